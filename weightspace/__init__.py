@@ -1,0 +1,20 @@
+"""weightspace: trained networks as data."""
+
+from weightspace import threads as threads  # isort: skip  (must come before torch is imported)
+
+from weightspace import models as models
+from weightspace import tasks as tasks
+from weightspace.architecture import Architecture as Architecture
+from weightspace.collection import Collection as Collection
+from weightspace.layout import Layout as Layout
+from weightspace.pattern import NM as NM
+from weightspace.pattern import Channels as Channels
+from weightspace.pattern import Unstructured as Unstructured
+from weightspace.recipe import Recipe as Recipe
+from weightspace.recipe import Step as Step
+from weightspace.optimizers import Adam as Adam
+from weightspace.optimizers import SGD as SGD
+from weightspace.task import Split as Split
+from weightspace.task import Task as Task
+from weightspace.training import collect as collect
+from weightspace import tickets as tickets

@@ -1,0 +1,77 @@
+"""Architecture: how to build the module of a collection.
+
+A built-in network is known by name and arguments and can be written to disk. Any other module comes
+from a factory, a function without arguments, that a user hands over again on loading.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import torch
+from torch import nn
+
+from weightspace import models, seeds
+from weightspace.errors import InputError
+from weightspace.layout import Layout
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A network factory with a name.
+
+    Args:
+        name: class in `weightspace.models`, or a label for a user's factory.
+        arguments: keyword arguments of the built-in class.
+        factory: a user's function that returns a fresh module; None for built-in networks.
+    """
+
+    name: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    factory: Callable[[], nn.Module] | None = field(default=None, compare=False)
+
+    @classmethod
+    def of(cls, factory: Callable[[], nn.Module]) -> Self:
+        """Wrap a user's factory."""
+        return cls(getattr(factory, "__qualname__", type(factory).__name__), {}, factory)
+
+    @property
+    def built_in(self) -> bool:
+        return self.factory is None
+
+    def build(self) -> nn.Module:
+        """A fresh module, initialised from PyTorch's global random state.
+
+        Raises:
+            InputError: no built-in network of this name exists, or it refuses its arguments.
+        """
+        if self.factory is not None:
+            module = self.factory()
+            if not isinstance(module, nn.Module):
+                raise InputError(f"the factory {self.name} returned a {type(module).__name__}, not an nn.Module")
+            return module
+        built_in = {k: v for k, v in vars(models).items() if isinstance(v, type) and issubclass(v, nn.Module)}
+        if self.name not in built_in:
+            raise InputError(
+                f"no built-in network is called {self.name!r} (there are {', '.join(sorted(built_in))}); "
+                "for a network of your own pass factory=, a function that returns a fresh module"
+            )
+        try:
+            return built_in[self.name](**self.arguments)
+        except TypeError as error:
+            raise InputError(f"{self.name} cannot be built from {dict(self.arguments)}: {error}") from error
+
+    def build_seeded(self, seed: int) -> nn.Module:
+        """A fresh module whose initial weights depend on the seed alone.
+
+        Modules initialise themselves from the global random state; it is put back afterwards.
+        """
+        with torch.random.fork_rng(devices=[]):
+            torch.random.default_generator.manual_seed(seeds.derive(seed, "initialisation"))
+            return self.build()
+
+    def layout(self) -> Layout:
+        return Layout.of(self.build_seeded(0))
+
+    def to_json(self) -> dict[str, Any]:
+        return {"name": self.name, "arguments": dict(self.arguments), "built_in": self.built_in}

@@ -1,0 +1,11 @@
+"""The straight path from noise to data (Lipman et al. 2023, arXiv 2210.02747; Liu et al. 2023)."""
+
+from jaxtyping import Float
+from torch import Tensor
+
+
+def linear_path(
+    x_0: Float[Tensor, "n k"], x_1: Float[Tensor, "n k"], t: Float[Tensor, "n 1"]
+) -> tuple[Float[Tensor, "n k"], Float[Tensor, "n k"]]:
+    """Point x_t = (1 - t) x_0 + t x_1 and its velocity dx_t = x_1 - x_0."""
+    return (1 - t) * x_0 + t * x_1, x_1 - x_0

@@ -1,0 +1,55 @@
+"""The velocity field of a flow, a residual network sized for codes."""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+_FREQUENCIES = 32
+
+
+class ResidualVelocity(nn.Module):
+    """velocity(x, t): residual blocks with the time added inside each.
+
+    Args:
+        codes: length of a code.
+        width: of the residual stream.
+        blocks: number of residual blocks.
+    """
+
+    def __init__(self, codes: int, width: int, blocks: int) -> None:
+        super().__init__()
+        self.inward = nn.Linear(codes, width)
+        self.time = nn.Sequential(nn.Linear(2 * _FREQUENCIES, width), nn.SiLU())
+        self.blocks = nn.ModuleList(Block(width) for _ in range(blocks))
+        self.norm = nn.LayerNorm(width)
+        self.outward = nn.Linear(width, codes)
+        # The field starts at zero, so that early training does not have to undo a random one.
+        nn.init.zeros_(self.outward.weight)
+        nn.init.zeros_(self.outward.bias)
+
+    def forward(self, x: Float[Tensor, "n k"], t: Float[Tensor, "n 1"]) -> Float[Tensor, "n k"]:
+        frequencies = torch.exp(torch.linspace(0, math.log(200.0), _FREQUENCIES, device=x.device, dtype=x.dtype))
+        angles = t * frequencies  # (n, frequencies)
+        time = self.time(torch.cat([angles.sin(), angles.cos()], dim=-1))
+        h = self.inward(x)
+        for block in self.blocks:
+            h = block(h, time)
+        return self.outward(self.norm(h))
+
+
+class Block(nn.Module):
+    """h + W2 silu(W1 norm(h) + time)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.first = nn.Linear(width, width)
+        self.time = nn.Linear(width, width)
+        self.second = nn.Linear(width, width)
+        nn.init.zeros_(self.second.weight)
+        nn.init.zeros_(self.second.bias)
+
+    def forward(self, h: Float[Tensor, "n width"], time: Float[Tensor, "n width"]) -> Float[Tensor, "n width"]:
+        return h + self.second(nn.functional.silu(self.first(self.norm(h)) + self.time(time)))

@@ -1,0 +1,224 @@
+"""Layout: which tensors a network has, in which order, and what each is for.
+
+A network of a layout is a flat vector of its D trainable parameters, plus its buffers. `pack` and
+`unpack` convert between vectors and state dicts, for one network or for many at once.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal, Self
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from weightspace.errors import InputError, LayoutMismatch
+
+Role = Literal["weight", "bias", "norm", "other", "buffer"]
+
+_PRUNABLE = (nn.Linear, nn.modules.conv._ConvNd, nn.Embedding)
+_NORMS = (
+    nn.modules.batchnorm._NormBase,  # BatchNorm and InstanceNorm
+    nn.LayerNorm,
+    nn.GroupNorm,
+    nn.RMSNorm,
+)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One tensor: its name in the state dict, shape, role and dtype (such as "float32").
+
+    The role "weight" marks the prunable tensors: the weights of linear, conv and embedding layers,
+    the output layer included. Biases, norm parameters and free parameters ("other") are never
+    pruned; buffers are not part of the vector.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    role: Role
+    dtype: str
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The ordered tensors of a network.
+
+    Args:
+        entries: trainable tensors (in vector order) and buffers.
+        aliases: pairs (name, entry) for tied weights: state-dict names that hold the same tensor
+            as an entry and so take no room of their own.
+    """
+
+    entries: tuple[Entry, ...]
+    aliases: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.parameters:
+            raise InputError("a layout needs at least one trainable parameter, got none")
+        dtypes = {entry.dtype for entry in self.parameters}
+        if len(dtypes) > 1:
+            raise InputError(
+                f"the parameters have several dtypes ({', '.join(sorted(dtypes))}), a collection "
+                "holds one: convert the module first, for example with module.float()"
+            )
+
+    @classmethod
+    def of(cls, module: nn.Module) -> Self:
+        """Derive the layout of a module from its parameters, persistent buffers and tied names."""
+        state = module.state_dict(keep_vars=True)
+        roles: dict[str, Role] = {}
+        for prefix, child in module.named_modules():
+            for name, _ in child.named_parameters(recurse=False):
+                roles[f"{prefix}.{name}" if prefix else name] = _role(child, name)
+        entries: list[Entry] = []
+        aliases: list[tuple[str, str]] = []
+        seen: dict[int, str] = {}
+        for name, tensor in state.items():
+            if not isinstance(tensor, Tensor):
+                raise InputError(f"state dict entry {name!r} is a {type(tensor).__name__}, not a tensor")
+            if id(tensor) in seen:
+                aliases.append((name, seen[id(tensor)]))
+                continue
+            seen[id(tensor)] = name
+            role: Role = roles[name] if isinstance(tensor, nn.Parameter) else "buffer"
+            dtype = str(tensor.dtype).removeprefix("torch.")
+            entries.append(Entry(name, tuple(tensor.shape), role, dtype))
+        return cls(tuple(entries), tuple(aliases))
+
+    @cached_property
+    def parameters(self) -> tuple[Entry, ...]:
+        """The trainable tensors, in vector order."""
+        return tuple(entry for entry in self.entries if entry.role != "buffer")
+
+    @cached_property
+    def buffers(self) -> tuple[Entry, ...]:
+        return tuple(entry for entry in self.entries if entry.role == "buffer")
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return getattr(torch, self.parameters[0].dtype)
+
+    @cached_property
+    def size(self) -> int:
+        """D, the number of trainable parameters."""
+        return sum(entry.size for entry in self.parameters)
+
+    @cached_property
+    def slices(self) -> dict[str, slice]:
+        """Where each trainable tensor lies in the vector."""
+        slices: dict[str, slice] = {}
+        start = 0
+        for entry in self.parameters:
+            slices[entry.name] = slice(start, start + entry.size)
+            start += entry.size
+        return slices
+
+    @cached_property
+    def prunable(self) -> Bool[Tensor, " d"]:
+        """True at the positions of the vector that a mask may remove."""
+        parts = [torch.full((e.size,), e.role == "weight") for e in self.parameters]
+        return torch.cat(parts)
+
+    @cached_property
+    def num_prunable(self) -> int:
+        return sum(entry.size for entry in self.parameters if entry.role == "weight")
+
+    def pack(self, state: Mapping[str, Tensor]) -> Float[Tensor, "*nets d"]:
+        """Flatten the trainable tensors of a state dict into vectors; buffers are left out.
+
+        Args:
+            state: tensors by name, each with the layout's shape, or all with the same leading
+                dimensions before it (a batch of networks).
+
+        Raises:
+            LayoutMismatch: a tensor is missing, unknown or of another shape; tied names differ.
+        """
+        self._check_names(state)
+        first = self.parameters[0]
+        lead = state[first.name].shape[: state[first.name].ndim - len(first.shape)]
+        flat: list[Tensor] = []
+        for entry in self.parameters:
+            tensor = state[entry.name]
+            if tensor.shape != (*lead, *entry.shape):
+                raise LayoutMismatch(
+                    f"tensor {entry.name!r} has shape {tuple(tensor.shape)}, "
+                    f"expected {(*lead, *entry.shape)}"
+                )
+            flat.append(tensor.reshape(*lead, entry.size))
+        for alias, name in self.aliases:
+            if alias in state and not torch.equal(state[alias], state[name]):
+                raise LayoutMismatch(f"{alias!r} and {name!r} are tied in this layout but their values differ")
+        return torch.cat(flat, dim=-1)
+
+    def unpack(self, vector: Float[Tensor, "*nets d"]) -> dict[str, Tensor]:
+        """Vectors as named tensors (views where strides allow), with the vectors' leading dimensions kept.
+
+        Raises:
+            LayoutMismatch: the vectors are not of this layout's size.
+        """
+        if vector.shape[-1] != self.size:
+            raise LayoutMismatch(
+                f"the vector has {vector.shape[-1]} values, this layout has {self.size} trainable "
+                "parameters: it belongs to another layout"
+            )
+        lead = vector.shape[:-1]
+        state = {
+            entry.name: vector[..., self.slices[entry.name]].reshape(*lead, *entry.shape)
+            for entry in self.parameters
+        }
+        return state | {alias: state[name] for alias, name in self.aliases if name in state}
+
+    def require(self, other: "Layout", what: str) -> None:
+        """Raise LayoutMismatch unless `other` equals this layout; `what` names its owner."""
+        if self == other:
+            return
+        here = {(e.name, e.shape) for e in self.entries}
+        there = {(e.name, e.shape) for e in other.entries}
+        differs = sorted(here ^ there)
+        example = f"first difference: {differs[0][0]!r} {differs[0][1]}" if differs else "their roles or dtypes differ"
+        raise LayoutMismatch(
+            f"{what} has another layout: {other.size} trainable parameters in "
+            f"{len(other.parameters)} tensors, expected {self.size} in {len(self.parameters)} ({example})"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "entries": [[e.name, list(e.shape), e.role, e.dtype] for e in self.entries],
+            "aliases": [list(pair) for pair in self.aliases],
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        entries = tuple(Entry(n, tuple(s), r, d) for n, s, r, d in data["entries"])
+        return cls(entries, tuple((alias, name) for alias, name in data["aliases"]))
+
+    def _check_names(self, state: Mapping[str, Tensor]) -> None:
+        known = {entry.name for entry in self.entries} | {alias for alias, _ in self.aliases}
+        missing = [entry.name for entry in self.parameters if entry.name not in state]
+        unknown = [name for name in state if name not in known]
+        if missing or unknown:
+            raise LayoutMismatch(
+                f"the state dict does not fit the layout: missing {missing or 'nothing'}, "
+                f"unknown {unknown or 'nothing'}"
+            )
+
+
+def _role(owner: nn.Module, name: str) -> Role:
+    if isinstance(owner, _NORMS):
+        return "norm"
+    if name == "bias" or name.startswith("bias_") or name.endswith("_bias"):
+        return "bias"
+    if isinstance(owner, _PRUNABLE) and name == "weight":
+        return "weight"
+    if isinstance(owner, nn.RNNBase) and name.startswith("weight_"):
+        return "weight"
+    if isinstance(owner, nn.MultiheadAttention) and name.endswith("proj_weight"):
+        return "weight"
+    return "other"

@@ -1,0 +1,85 @@
+"""Optimisers on stacked networks: each acts on (nets, D) vectors in place, one formula for all rows.
+
+The formulas are those of torch.optim, which is the test oracle.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from weightspace.errors import InputError
+
+State = dict[str, Tensor]
+
+
+class Optimizer(Protocol):
+    """A frozen configuration with a rule; the state lives with the caller."""
+
+    lr: float
+
+    def start(self, weights: Tensor) -> State:
+        """State before the first step; every entry has the weights' shape."""
+        ...
+
+    def update_(self, weights: Tensor, gradient: Tensor, state: State, lr: float, step: int) -> None:
+        """Change weights and state in place; `step` counts from 1, `lr` is this step's rate."""
+        ...
+
+
+@dataclass(frozen=True)
+class SGD:
+    """Stochastic gradient descent, with L2 weight decay added to the gradient."""
+
+    lr: float = 0.1
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_lr(self.lr)
+
+    def start(self, weights: Tensor) -> State:
+        return {"momentum": torch.zeros_like(weights)} if self.momentum else {}
+
+    def update_(self, weights: Tensor, gradient: Tensor, state: State, lr: float, step: int) -> None:
+        if self.weight_decay:
+            gradient = gradient.add(weights, alpha=self.weight_decay)
+        if self.momentum:
+            velocity = state["momentum"].mul_(self.momentum).add_(gradient)
+            gradient = gradient.add(velocity, alpha=self.momentum) if self.nesterov else velocity
+        weights.add_(gradient, alpha=-lr)
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Adam (Kingma & Ba 2015); `decoupled` weight decay makes it AdamW (Loshchilov & Hutter 2019)."""
+
+    lr: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    decoupled: bool = False
+
+    def __post_init__(self) -> None:
+        _check_lr(self.lr)
+
+    def start(self, weights: Tensor) -> State:
+        return {"mean": torch.zeros_like(weights), "square": torch.zeros_like(weights)}
+
+    def update_(self, weights: Tensor, gradient: Tensor, state: State, lr: float, step: int) -> None:
+        first, second = self.betas
+        if self.weight_decay and self.decoupled:
+            weights.mul_(1 - lr * self.weight_decay)
+        elif self.weight_decay:
+            gradient = gradient.add(weights, alpha=self.weight_decay)
+        mean = state["mean"].lerp_(gradient, 1 - first)
+        square = state["square"].mul_(second).addcmul_(gradient, gradient, value=1 - second)
+        scale = square.sqrt().div_((1 - second**step) ** 0.5).add_(self.eps)
+        weights.addcdiv_(mean, scale, value=-lr / (1 - first**step))
+
+
+def _check_lr(lr: float) -> None:
+    if not lr > 0:
+        raise InputError(f"the learning rate must be positive, got {lr}")

@@ -1,0 +1,13 @@
+"""One progress bar for every long step."""
+
+from collections.abc import Iterable
+from typing import TypeVar
+
+from tqdm import tqdm
+
+T = TypeVar("T")
+
+
+def progress(items: Iterable[T], what: str, *, total: int | None = None) -> "tqdm[T]":
+    """Iterate with a bar on standard error; it stays after the loop, as a log of what was done."""
+    return tqdm(items, desc=what, total=total, dynamic_ncols=True, mininterval=0.5)

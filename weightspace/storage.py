@@ -1,0 +1,268 @@
+"""Collections on disk: safetensors shards, a line of JSON per network, a manifest with checksums.
+
+Every file is written under a temporary name, synced and renamed; the manifest `collection.json` comes
+last and marks the folder complete. Anyone can read a folder with safetensors and a JSON parser:
+
+    collection.json            format, version, layout, architecture, columns, files and checksums
+    records.jsonl              one line per network
+    shard-00000.safetensors    columns over consecutive networks: "weights" (n, D); "masks" (n, D/8)
+                               as bits, most significant first; "extra.*" (n, D); "buffer.*"
+"""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from weightspace.errors import InputError, StorageError
+
+FORMAT = "weightspace.collection"
+VERSION = 1
+MANIFEST = "collection.json"
+RECORDS = "records.jsonl"
+_SHARD = re.compile(r"shard-(\d{5})\.safetensors")
+
+Record = dict[str, Any]
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """A temporary name to write to; on success it is synced and becomes `path` in one step."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        sync_folder(path.parent)
+    except (OSError, SafetensorError) as error:
+        raise StorageError(
+            f"could not write {path}: {error}. Files already in the folder are untouched; "
+            "free some space or choose a writable folder, then run again"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename inside the folder survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small text file atomically."""
+    with atomic_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def dump_json(value: Any, what: str, **options: Any) -> str:
+    """JSON text, with an error that names what could not be written."""
+    try:
+        return json.dumps(value, allow_nan=False, **options)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"{what} cannot be written as JSON ({error}): use only numbers, strings, lists and dicts, no NaN"
+        ) from error
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, read in pieces."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def pack_bits(mask: Tensor) -> Tensor:
+    """Booleans (n, D) as bits (n, ceil(D/8)), most significant first."""
+    return torch.from_numpy(np.packbits(mask.cpu().numpy(), axis=-1))
+
+
+def unpack_bits(bits: Tensor, size: int) -> Tensor:
+    """The inverse of :func:`pack_bits`."""
+    return torch.from_numpy(np.unpackbits(bits.numpy(), axis=-1, count=size)).bool()
+
+
+class ShardWriter:
+    """Adds shards to a folder; a folder that an earlier process left unfinished is continued."""
+
+    def __init__(self, folder: Path, header: Mapping[str, Any]) -> None:
+        self.folder = folder
+        self.header = dict(header)
+        self.records: list[Record] = []
+        self._columns: list[str] = []
+        self._shards: list[dict[str, Any]] = []
+        if (folder / MANIFEST).exists():
+            raise StorageError(f"{folder} already holds a collection: choose another folder, or delete it first")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(f"cannot create the folder {folder}: {error}") from error
+        for path in _shard_files(folder):
+            with _open(path) as file:
+                self._register(path, sorted(file.keys()), json.loads(file.metadata()["records"]))
+
+    def __len__(self) -> int:
+        """Networks written so far, by this process and by earlier ones."""
+        return len(self.records)
+
+    def add(self, columns: Mapping[str, Tensor], records: Sequence[Record]) -> None:
+        """Write one shard of consecutive networks; it is complete or absent, never in between."""
+        path = self.folder / f"shard-{len(self._shards):05d}.safetensors"
+        metadata = {"records": dump_json(list(records), "the records")}
+        with atomic_file(path) as temporary:
+            save_file({k: v.cpu().contiguous() for k, v in columns.items()}, temporary, metadata)
+        self._register(path, sorted(columns), list(records))
+
+    def close(self) -> None:
+        """Write the records and the manifest: from here on the folder is a collection."""
+        lines = "".join(dump_json(record, "a record") + "\n" for record in self.records)
+        write_text(self.folder / RECORDS, lines)
+        manifest = {
+            "format": FORMAT,
+            "version": VERSION,
+            **self.header,
+            "columns": self._columns,
+            "count": len(self.records),
+            "shards": self._shards,
+            "records_sha256": hashlib.sha256(lines.encode()).hexdigest(),
+        }
+        write_text(self.folder / MANIFEST, dump_json(manifest, "the manifest", indent=1))
+
+    def _register(self, path: Path, columns: list[str], records: list[Record]) -> None:
+        if self._shards and columns != self._columns:
+            raise StorageError(f"{path} has the columns {columns}, earlier shards {self._columns}: delete {self.folder}")
+        self._columns = columns
+        self.records += records
+        self._shards.append(
+            {"file": path.name, "count": len(records), "bytes": path.stat().st_size, "sha256": file_hash(path)}
+        )
+
+
+@dataclass(frozen=True)
+class ShardReader:
+    """A complete collection folder; rows are read when asked for."""
+
+    folder: Path
+    manifest: Mapping[str, Any]
+    records: list[Record] = field(repr=False)
+
+    @classmethod
+    def open(cls, folder: Path, *, verify: bool) -> "ShardReader":
+        """Check a folder and open it.
+
+        Args:
+            verify: compare every shard with its checksum (reads each file once); otherwise only its
+                size is compared.
+
+        Raises:
+            StorageError: the folder is absent, empty, unfinished, damaged or of another version.
+        """
+        if not folder.is_dir():
+            raise StorageError(f"{folder} is not a folder: give the folder of a collection")
+        path = folder / MANIFEST
+        if not path.exists():
+            hint = (
+                "an unfinished run: start it again and it continues"
+                if _shard_files(folder)
+                else "not a collection (for a folder of state dicts use `weightspace import`)"
+            )
+            raise StorageError(f"{folder} has no {MANIFEST}: it is {hint}")
+        try:
+            manifest = json.loads(path.read_text(encoding="utf-8"))
+            found = (manifest["format"], manifest["version"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise StorageError(f"{path} is damaged ({error}): restore it from a copy") from error
+        if found[0] != FORMAT:
+            raise StorageError(f"{path} describes a {found[0]!r}, not a {FORMAT!r}")
+        if found[1] != VERSION:
+            raise StorageError(
+                f"{path} has format version {found[1]}, this weightspace reads version {VERSION}: "
+                "use the weightspace that wrote it, or a newer one"
+            )
+        for shard in manifest["shards"]:
+            _check_shard(folder / shard["file"], shard, verify=verify)
+        text = _read_records(folder, manifest["records_sha256"])
+        return cls(folder, manifest, [json.loads(line) for line in text.splitlines()])
+
+    @property
+    def columns(self) -> list[str]:
+        return list(self.manifest["columns"])
+
+    def read(self, column: str, rows: Tensor) -> Tensor:
+        """One column of the given networks, in their order; other rows stay on disk."""
+        parts: list[Tensor] = []
+        order: list[Tensor] = []
+        start = 0
+        for shard in self.manifest["shards"]:
+            stop = start + shard["count"]
+            here = ((rows >= start) & (rows < stop)).nonzero().flatten()
+            if len(here):
+                local = rows[here] - start
+                first, last = int(local.min()), int(local.max())
+                with _open(self.folder / shard["file"]) as file:
+                    lazy = file.get_slice(column)
+                    if last - first < 2 * len(local):  # dense enough to read as one piece
+                        parts.append(lazy[first : last + 1][local - first])
+                    else:
+                        parts.append(torch.cat([lazy[int(i) : int(i) + 1] for i in local]))
+                order.append(here)
+            start = stop
+        values = torch.cat(parts)
+        result = torch.empty_like(values)
+        result[torch.cat(order)] = values
+        return result
+
+
+def _shard_files(folder: Path) -> list[Path]:
+    """The shards of a folder, numbered from 0 without a gap."""
+    paths = sorted(path for path in folder.iterdir() if _SHARD.fullmatch(path.name))
+    for number, path in enumerate(paths):
+        if path.name != f"shard-{number:05d}.safetensors":
+            raise StorageError(f"{folder}: shard {number} is missing (found {path.name}): delete the folder")
+    return paths
+
+
+def _check_shard(path: Path, expected: Mapping[str, Any], *, verify: bool) -> None:
+    if not path.exists():
+        raise StorageError(f"{path} is missing: the collection is incomplete, restore it from a copy")
+    size = path.stat().st_size
+    if size != expected["bytes"]:
+        raise StorageError(
+            f"{path} has {size} bytes, expected {expected['bytes']}: it is truncated or was changed; "
+            "restore it from a copy"
+        )
+    if verify and file_hash(path) != expected["sha256"]:
+        raise StorageError(f"{path} does not match its checksum: it was damaged or changed; restore it from a copy")
+
+
+def _read_records(folder: Path, expected: str) -> str:
+    path = folder / RECORDS
+    if not path.exists():
+        raise StorageError(f"{path} is missing: the collection is incomplete, restore it from a copy")
+    text = path.read_text(encoding="utf-8")
+    if hashlib.sha256(text.encode()).hexdigest() != expected:
+        raise StorageError(f"{path} does not match its checksum: it was damaged or changed; restore it from a copy")
+    return text
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[Any]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except SafetensorError as error:
+        raise StorageError(f"{path} is not a readable safetensors file ({error}): delete it or restore a copy") from error

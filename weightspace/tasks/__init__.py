@@ -1,0 +1,3 @@
+"""Tasks on real data."""
+
+from weightspace.tasks.digits import digits as digits

@@ -1,0 +1,91 @@
+"""Gradual magnitude pruning (Zhu & Gupta 2017, arXiv 1710.01878)."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from weightspace.collection import Collection
+from weightspace.errors import InputError
+from weightspace.pattern import Unstructured
+from weightspace.recipe import Step
+from weightspace.task import Task
+from weightspace.training.blocks import in_blocks
+from weightspace.training.collect import BLOCK, finished, trainer_for
+
+
+@dataclass(frozen=True)
+class Gradual:
+    """Train the given networks on while their smallest weights are removed little by little.
+
+    One training run per ticket, so that a collection of tickets costs little more than a collection
+    of networks. The density falls from the networks' own to `density` along a cubic curve during the
+    first part of the run, then the survivors train on. Nothing is rewound.
+
+    Args:
+        density: fraction of the prunable weights kept, in (0, 1].
+        scope: rank weights over the whole network ("global") or inside each layer ("layer").
+        length: of the run, with the task's recipe otherwise.
+        ramp: fraction of the run during which weights are removed.
+        every: iterations between two removals.
+    """
+
+    density: float = 0.1
+    scope: Literal["global", "layer"] = "global"
+    length: Step = Step(epochs=30)
+    ramp: float = 0.6
+    every: int = 10
+
+    def __post_init__(self) -> None:
+        Unstructured(self.density, self.scope)
+        if not 0 < self.ramp <= 1 or self.every < 1:
+            raise InputError(f"ramp must lie in (0, 1] and every be at least 1, got {self.ramp} and {self.every}")
+
+    def find(
+        self, networks: Collection, task: Task, *, folder: str | Path | None = None, device: str = "cpu"
+    ) -> Collection:
+        """A ticket of each network: trained weights and mask.
+
+        Args:
+            networks: trained networks, dense or already sparse.
+            folder: write to this folder as a resumable run.
+
+        Raises:
+            LayoutMismatch: the networks are not of the task's architecture.
+            InputError: networks are sparser than the density asked.
+        """
+        networks.layout.require(task.architecture.layout(), f"the network of task {task.name!r}")
+        _check_sparser(networks, self.density)
+        recipe = replace(task.recipe, length=self.length)
+        length = self.length.total(recipe.per_epoch(len(task.train)))
+        method = {"name": "Gradual", **asdict(self), "length": str(self.length)}
+
+        def make(rows: slice, tick: Callable[[], object]) -> Collection:
+            start = networks[rows]
+            trainer = trainer_for(start, replace(task, recipe=recipe), device=device)
+            trained = start.densities.max().item()
+            last = round(self.ramp * length) // self.every * self.every
+            for step in range(0, last + 1, self.every):
+                trainer.run(step, tick)
+                left = (1 - step / last) ** 3 if last else 0.0
+                pattern = Unstructured(self.density + (trained - self.density) * left, self.scope)
+                trainer.prune(pattern.mask(trainer.weights.abs(), trainer.layout, within=trainer.masks))
+            trainer.run(length, tick)
+            records = [
+                record | {"kind": "ticket", "method": method, "parent": rows.start + i, "density": self.density}
+                for i, record in enumerate(start.records)
+            ]
+            return finished(trainer, start, task, records)
+
+        return in_blocks(
+            make, architecture=networks.architecture, count=len(networks), block=BLOCK, ticks=length,
+            what=f"gradual pruning of {len(networks)} networks to density {self.density:g}", folder=folder,
+            stage="tickets", config={"method": method, "task": task.to_json(), "recipe": recipe.to_json()},
+            inputs={"networks": networks.fingerprint()} if folder else None,
+        )  # fmt: skip
+
+
+def _check_sparser(networks: Collection, density: float) -> None:
+    sparsest = networks.densities.min().item()
+    if sparsest < density:
+        raise InputError(f"a network has density {sparsest:.4g} already, a ticket of density {density} would be denser")

@@ -1,0 +1,106 @@
+"""Iterative magnitude pruning with rewinding (Frankle & Carbin 2019, arXiv 1803.03635;
+Frankle et al. 2019, arXiv 1903.01611)."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from weightspace.collection import Collection
+from weightspace.errors import InputError
+from weightspace.pattern import Unstructured
+from weightspace.recipe import Step
+from weightspace.task import Task
+from weightspace.tickets.gradual import _check_sparser
+from weightspace.training.blocks import in_blocks
+from weightspace.training.collect import BLOCK, finished, initial, trainer_for
+
+
+@dataclass(frozen=True)
+class IMP:
+    """Prune the smallest weights, put the survivors back to where they were early on, train, repeat.
+
+    Every level trains for the task's whole recipe, so a ticket of density 0.1 costs 11 training runs:
+    this is the standard that cheaper finders are measured against.
+
+    Args:
+        density: fraction of the prunable weights kept at the end, in (0, 1].
+        rate: fraction of the remaining weights removed at each level; the last level removes just
+            enough to reach the density exactly.
+        rewind: how far into training the survivors are put back; "0it" is the initialisation.
+        scope: rank weights over the whole network ("global") or inside each layer ("layer").
+    """
+
+    density: float = 0.1
+    rate: float = 0.2
+    rewind: Step = Step()
+    scope: Literal["global", "layer"] = "global"
+
+    def __post_init__(self) -> None:
+        Unstructured(self.density, self.scope)
+        if not 0 < self.rate < 1:
+            raise InputError(f"rate, the fraction removed at each level, must lie in (0, 1), got {self.rate}")
+
+    def levels(self, start: float = 1.0) -> list[float]:
+        """The density after each pruning."""
+        densities: list[float] = []
+        while not densities or densities[-1] > self.density:
+            densities.append(max(self.density, (densities[-1] if densities else start) * (1 - self.rate)))
+        return densities
+
+    def find(
+        self, networks: Collection, task: Task, *, folder: str | Path | None = None, device: str = "cpu"
+    ) -> Collection:
+        """A ticket of each network: trained weights and mask; `extras["rewind"]` holds the weights to
+        train the ticket from.
+
+        Args:
+            networks: networks that `collect` trained on this task with this recipe: level 0. Their
+                early weights are found by training again from their seeds.
+            folder: write to this folder as a resumable run.
+
+        Raises:
+            LayoutMismatch: the networks are not of the task's architecture.
+            InputError: networks are sparser than the density asked, or were not trained by `collect`
+                with the task's recipe.
+        """
+        networks.layout.require(task.architecture.layout(), f"the network of task {task.name!r}")
+        _check_sparser(networks, self.density)
+        for i, record in enumerate(networks.records):
+            if record.get("kind") != "independent" or record.get("recipe") != task.recipe.to_json():
+                raise InputError(
+                    f"network {i} was not trained by collect with this task's recipe, so the weights to rewind "
+                    "to are not known: collect the networks first, or use tickets.Gradual, which does not rewind"
+                )
+        per_epoch = task.recipe.per_epoch(len(task.train))
+        length, rewind = task.recipe.length.total(per_epoch), self.rewind.total(per_epoch)
+        if rewind > length:
+            raise InputError(f"cannot rewind to {self.rewind}, training ends at {task.recipe.length}")
+        method = {"name": "IMP", **asdict(self), "rewind": str(self.rewind)}
+        levels = self.levels()
+
+        def make(rows: slice, tick: Callable[[], object]) -> Collection:
+            start = networks[rows]
+            early = trainer_for(initial(task.architecture, [r["seed"] for r in start.records]), task, device=device)
+            early.run(rewind, tick)
+            weights, masks = start.weights.to(device), start.masks.to(device)
+            trainer = early
+            for density in levels:
+                masks = Unstructured(density, self.scope).mask(weights.abs(), start.layout, within=masks)
+                trainer = early.fork(masks)
+                trainer.run(length, tick)
+                weights = trainer.weights
+            records = [
+                record | {"kind": "ticket", "method": method, "parent": rows.start + i, "density": self.density}
+                for i, record in enumerate(start.records)
+            ]
+            found = finished(trainer, start, task, records)
+            return found.replace(extras={"rewind": early.weights.cpu()})
+
+        return in_blocks(
+            make, architecture=networks.architecture, count=len(networks), block=BLOCK,
+            ticks=rewind + (length - rewind) * len(levels),
+            what=f"iterative pruning of {len(networks)} networks, {len(levels)} levels", folder=folder,
+            stage="tickets", config={"method": method, "task": task.to_json(), "recipe": task.recipe.to_json()},
+            inputs={"networks": networks.fingerprint()} if folder else None,
+        )  # fmt: skip
