@@ -18,3 +18,10 @@ from weightspace.task import Split as Split
 from weightspace.task import Task as Task
 from weightspace.training import collect as collect
 from weightspace import tickets as tickets
+from weightspace.align import WeightMatching as WeightMatching
+from weightspace.compress import PCA as PCA
+from weightspace.flow import FlowMatching as FlowMatching
+from weightspace.generate import FittedGenerator as FittedGenerator
+from weightspace.generate import TicketGenerator as TicketGenerator
+from weightspace.evaluation import evaluate as evaluate
+from weightspace.report import Report as Report

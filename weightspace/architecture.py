@@ -6,7 +6,7 @@ from a factory, a function without arguments, that a user hands over again on lo
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import nn
@@ -31,7 +31,7 @@ class Architecture:
     factory: Callable[[], nn.Module] | None = field(default=None, compare=False)
 
     @classmethod
-    def of(cls, factory: Callable[[], nn.Module]) -> Self:
+    def of(cls, factory: Callable[[], nn.Module]) -> "Architecture":
         """Wrap a user's factory."""
         return cls(getattr(factory, "__qualname__", type(factory).__name__), {}, factory)
 

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, overload
+from typing import Any, overload
 
 import torch
 from jaxtyping import Bool, Float
@@ -203,7 +203,7 @@ class Collection:
         return [self[stop - count : stop] for stop, count in zip(stops, counts, strict=True)]
 
     @classmethod
-    def concatenate(cls, collections: Sequence["Collection"]) -> Self:
+    def concatenate(cls, collections: Sequence["Collection"]) -> "Collection":
         """One collection of all networks, in order. Extras that not all have are dropped."""
         if not collections:
             raise InputError("nothing to concatenate: give at least one collection")

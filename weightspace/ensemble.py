@@ -33,7 +33,9 @@ class Ensemble:
 
     def logits(self, x: ArrayLike | Tensor) -> Float[Tensor, "nets batch classes"]:
         """Raw outputs of every network, in one batched call."""
-        inputs = torch.as_tensor(x, dtype=self.weights.dtype, device=self.weights.device)
+        inputs = torch.as_tensor(x, device=self.weights.device)
+        if inputs.is_floating_point():
+            inputs = inputs.to(self.weights.dtype)
         return predict(self.module, self.layout, self.weights, self.buffers, inputs)
 
     def member_proba(self, x: ArrayLike | Tensor) -> Float[Tensor, "nets batch classes"]:

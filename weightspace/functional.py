@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from weightspace.errors import InputError
 from weightspace.layout import Layout
 
 # Activations of one block of networks times one batch of inputs stay below this many bytes.
@@ -41,9 +42,16 @@ def predict(
     buffers: Mapping[str, Tensor],
     x: Tensor,
 ) -> Float[Tensor, "nets batch classes"]:
-    """Outputs of every network on the same inputs, in evaluation mode, in blocks that bound memory."""
+    """Outputs of every network on the same inputs, in evaluation mode, in blocks that bound memory.
+
+    Raises:
+        InputError: the inputs are not of the shape that the network takes.
+    """
     with evaluation(module):
-        per_sample = _activation_bytes(module, x[:1])
+        try:
+            per_sample = _activation_bytes(module, x[:1])
+        except RuntimeError as error:
+            raise InputError(f"inputs of shape {tuple(x.shape)} do not fit the network: {error}") from error
         rows = min(len(x), 4096)
         nets = max(1, min(len(weights), _ACTIVATION_BYTES // (per_sample * rows)))
         rows = max(1, min(rows, _ACTIVATION_BYTES // (per_sample * nets)))

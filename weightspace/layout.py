@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -70,7 +70,7 @@ class Layout:
             )
 
     @classmethod
-    def of(cls, module: nn.Module) -> Self:
+    def of(cls, module: nn.Module) -> "Layout":
         """Derive the layout of a module from its parameters, persistent buffers and tied names."""
         state = module.state_dict(keep_vars=True)
         roles: dict[str, Role] = {}
@@ -195,7 +195,7 @@ class Layout:
         }
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
+    def from_json(cls, data: Mapping[str, Any]) -> "Layout":
         entries = tuple(Entry(n, tuple(s), r, d) for n, s, r, d in data["entries"])
         return cls(entries, tuple((alias, name) for alias, name in data["aliases"]))
 

@@ -4,7 +4,7 @@ The formulas are those of torch.optim, which is the test oracle.
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from weightspace.errors import InputError
 State = dict[str, Tensor]
 
 
+@runtime_checkable
 class Optimizer(Protocol):
     """A frozen configuration with a rule; the state lives with the caller."""
 

@@ -8,7 +8,7 @@ a lower density keeps a subset.
 import heapq
 import math
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -18,6 +18,7 @@ from weightspace.errors import InputError
 from weightspace.layout import Layout
 
 
+@runtime_checkable
 class Pattern(Protocol):
     """A rule that turns scores into masks; the highest scores are kept."""
 

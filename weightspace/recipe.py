@@ -2,8 +2,9 @@
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from weightspace.errors import InputError
 from weightspace.optimizers import SGD, Adam
@@ -68,6 +69,15 @@ class Recipe:
         if self.schedule == "constant":
             return self.optimizer.lr
         return self.optimizer.lr * 0.5 * (1 + math.cos(math.pi * step / total))
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Recipe":
+        """The inverse of `to_json`."""
+        settings = dict(data["optimizer"])
+        kind = {"SGD": SGD, "Adam": Adam}[settings.pop("name")]
+        if "betas" in settings:
+            settings["betas"] = tuple(settings["betas"])
+        return cls(Step.of(data["length"]), data["batch_size"], kind(**settings), data["schedule"])
 
     def to_json(self) -> dict[str, Any]:
         optimizer = {"name": type(self.optimizer).__name__, **asdict(self.optimizer)}

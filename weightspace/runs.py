@@ -63,13 +63,15 @@ def open_run(
     path = folder / CONFIG
     if path.exists():
         _require_same(folder, path, wanted)
-    elif folder.exists() and (not folder.is_dir() or any(p.name != ".lock" for p in folder.iterdir())):
+    elif folder.exists() and (not folder.is_dir() or any(map(_foreign, folder.iterdir()))):
         raise StorageError(f"{folder} exists and holds something else: choose another folder, or delete it first")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StorageError(f"cannot create the folder {folder}: {error}") from error
     with _lock(folder):
+        for leftover in folder.glob(".*.partial"):  # from a process that was killed while writing
+            leftover.unlink()
         if not path.exists():
             write_text(path, yaml.safe_dump(wanted, sort_keys=False, allow_unicode=True))
         yield Run(folder, (folder / DONE).exists())
@@ -78,6 +80,10 @@ def open_run(
 def fingerprint(folder: Path, marker: str) -> str:
     """Identifies a complete input folder by its manifest, which holds the checksums of its files."""
     return hashlib.sha256((folder / marker).read_bytes()).hexdigest()[:16]
+
+
+def _foreign(path: Path) -> bool:
+    return path.name != ".lock" and path.suffix != ".partial"
 
 
 def _require_same(folder: Path, path: Path, wanted: Mapping[str, Any]) -> None:

@@ -96,6 +96,40 @@ def unpack_bits(bits: Tensor, size: int) -> Tensor:
     return torch.from_numpy(np.unpackbits(bits.numpy(), axis=-1, count=size)).bool()
 
 
+def read_manifest(path: Path, format_name: str, version: int) -> dict[str, Any]:
+    """Read the JSON manifest of a folder and check its format and version.
+
+    Raises:
+        StorageError: it is damaged, of another format, or of a version this weightspace cannot read.
+    """
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        found = (manifest["format"], manifest["version"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise StorageError(f"{path} is damaged ({error!r}): restore it from a copy") from error
+    if found[0] != format_name:
+        raise StorageError(f"{path} describes a {found[0]!r}, not a {format_name!r}")
+    if found[1] != version:
+        raise StorageError(
+            f"{path} has format version {found[1]}, this weightspace reads version {version}: "
+            "use the weightspace that wrote it, or a newer one"
+        )
+    return manifest
+
+
+def check_file(path: Path, size: int, sha256: str, *, verify: bool = True) -> None:
+    """Raise StorageError unless a file is there, of this size and, if asked, of this checksum."""
+    if not path.exists():
+        raise StorageError(f"{path} is missing: restore it from a copy")
+    found = path.stat().st_size
+    if found != size:
+        raise StorageError(
+            f"{path} has {found} bytes, expected {size}: it is truncated or was changed; restore it from a copy"
+        )
+    if verify and file_hash(path) != sha256:
+        raise StorageError(f"{path} does not match its checksum: it was damaged or changed; restore it from a copy")
+
+
 class ShardWriter:
     """Adds shards to a folder; a folder that an earlier process left unfinished is continued."""
 
@@ -138,7 +172,7 @@ class ShardWriter:
             "columns": self._columns,
             "count": len(self.records),
             "shards": self._shards,
-            "records_sha256": hashlib.sha256(lines.encode()).hexdigest(),
+            "records": {"size": len(lines), "sha256": hashlib.sha256(lines.encode()).hexdigest()},
         }
         write_text(self.folder / MANIFEST, dump_json(manifest, "the manifest", indent=1))
 
@@ -173,30 +207,19 @@ class ShardReader:
         """
         if not folder.is_dir():
             raise StorageError(f"{folder} is not a folder: give the folder of a collection")
-        path = folder / MANIFEST
-        if not path.exists():
+        if not (folder / MANIFEST).exists():
             hint = (
                 "an unfinished run: start it again and it continues"
                 if _shard_files(folder)
                 else "not a collection (for a folder of state dicts use `weightspace import`)"
             )
             raise StorageError(f"{folder} has no {MANIFEST}: it is {hint}")
-        try:
-            manifest = json.loads(path.read_text(encoding="utf-8"))
-            found = (manifest["format"], manifest["version"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise StorageError(f"{path} is damaged ({error}): restore it from a copy") from error
-        if found[0] != FORMAT:
-            raise StorageError(f"{path} describes a {found[0]!r}, not a {FORMAT!r}")
-        if found[1] != VERSION:
-            raise StorageError(
-                f"{path} has format version {found[1]}, this weightspace reads version {VERSION}: "
-                "use the weightspace that wrote it, or a newer one"
-            )
+        manifest = read_manifest(folder / MANIFEST, FORMAT, VERSION)
         for shard in manifest["shards"]:
-            _check_shard(folder / shard["file"], shard, verify=verify)
-        text = _read_records(folder, manifest["records_sha256"])
-        return cls(folder, manifest, [json.loads(line) for line in text.splitlines()])
+            check_file(folder / shard["file"], shard["bytes"], shard["sha256"], verify=verify)
+        check_file(folder / RECORDS, **manifest["records"])
+        lines = (folder / RECORDS).read_text(encoding="utf-8").splitlines()
+        return cls(folder, manifest, [json.loads(line) for line in lines])
 
     @property
     def columns(self) -> list[str]:
@@ -234,29 +257,6 @@ def _shard_files(folder: Path) -> list[Path]:
         if path.name != f"shard-{number:05d}.safetensors":
             raise StorageError(f"{folder}: shard {number} is missing (found {path.name}): delete the folder")
     return paths
-
-
-def _check_shard(path: Path, expected: Mapping[str, Any], *, verify: bool) -> None:
-    if not path.exists():
-        raise StorageError(f"{path} is missing: the collection is incomplete, restore it from a copy")
-    size = path.stat().st_size
-    if size != expected["bytes"]:
-        raise StorageError(
-            f"{path} has {size} bytes, expected {expected['bytes']}: it is truncated or was changed; "
-            "restore it from a copy"
-        )
-    if verify and file_hash(path) != expected["sha256"]:
-        raise StorageError(f"{path} does not match its checksum: it was damaged or changed; restore it from a copy")
-
-
-def _read_records(folder: Path, expected: str) -> str:
-    path = folder / RECORDS
-    if not path.exists():
-        raise StorageError(f"{path} is missing: the collection is incomplete, restore it from a copy")
-    text = path.read_text(encoding="utf-8")
-    if hashlib.sha256(text.encode()).hexdigest() != expected:
-        raise StorageError(f"{path} does not match its checksum: it was damaged or changed; restore it from a copy")
-    return text
 
 
 @contextmanager

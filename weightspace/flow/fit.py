@@ -32,7 +32,8 @@ class FlowMatching:
     while the components keep their relative scale.
 
     Args:
-        width, blocks: of the residual velocity network.
+        width: units of the residual velocity network.
+        blocks: residual blocks of the velocity network.
         steps: training iterations.
         batch_size: pairs of noise and code a step.
         lr: peak learning rate of AdamW, with cosine decay to zero.
@@ -43,7 +44,7 @@ class FlowMatching:
     width: int = 256
     blocks: int = 2
     steps: int = 4000
-    batch_size: int = 256
+    batch_size: int = 128
     lr: float = 1e-3
     weight_decay: float = 1e-2
     ema: float = 0.999

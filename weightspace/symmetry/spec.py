@@ -6,7 +6,7 @@ vector of the layout: weights, masks, rewind weights, posterior means and scales
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -155,7 +155,7 @@ class Symmetry:
         }  # fmt: skip
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any], layout: Layout) -> Self:
+    def from_json(cls, data: Mapping[str, Any], layout: Layout) -> "Symmetry":
         def axes(pairs: Sequence[Sequence[Any]]) -> tuple[Axis, ...]:
             return tuple(Axis(tensor, axis) for tensor, axis in pairs)
 

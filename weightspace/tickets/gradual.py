@@ -24,8 +24,8 @@ class Gradual:
 
     Args:
         density: fraction of the prunable weights kept, in (0, 1].
-        scope: rank weights over the whole network ("global") or inside each layer ("layer").
-        length: of the run, with the task's recipe otherwise.
+        scope: rank weights over the whole network (global) or inside each layer (layer).
+        length: of the run, such as 30ep; the task's recipe otherwise.
         ramp: fraction of the run during which weights are removed.
         every: iterations between two removals.
     """
@@ -33,7 +33,7 @@ class Gradual:
     density: float = 0.1
     scope: Literal["global", "layer"] = "global"
     length: Step = Step(epochs=30)
-    ramp: float = 0.6
+    ramp: float = 0.4
     every: int = 10
 
     def __post_init__(self) -> None:

@@ -27,8 +27,8 @@ class IMP:
         density: fraction of the prunable weights kept at the end, in (0, 1].
         rate: fraction of the remaining weights removed at each level; the last level removes just
             enough to reach the density exactly.
-        rewind: how far into training the survivors are put back; "0it" is the initialisation.
-        scope: rank weights over the whole network ("global") or inside each layer ("layer").
+        rewind: how far into training the survivors are put back; 0it is the initialisation.
+        scope: rank weights over the whole network (global) or inside each layer (layer).
     """
 
     density: float = 0.1

@@ -40,7 +40,8 @@ def in_blocks(
             return Collection.concatenate([make(rows, bar.update) for rows in slices])
         folder = Path(folder)
         with open_run(folder, stage, config, inputs) as run:
-            if not (folder / MANIFEST).exists():
+            written_before = (folder / MANIFEST).exists()
+            if not written_before:
                 writer = writer_for(folder, architecture.layout(), architecture)
                 for rows in slices:
                     if len(writer) >= rows.stop:  # written by an earlier process
@@ -52,4 +53,4 @@ def in_blocks(
                 bar.update(ticks * len(slices))
             if not run.complete:
                 run.finish(networks=count)
-        return Collection.load(folder, factory=architecture.factory, verify=False)
+        return Collection.load(folder, factory=architecture.factory, verify=written_before)

@@ -1,0 +1,37 @@
+# make demo   from real data to a sampled ensemble of sparse networks (runs/demo)
+# make test   the tests          make lint   style and types          make clean-env   remove .venv
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+# Threads sleep while they wait; on a shared machine spinning threads cost a hundredfold.
+export OMP_WAIT_POLICY ?= PASSIVE
+export GOMP_SPINCOUNT ?= 0
+
+.PHONY: demo test lint env clean-env
+.DEFAULT_GOAL := demo
+
+demo: $(READY)
+	$(BIN)/python experiments/demo.py
+
+test: $(READY)
+	$(BIN)/python -m pytest -n 2
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright
+
+env: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "weightspace needs Python 3.11 or later, $(PYTHON) is `$(PYTHON) --version`. Try: make PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $(READY)
+
+clean-env:
+	rm -rf $(VENV)

@@ -1,0 +1,60 @@
+"""Fixtures: tiny networks on real data. Shapes and types are checked while the tests run."""
+
+from jaxtyping import install_import_hook
+
+with install_import_hook("weightspace", "beartype.beartype"):
+    import weightspace as ws
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import hypothesis
+import pytest
+import torch
+
+torch.set_num_threads(1)
+hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=40)
+hypothesis.settings.load_profile("repeatable")
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def task() -> ws.Task:
+    """Digits with a 64-12-8-10 network and a very short recipe."""
+    base = ws.tasks.digits(hidden=(12, 8))
+    return replace(base, recipe=replace(base.recipe, length=ws.Step(epochs=3)))
+
+
+@pytest.fixture(scope="session")
+def dense(task: ws.Task) -> ws.Collection:
+    return ws.collect(task, 10, seed=0)
+
+
+@pytest.fixture(scope="session")
+def tickets(dense: ws.Collection, task: ws.Task) -> ws.Collection:
+    return ws.tickets.Gradual(density=0.2, length=ws.Step(epochs=3)).find(dense, task)
+
+
+@pytest.fixture(scope="session")
+def generator(tickets: ws.Collection) -> ws.FittedGenerator:
+    model = ws.TicketGenerator(compress=ws.PCA(5), generate=ws.FlowMatching(width=16, blocks=1, steps=60, batch_size=16))
+    return model.fit(tickets[:8], seed=0)
+
+
+@pytest.fixture
+def environment() -> dict[str, str]:
+    """For subprocesses: one thread each."""
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+
+
+def outputs(collection: ws.Collection, x: torch.Tensor) -> torch.Tensor:
+    """Outputs of every network, one plain module after another, in float64."""
+    with torch.no_grad():
+        return torch.stack([network.module().double().eval()(x.double()) for network in collection])

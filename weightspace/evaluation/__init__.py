@@ -1,0 +1,3 @@
+"""Evaluation: how good networks are, how sure, and how new."""
+
+from weightspace.evaluation.run import evaluate as evaluate

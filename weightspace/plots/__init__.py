@@ -1,0 +1,8 @@
+"""Figures. Each function returns a matplotlib figure and shows or saves nothing."""
+
+from weightspace.plots.results import accuracy as accuracy
+from weightspace.plots.results import layer_density as layer_density
+from weightspace.plots.results import plane as plane
+from weightspace.plots.space import codes as codes
+from weightspace.plots.space import filters as filters
+from weightspace.plots.space import spectrum as spectrum

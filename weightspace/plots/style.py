@@ -1,0 +1,31 @@
+"""One look for all figures."""
+
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+ACCENT = "#c2410c"  # the networks that are judged
+TRAINING = "#1d4ed8"  # what they were learned from
+OTHER = "#64748b"
+_PALETTE = ("#0ea5e9", "#a16207", "#7c3aed", "#ec4899", "#15803d", "#14b8a6", "#78716c", "#111827", "#facc15")
+
+
+def colours(names: Sequence[str], samples: str, reference: str) -> dict[str, str]:
+    """A colour for each group of networks, the same in every figure."""
+    others = [name for name in names if name not in (samples, reference)]
+    return {samples: ACCENT, reference: TRAINING} | {n: _PALETTE[i % len(_PALETTE)] for i, n in enumerate(others)}
+
+
+def new(width: float = 8.0, height: float = 4.2) -> tuple[Figure, Axes]:
+    """A figure with one pair of axes, not tied to pyplot's global state."""
+    figure = Figure(figsize=(width, height), layout="constrained", dpi=130)
+    axes = figure.add_subplot()
+    tidy(axes)
+    return figure, axes
+
+
+def tidy(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25, linewidth=0.6)
+    axes.set_axisbelow(True)
