@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 
 from weightspace.errors import InputError, LayoutMismatch
@@ -157,7 +157,7 @@ class Layout:
                 raise LayoutMismatch(f"{alias!r} and {name!r} are tied in this layout but their values differ")
         return torch.cat(flat, dim=-1)
 
-    def unpack(self, vector: Float[Tensor, "*nets d"]) -> dict[str, Tensor]:
+    def unpack(self, vector: Shaped[Tensor, "*nets d"]) -> dict[str, Tensor]:
         """Vectors as named tensors (views where strides allow), with the vectors' leading dimensions kept.
 
         Raises:
