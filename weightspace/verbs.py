@@ -73,7 +73,7 @@ def collect(
     hidden: tuple[int, ...] | None = None,
     n: int = 300,
     seed: int = 0,
-    length: Step | None = None,
+    length: str | None = None,
     batch_size: int | None = None,
     lr: float | None = None,
     common: Shared = Common(),
@@ -92,7 +92,7 @@ def collect(
     """
     built = _task(task, common, **({"hidden": hidden} if hidden is not None else {}))
     recipe = built.recipe
-    recipe = replace(recipe, length=length or recipe.length, batch_size=batch_size or recipe.batch_size)
+    recipe = replace(recipe, length=Step.of(length) if length else recipe.length, batch_size=batch_size or recipe.batch_size)
     if lr is not None:
         recipe = replace(recipe, optimizer=replace(recipe.optimizer, lr=lr))
     networks = train_collection(replace(built, recipe=recipe), n, seed=seed, folder=out, device=common.device)

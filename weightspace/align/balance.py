@@ -6,7 +6,7 @@ from torch import Tensor
 
 from weightspace.symmetry import Axis, Symmetry
 
-_PASSES = 50
+_PASSES = 1000  # ten are usual; nearly dead units of very sparse networks take longer
 _RANGE = 1e3
 
 
@@ -30,7 +30,7 @@ def balance_scales(weights: Float[Tensor, "nets d"], symmetry: Symmetry) -> dict
             total[group.name] = total[group.name] * scale
             current = symmetry.scale(current, {group.name: scale})
             change = max(change, scale.max().item(), 1 / scale.min().item())
-        if change < 1 + 1e-9:
+        if change < 1 + 1e-7:
             break
     return {name: scale.to(weights.dtype) for name, scale in total.items()}
 

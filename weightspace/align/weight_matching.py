@@ -118,15 +118,23 @@ def match(reference: Float[Tensor, " d"], network: Float[Tensor, " d"], symmetry
     """Permutations of one network that maximise its inner product with a reference.
 
     Coordinate descent: each group in turn gets its optimal permutation while the others stay fixed,
-    until a whole sweep gains less than a millionth. Each step is an exact linear assignment.
+    until a whole sweep gains less than a millionth. Each step is an exact linear assignment. The first
+    sweep looks only at tensors whose other units are fixed or matched already, so that the result
+    does not depend on the order in which the network's units happen to come.
     """
     target = symmetry.layout.unpack(reference)
     current = dict(symmetry.layout.unpack(network))
     permutations = symmetry.identity()
+    waiting = {axis.tensor: 0 for group in symmetry.groups for axis in group.axes}
+    for group in symmetry.groups:
+        for axis in group.axes:
+            waiting[axis.tensor] += 1
     for _ in range(_SWEEPS):
         gained, value = 0.0, 0.0
         for group in symmetry.groups:
-            gain = _gram(group, target, current)
+            for axis in group.axes:
+                waiting[axis.tensor] -= 1
+            gain = _gram(group, target, current, {name for name, count in waiting.items() if count <= 0})
             best = _assign(gain)
             gained += (gain[torch.arange(group.size), best].sum() - gain.diagonal().sum()).item()
             value += gain.diagonal().abs().sum().item()
@@ -139,11 +147,14 @@ def match(reference: Float[Tensor, " d"], network: Float[Tensor, " d"], symmetry
     return permutations
 
 
-def _gram(group: Group, target: dict[str, Tensor], current: dict[str, Tensor]) -> Float[Tensor, "units units"]:
+def _gram(
+    group: Group, target: dict[str, Tensor], current: dict[str, Tensor], settled: set[str]
+) -> Float[Tensor, "units units"]:
     """Entry (u, v): inner product of the reference's unit u with the network's unit v."""
     gram = torch.zeros(group.size, group.size, dtype=torch.float64)
     for axis in group.axes:
-        if axis.tensor not in target:  # statistics move with their units but do not count
+        # Statistics (buffers) move with their units but do not count.
+        if axis.tensor not in target or axis.tensor not in settled:
             continue
         a, b = (t[axis.tensor].movedim(axis.axis, 0).reshape(group.size, -1) for t in (target, current))
         gram += a @ b.T

@@ -11,7 +11,7 @@ from weightspace.pattern import Unstructured
 from weightspace.recipe import Step
 from weightspace.task import Task
 from weightspace.training.blocks import in_blocks
-from weightspace.training.collect import BLOCK, finished, trainer_for
+from weightspace.training.collecting import BLOCK, finished, trainer_for
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Gradual:
             InputError: networks are sparser than the density asked.
         """
         networks.layout.require(task.architecture.layout(), f"the network of task {task.name!r}")
-        _check_sparser(networks, self.density)
+        check_dense_enough(networks, self.density)
         recipe = replace(task.recipe, length=self.length)
         length = self.length.total(recipe.per_epoch(len(task.train)))
         method = {"name": "Gradual", **asdict(self), "length": str(self.length)}
@@ -85,7 +85,11 @@ class Gradual:
         )  # fmt: skip
 
 
-def _check_sparser(networks: Collection, density: float) -> None:
-    sparsest = networks.densities.min().item()
-    if sparsest < density:
-        raise InputError(f"a network has density {sparsest:.4g} already, a ticket of density {density} would be denser")
+def check_dense_enough(networks: Collection, density: float) -> None:
+    count = Unstructured(density).count(networks.layout)
+    sparsest = int(networks.masks[:, networks.layout.prunable].sum(1).min())
+    if sparsest < count:
+        raise InputError(
+            f"a network keeps {sparsest} weights already, a ticket of density {density} would keep {count}: "
+            "ask for a lower density"
+        )

@@ -11,9 +11,9 @@ from weightspace.errors import InputError
 from weightspace.pattern import Unstructured
 from weightspace.recipe import Step
 from weightspace.task import Task
-from weightspace.tickets.gradual import _check_sparser
+from weightspace.tickets.gradual import check_dense_enough
 from weightspace.training.blocks import in_blocks
-from weightspace.training.collect import BLOCK, finished, initial, trainer_for
+from weightspace.training.collecting import BLOCK, finished, initial, trainer_for
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class IMP:
                 with the task's recipe.
         """
         networks.layout.require(task.architecture.layout(), f"the network of task {task.name!r}")
-        _check_sparser(networks, self.density)
+        check_dense_enough(networks, self.density)
         for i, record in enumerate(networks.records):
             if record.get("kind") != "independent" or record.get("recipe") != task.recipe.to_json():
                 raise InputError(

@@ -1,4 +1,4 @@
 """Training many networks at once."""
 
-from weightspace.training.collect import collect as collect
+from weightspace.training.collecting import collect as collect
 from weightspace.training.trainer import Trainer as Trainer

@@ -1,0 +1,111 @@
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+
+import weightspace as ws
+from weightspace.errors import InputError, StorageError
+from weightspace.training.collecting import initial, trainer_for
+
+
+@pytest.mark.parametrize("scope", ["global", "layer"])
+@pytest.mark.parametrize("density", [0.37, 0.1])
+def test_every_finder_reaches_the_exact_density(dense: ws.Collection, task: ws.Task, density: float, scope) -> None:
+    count = round(density * dense.layout.num_prunable)
+    finders = [
+        ws.tickets.Gradual(density=density, scope=scope, length=ws.Step(epochs=1)),
+        ws.tickets.IMP(density=density, rate=0.6, scope=scope),
+    ]
+    for finder in finders:
+        tickets = finder.find(dense[:2], task)
+        assert (tickets.masks[:, dense.layout.prunable].sum(1) == count).all()
+        assert ((tickets.weights != 0)[:, dense.layout.prunable].sum(1) == count).all()
+        record = tickets.records[1]
+        assert (record["kind"], record["parent"], record["seed"]) == ("ticket", 1, dense.records[1]["seed"])
+        assert record["method"]["name"] == type(finder).__name__
+
+
+def test_gradual_masks_are_nested_and_fall_on_a_cubic_curve(dense: ws.Collection, task: ws.Task, monkeypatch) -> None:
+    masks: list[torch.Tensor] = []
+    prune = ws.training.Trainer.prune
+    monkeypatch.setattr(ws.training.Trainer, "prune", lambda self, m: masks.append(m.clone()) or prune(self, m))
+    ws.tickets.Gradual(density=0.2, length=ws.Step(epochs=3), ramp=0.7, every=4).find(dense[:2], task)
+    assert len(masks) == 0.7 * 60 // 4 + 1
+    assert masks[0].all()
+    assert all((later <= earlier).all() for earlier, later in pairwise(masks))
+    kept = [m[0, dense.layout.prunable].double().mean().item() for m in masks]
+    expected = [0.2 + 0.8 * (1 - i / 10) ** 3 for i in range(11)]
+    assert kept == pytest.approx(expected, abs=1e-3)
+
+
+def test_imp_levels_end_exactly_and_never_skip() -> None:
+    levels = ws.tickets.IMP(density=0.1).levels()
+    assert len(levels) == 11
+    assert levels[:2] == [0.8, pytest.approx(0.64)]
+    assert levels[-1] == 0.1
+    assert all(b >= 0.8 * a - 1e-12 for a, b in pairwise(levels))
+
+
+@pytest.mark.parametrize("rewind", ["0it", "1ep"])
+def test_imp_rewinds_survivors_to_their_early_weights(dense: ws.Collection, task: ws.Task, rewind: str) -> None:
+    step = ws.Step.of(rewind)
+    tickets = ws.tickets.IMP(density=0.5, rate=0.5, rewind=step).find(dense[:3], task)
+    seeds = [record["seed"] for record in dense[:3].records]
+    early = trainer_for(initial(task.architecture, seeds), task)
+    early.run(step.total(early.per_epoch))
+    assert torch.equal(tickets.extras["rewind"], early.weights)
+    # The mask is the largest half of the trained dense networks, and the ticket is what training the
+    # rewound survivors under that mask gives.
+    masks = ws.Unstructured(0.5).mask(dense[:3].weights.abs(), dense.layout)
+    assert torch.equal(tickets.masks, masks)
+    again = early.fork(masks)
+    again.run(again.length)
+    assert torch.equal(tickets.weights, again.weights)
+
+
+def test_imp_masks_are_nested(dense: ws.Collection, task: ws.Task) -> None:
+    wide = ws.tickets.IMP(density=0.5, rate=0.5).find(dense[:2], task)
+    narrow = ws.tickets.IMP(density=0.25, rate=0.5).find(dense[:2], task)
+    assert (narrow.masks <= wide.masks).all()
+    assert not torch.equal(narrow.masks, wide.masks)
+
+
+def test_tickets_work_far_better_than_their_masks_on_other_weights(tickets: ws.Collection, task: ws.Task) -> None:
+    def accuracy(networks: ws.Collection) -> float:
+        return (networks.ensemble().logits(task.validation.x).argmax(-1) == task.validation.y).double().mean().item()
+
+    crossed = tickets.replace(weights=tickets.weights.roll(1, 0) * tickets.masks)
+    assert accuracy(tickets) > accuracy(crossed) + 0.3
+
+
+def test_a_finder_resumes_in_its_folder_and_refuses_others(dense: ws.Collection, task: ws.Task, tmp_path: Path) -> None:
+    finder = ws.tickets.Gradual(density=0.3, length=ws.Step(epochs=1))
+    first = finder.find(dense[:3], task, folder=tmp_path / "t")
+    again = finder.find(dense[:3], task, folder=tmp_path / "t")
+    assert torch.equal(first.weights, again.weights)
+    assert torch.equal(first.masks, again.masks)
+    with pytest.raises(StorageError, match=r"density: 0\.3 there, 0\.4 asked"):
+        replace(finder, density=0.4).find(dense[:3], task, folder=tmp_path / "t")
+    with pytest.raises(StorageError, match=r"inputs\.networks"):
+        finder.find(dense[1:4], task, folder=tmp_path / "t")
+
+
+def test_bad_requests_are_refused(dense: ws.Collection, tickets: ws.Collection, task: ws.Task) -> None:
+    for make in (ws.tickets.Gradual, ws.tickets.IMP):
+        with pytest.raises(InputError, match="density"):
+            make(density=0.0)
+        with pytest.raises(InputError, match="keeps 189 weights already"):
+            make(density=0.5).find(tickets, task)
+    with pytest.raises(InputError, match="ramp"):
+        ws.tickets.Gradual(ramp=0.0)
+    with pytest.raises(InputError, match="rate"):
+        ws.tickets.IMP(rate=1.0)
+    with pytest.raises(InputError, match="not trained by collect"):
+        ws.tickets.IMP(density=0.1).find(tickets, task)
+    other = replace(task, recipe=replace(task.recipe, batch_size=7))
+    with pytest.raises(InputError, match="this task's recipe"):
+        ws.tickets.IMP().find(dense, other)
+    with pytest.raises(InputError, match="cannot rewind to 9ep"):
+        ws.tickets.IMP(rewind=ws.Step(epochs=9)).find(dense, task)
