@@ -18,17 +18,24 @@ import weightspace as ws
 from weightspace import plots
 from weightspace.errors import InputError
 from weightspace.runs import open_run
-from weightspace.training.blocks import in_blocks
 
 NETWORKS, LEARNED_FROM = 360, 300
 FILTERS = 12
 
 
-def main(out: Path = Path("runs/demo"), small: bool = False) -> None:
+MODEL = ws.TicketGenerator(
+    align=ws.WeightMatching(),
+    compress=ws.PCA(components=128),
+    generate=ws.FlowMatching(width=256, blocks=2, steps=4000),
+)
+
+
+def main(out: Path = Path("runs/demo"), seed: int = 0, small: bool = False) -> ws.Report:
     """Run every stage on scikit-learn's handwritten digits.
 
     Args:
         out: folder of the demo.
+        seed: of everything random in it, but the data splits.
         small: a tiny version that shows every stage and reaches no quality, for tests.
     """
     started = time.perf_counter()
@@ -38,27 +45,25 @@ def main(out: Path = Path("runs/demo"), small: bool = False) -> None:
         short = ws.Step(epochs=2)
         task = replace(ws.tasks.digits(hidden=(16,)), recipe=replace(task.recipe, length=short))
         gradual, imp = replace(gradual, length=short), replace(imp, rate=0.7)
-        model = replace(model, compress=ws.PCA(4), generate=ws.FlowMatching(width=16, blocks=1, steps=40, batch_size=16))
+        flow = ws.FlowMatching(width=16, blocks=1, steps=40, batch_size=16)
+        model = replace(model, compress=ws.PCA(4), generate=flow)
         networks, learned_from, imp_networks, samples = 12, 8, 2, 5
 
-    dense = ws.collect(task, networks, seed=0, folder=out / "dense")
+    dense = ws.collect(task, networks, seed=seed, folder=out / "dense")
     tickets = gradual.find(dense, task, folder=out / "tickets")
     standard = imp.find(dense[:imp_networks], task, folder=out / "imp")
     training, held_out = tickets[:learned_from], tickets[learned_from:]
 
-    generator = model.fit(training, seed=0, folder=out / "generator")
-    sampled = in_blocks(
-        lambda _rows, _tick: generator.sample(samples, density=0.1, seed=1), architecture=generator.architecture,
-        count=samples, block=samples, ticks=1, what="sampling", folder=out / "samples", stage="sample",
-        config={"n": samples, "density": 0.1, "seed": 1}, inputs={"generator": generator.trained_on["fingerprint"]},
-    )  # fmt: skip
+    generator = model.fit(training, seed=seed, folder=out / "generator")
+    sampled = generator.sample(samples, density=0.1, seed=seed + 1, folder=out / "samples")
 
     inputs = {"samples": sampled.fingerprint(), "tickets": tickets.fingerprint(), "imp": standard.fingerprint()}
-    with open_run(out / "report", "evaluate", {"components": model.compress.components}, inputs) as run:
+    components = model.compress.components
+    with open_run(out / "report", "evaluate", {"components": components}, inputs) as run:
         if not run.complete:
             report = ws.evaluate(
                 sampled, task, reference=training, held_out=held_out,
-                others={"IMP tickets": standard, "dense": dense}, components=model.compress.components,
+                others={"IMP tickets": standard, "dense": dense}, components=components,
             )  # fmt: skip
             extra = weight_space(generator, training, sampled)
             for name, figure in (report.plot() | extra).items():
@@ -66,15 +71,11 @@ def main(out: Path = Path("runs/demo"), small: bool = False) -> None:
             report.html(out / "report.html", figures=extra)
             report.save(run.folder / "report.json")
             run.finish()
-    print(ws.Report.load(out / "report" / "report.json"))
-    print(f"\n{time.perf_counter() - started:.0f} s. Open {out / 'report.html'}; all networks and figures are in {out}/")
-
-
-MODEL = ws.TicketGenerator(
-    align=ws.WeightMatching(),
-    compress=ws.PCA(components=128),
-    generate=ws.FlowMatching(width=256, blocks=2, steps=4000),
-)
+    report = ws.Report.load(out / "report" / "report.json")
+    print(report)
+    seconds = time.perf_counter() - started
+    print(f"\n{seconds:.0f} s. Open {out / 'report.html'}; all networks and figures are in {out}/")
+    return report
 
 
 def weight_space(generator: ws.FittedGenerator, training: ws.Collection, sampled: ws.Collection) -> dict:
@@ -85,6 +86,7 @@ def weight_space(generator: ws.FittedGenerator, training: ws.Collection, sampled
     rows = [aligned[0], aligned[1], sampled[0], sampled[1]]
     images = torch.stack([row.state_dict()["1.weight"].unflatten(1, (8, 8)) for row in rows])  # (4, units, 8, 8)
     busiest = (images != 0).sum((0, 2, 3)).topk(FILTERS).indices
+    labels = ["ticket 0", "ticket 1", "sample 0", "sample 1"]
     return {
         "codes: the two leading components. Good: samples cover the cloud of tickets. "
         "Bad: they huddle in its middle, or sit on single tickets.": plots.codes(
@@ -93,7 +95,9 @@ def weight_space(generator: ws.FittedGenerator, training: ws.Collection, sampled
         "spectrum: how much of the tickets' variance the components keep. Even aligned tickets differ in "
         "nearly every direction.": plots.spectrum(pca.explained_variance_ratio),
         "filters: incoming weights of the busiest first-layer units, white is pruned. Aligned tickets agree on what a "
-        "unit does; samples follow.": plots.filters(images[:, busiest], ["ticket 0", "ticket 1", "sample 0", "sample 1"]),
+        "unit does; samples follow.": plots.filters(
+            images[:, busiest], ["ticket 0", "ticket 1", "sample 0", "sample 1"]
+        ),
     }
 
 

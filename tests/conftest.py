@@ -44,7 +44,9 @@ def tickets(dense: ws.Collection, task: ws.Task) -> ws.Collection:
 
 @pytest.fixture(scope="session")
 def generator(tickets: ws.Collection) -> ws.FittedGenerator:
-    model = ws.TicketGenerator(compress=ws.PCA(5), generate=ws.FlowMatching(width=16, blocks=1, steps=60, batch_size=16))
+    model = ws.TicketGenerator(
+        compress=ws.PCA(5), generate=ws.FlowMatching(width=16, blocks=1, steps=60, batch_size=16)
+    )
     return model.fit(tickets[:8], seed=0)
 
 

@@ -17,7 +17,9 @@ def symmetry(task: ws.Task):
 
 
 @pytest.mark.parametrize("balance", [True, False])
-def test_alignment_leaves_functions_and_sparsity_unchanged(tickets: ws.Collection, task: ws.Task, balance: bool) -> None:
+def test_alignment_leaves_functions_and_sparsity_unchanged(
+    tickets: ws.Collection, task: ws.Task, balance: bool
+) -> None:
     given = tickets.replace(extras={"rewind": tickets.weights + 1})
     aligned = ws.WeightMatching(balance=balance).fit(given).transform(given)
     x = task.test.x[:40]

@@ -83,7 +83,9 @@ def test_slicing_never_reads_the_rest(tmp_path: Path, monkeypatch: pytest.Monkey
     loaded = ws.Collection.load(folder, factory=Norm)
     read: list[list[int]] = []
     original = ShardReader.read
-    monkeypatch.setattr(ShardReader, "read", lambda self, c, rows: read.append(rows.tolist()) or original(self, c, rows))
+    monkeypatch.setattr(
+        ShardReader, "read", lambda self, c, rows: read.append(rows.tolist()) or original(self, c, rows)
+    )
     part = loaded[1:3].filter(lambda record: record["seed"] == 2)
     assert read == []
     (folder / "shard-00000.safetensors").unlink()  # proof: the other files are not touched

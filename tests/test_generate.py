@@ -21,7 +21,8 @@ def test_samples_have_exactly_the_density_asked(generator: ws.FittedGenerator, d
     assert ((nets.weights != 0)[:, prunable].sum(1) == asked).all()
     modules = [network.module() for network in nets]
     assert all(
-        sum(int((m.weight != 0).sum()) for m in module.modules() if isinstance(m, nn.Linear)) == asked for module in modules
+        sum(int((m.weight != 0).sum()) for m in module.modules() if isinstance(m, nn.Linear)) == asked
+        for module in modules
     )
     assert nets.records[3]["kind"] == "sample"
 
@@ -69,7 +70,9 @@ def test_damaged_or_foreign_folders_are_refused(generator: ws.FittedGenerator, t
         ws.FittedGenerator.load(tmp_path)
 
 
-def test_an_interrupted_fit_continues_to_the_same_bytes(tickets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_fit_continues_to_the_same_bytes(
+    tickets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(flow_fit, "_CHECKPOINT_EVERY", 20)
     MODEL.fit(tickets, seed=2, folder=tmp_path / "whole")
     original = flow_fit.linear_path

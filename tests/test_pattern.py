@@ -30,14 +30,14 @@ def keep(pattern: ws.pattern.Pattern, scores: list[float], layout: ws.Layout) ->
         (ws.NM(2, 4), [1, 2, 3, 4, 6, 5, 7, 8, 9], TWO, [0, 0, 1, 1, 1, 1, 0, 1, 1]),  # last group of 2 keeps both
     ],
 )  # fmt: skip
-def test_literal_tables(pattern: ws.pattern.Pattern, scores: list[float], layout: ws.Layout, expected: list[int]) -> None:
+def test_literal_tables(
+    pattern: ws.pattern.Pattern, scores: list[float], layout: ws.Layout, expected: list[int]
+) -> None:
     assert keep(pattern, [float(s) for s in scores], layout) == expected
 
 
 def test_channels_keep_whole_units_but_the_output_layers() -> None:
-    layout = ws.Layout(
-        (Entry("v", (3, 2), "weight", "float32"), Entry("w", (2, 3), "weight", "float32"))
-    )
+    layout = ws.Layout((Entry("v", (3, 2), "weight", "float32"), Entry("w", (2, 3), "weight", "float32")))
     scores = torch.tensor([1.0, 1, 5, 0, 2, 2, 0, 0, 0, 0, 0, 0])
     assert ws.Channels(0.67).mask(scores, layout).int().tolist() == [0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1]
 

@@ -47,7 +47,9 @@ def test_components_are_orthonormal_and_signs_fixed() -> None:
 
 
 def test_more_components_than_networks_allow_are_refused() -> None:
-    with pytest.raises(InputError, match="6 networks of 30 parameters have at most 5 principal components, 6 were asked"):
+    with pytest.raises(
+        InputError, match="6 networks of 30 parameters have at most 5 principal components, 6 were asked"
+    ):
         ws.PCA(6).fit(data(6, 30))
     with pytest.raises(InputError, match=r"differ in 2 directions only.*copies"):
         ws.PCA(4).fit(data(3, 30)[[0, 0, 1, 1, 2, 2]])

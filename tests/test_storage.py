@@ -139,14 +139,19 @@ def test_a_full_disk_gives_a_clear_error_and_keeps_what_was_there(tmp_path: Path
 
     target = tmp_path / "file"
     target.write_text("precious")
-    with pytest.raises(StorageError, match=r"could not write.*No space left.*untouched"), atomic_file(target) as temporary:
+    with (
+        pytest.raises(StorageError, match=r"could not write.*No space left.*untouched"),
+        atomic_file(target) as temporary,
+    ):
         temporary.symlink_to("/dev/full")
         temporary.write_text("x")
     assert target.read_text() == "precious"
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
-def test_a_folder_that_cannot_be_made_gives_a_clear_error(tmp_path: Path, tickets: ws.Collection, task: ws.Task) -> None:
+def test_a_folder_that_cannot_be_made_gives_a_clear_error(
+    tmp_path: Path, tickets: ws.Collection, task: ws.Task
+) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StorageError, match=r"file.*folder|beside"):
         tickets.save(tmp_path / "file" / "below")

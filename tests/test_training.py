@@ -29,7 +29,11 @@ def looped(task: ws.Task, start: ws.Collection, masks: torch.Tensor | None) -> t
         config = recipe.optimizer
         if isinstance(config, ws.SGD):
             optimizer = torch.optim.SGD(
-                module.parameters(), config.lr, config.momentum, nesterov=config.nesterov, weight_decay=config.weight_decay
+                module.parameters(),
+                config.lr,
+                config.momentum,
+                nesterov=config.nesterov,
+                weight_decay=config.weight_decay,
             )
         else:
             kind = torch.optim.AdamW if config.decoupled else torch.optim.Adam
@@ -37,7 +41,9 @@ def looped(task: ws.Task, start: ws.Collection, masks: torch.Tensor | None) -> t
         for step in range(STEPS):
             epoch, position = divmod(step, per_epoch)
             random = seeds.generator(network.record["seed"], "data order", epoch)
-            batch = torch.randperm(len(task.train), generator=random)[position * recipe.batch_size :][: recipe.batch_size]
+            batch = torch.randperm(len(task.train), generator=random)[position * recipe.batch_size :][
+                : recipe.batch_size
+            ]
             optimizer.zero_grad()
             F.cross_entropy(module(task.train.x[batch]), task.train.y[batch]).backward()
             for name, parameter in module.named_parameters():
@@ -144,7 +150,9 @@ def test_batchnorm_statistics_are_each_networks_own(task: ws.Task) -> None:
 
     with_norm = replace(task, architecture=ws.Architecture.of(build))
     both, alone = ws.collect(with_norm, 3, seed=0), ws.collect(with_norm, 1, seed=0)
-    torch.testing.assert_close(both[:1].buffers["2.running_mean"], alone.buffers["2.running_mean"], rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(
+        both[:1].buffers["2.running_mean"], alone.buffers["2.running_mean"], rtol=1e-3, atol=1e-4
+    )
     assert not torch.allclose(both[0].buffers["2.running_mean"], both[1].buffers["2.running_mean"], atol=1e-2)
     steps = task.recipe.length.total(task.recipe.per_epoch(len(task.train)))
     assert both.buffers["2.num_batches_tracked"].tolist() == [steps] * 3

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import nn
 
 from weightspace import models, seeds
@@ -62,12 +61,8 @@ class Architecture:
             raise InputError(f"{self.name} cannot be built from {dict(self.arguments)}: {error}") from error
 
     def build_seeded(self, seed: int) -> nn.Module:
-        """A fresh module whose initial weights depend on the seed alone.
-
-        Modules initialise themselves from the global random state; it is put back afterwards.
-        """
-        with torch.random.fork_rng(devices=[]):
-            torch.random.default_generator.manual_seed(seeds.derive(seed, "initialisation"))
+        """A fresh module whose initial weights depend on the seed alone."""
+        with seeds.seeded_modules(seed, "initialisation"):
             return self.build()
 
     def layout(self) -> Layout:

@@ -295,7 +295,7 @@ class Collection:
             digest.update(dump_json(self._reader.manifest["shards"], "the manifest").encode())
         else:
             for name in self._names:
-                digest.update(self._columns[name].contiguous().numpy())
+                digest.update(self._columns[name].contiguous().numpy().data)
         return digest.hexdigest()[:16]
 
     def to_csv(self, path: str | Path) -> None:
@@ -339,7 +339,7 @@ class Collection:
                 "at least one network, and a row of the layout's size for each"
             )
         if kind == "masks":
-            _check_masks(self._columns["weights"] if "weights" in self._columns else None, tensor, self.layout)
+            _check_masks(self._columns.get("weights"), tensor, self.layout)
         elif tensor.is_floating_point() and not tensor.isfinite().all():
             bad = (~tensor.isfinite()).nonzero()[0].tolist()
             raise InputError(

@@ -1,11 +1,11 @@
 """TicketGenerator: learn from sparse networks, sample new ones, mask and weights together."""
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -20,6 +20,7 @@ from weightspace.pattern import Pattern, Unstructured
 from weightspace.runs import open_run
 from weightspace.storage import atomic_file, check_file, dump_json, file_hash, read_manifest, write_text
 from weightspace.symmetry import Symmetry
+from weightspace.training.blocks import in_blocks
 
 FORMAT = "weightspace.generator"
 VERSION = 1
@@ -104,7 +105,13 @@ class FittedGenerator:
     trained_on: dict[str, Any]
 
     def sample(
-        self, n: int, *, density: float | None = None, pattern: Pattern | None = None, seed: int = 0
+        self,
+        n: int,
+        *,
+        density: float | None = None,
+        pattern: Pattern | None = None,
+        seed: int = 0,
+        folder: str | Path | None = None,
     ) -> Collection:
         """New sparse networks: codes from the flow, decoded, the largest weights kept.
 
@@ -113,10 +120,12 @@ class FittedGenerator:
             density: fraction of prunable weights kept over the whole network; every sample has
                 exactly round(density * prunable) non-zero prunable weights.
             pattern: another rule for the mask, instead of a density.
+            folder: write to this folder as a run.
 
         Raises:
             InputError: neither or both of density and pattern, or more weights asked for than the
                 decoded networks have.
+            StorageError: the folder holds another run.
         """
         if n < 1:
             raise InputError(f"ask for at least one network, got n = {n}")
@@ -124,17 +133,38 @@ class FittedGenerator:
             raise InputError("give either density= or pattern=: the density of the training tickets was "
                              f"{self.trained_on['density'][0]:g}")  # fmt: skip
         rule = pattern if pattern is not None else Unstructured(density if density is not None else 1.0)
-        weights = self.compress.inverse_transform(self.flow.sample(n, seed=seed))
-        masks = rule.mask(weights.abs(), self.layout, within=(weights != 0) | ~self.layout.prunable)
-        return Collection(
-            self.layout,
-            weights * masks,
-            architecture=self.architecture,
-            masks=masks,
-            records=[
-                {"kind": "sample", "index": i, "seed": seed, "pattern": repr(rule), "aligned": True} for i in range(n)
-            ],
-        )
+
+        def make(_rows: slice, tick: Callable[[], object]) -> Collection:
+            weights = self.compress.inverse_transform(self.flow.sample(n, seed=seed))
+            masks = rule.mask(weights.abs(), self.layout, within=(weights != 0) | ~self.layout.prunable)
+            tick()
+            return Collection(
+                self.layout,
+                weights * masks,
+                architecture=self.architecture,
+                masks=masks,
+                records=[
+                    {"kind": "sample", "index": i, "seed": seed, "pattern": repr(rule), "aligned": True,
+                     "task": ", ".join(self.trained_on["tasks"]), "generator": self.trained_on["fingerprint"]}
+                    for i in range(n)
+                ],
+            )  # fmt: skip
+
+        return in_blocks(
+            make, architecture=self.architecture, count=n, block=n, ticks=1, what=f"sampling {n} networks",
+            folder=folder, stage="sample", config={"n": n, "pattern": repr(rule), "seed": seed},
+            inputs={"generator": self.fingerprint()} if folder else None,
+        )  # fmt: skip
+
+    def fingerprint(self) -> str:
+        """Identifies the generator by its tensors."""
+        digest = hashlib.sha256()
+        for tensor in self._tensors().values():
+            digest.update(tensor.contiguous().numpy().data)
+        return digest.hexdigest()[:16]
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return self.compress.tensors() | self.flow.tensors() | (self.align.tensors() if self.align else {})
 
     def save(self, folder: str | Path) -> Path:
         """Write to a new or empty folder, as safetensors and JSON.
@@ -154,10 +184,9 @@ class FittedGenerator:
 
     def write(self, folder: Path) -> None:
         """Write the tensors, then the manifest that makes the folder a generator."""
-        tensors = self.compress.tensors() | self.flow.tensors() | (self.align.tensors() if self.align else {})
         path = folder / TENSORS
         with atomic_file(path) as temporary:
-            save_file({name: t.contiguous() for name, t in tensors.items()}, temporary)
+            save_file({name: t.contiguous() for name, t in self._tensors().items()}, temporary)
         manifest = {
             "format": FORMAT, "version": VERSION,
             "layout": self.layout.to_json(), "architecture": self.architecture.to_json(),
@@ -182,7 +211,9 @@ class FittedGenerator:
         """
         folder = Path(folder)
         if not (folder / MANIFEST).exists():
-            raise StorageError(f"{folder} has no {MANIFEST}: it is not a generator, or its fit was interrupted (run it again)")
+            raise StorageError(
+                f"{folder} has no {MANIFEST}: it is not a generator, or its fit was interrupted (run it again)"
+            )
         manifest = read_manifest(folder / MANIFEST, FORMAT, VERSION)
         check_file(folder / TENSORS, **manifest["tensors"])
         tensors: dict[str, Tensor] = load_file(folder / TENSORS)

@@ -148,8 +148,7 @@ class Layout:
             tensor = state[entry.name]
             if tensor.shape != (*lead, *entry.shape):
                 raise LayoutMismatch(
-                    f"tensor {entry.name!r} has shape {tuple(tensor.shape)}, "
-                    f"expected {(*lead, *entry.shape)}"
+                    f"tensor {entry.name!r} has shape {tuple(tensor.shape)}, expected {(*lead, *entry.shape)}"
                 )
             flat.append(tensor.reshape(*lead, entry.size))
         for alias, name in self.aliases:
@@ -170,8 +169,7 @@ class Layout:
             )
         lead = vector.shape[:-1]
         state = {
-            entry.name: vector[..., self.slices[entry.name]].reshape(*lead, *entry.shape)
-            for entry in self.parameters
+            entry.name: vector[..., self.slices[entry.name]].reshape(*lead, *entry.shape) for entry in self.parameters
         }
         return state | {alias: state[name] for alias, name in self.aliases if name in state}
 

@@ -11,6 +11,22 @@ import torch
 from torch import Tensor, nn
 
 
+class DropPruned:
+    """Gradient hook: no gradient for pruned weights."""
+
+    # Not saved with the parameter on purpose: the forward hook makes it anew.
+    __torch_unserializable__ = True
+
+    def __init__(self, owner: nn.Module, name: str) -> None:
+        self.owner = weakref.ref(owner)
+        self.name = name
+
+    def __call__(self, gradient: Tensor) -> Tensor:
+        owner = self.owner()
+        assert owner is not None, "a gradient arrived for a layer that no longer exists"
+        return gradient.masked_fill(~owner.get_buffer(f"{self.name}_mask"), 0)
+
+
 class KeepSparse:
     """Forward pre-hook that holds one layer's pruned weights at zero.
 
@@ -21,25 +37,11 @@ class KeepSparse:
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def __call__(self, module: nn.Module, _inputs: object) -> None:
+    def __call__(self, module: nn.Module, _inputs: object = None) -> None:
         parameter = module.get_parameter(self.name)
         hooks = (parameter._backward_hooks or {}).values()
-        if parameter.requires_grad and not any(hasattr(hook, "_drops_pruned") for hook in hooks):
-            self.attach(module)
-
-    def attach(self, module: nn.Module) -> None:
-        parameter = module.get_parameter(self.name)
-        owner = weakref.ref(module)
-
-        def drop_pruned(gradient: Tensor) -> Tensor:
-            layer = owner()
-            assert layer is not None, "a gradient arrived for a layer that no longer exists"
-            return gradient.masked_fill(~layer.get_buffer(f"{self.name}_mask"), 0)
-
-        # Not saved with the parameter on purpose: the forward hook makes it anew.
-        drop_pruned.__torch_unserializable__ = True
-        drop_pruned._drops_pruned = True
-        parameter.register_hook(drop_pruned)
+        if parameter.requires_grad and not any(isinstance(hook, DropPruned) for hook in hooks):
+            parameter.register_hook(DropPruned(module, self.name))
 
 
 def keep_sparse(module: nn.Module, masks: dict[str, Tensor]) -> nn.Module:
@@ -56,5 +58,5 @@ def keep_sparse(module: nn.Module, masks: dict[str, Tensor]) -> nn.Module:
         owner.register_buffer(f"{name}_mask", mask.clone(), persistent=False)
         hook = KeepSparse(name)
         owner.register_forward_pre_hook(hook)
-        hook.attach(owner)
+        hook(owner)
     return module

@@ -172,8 +172,7 @@ def _keep_top(scores: Tensor, count: int, where: str) -> Tensor:
     available = int((scores > -math.inf).sum(-1).min())
     if count > available:
         raise InputError(
-            f"asked to keep {count} weights of {where}, but only {available} are left: "
-            "ask for a lower density"
+            f"asked to keep {count} weights of {where}, but only {available} are left: ask for a lower density"
         )
     return _top(scores, count)
 

@@ -11,5 +11,6 @@ T = TypeVar("T")
 def progress(items: Iterable[T], what: str, *, total: int | None = None) -> "tqdm[T]":
     """Iterate with a bar on standard error; it stays after the loop, as a log of what was done.
 
-    Steps that take less than half a second show nothing."""
+    Steps that take less than half a second show nothing.
+    """
     return tqdm(items, desc=what, total=total, dynamic_ncols=True, mininterval=0.5, delay=0.5)

@@ -82,7 +82,8 @@ class Report:
         ratio = samples.median("nearest distance") / reference.median("nearest distance")
         lines.append(
             f"A typical sample is {ratio:.2f} times as far from its nearest training ticket as training tickets are "
-            "from each other: " + ("as far as a new ticket would be." if ratio >= 1 else "closer than a new ticket would be.")
+            "from each other: "
+            + ("as far as a new ticket would be." if ratio >= 1 else "closer than a new ticket would be.")
         )
         spread = samples.together["dispersion"]
         lines.append(

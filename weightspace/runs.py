@@ -118,7 +118,9 @@ def _lock(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise StorageError(f"another process is working in {folder}: wait for it, or choose another folder") from error
+            raise StorageError(
+                f"another process is working in {folder}: wait for it, or choose another folder"
+            ) from error
         yield
     finally:
         os.close(descriptor)

@@ -5,6 +5,8 @@ another. Nothing here touches the global random state.
 """
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -26,3 +28,14 @@ def derive(seed: int, purpose: str, index: int = 0) -> int:
 def generator(seed: int, purpose: str, index: int = 0, device: str = "cpu") -> torch.Generator:
     """A fresh generator for one purpose (see :func:`derive`)."""
     return torch.Generator(device).manual_seed(derive(seed, purpose, index))
+
+
+@contextmanager
+def seeded_modules(seed: int, purpose: str) -> Iterator[None]:
+    """Modules built inside initialise from this seed.
+
+    PyTorch's layers draw from the global random state; it is set here and put back afterwards.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(derive(seed, purpose))
+        yield

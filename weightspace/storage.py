@@ -178,7 +178,9 @@ class ShardWriter:
 
     def _register(self, path: Path, columns: list[str], records: list[Record]) -> None:
         if self._shards and columns != self._columns:
-            raise StorageError(f"{path} has the columns {columns}, earlier shards {self._columns}: delete {self.folder}")
+            raise StorageError(
+                f"{path} has the columns {columns}, earlier shards {self._columns}: delete {self.folder}"
+            )
         self._columns = columns
         self.records += records
         self._shards.append(
@@ -265,4 +267,6 @@ def _open(path: Path) -> Iterator[Any]:
         with safe_open(path, framework="pt") as file:
             yield file
     except SafetensorError as error:
-        raise StorageError(f"{path} is not a readable safetensors file ({error}): delete it or restore a copy") from error
+        raise StorageError(
+            f"{path} is not a readable safetensors file ({error}): delete it or restore a copy"
+        ) from error

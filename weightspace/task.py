@@ -61,8 +61,8 @@ class Task:
         """What a run's configuration says of its task; the data count by their checksum."""
         digest = hashlib.sha256()
         for part in (self.train, self.validation, self.test):
-            digest.update(part.x.contiguous().numpy())
-            digest.update(part.y.contiguous().numpy())
+            digest.update(part.x.contiguous().numpy().data)
+            digest.update(part.y.contiguous().numpy().data)
         return {
             "name": self.name,
             "architecture": self.architecture.to_json(),

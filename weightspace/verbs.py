@@ -1,65 +1,43 @@
 """The command line's verbs: each a stage from folders to a folder."""
 
-import importlib
-import inspect
-import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import torch
 import yaml
-from torch import nn
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from weightspace import generate, tasks
+from weightspace import generate
 from weightspace.align import WeightMatching
 from weightspace.architecture import Architecture
 from weightspace.collection import Collection
 from weightspace.compress import PCA
-from weightspace.errors import InputError, StorageError
+from weightspace.errors import InputError
 from weightspace.evaluation import evaluate as measure
 from weightspace.flow import FlowMatching
 from weightspace.generate import FittedGenerator, TicketGenerator
-from weightspace.recipe import Recipe, Step
+from weightspace.naming import (
+    Common,
+    describe_collection,
+    describe_generator,
+    find_factory,
+    find_task,
+    named,
+    open_collection,
+    report_done,
+    task_of,
+)
+from weightspace.recipe import Step
 from weightspace.report import Report
 from weightspace.runs import CONFIG, open_run
 from weightspace.state_dicts import from_state_dicts
 from weightspace.storage import MANIFEST
-from weightspace.task import Task
 from weightspace.tickets import IMP, Gradual
 from weightspace.training import collect as train_collection
 from weightspace.training.blocks import in_blocks
 
 REPORT = "report.json"
-
-
-@dataclass(frozen=True)
-class Common:
-    """Options that mean the same in every verb.
-
-    Args:
-        device: where to compute: cpu or cuda.
-        threads: CPU threads; by default PyTorch decides.
-        data_root: folder of the data sets; by default $WEIGHTSPACE_DATA, else ./data.
-        factory: MODULE:FUNCTION that builds the network, for modules that are not built in.
-        config: YAML file that sets options by name; options on the command line win.
-    """
-
-    device: str = "cpu"
-    threads: int | None = None
-    data_root: Path | None = None
-    factory: str | None = None
-    config: Path | None = None  # read by weightspace.cli before the options are parsed
-
-    def __post_init__(self) -> None:
-        if self.threads is not None:
-            if self.threads < 1:
-                raise InputError(f"--threads must be at least 1, got {self.threads}")
-            torch.set_num_threads(self.threads)
-        if self.device != "cpu" and not (self.device.startswith("cuda") and torch.cuda.is_available()):
-            raise InputError(f"--device {self.device} is not available here: use cpu")
 
 
 Shared = OmitArgPrefixes[Common]
@@ -90,13 +68,15 @@ def collect(
         batch_size: samples a step; by default the task's recipe.
         lr: learning rate; by default the task's recipe.
     """
-    built = _task(task, common, **({"hidden": hidden} if hidden is not None else {}))
+    built = find_task(task, common, **({"hidden": hidden} if hidden is not None else {}))
     recipe = built.recipe
-    recipe = replace(recipe, length=Step.of(length) if length else recipe.length, batch_size=batch_size or recipe.batch_size)
+    recipe = replace(
+        recipe, length=Step.of(length) if length else recipe.length, batch_size=batch_size or recipe.batch_size
+    )
     if lr is not None:
         recipe = replace(recipe, optimizer=replace(recipe.optimizer, lr=lr))
     networks = train_collection(replace(built, recipe=recipe), n, seed=seed, folder=out, device=common.device)
-    _done(networks, out)
+    report_done(networks, out)
 
 
 def import_folder(
@@ -120,11 +100,11 @@ def import_folder(
     if (model is None) == (common.factory is None):
         raise InputError("say what network the files belong to: --model MLP --arguments '{sizes: [...]}' or --factory")
     architecture = (
-        Architecture(model, yaml.safe_load(arguments)) if model is not None else Architecture.of(_factory(common))  # pyright: ignore
+        Architecture(model, yaml.safe_load(arguments)) if model is not None else Architecture.of(find_factory(common))  # pyright: ignore
     )
     networks = from_state_dicts(folder, architecture, zeros_are_pruned=zeros_are_pruned)
     networks.save(out)
-    _done(networks, out)
+    report_done(networks, out)
 
 
 def tickets_gradual(
@@ -174,8 +154,8 @@ def align(
         to: align to the mean of this collection instead of to their own.
         balance: give each unit equal incoming and outgoing norms first.
     """
-    collection = _open(networks, common)
-    target = collection if to is None else _open(to, common)
+    collection = open_collection(networks, common)
+    target = collection if to is None else open_collection(to, common)
     matching = WeightMatching(balance=balance)
     fingerprints = {"networks": collection.fingerprint(), "to": target.fingerprint()}
 
@@ -188,7 +168,7 @@ def align(
         make, architecture=collection.architecture, count=len(collection), block=len(collection), ticks=1,
         what="aligning", folder=out, stage="align", config={"balance": balance}, inputs=fingerprints,
     )  # fmt: skip
-    _done(aligned, out)
+    report_done(aligned, out)
 
 
 def fit(
@@ -212,8 +192,8 @@ def fit(
         balance: give each unit equal incoming and outgoing norms before aligning.
     """
     matching = WeightMatching(balance=balance) if align else None
-    model = TicketGenerator(matching, compress, generate).fit(_open(tickets, common), seed=seed, folder=out)
-    print(_describe_generator(model))
+    model = TicketGenerator(matching, compress, generate).fit(open_collection(tickets, common), seed=seed, folder=out)
+    print(describe_generator(model))
     print(f"written to {out}")
 
 
@@ -235,19 +215,9 @@ def sample(
         density: fraction of the prunable weights kept, in (0, 1].
         seed: of the samples.
     """
-    model = FittedGenerator.load(generator, factory=_factory(common))
-
-    def make(_rows: slice, tick: Callable[[], object]) -> Collection:
-        networks = model.sample(n, density=density, seed=seed)
-        tick()
-        return networks
-
-    networks = in_blocks(
-        make, architecture=model.architecture, count=n, block=max(n, 1), ticks=1, what="sampling", folder=out,
-        stage="sample", config={"n": n, "density": density, "seed": seed},
-        inputs={"generator": model.trained_on["fingerprint"]},
-    )  # fmt: skip
-    _done(networks, out)
+    model = FittedGenerator.load(generator, factory=find_factory(common))
+    networks = model.sample(n, density=density, seed=seed, folder=out)
+    report_done(networks, out)
 
 
 def evaluate(
@@ -276,12 +246,11 @@ def evaluate(
         components: principal components of the Gaussian baseline; by default 128, or what fits.
         seed: of the baselines.
     """
-    known = _open(reference, common)
-    judged = _open(samples, common)
-    unseen = None if held_out is None else _open(held_out, common)
-    named = dict(_named(other) for other in others)
-    further = {name: _open(folder, common) for name, folder in named.items()}
-    built = _task_of(known, task, common)
+    known = open_collection(reference, common)
+    judged = open_collection(samples, common)
+    unseen = None if held_out is None else open_collection(held_out, common)
+    further = {name: open_collection(folder, common) for name, folder in map(named, others)}
+    built = task_of(known, task, common)
     inputs = {"samples": judged.fingerprint(), "reference": known.fingerprint()}
     inputs |= {name: c.fingerprint() for name, c in further.items()}
     if unseen is not None:
@@ -313,10 +282,10 @@ def show(folder: Folder, *, csv: Path | None = None, common: Shared = Common()) 
     if (path / REPORT).exists():
         print(Report.load(path / REPORT))
     elif (path / generate.MANIFEST).exists():
-        print(_describe_generator(FittedGenerator.load(path, factory=_factory(common))))
+        print(describe_generator(FittedGenerator.load(path, factory=find_factory(common))))
     elif (path / MANIFEST).exists() or not (path / CONFIG).exists():
-        collection = _open(folder, common)
-        print(_describe_collection(collection))
+        collection = open_collection(folder, common)
+        print(describe_collection(collection))
         if csv is not None:
             collection.to_csv(csv)
             print(f"records written to {csv}")
@@ -329,102 +298,6 @@ def show(folder: Folder, *, csv: Path | None = None, common: Shared = Common()) 
 
 
 def _find(networks: str, out: Path, task: str | None, method: Gradual | IMP, common: Common) -> None:
-    collection = _open(networks, common)
-    found = method.find(collection, _task_of(collection, task, common), folder=out, device=common.device)
-    _done(found, out)
-
-
-def _open(text: str, common: Common) -> Collection:
-    """A collection folder, or a part of it: FOLDER@START:STOP."""
-    folder, _, rows = text.partition("@")
-    collection = Collection.load(folder, factory=_factory(common))
-    if not rows:
-        return collection
-    try:
-        start, stop = (int(part) if part else None for part in rows.split(":"))
-    except ValueError as error:
-        raise InputError(f"a part of a collection is written FOLDER@START:STOP, got {text!r}") from error
-    return collection[start:stop]
-
-
-def _task_of(networks: Collection, name: str | None, common: Common) -> Task:
-    """The task of trained networks, with their own architecture and recipe."""
-    record = networks.records[0]
-    chosen = name or record.get("task")
-    if chosen is None:
-        raise InputError("the records do not say which task the networks were trained on: give --task")
-    task = _task(chosen, common)
-    recipe = Recipe.from_json(record["recipe"]) if "recipe" in record else task.recipe
-    return replace(task, architecture=networks.architecture, recipe=recipe)
-
-
-def _task(name: str, common: Common, **arguments: Any) -> Task:
-    built_in = {k: v for k, v in vars(tasks).items() if inspect.isfunction(v)}
-    if ":" in name:
-        make = _imported(name)
-    elif name in built_in:
-        make = built_in[name]
-    else:
-        raise InputError(f"no task is called {name!r}: there are {', '.join(sorted(built_in))}, or give MODULE:FUNCTION")
-    if "data_root" in inspect.signature(make).parameters:
-        arguments["data_root"] = common.data_root
-    task = make(**arguments)
-    if not isinstance(task, Task):
-        raise InputError(f"{name} returned a {type(task).__name__}, not a weightspace.Task")
-    return task
-
-
-def _factory(common: Common) -> Callable[[], nn.Module] | None:
-    return None if common.factory is None else _imported(common.factory)
-
-
-def _imported(name: str) -> Callable[..., Any]:
-    module, _, function = name.partition(":")
-    if not module or not function:
-        raise InputError(f"a function of your own is written MODULE:FUNCTION, got {name!r}")
-    sys.path.insert(0, str(Path.cwd()))
-    try:
-        return getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
-        raise InputError(f"{name} cannot be imported: {error}") from error
-
-
-def _named(text: str) -> tuple[str, str]:
-    name, equals, folder = text.partition("=")
-    if not equals:
-        raise InputError(f"a collection for comparison is written NAME=FOLDER, got {text!r}")
-    return name, folder
-
-
-def _done(networks: Collection, out: Path) -> None:
-    print(_describe_collection(networks))
-    print(f"written to {out}")
-
-
-def _describe_collection(networks: Collection) -> str:
-    layout = networks.layout
-    lines = [repr(networks)]
-    densities = networks.densities
-    lines.append(
-        f"density {densities.min():.4g}" + (f" to {densities.max():.4g}" if densities.max() > densities.min() else "")
-        + f" of {layout.num_prunable:,} prunable weights"
-    )  # fmt: skip
-    accuracy = [r["metrics"]["validation_accuracy"] for r in networks.records if "metrics" in r]
-    if accuracy:
-        spread = torch.tensor(accuracy, dtype=torch.float64)
-        lines.append(f"validation accuracy {spread.mean():.4f} ± {spread.std(correction=0):.4f} over {len(accuracy)} networks")
-    lines += [f"  {e.name:<32}{str(tuple(e.shape)):<20}{e.role}" for e in layout.entries]
-    return "\n".join(lines)
-
-
-def _describe_generator(model: FittedGenerator) -> str:
-    low, high = model.trained_on["density"]
-    kept = model.compress.explained_variance_ratio.sum().item()
-    return (
-        f"a generator of {model.architecture.name} networks, trained on {model.trained_on['networks']} tickets of "
-        f"density {low:.4g}{f' to {high:.4g}' if high > low else ''} ({', '.join(model.trained_on['tasks'])})\n"
-        f"{len(model.compress.components)} components explain {kept:.1%} of the variance; "
-        f"flow: {asdict(model.flow.config)}"
-    )
-
-
+    collection = open_collection(networks, common)
+    found = method.find(collection, task_of(collection, task, common), folder=out, device=common.device)
+    report_done(found, out)

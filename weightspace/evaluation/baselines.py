@@ -43,7 +43,7 @@ def baselines(
     random = seeds.generator(seed, "baselines")
 
     def choose(k: int) -> Tensor:
-        """n sets of k different training networks."""
+        """N sets of k different training networks."""
         return torch.stack([torch.randperm(len(weights), generator=random)[:k] for _ in range(n)])
 
     def arm(name: str, note: str, vectors: Tensor) -> Arm:
@@ -53,6 +53,7 @@ def baselines(
     xi = torch.randn(n, weights.shape[1], generator=random) * masks[one]
     noisy = weights[one] + xi * (noise / xi.norm(dim=1, keepdim=True))
     share = torch.rand(n, 1, generator=random)
+    between = share * weights[pair[:, 0]] + (1 - share) * weights[pair[:, 1]]
     soup = torch.stack([weights[chosen].mean(0) for chosen in choose(min(_SOUP, len(weights)))])
     pca = PCA(components).fit(weights)
     codes = torch.randn(n, components, generator=random, dtype=torch.float64) * pca.variances.sqrt()
@@ -65,7 +66,7 @@ def baselines(
     )
     return [
         arm("ticket + noise", "a training ticket plus noise as long as the samples' median nearest distance", noisy),
-        arm("interpolation", "between two aligned training tickets", share * weights[pair[:, 0]] + (1 - share) * weights[pair[:, 1]]),
+        arm("interpolation", "between two aligned training tickets", between),
         arm(f"soup of {min(_SOUP, len(weights))}", "mean of aligned training tickets", soup),
         arm("mean network", "mean of all aligned training tickets; one network", weights.mean(0, keepdim=True)),
         arm("Gaussian", f"normal distribution fitted to {components} PCA codes", pca.inverse_transform(codes.to(weights.dtype))),
@@ -82,5 +83,3 @@ def _pruned(like: Collection, vectors: Tensor, density: float) -> Collection:
     except InputError:  # fewer non-zeros than asked for: zeros fill up the mask
         masks = rule.mask(vectors.abs(), like.layout)
     return Collection(like.layout, vectors * masks, architecture=like.architecture, masks=masks)
-
-

@@ -5,18 +5,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 
-def distances(
-    networks: Float[Tensor, "n d"], others: Float[Tensor, "m d"] | None = None
-) -> Float[Tensor, "n m"]:
+def distances(networks: Float[Tensor, "n d"], others: Float[Tensor, "m d"] | None = None) -> Float[Tensor, "n m"]:
     """Euclidean distances, in float64; without `others` among the networks, infinite to oneself."""
     if others is not None:
         return torch.cdist(networks.double(), others.double())
     return torch.cdist(networks.double(), networks.double()).fill_diagonal_(torch.inf)
 
 
-def error_iou(
-    networks: Bool[Tensor, "n s"], others: Bool[Tensor, "m s"] | None = None
-) -> Float[Tensor, "n m"]:
+def error_iou(networks: Bool[Tensor, "n s"], others: Bool[Tensor, "m s"] | None = None) -> Float[Tensor, "n m"]:
     """Overlap of errors: samples both get wrong over samples either gets wrong.
 
     Two networks without errors overlap by 1 (convention of arXiv 2601.05052). Without `others`, among
@@ -30,9 +26,7 @@ def error_iou(
     return overlap if others is not None else overlap.fill_diagonal_(-torch.inf)
 
 
-def mask_overlap(
-    masks: Bool[Tensor, "n p"], others: Bool[Tensor, "m p"] | None = None
-) -> Float[Tensor, "n m"]:
+def mask_overlap(masks: Bool[Tensor, "n p"], others: Bool[Tensor, "m p"] | None = None) -> Float[Tensor, "n m"]:
     """Shared non-zeros over non-zeros (their mean where two masks differ in size).
 
     Random masks of density d overlap by d. Without `others`, among the masks, and NaN to oneself.

@@ -66,8 +66,7 @@ class FlowMatching:
         if not (math.isfinite(scale) and scale > 0):
             raise InputError("the codes are all zero or not finite: nothing to learn")
         data = (codes / scale).float()
-        with torch.random.fork_rng(devices=[]):
-            torch.random.default_generator.manual_seed(seeds.derive(seed, "velocity"))
+        with seeds.seeded_modules(seed, "velocity"):
             velocity = ResidualVelocity(codes.shape[1], self.width, self.blocks)
         layout = Layout.of(velocity)
         adam = Adam(lr=self.lr, weight_decay=self.weight_decay, decoupled=True)
@@ -138,8 +137,9 @@ class FittedFlow:
         def field(t: Tensor, x: Tensor) -> Tensor:
             return velocity(x, t.expand(len(x), 1))
 
-        x_1 = odeint(field, x_0, torch.linspace(0, 1, solver_steps + 1), method="rk4")[-1]
-        return x_1 * self.scale
+        path = odeint(field, x_0, torch.linspace(0, 1, solver_steps + 1), method="rk4")
+        assert isinstance(path, Tensor)  # (steps + 1, n, codes)
+        return path[-1] * self.scale
 
     def _velocity(self) -> ResidualVelocity:
         velocity = ResidualVelocity(self.codes, self.config.width, self.config.blocks)

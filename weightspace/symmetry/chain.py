@@ -33,8 +33,13 @@ def derive(architecture: Architecture) -> Symmetry:
         if isinstance(layer, nn.Linear):
             if producer is not None:
                 before, source = producer
-                incoming = (Axis(f"{before}.weight", 0), *((Axis(f"{before}.bias", 0),) if source.bias is not None else ()))
-                group = Group(f"units {len(groups)}", layer.in_features, incoming, (Axis(f"{name}.weight", 1),), homogeneous)
+                incoming = (
+                    Axis(f"{before}.weight", 0),
+                    *((Axis(f"{before}.bias", 0),) if source.bias is not None else ()),
+                )
+                group = Group(
+                    f"units {len(groups)}", layer.in_features, incoming, (Axis(f"{name}.weight", 1),), homogeneous
+                )
                 groups.append(group)
             producer, homogeneous = (name, layer), True
         elif isinstance(layer, _ELEMENTWISE):

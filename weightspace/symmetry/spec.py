@@ -32,8 +32,9 @@ class Group:
         size: number of units.
         incoming: axes that produce the units (rows of a weight, its bias, norm parameters and buffers).
         outgoing: axes that read them (columns of the next weight).
-        homogeneous: nothing but a linear layer's weights and bias produces the units, and their activation satisfies f(s x) = s f(x) for s > 0, as ReLU does, so that
-            scaling a unit's incoming weights by s and its outgoing weights by 1/s changes nothing.
+        homogeneous: nothing but a linear layer's weights and bias produces the units, and their
+            activation satisfies f(s x) = s f(x) for s > 0, as ReLU does, so that scaling a unit's
+            incoming weights by s and its outgoing weights by 1/s changes nothing.
     """
 
     name: str

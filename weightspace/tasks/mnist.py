@@ -60,5 +60,10 @@ def _task(
     train, validation = order[:55_000], order[55_000:]
     architecture = Architecture("MLP", {"sizes": [784, *hidden, 10]})
     return Task(
-        name, architecture, Split(x[train], y[train]), Split(x[validation], y[validation]), Split(x_test, y_test), recipe
+        name,
+        architecture,
+        Split(x[train], y[train]),
+        Split(x[validation], y[validation]),
+        Split(x_test, y_test),
+        recipe,
     )

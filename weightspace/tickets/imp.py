@@ -1,5 +1,6 @@
 """Iterative magnitude pruning with rewinding (Frankle & Carbin 2019, arXiv 1803.03635;
-Frankle et al. 2019, arXiv 1903.01611)."""
+Frankle et al. 2019, arXiv 1903.01611).
+"""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass

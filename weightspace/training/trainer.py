@@ -13,8 +13,8 @@ from weightspace.architecture import Architecture
 from weightspace.errors import InputError
 from weightspace.functional import forward
 from weightspace.layout import Layout
-from weightspace.task import Split
 from weightspace.recipe import Recipe
+from weightspace.task import Split
 
 
 class Trainer:

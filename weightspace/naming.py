@@ -1,0 +1,144 @@
+"""What the command line reads and says: collections by folder, tasks and factories by name."""
+
+import importlib
+import inspect
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from weightspace import tasks
+from weightspace.collection import Collection
+from weightspace.errors import InputError
+from weightspace.generate import FittedGenerator
+from weightspace.recipe import Recipe
+from weightspace.task import Task
+
+
+@dataclass(frozen=True)
+class Common:
+    """Options that mean the same in every verb.
+
+    Args:
+        device: where to compute: cpu or cuda.
+        threads: CPU threads; by default PyTorch decides.
+        data_root: folder of the data sets; by default $WEIGHTSPACE_DATA, else ./data.
+        factory: MODULE:FUNCTION that builds the network, for modules that are not built in.
+        config: YAML file that sets options by name; options on the command line win.
+    """
+
+    device: str = "cpu"
+    threads: int | None = None
+    data_root: Path | None = None
+    factory: str | None = None
+    config: Path | None = None  # read by weightspace.cli before the options are parsed
+
+    def __post_init__(self) -> None:
+        if self.threads is not None:
+            if self.threads < 1:
+                raise InputError(f"--threads must be at least 1, got {self.threads}")
+            torch.set_num_threads(self.threads)
+        if self.device != "cpu" and not (self.device.startswith("cuda") and torch.cuda.is_available()):
+            raise InputError(f"--device {self.device} is not available here: use cpu")
+
+
+def open_collection(text: str, common: Common) -> Collection:
+    """A collection folder, or a part of it: FOLDER@START:STOP."""
+    folder, _, rows = text.partition("@")
+    collection = Collection.load(folder, factory=find_factory(common))
+    if not rows:
+        return collection
+    try:
+        start, stop = (int(part) if part else None for part in rows.split(":"))
+    except ValueError as error:
+        raise InputError(f"a part of a collection is written FOLDER@START:STOP, got {text!r}") from error
+    return collection[start:stop]
+
+
+def task_of(networks: Collection, name: str | None, common: Common) -> Task:
+    """The task of trained networks, with their own architecture and recipe."""
+    record = networks.records[0]
+    chosen = name or record.get("task")
+    if chosen is None:
+        raise InputError("the records do not say which task the networks were trained on: give --task")
+    task = find_task(chosen, common)
+    recipe = Recipe.from_json(record["recipe"]) if "recipe" in record else task.recipe
+    return replace(task, architecture=networks.architecture, recipe=recipe)
+
+
+def find_task(name: str, common: Common, **arguments: Any) -> Task:
+    built_in = {k: v for k, v in vars(tasks).items() if inspect.isfunction(v)}
+    if ":" in name:
+        make = imported(name)
+    elif name in built_in:
+        make = built_in[name]
+    else:
+        raise InputError(
+            f"no task is called {name!r}: there are {', '.join(sorted(built_in))}, or give MODULE:FUNCTION"
+        )
+    if "data_root" in inspect.signature(make).parameters:
+        arguments["data_root"] = common.data_root
+    task = make(**arguments)
+    if not isinstance(task, Task):
+        raise InputError(f"{name} returned a {type(task).__name__}, not a weightspace.Task")
+    return task
+
+
+def find_factory(common: Common) -> Callable[[], nn.Module] | None:
+    return None if common.factory is None else imported(common.factory)
+
+
+def imported(name: str) -> Callable[..., Any]:
+    module, _, function = name.partition(":")
+    if not module or not function:
+        raise InputError(f"a function of your own is written MODULE:FUNCTION, got {name!r}")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        return getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"{name} cannot be imported: {error}") from error
+
+
+def named(text: str) -> tuple[str, str]:
+    name, equals, folder = text.partition("=")
+    if not equals:
+        raise InputError(f"a collection for comparison is written NAME=FOLDER, got {text!r}")
+    return name, folder
+
+
+def report_done(networks: Collection, out: Path) -> None:
+    print(describe_collection(networks))
+    print(f"written to {out}")
+
+
+def describe_collection(networks: Collection) -> str:
+    layout = networks.layout
+    lines = [repr(networks)]
+    densities = networks.densities
+    lines.append(
+        f"density {densities.min():.4g}" + (f" to {densities.max():.4g}" if densities.max() > densities.min() else "")
+        + f" of {layout.num_prunable:,} prunable weights"
+    )  # fmt: skip
+    accuracy = [r["metrics"]["validation_accuracy"] for r in networks.records if "metrics" in r]
+    if accuracy:
+        spread = torch.tensor(accuracy, dtype=torch.float64)
+        lines.append(
+            f"validation accuracy {spread.mean():.4f} ± {spread.std(correction=0):.4f} over {len(accuracy)} networks"
+        )
+    lines += [f"  {e.name:<32}{tuple(e.shape)!s:<20}{e.role}" for e in layout.entries]
+    return "\n".join(lines)
+
+
+def describe_generator(model: FittedGenerator) -> str:
+    low, high = model.trained_on["density"]
+    kept = model.compress.explained_variance_ratio.sum().item()
+    return (
+        f"a generator of {model.architecture.name} networks, trained on {model.trained_on['networks']} tickets of "
+        f"density {low:.4g}{f' to {high:.4g}' if high > low else ''} ({', '.join(model.trained_on['tasks'])})\n"
+        f"{len(model.compress.components)} components explain {kept:.1%} of the variance; "
+        f"flow: {asdict(model.flow.config)}"
+    )
