@@ -95,9 +95,7 @@ def weight_space(generator: ws.FittedGenerator, training: ws.Collection, sampled
         "spectrum: how much of the tickets' variance the components keep. Even aligned tickets differ in "
         "nearly every direction.": plots.spectrum(pca.explained_variance_ratio),
         "filters: incoming weights of the busiest first-layer units, white is pruned. Aligned tickets agree on what a "
-        "unit does; samples follow.": plots.filters(
-            images[:, busiest], ["ticket 0", "ticket 1", "sample 0", "sample 1"]
-        ),
+        "unit does; samples follow.": plots.filters(images[:, busiest], labels),
     }
 
 

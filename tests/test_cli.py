@@ -169,7 +169,7 @@ def test_a_folder_of_state_dicts_becomes_a_collection(tmp_path: Path, capsys, mo
 
 def test_interrupting_gives_130_and_the_same_command_continues(capsys, tmp_path: Path, monkeypatch) -> None:
     words = ("collect", "--out", tmp_path / "zoo", "--hidden", "4", "--n", "4", "--length", "2ep")
-    monkeypatch.setattr("weightspace.training.collecting.BLOCK", 2)
+    monkeypatch.setattr("weightspace.training.blocks._BLOCK", 2)
     run_steps = ws.training.Trainer.run
     monkeypatch.setattr(ws.training.Trainer, "run", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
     code, _, err = run(capsys, *words)

@@ -95,9 +95,9 @@ SCRIPT = """
 import sys, torch
 from dataclasses import replace
 import weightspace as ws
-from weightspace.training import collecting
+from weightspace.training import blocks
 torch.set_num_threads(1)
-collecting.BLOCK = 2
+blocks._BLOCK = 2
 task = ws.tasks.digits(hidden=(8,))
 task = replace(task, recipe=replace(task.recipe, length=ws.Step(epochs=4)))
 ws.collect(task, 12, seed=3, folder=sys.argv[1])

@@ -11,9 +11,11 @@ from weightspace import seeds
 from weightspace.errors import InputError, LayoutMismatch, StorageError
 from weightspace.recipe import Recipe, Step
 from weightspace.training import Trainer
-from weightspace.training.collecting import initial, trainer_for
+from weightspace.training.start import initial, trainer_for
+from weightspace.training.trainer import Individual
 
 STEPS = 25
+STEPPED = ws.Schedule("step", warmup=Step(iterations=4), milestones=(Step(iterations=10), Step(epochs=1)))
 
 
 def looped(task: ws.Task, start: ws.Collection, masks: torch.Tensor | None) -> torch.Tensor:
@@ -51,14 +53,14 @@ def looped(task: ws.Task, start: ws.Collection, masks: torch.Tensor | None) -> t
                     assert parameter.grad is not None
                     parameter.grad.mul_(mask[name])
             for group in optimizer.param_groups:
-                group["lr"] = recipe.lr(step, total)
+                group["lr"] = config.lr * recipe.lr_factor(step, total, per_epoch)
             optimizer.step()
         result.append(start.layout.pack(module.state_dict()))
     return torch.stack(result).detach()
 
 
 @pytest.mark.parametrize("sparse", [False, True])
-@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "triangular", STEPPED])
 @pytest.mark.parametrize(
     "optimizer",
     [
@@ -77,7 +79,7 @@ def test_side_by_side_equals_one_after_another(task: ws.Task, optimizer, schedul
     architecture = ws.Architecture.of(lambda: ws.models.MLP((64, 6, 10)).double())
     recipe = Recipe(Step(epochs=2), 100, optimizer, schedule)
     exact = replace(task, architecture=architecture, recipe=recipe, train=double(task.train))
-    start = initial(architecture, [11, 12, 13])
+    start = initial(architecture, [{"seed": s} for s in (11, 12, 13)])
     masks = None
     if sparse:
         masks = ws.Unstructured(0.3).mask(start.weights.abs(), start.layout)
@@ -88,7 +90,7 @@ def test_side_by_side_equals_one_after_another(task: ws.Task, optimizer, schedul
 
 
 def test_pruned_weights_and_their_state_are_zero_at_every_step_and_kept_ones_move(task: ws.Task) -> None:
-    start = initial(task.architecture, [1, 2])
+    start = initial(task.architecture, [{"seed": 1}, {"seed": 2}])
     masks = ws.Unstructured(0.3).mask(start.weights.abs(), start.layout)
     for optimizer in (ws.SGD(0.1, weight_decay=0.01), ws.Adam(1e-2, weight_decay=0.1)):
         sparse = start.replace(weights=start.weights * masks, masks=masks)
@@ -117,7 +119,7 @@ def test_same_seed_same_bytes_other_seed_other_networks(task: ws.Task) -> None:
 
 
 def test_training_in_pieces_or_forked_equals_training_at_once(task: ws.Task) -> None:
-    start = initial(task.architecture, [1, 2])
+    start = initial(task.architecture, [{"seed": 1}, {"seed": 2}])
     whole, pieces = trainer_for(start, task), trainer_for(start, task)
     whole.run(30)
     pieces.run(7)
@@ -179,7 +181,13 @@ def test_steps_count_epochs_and_iterations(text: str, total: int) -> None:
 
 
 def test_recipes_survive_json() -> None:
-    for recipe in (Recipe(), Recipe(Step(1, 2), 7, ws.SGD(0.3, nesterov=True), "cosine")):
+    augmented = Recipe(schedule=STEPPED, augmentation=ws.Augmentation(2, True))
+    for recipe in (
+        augmented,
+        Recipe(),
+        Recipe(Step(1, 2), 7, ws.SGD(0.3, nesterov=True), "cosine"),
+        Recipe(schedule=STEPPED, augmentation=ws.Augmentation(2, True)),
+    ):
         assert Recipe.from_json(recipe.to_json()) == recipe
 
 
@@ -198,7 +206,7 @@ def test_bad_requests_are_refused(task: ws.Task, dense: ws.Collection) -> None:
         trainer_for(dense.replace(records=[{}] * 10), task)
     with pytest.raises(InputError, match="2 seeds for 1 networks"):
         Trainer(task.architecture, task.train, task.loss, task.recipe, weights=dense.weights[:1], masks=None, buffers={},
-                network_seeds=[1, 2])  # fmt: skip
+                individual=Individual([1, 2]))  # fmt: skip
     other = replace(task, architecture=ws.Architecture("MLP", {"sizes": [64, 3, 10]}))
     with pytest.raises(LayoutMismatch, match="another layout"):
         ws.tickets.Gradual().find(dense, other)

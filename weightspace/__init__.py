@@ -20,10 +20,17 @@ from weightspace.optimizers import Adam as Adam
 from weightspace.pattern import NM as NM
 from weightspace.pattern import Channels as Channels
 from weightspace.pattern import Unstructured as Unstructured
+from weightspace.recipe import Augmentation as Augmentation
 from weightspace.recipe import Recipe as Recipe
+from weightspace.recipe import Schedule as Schedule
 from weightspace.recipe import Step as Step
 from weightspace.report import Report as Report
 from weightspace.state_dicts import from_state_dicts as from_state_dicts
 from weightspace.task import Split as Split
 from weightspace.task import Task as Task
+from weightspace.training import Grid as Grid
+from weightspace.training import Independent as Independent
+from weightspace.training import SharedStart as SharedStart
+from weightspace.training import Trajectory as Trajectory
 from weightspace.training import collect as collect
+from weightspace.training import train as train

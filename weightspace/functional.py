@@ -31,7 +31,7 @@ def forward(
         return functional_call(module, (parameters, buffers), (x,))
 
     in_dims = (0, 0, None if shared_input else 0)
-    return vmap(one, in_dims=in_dims, randomness="different")(dict(parameters), dict(buffers), x)
+    return vmap(one, in_dims=in_dims, randomness="error")(dict(parameters), dict(buffers), x)
 
 
 @torch.no_grad()
@@ -49,7 +49,7 @@ def predict(
     """
     with evaluation(module):
         try:
-            per_sample = _activation_bytes(module, x[:1])
+            per_sample = activation_bytes(module, x[:1])
         except RuntimeError as error:
             raise InputError(f"inputs of shape {tuple(x.shape)} do not fit the network: {error}") from error
         rows = min(len(x), 4096)
@@ -84,7 +84,8 @@ def evaluation(module: nn.Module) -> Iterator[None]:
         module.train(training)
 
 
-def _activation_bytes(module: nn.Module, x: Tensor) -> int:
+def activation_bytes(module: nn.Module, x: Tensor) -> int:
+    """Bytes of a network's inputs and layer outputs for these inputs."""
     total = x.numel() * x.element_size()
 
     def count(_module: nn.Module, _inputs: object, output: object) -> None:

@@ -134,10 +134,10 @@ class FittedGenerator:
                              f"{self.trained_on['density'][0]:g}")  # fmt: skip
         rule = pattern if pattern is not None else Unstructured(density if density is not None else 1.0)
 
-        def make(_rows: slice, tick: Callable[[], object]) -> Collection:
+        def make(_rows: slice, tick: Callable[[int], object], _checkpoint: Path | None) -> Collection:
             weights = self.compress.inverse_transform(self.flow.sample(n, seed=seed))
             masks = rule.mask(weights.abs(), self.layout, within=(weights != 0) | ~self.layout.prunable)
-            tick()
+            tick(1)
             return Collection(
                 self.layout,
                 weights * masks,

@@ -1,6 +1,7 @@
 """Optimisers on stacked networks: each acts on (nets, D) vectors in place, one formula for all rows.
 
-The formulas are those of torch.optim, which is the test oracle.
+The formulas are those of torch.optim, which is the test oracle. Learning rate and weight decay are
+numbers for all networks, or (nets, 1) tensors, one value a network.
 """
 
 from dataclasses import dataclass
@@ -19,13 +20,22 @@ class Optimizer(Protocol):
     """A frozen configuration with a rule; the state lives with the caller."""
 
     lr: float
+    weight_decay: float
 
     def start(self, weights: Tensor) -> State:
         """State before the first step; every entry has the weights' shape."""
         ...
 
-    def update_(self, weights: Tensor, gradient: Tensor, state: State, lr: float, step: int) -> None:
-        """Change weights and state in place; `step` counts from 1, `lr` is this step's rate."""
+    def update_(
+        self, weights: Tensor, gradient: Tensor, state: State, lr: float | Tensor, decay: float | Tensor, step: int
+    ) -> None:
+        """Change weights and state in place.
+
+        Args:
+            lr: this step's learning rate.
+            decay: weight decay.
+            step: counts from 1.
+        """
         ...
 
 
@@ -44,13 +54,15 @@ class SGD:
     def start(self, weights: Tensor) -> State:
         return {"momentum": torch.zeros_like(weights)} if self.momentum else {}
 
-    def update_(self, weights: Tensor, gradient: Tensor, state: State, lr: float, step: int) -> None:
-        if self.weight_decay:
-            gradient = gradient.add(weights, alpha=self.weight_decay)
+    def update_(
+        self, weights: Tensor, gradient: Tensor, state: State, lr: float | Tensor, decay: float | Tensor, step: int
+    ) -> None:
+        if isinstance(decay, Tensor) or decay:
+            gradient = gradient + weights * decay
         if self.momentum:
             velocity = state["momentum"].mul_(self.momentum).add_(gradient)
             gradient = gradient.add(velocity, alpha=self.momentum) if self.nesterov else velocity
-        weights.add_(gradient, alpha=-lr)
+        _add_scaled(weights, gradient, -lr)
 
 
 @dataclass(frozen=True)
@@ -69,16 +81,26 @@ class Adam:
     def start(self, weights: Tensor) -> State:
         return {"mean": torch.zeros_like(weights), "square": torch.zeros_like(weights)}
 
-    def update_(self, weights: Tensor, gradient: Tensor, state: State, lr: float, step: int) -> None:
+    def update_(
+        self, weights: Tensor, gradient: Tensor, state: State, lr: float | Tensor, decay: float | Tensor, step: int
+    ) -> None:
         first, second = self.betas
-        if self.weight_decay and self.decoupled:
-            weights.mul_(1 - lr * self.weight_decay)
-        elif self.weight_decay:
-            gradient = gradient.add(weights, alpha=self.weight_decay)
+        if isinstance(decay, Tensor) or decay:
+            if self.decoupled:
+                weights.mul_(1 - lr * decay)
+            else:
+                gradient = gradient + weights * decay
         mean = state["mean"].lerp_(gradient, 1 - first)
         square = state["square"].mul_(second).addcmul_(gradient, gradient, value=1 - second)
         scale = square.sqrt().div_((1 - second**step) ** 0.5).add_(self.eps)
-        weights.addcdiv_(mean, scale, value=-lr / (1 - first**step))
+        _add_scaled(weights, torch.div(mean, scale, out=scale), -lr / (1 - first**step))
+
+
+def _add_scaled(target: Tensor, update: Tensor, scale: float | Tensor) -> None:
+    if isinstance(scale, Tensor):
+        target.addcmul_(update, scale)
+    else:
+        target.add_(update, alpha=scale)
 
 
 def _check_lr(lr: float) -> None:

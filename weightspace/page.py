@@ -17,7 +17,7 @@ _STYLE = """
   :root { --ink: #e2e8f0; --paper: #0f172a; --soft: #1e293b; --line: #334155; --mark: #43291a; }
 }
 body { font: 16px/1.55 system-ui, sans-serif; color: var(--ink); background: var(--paper);
-  max-width: 1080px; margin: 0 auto; padding: 1.5rem; }
+  max-width: 1240px; margin: 0 auto; padding: 1.5rem; }
 h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: 0.88rem; font-variant-numeric: tabular-nums; }

@@ -39,36 +39,84 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Augmentation:
+    """Random changes of training images.
+
+    Args:
+        crop: shift by up to this many pixels.
+        flip: mirror left and right with probability one half.
+    """
+
+    crop: int = 0
+    flip: bool = False
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The learning rate over a run, relative to the optimiser's.
+
+    Args:
+        shape: "constant"; "step" multiplies by `gamma` at each milestone; "cosine" falls to zero;
+            "triangular" falls to zero along a straight line after the warm-up.
+        warmup: the rate rises from zero along a straight line until this step.
+        milestones: steps of the "step" schedule.
+        gamma: factor of the "step" schedule.
+    """
+
+    shape: Literal["constant", "step", "cosine", "triangular"] = "constant"
+    warmup: Step = Step()
+    milestones: tuple[Step, ...] = ()
+    gamma: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.shape not in ("constant", "step", "cosine", "triangular"):
+            raise InputError(f"the schedule must be constant, step, cosine or triangular, got {self.shape!r}")
+        if bool(self.milestones) != (self.shape == "step"):
+            raise InputError("milestones belong to the step schedule, which needs at least one")
+
+    def factor(self, step: int, total: int, per_epoch: int) -> float:
+        """The factor for iteration `step` (from 0) of `total`."""
+        warmup = self.warmup.total(per_epoch)
+        if step < warmup:
+            return (step + 1) / warmup
+        left = (total - step) / (total - warmup)  # 1 after the warm-up, falling to 0
+        if self.shape == "step":
+            return self.gamma ** sum(step >= milestone.total(per_epoch) for milestone in self.milestones)
+        return {"constant": 1.0, "cosine": 0.5 * (1 - math.cos(math.pi * left)), "triangular": left}[self.shape]
+
+
+@dataclass(frozen=True)
 class Recipe:
     """Everything that decides a training run but the data and the seed.
 
     Args:
         length: how long to train.
         batch_size: samples a step; the last batch of an epoch may be smaller.
-        optimizer: with its learning rate.
-        schedule: "constant", or "cosine" decay of the learning rate to zero over the run.
+        optimizer: with its learning rate and weight decay.
+        schedule: of the learning rate; a name such as "cosine" is enough.
+        augmentation: of training images.
     """
 
     length: Step = Step(epochs=30)
     batch_size: int = 64
     optimizer: Adam | SGD = field(default_factory=Adam)
-    schedule: Literal["constant", "cosine"] = "constant"
+    schedule: Schedule | str = Schedule()
+    augmentation: Augmentation = Augmentation()
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise InputError(f"the batch size must be at least 1, got {self.batch_size}")
-        if self.schedule not in ("constant", "cosine"):
-            raise InputError(f"the schedule must be 'constant' or 'cosine', got {self.schedule!r}")
+        if isinstance(self.schedule, str):
+            object.__setattr__(self, "schedule", Schedule(self.schedule))  # pyright: ignore[reportArgumentType]
 
     def per_epoch(self, samples: int) -> int:
         """Iterations in an epoch."""
         return math.ceil(samples / self.batch_size)
 
-    def lr(self, step: int, total: int) -> float:
-        """The learning rate of iteration `step` (from 0) of `total`."""
-        if self.schedule == "constant":
-            return self.optimizer.lr
-        return self.optimizer.lr * 0.5 * (1 + math.cos(math.pi * step / total))
+    def lr_factor(self, step: int, total: int, per_epoch: int) -> float:
+        """What the learning rate is multiplied by in iteration `step` (from 0) of `total`."""
+        assert isinstance(self.schedule, Schedule)
+        return self.schedule.factor(step, total, per_epoch)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Recipe":
@@ -77,11 +125,22 @@ class Recipe:
         kind = {"SGD": SGD, "Adam": Adam}[settings.pop("name")]
         if "betas" in settings:
             settings["betas"] = tuple(settings["betas"])
-        return cls(Step.of(data["length"]), data["batch_size"], kind(**settings), data["schedule"])
+        schedule = dict(data["schedule"])
+        schedule["warmup"] = Step.of(schedule["warmup"])
+        schedule["milestones"] = tuple(Step.of(m) for m in schedule["milestones"])
+        return cls(
+            Step.of(data["length"]), data["batch_size"], kind(**settings), Schedule(**schedule),
+            Augmentation(**data["augmentation"]),
+        )  # fmt: skip
 
     def to_json(self) -> dict[str, Any]:
-        optimizer = {"name": type(self.optimizer).__name__, **asdict(self.optimizer)}
+        assert isinstance(self.schedule, Schedule)
+        schedule = {
+            "shape": self.schedule.shape, "warmup": str(self.schedule.warmup),
+            "milestones": [str(m) for m in self.schedule.milestones], "gamma": self.schedule.gamma,
+        }  # fmt: skip
         return {
-            "length": str(self.length), "batch_size": self.batch_size, "optimizer": optimizer,
-            "schedule": self.schedule,
+            "length": str(self.length), "batch_size": self.batch_size,
+            "optimizer": {"name": type(self.optimizer).__name__, **asdict(self.optimizer)},
+            "schedule": schedule, "augmentation": asdict(self.augmentation),
         }  # fmt: skip

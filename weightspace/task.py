@@ -37,7 +37,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Task:
-    """A classification task.
+    """A task: classification if the targets are integers, else regression.
 
     Only `train` is used to fit anything; `validation` chooses between settings; `test` is read by
     evaluation alone.
@@ -46,7 +46,8 @@ class Task:
         name: for records and reports.
         architecture: the network of this task.
         recipe: how one network is trained.
-        loss: mean loss of outputs (batch, classes) against targets (batch,).
+        loss: mean loss of outputs (batch, ...) against targets (batch, ...).
+        ood: inputs from elsewhere, to tell whether networks notice; made when asked for.
     """
 
     name: str
@@ -56,6 +57,12 @@ class Task:
     test: Split
     recipe: Recipe
     loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy
+    ood: Callable[[], Tensor] | None = None
+
+    @property
+    def classification(self) -> bool:
+        """True if the targets are class numbers."""
+        return not self.train.y.is_floating_point()
 
     def to_json(self) -> dict[str, Any]:
         """What a run's configuration says of its task; the data count by their checksum."""

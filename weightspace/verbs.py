@@ -159,9 +159,9 @@ def align(
     matching = WeightMatching(balance=balance)
     fingerprints = {"networks": collection.fingerprint(), "to": target.fingerprint()}
 
-    def make(rows: slice, tick: Callable[[], object]) -> Collection:
+    def make(rows: slice, tick: Callable[[int], object], _checkpoint: Path | None) -> Collection:
         aligned = matching.fit(target).transform(collection[rows])
-        tick()
+        tick(1)
         return aligned
 
     aligned = in_blocks(

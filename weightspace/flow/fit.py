@@ -82,7 +82,7 @@ class FlowMatching:
             for step in range(done, self.steps):
                 loss, gradient = self._gradient(velocity, layout, state["weights"], data, seed, step)
                 lr = self.lr * 0.5 * (1 + math.cos(math.pi * step / self.steps))
-                adam.update_(state["weights"], gradient, state, lr, step + 1)
+                adam.update_(state["weights"], gradient, state, lr, self.weight_decay, step + 1)
                 # Early on a long average would remember the untrained field.
                 decay = min(self.ema, (step + 1) / (step + 10))
                 state["average"].lerp_(state["weights"], 1 - decay)

@@ -8,7 +8,19 @@ from matplotlib.figure import Figure
 ACCENT = "#c2410c"  # the networks that are judged
 TRAINING = "#1d4ed8"  # what they were learned from
 OTHER = "#64748b"
-_PALETTE = ("#0ea5e9", "#a16207", "#7c3aed", "#ec4899", "#15803d", "#14b8a6", "#78716c", "#111827", "#facc15")
+_PALETTE = (
+    "#0ea5e9",
+    "#a16207",
+    "#7c3aed",
+    "#ec4899",
+    "#15803d",
+    "#14b8a6",
+    "#78716c",
+    "#111827",
+    "#facc15",
+    "#64a30d",
+    "#94a3b8",
+)
 
 
 def colours(names: Sequence[str], samples: str, reference: str) -> dict[str, str]:

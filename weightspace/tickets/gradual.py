@@ -10,8 +10,9 @@ from weightspace.errors import InputError
 from weightspace.pattern import Unstructured
 from weightspace.recipe import Step
 from weightspace.task import Task
-from weightspace.training.blocks import in_blocks
-from weightspace.training.collecting import BLOCK, finished, trainer_for
+from weightspace.training.blocks import block_size, in_blocks
+from weightspace.training.probe import engine
+from weightspace.training.start import finished, trainer_for
 
 
 @dataclass(frozen=True)
@@ -60,12 +61,19 @@ class Gradual:
         length = self.length.total(recipe.per_epoch(len(task.train)))
         method = {"name": "Gradual", **asdict(self), "length": str(self.length)}
 
-        def make(rows: slice, tick: Callable[[], object]) -> Collection:
+        sparse_task = replace(task, recipe=recipe)
+        block = min(len(networks), block_size(sparse_task))
+        how = engine(sparse_task, block, device=device)
+
+        def make(rows: slice, tick: Callable[[int], object], checkpoint: Path | None) -> Collection:
             start = networks[rows]
-            trainer = trainer_for(start, replace(task, recipe=recipe), device=device)
+            trainer = trainer_for(start, sparse_task, engine=how, device=device)
+            trainer.continue_from(checkpoint, tick)
             trained = start.densities.max().item()
             last = round(self.ramp * length) // self.every * self.every
-            for step in range(0, last + 1, self.every):
+            # A checkpoint may have been written before or after the pruning at its own step: pruning
+            # again what is pruned already changes nothing.
+            for step in range(trainer.step // self.every * self.every, last + 1, self.every):
                 trainer.run(step, tick)
                 left = (1 - step / last) ** 3 if last else 0.0
                 pattern = Unstructured(self.density + (trained - self.density) * left, self.scope)
@@ -75,10 +83,10 @@ class Gradual:
                 record | {"kind": "ticket", "method": method, "parent": rows.start + i, "density": self.density}
                 for i, record in enumerate(start.records)
             ]
-            return finished(trainer, start, task, records)
+            return finished(trainer, task, records)
 
         return in_blocks(
-            make, architecture=networks.architecture, count=len(networks), block=BLOCK, ticks=length,
+            make, architecture=networks.architecture, count=len(networks), block=block, ticks=length,
             what=f"gradual pruning of {len(networks)} networks to density {self.density:g}", folder=folder,
             stage="tickets", config={"method": method, "task": task.to_json(), "recipe": recipe.to_json()},
             inputs={"networks": networks.fingerprint()} if folder else None,

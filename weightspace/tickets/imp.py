@@ -13,8 +13,9 @@ from weightspace.pattern import Unstructured
 from weightspace.recipe import Step
 from weightspace.task import Task
 from weightspace.tickets.gradual import check_dense_enough
-from weightspace.training.blocks import in_blocks
-from weightspace.training.collecting import BLOCK, finished, initial, trainer_for
+from weightspace.training.blocks import block_size, in_blocks
+from weightspace.training.probe import engine
+from weightspace.training.start import finished, initial, trainer_for
 
 
 @dataclass(frozen=True)
@@ -80,9 +81,12 @@ class IMP:
         method = {"name": "IMP", **asdict(self), "rewind": str(self.rewind)}
         levels = self.levels()
 
-        def make(rows: slice, tick: Callable[[], object]) -> Collection:
+        block = min(len(networks), block_size(task))
+        how = engine(task, block, device=device)
+
+        def make(rows: slice, tick: Callable[[int], object], _checkpoint: Path | None) -> Collection:
             start = networks[rows]
-            early = trainer_for(initial(task.architecture, [r["seed"] for r in start.records]), task, device=device)
+            early = trainer_for(initial(task.architecture, start.records), task, engine=how, device=device)
             early.run(rewind, tick)
             weights, masks = start.weights.to(device), start.masks.to(device)
             trainer = early
@@ -95,11 +99,10 @@ class IMP:
                 record | {"kind": "ticket", "method": method, "parent": rows.start + i, "density": self.density}
                 for i, record in enumerate(start.records)
             ]
-            found = finished(trainer, start, task, records)
-            return found.replace(extras={"rewind": early.weights.cpu()})
+            return finished(trainer, task, records).replace(extras={"rewind": early.weights.cpu()})
 
         return in_blocks(
-            make, architecture=networks.architecture, count=len(networks), block=BLOCK,
+            make, architecture=networks.architecture, count=len(networks), block=block,
             ticks=rewind + (length - rewind) * len(levels),
             what=f"iterative pruning of {len(networks)} networks, {len(levels)} levels", folder=folder,
             stage="tickets", config={"method": method, "task": task.to_json(), "recipe": task.recipe.to_json()},

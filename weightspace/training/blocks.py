@@ -10,10 +10,24 @@ from weightspace.functional import blocks
 from weightspace.progress import progress
 from weightspace.runs import open_run
 from weightspace.storage import MANIFEST
+from weightspace.task import Task
+from weightspace.training.probe import machine_memory, network_bytes
+
+_BLOCK = 64
+
+
+def block_size(task: Task, memory: int | None = None) -> int:
+    """Networks in memory at once, and in one file on disk: 64, or as many as the budget allows.
+
+    Args:
+        memory: bytes; by default a quarter of the machine's.
+    """
+    fits = (memory or machine_memory() // 4) // network_bytes(task)
+    return max(1, min(_BLOCK, fits))
 
 
 def in_blocks(
-    make: Callable[[slice, Callable[[], object]], Collection],
+    make: Callable[[slice, Callable[[int], object], Path | None], Collection],
     *,
     architecture: Architecture,
     count: int,
@@ -28,7 +42,8 @@ def in_blocks(
     """Make `count` networks in blocks, with one progress bar.
 
     Args:
-        make: makes the networks of a slice of range(count); calls its second argument once a step.
+        make: makes the networks of a slice of range(count); calls its second argument with the steps
+            done, and may keep a checkpoint in the file given last.
         ticks: steps a block takes.
         folder: write each finished block there and continue where an earlier process stopped; None
             keeps everything in memory.
@@ -37,7 +52,7 @@ def in_blocks(
     slices = list(blocks(count, block))
     with progress(range(ticks * len(slices)), what) as bar:
         if folder is None:
-            return Collection.concatenate([make(rows, bar.update) for rows in slices])
+            return Collection.concatenate([make(rows, bar.update, None) for rows in slices])
         folder = Path(folder)
         with open_run(folder, stage, config, inputs) as run:
             written_before = (folder / MANIFEST).exists()
@@ -47,7 +62,9 @@ def in_blocks(
                     if len(writer) >= rows.stop:  # written by an earlier process
                         bar.update(ticks)
                     else:
-                        make(rows, bar.update).write_to(writer)
+                        checkpoint = folder / f"block-{rows.start:07d}.checkpoint.safetensors"
+                        make(rows, bar.update, checkpoint).write_to(writer)
+                        checkpoint.unlink(missing_ok=True)
                 writer.close()
             else:
                 bar.update(ticks * len(slices))

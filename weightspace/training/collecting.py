@@ -1,107 +1,132 @@
 """Collect: train many networks on a task."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from weightspace import seeds
-from weightspace.architecture import Architecture
 from weightspace.collection import Collection
 from weightspace.errors import InputError
-from weightspace.functional import predict
-from weightspace.layout import Layout
+from weightspace.recipe import Step
 from weightspace.storage import Record
 from weightspace.task import Task
-from weightspace.training.blocks import in_blocks
-from weightspace.training.trainer import Trainer
+from weightspace.training.blocks import block_size, in_blocks
+from weightspace.training.kinds import Independent, Kind
+from weightspace.training.probe import engine
+from weightspace.training.start import finished, trainer_for
 
-# Large enough to fill two cores, small enough that weights and optimiser state stay in the cache.
-BLOCK = 60
 
-
-def collect(task: Task, n: int, *, seed: int = 0, folder: str | Path | None = None, device: str = "cpu") -> Collection:
-    """Train n networks side by side, each from its own initialisation and in its own data order.
+def collect(
+    task: Task,
+    n: int,
+    *,
+    seed: int = 0,
+    kind: Kind = Independent(),
+    folder: str | Path | None = None,
+    shard: tuple[int, int] | None = None,
+    memory: int | None = None,
+    device: str = "cpu",
+) -> Collection:
+    """Train many networks side by side, each in its own data order.
 
     Args:
-        n: number of networks.
-        seed: of the collection; network i depends on (seed, i) alone.
+        n: number of training runs (for each cell of a grid).
+        seed: of the collection; run i depends on (seed, i) alone.
+        kind: Independent, SharedStart, Trajectory or Grid.
         folder: write to this folder as a resumable run; None keeps the collection in memory.
+        shard: (i, k) trains only the i-th of k equal parts, i from 0, for another machine to do the
+            others; `merge` puts the parts together.
+        memory: budget in bytes; by default a quarter of the machine's.
+        device: "cpu" or "cuda".
 
     Returns:
-        Dense networks; each record has the network's seed, recipe and metrics.
+        Dense networks; each record has kind, seed, recipe, parents and metrics.
 
     Raises:
-        InputError: n < 1 or a bad seed.
+        InputError: n < 1, a bad seed or shard, or training diverged.
         StorageError: the folder holds another run, or cannot be written.
     """
     if n < 1:
         raise InputError(f"a collection needs at least one network, got n = {n}")
-    network_seeds = [seeds.derive(seed, "network", i) for i in range(n)]
-    length = task.recipe.length.total(task.recipe.per_epoch(len(task.train)))
+    runs = kind.runs(n, seed)
+    kept = kind.kept(task)
+    if shard is not None:
+        part, parts = shard
+        if not 0 <= part < parts <= len(runs):
+            raise InputError(f"shard {part} of {parts} does not exist: i must lie in 0 .. k-1, k in 1 .. {len(runs)}")
+        runs = runs[part * len(runs) // parts : (part + 1) * len(runs) // parts]
+    common: Record = {"task": task.name, "recipe": task.recipe.to_json()}
+    runs = [run | common for run in runs]
+    block = min(len(runs), block_size(task, memory))
+    how = engine(task, block, memory=memory, device=device)
 
-    def make(rows: slice, tick: Callable[[], object]) -> Collection:
-        start = initial(task.architecture, network_seeds[rows])
-        trainer = trainer_for(start, task, device=device)
-        trainer.run(length, tick)
-        records: list[Record] = [
-            {
-                "kind": "independent", "task": task.name, "index": rows.start + i, "seed": network_seed,
-                "collection_seed": seed, "recipe": task.recipe.to_json(),
-            }
-            for i, network_seed in enumerate(network_seeds[rows])
+    def make(rows: slice, tick: Callable[[int], object], checkpoint: Path | None) -> Collection:
+        records = runs[rows.start // len(kept) : rows.stop // len(kept)]
+        trainer = kind.begin(task, records, how, device)
+        if len(kept) == 1:
+            trainer.continue_from(checkpoint, tick)
+        snapshots: list[Collection] = []
+        for step in kept:
+            trainer.run(step, tick)
+            at = records if len(kept) == 1 else [record | {"step": step} for record in records]
+            snapshots.append(finished(trainer, task, at))
+        if len(kept) == 1:
+            return snapshots[0]
+        together = Collection.concatenate(snapshots)  # step by step; the collection goes run by run
+        return together[[s * len(records) + r for r in range(len(records)) for s in range(len(kept))]]
+
+    config = {"task": task.to_json(), "recipe": common["recipe"], "n": n, "seed": seed}
+    if kind != Independent():
+        config["kind"] = {"name": type(kind).__name__, **{k: _plain(v) for k, v in vars(kind).items()}}
+    if shard is not None:
+        config["shard"] = list(shard)
+    return in_blocks(
+        make, architecture=task.architecture, count=len(runs) * len(kept), block=block * len(kept), ticks=kept[-1],
+        what=f"training {len(runs)} networks", folder=folder, stage="collect", config=config,
+    )  # fmt: skip
+
+
+def train(
+    networks: Collection, task: Task, length: Step | str, *, folder: str | Path | None = None, device: str = "cpu"
+) -> Collection:
+    """Train any collection on, each network under its own mask.
+
+    Args:
+        length: how much longer, such as "5ep", with the task's recipe otherwise; each network goes
+            through the data in a new order.
+        folder: write to this folder as a resumable run.
+
+    Raises:
+        LayoutMismatch: the networks are not of the task's architecture.
+        InputError: a record has no seed.
+    """
+    networks.layout.require(task.architecture.layout(), f"the network of task {task.name!r}")
+    recipe = replace(task.recipe, length=Step.of(length))
+    longer = replace(task, recipe=recipe)
+    total = recipe.length.total(recipe.per_epoch(len(task.train)))
+    block = min(len(networks), block_size(longer, None))
+    how = engine(longer, block, device=device)
+
+    def make(rows: slice, tick: Callable[[int], object], checkpoint: Path | None) -> Collection:
+        start = networks[rows]
+        records = [
+            record | {"kind": "continued", "parent": rows.start + i, "recipe": recipe.to_json(),
+                      "seed": seeds.derive(record["seed"], "continued")}
+            if "seed" in record else record
+            for i, record in enumerate(start.records)
         ]  # fmt: skip
-        return finished(trainer, start, task, records)
+        trainer = trainer_for(start.replace(records=records), longer, engine=how, device=device)
+        trainer.continue_from(checkpoint, tick)
+        trainer.run(total, tick)
+        return finished(trainer, longer, records)
 
     return in_blocks(
-        make, architecture=task.architecture, count=n, block=BLOCK, ticks=length,
-        what=f"training {n} networks", folder=folder, stage="collect",
-        config={"task": task.to_json(), "recipe": task.recipe.to_json(), "n": n, "seed": seed},
+        make, architecture=networks.architecture, count=len(networks), block=block, ticks=total,
+        what=f"training {len(networks)} networks on", folder=folder, stage="train",
+        config={"task": task.to_json(), "recipe": recipe.to_json()},
+        inputs={"networks": networks.fingerprint()} if folder else None,
     )  # fmt: skip
 
 
-def initial(architecture: Architecture, network_seeds: list[int]) -> Collection:
-    """Untrained networks, one for each seed; the same seed gives the same weights."""
-    modules = [architecture.build_seeded(seed) for seed in network_seeds]
-    layout = Layout.of(modules[0])
-    states = [module.state_dict() for module in modules]
-    return Collection(
-        layout,
-        torch.stack([layout.pack(state) for state in states]),
-        architecture=architecture,
-        buffers={b.name: torch.stack([state[b.name] for state in states]) for b in layout.buffers},
-        records=[{"kind": "initial", "seed": seed} for seed in network_seeds],
-    )
-
-
-def trainer_for(networks: Collection, task: Task, *, device: str = "cpu") -> Trainer:
-    """A trainer at step 0 that starts from these networks, under their masks and with their seeds."""
-    missing = [i for i, record in enumerate(networks.records) if "seed" not in record]
-    if missing:
-        raise InputError(
-            f"network {missing[0]} has no seed in its record, so its data order is not defined: "
-            'give records a "seed", for example collection.replace(records=[{**r, "seed": i} ...])'
-        )
-    return Trainer(
-        task.architecture, task.train, task.loss, task.recipe,
-        weights=networks.weights, masks=None if networks.dense else networks.masks,
-        buffers=networks.buffers, network_seeds=[record["seed"] for record in networks.records], device=device,
-    )  # fmt: skip
-
-
-def finished(trainer: Trainer, start: Collection, task: Task, records: list[Record]) -> Collection:
-    """The trainer's networks as a collection, with training loss and validation accuracy in the records."""
-    predictions = predict(
-        trainer.module, trainer.layout, trainer.weights, trainer.buffers, task.validation.x.to(trainer.weights.device)
-    ).argmax(-1)
-    accuracy = (predictions == task.validation.y.to(predictions.device)).double().mean(1)
-    measured = zip(trainer.losses.tolist(), accuracy.tolist(), strict=True)
-    return start.replace(
-        weights=trainer.weights.cpu(),
-        masks=None if trainer.masks is None else trainer.masks.cpu(),
-        buffers={name: buffer.cpu() for name, buffer in trainer.buffers.items()},
-        records=[
-            record | {"metrics": {"train_loss": loss, "validation_accuracy": accuracy}}
-            for record, (loss, accuracy) in zip(records, measured, strict=True)
-        ],
-    )
+def _plain(value: object) -> object:
+    return str(value) if isinstance(value, Step) else value

@@ -1,64 +1,128 @@
 """Trainer: networks of one architecture trained side by side, each with its own seed and mask."""
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from jaxtyping import Bool, Float, Int
+from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch.func import vmap
 
 from weightspace import seeds
 from weightspace.architecture import Architecture
 from weightspace.errors import InputError
-from weightspace.functional import forward
+from weightspace.functional import blocks
 from weightspace.layout import Layout
-from weightspace.recipe import Recipe
+from weightspace.recipe import Augmentation, Recipe
+from weightspace.storage import Record, atomic_file
 from weightspace.task import Split
+from weightspace.training.augment import augment
+from weightspace.training.gradients import Loss, draws_random_numbers, one_by_one, side_by_side
+
+_CHECKPOINT_SECONDS = 15.0
+
+
+@dataclass(frozen=True)
+class Individual:
+    """What networks trained side by side have of their own, one value a network.
+
+    Args:
+        seeds: of data order, augmentation, dropout and label noise.
+        lr: learning rates (n, 1); None for the recipe's.
+        weight_decay: (n, 1); None for the recipe's.
+        label_noise: fraction of training labels drawn anew, uniformly; None for none.
+    """
+
+    seeds: Sequence[int]
+    lr: Float[Tensor, "n 1"] | None = None
+    weight_decay: Float[Tensor, "n 1"] | None = None
+    label_noise: Sequence[float] | None = None
+
+    @classmethod
+    def of(cls, records: Sequence[Record], recipe: Recipe) -> "Individual":
+        """Read from records: "seed", and "individual" where a network departs from the recipe.
+
+        Raises:
+            InputError: a record has no seed.
+        """
+        missing = [i for i, record in enumerate(records) if "seed" not in record]
+        if missing:
+            raise InputError(
+                f"network {missing[0]} has no seed in its record, so its data order is not defined: "
+                'give records a "seed", for example collection.replace(records=[{**r, "seed": i} ...])'
+            )
+        own = [record.get("individual", {}) for record in records]
+
+        def column(name: str, default: float) -> Tensor | None:
+            values = [float(one.get(name, default)) for one in own]
+            return torch.tensor(values)[:, None] if any(name in one for one in own) else None
+
+        noise = [float(one.get("label_noise", 0.0)) for one in own]
+        return cls(
+            [record["seed"] for record in records],
+            column("lr", recipe.optimizer.lr),
+            column("weight_decay", recipe.optimizer.weight_decay),
+            noise if any(noise) else None,
+        )
 
 
 class Trainer:
     """Stacked weights, optimiser state and position of n networks in training.
 
-    Network i draws its data order from its own seed alone, so what it learns does not depend on the
-    networks beside it. Gradients and optimiser state of pruned weights are zero at every step.
+    What a network draws (data order, augmentation, dropout, label noise) depends on its own seed and
+    the step alone. Gradients and optimiser state of pruned weights are zero at every step.
 
     Args:
         data: the training split; the trainer sees no other data.
         weights: (n, D); copied.
         masks: (n, D) or None.
         buffers: (n, *shape) by name; copied.
-        network_seeds: one seed a network.
+        individual: seeds and what else the networks have of their own.
+        group: networks trained side by side; the others wait. 1 trains them one after another. The
+            result is the same but for rounding.
+        threads: CPU threads while training; None leaves PyTorch's setting.
     """
 
     def __init__(
         self,
         architecture: Architecture,
         data: Split,
-        loss: Callable[[Tensor, Tensor], Tensor],
+        loss: Loss,
         recipe: Recipe,
         *,
         weights: Float[Tensor, "n d"],
         masks: Bool[Tensor, "n d"] | None,
         buffers: Mapping[str, Tensor],
-        network_seeds: Sequence[int],
+        individual: Individual,
+        group: int | None = None,
+        threads: int | None = None,
         device: str = "cpu",
     ) -> None:
-        if len(network_seeds) != len(weights):
-            raise InputError(f"got {len(network_seeds)} seeds for {len(weights)} networks")
+        if len(individual.seeds) != len(weights):
+            raise InputError(f"got {len(individual.seeds)} seeds for {len(weights)} networks")
         self.module = architecture.build_seeded(0).to(device).train()
         self.layout = Layout.of(self.module)
         self.data, self.loss, self.recipe = data.to(device), loss, recipe
         self.per_epoch = recipe.per_epoch(len(data))
         self.length = recipe.length.total(self.per_epoch)
-        self.seeds = list(network_seeds)
+        self.individual = individual
+        self.group = group or len(weights)
+        self.threads = threads
         self.weights = weights.detach().to(device, copy=True)
         self.buffers = {name: buffer.to(device, copy=True) for name, buffer in buffers.items()}
         self.masks: Tensor | None = None
         self.state = recipe.optimizer.start(self.weights)
         self.step = 0
         self.losses = torch.full((len(weights),), torch.nan, device=device)
-        self._order: Tensor | None = None
+        self.checkpoint: Path | None = None
+        self._saved = time.monotonic()
+        self._orders: dict[int, tuple[int, Tensor]] = {}
+        self._labels = _noisy_labels(self.data.y, individual)
+        self._random = draws_random_numbers(self.module)
         if masks is not None:
             self.prune(masks)
 
@@ -69,43 +133,127 @@ class Trainer:
         for tensor in self.state.values():
             tensor.mul_(self.masks)
 
-    def fork(self, masks: Bool[Tensor, "n d"]) -> "Trainer":
+    def fork(self, masks: Bool[Tensor, "n d"] | None = None) -> "Trainer":
         """A second trainer at this point of training, under other masks; this one stays as it is."""
         other = copy.copy(self)
         other.weights = self.weights.clone()
         other.buffers = {name: buffer.clone() for name, buffer in self.buffers.items()}
         other.state = {name: tensor.clone() for name, tensor in self.state.items()}
-        other.prune(masks)
+        other.losses = self.losses.clone()
+        other._orders = dict(self._orders)
+        if masks is not None:
+            other.prune(masks)
         return other
 
-    def run(self, until: int, tick: Callable[[], object] = lambda: None) -> None:
-        """Train up to iteration `until`; `tick` is called after each step."""
-        while self.step < until:
-            self._one_step()
-            tick()
+    def run(self, until: int, tick: Callable[[int], object] = lambda _steps: None) -> None:
+        """Train up to iteration `until`.
 
-    def _one_step(self) -> None:
-        batch = self._batch()
-        parameters = {name: view.requires_grad_() for name, view in self.layout.unpack(self.weights.detach()).items()}
-        outputs = forward(self.module, parameters, self.buffers, self.data.x[batch], shared_input=False)
-        losses = vmap(self.loss)(outputs, self.data.y[batch])  # (n,)
-        gradients = torch.autograd.grad(losses.sum(), list(parameters.values()))
-        gradient = self.layout.pack(dict(zip(parameters, gradients, strict=True)))
+        Args:
+            tick: called now and then with the number of steps done since its last call.
+        """
+        with _threads(self.threads):
+            while self.step < until:
+                # All groups reach the end of an epoch before the next begins: until then one group's
+                # weights stay in the cache.
+                stop = min(until, (self.step // self.per_epoch + 1) * self.per_epoch)
+                for rows in blocks(len(self.weights), self.group):
+                    self._run_group(rows, stop)
+                tick(stop - self.step)
+                self.step = stop
+                if self.checkpoint is not None and time.monotonic() - self._saved > _CHECKPOINT_SECONDS:
+                    self.save(self.checkpoint)
+                    self._saved = time.monotonic()
+
+    def save(self, path: Path) -> None:
+        """Write everything needed to go on; data order and random numbers follow from seeds and step."""
+        tensors = {"weights": self.weights, "losses": self.losses, "step": torch.tensor(self.step)}
+        tensors |= {f"state.{name}": tensor for name, tensor in self.state.items()}
+        tensors |= {f"buffer.{name}": tensor for name, tensor in self.buffers.items()}
         if self.masks is not None:
-            gradient.mul_(self.masks)
-        lr = self.recipe.lr(self.step, self.length)
-        self.recipe.optimizer.update_(self.weights, gradient, self.state, lr, self.step + 1)
-        self.losses = losses.detach()
-        self.step += 1
+            tensors["masks"] = self.masks
+        with atomic_file(path) as temporary:
+            save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, temporary)
 
-    def _batch(self) -> Int[Tensor, "n batch"]:
-        """Sample indices of this step: each network walks through its own order of the epoch."""
-        epoch, position = divmod(self.step, self.per_epoch)
-        if position == 0 or self._order is None:
+    def resume(self, path: Path) -> None:
+        """Go on from what `save` wrote."""
+        device = str(self.weights.device)
+        tensors = load_file(path, device=device)
+        self.weights, self.losses = tensors["weights"], tensors["losses"]
+        self.step = int(tensors["step"])
+        self.state = {name: tensors[f"state.{name}"] for name in self.state}
+        self.buffers = {name: tensors[f"buffer.{name}"] for name in self.buffers}
+        self.masks = tensors.get("masks")
+
+    def continue_from(self, checkpoint: Path | None, tick: Callable[[int], object]) -> None:
+        """Keep a checkpoint in this file while running, and go on from it if it is there."""
+        self.checkpoint = checkpoint
+        if checkpoint is not None and checkpoint.exists():
+            self.resume(checkpoint)
+            tick(self.step)
+
+    def _run_group(self, rows: slice, stop: int) -> None:
+        own_seeds = self.individual.seeds[rows]
+        order = self._order(rows)
+        state = {name: tensor[rows] for name, tensor in self.state.items()}
+        buffers = {name: buffer[rows] for name, buffer in self.buffers.items()}
+        rate, decay = self.individual.lr, self.individual.weight_decay
+        lr = self.recipe.optimizer.lr if rate is None else rate[rows].to(self.weights)
+        decay = self.recipe.optimizer.weight_decay if decay is None else decay[rows].to(self.weights)
+        for step in range(self.step, stop):
+            start = step % self.per_epoch * self.recipe.batch_size
+            x, y = self._batch(rows, order[:, start : start + self.recipe.batch_size], step)
+            if self._random:
+                noise = [seeds.derive(seed, "step", step) for seed in own_seeds]
+                found = one_by_one(self.module, self.layout, self.loss, self.weights[rows], buffers, x, y, noise)
+            else:
+                engine = side_by_side if self.group > 1 else one_by_one
+                found = engine(self.module, self.layout, self.loss, self.weights[rows], buffers, x, y)
+            self.losses[rows], gradient = found
+            if self.masks is not None:
+                gradient.mul_(self.masks[rows])
+            factor = self.recipe.lr_factor(step, self.length, self.per_epoch)
+            self.recipe.optimizer.update_(self.weights[rows], gradient, state, lr * factor, decay, step + 1)
+
+    def _order(self, rows: slice) -> Int[Tensor, "group samples"]:
+        """The order in which each network of a group walks through the samples in this epoch."""
+        epoch = self.step // self.per_epoch
+        if self._orders.get(rows.start, (None,))[0] != epoch:
             orders = [
                 torch.randperm(len(self.data), generator=seeds.generator(seed, "data order", epoch))
-                for seed in self.seeds
+                for seed in self.individual.seeds[rows]
             ]
-            self._order = torch.stack(orders).to(self.weights.device)
-        start = position * self.recipe.batch_size
-        return self._order[:, start : start + self.recipe.batch_size]
+            self._orders[rows.start] = (epoch, torch.stack(orders).to(self.weights.device))
+        return self._orders[rows.start][1]
+
+    def _batch(self, rows: slice, index: Int[Tensor, "group batch"], step: int) -> tuple[Tensor, Tensor]:
+        x = self.data.x[index]
+        if self.recipe.augmentation != Augmentation():
+            x = augment(x, self.recipe.augmentation, self.individual.seeds[rows], step)
+        y = self.data.y[index] if self._labels is None else self._labels[rows].gather(1, index)
+        return x, y
+
+
+def _noisy_labels(y: Tensor, individual: Individual) -> Tensor | None:
+    """Each network's own training labels (n, samples), or None if all learn the true ones."""
+    if individual.label_noise is None:
+        return None
+    classes = int(y.max()) + 1
+    labels = y.repeat(len(individual.seeds), 1)
+    for row, seed, fraction in zip(labels, individual.seeds, individual.label_noise, strict=True):
+        random = seeds.generator(seed, "label noise")
+        chosen = torch.randperm(len(y), generator=random)[: round(fraction * len(y))].to(y.device)
+        row[chosen] = torch.randint(classes, (len(chosen),), generator=random).to(y.device)
+    return labels
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    if count is None or count == before:
+        yield
+        return
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,71 @@
+"""Losses and gradients of a group of networks on their own batches: side by side, or one after another."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from weightspace import seeds
+from weightspace.functional import forward
+from weightspace.layout import Layout
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def draws_random_numbers(module: nn.Module) -> bool:
+    """True if the forward pass in training draws random numbers, as dropout does."""
+    dropouts = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
+    return any(
+        (isinstance(m, dropouts) and m.p > 0)
+        or (isinstance(m, nn.RNNBase | nn.MultiheadAttention) and m.dropout > 0)
+        or isinstance(m, nn.RReLU)
+        for m in module.modules()
+    )
+
+
+def side_by_side(
+    module: nn.Module, layout: Layout, loss: Loss, weights: Tensor, buffers: Mapping[str, Tensor], x: Tensor, y: Tensor
+) -> tuple[Float[Tensor, " n"], Float[Tensor, "n d"]]:
+    """Losses and gradients of n networks in one vectorised pass; buffers are updated in place.
+
+    Args:
+        weights: (n, D).
+        buffers: (n, *shape) by name.
+        x: (n, batch, ...).
+        y: (n, batch).
+    """
+    leaves = {name: view.requires_grad_() for name, view in layout.unpack(weights.detach()).items()}
+    losses = vmap(loss)(forward(module, leaves, buffers, x, shared_input=False), y)
+    return losses.detach(), _gradient(layout, leaves, losses.sum())
+
+
+def one_by_one(
+    module: nn.Module, layout: Layout, loss: Loss, weights: Tensor, buffers: Mapping[str, Tensor], x: Tensor, y: Tensor,
+    noise: Sequence[int] | None = None,
+) -> tuple[Float[Tensor, " n"], Float[Tensor, "n d"]]:  # fmt: skip
+    """The same in a loop, for networks that do not vectorise or are faster alone.
+
+    Args:
+        noise: a seed for each network's own random numbers (dropout) in this step.
+    """
+    losses: list[Tensor] = []
+    gradients: list[Tensor] = []
+    for i in range(len(weights)):
+        leaves = {name: view.requires_grad_() for name, view in layout.unpack(weights[i].detach()).items()}
+        own = {name: buffer[i] for name, buffer in buffers.items()}
+        if noise is None:
+            value = loss(functional_call(module, (leaves, own), (x[i],)), y[i])
+        else:
+            with seeds.seeded_modules(noise[i], "dropout"):
+                value = loss(functional_call(module, (leaves, own), (x[i],)), y[i])
+        losses.append(value.detach())
+        gradients.append(_gradient(layout, leaves, value))
+    return torch.stack(losses), torch.stack(gradients) if len(gradients) > 1 else gradients[0][None]
+
+
+def _gradient(layout: Layout, leaves: Mapping[str, Tensor], value: Tensor) -> Tensor:
+    names = [entry.name for entry in layout.parameters]  # tied names share their entry's leaf
+    gradients = torch.autograd.grad(value, [leaves[name] for name in names])
+    return layout.pack(dict(zip(names, gradients, strict=True)))

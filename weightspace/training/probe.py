@@ -1,0 +1,161 @@
+"""Measure how a network trains fastest here: how many side by side, on how many threads.
+
+Small networks gain up to tenfold from being stacked, large ones nothing or less; which is which
+depends on the machine. The answer is kept in the user's cache folder, so that a second run on the
+same machine makes the same choice and gives the same bytes.
+"""
+
+import hashlib
+import json
+import os
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from weightspace.architecture import Architecture
+from weightspace.errors import StorageError
+from weightspace.functional import activation_bytes
+from weightspace.layout import Layout
+from weightspace.storage import write_text
+from weightspace.task import Task
+from weightspace.training.gradients import draws_random_numbers
+from weightspace.training.trainer import Individual, Trainer
+
+_GROUPS = {"cpu": (1, 4, 16, 64), "cuda": (1, 16, 64, 256, 1024)}
+_SECONDS = 0.08
+# Weights, gradient, two moments and two temporaries; the backward pass keeps and grows activations.
+_WEIGHT_COPIES, _ACTIVATION_COPIES = 6, 3
+
+
+@dataclass(frozen=True)
+class Engine:
+    """How to train.
+
+    Args:
+        group: networks side by side; 1 is a loop.
+        threads: CPU threads; None leaves PyTorch's setting.
+        seconds: measured time of one step of one network.
+    """
+
+    group: int
+    threads: int | None
+    seconds: float
+
+
+def engine(task: Task, n: int, *, memory: int | None = None, device: str = "cpu") -> Engine:
+    """The fastest measured way to train n networks of a task within a memory budget.
+
+    Args:
+        memory: bytes; by default a quarter of the machine's.
+    """
+    architecture = task.architecture
+    module = architecture.build_seeded(0)
+    if draws_random_numbers(module):
+        warnings.warn(
+            f"{architecture.name} draws random numbers in training (dropout): its networks train one after another, "
+            "so that each depends on its own seed alone",
+            stacklevel=2,
+        )
+        return Engine(1, None, float("nan"))
+    fits = max(1, (memory or machine_memory() // 4) // network_bytes(task))
+    limit = min(n, fits)
+    path = _cache_file(task, limit, device)
+    if path.exists():
+        return Engine(**json.loads(path.read_text(encoding="utf-8")))
+    best = _measure_all(task, limit, device)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, json.dumps(asdict(best)))
+    except (OSError, StorageError):
+        # Without a writable cache folder the next run measures again: slower, never wrong.
+        pass
+    return best
+
+
+def network_bytes(task: Task) -> int:
+    """Estimated bytes that one network takes in training, activations included."""
+    module = task.architecture.build_seeded(0).eval()
+    layout = Layout.of(module)
+    activations = activation_bytes(module, task.train.x[:1]) * task.recipe.batch_size
+    return _WEIGHT_COPIES * layout.size * layout.dtype.itemsize + _ACTIVATION_COPIES * activations
+
+
+def machine_memory() -> int:
+    """Bytes of main memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _measure_all(task: Task, limit: int, device: str) -> Engine:
+    best: Engine | None = None
+    for group in _candidates(limit, device):
+        try:
+            seconds = _measure(task, group, 1 if device == "cpu" else None, device)
+        except RuntimeError as error:
+            if best is None:
+                raise
+            warnings.warn(
+                f"{task.architecture.name} does not vectorise ({str(error).splitlines()[0]}): its networks train one "
+                "after another, with the same result",
+                stacklevel=4,
+            )
+            return best
+        if best is None or seconds < best.seconds:
+            best = Engine(group, 1 if device == "cpu" else None, seconds)
+        elif seconds > 1.5 * best.seconds:
+            break
+    assert best is not None
+    default = torch.get_num_threads()
+    if device == "cpu" and default > 1:
+        # More threads must pay clearly: on a shared machine one thread a process is the safe choice.
+        seconds = _measure(task, best.group, default, device)
+        if seconds < best.seconds / 1.3:
+            return Engine(best.group, default, seconds)
+    return best
+
+
+def _candidates(limit: int, device: str) -> Iterator[int]:
+    sizes = _GROUPS["cuda" if device.startswith("cuda") else "cpu"]
+    yield from (size for size in sizes if size < limit)
+    yield min(limit, sizes[-1])
+
+
+def _measure(task: Task, group: int, threads: int | None, device: str) -> float:
+    """Seconds of one step of one network, the median over a few runs."""
+    trainer = _trainer(task, task.architecture, group, threads, device)
+    trainer.run(1)
+    times: list[float] = []
+    began = time.perf_counter()
+    while len(times) < 3 or (time.perf_counter() - began < _SECONDS and len(times) < 50):
+        start = time.perf_counter()
+        trainer.run(trainer.step + 1)
+        if device != "cpu":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - start)
+    return sorted(times)[len(times) // 2] / group
+
+
+def _trainer(task: Task, architecture: Architecture, group: int, threads: int | None, device: str) -> Trainer:
+    module = architecture.build_seeded(0)
+    layout = Layout.of(module)
+    state = module.state_dict()
+    return Trainer(
+        architecture, task.train, task.loss, task.recipe, weights=layout.pack(state).repeat(group, 1), masks=None,
+        buffers={b.name: state[b.name].repeat(group, *[1] * state[b.name].ndim) for b in layout.buffers},
+        individual=Individual(range(group)), group=group, threads=threads, device=device,
+    )  # fmt: skip
+
+
+def _cache_file(task: Task, limit: int, device: str) -> Path:
+    recipe = task.recipe.to_json()
+    recipe.pop("length")
+    key = [
+        task.architecture.layout().to_json(), task.architecture.to_json(), recipe, list(task.train.x.shape[1:]),
+        limit, device, torch.get_num_threads(), torch.__version__,
+    ]  # fmt: skip
+    digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24]
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return root / "weightspace" / f"probe-{digest}.json"

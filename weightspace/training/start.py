@@ -1,0 +1,65 @@
+"""Where training starts and what it leaves: collections to trainers and back."""
+
+from collections.abc import Sequence
+
+import torch
+
+from weightspace.architecture import Architecture
+from weightspace.collection import Collection
+from weightspace.functional import predict
+from weightspace.layout import Layout
+from weightspace.storage import Record
+from weightspace.task import Task
+from weightspace.training.probe import Engine
+from weightspace.training.trainer import Individual, Trainer
+
+
+def initial(architecture: Architecture, records: Sequence[Record]) -> Collection:
+    """Untrained networks, one for each record's seed; the same seed gives the same weights."""
+    modules = [architecture.build_seeded(record["seed"]) for record in records]
+    layout = Layout.of(modules[0])
+    states = [module.state_dict() for module in modules]
+    return Collection(
+        layout,
+        torch.stack([layout.pack(state) for state in states]),
+        architecture=architecture,
+        buffers={b.name: torch.stack([state[b.name] for state in states]) for b in layout.buffers},
+        records=records,
+    )
+
+
+def trainer_for(networks: Collection, task: Task, *, engine: Engine | None = None, device: str = "cpu") -> Trainer:
+    """A trainer at step 0 that starts from these networks, under their masks and with their seeds.
+
+    Raises:
+        InputError: a record has no seed.
+    """
+    return Trainer(
+        task.architecture, task.train, task.loss, task.recipe,
+        weights=networks.weights, masks=None if networks.dense else networks.masks, buffers=networks.buffers,
+        individual=Individual.of(networks.records, task.recipe),
+        group=engine.group if engine else None, threads=engine.threads if engine else None, device=device,
+    )  # fmt: skip
+
+
+def finished(trainer: Trainer, task: Task, records: Sequence[Record]) -> Collection:
+    """The trainer's networks as a collection, with losses and validation metrics in the records."""
+    x, y = task.validation.x.to(trainer.weights.device), task.validation.y.to(trainer.weights.device)
+    outputs = predict(trainer.module, trainer.layout, trainer.weights, trainer.buffers, x)
+    metrics = {
+        "train_loss": trainer.losses.tolist(),
+        "validation_loss": [task.loss(output, y).item() for output in outputs],
+    }
+    if task.classification:
+        metrics["validation_accuracy"] = (outputs.argmax(-1) == y).double().mean(1).tolist()
+    return Collection(
+        trainer.layout,
+        trainer.weights.cpu(),
+        architecture=task.architecture,
+        masks=None if trainer.masks is None else trainer.masks.cpu(),
+        buffers={name: buffer.cpu() for name, buffer in trainer.buffers.items()},
+        records=[
+            record | {"metrics": {name: values[i] for name, values in metrics.items()}}
+            for i, record in enumerate(records)
+        ],
+    )
