@@ -66,15 +66,12 @@ def main(out: Path = Path("runs/demo"), seed: int = 0, small: bool = False) -> w
                 others={"IMP tickets": standard, "dense": dense}, components=components,
             )  # fmt: skip
             extra = weight_space(generator, training, sampled)
-            for name, figure in (report.plot() | extra).items():
-                figure.savefig(run.folder / f"{name.partition(':')[0].replace(' ', '_')}.png")
-            report.html(out / "report.html", figures=extra)
-            report.save(run.folder / "report.json")
+            report.write(run.folder, figures=extra)
             run.finish()
     report = ws.Report.load(out / "report" / "report.json")
     print(report)
     seconds = time.perf_counter() - started
-    print(f"\n{seconds:.0f} s. Open {out / 'report.html'}; all networks and figures are in {out}/")
+    print(f"\n{seconds:.0f} s. Open {out / 'report' / 'report.html'}; all networks and figures are in {out}/")
     return report
 
 

@@ -35,7 +35,7 @@ def test_the_demo_survives_a_kill_and_writes_every_stage(
     for stage in ("dense", "tickets", "imp", "samples"):
         assert json.loads((out / stage / "collection.json").read_text())["format"] == "weightspace.collection"
     assert (out / "generator" / "generator.json").exists()
-    assert (out / "report.html").stat().st_size > 50_000
+    assert (out / "report" / "report.html").stat().st_size > 50_000
     assert len(list((out / "report").glob("*.png"))) == 6
 
     again, _ = start(root, out, environment).communicate(timeout=300)

@@ -107,6 +107,29 @@ def test_networks_without_a_rule_are_refused_by_name() -> None:
         derive(ws.Architecture.of(lambda: nn.Sequential(nn.Conv2d(1, 1, 1))))
 
 
+def test_layers_used_twice_are_seen() -> None:
+    act = nn.Tanh()
+    shared = ws.Architecture.of(lambda: nn.Sequential(nn.Linear(4, 3), act, nn.Linear(3, 3), act, nn.Linear(3, 2)))
+    assert [group.homogeneous for group in derive(shared).groups] == [False, False]
+    same = nn.Linear(3, 3)
+    with pytest.raises(InputError, match="layer '1' is used twice"):
+        derive(ws.Architecture.of(lambda: nn.Sequential(nn.Linear(4, 3), same, nn.ReLU(), same, nn.Linear(3, 2))))
+
+
+def test_a_table_that_forgets_an_axis_or_scales_what_cannot_be_scaled_is_refused(dense: ws.Collection) -> None:
+    right = derive(dense.architecture)
+    x = torch.randn(5, 64)
+    first, second = right.groups
+    no_bias = Symmetry(right.layout, (Group("a", first.size, first.incoming[:1], first.outgoing), second))
+    with pytest.raises(InputError, match="does not fit MLP"):
+        ws.WeightMatching(symmetry=no_bias, example=x).fit(dense)
+    tanh = ws.Architecture.of(lambda: nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2)))
+    (group,) = derive(tanh).groups
+    scaled = Symmetry(tanh.layout(), (Group("a", 3, group.incoming, group.outgoing, homogeneous=True),))
+    with pytest.raises(InputError, match="homogeneous"):
+        prove(scaled, tanh, torch.randn(5, 4))
+
+
 def test_a_wrong_table_does_not_pass_the_proof() -> None:
     arch = architecture([6, 6])
     right = derive(arch)
@@ -158,8 +181,11 @@ def test_a_hand_written_symmetry_moves_batchnorm_statistics() -> None:
         layout, torch.stack([layout.pack(s) for s in states]), architecture=arch,
         buffers={b.name: torch.stack([s[b.name] for s in states]) for b in layout.buffers},
     )  # fmt: skip
-    matching = ws.WeightMatching(symmetry=Symmetry(layout, (group,)))
-    aligned = matching.fit(networks).transform(networks)
+    symmetry = Symmetry(layout, (group,))
+    with pytest.raises(InputError, match="must be proven"):
+        ws.WeightMatching(symmetry=symmetry).fit(networks)
     x = torch.randn(7, 4)
+    matching = ws.WeightMatching(symmetry=symmetry, example=x)
+    aligned = matching.fit(networks).transform(networks)
     torch.testing.assert_close(outputs(aligned, x), outputs(networks, x), rtol=1e-6, atol=1e-6)
     assert not torch.equal(aligned.buffers["1.running_mean"], networks.buffers["1.running_mean"])

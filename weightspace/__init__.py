@@ -3,6 +3,7 @@
 from weightspace import threads as threads  # isort: skip  (must come before torch is imported)
 
 from weightspace import models as models
+from weightspace import symmetry as symmetry
 from weightspace import tasks as tasks
 from weightspace import tickets as tickets
 from weightspace.align import WeightMatching as WeightMatching
@@ -10,6 +11,8 @@ from weightspace.architecture import Architecture as Architecture
 from weightspace.collection import Collection as Collection
 from weightspace.compress import PCA as PCA
 from weightspace.errors import InputError as InputError
+from weightspace.errors import LayoutMismatch as LayoutMismatch
+from weightspace.errors import StorageError as StorageError
 from weightspace.evaluation import evaluate as evaluate
 from weightspace.flow import FlowMatching as FlowMatching
 from weightspace.generate import FittedGenerator as FittedGenerator

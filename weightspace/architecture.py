@@ -34,10 +34,6 @@ class Architecture:
         """Wrap a user's factory."""
         return cls(getattr(factory, "__qualname__", type(factory).__name__), {}, factory)
 
-    @property
-    def built_in(self) -> bool:
-        return self.factory is None
-
     def build(self) -> nn.Module:
         """A fresh module, initialised from PyTorch's global random state.
 
@@ -69,4 +65,9 @@ class Architecture:
         return Layout.of(self.build_seeded(0))
 
     def to_json(self) -> dict[str, Any]:
-        return {"name": self.name, "arguments": dict(self.arguments), "built_in": self.built_in}
+        return {"name": self.name, "arguments": dict(self.arguments)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Architecture":
+        """The inverse of `to_json`; a user's factory is not part of it."""
+        return cls(data["name"], data["arguments"])

@@ -70,6 +70,7 @@ def _run(verb: Callable[..., None], name: str, arguments: list[str]) -> None:
 
 def _with_config(arguments: list[str]) -> list[str]:
     """Put the options of `--config FILE.yaml` before the others; explicit options win."""
+    arguments = [part for word in arguments for part in _split_equals(word)]
     if "--config" not in arguments:
         return arguments
     at = arguments.index("--config")
@@ -79,7 +80,7 @@ def _with_config(arguments: list[str]) -> list[str]:
     rest = arguments[:at] + arguments[at + 2 :]
     try:
         options = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"--config {path} cannot be read: {error}") from error
     if not isinstance(options, dict):
         raise InputError(f"--config {path} must map option names to values, such as 'n: 100'")
@@ -95,6 +96,11 @@ def _with_config(arguments: list[str]) -> list[str]:
         else:
             extra += [f"--{flag}", *(str(v) for v in (value if isinstance(value, list) else [value]))]
     return rest + extra
+
+
+def _split_equals(word: str) -> list[str]:
+    """--config=FILE as two words."""
+    return ["--config", word.removeprefix("--config=")] if word.startswith("--config=") else [word]
 
 
 def _overview() -> str:

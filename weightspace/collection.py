@@ -2,8 +2,7 @@
 
 import csv
 import hashlib
-import shutil
-import tempfile
+import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +14,11 @@ from torch import Tensor, nn
 
 from weightspace.architecture import Architecture
 from weightspace.ensemble import Ensemble
-from weightspace.errors import InputError, LayoutMismatch, StorageError
+from weightspace.errors import InputError, LayoutMismatch
 from weightspace.functional import blocks
 from weightspace.layout import Layout
 from weightspace.masking import keep_sparse
-from weightspace.storage import Record, ShardReader, ShardWriter, dump_json, pack_bits, sync_folder, unpack_bits
+from weightspace.storage import Record, ShardReader, ShardWriter, dump_json, new_folder, pack_bits, unpack_bits
 
 _SHARD_BYTES = 256 * 2**20
 
@@ -162,13 +161,16 @@ class Collection:
     def __getitem__(self, index: slice | Sequence[int] | Tensor) -> "Collection": ...
     def __getitem__(self, index: int | slice | Sequence[int] | Tensor) -> "Network | Collection":
         """One network for an integer; a collection for a slice, a list of indices or a boolean mask."""
+        index = _integer(index)
         if isinstance(index, int):
             if not -len(self) <= index < len(self):
                 raise IndexError(f"network {index} of {len(self)}")
             one = self[[index % len(self)]]
             buffers = {name: buffer[0] for name, buffer in one.buffers.items()}
             return Network(self.layout, self.architecture, one.weights[0], one.masks[0], buffers, one.records[0])
-        positions = torch.arange(len(self))[index if isinstance(index, slice) else torch.as_tensor(index)]
+        if not isinstance(index, slice):
+            index = torch.as_tensor(index) if len(index) else slice(0, 0)
+        positions = torch.arange(len(self))[index]
         if not len(positions):
             raise InputError(f"the selection is empty: a collection needs at least one network (of {len(self)})")
         part = object.__new__(Collection)
@@ -237,24 +239,12 @@ class Collection:
             StorageError: the folder exists and is not empty, or cannot be written.
         """
         folder = Path(folder)
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise StorageError(f"{folder} exists and is not empty: choose another folder, or delete it first")
-        try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
-        except OSError as error:
-            raise StorageError(f"cannot write beside {folder}: {error}; choose a writable place") from error
-        try:
+        with new_folder(folder) as temporary:
             writer = writer_for(temporary, self.layout, self.architecture)
             row_bytes = max(1, sum(c.element_size() * c[0].numel() for c in self._stored(slice(0, 1)).values()))
             for rows in blocks(len(self), max(1, _SHARD_BYTES // row_bytes)):
                 writer.add(self._stored(rows), self.records[rows])
             writer.close()
-            temporary.chmod(0o755)
-            temporary.rename(folder)
-            sync_folder(folder.parent)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
         return folder
 
     def write_to(self, writer: ShardWriter) -> None:
@@ -277,8 +267,7 @@ class Collection:
         """
         reader = ShardReader.open(Path(folder), verify=verify)
         layout = Layout.from_json(reader.manifest["layout"])
-        described = reader.manifest["architecture"]
-        architecture = Architecture(described["name"], described["arguments"])
+        architecture = Architecture.from_json(reader.manifest["architecture"])
         if factory is not None:
             architecture = Architecture.of(factory)
             layout.require(architecture.layout(), "the network of the given factory")
@@ -296,6 +285,7 @@ class Collection:
         else:
             for name in self._names:
                 digest.update(self._columns[name].contiguous().numpy().data)
+            digest.update(dump_json(self.records, "the records").encode())
         return digest.hexdigest()[:16]
 
     def to_csv(self, path: str | Path) -> None:
@@ -338,6 +328,10 @@ class Collection:
                 f"{name} has shape {tuple(tensor.shape)}, expected {expected}: "
                 "at least one network, and a row of the layout's size for each"
             )
+        if kind in ("weights", "extra") and tensor.dtype != self.layout.dtype:
+            raise InputError(
+                f"{name} are {tensor.dtype}, the layout's parameters are {self.layout.dtype}: convert them with .to()"
+            )
         if kind == "masks":
             _check_masks(self._columns.get("weights"), tensor, self.layout)
         elif tensor.is_floating_point() and not tensor.isfinite().all():
@@ -346,12 +340,20 @@ class Collection:
                 f"{name} of network {bad[0]} holds NaN or infinite values (first: {_tensor_name(self.layout, bad[1])}): "
                 "leave diverged networks out, or train them with a lower learning rate"
             )
-        return tensor
+        return tensor.detach()
 
 
 def writer_for(folder: Path, layout: Layout, architecture: Architecture) -> ShardWriter:
     """A writer for networks of one layout; continues a folder that was left unfinished."""
     return ShardWriter(folder, {"layout": layout.to_json(), "architecture": architecture.to_json()})
+
+
+def _integer(index: int | slice | Sequence[int] | Tensor) -> int | slice | Sequence[int] | Tensor:
+    """Integers of any kind (NumPy's, zero-dimensional tensors) as int; everything else as it is."""
+    try:
+        return operator.index(index)  # pyright: ignore[reportArgumentType]
+    except TypeError:
+        return index
 
 
 def _check_masks(weights: Tensor | None, masks: Tensor, layout: Layout) -> None:

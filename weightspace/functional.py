@@ -47,17 +47,19 @@ def predict(
     Raises:
         InputError: the inputs are not of the shape that the network takes.
     """
+    if not x.ndim or not len(x):
+        raise InputError(f"expected a batch of inputs, got shape {tuple(x.shape)}")
     with evaluation(module):
         try:
             per_sample = activation_bytes(module, x[:1])
-        except RuntimeError as error:
+        except (RuntimeError, IndexError) as error:
             raise InputError(f"inputs of shape {tuple(x.shape)} do not fit the network: {error}") from error
         rows = min(len(x), 4096)
         nets = max(1, min(len(weights), _ACTIVATION_BYTES // (per_sample * rows)))
         rows = max(1, min(rows, _ACTIVATION_BYTES // (per_sample * nets)))
         outputs: list[Tensor] = []
         for block in blocks(len(weights), nets):
-            parameters = layout.unpack(weights[block])
+            parameters = layout.tensors(weights[block])
             block_buffers = {name: buffer[block] for name, buffer in buffers.items()}
             parts = [
                 forward(module, parameters, block_buffers, x[batch], shared_input=True)

@@ -9,6 +9,7 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from weightspace import seeds
 from weightspace.align import FittedMatching, WeightMatching
 from weightspace.architecture import Architecture
 from weightspace.collection import Collection
@@ -18,14 +19,15 @@ from weightspace.flow import FittedFlow, FlowMatching
 from weightspace.layout import Layout
 from weightspace.pattern import Pattern, Unstructured
 from weightspace.runs import open_run
-from weightspace.storage import atomic_file, check_file, dump_json, file_hash, read_manifest, write_text
-from weightspace.symmetry import Symmetry
+from weightspace.storage import atomic_file, check_file, dump_json, file_hash, new_folder, read_manifest, write_text
+from weightspace.symmetry import Symmetry, derive
 from weightspace.training.blocks import in_blocks
 
 FORMAT = "weightspace.generator"
 VERSION = 1
 MANIFEST = "generator.json"
 TENSORS = "generator.safetensors"
+_KEYS = ("layout", "architecture", "align", "compress", "flow", "trained_on", "tensors")
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class TicketGenerator:
         """Learn from a collection of trained sparse networks.
 
         Args:
-            tickets: aligned by this stage unless their records say that they are aligned.
+            tickets: aligned by this stage unless their records say that all were aligned to one reference.
             folder: write the fitted generator there, as a run that can be interrupted and resumed.
 
         Raises:
@@ -60,6 +62,9 @@ class TicketGenerator:
                 "a sampled network would have to be estimated on training data, which this version does not do. "
                 "Use a network without BatchNorm"
             )
+        self.compress.check(len(tickets), tickets.layout.size)
+        if self.align is not None and self.align.symmetry is None:
+            derive(tickets.architecture)
         if folder is None:
             return self._fit(tickets, seed, None)
         folder = Path(folder)
@@ -78,8 +83,9 @@ class TicketGenerator:
         return FittedGenerator.load(folder, factory=tickets.architecture.factory)
 
     def _fit(self, tickets: Collection, seed: int, checkpoint: Path | None) -> "FittedGenerator":
-        aligned_before = all(record.get("aligned") for record in tickets.records)
-        matching = None if self.align is None or aligned_before else self.align.fit(tickets)
+        basins = {record.get("aligned") for record in tickets.records}
+        together = len(basins) == 1 and None not in basins
+        matching = None if self.align is None or together else self.align.fit(tickets)
         aligned = tickets if matching is None else matching.transform(tickets)
         compression = self.compress.fit(aligned.weights)
         flow = self.generate.fit(compression.transform(aligned.weights), seed=seed, checkpoint=checkpoint)
@@ -89,6 +95,7 @@ class TicketGenerator:
             "fingerprint": tickets.fingerprint(),
             "tasks": sorted({record.get("task", "unknown") for record in tickets.records}),
             "density": [densities.min().item(), densities.max().item()],
+            "basin": matching.fingerprint() if matching else basins.pop() if together else None,
         }
         return FittedGenerator(tickets.layout, tickets.architecture, matching, compression, flow, trained_on)
 
@@ -133,6 +140,8 @@ class FittedGenerator:
             raise InputError("give either density= or pattern=: the density of the training tickets was "
                              f"{self.trained_on['density'][0]:g}")  # fmt: skip
         rule = pattern if pattern is not None else Unstructured(density if density is not None else 1.0)
+        if isinstance(rule, Unstructured):
+            rule.count(self.layout)
 
         def make(_rows: slice, tick: Callable[[int], object], _checkpoint: Path | None) -> Collection:
             weights = self.compress.inverse_transform(self.flow.sample(n, seed=seed))
@@ -144,8 +153,11 @@ class FittedGenerator:
                 architecture=self.architecture,
                 masks=masks,
                 records=[
-                    {"kind": "sample", "index": i, "seed": seed, "pattern": repr(rule), "aligned": True,
-                     "task": ", ".join(self.trained_on["tasks"]), "generator": self.trained_on["fingerprint"]}
+                    {
+                        "kind": "sample", "index": i, "seed": seeds.derive(seed, "sample", i), "sample_seed": seed,
+                        "pattern": repr(rule), "aligned": self.trained_on["basin"],
+                        "task": ", ".join(self.trained_on["tasks"]), "generator": self.trained_on["fingerprint"],
+                    }
                     for i in range(n)
                 ],
             )  # fmt: skip
@@ -173,13 +185,8 @@ class FittedGenerator:
             StorageError: the folder is not empty or cannot be written.
         """
         folder = Path(folder)
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise StorageError(f"{folder} exists and is not empty: choose another folder, or delete it first")
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StorageError(f"cannot create the folder {folder}: {error}") from error
-        self.write(folder)
+        with new_folder(folder) as temporary:
+            self.write(temporary)
         return folder
 
     def write(self, folder: Path) -> None:
@@ -214,11 +221,11 @@ class FittedGenerator:
             raise StorageError(
                 f"{folder} has no {MANIFEST}: it is not a generator, or its fit was interrupted (run it again)"
             )
-        manifest = read_manifest(folder / MANIFEST, FORMAT, VERSION)
+        manifest = read_manifest(folder / MANIFEST, FORMAT, VERSION, _KEYS)
         check_file(folder / TENSORS, **manifest["tensors"])
         tensors: dict[str, Tensor] = load_file(folder / TENSORS)
         layout = Layout.from_json(manifest["layout"])
-        architecture = Architecture(manifest["architecture"]["name"], manifest["architecture"]["arguments"])
+        architecture = Architecture.from_json(manifest["architecture"])
         if factory is not None:
             architecture = Architecture.of(factory)
             layout.require(architecture.layout(), "the network of the given factory")

@@ -162,16 +162,20 @@ class Layout:
         Raises:
             LayoutMismatch: the vectors are not of this layout's size.
         """
+        state = self.tensors(vector)
+        return state | {alias: state[name] for alias, name in self.aliases if name in state}
+
+    def tensors(self, vector: Shaped[Tensor, "*nets d"]) -> dict[str, Tensor]:
+        """As `unpack`, each tensor once, without the further names of tied weights."""
         if vector.shape[-1] != self.size:
             raise LayoutMismatch(
                 f"the vector has {vector.shape[-1]} values, this layout has {self.size} trainable "
                 "parameters: it belongs to another layout"
             )
         lead = vector.shape[:-1]
-        state = {
+        return {
             entry.name: vector[..., self.slices[entry.name]].reshape(*lead, *entry.shape) for entry in self.parameters
         }
-        return state | {alias: state[name] for alias, name in self.aliases if name in state}
 
     def require(self, other: "Layout", what: str) -> None:
         """Raise LayoutMismatch unless `other` equals this layout; `what` names its owner."""

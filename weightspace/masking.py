@@ -28,35 +28,42 @@ class DropPruned:
 
 
 class KeepSparse:
-    """Forward pre-hook that holds one layer's pruned weights at zero.
+    """Forward pre-hook and load hook that hold one layer's pruned weights at zero.
 
-    Gradient hooks do not survive `copy.deepcopy` or pickling, forward hooks do; so the forward hook
+    Gradient hooks do not survive `copy.deepcopy` or pickling, module hooks do; so the forward hook
     renews the gradient hook whenever the parameter lacks it.
     """
 
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def __call__(self, module: nn.Module, _inputs: object = None) -> None:
-        parameter = module.get_parameter(self.name)
-        hooks = (parameter._backward_hooks or {}).values()
-        if parameter.requires_grad and not any(isinstance(hook, DropPruned) for hook in hooks):
+    def __call__(self, module: nn.Module, _ignored: object = None) -> None:
+        parameter = getattr(module, self.name)
+        if not isinstance(parameter, nn.Parameter) or not parameter.requires_grad:
+            return  # frozen, or a functional call with tensors of its own
+        if not any(isinstance(hook, DropPruned) for hook in (parameter._backward_hooks or {}).values()):
             parameter.register_hook(DropPruned(module, self.name))
+
+    def after_loading(self, module: nn.Module, _keys: object) -> None:
+        """A state dict may hold values where this network is pruned."""
+        with torch.no_grad():
+            module.get_parameter(self.name).mul_(module.get_buffer(f"{self.name}_mask"))
 
 
 def keep_sparse(module: nn.Module, masks: dict[str, Tensor]) -> nn.Module:
     """Zero the pruned weights of a module, in place, and hold them there during training.
 
     Args:
+        module: changed in place.
         masks: mask of each pruned tensor by state-dict name, in the tensor's shape; True = kept.
     """
     for path, mask in masks.items():
         owner_path, _, name = path.rpartition(".")
         owner = module.get_submodule(owner_path)
-        with torch.no_grad():
-            owner.get_parameter(name).mul_(mask)
         owner.register_buffer(f"{name}_mask", mask.clone(), persistent=False)
         hook = KeepSparse(name)
+        hook.after_loading(owner, None)
         owner.register_forward_pre_hook(hook)
+        owner.register_load_state_dict_post_hook(hook.after_loading)
         hook(owner)
     return module

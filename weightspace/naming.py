@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -9,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from torch import nn
 
-from weightspace import tasks
+from weightspace import tasks, threads
 from weightspace.collection import Collection
 from weightspace.errors import InputError
 from weightspace.generate import FittedGenerator
@@ -41,22 +43,37 @@ class Common:
         if self.threads is not None:
             if self.threads < 1:
                 raise InputError(f"--threads must be at least 1, got {self.threads}")
-            torch.set_num_threads(self.threads)
+            threads.use(self.threads)
         if self.device != "cpu" and not (self.device.startswith("cuda") and torch.cuda.is_available()):
             raise InputError(f"--device {self.device} is not available here: use cpu")
+
+    def only_cpu(self, verb: str) -> None:
+        """Raise InputError for a device that a verb cannot use yet."""
+        if self.device != "cpu":
+            raise InputError(f"`weightspace {verb}` computes on the cpu in this version: leave --device out")
 
 
 def open_collection(text: str, common: Common) -> Collection:
     """A collection folder, or a part of it: FOLDER@START:STOP."""
-    folder, _, rows = text.partition("@")
-    collection = Collection.load(folder, factory=find_factory(common))
-    if not rows:
+    part = re.fullmatch(r"(.*)@(-?\d*):(-?\d*)", text)
+    if part is None and "@" in text and not Path(text).exists():
+        raise InputError(f"a part of a collection is written FOLDER@START:STOP, got {text!r}")
+    collection = Collection.load(part[1] if part else text, factory=find_factory(common))
+    if part is None:
         return collection
-    try:
-        start, stop = (int(part) if part else None for part in rows.split(":"))
-    except ValueError as error:
-        raise InputError(f"a part of a collection is written FOLDER@START:STOP, got {text!r}") from error
+    start, stop = (int(end) if end else None for end in part.groups()[1:])
     return collection[start:stop]
+
+
+def read_arguments(text: str) -> dict[str, Any]:
+    """Arguments of a network, written as a YAML mapping."""
+    try:
+        arguments = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"--arguments is not YAML: {error}") from error
+    if not isinstance(arguments, dict):
+        raise InputError(f"--arguments must be a mapping such as '{{sizes: [64, 10]}}', got {text!r}")
+    return arguments
 
 
 def task_of(networks: Collection, name: str | None, common: Common) -> Task:
@@ -80,9 +97,18 @@ def find_task(name: str, common: Common, **arguments: Any) -> Task:
         raise InputError(
             f"no task is called {name!r}: there are {', '.join(sorted(built_in))}, or give MODULE:FUNCTION"
         )
-    if "data_root" in inspect.signature(make).parameters:
+    accepted = inspect.signature(make).parameters
+    if "data_root" in accepted:
         arguments["data_root"] = common.data_root
-    task = make(**arguments)
+    unknown = sorted(set(arguments) - set(accepted))
+    if unknown:
+        raise InputError(f"task {name!r} has no option {unknown[0]!r}")
+    try:
+        task = make(**arguments)
+    except InputError:
+        raise
+    except Exception as error:  # a user's own code can raise anything
+        raise InputError(f"task {name!r} could not be made: {error!r}") from error
     if not isinstance(task, Task):
         raise InputError(f"{name} returned a {type(task).__name__}, not a weightspace.Task")
     return task
@@ -99,8 +125,8 @@ def imported(name: str) -> Callable[..., Any]:
     sys.path.insert(0, str(Path.cwd()))
     try:
         return getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
-        raise InputError(f"{name} cannot be imported: {error}") from error
+    except Exception as error:  # a user's own module can raise anything
+        raise InputError(f"{name} cannot be imported: {error!r}") from error
 
 
 def named(text: str) -> tuple[str, str]:

@@ -9,6 +9,8 @@ from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
+from torch.optim.adam import adam
+from torch.optim.adamw import adamw
 
 from weightspace.errors import InputError
 
@@ -85,6 +87,13 @@ class Adam:
         self, weights: Tensor, gradient: Tensor, state: State, lr: float | Tensor, decay: float | Tensor, step: int
     ) -> None:
         first, second = self.betas
+        if not isinstance(lr, Tensor) and not isinstance(decay, Tensor):
+            rule = adamw if self.decoupled else adam  # PyTorch's own kernel, one pass over memory
+            rule(
+                [weights], [gradient], [state["mean"]], [state["square"]], [], [torch.tensor(step - 1.0, device=weights.device)],
+                fused=True, amsgrad=False, beta1=first, beta2=second, lr=lr, weight_decay=decay, eps=self.eps, maximize=False,
+            )  # fmt: skip
+            return
         if isinstance(decay, Tensor) or decay:
             if self.decoupled:
                 weights.mul_(1 - lr * decay)

@@ -104,6 +104,9 @@ class Recipe:
     augmentation: Augmentation = Augmentation()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "length", Step.of(self.length))  # "30ep" will do
+        if not self.length.epochs and not self.length.iterations:
+            raise InputError("the length of training must be at least one iteration")
         if self.batch_size < 1:
             raise InputError(f"the batch size must be at least 1, got {self.batch_size}")
         if isinstance(self.schedule, str):

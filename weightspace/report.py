@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from weightspace.errors import StorageError
+from weightspace.errors import InputError, StorageError
 from weightspace.results import ArmResult
 from weightspace.storage import dump_json, read_manifest, write_text
 
@@ -34,7 +34,10 @@ class Report:
     reference: str
 
     def __getitem__(self, name: str) -> ArmResult:
-        return next(arm for arm in self.arms if arm.name == name)
+        for arm in self.arms:
+            if arm.name == name:
+                return arm
+        raise InputError(f"the report has no row {name!r}: it has {', '.join(arm.name for arm in self.arms)}")
 
     @property
     def columns(self) -> list[str]:
@@ -104,11 +107,13 @@ class Report:
         """The report's figures by name (matplotlib)."""
         from weightspace import plots
 
-        return {
+        figures = {
             "accuracy": plots.accuracy(self.arms, self.samples, self.reference),
             "accuracy and distance": plots.plane(self.arms, self.samples, self.reference),
-            "density per layer": plots.layer_density(self.arms, self.samples, self.reference),
         }
+        if any(min(arm.layer_density.values()) < 1 for arm in self.arms):
+            figures["density per layer"] = plots.layer_density(self.arms, self.samples, self.reference)
+        return figures
 
     def html(self, path: str | Path, *, figures: "Mapping[str, Figure] | None" = None) -> None:
         """Write a page that needs no other file and no network.
@@ -119,6 +124,18 @@ class Report:
         from weightspace.page import render
 
         write_text(Path(path), render(self, self.plot() | dict(figures or {})))
+
+    def write(self, folder: Path, *, figures: "Mapping[str, Figure] | None" = None) -> None:
+        """Write report.html, report.json and each figure as PNG into a folder.
+
+        Args:
+            folder: an existing one.
+            figures: further figures by caption; the caption's first words name the file.
+        """
+        for name, figure in (self.plot() | dict(figures or {})).items():
+            figure.savefig(folder / f"{name.partition(':')[0].replace(' ', '_')}.png")
+        self.html(folder / "report.html", figures=figures)
+        self.save(folder / "report.json")
 
     def to_json(self) -> dict[str, Any]:
         return {"format": FORMAT, "version": VERSION, **asdict(self)}
@@ -137,6 +154,6 @@ class Report:
         path = Path(path)
         if not path.exists():
             raise StorageError(f"{path} does not exist: run `weightspace evaluate` first")
-        data = read_manifest(path, FORMAT, VERSION)
+        data = read_manifest(path, FORMAT, VERSION, ("task", "test_samples", "arms", "samples", "reference"))
         arms = [ArmResult(**arm) for arm in data["arms"]]
         return cls(data["task"], data["test_samples"], arms, data["samples"], data["reference"])

@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from weightspace.errors import StorageError
+from weightspace.errors import InputError, StorageError
 from weightspace.storage import dump_json, write_text
 
 CONFIG = "config.yaml"
@@ -62,9 +62,10 @@ def open_run(
     wanted["hash"] = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:16]
     path = folder / CONFIG
     if path.exists():
-        _require_same(folder, path, wanted)
+        _require_same(folder, path, wanted)  # before a lock file is made in somebody else's folder
     elif folder.exists() and (not folder.is_dir() or any(map(_foreign, folder.iterdir()))):
         raise StorageError(f"{folder} exists and holds something else: choose another folder, or delete it first")
+    existed = folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -72,14 +73,21 @@ def open_run(
     with _lock(folder):
         for leftover in folder.glob(".*.partial"):  # from a process that was killed while writing
             leftover.unlink()
-        if not path.exists():
+        if path.exists():
+            _require_same(folder, path, wanted)  # again: another process may have come first
+        else:
             write_text(path, yaml.safe_dump(wanted, sort_keys=False, allow_unicode=True))
-        yield Run(folder, (folder / DONE).exists())
-
-
-def fingerprint(folder: Path, marker: str) -> str:
-    """Identifies a complete input folder by its manifest, which holds the checksums of its files."""
-    return hashlib.sha256((folder / marker).read_bytes()).hexdigest()[:16]
+        try:
+            yield Run(folder, (folder / DONE).exists())
+        except InputError:
+            # A mistake found before anything was written leaves no trace, so that the corrected
+            # command can use the same folder.
+            if {p.name for p in folder.iterdir()} <= {CONFIG, ".lock"}:
+                path.unlink()
+                (folder / ".lock").unlink()
+                if not existed:
+                    folder.rmdir()
+            raise
 
 
 def _foreign(path: Path) -> bool:

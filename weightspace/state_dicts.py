@@ -8,6 +8,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from weightspace import seeds
 from weightspace.architecture import Architecture
 from weightspace.collection import Collection
 from weightspace.errors import LayoutMismatch, StorageError
@@ -59,7 +60,10 @@ def from_state_dicts(
         architecture=architecture,
         masks=(stacked != 0) | ~layout.prunable if zeros_are_pruned else None,
         buffers={name: torch.stack(parts) for name, parts in buffers.items()},
-        records=[{"kind": "imported", "file": path.name} for path in files],
+        records=[
+            {"kind": "imported", "index": i, "file": path.name, "seed": seeds.derive(0, "imported", i)}
+            for i, path in enumerate(files)
+        ],
     )
 
 

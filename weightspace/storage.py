@@ -13,6 +13,8 @@ import hashlib
 import json
 import os
 import re
+import shutil
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -31,6 +33,7 @@ FORMAT = "weightspace.collection"
 VERSION = 1
 MANIFEST = "collection.json"
 RECORDS = "records.jsonl"
+_KEYS = ("layout", "architecture", "columns", "count", "shards", "records")
 _SHARD = re.compile(r"shard-(\d{5})\.safetensors")
 
 Record = dict[str, Any]
@@ -53,6 +56,29 @@ def atomic_file(path: Path) -> Iterator[Path]:
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A temporary folder to fill; on success it becomes `folder` in one step.
+
+    Raises:
+        StorageError: the folder exists and is not empty, or cannot be written.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise StorageError(f"{folder} exists and is not empty: choose another folder, or delete it first")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
+    except OSError as error:
+        raise StorageError(f"cannot write beside {folder}: {error}; choose a writable place") from error
+    try:
+        yield temporary
+        temporary.chmod(0o755)
+        temporary.rename(folder)
+        sync_folder(folder.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def sync_folder(folder: Path) -> None:
@@ -96,8 +122,8 @@ def unpack_bits(bits: Tensor, size: int) -> Tensor:
     return torch.from_numpy(np.unpackbits(bits.numpy(), axis=-1, count=size)).bool()
 
 
-def read_manifest(path: Path, format_name: str, version: int) -> dict[str, Any]:
-    """Read the JSON manifest of a folder and check its format and version.
+def read_manifest(path: Path, format_name: str, version: int, keys: Sequence[str]) -> dict[str, Any]:
+    """Read the JSON manifest of a folder and check its format, version and keys.
 
     Raises:
         StorageError: it is damaged, of another format, or of a version this weightspace cannot read.
@@ -114,6 +140,9 @@ def read_manifest(path: Path, format_name: str, version: int) -> dict[str, Any]:
             f"{path} has format version {found[1]}, this weightspace reads version {version}: "
             "use the weightspace that wrote it, or a newer one"
         )
+    missing = [key for key in keys if key not in manifest]
+    if missing:
+        raise StorageError(f"{path} is damaged (it lacks {', '.join(missing)}): restore it from a copy")
     return manifest
 
 
@@ -216,7 +245,7 @@ class ShardReader:
                 else "not a collection (for a folder of state dicts use `weightspace import`)"
             )
             raise StorageError(f"{folder} has no {MANIFEST}: it is {hint}")
-        manifest = read_manifest(folder / MANIFEST, FORMAT, VERSION)
+        manifest = read_manifest(folder / MANIFEST, FORMAT, VERSION, _KEYS)
         for shard in manifest["shards"]:
             check_file(folder / shard["file"], shard["bytes"], shard["sha256"], verify=verify)
         check_file(folder / RECORDS, **manifest["records"])

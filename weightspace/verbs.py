@@ -23,8 +23,10 @@ from weightspace.naming import (
     describe_generator,
     find_factory,
     find_task,
+    imported,
     named,
     open_collection,
+    read_arguments,
     report_done,
     task_of,
 )
@@ -70,9 +72,10 @@ def collect(
     """
     built = find_task(task, common, **({"hidden": hidden} if hidden is not None else {}))
     recipe = built.recipe
-    recipe = replace(
-        recipe, length=Step.of(length) if length else recipe.length, batch_size=batch_size or recipe.batch_size
-    )
+    if length is not None:
+        recipe = replace(recipe, length=Step.of(length))
+    if batch_size is not None:
+        recipe = replace(recipe, batch_size=batch_size)
     if lr is not None:
         recipe = replace(recipe, optimizer=replace(recipe.optimizer, lr=lr))
     networks = train_collection(replace(built, recipe=recipe), n, seed=seed, folder=out, device=common.device)
@@ -99,9 +102,11 @@ def import_folder(
     """
     if (model is None) == (common.factory is None):
         raise InputError("say what network the files belong to: --model MLP --arguments '{sizes: [...]}' or --factory")
-    architecture = (
-        Architecture(model, yaml.safe_load(arguments)) if model is not None else Architecture.of(find_factory(common))  # pyright: ignore
-    )
+    if model is not None:
+        architecture = Architecture(model, read_arguments(arguments))
+    else:
+        assert common.factory is not None
+        architecture = Architecture.of(imported(common.factory))
     networks = from_state_dicts(folder, architecture, zeros_are_pruned=zeros_are_pruned)
     networks.save(out)
     report_done(networks, out)
@@ -154,6 +159,7 @@ def align(
         to: align to the mean of this collection instead of to their own.
         balance: give each unit equal incoming and outgoing norms first.
     """
+    common.only_cpu("align")
     collection = open_collection(networks, common)
     target = collection if to is None else open_collection(to, common)
     matching = WeightMatching(balance=balance)
@@ -191,6 +197,7 @@ def fit(
         align: align the tickets first, unless they are aligned already.
         balance: give each unit equal incoming and outgoing norms before aligning.
     """
+    common.only_cpu("fit")
     matching = WeightMatching(balance=balance) if align else None
     model = TicketGenerator(matching, compress, generate).fit(open_collection(tickets, common), seed=seed, folder=out)
     print(describe_generator(model))
@@ -215,6 +222,7 @@ def sample(
         density: fraction of the prunable weights kept, in (0, 1].
         seed: of the samples.
     """
+    common.only_cpu("sample")
     model = FittedGenerator.load(generator, factory=find_factory(common))
     networks = model.sample(n, density=density, seed=seed, folder=out)
     report_done(networks, out)
@@ -246,6 +254,7 @@ def evaluate(
         components: principal components of the Gaussian baseline; by default 128, or what fits.
         seed: of the baselines.
     """
+    common.only_cpu("evaluate")
     known = open_collection(reference, common)
     judged = open_collection(samples, common)
     unseen = None if held_out is None else open_collection(held_out, common)
@@ -262,10 +271,7 @@ def evaluate(
                 judged, built, reference=known, held_out=unseen, others=further,
                 align=WeightMatching() if align else None, components=components, seed=seed,
             )  # fmt: skip
-            for name, figure in report.plot().items():
-                figure.savefig(out / f"{name.replace(' ', '_')}.png")
-            report.html(out / "report.html")
-            report.save(out / REPORT)
+            report.write(out)
             run.finish()
     print(Report.load(out / REPORT))
     print(f"written to {out / 'report.html'}")

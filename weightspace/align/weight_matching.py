@@ -1,6 +1,7 @@
 """Weight matching (Git Re-Basin, Ainsworth et al. 2023, arXiv 2209.04836) for whole collections."""
 
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from weightspace.align.balance import balance_scales
 from weightspace.collection import Collection
 from weightspace.errors import InputError
 from weightspace.progress import progress
-from weightspace.symmetry import Group, Symmetry, derive
+from weightspace.symmetry import Group, Symmetry, derive, prove
 
 _SWEEPS = 100
 _TOLERANCE = 1e-6
@@ -30,22 +31,30 @@ class WeightMatching:
     stay as they were; masks, buffers and extras move together with the weights.
 
     Args:
-        symmetry: the permutation symmetry; None derives it (chains of linear layers).
+        symmetry: the permutation symmetry, written by hand; None derives it (chains of linear layers).
+        example: a batch of inputs, on which a symmetry written by hand is proven before it is used.
         balance: give each positively homogeneous unit equal incoming and outgoing norms first.
     """
 
     symmetry: Symmetry | None = None
     balance: bool = True
+    example: Tensor | None = field(default=None, compare=False)
 
     def fit(self, networks: Collection) -> "FittedMatching":
         """Find the reference from a collection.
 
         Raises:
-            InputError: no symmetry is known for these networks.
+            InputError: no symmetry is known for these networks, or the given one is wrong for them.
             LayoutMismatch: the symmetry belongs to another layout.
         """
-        symmetry = self.symmetry or derive(networks.architecture)
-        symmetry.layout.require(networks.layout, "the collection to align")
+        if self.symmetry is None:
+            symmetry = derive(networks.architecture)
+        else:
+            symmetry = self.symmetry
+            symmetry.layout.require(networks.layout, "the collection to align")
+            if self.example is None:
+                raise InputError("a symmetry written by hand must be proven: give example=, a batch of inputs")
+            prove(symmetry, networks.architecture, self.example)
         weights = networks.weights
         if self.balance:
             weights = symmetry.scale(weights, balance_scales(weights, symmetry))
@@ -78,11 +87,10 @@ class FittedMatching:
         """
         self.symmetry.layout.require(networks.layout, "the collection to align")
         weights = networks.weights
+        # Extras are reordered but not rescaled: rewound weights stay the starting point they were.
         extras = networks.extras
         if self.balance:
-            scales = balance_scales(weights, self.symmetry)
-            weights = self.symmetry.scale(weights, scales)
-            extras = {name: self.symmetry.scale(extra, scales) for name, extra in extras.items()}
+            weights = self.symmetry.scale(weights, balance_scales(weights, self.symmetry))
         masks = networks.masks
         target = self.reference.double()
         buffers = networks.buffers
@@ -103,8 +111,12 @@ class FittedMatching:
             masks=None if networks.dense else torch.stack(moved_masks),
             buffers={name: torch.stack([own[name] for own in moved_buffers]) for name in buffers},
             extras={name: torch.stack(parts) for name, parts in moved_extras.items()},
-            records=[record | {"aligned": True} for record in networks.records],
+            records=[record | {"aligned": self.fingerprint()} for record in networks.records],
         )
+
+    def fingerprint(self) -> str:
+        """Identifies the basin: networks with the same one are aligned to each other."""
+        return hashlib.sha256(self.reference.contiguous().numpy().data).hexdigest()[:16]
 
     def tensors(self) -> dict[str, Tensor]:
         """What `save` of a generator stores."""

@@ -27,19 +27,23 @@ class PCA:
         if self.components < 1:
             raise InputError(f"components must be at least 1, got {self.components}")
 
+    def check(self, networks: int, parameters: int) -> None:
+        """Raise InputError if so many networks cannot have as many components."""
+        limit = min(networks - 1, parameters)
+        if self.components > limit:
+            raise InputError(
+                f"{networks} networks of {parameters} parameters have at most {limit} principal components, "
+                f"{self.components} were asked: lower `components` or use more networks"
+            )
+
     def fit(self, vectors: Float[Tensor, "n d"]) -> "FittedPCA":
         """Find mean and components.
 
         Raises:
             InputError: more components than N networks can have, or the networks do not differ.
         """
+        self.check(*vectors.shape)
         n = len(vectors)
-        limit = min(n - 1, vectors.shape[1])
-        if self.components > limit:
-            raise InputError(
-                f"{n} networks of {vectors.shape[1]} parameters have at most {limit} principal components, "
-                f"{self.components} were asked: lower `components` or use more networks"
-            )
         mean = vectors.double().mean(0)
         centred = vectors.double() - mean
         eigenvalues, eigenvectors = torch.linalg.eigh(centred @ centred.T)  # ascending

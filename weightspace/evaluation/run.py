@@ -48,6 +48,11 @@ def evaluate(
         LayoutMismatch: a collection is not of the task's architecture.
     """
     given = {SAMPLES: samples, TRAINING: reference, **({"held-out tickets": held_out} if held_out is not None else {})}
+    taken = set(given) & set(others or {})
+    if taken:
+        raise InputError(
+            f"{sorted(taken)} are names of the report's own rows: call the other collections something else"
+        )
     for name, networks in (given | dict(others or {})).items():
         task.architecture.layout().require(networks.layout, name)
     if len(reference) < 3:
@@ -65,7 +70,8 @@ def evaluate(
     ]
     if held_out is not None:
         arms.insert(1, Arm("held-out tickets", "same recipe, not seen by the generator", canonical(held_out)))
-    limit = len(reference) - 1
+    centred = aligned.weights.double() - aligned.weights.double().mean(0)
+    limit = max(1, min(len(reference) - 1, int(torch.linalg.matrix_rank(centred))))
     arms += baselines(
         aligned, reference, n=len(samples), density=samples.densities.median().item(), noise=nearest,
         components=min(components or 128, limit), seed=seed,

@@ -29,8 +29,11 @@ def derive(architecture: Architecture) -> Symmetry:
     groups: list[Group] = []
     producer: tuple[str, nn.Linear] | None = None
     homogeneous = True
-    for name, layer in module.named_children():
+    # Not named_children(): it leaves out layers that are used twice.
+    for name, layer in module._modules.items():
         if isinstance(layer, nn.Linear):
+            if any(layer is other for key, other in module._modules.items() if key != name):
+                raise _refusal(architecture, f"layer {name!r} is used twice")
             if producer is not None:
                 before, source = producer
                 incoming = (
@@ -48,29 +51,50 @@ def derive(architecture: Architecture) -> Symmetry:
             raise _refusal(architecture, f"layer {name!r} is a {type(layer).__name__}")
     if producer is None:
         raise _refusal(architecture, "it has no linear layer")
-    return Symmetry(layout, tuple(groups))
+    symmetry = Symmetry(layout, tuple(groups))
+    features = next(layer.in_features for layer in module._modules.values() if isinstance(layer, nn.Linear))
+    prove(symmetry, architecture, torch.randn(16, features, generator=seeds.generator(0, "proof inputs")))
+    return symmetry
 
 
 def prove(symmetry: Symmetry, architecture: Architecture, example: torch.Tensor) -> None:
-    """Check numerically, in float64, that permuting every group leaves the function unchanged.
+    """Check numerically, in float64, that permuting every group, and scaling the homogeneous ones, leaves the
+    function unchanged.
+
+    Args:
+        symmetry: the table to check.
+        architecture: of the module it is for.
+        example: a batch of inputs.
 
     Raises:
         InputError: the outputs differ; the table is wrong for this module.
     """
-    module = architecture.build_seeded(1).double().eval()
-    x = example.double()
-    vector = symmetry.layout.pack(module.state_dict())
-    permutations = symmetry.random(seeds.generator(0, "symmetry proof"))
-    with torch.no_grad():
-        before = module(x)
-        state = symmetry.layout.unpack(symmetry.permute(vector, permutations))
-        module.load_state_dict(state, strict=False)
-        after = module(x)
-    error = ((after - before).abs().max() / before.abs().max()).item()
+    module = architecture.build_seeded(0).double().eval()
+    random = seeds.generator(0, "symmetry proof")
+    # Fresh networks hide mistakes (biases of zero, norms of one), so everything is drawn anew.
+    vector = torch.randn(symmetry.layout.size, dtype=torch.float64, generator=random)
+    buffers = {
+        b.name: torch.rand(b.shape, dtype=torch.float64, generator=random) + 0.5 if b.shape else torch.zeros(())
+        for b in symmetry.layout.buffers
+    }
+    permutations = symmetry.random(random)
+    scales = {
+        g.name: torch.rand(g.size, dtype=torch.float64, generator=random) + 0.5
+        for g in symmetry.groups
+        if g.homogeneous
+    }
+    moved = symmetry.permute(symmetry.scale(vector, scales), permutations)
+    moved_buffers = symmetry.permute_buffers(buffers, permutations)
+    outputs: list[torch.Tensor] = []
+    for weights, statistics in ((vector, buffers), (moved, moved_buffers)):
+        module.load_state_dict(symmetry.layout.unpack(weights) | statistics)
+        with torch.no_grad():
+            outputs.append(module(example.double()))
+    error = ((outputs[1] - outputs[0]).abs().max() / outputs[0].abs().max()).item()
     if not error < 1e-9:
         raise InputError(
-            f"the symmetry does not fit {architecture.name}: permuting its groups changed the output by "
-            f"{error:.1e} of its scale. Check each group's axes"
+            f"the symmetry does not fit {architecture.name}: permuting (and scaling) its groups changed the output by "
+            f"{error:.1e} of its scale. Check each group's axes, and which groups are homogeneous"
         )
 
 

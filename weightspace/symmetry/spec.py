@@ -66,7 +66,7 @@ class Symmetry:
         for group in self.groups:
             for axis in group.axes:
                 shape = shapes.get(axis.tensor)
-                if shape is None or axis.axis >= len(shape) or shape[axis.axis] != group.size:
+                if shape is None or not 0 <= axis.axis < len(shape) or shape[axis.axis] != group.size:
                     raise LayoutMismatch(
                         f"group {group.name!r} of {group.size} units does not fit axis {axis.axis} of tensor "
                         f"{axis.tensor!r} (shape {shape})"

@@ -10,6 +10,7 @@ from weightspace.errors import InputError
 from weightspace.pattern import Unstructured
 from weightspace.recipe import Step
 from weightspace.task import Task
+from weightspace.tickets.common import check_dense_enough, ticket_records
 from weightspace.training.blocks import block_size, in_blocks
 from weightspace.training.probe import engine
 from weightspace.training.start import finished, trainer_for
@@ -26,7 +27,7 @@ class Gradual:
     Args:
         density: fraction of the prunable weights kept, in (0, 1].
         scope: rank weights over the whole network (global) or inside each layer (layer).
-        length: of the run, such as 30ep; the task's recipe otherwise.
+        length: of the run, such as 30ep; everything else follows the task's recipe.
         ramp: fraction of the run during which weights are removed.
         every: iterations between two removals.
     """
@@ -38,6 +39,7 @@ class Gradual:
     every: int = 10
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "length", Step.of(self.length))
         Unstructured(self.density, self.scope)
         if not 0 < self.ramp <= 1 or self.every < 1:
             raise InputError(f"ramp must lie in (0, 1] and every be at least 1, got {self.ramp} and {self.every}")
@@ -59,30 +61,34 @@ class Gradual:
         check_dense_enough(networks, self.density)
         recipe = replace(task.recipe, length=self.length)
         length = self.length.total(recipe.per_epoch(len(task.train)))
+        last = round(self.ramp * length) // self.every * self.every
+        if not last:
+            raise InputError(
+                f"{self.length} is too short to prune little by little: it has {length} iterations, of which "
+                f"{self.ramp:g} prune every {self.every}"
+            )
         method = {"name": "Gradual", **asdict(self), "length": str(self.length)}
 
         sparse_task = replace(task, recipe=recipe)
         block = min(len(networks), block_size(sparse_task))
-        how = engine(sparse_task, block, device=device)
 
         def make(rows: slice, tick: Callable[[int], object], checkpoint: Path | None) -> Collection:
             start = networks[rows]
+            how = engine(sparse_task, block, device=device, folder=Path(folder) if folder else None)
             trainer = trainer_for(start, sparse_task, engine=how, device=device)
             trainer.continue_from(checkpoint, tick)
             trained = start.densities.max().item()
-            last = round(self.ramp * length) // self.every * self.every
             # A checkpoint may have been written before or after the pruning at its own step: pruning
             # again what is pruned already changes nothing.
             for step in range(trainer.step // self.every * self.every, last + 1, self.every):
                 trainer.run(step, tick)
-                left = (1 - step / last) ** 3 if last else 0.0
+                left = (1 - step / last) ** 3
                 pattern = Unstructured(self.density + (trained - self.density) * left, self.scope)
-                trainer.prune(pattern.mask(trainer.weights.abs(), trainer.layout, within=trainer.masks))
+                # On the way, networks that are sparser already keep all they have; the end is exact.
+                masks = pattern.mask(trainer.weights.abs(), trainer.layout, within=trainer.masks if not left else None)
+                trainer.prune(masks if trainer.masks is None else masks & trainer.masks)
             trainer.run(length, tick)
-            records = [
-                record | {"kind": "ticket", "method": method, "parent": rows.start + i, "density": self.density}
-                for i, record in enumerate(start.records)
-            ]
+            records = ticket_records(start.records, rows.start, method)
             return finished(trainer, task, records)
 
         return in_blocks(
@@ -91,13 +97,3 @@ class Gradual:
             stage="tickets", config={"method": method, "task": task.to_json(), "recipe": recipe.to_json()},
             inputs={"networks": networks.fingerprint()} if folder else None,
         )  # fmt: skip
-
-
-def check_dense_enough(networks: Collection, density: float) -> None:
-    count = Unstructured(density).count(networks.layout)
-    sparsest = int(networks.masks[:, networks.layout.prunable].sum(1).min())
-    if sparsest < count:
-        raise InputError(
-            f"a network keeps {sparsest} weights already, a ticket of density {density} would keep {count}: "
-            "ask for a lower density"
-        )

@@ -7,12 +7,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+import torch
+from safetensors.torch import load_file, save_file
+
 from weightspace.collection import Collection
 from weightspace.errors import InputError
 from weightspace.pattern import Unstructured
 from weightspace.recipe import Step
+from weightspace.storage import atomic_file
 from weightspace.task import Task
-from weightspace.tickets.gradual import check_dense_enough
+from weightspace.tickets.common import check_dense_enough, ticket_records
 from weightspace.training.blocks import block_size, in_blocks
 from weightspace.training.probe import engine
 from weightspace.training.start import finished, initial, trainer_for
@@ -39,6 +43,7 @@ class IMP:
     scope: Literal["global", "layer"] = "global"
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "rewind", Step.of(self.rewind))
         Unstructured(self.density, self.scope)
         if not 0 < self.rate < 1:
             raise InputError(f"rate, the fraction removed at each level, must lie in (0, 1), got {self.rate}")
@@ -69,9 +74,10 @@ class IMP:
         networks.layout.require(task.architecture.layout(), f"the network of task {task.name!r}")
         check_dense_enough(networks, self.density)
         for i, record in enumerate(networks.records):
-            if record.get("kind") != "independent" or record.get("recipe") != task.recipe.to_json():
+            known = record.get("kind") in ("independent", "grid") and not record.get("aligned")
+            if not known or record.get("recipe") != task.recipe.to_json():
                 raise InputError(
-                    f"network {i} was not trained by collect with this task's recipe, so the weights to rewind "
+                    f"network {i} is not as collect trained it with this task's recipe, so the weights to rewind "
                     "to are not known: collect the networks first, or use tickets.Gradual, which does not rewind"
                 )
         per_epoch = task.recipe.per_epoch(len(task.train))
@@ -82,23 +88,29 @@ class IMP:
         levels = self.levels()
 
         block = min(len(networks), block_size(task))
-        how = engine(task, block, device=device)
 
-        def make(rows: slice, tick: Callable[[int], object], _checkpoint: Path | None) -> Collection:
+        def make(rows: slice, tick: Callable[[int], object], checkpoint: Path | None) -> Collection:
             start = networks[rows]
+            how = engine(task, block, device=device, folder=Path(folder) if folder else None)
             early = trainer_for(initial(task.architecture, start.records), task, engine=how, device=device)
             early.run(rewind, tick)
             weights, masks = start.weights.to(device), start.masks.to(device)
-            trainer = early
-            for density in levels:
+            done = 0
+            if checkpoint is not None and checkpoint.exists():
+                saved = load_file(checkpoint, device=device)
+                weights, masks, done = saved["weights"], saved["masks"], int(saved["levels"])
+                tick((length - rewind) * done)
+            trainer = early.fork(masks)
+            for level, density in enumerate(levels[done:], done + 1):
                 masks = Unstructured(density, self.scope).mask(weights.abs(), start.layout, within=masks)
                 trainer = early.fork(masks)
                 trainer.run(length, tick)
                 weights = trainer.weights
-            records = [
-                record | {"kind": "ticket", "method": method, "parent": rows.start + i, "density": self.density}
-                for i, record in enumerate(start.records)
-            ]
+                # The last level is not kept: its training losses are part of the result.
+                if checkpoint is not None and level < len(levels):
+                    with atomic_file(checkpoint) as temporary:
+                        save_file({"weights": weights, "masks": masks, "levels": torch.tensor(level)}, temporary)
+            records = ticket_records(start.records, rows.start, method)
             return finished(trainer, task, records).replace(extras={"rewind": early.weights.cpu()})
 
         return in_blocks(

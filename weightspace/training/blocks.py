@@ -49,25 +49,26 @@ def in_blocks(
             keeps everything in memory.
         stage, config, inputs: identify the run (see :func:`weightspace.runs.open_run`).
     """
-    slices = list(blocks(count, block))
-    with progress(range(ticks * len(slices)), what) as bar:
+    with progress(range(-(-count // block) * ticks), what) as bar:
         if folder is None:
-            return Collection.concatenate([make(rows, bar.update, None) for rows in slices])
+            parts = [make(rows, bar.update, None) for rows in blocks(count, block)]
+            return parts[0] if len(parts) == 1 else Collection.concatenate(parts)
         folder = Path(folder)
         with open_run(folder, stage, config, inputs) as run:
             written_before = (folder / MANIFEST).exists()
             if not written_before:
                 writer = writer_for(folder, architecture.layout(), architecture)
-                for rows in slices:
-                    if len(writer) >= rows.stop:  # written by an earlier process
-                        bar.update(ticks)
-                    else:
-                        checkpoint = folder / f"block-{rows.start:07d}.checkpoint.safetensors"
-                        make(rows, bar.update, checkpoint).write_to(writer)
-                        checkpoint.unlink(missing_ok=True)
+                bar.update(len(writer) // block * ticks)  # done by an earlier process
+                while len(writer) < count:
+                    # From where the files end, whatever block size wrote them.
+                    rows = slice(len(writer), min(len(writer) + block, count))
+                    checkpoint = folder / f"networks-{rows.start}-{rows.stop}.checkpoint.safetensors"
+                    made = make(rows, bar.update, checkpoint)
+                    made.write_to(writer)
+                    run.log(networks=len(writer), of=count)
+                for checkpoint in folder.glob("*.checkpoint.safetensors"):
+                    checkpoint.unlink()
                 writer.close()
-            else:
-                bar.update(ticks * len(slices))
             if not run.complete:
                 run.finish(networks=count)
         return Collection.load(folder, factory=architecture.factory, verify=written_before)

@@ -48,6 +48,7 @@ def collect(
     """
     if n < 1:
         raise InputError(f"a collection needs at least one network, got n = {n}")
+    described = task.to_json()  # refuses a network that does not fit its data
     runs = kind.runs(n, seed)
     kept = kind.kept(task)
     if shard is not None:
@@ -58,10 +59,10 @@ def collect(
     common: Record = {"task": task.name, "recipe": task.recipe.to_json()}
     runs = [run | common for run in runs]
     block = min(len(runs), block_size(task, memory))
-    how = engine(task, block, memory=memory, device=device)
 
     def make(rows: slice, tick: Callable[[int], object], checkpoint: Path | None) -> Collection:
         records = runs[rows.start // len(kept) : rows.stop // len(kept)]
+        how = engine(task, block, memory=memory, device=device, folder=Path(folder) if folder else None)
         trainer = kind.begin(task, records, how, device)
         if len(kept) == 1:
             trainer.continue_from(checkpoint, tick)
@@ -75,7 +76,7 @@ def collect(
         together = Collection.concatenate(snapshots)  # step by step; the collection goes run by run
         return together[[s * len(records) + r for r in range(len(records)) for s in range(len(kept))]]
 
-    config = {"task": task.to_json(), "recipe": common["recipe"], "n": n, "seed": seed}
+    config: dict[str, object] = {"task": described, "recipe": common["recipe"], "n": n, "seed": seed}
     if kind != Independent():
         config["kind"] = {"name": type(kind).__name__, **{k: _plain(v) for k, v in vars(kind).items()}}
     if shard is not None:
@@ -105,16 +106,16 @@ def train(
     longer = replace(task, recipe=recipe)
     total = recipe.length.total(recipe.per_epoch(len(task.train)))
     block = min(len(networks), block_size(longer, None))
-    how = engine(longer, block, device=device)
 
     def make(rows: slice, tick: Callable[[int], object], checkpoint: Path | None) -> Collection:
         start = networks[rows]
         records = [
-            record | {"kind": "continued", "parent": rows.start + i, "recipe": recipe.to_json(),
+            record | {"kind": "continued", "parent": record.get("index", rows.start + i), "recipe": recipe.to_json(),
                       "seed": seeds.derive(record["seed"], "continued")}
             if "seed" in record else record
             for i, record in enumerate(start.records)
         ]  # fmt: skip
+        how = engine(longer, block, device=device, folder=Path(folder) if folder else None)
         trainer = trainer_for(start.replace(records=records), longer, engine=how, device=device)
         trainer.continue_from(checkpoint, tick)
         trainer.run(total, tick)

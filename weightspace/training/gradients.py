@@ -14,15 +14,20 @@ from weightspace.layout import Layout
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
-def draws_random_numbers(module: nn.Module) -> bool:
-    """True if the forward pass in training draws random numbers, as dropout does."""
-    dropouts = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
-    return any(
-        (isinstance(m, dropouts) and m.p > 0)
-        or (isinstance(m, nn.RNNBase | nn.MultiheadAttention) and m.dropout > 0)
-        or isinstance(m, nn.RReLU)
-        for m in module.modules()
-    )
+def draws_random_numbers(module: nn.Module, x: Tensor) -> bool:
+    """True if the forward pass in training draws random numbers, as dropout does.
+
+    Args:
+        x: a few inputs to try it on.
+    """
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        state = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+        training = module.training
+        before = torch.random.get_rng_state()
+        module.train()(x)
+        drew = not torch.equal(before, torch.random.get_rng_state())
+        module.train(training).load_state_dict(state)  # a forward pass in training moves statistics
+        return drew
 
 
 def side_by_side(
@@ -36,7 +41,7 @@ def side_by_side(
         x: (n, batch, ...).
         y: (n, batch).
     """
-    leaves = {name: view.requires_grad_() for name, view in layout.unpack(weights.detach()).items()}
+    leaves = {name: view.requires_grad_() for name, view in layout.tensors(weights.detach()).items()}
     losses = vmap(loss)(forward(module, leaves, buffers, x, shared_input=False), y)
     return losses.detach(), _gradient(layout, leaves, losses.sum())
 
@@ -53,7 +58,7 @@ def one_by_one(
     losses: list[Tensor] = []
     gradients: list[Tensor] = []
     for i in range(len(weights)):
-        leaves = {name: view.requires_grad_() for name, view in layout.unpack(weights[i].detach()).items()}
+        leaves = {name: view.requires_grad_() for name, view in layout.tensors(weights[i].detach()).items()}
         own = {name: buffer[i] for name, buffer in buffers.items()}
         if noise is None:
             value = loss(functional_call(module, (leaves, own), (x[i],)), y[i])
@@ -66,6 +71,5 @@ def one_by_one(
 
 
 def _gradient(layout: Layout, leaves: Mapping[str, Tensor], value: Tensor) -> Tensor:
-    names = [entry.name for entry in layout.parameters]  # tied names share their entry's leaf
-    gradients = torch.autograd.grad(value, [leaves[name] for name in names])
-    return layout.pack(dict(zip(names, gradients, strict=True)))
+    gradients = torch.autograd.grad(value, list(leaves.values()))
+    return layout.pack(dict(zip(leaves, gradients, strict=True)))

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+from weightspace import threads
 from weightspace.architecture import Architecture
 from weightspace.errors import StorageError
 from weightspace.functional import activation_bytes
@@ -46,34 +47,46 @@ class Engine:
     seconds: float
 
 
-def engine(task: Task, n: int, *, memory: int | None = None, device: str = "cpu") -> Engine:
+def engine(task: Task, n: int, *, memory: int | None = None, device: str = "cpu", folder: Path | None = None) -> Engine:
     """The fastest measured way to train n networks of a task within a memory budget.
 
     Args:
         memory: bytes; by default a quarter of the machine's.
+        folder: of the run, where the choice is kept, so that a resumed run makes the same.
     """
-    architecture = task.architecture
-    module = architecture.build_seeded(0)
-    if draws_random_numbers(module):
-        warnings.warn(
-            f"{architecture.name} draws random numbers in training (dropout): its networks train one after another, "
-            "so that each depends on its own seed alone",
-            stacklevel=2,
-        )
-        return Engine(1, None, float("nan"))
-    fits = max(1, (memory or machine_memory() // 4) // network_bytes(task))
-    limit = min(n, fits)
+    kept = None if folder is None else _read(folder / "engine.json")
+    if kept is not None:
+        return kept
+    module = task.architecture.build_seeded(0)
+    limit = min(n, max(1, (memory or machine_memory(device) // 4) // network_bytes(task)))
     path = _cache_file(task, limit, device)
-    if path.exists():
-        return Engine(**json.loads(path.read_text(encoding="utf-8")))
-    best = _measure_all(task, limit, device)
+    best = _read(path)
+    if best is None and draws_random_numbers(module, task.train.x[:2]):
+        warnings.warn(
+            f"{task.architecture.name} draws random numbers in training (dropout): its networks train one after "
+            "another, so that each depends on its own seed alone",
+            stacklevel=3,
+        )
+        best = Engine(1, threads.asked(), 0.0)
+    if best is None:
+        best = _measure_all(task, limit, device)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, json.dumps(asdict(best)))
     except (OSError, StorageError):
         # Without a writable cache folder the next run measures again: slower, never wrong.
         pass
+    if folder is not None:
+        write_text(folder / "engine.json", json.dumps(asdict(best)))
     return best
+
+
+def _read(path: Path) -> Engine | None:
+    """A kept choice; a damaged file is measured anew."""
+    try:
+        return Engine(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
 
 
 def network_bytes(task: Task) -> int:
@@ -84,16 +97,20 @@ def network_bytes(task: Task) -> int:
     return _WEIGHT_COPIES * layout.size * layout.dtype.itemsize + _ACTIVATION_COPIES * activations
 
 
-def machine_memory() -> int:
-    """Bytes of main memory."""
+def machine_memory(device: str = "cpu") -> int:
+    """Bytes of main memory, or of the device's."""
+    if device != "cpu":
+        return torch.cuda.mem_get_info(device)[1]
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _measure_all(task: Task, limit: int, device: str) -> Engine:
     best: Engine | None = None
+    given = threads.asked() if device == "cpu" else None
+    first = given or (1 if device == "cpu" else None)
     for group in _candidates(limit, device):
         try:
-            seconds = _measure(task, group, 1 if device == "cpu" else None, device)
+            seconds = _measure(task, group, first, device)
         except RuntimeError as error:
             if best is None:
                 raise
@@ -104,12 +121,12 @@ def _measure_all(task: Task, limit: int, device: str) -> Engine:
             )
             return best
         if best is None or seconds < best.seconds:
-            best = Engine(group, 1 if device == "cpu" else None, seconds)
+            best = Engine(group, first, seconds)
         elif seconds > 1.5 * best.seconds:
             break
     assert best is not None
     default = torch.get_num_threads()
-    if device == "cpu" and default > 1:
+    if device == "cpu" and given is None and default > 1:
         # More threads must pay clearly: on a shared machine one thread a process is the safe choice.
         seconds = _measure(task, best.group, default, device)
         if seconds < best.seconds / 1.3:
@@ -154,7 +171,7 @@ def _cache_file(task: Task, limit: int, device: str) -> Path:
     recipe.pop("length")
     key = [
         task.architecture.layout().to_json(), task.architecture.to_json(), recipe, list(task.train.x.shape[1:]),
-        limit, device, torch.get_num_threads(), torch.__version__,
+        limit, device, torch.get_num_threads(), threads.asked(), torch.__version__,
     ]  # fmt: skip
     digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24]
     root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")

@@ -47,7 +47,7 @@ def finished(trainer: Trainer, task: Task, records: Sequence[Record]) -> Collect
     x, y = task.validation.x.to(trainer.weights.device), task.validation.y.to(trainer.weights.device)
     outputs = predict(trainer.module, trainer.layout, trainer.weights, trainer.buffers, x)
     metrics = {
-        "train_loss": trainer.losses.tolist(),
+        "last_batch_loss": trainer.losses.tolist(),
         "validation_loss": [task.loss(output, y).item() for output in outputs],
     }
     if task.classification:
@@ -59,7 +59,9 @@ def finished(trainer: Trainer, task: Task, records: Sequence[Record]) -> Collect
         masks=None if trainer.masks is None else trainer.masks.cpu(),
         buffers={name: buffer.cpu() for name, buffer in trainer.buffers.items()},
         records=[
-            record | {"metrics": {name: values[i] for name, values in metrics.items()}}
+            # What was aligned is no longer so once it has been trained on.
+            {k: v for k, v in record.items() if k != "aligned"}
+            | {"metrics": {name: values[i] for name, values in metrics.items()}}
             for i, record in enumerate(records)
         ],
     )

@@ -122,7 +122,7 @@ class Trainer:
         self._saved = time.monotonic()
         self._orders: dict[int, tuple[int, Tensor]] = {}
         self._labels = _noisy_labels(self.data.y, individual)
-        self._random = draws_random_numbers(self.module)
+        self._random = draws_random_numbers(self.module, self.data.x[:2])
         if masks is not None:
             self.prune(masks)
 
@@ -226,10 +226,15 @@ class Trainer:
         return self._orders[rows.start][1]
 
     def _batch(self, rows: slice, index: Int[Tensor, "group batch"], step: int) -> tuple[Tensor, Tensor]:
-        x = self.data.x[index]
+        flat = index.flatten()  # index_select copies whole samples, several times faster than indexing
+        x = self.data.x.index_select(0, flat).unflatten(0, index.shape)
         if self.recipe.augmentation != Augmentation():
             x = augment(x, self.recipe.augmentation, self.individual.seeds[rows], step)
-        y = self.data.y[index] if self._labels is None else self._labels[rows].gather(1, index)
+        y = (
+            self.data.y.index_select(0, flat).unflatten(0, index.shape)
+            if self._labels is None
+            else self._labels[rows].gather(1, index)
+        )
         return x, y
 
 

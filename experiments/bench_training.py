@@ -1,0 +1,152 @@
+"""Training many networks at once, against the simple loop: one plain PyTorch network after another.
+
+    python experiments/bench_training.py --data-root data          (about 5 minutes on two cores)
+
+Both sides run in the same process on the same batches, in turn, and the median of 5 is taken. A figure
+is seconds per network-step (one optimiser step of one network). Writes docs/results/bench_training.csv.
+Fashion-MNIST and the convolutional networks need the data root; without it only the digits rows are run.
+With --device cuda the same script measures the card.
+"""
+
+import csv
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+import tyro
+from torch.nn import functional as F
+
+import weightspace as ws
+from weightspace.training.kinds import Independent
+from weightspace.training.probe import Engine, engine, network_bytes
+from weightspace.training.start import initial, trainer_for
+
+REPEATS = 5
+
+
+@dataclass
+class Timed:
+    """Seconds per network-step."""
+
+    wall: float
+    cpu: float
+
+
+def main(
+    data_root: Path | None = None, device: str = "cpu", out: Path = Path("docs/results/bench_training.csv")
+) -> None:
+    """Print and write the table.
+
+    Args:
+        data_root: folder with FashionMNIST/raw; without it the image rows are left out.
+        device: cpu or cuda.
+        out: CSV file to write.
+    """
+    adam = ws.Recipe(batch_size=64, optimizer=ws.Adam())
+    digits = ws.tasks.digits(recipe=adam)
+    cases = [
+        (
+            "digits MLP 64-16-10",
+            replace(digits, architecture=ws.Architecture("MLP", {"sizes": [64, 16, 10]})),
+            100,
+            40,
+            8,
+        ),
+        (
+            "digits MLP 64-32-10",
+            replace(digits, architecture=ws.Architecture("MLP", {"sizes": [64, 32, 10]})),
+            100,
+            40,
+            8,
+        ),
+        ("digits MLP 64-128-64-10", digits, 100, 40, 8),
+    ]
+    if data_root is not None:
+        images = ws.tasks.fashion_mnist(data_root=data_root, recipe=replace(adam, batch_size=128))
+        coloured = replace(images, train=ws.Split(images.train.x[:4096].repeat(1, 3, 1, 1), images.train.y[:4096]))
+        many = 256 if device != "cpu" else 100
+        cases += [
+            ("LeNet-300-100, Fashion-MNIST", images, many, 40, 20),
+            ("conv 8-6-4 (2,464)", replace(images, architecture=ws.Architecture("SmallConv")), many, 10, 5),
+            (
+                "ResNet-20",
+                replace(coloured, architecture=ws.Architecture("ResNet20")),
+                64 if device != "cpu" else 4,
+                3,
+                1,
+            ),
+        ]
+    rows: list[dict[str, object]] = []
+    for name, task, n, steps, looped in cases:
+        rows.append(compare(name, task, n, steps, looped, device))
+        print("  ".join(f"{key} {value}" for key, value in rows[-1].items()), flush=True)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with open(out, "w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, list(rows[0]))
+        table.writeheader()
+        table.writerows(rows)
+    print(f"written to {out}; torch {torch.__version__}, {torch.get_num_threads()} threads")
+
+
+def compare(name: str, task: ws.Task, n: int, steps: int, looped: int, device: str) -> dict[str, object]:
+    """One row: `looped` plain networks against n of ours, `steps` steps each, in turn."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        how = engine(task, n, device=device)
+    ours, plain = [], []
+    for _ in range(REPEATS):
+        plain.append(timed(lambda: loop(task, looped, steps * n // looped // 4 or 1, device)))
+        ours.append(timed(lambda: together(task, n, steps, how, device)))
+    wall = statistics.median(p.wall / o.wall for p, o in zip(plain, ours, strict=True))
+    cpu = statistics.median(p.cpu / o.cpu for p, o in zip(plain, ours, strict=True))
+    return {
+        "network": name, "n": n, "batch": task.recipe.batch_size, "side by side": how.group,
+        "threads": how.threads or torch.get_num_threads(),
+        "loop ms": f"{1e3 * statistics.median(p.wall for p in plain):.3f}",
+        "ours ms": f"{1e3 * statistics.median(o.wall for o in ours):.3f}",
+        "wall ratio": f"{wall:.2f}", "cpu ratio": f"{cpu:.2f}",
+        "MB a network": f"{network_bytes(task) / 2**20:.1f}",
+    }  # fmt: skip
+
+
+def timed(work: Callable[[], int]) -> Timed:
+    """Time work that returns its number of network-steps."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    count = work()
+    return Timed((time.perf_counter() - wall) / count, (time.process_time() - cpu) / count)
+
+
+def together(task: ws.Task, n: int, steps: int, how: Engine, device: str) -> int:
+    """Train n networks for some steps with weightspace; building them is not counted as a step."""
+    trainer = trainer_for(initial(task.architecture, Independent().runs(n, 0)), task, engine=how, device=device)
+    trainer.run(steps)
+    if device != "cpu":
+        torch.cuda.synchronize()
+    return n * steps
+
+
+def loop(task: ws.Task, n: int, steps: int, device: str) -> int:
+    """The simple loop: a module, torch.optim, indexed batches; one network after another."""
+    x, y = task.train.x.to(device), task.train.y.to(device)
+    size = task.recipe.batch_size
+    for i in range(n):
+        module = task.architecture.build_seeded(i).to(device).train()
+        optimizer = torch.optim.Adam(module.parameters(), task.recipe.optimizer.lr)
+        order = torch.randperm(len(x), generator=torch.Generator().manual_seed(i)).to(device)
+        for step in range(steps):
+            at = step * size % (len(x) - size)
+            batch = order[at : at + size]
+            optimizer.zero_grad()
+            F.cross_entropy(module(x[batch]), y[batch]).backward()
+            optimizer.step()
+    if device != "cpu":
+        torch.cuda.synchronize()
+    return n * steps
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

@@ -1,0 +1,29 @@
+"""What every ticket finder checks first and records last."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from weightspace.collection import Collection
+from weightspace.errors import InputError
+from weightspace.pattern import Unstructured
+from weightspace.storage import Record
+
+
+def check_dense_enough(networks: Collection, density: float) -> None:
+    count = Unstructured(density).count(networks.layout)
+    sparsest = int(networks.masks[:, networks.layout.prunable].sum(1).min())
+    if sparsest < count:
+        raise InputError(
+            f"a network keeps {sparsest} weights already, a ticket of density {density} would keep {count}: "
+            "ask for a lower density"
+        )
+
+
+def ticket_records(parents: Sequence[Record], first: int, method: Mapping[str, Any]) -> list[Record]:
+    """Records of tickets: those of the networks they were found in, with the method and the parent.
+
+    Args:
+        first: position of the first parent, for parents without an index of their own.
+    """
+    found = {"kind": "ticket", "method": dict(method), "density": method["density"]}
+    return [record | found | {"parent": record.get("index", first + i)} for i, record in enumerate(parents)]
