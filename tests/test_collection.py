@@ -2,6 +2,7 @@ import copy
 import csv
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -100,8 +101,11 @@ def test_slices_lists_masks_and_negative_indices_agree() -> None:
     assert torch.equal(collection[-1].weights, collection.weights[5])
     with pytest.raises(IndexError):
         collection[6]
+    assert torch.equal(collection[torch.tensor(2)].weights, collection[np.int64(2)].weights)
     with pytest.raises(InputError, match="at least one network"):
         collection[3:3]
+    with pytest.raises(InputError, match="at least one network"):
+        collection.filter(lambda _: False)
 
 
 def test_concatenate_and_split_are_inverse() -> None:
@@ -167,6 +171,19 @@ def test_without_masks_training_would_revive_pruned_weights() -> None:  # the co
     assert (network.layout.pack(plain.state_dict())[~network.mask] != 0).any()
 
 
+def test_loading_dense_weights_into_a_sparse_module_keeps_it_sparse() -> None:
+    network = make()[0]
+    module = network.module()
+    module.load_state_dict(Norm().state_dict())
+    assert (network.layout.pack(module.state_dict())[~network.mask] == 0).all()
+
+
+def test_sparse_modules_work_with_functional_calls() -> None:
+    module = make()[0].module().eval()
+    x = torch.randn(3, 4)
+    torch.testing.assert_close(torch.func.functional_call(module, module.state_dict(), (x,)), module(x))
+
+
 def test_a_pickled_module_still_keeps_its_zeros(tmp_path: Path) -> None:
     network = make()[0]
     torch.save(network.module(), tmp_path / "m.pt")
@@ -220,6 +237,8 @@ def test_bad_tensors_are_refused() -> None:
         build(buffers={})
     with pytest.raises(LayoutMismatch, match="no buffer 'x'"):
         build(buffers=buffers | {"x": torch.zeros(6, 1)})
+    with pytest.raises(InputError, match=r"float64.*float32"):
+        build(weights=weights.double())
     with pytest.raises(InputError, match="2 records for 6"):
         build(records=[{}, {}])
 

@@ -102,6 +102,18 @@ def test_aligned_collections_are_taken_as_they_are(tickets: ws.Collection) -> No
     aligned = ws.WeightMatching().fit(tickets).transform(tickets)
     assert MODEL.fit(aligned).align is None
     assert MODEL.fit(tickets).align is not None
+    halves = [ws.WeightMatching().fit(half).transform(half) for half in (tickets[:5], tickets[5:])]
+    assert MODEL.fit(ws.Collection.concatenate(halves)).align is not None  # aligned, but not to each other
+
+
+def test_a_mistake_leaves_no_trace(tickets: ws.Collection, generator: ws.FittedGenerator, tmp_path: Path) -> None:
+    with pytest.raises(InputError):
+        ws.TicketGenerator(compress=ws.PCA(10)).fit(tickets, folder=tmp_path / "g")
+    for wrong in ({"density": 1e-9}, {"density": 1.0}, {"density": 0.1, "seed": -1}):
+        with pytest.raises(InputError):
+            generator.sample(2, **wrong, folder=tmp_path / "g")
+    assert not (tmp_path / "g").exists()
+    assert len(generator.sample(2, density=0.1, folder=tmp_path / "g")) == 2
 
 
 def test_impossible_requests_are_refused(generator: ws.FittedGenerator, tickets: ws.Collection) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 import weightspace as ws
-from weightspace.errors import StorageError
+from weightspace.errors import InputError, StorageError
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +25,18 @@ def test_findings_follow_the_numbers(report: ws.Report, tickets: ws.Collection, 
     ratio = report["samples"].median("nearest distance") / report["training tickets"].median("nearest distance")
     word = "as far as a new ticket" if ratio >= 1 else "closer than a new ticket"
     assert any(f"{ratio:.2f} times" in line and word in line for line in report.findings())
+
+
+def test_dense_networks_have_no_figure_of_densities(dense: ws.Collection, task: ws.Task, tmp_path: Path) -> None:
+    report = ws.evaluate(dense[6:], task, reference=dense[:6])
+    report.write(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "accuracy.png", "accuracy_and_distance.png", "report.html", "report.json"
+    ]  # fmt: skip
+    with pytest.raises(InputError, match="no row 'imp'"):
+        report["imp"]
+    with pytest.raises(InputError, match="names of the report's own rows"):
+        ws.evaluate(dense[6:], task, reference=dense[:6], others={"samples": dense})
 
 
 def test_saved_equals_loaded(report: ws.Report, tmp_path: Path) -> None:

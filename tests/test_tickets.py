@@ -92,12 +92,55 @@ def test_a_finder_resumes_in_its_folder_and_refuses_others(dense: ws.Collection,
         finder.find(dense[1:4], task, folder=tmp_path / "t")
 
 
+def test_networks_that_were_aligned_are_not_rewound(dense: ws.Collection, task: ws.Task) -> None:
+    aligned = ws.WeightMatching().fit(dense).transform(dense)
+    with pytest.raises(InputError, match="not as collect trained it"):
+        ws.tickets.IMP(density=0.5).find(aligned, task)
+    found = ws.tickets.Gradual(density=0.5, length=ws.Step(epochs=2)).find(aligned, task)
+    assert not any("aligned" in record for record in found.records)
+
+
+def test_an_interrupted_imp_goes_on_at_its_level(
+    dense: ws.Collection, task: ws.Task, tmp_path: Path, monkeypatch
+) -> None:
+    finder = ws.tickets.IMP(density=0.2, rate=0.4)
+    whole = finder.find(dense[:2], task, folder=tmp_path / "whole")
+    run = ws.training.Trainer.run
+    calls = 0
+
+    def stop(self, until, tick=lambda _: None):
+        nonlocal calls
+        calls += 1
+        if calls == 4:  # the early weights, two levels, and then
+            raise KeyboardInterrupt
+        run(self, until, tick)
+
+    monkeypatch.setattr(ws.training.Trainer, "run", stop)
+    with pytest.raises(KeyboardInterrupt):
+        finder.find(dense[:2], task, folder=tmp_path / "broken")
+    resumed = finder.find(dense[:2], task, folder=tmp_path / "broken")
+    assert calls == 4 + 1 + len(finder.levels()) - 2
+    assert torch.equal(resumed.weights, whole.weights)
+
+
+def test_networks_of_different_densities_reach_the_same(dense: ws.Collection, task: ws.Task) -> None:
+    parts = [
+        ws.tickets.Gradual(density=d, length=ws.Step(epochs=2)).find(dense[i : i + 2], task)
+        for i, d in ((0, 0.5), (2, 0.3))
+    ]
+    mixed = ws.Collection.concatenate(parts)
+    found = ws.tickets.Gradual(density=0.1, length=ws.Step(epochs=2)).find(mixed, task)
+    assert (found.masks[:, found.layout.prunable].sum(1) == round(0.1 * found.layout.num_prunable)).all()
+
+
 def test_bad_requests_are_refused(dense: ws.Collection, tickets: ws.Collection, task: ws.Task) -> None:
     for make in (ws.tickets.Gradual, ws.tickets.IMP):
         with pytest.raises(InputError, match="density"):
             make(density=0.0)
         with pytest.raises(InputError, match="keeps 189 weights already"):
             make(density=0.5).find(tickets, task)
+    with pytest.raises(InputError, match="too short to prune little by little"):
+        ws.tickets.Gradual(length=ws.Step(iterations=5)).find(dense, task)
     with pytest.raises(InputError, match="ramp"):
         ws.tickets.Gradual(ramp=0.0)
     with pytest.raises(InputError, match="rate"):

@@ -18,6 +18,7 @@ from weightspace.flow import FlowMatching as FlowMatching
 from weightspace.generate import FittedGenerator as FittedGenerator
 from weightspace.generate import TicketGenerator as TicketGenerator
 from weightspace.layout import Layout as Layout
+from weightspace.merging import merge as merge
 from weightspace.optimizers import SGD as SGD
 from weightspace.optimizers import Adam as Adam
 from weightspace.pattern import NM as NM
@@ -33,7 +34,9 @@ from weightspace.task import Split as Split
 from weightspace.task import Task as Task
 from weightspace.training import Grid as Grid
 from weightspace.training import Independent as Independent
+from weightspace.training import OnRay as OnRay
 from weightspace.training import SharedStart as SharedStart
 from weightspace.training import Trajectory as Trajectory
 from weightspace.training import collect as collect
+from weightspace.training import collect_on as collect_on
 from weightspace.training import train as train

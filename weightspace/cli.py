@@ -12,13 +12,15 @@ from pathlib import Path
 import tyro
 import yaml
 
-from weightspace import verbs
+from weightspace import train_verbs, verbs
 from weightspace.errors import InputError
 from weightspace.recipe import Step
 
 _VERBS: dict[str, Callable[..., None]] = {
-    "collect": verbs.collect,
-    "import": verbs.import_folder,
+    "collect": train_verbs.collect,
+    "merge": train_verbs.merge,
+    "import": train_verbs.import_folder,
+    "train": train_verbs.train,
     "tickets gradual": verbs.tickets_gradual,
     "tickets imp": verbs.tickets_imp,
     "align": verbs.align,

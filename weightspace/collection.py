@@ -6,7 +6,7 @@ import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, SupportsIndex, overload
 
 import torch
 from jaxtyping import Bool, Float
@@ -159,7 +159,7 @@ class Collection:
     def __getitem__(self, index: int) -> Network: ...
     @overload
     def __getitem__(self, index: slice | Sequence[int] | Tensor) -> "Collection": ...
-    def __getitem__(self, index: int | slice | Sequence[int] | Tensor) -> "Network | Collection":
+    def __getitem__(self, index: SupportsIndex | slice | Sequence[int] | Tensor) -> "Network | Collection":
         """One network for an integer; a collection for a slice, a list of indices or a boolean mask."""
         index = _integer(index)
         if isinstance(index, int):
@@ -196,6 +196,20 @@ class Collection:
     def filter(self, keep: Callable[[Record], bool]) -> "Collection":
         """The networks whose record satisfies a condition; reads no weights."""
         return self[[i for i, record in enumerate(self.records) if keep(record)]]
+
+    def best(self, k: int, metric: str = "validation_accuracy", *, lowest: bool = False) -> "Collection":
+        """The k networks with the highest (or lowest) value of a metric in their records, best first.
+
+        Raises:
+            InputError: not so many networks, or a record without the metric.
+        """
+        if not 1 <= k <= len(self):
+            raise InputError(f"cannot take the best {k} of {len(self)} networks")
+        values = [record.get("metrics", {}).get(metric) for record in self.records]
+        if None in values:
+            raise InputError(f"network {values.index(None)} has no metric {metric!r} in its record")
+        order = sorted(range(len(self)), key=values.__getitem__, reverse=not lowest)
+        return self[order[:k]]
 
     def split(self, *counts: int) -> list["Collection"]:
         """Consecutive parts of the given sizes, which must add up to the whole."""
@@ -348,12 +362,12 @@ def writer_for(folder: Path, layout: Layout, architecture: Architecture) -> Shar
     return ShardWriter(folder, {"layout": layout.to_json(), "architecture": architecture.to_json()})
 
 
-def _integer(index: int | slice | Sequence[int] | Tensor) -> int | slice | Sequence[int] | Tensor:
+def _integer(index: SupportsIndex | slice | Sequence[int] | Tensor) -> int | slice | Sequence[int] | Tensor:
     """Integers of any kind (NumPy's, zero-dimensional tensors) as int; everything else as it is."""
     try:
         return operator.index(index)  # pyright: ignore[reportArgumentType]
     except TypeError:
-        return index
+        return index  # pyright: ignore[reportReturnType]
 
 
 def _check_masks(weights: Tensor | None, masks: Tensor, layout: Layout) -> None:

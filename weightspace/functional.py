@@ -61,12 +61,19 @@ def predict(
         for block in blocks(len(weights), nets):
             parameters = layout.tensors(weights[block])
             block_buffers = {name: buffer[block] for name, buffer in buffers.items()}
-            parts = [
-                forward(module, parameters, block_buffers, x[batch], shared_input=True)
-                for batch in blocks(len(x), rows)
-            ]
+            parts = [_outputs(module, parameters, block_buffers, x[batch]) for batch in blocks(len(x), rows)]
             outputs.append(torch.cat(parts, dim=1))
     return torch.cat(outputs)
+
+
+def _outputs(module: nn.Module, parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor) -> Tensor:
+    try:
+        return forward(module, parameters, buffers, x, shared_input=True)
+    except RuntimeError:
+        # Control flow on data does not vectorise; one after another it works, or fails for good.
+        count = len(next(iter(parameters.values())))
+        own = [{k: t[i] for k, t in (parameters | buffers).items()} for i in range(count)]
+        return torch.stack([functional_call(module, tensors, (x,)) for tensors in own])
 
 
 def blocks(length: int, size: int) -> Iterator[slice]:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import yaml
 from torch import nn
+from tyro.conf import OmitArgPrefixes, Positional
 
 from weightspace import tasks, threads
 from weightspace.collection import Collection
@@ -51,6 +52,10 @@ class Common:
         """Raise InputError for a device that a verb cannot use yet."""
         if self.device != "cpu":
             raise InputError(f"`weightspace {verb}` computes on the cpu in this version: leave --device out")
+
+
+Shared = OmitArgPrefixes[Common]
+Folder = Positional[str]
 
 
 def open_collection(text: str, common: Common) -> Collection:

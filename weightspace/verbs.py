@@ -1,7 +1,6 @@
 """The command line's verbs: each a stage from folders to a folder."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +9,6 @@ from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from weightspace import generate
 from weightspace.align import WeightMatching
-from weightspace.architecture import Architecture
 from weightspace.collection import Collection
 from weightspace.compress import PCA
 from weightspace.errors import InputError
@@ -19,97 +17,23 @@ from weightspace.flow import FlowMatching
 from weightspace.generate import FittedGenerator, TicketGenerator
 from weightspace.naming import (
     Common,
+    Folder,
+    Shared,
     describe_collection,
     describe_generator,
     find_factory,
-    find_task,
-    imported,
     named,
     open_collection,
-    read_arguments,
     report_done,
     task_of,
 )
-from weightspace.recipe import Step
 from weightspace.report import Report
 from weightspace.runs import CONFIG, open_run
-from weightspace.state_dicts import from_state_dicts
 from weightspace.storage import MANIFEST
 from weightspace.tickets import IMP, Gradual
-from weightspace.training import collect as train_collection
 from weightspace.training.blocks import in_blocks
 
 REPORT = "report.json"
-
-
-Shared = OmitArgPrefixes[Common]
-Folder = Positional[str]
-
-
-def collect(
-    *,
-    out: Path,
-    task: str = "digits",
-    hidden: tuple[int, ...] | None = None,
-    n: int = 300,
-    seed: int = 0,
-    length: str | None = None,
-    batch_size: int | None = None,
-    lr: float | None = None,
-    common: Shared = Common(),
-) -> None:
-    """Train many networks on a task, side by side.
-
-    Args:
-        out: folder to write.
-        task: digits, mnist, fashion_mnist, or MODULE:FUNCTION that returns a Task.
-        hidden: sizes of the hidden layers; by default the task's.
-        n: number of networks.
-        seed: of the collection.
-        length: how long to train, such as 30ep or 500it; by default the task's recipe.
-        batch_size: samples a step; by default the task's recipe.
-        lr: learning rate; by default the task's recipe.
-    """
-    built = find_task(task, common, **({"hidden": hidden} if hidden is not None else {}))
-    recipe = built.recipe
-    if length is not None:
-        recipe = replace(recipe, length=Step.of(length))
-    if batch_size is not None:
-        recipe = replace(recipe, batch_size=batch_size)
-    if lr is not None:
-        recipe = replace(recipe, optimizer=replace(recipe.optimizer, lr=lr))
-    networks = train_collection(replace(built, recipe=recipe), n, seed=seed, folder=out, device=common.device)
-    report_done(networks, out)
-
-
-def import_folder(
-    folder: Folder,
-    *,
-    out: Path,
-    model: str | None = None,
-    arguments: str = "{}",
-    zeros_are_pruned: bool = False,
-    common: Shared = Common(),
-) -> None:
-    """Make a collection of a folder of state-dict files (.safetensors, .pt, .pth).
-
-    Args:
-        folder: one file per network.
-        out: folder to write.
-        model: a built-in network, such as MLP; or give --factory for one of your own.
-        arguments: its arguments as YAML, such as '{sizes: [64, 128, 64, 10]}'.
-        zeros_are_pruned: take weights that are exactly zero as pruned.
-    """
-    if (model is None) == (common.factory is None):
-        raise InputError("say what network the files belong to: --model MLP --arguments '{sizes: [...]}' or --factory")
-    if model is not None:
-        architecture = Architecture(model, read_arguments(arguments))
-    else:
-        assert common.factory is not None
-        architecture = Architecture.of(imported(common.factory))
-    networks = from_state_dicts(folder, architecture, zeros_are_pruned=zeros_are_pruned)
-    networks.save(out)
-    report_done(networks, out)
 
 
 def tickets_gradual(

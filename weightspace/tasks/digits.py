@@ -6,24 +6,36 @@ import torch
 from sklearn.datasets import load_digits
 
 from weightspace.architecture import Architecture
+from weightspace.errors import InputError
 from weightspace.optimizers import SGD
 from weightspace.recipe import Recipe, Step
-from weightspace.task import Task, split
+from weightspace.task import Split, Task, split
 
 # Chosen on the validation split among SGD and Adam, learning rates from 1e-3 to 0.3, 20 to 60 epochs.
 RECIPE = Recipe(length=Step(epochs=30), batch_size=64, optimizer=SGD(lr=0.2), schedule="cosine")
 
 
-def digits(hidden: Sequence[int] = (128, 64), *, recipe: Recipe = RECIPE) -> Task:
-    """Classify digits with an MLP 64-hidden-10; 1,257 / 180 / 360 samples to train, validate and test.
+def digits(hidden: Sequence[int] = (128, 64), *, held_out: Sequence[int] = (), recipe: Recipe = RECIPE) -> Task:
+    """Classify digits with an MLP 64-hidden-classes; 1,257 / 180 / 360 samples to train, validate and test.
 
     Args:
         hidden: sizes of the hidden layers.
+        held_out: digits that are left out of all splits; their test images become the task's
+            out-of-distribution inputs. The remaining classes are numbered from 0.
         recipe: how one network is trained.
     """
     pixels, labels = load_digits(return_X_y=True)
     x = torch.as_tensor(pixels, dtype=torch.float32).reshape(-1, 1, 8, 8) / 16  # (1797, 1, 8, 8), in [0, 1]
     y = torch.as_tensor(labels, dtype=torch.int64)
+    unknown = sorted(set(held_out) - set(range(10)))
+    if unknown or len(set(held_out)) > 8:
+        raise InputError(f"held_out takes up to 8 digits from 0 to 9, got {list(held_out)}")
     train, validation, test = split(x, y, validation=180, test=360)
-    architecture = Architecture("MLP", {"sizes": [64, *hidden, 10]})
-    return Task("digits", architecture, train, validation, test, recipe)
+    known = [digit for digit in range(10) if digit not in held_out]
+    away = test.x[torch.isin(test.y, torch.tensor(sorted(held_out), dtype=torch.int64))]
+    number = torch.tensor([known.index(digit) if digit in known else -1 for digit in range(10)])
+    train, validation, test = (
+        Split(part.x[number[part.y] >= 0], number[part.y[number[part.y] >= 0]]) for part in (train, validation, test)
+    )
+    architecture = Architecture("MLP", {"sizes": [64, *hidden, len(known)]})
+    return Task("digits", architecture, train, validation, test, recipe, ood=(lambda: away) if held_out else None)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from torchvision import datasets
 
 from weightspace import seeds
@@ -28,42 +29,49 @@ def mnist(hidden: Sequence[int] = (300, 100), *, data_root: str | Path | None = 
     Raises:
         StorageError: the data are neither there nor to be downloaded.
     """
-    return _task("mnist", datasets.MNIST, (0.1307, 0.3081), hidden, data_root, recipe)
+    return _task("mnist", hidden, data_root, recipe, other="fashion_mnist")
 
 
 def fashion_mnist(
     hidden: Sequence[int] = (300, 100), *, data_root: str | Path | None = None, recipe: Recipe = RECIPE
 ) -> Task:
     """Pieces of clothing; as :func:`mnist`, with `FashionMNIST/raw` under the data root."""
-    return _task("fashion_mnist", datasets.FashionMNIST, (0.2860, 0.3530), hidden, data_root, recipe)
+    return _task("fashion_mnist", hidden, data_root, recipe, other="mnist")
 
 
-def _task(
-    name: str,
-    kind: type[datasets.MNIST],
-    moments: tuple[float, float],
-    hidden: Sequence[int],
-    data_root: str | Path | None,
-    recipe: Recipe,
-) -> Task:
+# Reader, and mean and standard deviation of the training pixels.
+_SETS = {"mnist": (datasets.MNIST, 0.1307, 0.3081), "fashion_mnist": (datasets.FashionMNIST, 0.2860, 0.3530)}
+
+
+def _task(name: str, hidden: Sequence[int], data_root: str | Path | None, recipe: Recipe, *, other: str) -> Task:
     root = Path(data_root or os.environ.get("WEIGHTSPACE_DATA") or "data")
+    _, mean, std = _SETS[name]
+    x, y = _read(name, root, train=True)
+    test = Split(*_read(name, root, train=False))
+    order = torch.randperm(len(x), generator=seeds.generator(0, "splits"))
+    train, validation = (Split(x[part], y[part]) for part in (order[:-5000], order[-5000:]))
+    train, validation, test = (Split((part.x - mean) / std, part.y) for part in (train, validation, test))
+    architecture = Architecture("MLP", {"sizes": [784, *hidden, 10]})
+    # The other set's test images, as this set's networks would get them.
+    return Task(
+        name,
+        architecture,
+        train,
+        validation,
+        test,
+        recipe,
+        ood=lambda: (_read(other, root, train=False)[0] - mean) / std,
+    )
+
+
+def _read(name: str, root: Path, *, train: bool) -> tuple[Tensor, Tensor]:
+    """Images (samples, 1, 28, 28) in [0, 1] and labels."""
+    kind = _SETS[name][0]
     try:
-        parts = [kind(str(root), train=train, download=True) for train in (True, False)]
+        data = kind(str(root), train=train, download=True)
     except (OSError, RuntimeError) as error:
         raise StorageError(
             f"{kind.__name__} was not found under {root} and could not be downloaded ({error}): put its four "
             f"files into {root / kind.__name__ / 'raw'}, or give another --data-root"
         ) from error
-    mean, std = moments
-    (x, y), (x_test, y_test) = (((p.data[:, None].float() / 255 - mean) / std, p.targets) for p in parts)
-    order = torch.randperm(len(x), generator=seeds.generator(0, "splits"))
-    train, validation = order[:55_000], order[55_000:]
-    architecture = Architecture("MLP", {"sizes": [784, *hidden, 10]})
-    return Task(
-        name,
-        architecture,
-        Split(x[train], y[train]),
-        Split(x[validation], y[validation]),
-        Split(x_test, y_test),
-        recipe,
-    )
+    return data.data[:, None].float() / 255, data.targets

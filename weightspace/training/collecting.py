@@ -48,7 +48,7 @@ def collect(
     """
     if n < 1:
         raise InputError(f"a collection needs at least one network, got n = {n}")
-    described = task.to_json()  # refuses a network that does not fit its data
+    task.try_out()
     runs = kind.runs(n, seed)
     kept = kind.kept(task)
     if shard is not None:
@@ -76,11 +76,7 @@ def collect(
         together = Collection.concatenate(snapshots)  # step by step; the collection goes run by run
         return together[[s * len(records) + r for r in range(len(records)) for s in range(len(kept))]]
 
-    config: dict[str, object] = {"task": described, "recipe": common["recipe"], "n": n, "seed": seed}
-    if kind != Independent():
-        config["kind"] = {"name": type(kind).__name__, **{k: _plain(v) for k, v in vars(kind).items()}}
-    if shard is not None:
-        config["shard"] = list(shard)
+    config = describe(task, n, seed, kind) | ({"shard": list(shard)} if shard is not None else {})
     return in_blocks(
         make, architecture=task.architecture, count=len(runs) * len(kept), block=block * len(kept), ticks=kept[-1],
         what=f"training {len(runs)} networks", folder=folder, stage="collect", config=config,
@@ -129,5 +125,10 @@ def train(
     )  # fmt: skip
 
 
-def _plain(value: object) -> object:
-    return str(value) if isinstance(value, Step) else value
+def describe(task: Task, n: int, seed: int, kind: Kind) -> dict[str, object]:
+    """What decides a collection, for its run folder; the default kind is left out."""
+    config: dict[str, object] = {"task": task.to_json(), "recipe": task.recipe.to_json(), "n": n, "seed": seed}
+    if kind != Independent():
+        settings = {name: str(v) if isinstance(v, Step) else v for name, v in vars(kind).items()}
+        config["kind"] = {"name": type(kind).__name__, **settings}
+    return config

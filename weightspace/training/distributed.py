@@ -1,0 +1,105 @@
+"""Collect on many workers: shards of a collection, run by an existing engine, merged at the end."""
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from weightspace import threads
+from weightspace.collection import Collection, writer_for
+from weightspace.errors import InputError
+from weightspace.progress import progress
+from weightspace.runs import open_run
+from weightspace.storage import MANIFEST
+from weightspace.task import Task
+from weightspace.training.collecting import collect, describe
+from weightspace.training.kinds import Independent, Kind
+
+
+@runtime_checkable
+class Executor(Protocol):
+    """Anything with the `map` of concurrent.futures: a ProcessPoolExecutor, or :class:`OnRay`."""
+
+    def map(self, function: Callable[[Any], Any], items: Iterable[Any], /) -> Iterator[Any]:
+        """Apply the function to every item, somewhere."""
+        ...
+
+
+class OnRay:
+    """An executor on a Ray cluster (the extra `ray`); a shard whose worker dies is started again.
+
+    Args:
+        address: of a running cluster; None starts one on this machine.
+        retries: how often a shard may lose its worker.
+    """
+
+    def __init__(self, address: str | None = None, *, retries: int = 5) -> None:
+        try:
+            import ray  # pyright: ignore[reportMissingImports]
+        except ImportError as error:
+            raise InputError("running on Ray needs the extra: pip install 'weightspace[ray]'") from error
+        self._ray = ray
+        self.retries = retries
+        if not ray.is_initialized():
+            ray.init(address=address, include_dashboard=False, log_to_driver=False)
+
+    def map(self, function: Callable[[Any], Any], items: Iterable[Any], /) -> Iterator[Any]:
+        """Apply the function to every item on the cluster's workers."""
+        remote = self._ray.remote(max_retries=self.retries)(_call)
+        waiting = [remote.remote(function, item) for item in items]
+        return (self._ray.get(result) for result in waiting)
+
+
+def collect_on(
+    executor: Executor,
+    task: Task,
+    n: int,
+    *,
+    shards: int,
+    folder: str | Path,
+    seed: int = 0,
+    kind: Kind = Independent(),
+) -> Collection:
+    """As `collect`, in shards on an executor's workers, one thread each.
+
+    All workers must see the folder. Each shard is a resumable run in `folder/parts`; they are merged
+    when all are there. A network is the same whichever worker trains it, but for rounding.
+
+    Args:
+        executor: for example `concurrent.futures.ProcessPoolExecutor(2)` or `OnRay()`.
+        task: sent to the workers, so its network and loss must be picklable by the executor.
+        n: number of training runs (for each cell of a grid).
+        shards: number of parts; a few for each worker, so that all end at about the same time.
+        folder: to write.
+        seed: of the collection.
+        kind: Independent, SharedStart, Trajectory or Grid.
+    """
+    folder = Path(folder)
+    config = describe(task, n, seed, kind) | {"shards": shards}
+    with open_run(folder, "collect", config) as run:
+        if not (folder / MANIFEST).exists():
+            work = partial(_shard, task, n, seed, kind, shards, folder / "parts")
+            parts = [
+                Collection.load(part, factory=task.architecture.factory)
+                for part in progress(executor.map(work, range(shards)), f"training in {shards} shards", total=shards)
+            ]
+            for leftover in folder.glob("shard-*.safetensors"):  # of a merge that was interrupted
+                leftover.unlink()
+            writer = writer_for(folder, parts[0].layout, task.architecture)
+            for part in parts:
+                part.write_to(writer)
+            writer.close()
+            run.finish(networks=len(writer))
+    return Collection.load(folder, factory=task.architecture.factory)
+
+
+def _call(function: Callable[[Any], Any], item: Any) -> Any:
+    """Ray runs plain functions of a module only."""
+    return function(item)
+
+
+def _shard(task: Task, n: int, seed: int, kind: Kind, shards: int, folder: Path, i: int) -> Path:
+    threads.use(1)
+    part = folder / f"{i:05d}"
+    collect(task, n, seed=seed, kind=kind, shard=(i, shards), folder=part)
+    return part
