@@ -71,7 +71,7 @@ def main(
         many = 256 if device != "cpu" else 100
         cases += [
             ("LeNet-300-100, Fashion-MNIST", images, many, 40, 20),
-            ("conv 8-6-4 (2,464)", replace(images, architecture=ws.Architecture("SmallConv")), many, 10, 5),
+            ("conv 8-6-4 (2,464)", replace(images, architecture=ws.Architecture("SmallConv")), many, 40, 20),
             (
                 "ResNet-20",
                 replace(coloured, architecture=ws.Architecture("ResNet20")),
