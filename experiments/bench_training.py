@@ -9,6 +9,8 @@ With --device cuda the same script measures the card.
 """
 
 import csv
+import multiprocessing
+import resource
 import statistics
 import time
 import warnings
@@ -22,7 +24,7 @@ from torch.nn import functional as F
 
 import weightspace as ws
 from weightspace.training.kinds import Independent
-from weightspace.training.probe import Engine, engine, network_bytes
+from weightspace.training.probe import Engine, engine
 from weightspace.training.start import initial, trainer_for
 
 REPEATS = 5
@@ -109,8 +111,24 @@ def compare(name: str, task: ws.Task, n: int, steps: int, looped: int, device: s
         "loop ms": f"{1e3 * statistics.median(p.wall for p in plain):.3f}",
         "ours ms": f"{1e3 * statistics.median(o.wall for o in ours):.3f}",
         "wall ratio": f"{wall:.2f}", "cpu ratio": f"{cpu:.2f}",
-        "MB a network": f"{network_bytes(task) / 2**20:.1f}",
+        "peak / stacked weights": f"{peak_in_new_process(task, min(n, 64), how, device):.1f}",
     }  # fmt: skip
+
+
+def peak_in_new_process(task: ws.Task, n: int, how: Engine, device: str) -> float:
+    """Peak memory of training n networks, in multiples of their stacked weights (activations included)."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(peak, (task, n, how, device))
+
+
+def peak(task: ws.Task, n: int, how: Engine, device: str) -> float:
+    small = replace(how, group=1)
+    trainer_for(initial(task.architecture, Independent().runs(1, 0)), task, engine=small, device=device).run(2)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    trainer = trainer_for(initial(task.architecture, Independent().runs(n, 0)), task, engine=how, device=device)
+    trainer.run(3)
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+    return grown / (trainer.weights.numel() * trainer.weights.element_size())
 
 
 def timed(work: Callable[[], int]) -> Timed:
