@@ -135,3 +135,12 @@ def test_own_tensors_and_datasets_become_tasks() -> None:
     assert len(rows.unique(dim=0)) == 100
     with pytest.raises(InputError, match="pair"):
         ws.tasks.from_dataset("mine", TensorDataset(x), network)
+
+
+def test_tasks_can_be_sent_to_other_processes() -> None:
+    import pickle
+
+    for task in (ws.tasks.digits(held_out=(9,)), ws.tasks.iris()):
+        again = pickle.loads(pickle.dumps(task))
+        assert again.to_json() == task.to_json()
+        assert (again.ood is None) == (task.ood is None)

@@ -3,13 +3,9 @@
 import base64
 import html
 import io
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
-
-if TYPE_CHECKING:
-    from weightspace.report import Report
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1e293b; --paper: #ffffff; --soft: #f1f5f9; --line: #cbd5e1; --mark: #fff3e8; }
@@ -48,32 +44,43 @@ over networks.
 """
 
 
-def render(report: "Report", figures: Mapping[str, Figure]) -> str:
-    """The page's text, with figures embedded as PNG."""
-    head = "".join(f"<th>{html.escape(column)}</th>" for column in report.columns)
+def render(
+    title: str, introduction: str, findings: Sequence[str], table: Sequence[Sequence[str]], notes: Sequence[tuple[str, str]],
+    judged: str, figures: Mapping[str, Figure],
+) -> str:  # fmt: skip
+    """The page's text, with figures embedded as PNG.
+
+    Args:
+        title: of the page.
+        introduction: a sentence under it.
+        findings: what the table says, in words.
+        table: rows of text, the header first; the first column names the row.
+        notes: what each row is.
+        judged: name of the row that is set off.
+        figures: by name or caption.
+    """
+    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in table[0])
     body = ""
-    for arm, row in zip(report.arms, report.rows(), strict=True):
-        cells = "".join(f"<td>{html.escape(cell)}</td>" for cell in row)
-        kind = ' class="judged"' if arm.name == report.samples else ""
-        body += f'<tr{kind} title="{html.escape(arm.note)}">{cells}</tr>\n'
-    findings = "".join(f"<li>{html.escape(line)}</li>" for line in report.findings())
-    notes = "".join(f"<li><b>{html.escape(arm.name)}</b>: {html.escape(arm.note)}</li>" for arm in report.arms)
+    for row in table[1:]:
+        kind = ' class="judged"' if row[0] == judged else ""
+        body += f"<tr{kind}>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>\n"
+    listed = "".join(f"<li>{html.escape(line)}</li>" for line in findings)
+    explained = "".join(f"<li><b>{html.escape(name)}</b>: {html.escape(note)}</li>" for name, note in notes)
     pictures = "".join(
         f'<figure><img alt="{html.escape(name)}" src="data:image/png;base64,{_png(figure)}">'
         f"<figcaption>{html.escape(_CAPTIONS.get(name, name))}</figcaption></figure>\n"
         for name, figure in figures.items()
     )
-    title = f"weightspace report: {report.task}"
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{html.escape(title)}</title><style>{_STYLE}</style></head><body>
 <h1>{html.escape(title)}</h1>
-<p>{report.test_samples} test samples. Every row was measured in the same run on the same test split.</p>
-<h2>What it says</h2><ul>{findings}</ul>
+<p>{html.escape(introduction)}</p>
+<h2>What it says</h2><ul>{listed}</ul>
 <h2>Samples beside their baselines</h2>
 <div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>
 {body}</tbody></table></div>
-<p>{_LEGEND}</p><ul>{notes}</ul>
+<p>{_LEGEND}</p><ul>{explained}</ul>
 <h2>Figures</h2>
 {pictures}</body></html>
 """

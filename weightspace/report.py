@@ -123,7 +123,16 @@ class Report:
         """
         from weightspace.page import render
 
-        write_text(Path(path), render(self, self.plot() | dict(figures or {})))
+        page = render(
+            f"weightspace report: {self.task}",
+            f"{self.test_samples} test samples. Every row was measured in the same run on the same test split.",
+            self.findings(),
+            [self.columns, *self.rows()],
+            [(arm.name, arm.note) for arm in self.arms],
+            self.samples,
+            self.plot() | dict(figures or {}),
+        )
+        write_text(Path(path), page)
 
     def write(self, folder: Path, *, figures: "Mapping[str, Figure] | None" = None) -> None:
         """Write report.html, report.json and each figure as PNG into a folder.

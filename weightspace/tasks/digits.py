@@ -38,4 +38,4 @@ def digits(hidden: Sequence[int] = (128, 64), *, held_out: Sequence[int] = (), r
         Split(part.x[number[part.y] >= 0], number[part.y[number[part.y] >= 0]]) for part in (train, validation, test)
     )
     architecture = Architecture("MLP", {"sizes": [64, *hidden, len(known)]})
-    return Task("digits", architecture, train, validation, test, recipe, ood=(lambda: away) if held_out else None)
+    return Task("digits", architecture, train, validation, test, recipe, ood=away.clone if held_out else None)

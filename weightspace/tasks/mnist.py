@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -53,15 +54,11 @@ def _task(name: str, hidden: Sequence[int], data_root: str | Path | None, recipe
     train, validation, test = (Split((part.x - mean) / std, part.y) for part in (train, validation, test))
     architecture = Architecture("MLP", {"sizes": [784, *hidden, 10]})
     # The other set's test images, as this set's networks would get them.
-    return Task(
-        name,
-        architecture,
-        train,
-        validation,
-        test,
-        recipe,
-        ood=lambda: (_read(other, root, train=False)[0] - mean) / std,
-    )
+    return Task(name, architecture, train, validation, test, recipe, ood=partial(_strangers, other, root, mean, std))
+
+
+def _strangers(other: str, root: Path, mean: float, std: float) -> Tensor:
+    return (_read(other, root, train=False)[0] - mean) / std
 
 
 def _read(name: str, root: Path, *, train: bool) -> tuple[Tensor, Tensor]:
