@@ -4,7 +4,8 @@ import os
 import tempfile
 
 # What a machine trains fastest is measured once; the tests share one answer and leave none behind.
-os.environ["XDG_CACHE_HOME"] = os.environ.get("WEIGHTSPACE_TEST_CACHE") or tempfile.mkdtemp(prefix="weightspace-cache-")
+_CACHE = tempfile.TemporaryDirectory(prefix="weightspace-cache-")
+os.environ["XDG_CACHE_HOME"] = _CACHE.name
 
 from jaxtyping import install_import_hook
 

@@ -34,6 +34,40 @@ def test_groups_and_loops_give_the_same_networks(task: ws.Task) -> None:
     assert not torch.allclose(results[0], start.weights, atol=1e-2)
 
 
+class Channels(nn.Sequential):
+    """A small convolutional network with one kind of normalisation."""
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__(
+            nn.Conv2d(1, 4, 3, bias=False), norm, nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(36, 8), nn.LayerNorm(8),
+            nn.ReLU(), nn.Linear(8, 10),
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "norm", [lambda: nn.BatchNorm2d(4), lambda: nn.GroupNorm(2, 4), lambda: nn.InstanceNorm2d(4, affine=True)]
+)
+@pytest.mark.parametrize(
+    "optimizer", [ws.SGD(0.05, nesterov=True, weight_decay=0.01), ws.Adam(0.01, weight_decay=0.1, decoupled=True)]
+)
+def test_every_normalisation_trains_the_same_side_by_side(task: ws.Task, norm, optimizer) -> None:
+    exact = replace(
+        task, architecture=ws.Architecture.of(lambda: Channels(norm()).double()),
+        train=ws.Split(task.train.x.double(), task.train.y),
+        recipe=replace(task.recipe, optimizer=optimizer, augmentation=ws.Augmentation(crop=1, flip=True)),
+    )  # fmt: skip
+    start = initial(exact.architecture, records(3))
+    masks = ws.Unstructured(0.4).mask(start.weights.abs(), start.layout)
+    start = start.replace(weights=start.weights * masks, masks=masks)
+    together, alone = (trainer_for(start, exact, engine=Engine(group, 1, 0.0)) for group in (3, 1))
+    together.run(12)
+    alone.run(12)
+    torch.testing.assert_close(together.weights, alone.weights, rtol=1e-8, atol=1e-10)
+    for name in start.buffers:
+        torch.testing.assert_close(together.buffers[name], alone.buffers[name], rtol=1e-8, atol=1e-10)
+    assert (together.weights[~masks] == 0).all()
+
+
 def test_a_shared_start_is_shared_and_then_left(task: ws.Task) -> None:
     kind = ws.SharedStart(at=ws.Step(epochs=1))
     networks = ws.collect(task, 3, seed=5, kind=kind)

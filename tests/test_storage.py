@@ -158,3 +158,35 @@ def test_a_folder_that_cannot_be_made_gives_a_clear_error(
     with pytest.raises(StorageError, match="file"):
         ws.collect(task, 1, folder=tmp_path / "file" / "below")
     assert (tmp_path / "file").read_text() == "in the way"
+
+
+LIMITED = """
+import resource, sys
+from weightspace.cli import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), int(sys.argv[1])))
+sys.exit(main(["collect", "--hidden", "30", "--n", "4", "--length", "1ep", "--out", sys.argv[2]]))
+"""
+
+
+def test_a_run_that_cannot_write_its_networks_says_so_and_continues_later(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    def run(limit: int) -> subprocess.CompletedProcess:
+        command = [sys.executable, "-c", LIMITED, str(limit), str(tmp_path / "zoo")]
+        return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+    full = run(20_000)  # enough for the configuration, too little for four networks of 2,260 weights
+    assert full.returncode == 1
+    assert "could not write" in full.stderr
+    assert "Traceback" not in full.stderr
+    kept = (tmp_path / "zoo" / "config.yaml").read_bytes()
+    assert run(10_000_000).returncode == 0
+    assert (tmp_path / "zoo" / "config.yaml").read_bytes() == kept
+    assert len(ws.Collection.load(tmp_path / "zoo")) == 4
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a file system that nobody can write to")
+def test_a_read_only_place_gives_a_clear_error(task: ws.Task, tickets: ws.Collection) -> None:
+    for write in (lambda: tickets.save("/proc/zoo"), lambda: ws.collect(task, 1, folder="/proc/zoo")):
+        with pytest.raises(StorageError, match=r"cannot (create|write)"):
+            write()

@@ -84,12 +84,12 @@ def collect(
 
 
 def train(
-    networks: Collection, task: Task, length: Step | str, *, folder: str | Path | None = None, device: str = "cpu"
+    networks: Collection, task: Task, steps: Step | str, *, folder: str | Path | None = None, device: str = "cpu"
 ) -> Collection:
     """Train any collection on, each network under its own mask.
 
     Args:
-        length: how much longer, such as "5ep", with the task's recipe otherwise; each network goes
+        steps: how much longer, such as "5ep", with the task's recipe otherwise; each network goes
             through the data in a new order.
         folder: write to this folder as a resumable run.
 
@@ -98,7 +98,7 @@ def train(
         InputError: a record has no seed.
     """
     networks.layout.require(task.architecture.layout(), f"the network of task {task.name!r}")
-    recipe = replace(task.recipe, length=Step.of(length))
+    recipe = replace(task.recipe, length=Step.of(steps))
     longer = replace(task, recipe=recipe)
     total = recipe.length.total(recipe.per_epoch(len(task.train)))
     block = min(len(networks), block_size(longer, None))
