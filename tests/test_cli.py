@@ -125,7 +125,7 @@ def test_options_from_a_file_and_the_command_line_wins(work: Path, capsys, tmp_p
         (["collect", "--out", "{tmp}/x", "--length", "soon"], 1, "30ep"),
         (["collect"], 2, "--out"),
         (["collect", "--out", "{tmp}/x", "--threads", "0"], 2, "--threads must be at least 1"),
-        (["collect", "--out", "{tmp}/x", "--device", "abacus"], 2, "--device abacus is not available"),
+        (["collect", "--out", "{tmp}/x", "--device", "abacus"], 2, "'abacus' is not available"),
         (["tickets", "gradual", "{work}/dense", "--out", "{tmp}/x", "--density", "1.5"], 2, r"in (0, 1]"),
         (["tickets", "gradual", "{tmp}/nothing", "--out", "{tmp}/x"], 1, "not a folder"),
         (["tickets", "gradual", "{work}/dense@7", "--out", "{tmp}/x"], 1, "FOLDER@START:STOP"),

@@ -9,10 +9,11 @@ from pathlib import Path
 # A module may import from its own level and from those before it.
 LEVELS: list[set[str]] = [
     {"threads", "errors", "progress"},
-    {"seeds", "layout", "masking", "optimizers"},
+    {"devices", "seeds", "layout", "masking", "optimizers"},
     {"functional", "ensemble", "storage", "recipe", "results", "models"},
     {"architecture", "runs", "pattern"},
-    {"collection", "task"},
+    {"network", "task"},
+    {"collection"},
     {"state_dicts", "merging", "symmetry", "tasks", "training"},
     {"tickets", "align", "compress", "flow"},
     {"generate"},

@@ -363,7 +363,7 @@ def test_bad_kinds_are_refused(task: ws.Task) -> None:
         ws.Grid(lr=(0.0,))
     with pytest.raises(InputError, match="fraction"):
         ws.Grid(label_noise=(1.5,))
-    with pytest.raises(InputError, match="after the end of training"):
+    with pytest.raises(InputError, match="before the end of training"):
         ws.collect(task, 2, kind=ws.SharedStart(at=ws.Step(epochs=9)))
     with pytest.raises(InputError, match="at least one iteration"):
         ws.collect(task, 2, kind=ws.Trajectory(every=ws.Step()))
@@ -371,3 +371,97 @@ def test_bad_kinds_are_refused(task: ws.Task) -> None:
         ws.Schedule("step")
     with pytest.raises(InputError, match="at least one iteration"):
         ws.Recipe(length=ws.Step())
+
+
+def test_a_diverged_network_is_named_and_the_folder_stays_free(task: ws.Task, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"training diverged.*number 1 of its block.*1e\+30"):
+        ws.collect(task, 1, kind=ws.Grid(lr=(0.1, 1e30)), folder=tmp_path / "zoo")
+    assert len(ws.collect(task, 1, kind=ws.Grid(lr=(0.1, 0.2)), folder=tmp_path / "zoo")) == 2
+
+
+class Odd(nn.Module):
+    """A frozen layer, and a layer that the forward pass does not use."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.frozen = nn.Linear(64, 8).requires_grad_(False)
+        self.used = nn.Linear(8, 10)
+        self.unused = nn.Linear(3, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.used(F.relu(self.frozen(x.flatten(1))))
+
+
+@pytest.mark.parametrize("group", [1, 3])
+def test_frozen_and_unused_parameters_stay(task: ws.Task, group: int) -> None:
+    odd = replace(task, architecture=ws.Architecture.of(Odd), recipe=replace(task.recipe, optimizer=ws.SGD(0.1)))
+    start = initial(odd.architecture, records(3))
+    trainer = trainer_for(start, odd, engine=Engine(group, 1, 0.0))
+    trainer.run(20)
+    before, after = start.layout.unpack(start.weights), start.layout.unpack(trainer.weights)
+    for name in before:
+        assert torch.equal(before[name], after[name]) != name.startswith("used")
+
+
+def test_training_on_keeps_the_wrong_labels(task: ws.Task) -> None:
+    noisy = ws.collect(task, 2, kind=ws.Grid(label_noise=(0.5,)))
+    seen: list[torch.Tensor] = []
+    for networks in (noisy, ws.train(noisy, task, "1ep")):
+        labels = trainer_for(networks, task)._labels
+        assert labels is not None
+        seen.append(labels)
+    assert torch.equal(seen[0], seen[1])
+
+
+def test_a_single_sample_left_over_joins_the_last_batch() -> None:
+    def build() -> nn.Module:
+        return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2))
+
+    recipe = ws.Recipe(ws.Step(epochs=2), batch_size=8)
+    assert [recipe.per_epoch(n) for n in (1, 8, 9, 10, 16, 17)] == [1, 1, 1, 2, 2, 2]
+    task = ws.tasks.from_tensors("t", torch.randn(47, 3), torch.arange(47) % 2, build, recipe=recipe)
+    assert len(task.train) == 33
+    networks = ws.collect(task, 2)
+    assert networks.buffers["1.num_batches_tracked"].tolist() == [8, 8]
+
+
+def test_a_damaged_checkpoint_is_named(task: ws.Task, tmp_path: Path) -> None:
+    (tmp_path / "c.safetensors").write_bytes(b"cut")
+    with pytest.raises(StorageError, match=r"checkpoint .*c\.safetensors is damaged.*delete it"):
+        trainer_for(initial(task.architecture, records(1)), task).resume(tmp_path / "c.safetensors")
+
+
+def test_merging_the_same_part_twice_is_refused(task: ws.Task, tmp_path: Path) -> None:
+    ws.collect(task, 4, shard=(0, 2), folder=tmp_path / "a")
+    with pytest.raises(InputError, match="given twice"):
+        ws.merge([tmp_path / "a", tmp_path / "a"], tmp_path / "all")
+    assert not (tmp_path / "all").exists()
+
+
+def test_settings_that_act_in_training_alone_tell_runs_apart(task: ws.Task, tmp_path: Path) -> None:
+    def with_dropout(p: float) -> ws.Task:
+        def build() -> nn.Module:
+            return nn.Sequential(nn.Flatten(), nn.Dropout(p), nn.Linear(64, 10))
+
+        return replace(task, architecture=ws.Architecture.of(build))
+
+    with pytest.warns(UserWarning, match="draws random numbers"):
+        ws.collect(with_dropout(0.1), 1, folder=tmp_path / "zoo")
+    with pytest.raises(StorageError, match=r"task\.network"):
+        ws.collect(with_dropout(0.9), 1, folder=tmp_path / "zoo")
+
+
+def test_data_that_cannot_be_learned_from_are_refused() -> None:
+    network = ws.Architecture("MLP", {"sizes": [3, 2]})
+    y = torch.arange(100) % 2
+    with pytest.raises(InputError, match="as many inputs as targets"):
+        ws.tasks.from_tensors("t", torch.randn(90, 3), y, network)
+    with pytest.raises(InputError, match="targets hold NaN"):
+        ws.tasks.from_tensors("t", torch.randn(100, 3), torch.full((100, 1), torch.nan), network)
+    y[60] = 7
+    with pytest.raises(InputError, match=r"2 outputs.*classes run from 0 to 7"):
+        ws.collect(ws.tasks.from_tensors("t", torch.randn(100, 3), y, network), 1)
+    flat = ws.tasks.from_tensors("t", torch.randn(100, 3), torch.arange(100) % 2, network,
+                                 recipe=ws.Recipe(augmentation=ws.Augmentation(flip=True)))  # fmt: skip
+    with pytest.raises(InputError, match="augmentation needs images"):
+        ws.collect(flat, 1)

@@ -92,6 +92,13 @@ def test_a_finder_resumes_in_its_folder_and_refuses_others(dense: ws.Collection,
         finder.find(dense[1:4], task, folder=tmp_path / "t")
 
 
+def test_imp_knows_networks_trained_with_adam_after_a_round_trip_to_disk(task: ws.Task, tmp_path: Path) -> None:
+    adam = replace(task, recipe=replace(task.recipe, optimizer=ws.Adam(1e-2)))
+    ws.collect(adam, 2, folder=tmp_path / "zoo")
+    loaded = ws.Collection.load(tmp_path / "zoo")
+    assert len(ws.tickets.IMP(density=0.5, rate=0.5).find(loaded, adam)) == 2
+
+
 def test_networks_that_were_aligned_are_not_rewound(dense: ws.Collection, task: ws.Task) -> None:
     aligned = ws.WeightMatching().fit(dense).transform(dense)
     with pytest.raises(InputError, match="not as collect trained it"):

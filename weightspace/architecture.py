@@ -34,6 +34,11 @@ class Architecture:
         """Wrap a user's factory."""
         return cls(getattr(factory, "__qualname__", type(factory).__name__), {}, factory)
 
+    @property
+    def known(self) -> bool:
+        """True if a module can be built: a user's factory is there, or the network is built in."""
+        return self.factory is not None or isinstance(getattr(models, self.name, None), type)
+
     def build(self) -> nn.Module:
         """A fresh module, initialised from PyTorch's global random state.
 
@@ -49,7 +54,7 @@ class Architecture:
         if self.name not in built_in:
             raise InputError(
                 f"no built-in network is called {self.name!r} (there are {', '.join(sorted(built_in))}); "
-                "for a network of your own pass factory=, a function that returns a fresh module"
+                "for a network of your own pass factory= (--factory), a function that returns a fresh module"
             )
         try:
             return built_in[self.name](**self.arguments)

@@ -4,7 +4,6 @@ import csv
 import hashlib
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, SupportsIndex, overload
 
@@ -17,49 +16,10 @@ from weightspace.ensemble import Ensemble
 from weightspace.errors import InputError, LayoutMismatch
 from weightspace.functional import blocks
 from weightspace.layout import Layout
-from weightspace.masking import keep_sparse
+from weightspace.network import Network
 from weightspace.storage import Record, ShardReader, ShardWriter, dump_json, new_folder, pack_bits, unpack_bits
 
 _SHARD_BYTES = 256 * 2**20
-
-
-@dataclass(frozen=True)
-class Network:
-    """One network of a collection.
-
-    Args:
-        weights: (D,), zero where the mask is False.
-        mask: (D,), True where a weight is kept.
-        buffers: (*shape) by name.
-    """
-
-    layout: Layout
-    architecture: Architecture
-    weights: Float[Tensor, " d"]
-    mask: Bool[Tensor, " d"]
-    buffers: Mapping[str, Tensor]
-    record: Record
-
-    @property
-    def density(self) -> float:
-        """Fraction of the prunable weights that the mask keeps."""
-        return int(self.mask[self.layout.prunable].sum()) / self.layout.num_prunable
-
-    def state_dict(self) -> dict[str, Tensor]:
-        return {name: t.clone() for name, t in (self.layout.unpack(self.weights) | dict(self.buffers)).items()}
-
-    def module(self) -> nn.Module:
-        """A plain nn.Module with these weights.
-
-        A sparse network's module carries its masks (`weight_mask` beside `weight`, outside the state
-        dict) and keeps pruned weights at zero if it is trained further.
-        """
-        module = self.architecture.build_seeded(0)
-        self.layout.require(Layout.of(module), f"the network built by {self.architecture.name}")
-        module.load_state_dict(self.state_dict())
-        masks = self.layout.unpack(self.mask)
-        pruned = {e.name: masks[e.name] for e in self.layout.parameters if not masks[e.name].all()}
-        return keep_sparse(module, pruned)
 
 
 class Collection:
@@ -197,14 +157,22 @@ class Collection:
         """The networks whose record satisfies a condition; reads no weights."""
         return self[[i for i, record in enumerate(self.records) if keep(record)]]
 
-    def best(self, k: int, metric: str = "validation_accuracy", *, lowest: bool = False) -> "Collection":
+    def best(self, k: int, metric: str | None = None, *, lowest: bool = False) -> "Collection":
         """The k networks with the highest (or lowest) value of a metric in their records, best first.
+
+        Args:
+            k: how many.
+            metric: by default validation accuracy, or the lowest validation loss where there is none.
+            lowest: small values are good.
 
         Raises:
             InputError: not so many networks, or a record without the metric.
         """
         if not 1 <= k <= len(self):
             raise InputError(f"cannot take the best {k} of {len(self)} networks")
+        if metric is None:
+            lowest = "validation_accuracy" not in self.records[0].get("metrics", {})
+            metric = "validation_loss" if lowest else "validation_accuracy"
         values = [record.get("metrics", {}).get(metric) for record in self.records]
         if None in values:
             raise InputError(f"network {values.index(None)} has no metric {metric!r} in its record")

@@ -19,7 +19,7 @@ def merge(
     """Copy the networks of several collection folders into one, in order; a few at a time in memory.
 
     Raises:
-        InputError: no folders.
+        InputError: no folders, dense and sparse ones together, or the same network twice.
         LayoutMismatch: collections of different layouts.
         StorageError: a folder is not a collection, or `out` is not empty.
     """
@@ -28,6 +28,13 @@ def merge(
     parts = [Collection.load(folder, factory=factory) for folder in folders]
     for folder, part in zip(folders, parts, strict=True):
         parts[0].layout.require(part.layout, str(folder))
+    if len({part.dense for part in parts}) > 1:
+        raise InputError("some of the collections are sparse and some dense: merge them apart")
+    known = [
+        (r["collection_seed"], r["index"], r.get("step")) for p in parts for r in p.records if "collection_seed" in r
+    ]
+    if len(set(known)) < len(known):
+        raise InputError("a network is in two of the folders: was a part given twice?")
     with new_folder(Path(out)) as temporary:
         writer = writer_for(temporary, parts[0].layout, parts[0].architecture)
         for part in progress(parts, "merging"):

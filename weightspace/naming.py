@@ -14,7 +14,7 @@ import yaml
 from torch import nn
 from tyro.conf import OmitArgPrefixes, Positional
 
-from weightspace import tasks, threads
+from weightspace import devices, tasks, threads
 from weightspace.collection import Collection
 from weightspace.errors import InputError
 from weightspace.generate import FittedGenerator
@@ -27,14 +27,14 @@ class Common:
     """Options that mean the same in every verb.
 
     Args:
-        device: where to compute: cpu or cuda.
+        device: where to compute: cpu, cuda, or auto for a card where there is one.
         threads: CPU threads; by default PyTorch decides.
         data_root: folder of the data sets; by default $WEIGHTSPACE_DATA, else ./data.
         factory: MODULE:FUNCTION that builds the network, for modules that are not built in.
         config: YAML file that sets options by name; options on the command line win.
     """
 
-    device: str = "cpu"
+    device: str = "auto"
     threads: int | None = None
     data_root: Path | None = None
     factory: str | None = None
@@ -45,12 +45,11 @@ class Common:
             if self.threads < 1:
                 raise InputError(f"--threads must be at least 1, got {self.threads}")
             threads.use(self.threads)
-        if self.device != "cpu" and not (self.device.startswith("cuda") and torch.cuda.is_available()):
-            raise InputError(f"--device {self.device} is not available here: use cpu")
+        devices.pick(self.device)
 
     def only_cpu(self, verb: str) -> None:
         """Raise InputError for a device that a verb cannot use yet."""
-        if self.device != "cpu":
+        if self.device not in ("auto", "cpu"):
             raise InputError(f"`weightspace {verb}` computes on the cpu in this version: leave --device out")
 
 
@@ -89,11 +88,12 @@ def task_of(networks: Collection, name: str | None, common: Common) -> Task:
         raise InputError("the records do not say which task the networks were trained on: give --task")
     task = find_task(chosen, common)
     recipe = Recipe.from_json(record["recipe"]) if "recipe" in record else task.recipe
-    return replace(task, architecture=networks.architecture, recipe=recipe)
+    architecture = networks.architecture if networks.architecture.known else task.architecture
+    return replace(task, architecture=architecture, recipe=recipe)
 
 
 def find_task(name: str, common: Common, **arguments: Any) -> Task:
-    built_in = {k: v for k, v in vars(tasks).items() if inspect.isfunction(v)}
+    built_in = {k: v for k, v in vars(tasks).items() if inspect.isfunction(v) and not k.startswith("from_")}
     if ":" in name:
         make = imported(name)
     elif name in built_in:

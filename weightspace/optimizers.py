@@ -51,7 +51,9 @@ class SGD:
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
-        _check_lr(self.lr)
+        _check(self.lr, self.weight_decay, self.momentum)
+        if self.nesterov and not self.momentum:
+            raise InputError("Nesterov's method needs a momentum")
 
     def start(self, weights: Tensor) -> State:
         return {"momentum": torch.zeros_like(weights)} if self.momentum else {}
@@ -78,7 +80,7 @@ class Adam:
     decoupled: bool = False
 
     def __post_init__(self) -> None:
-        _check_lr(self.lr)
+        _check(self.lr, self.weight_decay, *self.betas)
 
     def start(self, weights: Tensor) -> State:
         return {"mean": torch.zeros_like(weights), "square": torch.zeros_like(weights)}
@@ -112,6 +114,10 @@ def _add_scaled(target: Tensor, update: Tensor, scale: float | Tensor) -> None:
         target.add_(update, alpha=scale)
 
 
-def _check_lr(lr: float) -> None:
-    if not lr > 0:
-        raise InputError(f"the learning rate must be positive, got {lr}")
+def _check(lr: float, decay: float, *rates: float) -> None:
+    if not 0 < lr < float("inf"):
+        raise InputError(f"the learning rate must be positive and finite, got {lr}")
+    if not 0 <= decay < float("inf"):
+        raise InputError(f"weight decay must not be negative, got {decay}")
+    if not all(0 <= rate < 1 for rate in rates):
+        raise InputError(f"momentum and betas must lie in [0, 1), got {rates}")

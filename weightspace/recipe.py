@@ -19,12 +19,16 @@ class Step:
     epochs: int = 0
     iterations: int = 0
 
+    def __post_init__(self) -> None:
+        if self.epochs < 0 or self.iterations < 0:
+            raise InputError(f"a step cannot be negative, got {self.epochs} epochs and {self.iterations} iterations")
+
     @classmethod
     def of(cls, text: "str | Step") -> "Step":
         """Read the notation "2ep500it"."""
         if isinstance(text, Step):
             return text
-        match = _STEP.fullmatch(text)
+        match = _STEP.fullmatch(text) if isinstance(text, str) else None
         if not text or match is None:
             raise InputError(f"a step is written like '30ep', '500it' or '2ep500it', got {text!r}")
         return cls(int(match[1] or 0), int(match[2] or 0))
@@ -50,6 +54,10 @@ class Augmentation:
     crop: int = 0
     flip: bool = False
 
+    def __post_init__(self) -> None:
+        if self.crop < 0:
+            raise InputError(f"crop is a number of pixels, got {self.crop}")
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -69,6 +77,8 @@ class Schedule:
     gamma: float = 0.1
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "warmup", Step.of(self.warmup))
+        object.__setattr__(self, "milestones", tuple(Step.of(m) for m in self.milestones))
         if self.shape not in ("constant", "step", "cosine", "triangular"):
             raise InputError(f"the schedule must be constant, step, cosine or triangular, got {self.shape!r}")
         if bool(self.milestones) != (self.shape == "step"):
@@ -109,12 +119,15 @@ class Recipe:
             raise InputError("the length of training must be at least one iteration")
         if self.batch_size < 1:
             raise InputError(f"the batch size must be at least 1, got {self.batch_size}")
+        if not isinstance(self.optimizer, Adam | SGD):
+            raise InputError(f"the optimizer must be an Adam(...) or SGD(...), got {self.optimizer!r}")
         if isinstance(self.schedule, str):
             object.__setattr__(self, "schedule", Schedule(self.schedule))  # pyright: ignore[reportArgumentType]
 
     def per_epoch(self, samples: int) -> int:
-        """Iterations in an epoch."""
-        return math.ceil(samples / self.batch_size)
+        """Iterations in an epoch. A single left-over sample joins the last batch: BatchNorm needs two."""
+        full, rest = divmod(samples, self.batch_size)
+        return max(1, full + (rest > 1 or (rest == 1 and not full)))
 
     def lr_factor(self, step: int, total: int, per_epoch: int) -> float:
         """What the learning rate is multiplied by in iteration `step` (from 0) of `total`."""
@@ -144,6 +157,11 @@ class Recipe:
         }  # fmt: skip
         return {
             "length": str(self.length), "batch_size": self.batch_size,
-            "optimizer": {"name": type(self.optimizer).__name__, **asdict(self.optimizer)},
+            "optimizer": {"name": type(self.optimizer).__name__, **_plain(self.optimizer)},
             "schedule": schedule, "augmentation": asdict(self.augmentation),
         }  # fmt: skip
+
+
+def _plain(settings: Any) -> dict[str, Any]:
+    """A dataclass as it comes back from JSON: tuples are lists there."""
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(settings).items()}

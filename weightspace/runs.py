@@ -82,9 +82,10 @@ def open_run(
         except InputError:
             # A mistake found before anything was written leaves no trace, so that the corrected
             # command can use the same folder.
-            if {p.name for p in folder.iterdir()} <= {CONFIG, ".lock"}:
-                path.unlink()
-                (folder / ".lock").unlink()
+            leftover = {p.name for p in folder.iterdir()}
+            if leftover <= {CONFIG, ".lock", "engine.json"}:
+                for name in leftover:
+                    (folder / name).unlink()
                 if not existed:
                     folder.rmdir()
             raise

@@ -36,6 +36,6 @@ def seeded_modules(seed: int, purpose: str) -> Iterator[None]:
 
     PyTorch's layers draw from the global random state; it is set here and put back afterwards.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(derive(seed, purpose))
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(derive(seed, purpose))
         yield

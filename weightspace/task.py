@@ -28,6 +28,8 @@ class Split:
             raise InputError(f"a split needs as many inputs as targets, got {len(self.x)} and {len(self.y)}")
         if self.x.is_floating_point() and not self.x.isfinite().all():
             raise InputError("the inputs hold NaN or infinite values: clean the data first")
+        if self.y.is_floating_point() and not self.y.isfinite().all():
+            raise InputError("the targets hold NaN or infinite values: clean the data first")
 
     def __len__(self) -> int:
         return len(self.x)
@@ -86,12 +88,21 @@ class Task:
         module = self.architecture.build_seeded(0).eval()
         x, y = self.train.x[:8], self.train.y[:8]
         try:
-            return self.loss(module(x), y).item()
+            outputs = module(x)
+            loss = self.loss(outputs, y).item()
         except (RuntimeError, IndexError, ValueError) as error:
             raise InputError(
                 f"{self.architecture.name} does not fit the data of task {self.name!r} (inputs {tuple(x.shape)}, "
                 f"targets {tuple(y.shape)} of {y.dtype}): {error}"
             ) from error
+        if self.loss is cross_entropy:
+            for part in (self.train, self.validation, self.test):
+                if not 0 <= int(part.y.min()) <= int(part.y.max()) < outputs.shape[-1]:
+                    raise InputError(
+                        f"{self.architecture.name} has {outputs.shape[-1]} outputs and does not fit the data of task "
+                        f"{self.name!r}: its classes run from {int(part.y.min())} to {int(part.y.max())}"
+                    )
+        return loss
 
     def to_json(self) -> dict[str, Any]:
         """What a run's configuration says of its task.
@@ -110,6 +121,7 @@ class Task:
             "name": self.name,
             "architecture": self.architecture.to_json(),
             "samples": [len(self.train), len(self.validation), len(self.test)],
+            "network": hashlib.sha256(repr(self.architecture.build_seeded(0)).encode()).hexdigest()[:16],
             "untrained_loss": f"{self.try_out():.5g}",
             "sha256": digest.hexdigest()[:16],
         }

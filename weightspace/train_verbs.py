@@ -1,14 +1,15 @@
 """The command line's verbs that make or bring in collections of networks."""
 
 import multiprocessing
-from concurrent.futures import ProcessPoolExecutor
+import pickle
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 from tyro.conf import Positional
 
 from weightspace.architecture import Architecture
-from weightspace.errors import InputError
+from weightspace.errors import InputError, StorageError
 from weightspace.merging import merge as merge_folders
 from weightspace.naming import (
     Common,
@@ -70,13 +71,17 @@ def collect(
         trajectory: keep the network of every run each so often (1ep), not only the last.
         grid_lr: n runs for each of these learning rates.
         grid_weight_decay: n runs for each of these weight decays.
-        grid_label_noise: n runs for each of these fractions of wrong training labels.
+        grid_label_noise: n runs for each of these fractions of training labels drawn anew.
         shard: I/K trains the I-th of K equal parts, I from 0; `weightspace merge` puts them together.
         workers: processes on this machine, one thread each.
         ray: run the parts on a Ray cluster instead (RAY_ADDRESS, or one on this machine).
         memory_gb: memory budget in gigabytes; by default a quarter of the machine's.
     """
     built = find_task(task, common, **({"hidden": hidden} if hidden is not None else {}))
+    if model is not None and hidden is not None:
+        raise InputError("--hidden is of the task's own MLP: give --arguments to --model")
+    if model is None and arguments != "{}":
+        raise InputError("--arguments belong to --model")
     if model is not None:
         built = replace(built, architecture=Architecture(model, read_arguments(arguments)))
     recipe = built.recipe
@@ -88,12 +93,22 @@ def collect(
         recipe = replace(recipe, optimizer=replace(recipe.optimizer, lr=lr))
     built = replace(built, recipe=recipe)
     kind = _kind(shared_start, trajectory, grid_lr, grid_weight_decay, grid_label_noise)
+    if workers < 1:
+        raise InputError(f"--workers must be at least 1, got {workers}")
     if ray or workers > 1:
+        common.only_cpu("collect --workers")
         if shard is not None or memory_gb is not None:
             raise InputError("--shard and --memory-gb do not go with --workers or --ray, which make their own parts")
         executor = OnRay() if ray else ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
-        parts = min(4 * workers if workers > 1 else 8, n)
-        networks = collect_on(executor, built, n, shards=parts, folder=out, seed=seed, kind=kind)
+        parts = max(1, min(4 * workers if workers > 1 else 8, n))
+        try:
+            networks = collect_on(executor, built, n, shards=parts, folder=out, seed=seed, kind=kind)
+        except BrokenExecutor as error:
+            raise StorageError(
+                f"a worker ended ({error}): run the same command again, finished parts are kept"
+            ) from error
+        except (pickle.PicklingError, AttributeError) as error:
+            raise InputError(f"the task cannot be sent to other processes ({error}): leave --workers out") from error
     else:
         memory = None if memory_gb is None else int(memory_gb * 2**30)
         networks = train_collection(

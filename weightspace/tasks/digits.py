@@ -38,4 +38,5 @@ def digits(hidden: Sequence[int] = (128, 64), *, held_out: Sequence[int] = (), r
         Split(part.x[number[part.y] >= 0], number[part.y[number[part.y] >= 0]]) for part in (train, validation, test)
     )
     architecture = Architecture("MLP", {"sizes": [64, *hidden, len(known)]})
-    return Task("digits", architecture, train, validation, test, recipe, ood=away.clone if held_out else None)
+    name = "-".join(["digits", *(["without", *map(str, sorted(held_out))] if held_out else [])])
+    return Task(name, architecture, train, validation, test, recipe, ood=away.clone if held_out else None)

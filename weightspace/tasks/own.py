@@ -9,7 +9,7 @@ from torch.utils.data import Dataset
 from weightspace.architecture import Architecture
 from weightspace.errors import InputError
 from weightspace.recipe import Recipe
-from weightspace.task import Task, cross_entropy, split
+from weightspace.task import Split, Task, cross_entropy, split
 
 Network = Architecture | Callable[[], nn.Module]
 
@@ -31,6 +31,7 @@ def from_tensors(
         loss: mean loss of outputs against targets.
         seed: of the splits.
     """
+    Split(x, y)  # as many inputs as targets, all finite
     counts = [round(len(x) * share) for share in (validation, test)]
     train, held, tested = split(x, y, validation=counts[0], test=counts[1], seed=seed)
     architecture = network if isinstance(network, Architecture) else Architecture.of(network)
@@ -53,6 +54,11 @@ def from_dataset(
     items = [dataset[i] for i in range(len(dataset))]  # pyright: ignore[reportArgumentType]
     if not items or not all(isinstance(item, tuple | list) and len(item) == 2 for item in items):
         raise InputError("each item of the dataset must be a pair (input, target)")
-    x = torch.stack([torch.as_tensor(item[0]) for item in items])
-    y = torch.stack([torch.as_tensor(item[1]) for item in items])
+    try:
+        x = torch.stack([torch.as_tensor(item[0]) for item in items])
+        y = torch.stack([torch.as_tensor(item[1]) for item in items])
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise InputError(
+            f"the dataset's items cannot be stacked ({error}): give it a transform to equal tensors"
+        ) from error
     return from_tensors(name, x, y, network, recipe=recipe, validation=validation, test=test, loss=loss, seed=seed)

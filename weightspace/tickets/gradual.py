@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from weightspace import devices
 from weightspace.collection import Collection
 from weightspace.errors import InputError
 from weightspace.pattern import Unstructured
@@ -45,7 +46,7 @@ class Gradual:
             raise InputError(f"ramp must lie in (0, 1] and every be at least 1, got {self.ramp} and {self.every}")
 
     def find(
-        self, networks: Collection, task: Task, *, folder: str | Path | None = None, device: str = "cpu"
+        self, networks: Collection, task: Task, *, folder: str | Path | None = None, device: str = "auto"
     ) -> Collection:
         """A ticket of each network: trained weights and mask.
 
@@ -70,7 +71,8 @@ class Gradual:
         method = {"name": "Gradual", **asdict(self), "length": str(self.length)}
 
         sparse_task = replace(task, recipe=recipe)
-        block = min(len(networks), block_size(sparse_task))
+        device = devices.pick(device)
+        block = min(len(networks), block_size(sparse_task, device=device))
 
         def make(rows: slice, tick: Callable[[int], object], checkpoint: Path | None) -> Collection:
             start = networks[rows]

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
+from weightspace import devices
 from weightspace.collection import Collection
 from weightspace.errors import InputError
 from weightspace.pattern import Unstructured
@@ -20,6 +21,7 @@ from weightspace.tickets.common import check_dense_enough, ticket_records
 from weightspace.training.blocks import block_size, in_blocks
 from weightspace.training.probe import engine
 from weightspace.training.start import finished, initial, trainer_for
+from weightspace.training.trainer import load_checkpoint
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class IMP:
         return densities
 
     def find(
-        self, networks: Collection, task: Task, *, folder: str | Path | None = None, device: str = "cpu"
+        self, networks: Collection, task: Task, *, folder: str | Path | None = None, device: str = "auto"
     ) -> Collection:
         """A ticket of each network: trained weights and mask; `extras["rewind"]` holds the weights to
         train the ticket from.
@@ -87,7 +89,8 @@ class IMP:
         method = {"name": "IMP", **asdict(self), "rewind": str(self.rewind)}
         levels = self.levels()
 
-        block = min(len(networks), block_size(task))
+        device = devices.pick(device)
+        block = min(len(networks), block_size(task, device=device))
 
         def make(rows: slice, tick: Callable[[int], object], checkpoint: Path | None) -> Collection:
             start = networks[rows]
@@ -97,7 +100,7 @@ class IMP:
             weights, masks = start.weights.to(device), start.masks.to(device)
             done = 0
             if checkpoint is not None and checkpoint.exists():
-                saved = load_file(checkpoint, device=device)
+                saved = load_checkpoint(checkpoint, device)
                 weights, masks, done = saved["weights"], saved["masks"], int(saved["levels"])
                 tick((length - rewind) * done)
             trainer = early.fork(masks)

@@ -14,16 +14,18 @@ from weightspace.task import Task
 from weightspace.training.probe import machine_memory, network_bytes
 
 _BLOCK = 64
+_BLOCK_CUDA = 1024
 
 
-def block_size(task: Task, memory: int | None = None) -> int:
-    """Networks in memory at once, and in one file on disk: 64, or as many as the budget allows.
+def block_size(task: Task, memory: int | None = None, *, device: str = "cpu", copies: int = 1) -> int:
+    """Networks in memory at once, and in one file on disk: 64 (CUDA: 1,024), or as many as the budget allows.
 
     Args:
-        memory: bytes; by default a quarter of the machine's.
+        memory: bytes; by default a quarter of the machine's, or of the device's.
+        copies: networks kept of each training run.
     """
-    fits = (memory or machine_memory() // 4) // network_bytes(task)
-    return max(1, min(_BLOCK, fits))
+    fits = (memory or machine_memory(device) // 4) // network_bytes(task)
+    return max(1, min(_BLOCK if device == "cpu" else _BLOCK_CUDA, fits) // copies)
 
 
 def in_blocks(

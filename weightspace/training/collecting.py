@@ -4,10 +4,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from weightspace import seeds
+from weightspace import devices, seeds
 from weightspace.collection import Collection
 from weightspace.errors import InputError
-from weightspace.recipe import Step
+from weightspace.recipe import Recipe, Step
 from weightspace.storage import Record
 from weightspace.task import Task
 from weightspace.training.blocks import block_size, in_blocks
@@ -25,7 +25,7 @@ def collect(
     folder: str | Path | None = None,
     shard: tuple[int, int] | None = None,
     memory: int | None = None,
-    device: str = "cpu",
+    device: str = "auto",
 ) -> Collection:
     """Train many networks side by side, each in its own data order.
 
@@ -37,7 +37,7 @@ def collect(
         shard: (i, k) trains only the i-th of k equal parts, i from 0, for another machine to do the
             others; `merge` puts the parts together.
         memory: budget in bytes; by default a quarter of the machine's.
-        device: "cpu" or "cuda".
+        device: "cpu", "cuda", or "auto": CUDA where there is a card.
 
     Returns:
         Dense networks; each record has kind, seed, recipe, parents and metrics.
@@ -58,7 +58,8 @@ def collect(
         runs = runs[part * len(runs) // parts : (part + 1) * len(runs) // parts]
     common: Record = {"task": task.name, "recipe": task.recipe.to_json()}
     runs = [run | common for run in runs]
-    block = min(len(runs), block_size(task, memory))
+    device = devices.pick(device)
+    block = min(len(runs), block_size(task, memory, device=device, copies=len(kept)))
 
     def make(rows: slice, tick: Callable[[int], object], checkpoint: Path | None) -> Collection:
         records = runs[rows.start // len(kept) : rows.stop // len(kept)]
@@ -84,7 +85,7 @@ def collect(
 
 
 def train(
-    networks: Collection, task: Task, steps: Step | str, *, folder: str | Path | None = None, device: str = "cpu"
+    networks: Collection, task: Task, steps: Step | str, *, folder: str | Path | None = None, device: str = "auto"
 ) -> Collection:
     """Train any collection on, each network under its own mask.
 
@@ -101,16 +102,12 @@ def train(
     recipe = replace(task.recipe, length=Step.of(steps))
     longer = replace(task, recipe=recipe)
     total = recipe.length.total(recipe.per_epoch(len(task.train)))
-    block = min(len(networks), block_size(longer, None))
+    device = devices.pick(device)
+    block = min(len(networks), block_size(longer, device=device))
 
     def make(rows: slice, tick: Callable[[int], object], checkpoint: Path | None) -> Collection:
         start = networks[rows]
-        records = [
-            record | {"kind": "continued", "parent": record.get("index", rows.start + i), "recipe": recipe.to_json(),
-                      "seed": seeds.derive(record["seed"], "continued")}
-            if "seed" in record else record
-            for i, record in enumerate(start.records)
-        ]  # fmt: skip
+        records = [_continued(record, rows.start + i, recipe) for i, record in enumerate(start.records)]
         how = engine(longer, block, device=device, folder=Path(folder) if folder else None)
         trainer = trainer_for(start.replace(records=records), longer, engine=how, device=device)
         trainer.continue_from(checkpoint, tick)
@@ -123,6 +120,17 @@ def train(
         config={"task": task.to_json(), "recipe": recipe.to_json()},
         inputs={"networks": networks.fingerprint()} if folder else None,
     )  # fmt: skip
+
+
+def _continued(record: Record, position: int, recipe: Recipe) -> Record:
+    """A record for training on: a new data order, the same wrong labels as before."""
+    if "seed" not in record:
+        return record
+    own = record.get("individual", {})
+    if "label_noise" in own:
+        own = {"label_seed": record["seed"]} | own
+    changes = {"kind": "continued", "parent": record.get("index", position), "recipe": recipe.to_json()}
+    return record | changes | {"seed": seeds.derive(record["seed"], "continued")} | ({"individual": own} if own else {})
 
 
 def describe(task: Task, n: int, seed: int, kind: Kind) -> dict[str, object]:

@@ -1,6 +1,7 @@
 """Collect on many workers: shards of a collection, run by an existing engine, merged at the end."""
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -74,7 +75,10 @@ def collect_on(
         seed: of the collection.
         kind: Independent, SharedStart, Trajectory or Grid.
     """
+    if n < 1 or not 1 <= shards <= len(kind.runs(n, seed)):
+        raise InputError(f"ask for at least one network and for 1 to n shards, got n = {n}, shards = {shards}")
     folder = Path(folder)
+    task = replace(task, ood=None)  # not needed for training, and often not picklable
     config = describe(task, n, seed, kind) | {"shards": shards}
     with open_run(folder, "collect", config) as run:
         if not (folder / MANIFEST).exists():

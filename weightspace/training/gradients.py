@@ -71,5 +71,5 @@ def one_by_one(
 
 
 def _gradient(layout: Layout, leaves: Mapping[str, Tensor], value: Tensor) -> Tensor:
-    gradients = torch.autograd.grad(value, list(leaves.values()))
+    gradients = torch.autograd.grad(value, list(leaves.values()), allow_unused=True, materialize_grads=True)
     return layout.pack(dict(zip(leaves, gradients, strict=True)))

@@ -5,7 +5,7 @@ steps their networks are kept.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Protocol, runtime_checkable
 
@@ -70,8 +70,10 @@ class Grid:
     def __post_init__(self) -> None:
         if not (self.lr or self.weight_decay or self.label_noise):
             raise InputError("a grid needs values for lr, weight_decay or label_noise")
-        if min(self.lr, default=1) <= 0 or min(self.weight_decay, default=0) < 0:
-            raise InputError("learning rates must be positive and weight decays not negative")
+        if not all(0 < rate < float("inf") for rate in self.lr):
+            raise InputError(f"learning rates must be positive and finite, got {self.lr}")
+        if not all(0 <= decay < float("inf") for decay in self.weight_decay):
+            raise InputError(f"weight decays must not be negative, got {self.weight_decay}")
         if not all(0 <= noise <= 1 for noise in self.label_noise):
             raise InputError(f"label noise is a fraction in [0, 1], got {self.label_noise}")
 
@@ -105,13 +107,16 @@ class SharedStart:
 
     at: Step = Step(epochs=1)
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "at", Step.of(self.at))
+
     def runs(self, n: int, seed: int) -> list[Record]:
         ancestor = {"seed": seeds.derive(seed, "ancestor"), "at": str(self.at)}
         return [run | {"kind": "shared start", "parent": ancestor} for run in Independent().runs(n, seed)]
 
     def begin(self, task: Task, records: Sequence[Record], engine: Engine, device: str) -> Trainer:
         ancestor = initial(task.architecture, [{"seed": records[0]["parent"]["seed"]}])
-        first = trainer_for(ancestor, task, device=device)
+        first = trainer_for(ancestor, task, engine=replace(engine, group=1), device=device)
         first.run(self.at.total(first.per_epoch))
         copies = initial(task.architecture, records).replace(
             weights=first.weights.cpu().repeat(len(records), 1),
@@ -123,8 +128,8 @@ class SharedStart:
         return trainer
 
     def kept(self, task: Task) -> list[int]:
-        if self.at.total(task.recipe.per_epoch(len(task.train))) > _length(task):
-            raise InputError(f"the shared start {self.at} lies after the end of training {task.recipe.length}")
+        if self.at.total(task.recipe.per_epoch(len(task.train))) >= _length(task):
+            raise InputError(f"the shared start {self.at} must come before the end of training, {task.recipe.length}")
         return [_length(task)]
 
 
@@ -137,6 +142,9 @@ class Trajectory:
     """
 
     every: Step = Step(epochs=1)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "every", Step.of(self.every))
 
     def runs(self, n: int, seed: int) -> list[Record]:
         return [run | {"kind": "trajectory"} for run in Independent().runs(n, seed)]

@@ -6,19 +6,20 @@ same machine makes the same choice and gives the same bytes.
 """
 
 import hashlib
+import inspect
 import json
 import os
 import time
 import warnings
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 
 from weightspace import threads
 from weightspace.architecture import Architecture
-from weightspace.errors import StorageError
+from weightspace.errors import InputError, StorageError
 from weightspace.functional import activation_bytes
 from weightspace.layout import Layout
 from weightspace.storage import write_text
@@ -41,11 +42,13 @@ class Engine:
         group: networks side by side; 1 is a loop.
         threads: CPU threads; None leaves PyTorch's setting.
         seconds: measured time of one step of one network.
+        reason: why networks train one after another, if they have to.
     """
 
     group: int
     threads: int | None
     seconds: float
+    reason: str = ""
 
 
 def engine(task: Task, n: int, *, memory: int | None = None, device: str = "cpu", folder: Path | None = None) -> Engine:
@@ -56,30 +59,33 @@ def engine(task: Task, n: int, *, memory: int | None = None, device: str = "cpu"
         folder: of the run, where the choice is kept, so that a resumed run makes the same.
     """
     kept = None if folder is None else _read(folder / "engine.json")
-    if kept is not None:
-        return kept
-    module = task.architecture.build_seeded(0)
+    if memory is not None and memory <= 0:
+        raise InputError(f"the memory budget must be positive, got {memory} bytes")
     limit = min(n, max(1, (memory or machine_memory(device) // 4) // network_bytes(task)))
     path = _cache_file(task, limit, device)
-    best = _read(path)
-    if best is None and draws_random_numbers(module, task.train.x[:2]):
-        warnings.warn(
-            f"{task.architecture.name} draws random numbers in training (dropout): its networks train one after "
-            "another, so that each depends on its own seed alone",
-            stacklevel=3,
-        )
-        best = Engine(1, threads.asked(), 0.0)
-    if best is None:
-        best = _measure_all(task, limit, device)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, json.dumps(asdict(best)))
-    except (OSError, StorageError):
-        # Without a writable cache folder the next run measures again: slower, never wrong.
-        pass
-    if folder is not None:
-        write_text(folder / "engine.json", json.dumps(asdict(best)))
+    best = kept or _read(path) or _choose(task, limit, device)
+    if best.reason:
+        warnings.warn(f"{task.architecture.name} {best.reason}", stacklevel=3)
+    if kept is None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_text(path, json.dumps(asdict(best)))
+        except (OSError, StorageError):
+            # Without a writable cache folder the next run measures again: slower, never wrong.
+            pass
+        if folder is not None:
+            write_text(folder / "engine.json", json.dumps(asdict(best)))
     return best
+
+
+def _choose(task: Task, limit: int, device: str) -> Engine:
+    if draws_random_numbers(task.architecture.build_seeded(0), task.train.x[:2]):
+        reason = (
+            "draws random numbers in training (dropout): its networks train one after another, so that each depends on "
+            "its own seed alone"
+        )
+        return Engine(1, threads.asked(), 0.0, reason)
+    return _measure_all(task, limit, device)
 
 
 def _read(path: Path) -> Engine | None:
@@ -113,12 +119,9 @@ def _measure_all(task: Task, limit: int, device: str) -> Engine:
         except RuntimeError as error:
             if best is None:
                 raise
-            warnings.warn(
-                f"{task.architecture.name} does not vectorise ({str(error).splitlines()[0]}): its networks train one "
-                "after another, with the same result",
-                stacklevel=4,
-            )
-            return best
+            why = str(error).splitlines()[0]
+            reason = f"does not vectorise ({why}): its networks train one after another, with the same result"
+            return replace(best, reason=reason)
         # Measurements are noisy: only a clear gain justifies more threads or a larger group.
         fastest = found[0]
         for one in found[1:]:
@@ -175,12 +178,21 @@ def _trainer(task: Task, architecture: Architecture, group: int, count: int | No
     )  # fmt: skip
 
 
+def _source(architecture: Architecture) -> str:
+    """The text of a user's factory, where Python knows it: another text may vectorise differently."""
+    try:
+        return inspect.getsource(architecture.factory) if architecture.factory is not None else ""
+    except (OSError, TypeError):
+        return ""
+
+
 def _cache_file(task: Task, limit: int, device: str) -> Path:
     recipe = task.recipe.to_json()
     recipe.pop("length")
     key = [
         task.architecture.layout().to_json(), task.architecture.to_json(), recipe, list(task.train.x.shape[1:]),
-        limit, device, torch.get_num_threads(), threads.asked(), torch.__version__,
+        repr(task.architecture.build_seeded(0)), _source(task.architecture), limit, device,
+        torch.get_num_threads(), threads.asked(), torch.__version__,
     ]  # fmt: skip
     digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24]
     root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")

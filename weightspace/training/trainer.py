@@ -9,12 +9,13 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Bool, Float, Int
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from weightspace import seeds
 from weightspace.architecture import Architecture
-from weightspace.errors import InputError
+from weightspace.errors import InputError, StorageError
 from weightspace.functional import blocks
 from weightspace.layout import Layout
 from weightspace.recipe import Augmentation, Recipe
@@ -35,12 +36,14 @@ class Individual:
         lr: learning rates (n, 1); None for the recipe's.
         weight_decay: (n, 1); None for the recipe's.
         label_noise: fraction of training labels drawn anew, uniformly; None for none.
+        label_seeds: of the label noise; None for `seeds`.
     """
 
     seeds: Sequence[int]
     lr: Float[Tensor, "n 1"] | None = None
     weight_decay: Float[Tensor, "n 1"] | None = None
     label_noise: Sequence[float] | None = None
+    label_seeds: Sequence[int] | None = None
 
     @classmethod
     def of(cls, records: Sequence[Record], recipe: Recipe) -> "Individual":
@@ -67,6 +70,7 @@ class Individual:
             column("lr", recipe.optimizer.lr),
             column("weight_decay", recipe.optimizer.weight_decay),
             noise if any(noise) else None,
+            [one.get("label_seed", record["seed"]) for one, record in zip(own, records, strict=True)],
         )
 
 
@@ -122,7 +126,11 @@ class Trainer:
         self._saved = time.monotonic()
         self._orders: dict[int, tuple[int, Tensor]] = {}
         self._labels = _noisy_labels(self.data.y, individual)
-        self._random = draws_random_numbers(self.module, self.data.x[:2])
+        self._random = draws_random_numbers(architecture.build_seeded(0), data.x[:2])
+        if recipe.augmentation != Augmentation() and data.x.ndim != 4:
+            raise InputError(f"augmentation needs images (samples, channels, height, width), got {tuple(data.x.shape)}")
+        fixed = [name for name, p in self.module.named_parameters() if not p.requires_grad]
+        self._frozen = [(self.layout.slices[n], self.weights[:, self.layout.slices[n]].clone()) for n in fixed]
         if masks is not None:
             self.prune(masks)
 
@@ -140,6 +148,7 @@ class Trainer:
         other.buffers = {name: buffer.clone() for name, buffer in self.buffers.items()}
         other.state = {name: tensor.clone() for name, tensor in self.state.items()}
         other.losses = self.losses.clone()
+        other._frozen = self._frozen
         other._orders = dict(self._orders)
         if masks is not None:
             other.prune(masks)
@@ -158,6 +167,7 @@ class Trainer:
                 stop = min(until, (self.step // self.per_epoch + 1) * self.per_epoch)
                 for rows in blocks(len(self.weights), self.group):
                     self._run_group(rows, stop)
+                self._require_finite(stop)
                 tick(stop - self.step)
                 self.step = stop
                 if self.checkpoint is not None and time.monotonic() - self._saved > _CHECKPOINT_SECONDS:
@@ -176,8 +186,7 @@ class Trainer:
 
     def resume(self, path: Path) -> None:
         """Go on from what `save` wrote."""
-        device = str(self.weights.device)
-        tensors = load_file(path, device=device)
+        tensors = load_checkpoint(path, str(self.weights.device))
         self.weights, self.losses = tensors["weights"], tensors["losses"]
         self.step = int(tensors["step"])
         self.state = {name: tensors[f"state.{name}"] for name in self.state}
@@ -200,8 +209,10 @@ class Trainer:
         lr = self.recipe.optimizer.lr if rate is None else rate[rows].to(self.weights)
         decay = self.recipe.optimizer.weight_decay if decay is None else decay[rows].to(self.weights)
         for step in range(self.step, stop):
-            start = step % self.per_epoch * self.recipe.batch_size
-            x, y = self._batch(rows, order[:, start : start + self.recipe.batch_size], step)
+            position = step % self.per_epoch
+            start = position * self.recipe.batch_size
+            end = None if position == self.per_epoch - 1 else start + self.recipe.batch_size
+            x, y = self._batch(rows, order[:, start:end], step)
             if self._random:
                 noise = [seeds.derive(seed, "step", step) for seed in own_seeds]
                 found = one_by_one(self.module, self.layout, self.loss, self.weights[rows], buffers, x, y, noise)
@@ -213,6 +224,20 @@ class Trainer:
                 gradient.mul_(self.masks[rows])
             factor = self.recipe.lr_factor(step, self.length, self.per_epoch)
             self.recipe.optimizer.update_(self.weights[rows], gradient, state, lr * factor, decay, step + 1)
+            for at, values in self._frozen:  # parameters of modules with requires_grad=False
+                self.weights[rows, at] = values[rows]
+
+    def _require_finite(self, step: int) -> None:
+        """Stop at the first epoch after which a network is no longer finite."""
+        bad = (~self.weights.isfinite().all(1)).nonzero().flatten().tolist()
+        if bad:
+            lr = self.individual.lr
+            rate = self.recipe.optimizer.lr if lr is None else lr[bad[0]].item()
+            raise InputError(
+                f"training diverged: by iteration {step} the weights of {len(bad)} of {len(self.weights)} networks are "
+                f"NaN or infinite (the first: number {bad[0]} of its block, seed {self.individual.seeds[bad[0]]}, "
+                f"learning rate {rate:g}). Train with a lower learning rate, or leave such settings out"
+            )
 
     def _order(self, rows: slice) -> Int[Tensor, "group samples"]:
         """The order in which each network of a group walks through the samples in this epoch."""
@@ -238,13 +263,30 @@ class Trainer:
         return x, y
 
 
+def load_checkpoint(path: Path, device: str) -> dict[str, Tensor]:
+    """The tensors of a checkpoint.
+
+    Raises:
+        StorageError: the file is damaged.
+    """
+    try:
+        return load_file(path, device=device)
+    except (SafetensorError, OSError) as error:
+        raise StorageError(
+            f"the checkpoint {path} is damaged ({error}): delete it and run again, only its block starts anew"
+        ) from error
+
+
 def _noisy_labels(y: Tensor, individual: Individual) -> Tensor | None:
     """Each network's own training labels (n, samples), or None if all learn the true ones."""
     if individual.label_noise is None:
         return None
+    if y.is_floating_point():
+        raise InputError("label noise draws classes anew: it does not apply to a regression task")
     classes = int(y.max()) + 1
     labels = y.repeat(len(individual.seeds), 1)
-    for row, seed, fraction in zip(labels, individual.seeds, individual.label_noise, strict=True):
+    drawn = individual.label_seeds or individual.seeds
+    for row, seed, fraction in zip(labels, drawn, individual.label_noise, strict=True):
         random = seeds.generator(seed, "label noise")
         chosen = torch.randperm(len(y), generator=random)[: round(fraction * len(y))].to(y.device)
         row[chosen] = torch.randint(classes, (len(chosen),), generator=random).to(y.device)
