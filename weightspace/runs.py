@@ -127,9 +127,12 @@ def _lock(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
+            holder = (folder / ".lock").read_text(encoding="utf-8").strip()
             raise StorageError(
-                f"another process is working in {folder}: wait for it, or choose another folder"
+                f"another process ({holder}) is working in {folder}: wait for it, or choose another folder"
             ) from error
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"{os.getpid()}\n".encode())
         yield
     finally:
         os.close(descriptor)
