@@ -7,7 +7,6 @@ import torch
 from weightspace.architecture import Architecture
 from weightspace.collection import Collection
 from weightspace.functional import predict
-from weightspace.layout import Layout
 from weightspace.storage import Record
 from weightspace.task import Task
 from weightspace.training.probe import Engine
@@ -16,16 +15,15 @@ from weightspace.training.trainer import Individual, Trainer
 
 def initial(architecture: Architecture, records: Sequence[Record]) -> Collection:
     """Untrained networks, one for each record's seed; the same seed gives the same weights."""
-    modules = [architecture.build_seeded(record["seed"]) for record in records]
-    layout = Layout.of(modules[0])
-    states = [module.state_dict() for module in modules]
-    return Collection(
-        layout,
-        torch.stack([layout.pack(state) for state in states]),
-        architecture=architecture,
-        buffers={b.name: torch.stack([state[b.name] for state in states]) for b in layout.buffers},
-        records=records,
-    )
+    layout = architecture.layout()
+    weights = torch.empty(len(records), layout.size, dtype=layout.dtype)
+    buffers = {b.name: torch.empty(len(records), *b.shape, dtype=getattr(torch, b.dtype)) for b in layout.buffers}
+    for i, record in enumerate(records):  # one module at a time: a thousand would need the memory twice
+        state = architecture.build_seeded(record["seed"]).state_dict()
+        weights[i] = layout.pack(state)
+        for name, buffer in buffers.items():
+            buffer[i] = state[name]
+    return Collection(layout, weights, architecture=architecture, buffers=buffers, records=records)
 
 
 def trainer_for(networks: Collection, task: Task, *, engine: Engine | None = None, device: str = "cpu") -> Trainer:
