@@ -162,11 +162,11 @@ def test_batchnorm_statistics_are_each_networks_own(task: ws.Task) -> None:
 
 def test_a_run_folder_returns_at_once_and_refuses_another_configuration(task: ws.Task, tmp_path: Path) -> None:
     first = ws.collect(task, 2, seed=1, folder=tmp_path / "zoo")
-    stamps = {p: p.stat().st_mtime_ns for p in (tmp_path / "zoo").iterdir()}
+    stamps = {p: p.stat().st_mtime_ns for p in (tmp_path / "zoo").glob("[!.]*")}
     again = ws.collect(task, 2, seed=1, folder=tmp_path / "zoo")
     assert torch.equal(first.weights, again.weights)
     assert torch.equal(first.weights, ws.collect(task, 2, seed=1).weights)
-    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "zoo").iterdir()} == stamps
+    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "zoo").glob("[!.]*")} == stamps
     with pytest.raises(StorageError, match=r"config\.seed: 1 there, 2 asked"):
         ws.collect(task, 2, seed=2, folder=tmp_path / "zoo")
     more_data = replace(task, validation=task.test)

@@ -18,6 +18,7 @@ from weightspace.architecture import Architecture
 from weightspace.errors import InputError, StorageError
 from weightspace.functional import blocks
 from weightspace.layout import Layout
+from weightspace.optimizers import State
 from weightspace.recipe import Augmentation, Recipe
 from weightspace.storage import Record, atomic_file
 from weightspace.task import Split
@@ -119,7 +120,7 @@ class Trainer:
         self.weights = weights.detach().to(device, copy=True)
         self.buffers = {name: buffer.to(device, copy=True) for name, buffer in buffers.items()}
         self.masks: Tensor | None = None
-        self.state = recipe.optimizer.start(self.weights)
+        self.state: State = {}  # made at the first step, when the given weights may be gone
         self.step = 0
         self.losses = torch.full((len(weights),), torch.nan, device=device)
         self.checkpoint: Path | None = None
@@ -160,6 +161,8 @@ class Trainer:
         Args:
             tick: called now and then with the number of steps done since its last call.
         """
+        if not self.state and self.step < until:
+            self.state = self.recipe.optimizer.start(self.weights)
         with _threads(self.threads):
             while self.step < until:
                 # All groups reach the end of an epoch before the next begins: until then one group's
@@ -189,7 +192,8 @@ class Trainer:
         tensors = load_checkpoint(path, str(self.weights.device))
         self.weights, self.losses = tensors["weights"], tensors["losses"]
         self.step = int(tensors["step"])
-        self.state = {name: tensors[f"state.{name}"] for name in self.state}
+        prefix = "state."
+        self.state = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
         self.buffers = {name: tensors[f"buffer.{name}"] for name in self.buffers}
         self.masks = tensors.get("masks")
 
