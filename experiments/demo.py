@@ -70,8 +70,12 @@ def main(out: Path = Path("runs/demo"), seed: int = 0, small: bool = False) -> w
             run.finish()
     report = ws.Report.load(out / "report" / "report.json")
     print(report)
+    before = time.perf_counter()
+    generator.sample(samples, density=0.1, seed=2)
+    each = 1e3 * (time.perf_counter() - before) / samples
+    print(f"\nsampling another {samples} networks took {each:.1f} ms each")
     seconds = time.perf_counter() - started
-    print(f"\n{seconds:.0f} s. Open {out / 'report' / 'report.html'}; all networks and figures are in {out}/")
+    print(f"{seconds:.0f} s. Open {out / 'report' / 'report.html'}; all networks and figures are in {out}/")
     return report
 
 
