@@ -26,5 +26,5 @@ def test_links_and_commands_exist(root: Path) -> None:
     for target in re.findall(r"\]\((?!http)([^)#]+)", text):
         assert (root / target).exists(), target
     rules = re.findall(r"^([a-z-]+):", (root / "Makefile").read_text(), re.M)
-    for target in re.findall(r"`?make ([a-z-]+)", text):
+    for target in re.findall(r"(?:^|`)make ([a-z-]+)", text, re.M):
         assert target in rules, target

@@ -179,9 +179,8 @@ def test_a_run_that_cannot_write_its_networks_says_so_and_continues_later(
     assert full.returncode == 1
     assert "could not write" in full.stderr
     assert "Traceback" not in full.stderr
-    kept = (tmp_path / "zoo" / "config.yaml").read_bytes()
+    assert not list((tmp_path / "zoo").glob("shard-*"))
     assert run(10_000_000).returncode == 0
-    assert (tmp_path / "zoo" / "config.yaml").read_bytes() == kept
     assert len(ws.Collection.load(tmp_path / "zoo")) == 4
 
 
