@@ -35,7 +35,7 @@ class Split:
         return len(self.x)
 
     def to(self, device: str) -> "Split":
-        return Split(self.x.to(device), self.y.to(device))
+        return self if self.x.device == torch.device(device) else Split(self.x.to(device), self.y.to(device))
 
 
 def cross_entropy(outputs: Tensor, y: Tensor) -> Tensor:

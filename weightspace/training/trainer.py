@@ -233,7 +233,8 @@ class Trainer:
 
     def _require_finite(self, step: int) -> None:
         """Stop at the first epoch after which a network is no longer finite."""
-        bad = (~self.weights.isfinite().all(1)).nonzero().flatten().tolist()
+        # Row by row: the test needs temporaries as large as what it tests.
+        bad = [i for i, row in enumerate(self.weights) if not row.isfinite().all()]
         if bad:
             lr = self.individual.lr
             rate = self.recipe.optimizer.lr if lr is None else lr[bad[0]].item()
