@@ -128,6 +128,7 @@ def peak_in_new_process(task: ws.Task, n: int, how: Engine, device: str) -> str:
 def peak(task: ws.Task, n: int, how: Engine, device: str) -> float:
     small = replace(how, group=1)
     trainer_for(initial(task.architecture, Independent().runs(1, 0)), task, engine=small, device=device).run(2)
+    task.train.x.sum()  # data sent to this process count once they are touched
     Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # forget the peak so far (Linux)
     before = status("VmRSS")
     trainer = trainer_for(initial(task.architecture, Independent().runs(n, 0)), task, engine=how, device=device)
