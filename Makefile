@@ -6,7 +6,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-# Threads sleep while they wait; on a shared machine spinning threads cost a hundredfold.
+# Threads sleep while they wait; on a shared machine spinning threads steal each other's core.
 export OMP_WAIT_POLICY ?= PASSIVE
 export GOMP_SPINCOUNT ?= 0
 

@@ -1,7 +1,7 @@
 """Threads that sleep while they wait, and how many there are.
 
 OpenMP's worker threads spin between parallel regions. When the machine is shared, a spinning thread
-holds the core that its own partner needs, and training small networks becomes over a hundred times
+holds the core that its own partner needs, and training small networks becomes many times
 slower. The variables are read once, when torch is imported, so this module comes first; a user's own
 settings win.
 """
