@@ -21,6 +21,8 @@ import tyro
 from torch.nn import functional as F
 
 import weightspace as ws
+from weightspace.functional import activation_bytes
+from weightspace.layout import Layout
 from weightspace.training.kinds import Independent
 from weightspace.training.probe import Engine, engine
 from weightspace.training.start import initial, trainer_for
@@ -70,8 +72,8 @@ def main(
         coloured = replace(images, train=ws.Split(images.train.x[:4096].repeat(1, 3, 1, 1), images.train.y[:4096]))
         many = 256 if device != "cpu" else 100
         cases += [
-            ("LeNet-300-100, Fashion-MNIST", images, many, 60, 20),
-            ("conv 8-6-4 (2,464)", replace(images, architecture=ws.Architecture("SmallConv")), many, 20, 10),
+            ("LeNet-300-100, Fashion-MNIST", images, many, 60, 25),
+            ("conv 8-6-4 (2,464)", replace(images, architecture=ws.Architecture("SmallConv")), 20, 100, 5),
             (
                 "ResNet-20",
                 replace(coloured, architecture=ws.Architecture("ResNet20")),
@@ -93,13 +95,13 @@ def main(
 
 
 def compare(name: str, task: ws.Task, n: int, steps: int, looped: int, device: str) -> dict[str, object]:
-    """One row: `looped` plain networks against n of ours, `steps` steps each, in turn."""
+    """One row: `looped` plain networks against n of ours, `steps` steps each on both sides, in turn."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         how = engine(task, n, device=device)
     ours, plain = [], []
     for _ in range(REPEATS):
-        plain.append(loop(task, looped, steps * n // looped // 4 or 1, device))
+        plain.append(loop(task, looped, steps, device))
         ours.append(together(task, n, steps, how, device))
     wall = statistics.median(p.wall / o.wall for p, o in zip(plain, ours, strict=True))
     cpu = statistics.median(p.cpu / o.cpu for p, o in zip(plain, ours, strict=True))
@@ -109,8 +111,16 @@ def compare(name: str, task: ws.Task, n: int, steps: int, looped: int, device: s
         "loop ms": f"{1e3 * statistics.median(p.wall for p in plain):.3f}",
         "ours ms": f"{1e3 * statistics.median(o.wall for o in ours):.3f}",
         "wall ratio": f"{wall:.2f}", "cpu ratio": f"{cpu:.2f}",
-        "peak / stacked weights": peak_in_new_process(task, min(n, 64), how, device),
+        "peak / stacked weights": peak_in_new_process(task, n, how, device),
+        "of it activations": activations(task, n, how),
     }  # fmt: skip
+
+
+def activations(task: ws.Task, n: int, how: Engine) -> str:
+    """Inputs and layer outputs of one group's batch, in multiples of the stacked weights; the backward pass adds."""
+    module = task.architecture.build_seeded(0)
+    one = activation_bytes(module, task.train.x[:1]) * task.recipe.batch_size
+    return f"{how.group * one / (n * Layout.of(module).size * 4):.2f}"
 
 
 def peak_in_new_process(task: ws.Task, n: int, how: Engine, device: str) -> str:

@@ -31,32 +31,34 @@ def draws_random_numbers(module: nn.Module, x: Tensor) -> bool:
 
 
 def side_by_side(
-    module: nn.Module, layout: Layout, loss: Loss, weights: Tensor, buffers: Mapping[str, Tensor], x: Tensor, y: Tensor
-) -> tuple[Float[Tensor, " n"], Float[Tensor, "n d"]]:
-    """Losses and gradients of n networks in one vectorised pass; buffers are updated in place.
+    module: nn.Module, layout: Layout, loss: Loss, weights: Tensor, buffers: Mapping[str, Tensor], x: Tensor, y: Tensor,
+    out: Float[Tensor, "n d"],
+) -> Float[Tensor, " n"]:  # fmt: skip
+    """Losses of n networks, and their gradients into `out`, in one vectorised pass; buffers are updated in place.
 
     Args:
         weights: (n, D).
         buffers: (n, *shape) by name.
         x: (n, batch, ...).
         y: (n, batch).
+        out: receives the gradients.
     """
     leaves = {name: view.requires_grad_() for name, view in layout.tensors(weights.detach()).items()}
     losses = vmap(loss)(forward(module, leaves, buffers, x, shared_input=False), y)
-    return losses.detach(), _gradient(layout, leaves, losses.sum())
+    _gradient_into(out, layout, leaves, losses.sum())
+    return losses.detach()
 
 
 def one_by_one(
     module: nn.Module, layout: Layout, loss: Loss, weights: Tensor, buffers: Mapping[str, Tensor], x: Tensor, y: Tensor,
-    noise: Sequence[int] | None = None,
-) -> tuple[Float[Tensor, " n"], Float[Tensor, "n d"]]:  # fmt: skip
+    out: Float[Tensor, "n d"], noise: Sequence[int] | None = None,
+) -> Float[Tensor, " n"]:  # fmt: skip
     """The same in a loop, for networks that do not vectorise or are faster alone.
 
     Args:
         noise: a seed for each network's own random numbers (dropout) in this step.
     """
     losses: list[Tensor] = []
-    gradients: list[Tensor] = []
     for i in range(len(weights)):
         leaves = {name: view.requires_grad_() for name, view in layout.tensors(weights[i].detach()).items()}
         own = {name: buffer[i] for name, buffer in buffers.items()}
@@ -66,10 +68,12 @@ def one_by_one(
             with seeds.seeded_modules(noise[i], "dropout"):
                 value = loss(functional_call(module, (leaves, own), (x[i],)), y[i])
         losses.append(value.detach())
-        gradients.append(_gradient(layout, leaves, value))
-    return torch.stack(losses), torch.stack(gradients) if len(gradients) > 1 else gradients[0][None]
+        _gradient_into(out[i], layout, leaves, value)
+    return torch.stack(losses)
 
 
-def _gradient(layout: Layout, leaves: Mapping[str, Tensor], value: Tensor) -> Tensor:
+def _gradient_into(out: Tensor, layout: Layout, leaves: Mapping[str, Tensor], value: Tensor) -> None:
+    """Each tensor's gradient to its place in `out`, which is kept from step to step: fresh memory costs page faults."""
     gradients = torch.autograd.grad(value, list(leaves.values()), allow_unused=True, materialize_grads=True)
-    return layout.pack(dict(zip(leaves, gradients, strict=True)))
+    for name, gradient in zip(leaves, gradients, strict=True):
+        out[..., layout.slices[name]] = gradient.flatten(out.ndim - 1)

@@ -212,6 +212,8 @@ class Trainer:
         rate, decay = self.individual.lr, self.individual.weight_decay
         lr = self.recipe.optimizer.lr if rate is None else rate[rows].to(self.weights)
         decay = self.recipe.optimizer.weight_decay if decay is None else decay[rows].to(self.weights)
+        weights = self.weights[rows]
+        gradient = torch.empty_like(weights)
         for step in range(self.step, stop):
             position = step % self.per_epoch
             start = position * self.recipe.batch_size
@@ -219,17 +221,17 @@ class Trainer:
             x, y = self._batch(rows, order[:, start:end], step)
             if self._random:
                 noise = [seeds.derive(seed, "step", step) for seed in own_seeds]
-                found = one_by_one(self.module, self.layout, self.loss, self.weights[rows], buffers, x, y, noise)
+                losses = one_by_one(self.module, self.layout, self.loss, weights, buffers, x, y, gradient, noise)
             else:
                 engine = side_by_side if self.group > 1 else one_by_one
-                found = engine(self.module, self.layout, self.loss, self.weights[rows], buffers, x, y)
-            self.losses[rows], gradient = found
+                losses = engine(self.module, self.layout, self.loss, weights, buffers, x, y, gradient)
+            self.losses[rows] = losses
             if self.masks is not None:
                 gradient.mul_(self.masks[rows])
             factor = self.recipe.lr_factor(step, self.length, self.per_epoch)
-            self.recipe.optimizer.update_(self.weights[rows], gradient, state, lr * factor, decay, step + 1)
+            self.recipe.optimizer.update_(weights, gradient, state, lr * factor, decay, step + 1)
             for at, values in self._frozen:  # parameters of modules with requires_grad=False
-                self.weights[rows, at] = values[rows]
+                weights[:, at] = values[rows]
 
     def _require_finite(self, step: int) -> None:
         """Stop at the first epoch after which a network is no longer finite."""
@@ -249,7 +251,7 @@ class Trainer:
         epoch = self.step // self.per_epoch
         if self._orders.get(rows.start, (None,))[0] != epoch:
             orders = [
-                torch.randperm(len(self.data), generator=seeds.generator(seed, "data order", epoch))
+                torch.randperm(len(self.data), generator=seeds.generator(seed, "data order", epoch)).int()
                 for seed in self.individual.seeds[rows]
             ]
             self._orders[rows.start] = (epoch, torch.stack(orders).to(self.weights.device))
@@ -263,7 +265,7 @@ class Trainer:
         y = (
             self.data.y.index_select(0, flat).unflatten(0, index.shape)
             if self._labels is None
-            else self._labels[rows].gather(1, index)
+            else self._labels[rows].gather(1, index.long())
         )
         return x, y
 
