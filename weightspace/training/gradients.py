@@ -75,5 +75,5 @@ def one_by_one(
 def _gradient_into(out: Tensor, layout: Layout, leaves: Mapping[str, Tensor], value: Tensor) -> None:
     """Each tensor's gradient to its place in `out`, which is kept from step to step: fresh memory costs page faults."""
     gradients = torch.autograd.grad(value, list(leaves.values()), allow_unused=True, materialize_grads=True)
-    for name, gradient in zip(leaves, gradients, strict=True):
-        out[..., layout.slices[name]] = gradient.flatten(out.ndim - 1)
+    for place, gradient in zip(layout.tensors(out).values(), gradients, strict=True):
+        place.copy_(gradient)
