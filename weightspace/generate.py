@@ -20,7 +20,7 @@ from weightspace.layout import Layout
 from weightspace.pattern import Pattern, Unstructured
 from weightspace.runs import open_run
 from weightspace.storage import atomic_file, check_file, dump_json, file_hash, new_folder, read_manifest, write_text
-from weightspace.symmetry import Symmetry, derive
+from weightspace.symmetry import Symmetry
 from weightspace.training.blocks import in_blocks
 
 FORMAT = "weightspace.generator"

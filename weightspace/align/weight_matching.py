@@ -14,7 +14,7 @@ from weightspace.align.balance import balance_scales
 from weightspace.collection import Collection
 from weightspace.errors import InputError
 from weightspace.progress import progress
-from weightspace.symmetry import Group, Symmetry, derive, prove
+from weightspace.symmetry import Group, Symmetry, prove, trace
 
 _SWEEPS = 100
 _TOLERANCE = 1e-6

@@ -1,11 +1,12 @@
 """Symmetry: a table that says which axis of which tensor each group of hidden units acts on.
 
 Permuting a group's units on all its axes at once leaves the function unchanged. The table acts on any
-vector of the layout: weights, masks, rewind weights, posterior means and scales.
+vector of the layout: weights, masks, rewind weights, optimiser moments, posterior means and scales.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -15,13 +16,39 @@ from torch import Tensor
 from weightspace.errors import InputError, LayoutMismatch
 from weightspace.layout import Layout
 
+Permutations = Mapping[str, Tensor]
+
 
 @dataclass(frozen=True)
 class Axis:
-    """One axis of one tensor, by state-dict name."""
+    """Where a group's units lie along one axis of one tensor, by state-dict name.
+
+    Args:
+        index: positions along the axis, for each unit (of each parent unit) in turn its slots: a unit
+            whose feature map is flattened has several. None: unit u lies at position u.
+        within: for grouped convolutions: another axis of the tensor, made of one block of equal length
+            for each unit of the parent group; in block j this axis follows the permutation that the
+            parent's unit j has.
+    """
 
     tensor: str
     axis: int
+    index: tuple[int, ...] | None = None
+    within: int | None = None
+
+    @classmethod
+    def blocks(cls, tensor: str, axis: int, units: int, block: int) -> "Axis":
+        """Each unit is `block` consecutive positions, as behind conv-flatten-linear."""
+        return cls(tensor, axis, tuple(range(units * block)))
+
+    @classmethod
+    def tiles(cls, tensor: str, axis: int, units: int, tiles: int) -> "Axis":
+        """The units one after another, several times over, as the gates of an LSTM."""
+        return cls(tensor, axis, tuple(tile * units + unit for unit in range(units) for tile in range(tiles)))
+
+    def __str__(self) -> str:
+        inside = "" if self.within is None else f" in blocks of axis {self.within}"
+        return f"{self.tensor}[{self.axis}{_brief(self.index)}]{inside}"
 
 
 @dataclass(frozen=True)
@@ -29,12 +56,15 @@ class Group:
     """Hidden units that can be reordered together.
 
     Args:
-        size: number of units.
-        incoming: axes that produce the units (rows of a weight, its bias, norm parameters and buffers).
+        size: number of units; of a child group, in each unit of its parent.
+        incoming: axes that produce the units: rows of a weight, its bias, or a norm's scale and shift.
         outgoing: axes that read them (columns of the next weight).
-        homogeneous: nothing but a linear layer's weights and bias produces the units, and their
-            activation satisfies f(s x) = s f(x) for s > 0, as ReLU does, so that scaling a unit's
-            incoming weights by s and its outgoing weights by 1/s changes nothing.
+        homogeneous: multiplying a unit on its incoming axes by s > 0 and dividing it on its outgoing
+            axes by s changes nothing, because what lies between satisfies f(s x) = s f(x), as ReLU does.
+        following: further axes that move with the units but take no part in such a rescaling, as the
+            rows in front of a norm and the norm's running statistics.
+        parent: another group, such as the heads of an attention layer: units inside each of its units
+            are reordered on their own, and move along when it is.
     """
 
     name: str
@@ -42,84 +72,220 @@ class Group:
     incoming: tuple[Axis, ...]
     outgoing: tuple[Axis, ...]
     homogeneous: bool = False
+    following: tuple[Axis, ...] = ()
+    parent: str | None = None
 
     @property
     def axes(self) -> tuple[Axis, ...]:
-        return self.incoming + self.outgoing
+        return self.incoming + self.outgoing + self.following
 
 
 @dataclass(frozen=True)
 class Symmetry:
-    """The groups of one layout.
+    """The groups of one layout; parents come before their children.
 
     Raises:
         LayoutMismatch: an axis does not exist in the layout or has another size than its group.
-        InputError: two groups claim the same axis, or a buffer of statistics is in no group.
+        InputError: two groups claim the same place, a parent is unknown, a child is homogeneous, or a
+            buffer of statistics is in no group.
     """
 
     layout: Layout
     groups: tuple[Group, ...]
+    fixed: tuple[str, ...] = ()
+    """Buffers that rightly stay as they are, such as a constant table."""
 
     def __post_init__(self) -> None:
         shapes = {entry.name: entry.shape for entry in self.layout.entries}
-        owner: dict[Axis, str] = {}
+        owner: dict[tuple[str, int, int], str] = {}
+        seen: dict[str, Group] = {}
         for group in self.groups:
+            if group.name in seen:
+                raise InputError(f"two groups are called {group.name!r}")
+            if group.parent is not None and (group.parent not in seen or group.homogeneous):
+                raise InputError(
+                    f"the parent {group.parent!r} of group {group.name!r} must come before it, and a child group "
+                    "cannot be homogeneous"
+                )
+            seen[group.name] = group
             for axis in group.axes:
-                shape = shapes.get(axis.tensor)
-                if shape is None or not 0 <= axis.axis < len(shape) or shape[axis.axis] != group.size:
-                    raise LayoutMismatch(
-                        f"group {group.name!r} of {group.size} units does not fit axis {axis.axis} of tensor "
-                        f"{axis.tensor!r} (shape {shape})"
-                    )
-                if axis in owner:
-                    raise InputError(f"axis {axis.axis} of {axis.tensor!r} is in {owner[axis]!r} and in {group.name!r}")
-                owner[axis] = group.name
-        moved = {axis.tensor for axis in owner}
+                self._check(group, axis, shapes.get(axis.tensor), seen)
+                for position in self._positions(group, axis).flatten().tolist():
+                    claimed = owner.setdefault((axis.tensor, axis.axis, position), group.name)
+                    if claimed != group.name:
+                        raise InputError(
+                            f"position {position} of axis {axis.axis} of {axis.tensor!r} is in {claimed!r} and in "
+                            f"{group.name!r}"
+                        )
+        moved = {tensor for tensor, _, _ in owner}
         for entry in self.layout.buffers:
-            if entry.shape and entry.name not in moved:
+            if entry.shape and entry.name not in moved and entry.name not in self.fixed:
                 raise InputError(
                     f"buffer {entry.name!r} is on no group's axis: statistics that stay behind while their units "
-                    "move corrupt the network. Add the axis to its group"
+                    "move corrupt the network. Add the axis to its group, or name the buffer in `fixed`"
                 )
 
+    def _check(self, group: Group, axis: Axis, shape: tuple[int, ...] | None, seen: Mapping[str, Group]) -> None:
+        fits = shape is not None and 0 <= axis.axis < len(shape)
+        if fits and shape is not None:
+            units = group.size * (1 if group.parent is None or axis.within is not None else self.count(group.parent))
+            if axis.index is None:
+                fits = shape[axis.axis] == units
+            else:
+                inside = 0 <= min(axis.index) and max(axis.index) < shape[axis.axis]
+                fits = len(axis.index) % units == 0 and len(set(axis.index)) == len(axis.index) and inside
+            if axis.within is not None:
+                blocks = seen[group.parent].size if group.parent is not None else 0
+                fits = fits and blocks > 0 and shape[axis.within] % blocks == 0 and seen[group.parent or ""].parent is None
+        if not fits:
+            raise LayoutMismatch(
+                f"group {group.name!r} of {group.size} units does not fit axis {axis.axis} of tensor "
+                f"{axis.tensor!r} (shape {shape})"
+            )
+
+    @cached_property
+    def by_name(self) -> dict[str, Group]:
+        return {group.name: group for group in self.groups}
+
+    def count(self, name: str) -> int:
+        """Units of a group in all units of its parents together."""
+        group = self.by_name[name]
+        return group.size * (1 if group.parent is None else self.count(group.parent))
+
+    def children(self, name: str) -> tuple[Group, ...]:
+        return tuple(group for group in self.groups if group.parent == name)
+
+    def _positions(self, group: Group, axis: Axis) -> Int[Tensor, "units slots"]:
+        units = group.size if axis.within is not None else self.count(group.name)
+        return torch.arange(units)[:, None] if axis.index is None else torch.tensor(axis.index).reshape(units, -1)
+
+    @cached_property
+    def places(self) -> dict[tuple[str, Axis], Tensor]:
+        """Positions (units, slots) of each group on each of its axes; units of all parents in turn."""
+        return {(group.name, axis): self._positions(group, axis) for group in self.groups for axis in group.axes}
+
+    @property
+    def coverage(self) -> float:
+        """Fraction of the trainable parameters that some permutation moves."""
+        moved = 0
+        for entry in self.layout.parameters:
+            still = torch.ones(entry.shape, dtype=torch.bool)
+            for group in self.groups:
+                for axis in group.axes:
+                    if axis.tensor == entry.name:
+                        still.index_fill_(axis.axis, self.places[group.name, axis].flatten(), False)
+            moved += entry.size - int(still.sum())
+        return moved / self.layout.size
+
     def __str__(self) -> str:
-        lines = [f"{'group':<16}{'units':>6}  incoming -> outgoing"]
+        lines = [f"{'group':<24}{'units':>6}  incoming -> outgoing | following"]
         for group in self.groups:
-            sides = (", ".join(f"{a.tensor}[{a.axis}]" for a in side) for side in (group.incoming, group.outgoing))
-            lines.append(f"{group.name:<16}{group.size:>6}  {' -> '.join(sides)}")
+            sides = [", ".join(map(str, side)) for side in (group.incoming, group.outgoing)]
+            after = f" | {', '.join(map(str, group.following))}" if group.following else ""
+            name = group.name if group.parent is None else f"{group.name} (in {group.parent})"
+            lines.append(f"{name:<24}{group.size:>6}  {' -> '.join(sides)}{after}")
         return "\n".join(lines)
 
     def identity(self) -> dict[str, Tensor]:
-        return {group.name: torch.arange(group.size) for group in self.groups}
+        return {group.name: self._each(group, torch.arange(group.size).expand) for group in self.groups}
 
     def random(self, generator: torch.Generator) -> dict[str, Tensor]:
-        """A random permutation of every group."""
-        return {group.name: torch.randperm(group.size, generator=generator) for group in self.groups}
+        """A random permutation of every group; (units,), of child groups (parent units, units)."""
 
-    def permute(self, vector: Tensor, permutations: Mapping[str, Int[Tensor, " units"]]) -> Tensor:
+        def draw(*shape: int) -> Tensor:
+            return torch.rand(shape, generator=generator).argsort(-1)
+
+        return {group.name: self._each(group, draw) for group in self.groups}
+
+    def _each(self, group: Group, make: Any) -> Tensor:
+        return make(group.size) if group.parent is None else make(self.count(group.parent), group.size).clone()
+
+    def sources(self, permutations: Permutations) -> dict[str, Int[Tensor, " units"]]:
+        """For each group the old place of each unit, counted through all units of its parents."""
+        found: dict[str, Tensor] = {}
+        for group in self.groups:
+            own = permutations[group.name]
+            found[group.name] = (
+                own if group.parent is None else (found[group.parent][:, None] * group.size + own).flatten()
+            )
+        return found
+
+    def compose(self, first: Permutations, then: Permutations) -> dict[str, Tensor]:
+        """The permutations that do `first`, and `then` on its result."""
+        moved = self.sources(then)
+        return {
+            g.name: first[g.name][then[g.name]]
+            if g.parent is None
+            else first[g.name][moved[g.parent]].gather(1, then[g.name])
+            for g in self.groups
+        }
+
+    def inverse(self, permutations: Permutations) -> dict[str, Tensor]:
+        """The permutations that undo these."""
+        moved = self.sources(permutations)
+        return {
+            g.name: permutations[g.name].argsort()
+            if g.parent is None
+            else permutations[g.name][moved[g.parent].argsort()].argsort(1)
+            for g in self.groups
+        }
+
+    def permute(self, vector: Tensor, permutations: Permutations) -> Tensor:
         """Reorder units: position u of a group afterwards holds what `permutations[group][u]` held.
 
         Args:
             vector: (..., D), of any dtype.
-            permutations: one permutation for each group; every axis of the group follows it.
+            permutations: one for each group; (units,), of child groups (parent units, units): unit u in
+                parent unit h afterwards holds what unit `permutations[child][h, u]` of parent unit
+                `permutations[parent][h]` held.
         """
-        state = self._move(self.layout.unpack(vector), permutations, vector.ndim - 1)
+        state = self.move(self.layout.tensors(vector), permutations, vector.ndim - 1)
         return torch.cat([state[e.name].flatten(vector.ndim - 1) for e in self.layout.parameters], dim=-1)
 
-    def permute_buffers(
-        self, buffers: Mapping[str, Tensor], permutations: Mapping[str, Int[Tensor, " units"]]
-    ) -> dict[str, Tensor]:
+    def permute_buffers(self, buffers: Mapping[str, Tensor], permutations: Permutations) -> dict[str, Tensor]:
         """Reorder one network's buffers (normalisation statistics) like its weights."""
-        return self._move(dict(buffers), permutations, 0)
+        return self.move(dict(buffers), permutations, 0)
 
-    def _move(self, state: dict[str, Tensor], permutations: Mapping[str, Tensor], lead: int) -> dict[str, Tensor]:
+    def move(self, state: Mapping[str, Tensor], permutations: Permutations, lead: int = 0) -> dict[str, Tensor]:
+        """Reorder named tensors; those that are not given are left out.
+
+        Args:
+            lead: number of dimensions in front of the tensors' own.
+        """
+        moved = dict(state)
+        for (name, axis), order in self.orders(permutations, state).items():
+            moved[name] = moved[name].index_select(axis + lead, order.to(moved[name].device))
+        for group, axis in self.dependent(state):
+            assert axis.within is not None and group.parent is not None
+            tensor, place = moved[axis.tensor], self.places[group.name, axis]
+            orders = torch.arange(tensor.shape[axis.axis + lead]).repeat(self.count(group.parent), 1)
+            orders[:, place.flatten()] = place[permutations[group.name]].flatten(1)
+            blocks = tensor.chunk(len(orders), axis.within + lead)
+            parts = [block.index_select(axis.axis + lead, o) for block, o in zip(blocks, orders, strict=True)]
+            moved[axis.tensor] = torch.cat(parts, axis.within + lead)
+        return moved
+
+    def orders(self, permutations: Permutations, tensors: Mapping[str, Any]) -> dict[tuple[str, int], Tensor]:
+        """The order that each axis of these tensors takes, by (tensor, axis)."""
+        shapes = {entry.name: entry.shape for entry in self.layout.entries}
+        sources = self.sources(permutations)
+        found: dict[tuple[str, int], Tensor] = {}
         for group in self.groups:
             for axis in group.axes:
-                if axis.tensor in state:
-                    tensor = state[axis.tensor]
-                    permutation = permutations[group.name].to(tensor.device)
-                    state[axis.tensor] = tensor.index_select(axis.axis + lead, permutation)
-        return state
+                if axis.tensor in tensors and axis.within is None:
+                    key = (axis.tensor, axis.axis)
+                    if key not in found:
+                        found[key] = torch.arange(shapes[axis.tensor][axis.axis])
+                    place = self.places[group.name, axis]
+                    found[key][place.flatten()] = place[sources[group.name]].flatten()
+        return found
+
+    def dependent(self, tensors: Mapping[str, Any]) -> Iterator[tuple[Group, Axis]]:
+        """The axes whose order depends on another axis."""
+        for group in self.groups:
+            for axis in group.axes:
+                if axis.within is not None and axis.tensor in tensors:
+                    yield group, axis
 
     def scale(self, vector: Float[Tensor, "*nets d"], scales: Mapping[str, Float[Tensor, "*nets units"]]) -> Tensor:
         """Multiply homogeneous units' incoming weights by s > 0 and divide their outgoing weights by s.
@@ -128,7 +294,8 @@ class Symmetry:
             vector: (..., D).
             scales: (..., units) for each homogeneous group.
         """
-        state = self.layout.unpack(vector)
+        state = dict(self.layout.tensors(vector))
+        lead = vector.ndim - 1
         for group in self.groups:
             if group.name not in scales:
                 continue
@@ -136,32 +303,44 @@ class Symmetry:
                 raise InputError(f"the units of group {group.name!r} are not homogeneous and cannot be scaled")
             for axes, factor in ((group.incoming, scales[group.name]), (group.outgoing, 1 / scales[group.name])):
                 for axis in axes:
-                    tensor = state[axis.tensor]
-                    shape = [*factor.shape[:-1], *([1] * (tensor.ndim - factor.ndim + 1))]
-                    shape[factor.ndim - 1 + axis.axis] = group.size
-                    state[axis.tensor] = tensor * factor.reshape(shape)
-        lead = vector.ndim - 1
+                    tensor, place = state[axis.tensor], self.places[group.name, axis]
+                    along = factor.new_ones(*factor.shape[:-1], tensor.shape[lead + axis.axis])
+                    along[..., place.flatten()] = factor.repeat_interleave(place.shape[1], -1)
+                    shape = [*along.shape[:-1], *([1] * (tensor.ndim - along.ndim + 1))]
+                    shape[along.ndim - 1 + axis.axis] = along.shape[-1]
+                    state[axis.tensor] = tensor * along.reshape(shape)
         return torch.cat([state[e.name].flatten(lead) for e in self.layout.parameters], dim=-1)
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            "groups": [
-                {
-                    "name": g.name, "size": g.size, "homogeneous": g.homogeneous,
-                    "incoming": [[a.tensor, a.axis] for a in g.incoming],
-                    "outgoing": [[a.tensor, a.axis] for a in g.outgoing],
-                }
-                for g in self.groups
-            ]
-        }  # fmt: skip
+        def axes(side: Sequence[Axis]) -> list[list[Any]]:
+            return [[a.tensor, a.axis, None if a.index is None else list(a.index), a.within] for a in side]
+
+        groups = [
+            {
+                "name": g.name, "size": g.size, "homogeneous": g.homogeneous, "parent": g.parent,
+                "incoming": axes(g.incoming), "outgoing": axes(g.outgoing), "following": axes(g.following),
+            }
+            for g in self.groups
+        ]  # fmt: skip
+        return {"groups": groups, "fixed": list(self.fixed)}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], layout: Layout) -> "Symmetry":
-        def axes(pairs: Sequence[Sequence[Any]]) -> tuple[Axis, ...]:
-            return tuple(Axis(tensor, axis) for tensor, axis in pairs)
+        def axes(side: Sequence[Sequence[Any]]) -> tuple[Axis, ...]:
+            return tuple(Axis(t, axis, None if index is None else tuple(index), within) for t, axis, index, within in side)
 
         groups = (
-            Group(g["name"], g["size"], axes(g["incoming"]), axes(g["outgoing"]), g["homogeneous"])
+            Group(
+                g["name"], g["size"], axes(g["incoming"]), axes(g["outgoing"]), g["homogeneous"],
+                axes(g["following"]), g["parent"],
+            )
             for g in data["groups"]
-        )
-        return cls(layout, tuple(groups))
+        )  # fmt: skip
+        return cls(layout, tuple(groups), tuple(data["fixed"]))
+
+
+def _brief(index: tuple[int, ...] | None) -> str:
+    if index is None:
+        return ""
+    runs = 1 + sum(b != a + 1 for a, b in zip(index, index[1:], strict=False))
+    return f", {index[0]}:{index[-1] + 1}" if runs == 1 else f", {len(index)} positions in {runs} runs"

@@ -1,0 +1,195 @@
+"""Labels: which hidden unit each index of each axis of a tensor belongs to, while a module is traced.
+
+Every index of every axis of every parameter starts as a unit of its own. Operations that make two
+indices move together unite their units; what is left at the end can be permuted. Views that split an
+axis (into heads, say) make parents: units that hold other units.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+FIXED = "fixed"  # an axis whose order means something: batch, space, time, classes
+ANY = "any"  # an axis along which nothing varies, such as one of length one: fits everything
+
+# One axis of a tensor: FIXED, ANY, or units in an array that broadcasts over the tensor's shape (of
+# length one in all other dimensions, unless a unit depends on those, as inside heads).
+Label = np.ndarray | str
+
+
+@dataclass
+class Labels:
+    """The labels of all axes of a tensor.
+
+    Args:
+        pending: (units, parents) of splits that only views have made so far: they bind once an
+            operation treats the parts differently.
+        constant: depends on neither inputs nor parameters.
+    """
+
+    axes: list[Label]
+    pending: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
+    constant: bool = False
+
+    @property
+    def plain(self) -> bool:
+        """True if no axis has units."""
+        return all(isinstance(axis, str) for axis in self.axes)
+
+
+class Units:
+    """All units of a module, united as operations demand, with marks that tell unlike units apart."""
+
+    def __init__(self) -> None:
+        self._to = np.zeros(0, dtype=np.int64)
+        self._marks = np.zeros(0, dtype=np.uint64)
+        self._random = np.random.default_rng(0)
+        self.links: list[tuple[np.ndarray, np.ndarray]] = []
+        self.unscalable: set[int] = set()  # saw an operation that is not positively homogeneous
+
+    def new(self, *shape: int) -> np.ndarray:
+        """Fresh units."""
+        start, count = len(self._to), int(np.prod(shape))
+        self._to = np.concatenate([self._to, np.arange(start, start + count)])
+        self._marks = np.concatenate([self._marks, np.zeros(count, dtype=np.uint64)])
+        return np.arange(start, start + count).reshape(shape)
+
+    def find(self, units: np.ndarray) -> np.ndarray:
+        """The representatives of these units."""
+        while True:
+            up = self._to[units]
+            if np.array_equal(up, units):
+                return up
+            self._to[units] = self._to[up]
+            units = up
+
+    def unite(self, a: np.ndarray, b: np.ndarray) -> None:
+        a, b = np.broadcast_arrays(self.find(a), self.find(b))
+        for x, y in np.unique(np.stack([a[a != b], b[a != b]], 1), axis=0):
+            x, y = self._root(int(x)), self._root(int(y))
+            if x != y:
+                self._to[max(x, y)] = min(x, y)
+
+    def _root(self, unit: int) -> int:
+        while self._to[unit] != unit:
+            unit = int(self._to[unit])
+        return unit
+
+    def _draw(self, count: int) -> np.ndarray:
+        return self._random.integers(1, 2**63, count).astype(np.uint64)
+
+    def mark(self, units: np.ndarray) -> None:
+        """These units differ from all others: something looks at them alone."""
+        np.add.at(self._marks, units.ravel(), self._draw(1))
+
+    def pin(self, label: Label, dim: int) -> None:
+        """Units along an axis differ by their position: none of them can take another's place."""
+        if isinstance(label, str):
+            return
+        marks = self._draw(label.shape[dim])
+        shape = [1] * label.ndim
+        shape[dim] = label.shape[dim]
+        np.add.at(self._marks, label, np.broadcast_to(marks.reshape(shape), label.shape))
+
+    def marks(self) -> np.ndarray:
+        """Marks of the representatives: those of all their units together."""
+        roots = self.find(np.arange(len(self._to)))
+        total = np.zeros(len(roots), dtype=np.uint64)
+        np.add.at(total, roots, self._marks)
+        return total
+
+    def bind(self, *tensors: Labels) -> None:
+        """An operation is about to treat parts of a split differently: the split binds."""
+        for tensor in tensors:
+            self.links += tensor.pending
+            tensor.pending = []
+
+    def combine(self, labels: Sequence[Label], dims: Sequence[int]) -> Label:
+        """Axes that go together index by index; `dims` says where each label's own axis is in its array."""
+        units = [(label, dim) for label, dim in zip(labels, dims, strict=True) if not isinstance(label, str)]
+        if not units:
+            return FIXED if FIXED in [label for label in labels if isinstance(label, str)] else ANY
+        if any(isinstance(label, str) and label == FIXED for label in labels):
+            self.pin(*units[0])
+        first = units[0][0]
+        for label, _ in units[1:]:
+            self.unite(first, label)
+        return first
+
+    def without(self, label: Label, dim: int) -> Label:
+        """A label of one axis after another one, `dim`, was summed over or cut to one index."""
+        if isinstance(label, str):
+            return label
+        kept = label.take([0], axis=dim)
+        if label.shape[dim] > 1:
+            self.unite(label, kept)
+        return kept.squeeze(dim)
+
+    def split(self, label: Label, dim: int, sizes: Sequence[int]) -> tuple[list[Label], list[tuple[np.ndarray, np.ndarray]]]:
+        """Split one axis into several, from the outermost to the innermost; arrays gain dimensions.
+
+        Returns:
+            The labels of the new axes, and the links that this makes.
+        """
+        links: list[tuple[np.ndarray, np.ndarray]] = []
+        found: list[Label] = []
+        rest = label
+        for k in range(len(sizes) - 1):
+            inner = int(np.prod(sizes[k + 1 :]))
+            outer, rest = self._split_in_two(rest, dim + k, sizes[k], inner, links)
+            found.append(outer)
+        return [_widened(one, dim, len(sizes), k) for k, one in enumerate([*found, rest])], links
+
+    def _split_in_two(
+        self, label: Label, dim: int, n1: int, n2: int, links: list[tuple[np.ndarray, np.ndarray]]
+    ) -> tuple[Label, Label]:
+        if isinstance(label, str):
+            return (ANY if n1 == 1 else label), (ANY if n2 == 1 else label)
+        whole = label.reshape(*label.shape[:dim], n1, n2, *label.shape[dim + 1 :])
+        if n1 == 1:
+            return ANY, whole
+        if n2 == 1:
+            return whole.squeeze(dim + 1), ANY
+        roots = self.find(whole)
+        if (roots == roots.take([0], axis=dim)).all():
+            return FIXED, whole.take([0], axis=dim)
+        if (roots == roots.take([0], axis=dim + 1)).all():
+            return whole.take(0, axis=dim + 1), FIXED
+        for other in range(whole.ndim):  # what does not vary along another axis does not depend on it
+            if other not in (dim, dim + 1) and (roots == roots.take([0], axis=other)).all():
+                whole, roots = whole.take([0], axis=other), roots.take([0], axis=other)
+        blocks = np.moveaxis(roots, dim + 1, -1).reshape(-1, n2)
+        if sum(len(np.unique(block)) for block in blocks) == len(np.unique(roots)):
+            outer = self.new(*(size for k, size in enumerate(whole.shape) if k != dim + 1))
+            links.append((whole.ravel(), np.broadcast_to(np.expand_dims(outer, dim + 1), whole.shape).ravel()))
+            return outer, whole
+        self.pin(label, dim)
+        return FIXED, FIXED
+
+    def merge(self, labels: Sequence[Label], dims: Sequence[int], shape: Sequence[int]) -> Label:
+        """The label of consecutive axes `dims` of a tensor of this shape flattened into one."""
+        own = [(k, label) for k, label in zip(dims, labels, strict=True) if not isinstance(label, str)]
+        if not own:
+            return FIXED if FIXED in labels else ANY
+        # The innermost units: those that depend on all the other axes that have units.
+        for k, label in own:
+            if all(other == k or label.shape[other] > 1 or shape[other] == 1 for other, _ in own):
+                full = list(label.shape)
+                for dim in dims:
+                    full[dim] = shape[dim]
+                merged = np.broadcast_to(label, full)
+                return merged.reshape(*full[: dims[0]], -1, *full[dims[-1] + 1 :])
+        for k, label in own:
+            self.pin(label, k)
+        return FIXED
+
+
+def _widened(label: Label, dim: int, parts: int, k: int) -> Label:
+    """Place the k-th of several parts that one axis was split into among them all."""
+    if isinstance(label, str):
+        return label
+    missing = parts - 1 - k if k < parts - 1 else 0
+    for _ in range(missing):
+        label = np.expand_dims(label, dim + k + 1)
+    return label

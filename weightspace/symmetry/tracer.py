@@ -1,0 +1,275 @@
+"""Trace one forward pass of a module, operator by operator, and label every axis on the way."""
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
+from torch.utils.weak import WeakIdKeyDictionary
+
+from weightspace.errors import InputError
+from weightspace.symmetry.labels import ANY, FIXED, Label, Labels, Units
+from weightspace.symmetry.rules import RULES, Traced
+
+aten = torch.ops.aten
+_MAKES_NUMBERS = (aten._local_scalar_dense, aten.is_nonzero, aten.equal, aten.nonzero, aten.masked_select)
+_RESIZES = (aten.squeeze, aten.unsqueeze, aten.squeeze_, aten.unsqueeze_)
+
+
+@dataclass
+class Traces:
+    """What tracing found.
+
+    Args:
+        axes: labels of each parameter and buffer that was used, by name.
+        left_fixed: operators without a rule whose units were left as they are, with where they occurred.
+    """
+
+    units: Units
+    axes: dict[str, Labels]
+    left_fixed: list[str]
+
+
+def run(module: nn.Module, inputs: Sequence[Any], *, fix_unknown: bool) -> Traces:
+    """Trace a module in evaluation mode and with its normalisation in training mode.
+
+    Raises:
+        InputError: the module computes something that no rule describes, or its control flow depends
+            on data.
+    """
+    module = copy.deepcopy(module)
+    tracer = _Tracer(module, fix_unknown)
+    for training in (False, True):
+        training_mode(module, training)
+        own = copy.deepcopy(tuple(inputs))
+        for tensor in tensors_in(own):
+            tracer.given(tensor)
+        with torch.no_grad(), _ordinary_kernels(module):
+            handles = tracer.follow(module)
+            try:
+                with tracer:
+                    outputs = module(*own)
+            finally:
+                for handle in handles:
+                    handle.remove()
+        found = tensors_in(outputs)
+        if not found:
+            raise InputError(f"{type(module).__name__} returned no tensor but a {type(outputs).__name__}")
+        for output in found:
+            labels = tracer.labels(output)
+            tracer.units.bind(labels)
+            for k, label in enumerate(labels.axes):
+                tracer.units.pin(label, k)
+    return Traces(tracer.units, tracer.named(), list(dict.fromkeys(tracer.left_fixed)))
+
+
+def training_mode(module: nn.Module, training: bool) -> None:
+    """Training mode without dropout of any kind, so that two passes can be compared."""
+    module.train(training)
+    for child in module.modules():
+        if "drop" in type(child).__name__.lower() or "stochasticdepth" in type(child).__name__.lower():
+            child.eval()
+        if isinstance(child, nn.RNNBase | nn.MultiheadAttention):
+            child.dropout = 0.0
+
+
+def tensors_in(outputs: Any) -> list[Tensor]:
+    """All tensors of a module's output."""
+    found: list[Tensor] = []
+    tree_map_only(Tensor, found.append, outputs)
+    if not found and hasattr(outputs, "__dict__"):
+        found = [value for value in vars(outputs).values() if isinstance(value, Tensor)]
+    return found
+
+
+@contextmanager
+def _ordinary_kernels(module: nn.Module) -> Iterator[None]:
+    """No fused kernels for whole layers: their operators are to be seen."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    recurrent = any(isinstance(m, nn.RNNBase) for m in module.modules())
+    try:
+        with torch.backends.mkldnn.flags(enabled=False) if recurrent else nullcontext():
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+
+
+class _Tracer(TorchDispatchMode):
+    def __init__(self, module: nn.Module, fix_unknown: bool) -> None:
+        super().__init__()
+        self.units = Units()
+        self.fix_unknown = fix_unknown
+        self.left_fixed: list[str] = []
+        self._labels: Any = WeakIdKeyDictionary()
+        self._names: dict[int, str] = {}
+        self._own: dict[str, Tensor] = {}
+        self._where: list[str] = []
+        for name, tensor in module.state_dict(keep_vars=True).items():
+            if id(tensor) not in self._names:
+                self._names[id(tensor)] = name
+                self._own[name] = tensor
+        self._dtypes = {t.dtype for t in module.parameters()}
+
+    def follow(self, module: nn.Module) -> list[Any]:
+        """Know inside which layer an operator runs."""
+
+        def enter(name: str) -> Callable[..., None]:
+            return lambda *_: self._where.append(name)
+
+        def leave(*_: Any) -> None:
+            self._where.pop()
+
+        handles: list[Any] = []
+        for name, child in module.named_modules():
+            handles.append(child.register_forward_pre_hook(enter(name)))
+            handles.append(child.register_forward_hook(leave))
+        return handles
+
+    def given(self, tensor: Tensor) -> None:
+        """An input: the order along each of its axes means something."""
+        self._labels[tensor] = Labels([FIXED] * tensor.ndim)
+
+    def named(self) -> dict[str, Labels]:
+        return {name: self._labels[tensor] for name, tensor in self._own.items() if tensor in self._labels}
+
+    def labels(self, tensor: Tensor) -> Labels:
+        """The labels of any tensor: a parameter's axes are new units at first, constants have none."""
+        if tensor not in self._labels:
+            name = self._names.get(id(tensor))
+            statistic = name is not None and tensor.is_floating_point() and tensor.ndim > 0
+            if name is not None and (isinstance(tensor, nn.Parameter) or statistic):
+                self._labels[tensor] = self._fresh(tensor)
+            else:
+                self._labels[tensor] = Labels([_constant_axis(tensor, k) for k in range(tensor.ndim)], constant=True)
+        return self._labels[tensor]
+
+    def _fresh(self, tensor: Tensor, groups: int = 1) -> Labels:
+        axes: list[Label] = []
+        for k, size in enumerate(tensor.shape):
+            if size == 1:
+                axes.append(ANY)
+            elif k == 1 and groups > 1:
+                # Grouped convolution: each block of rows reads units of its own.
+                own = self.units.new(groups, 1, size).repeat(tensor.shape[0] // groups, 1)
+                axes.append(own.reshape(tensor.shape[0], size, *[1] * (tensor.ndim - 2)))
+            else:
+                axes.append(self.units.new(*(size if d == k else 1 for d in range(tensor.ndim))))
+        return Labels(axes)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        packet = func._overloadpacket
+        if packet is aten.convolution and args[8] > 1 and id(args[1]) in self._names and args[1] not in self._labels:
+            self._labels[args[1]] = self._fresh(args[1], args[8])
+        given: list[Traced] = []
+
+        def traced(tensor: Tensor) -> Traced:
+            one = Traced(tensor, self.labels(tensor), id(tensor) in self._names)
+            given.append(one)
+            return one
+
+        wrapped, options = tree_map_only(Tensor, traced, (args, kwargs))
+        constant = all(one.labels.constant for one in given)
+        if packet in _MAKES_NUMBERS and not constant:
+            raise InputError(
+                f"{self._place()} turns a tensor into a number or a length ({packet}): control flow that depends on data "
+                "cannot be traced. Write the symmetry by hand"
+            )
+        out = func(*args, **kwargs)
+        outputs = [o for o in (out if isinstance(out, tuple | list) else [out]) if isinstance(o, Tensor)]
+        if constant:  # their labels are read off their values, which may just have changed
+            for tensor in outputs:
+                if tensor in self._labels and id(tensor) not in self._names:
+                    del self._labels[tensor]
+            return out
+        found = self._apply(packet, given, wrapped, options, outputs)
+        for tensor, labels in zip(outputs, found, strict=False):
+            if len(labels.axes) != tensor.ndim:
+                raise AssertionError(f"the rule for {packet} gave {len(labels.axes)} labels for {tuple(tensor.shape)}")
+            labels.axes = [ANY if size == 1 else axis for axis, size in zip(labels.axes, tensor.shape, strict=True)]
+            self._store(func, tensor, labels, given)
+        for tensor in outputs[len(found) :]:
+            self._labels[tensor] = Labels([FIXED] * tensor.ndim)
+        return out
+
+    def _apply(
+        self, packet: Any, given: list[Traced], args: Any, options: Mapping[str, Any], outputs: list[Tensor]
+    ) -> list[Labels]:
+        if packet in _RESIZES:
+            from weightspace.symmetry.views import reshape
+
+            return [reshape(self.units, given[0].labels, given[0].shape, tuple(outputs[0].shape))]
+        reason = "no rule describes it"
+        if packet in RULES:
+            try:
+                found = RULES[packet](self.units, *args, **options)
+            except NotImplementedError as error:
+                reason = f"it is {error}"
+            else:
+                return found if isinstance(found, list) else [found]
+        if all(one.labels.plain for one in given):
+            return []
+        what = f"{packet} {self._place()}"
+        if not self.fix_unknown:
+            names = sorted({self._names[id(one.tensor)] for one in given if one.parameter})
+            raise InputError(
+                f"the operator {what} cannot be traced: {reason}"
+                f"{' (parameters: ' + ', '.join(names) + ')' if names else ''}. Leave its units in place with "
+                "fix_unknown=True, or write the symmetry by hand"
+            )
+        self.left_fixed.append(what)
+        for one in given:
+            self.units.bind(one.labels)
+            for k, label in enumerate(one.labels.axes):
+                self.units.pin(label, k)
+        return []
+
+    def _store(self, func: Any, tensor: Tensor, labels: Labels, given: list[Traced]) -> None:
+        before = next((one for one in given if one.tensor is tensor), None)
+        if before is not None and not _equal(before.labels, labels) and _shares_memory(tensor, self._labels):
+            # Written in place into a view of something else, whose labels would have to change too.
+            for k, label in enumerate(labels.axes):
+                self.units.pin(label, k)
+            for other in list(self._labels):
+                if other is not tensor and _same_storage(other, tensor):
+                    old = self._labels[other]
+                    for k, label in enumerate(old.axes):
+                        self.units.pin(label, k)
+                    self._labels[other] = Labels([FIXED] * other.ndim)
+        if before is None or id(tensor) not in self._names:
+            self._labels[tensor] = labels
+
+    def _place(self) -> str:
+        return f"in layer {self._where[-1]!r}" if self._where and self._where[-1] else "in the module's own forward"
+
+
+def _constant_axis(tensor: Tensor, k: int) -> Label:
+    """ANY where nothing varies along an axis."""
+    if tensor.shape[k] <= 1:
+        return ANY
+    first = tensor.narrow(k, 0, 1)
+    same = (tensor == first) | ((tensor != tensor) & (first != first))
+    return ANY if bool(same.all()) else FIXED
+
+
+def _equal(a: Labels, b: Labels) -> bool:
+    return len(a.axes) == len(b.axes) and all(
+        x == y if isinstance(x, str) or isinstance(y, str) else np.array_equal(x, y)
+        for x, y in zip(a.axes, b.axes, strict=True)
+        if isinstance(x, str) == isinstance(y, str)
+    )
+
+
+def _same_storage(a: Tensor, b: Tensor) -> bool:
+    return a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr()
+
+
+def _shares_memory(tensor: Tensor, others: Any) -> bool:
+    return any(other is not tensor and _same_storage(other, tensor) for other in list(others))
