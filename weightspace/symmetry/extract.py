@@ -148,6 +148,7 @@ def _groups(
     transposed = {
         f"{name}.weight" for name, m in module.named_modules() if isinstance(m, nn.modules.conv._ConvTransposeNd)
     }
+    transposed |= {f"{name}.weight" for name, m in module.named_modules() if isinstance(m, nn.Embedding)}
     roles = {entry.name: entry.role for entry in layout.entries}
     groups: list[Group] = []
     names: dict[int, str] = {}
@@ -158,6 +159,7 @@ def _groups(
                     axis = _axis(name, k, label, orbit, labels)
                     if axis is not None:
                         orbit.axes.append(axis)
+    for orbit in orbits:
         if not orbit.axes and not any(o.parent is orbit for o in orbits):
             continue
         norm = [a for a in orbit.axes if roles[a.tensor] == "norm"]

@@ -164,8 +164,10 @@ class Units:
             outer = self.new(*(size for k, size in enumerate(whole.shape) if k != dim + 1))
             links.append((whole.ravel(), np.broadcast_to(np.expand_dims(outer, dim + 1), whole.shape).ravel()))
             return outer, whole
-        self.pin(label, dim)
-        return FIXED, FIXED
+        # The blocks share units: they stay where they are, and their units in them.
+        for block in np.moveaxis(whole, dim, 0):
+            self.mark(block)
+        return FIXED, whole
 
     def merge(self, labels: Sequence[Label], dims: Sequence[int], shape: Sequence[int]) -> Label:
         """The label of consecutive axes `dims` of a tensor of this shape flattened into one."""

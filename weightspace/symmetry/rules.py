@@ -339,7 +339,12 @@ def cut(units: Units, x: Traced, dim: int = 0, start: int | None = None, end: in
 def select(units: Units, x: Traced, dim: int, index: int) -> Labels:
     dim %= len(x.shape)
     one = views.take(units, x.labels, dim, np.array([index % x.shape[dim]]))
-    return views.remove(units, one, dim)
+    found = views.remove(units, one, dim)
+    gone = x.axis(dim)
+    if not isinstance(gone, str):  # one part of a split: what is inside is on its own now
+        parents = set(units.find(gone).ravel().tolist())
+        found.pending = [p for p in found.pending if not parents.issuperset(units.find(p[1]).ravel().tolist())]
+    return found
 
 
 @rule(aten.unbind)
@@ -347,7 +352,7 @@ def unbind(units: Units, x: Traced, dim: int = 0) -> list[Labels]:
     return [select(units, x, dim, k) for k in range(x.shape[dim])]
 
 
-@rule(aten.split, aten.split_with_sizes, aten.chunk)
+@rule(aten.split, aten.split_with_sizes, aten.chunk, aten.unsafe_split, aten.unsafe_split_with_sizes, aten.unsafe_chunk)
 def split(units: Units, x: Traced, sizes: int | Sequence[int], dim: int = 0) -> list[Labels]:
     dim %= len(x.shape)
     whole = x.shape[dim]

@@ -233,18 +233,30 @@ class _Tracer(TorchDispatchMode):
 
     def _store(self, func: Any, tensor: Tensor, labels: Labels, given: list[Traced]) -> None:
         before = next((one for one in given if one.tensor is tensor), None)
-        if before is not None and not _equal(before.labels, labels) and _shares_memory(tensor, self._labels):
-            # Written in place into a view of something else, whose labels would have to change too.
-            for k, label in enumerate(labels.axes):
-                self.units.pin(label, k)
-            for other in list(self._labels):
-                if other is not tensor and _same_storage(other, tensor):
-                    old = self._labels[other]
-                    for k, label in enumerate(old.axes):
-                        self.units.pin(label, k)
-                    self._labels[other] = Labels([FIXED] * other.ndim)
+        if before is not None and not _identical(before.labels.axes, labels.axes):
+            self._written(tensor, before.labels, labels)
         if before is None or id(tensor) not in self._names:
             self._labels[tensor] = labels
+
+    def _written(self, tensor: Tensor, before: Labels, after: Labels) -> None:
+        """After a write in place the labels of other views of the same memory hold no longer."""
+        others = [o for o in list(self._labels) if o is not tensor and _same_storage(o, tensor)]
+        same = all(
+            isinstance(a, str) if isinstance(b, str) else not isinstance(a, str) and np.array_equal(a, b)
+            for a, b in zip(before.axes, after.axes, strict=True)
+        )
+        for other in others:
+            old = self._labels[other]
+            if not same:
+                for k, label in enumerate(old.axes):
+                    self.units.pin(label, k)
+            keep = [axis if same and not isinstance(axis, str) else FIXED for axis in old.axes]
+            self._labels[other] = Labels(
+                [ANY if size == 1 else axis for size, axis in zip(other.shape, keep, strict=True)], old.pending
+            )
+        if others and not same:
+            for k, label in enumerate(after.axes):
+                self.units.pin(label, k)
 
     def _place(self) -> str:
         return f"in layer {self._where[-1]!r}" if self._where and self._where[-1] else "in the module's own forward"
@@ -259,17 +271,13 @@ def _constant_axis(tensor: Tensor, k: int) -> Label:
     return ANY if bool(same.all()) else FIXED
 
 
-def _equal(a: Labels, b: Labels) -> bool:
-    return len(a.axes) == len(b.axes) and all(
-        x == y if isinstance(x, str) or isinstance(y, str) else np.array_equal(x, y)
-        for x, y in zip(a.axes, b.axes, strict=True)
-        if isinstance(x, str) == isinstance(y, str)
+def _identical(a: Sequence[Label], b: Sequence[Label]) -> bool:
+    return all(
+        x == y if isinstance(x, str) and isinstance(y, str) else x is y or (not isinstance(x, str) and np.array_equal(x, y))
+        for x, y in zip(a, b, strict=True)
     )
 
 
 def _same_storage(a: Tensor, b: Tensor) -> bool:
     return a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr()
 
-
-def _shares_memory(tensor: Tensor, others: Any) -> bool:
-    return any(other is not tensor and _same_storage(other, tensor) for other in list(others))

@@ -124,7 +124,7 @@ def take(units: Units, labels: Labels, dim: int, index: np.ndarray) -> Labels:
             axes.append(ANY if k == dim and len(index) == 1 else label)
         else:
             cut = label.take(index, axis=dim) if label.shape[dim] > 1 else label
-            if k == dim and not np.array_equal(index, np.arange(label.shape[dim])):
+            if label.shape[dim] > 1 and not np.array_equal(index, np.arange(label.shape[dim])):
                 units.mark(cut)
             axes.append(cut)
     return Labels(axes, list(labels.pending))
@@ -142,7 +142,9 @@ def cat(units: Units, tensors: Sequence[Labels], shapes: Sequence[Sequence[int]]
     axes: list[Label] = []
     for k in range(rank):
         labels = [t.axes[k] for t in tensors]
-        depends = any(not isinstance(a, str) and a.shape[dim] > 1 for a in labels)
+        own = [units.find(a) for a in labels if not isinstance(a, str)]
+        # Pieces whose units differ stay apart until an operation treats them alike.
+        depends = any(a.shape[dim] > 1 or a.shape != own[0].shape or not np.array_equal(a, own[0]) for a in own)
         if k == dim and all(isinstance(a, str) for a in labels):
             axes.append(FIXED)
         elif k == dim or depends:
