@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from weightspace import models, seeds
 from weightspace.errors import InputError
@@ -65,6 +66,21 @@ class Architecture:
         """A fresh module whose initial weights depend on the seed alone."""
         with seeds.seeded_modules(seed, "initialisation"):
             return self.build()
+
+    def example(self, samples: int = 4) -> Tensor | None:
+        """Random inputs, for tracing; None if this network's input is not known.
+
+        Built-in networks know theirs (`input_shape`, without the batch), a user's network may have the
+        same attribute or begin, as an nn.Sequential, with a linear layer.
+        """
+        module = self.build_seeded(0)
+        shape = getattr(module, "input_shape", None)
+        if shape is None and isinstance(module, nn.Sequential):
+            first = next((layer for layer in module if list(layer.parameters())), None)
+            shape = (first.in_features,) if isinstance(first, nn.Linear) else None
+        if shape is None:
+            return None
+        return torch.randn(samples, *shape, generator=seeds.generator(0, "example inputs"))
 
     def layout(self) -> Layout:
         return Layout.of(self.build_seeded(0))

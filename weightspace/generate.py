@@ -63,8 +63,8 @@ class TicketGenerator:
                 "Use a network without BatchNorm"
             )
         self.compress.check(len(tickets), tickets.layout.size)
-        if self.align is not None and self.align.symmetry is None:
-            derive(tickets.architecture)
+        if self.align is not None:
+            self.align.symmetry_of(tickets)  # before work starts
         if folder is None:
             return self._fit(tickets, seed, None)
         folder = Path(folder)
@@ -232,7 +232,7 @@ class FittedGenerator:
         align = None
         if manifest["align"] is not None:
             symmetry = Symmetry.from_json(manifest["align"]["symmetry"], layout)
-            align = FittedMatching(symmetry, manifest["align"]["balance"], tensors["align.reference"])
+            align = FittedMatching.from_json(manifest["align"], symmetry, tensors)
         compress = FittedPCA(
             tensors["pca.mean"], tensors["pca.components"], tensors["pca.variances"],
             manifest["compress"]["total_variance"],

@@ -1,180 +1,236 @@
 """Weight matching (Git Re-Basin, Ainsworth et al. 2023, arXiv 2209.04836) for whole collections."""
 
 import hashlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
 from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import Float
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from weightspace.align.balance import balance_scales
+from weightspace.align.costs import Cost, Weights, cost_from_json, cost_to_json, require_fields
+from weightspace.align.matcher import Matched, Matcher
+from weightspace.align.population import Fields, GrowingMean, Population
 from weightspace.collection import Collection
 from weightspace.errors import InputError
+from weightspace.functional import blocks
 from weightspace.progress import progress
-from weightspace.symmetry import Group, Symmetry, prove, trace
+from weightspace.symmetry import Symmetry, prove, trace
+from weightspace.training.distributed import Executor
 
-_SWEEPS = 100
-_TOLERANCE = 1e-6
+_BLOCK = 64  # networks in memory at once
+_JOB = 4  # networks that an executor's worker matches at a time
 
 
 @dataclass(frozen=True)
 class WeightMatching:
-    """Align every network to a growing mean.
+    """Align a population by permuting (and rescaling) hidden units; every function stays what it was.
 
-    Fitting takes the networks in order and matches each to the mean of those before it; the mean over
-    all becomes the reference. `transform` then matches any network, seen or new, to that reference:
-    by permutations that maximise the inner product with it (coordinate descent over groups, an exact
-    assignment for each), after balancing scales where activations allow it. Function and sparsity
-    stay as they were; masks, buffers and extras move together with the weights.
+    Fitting finds a reference (see :mod:`weightspace.align.population`); `transform` then matches any
+    network, seen or new, to it by permutations that maximise their inner product (coordinate descent
+    over groups of units, an exact assignment for each). Masks, buffers and extras move with the weights.
 
     Args:
-        symmetry: the permutation symmetry, written by hand; None derives it (chains of linear layers).
-        example: a batch of inputs, on which a symmetry written by hand is proven before it is used.
-        balance: give each positively homogeneous unit equal incoming and outgoing norms first.
+        symmetry: the permutation symmetry, written by hand; None traces it.
+        example: a batch of inputs (or a tuple of all arguments of forward), on which the symmetry is
+            traced and proven; needed for a hand-written one, and for networks whose input is not known.
+        balance: first give each positively homogeneous unit equal norms of incoming and outgoing
+            weights, where activations allow it.
+        cost: what is compared: weights, dense parents, or posteriors.
+        population: to which reference: the growing mean, one network (a star), or MergeMany.
+        fix_unknown: leave units in place that meet an operator which cannot be traced.
     """
 
     symmetry: Symmetry | None = None
     balance: bool = True
-    example: Tensor | None = field(default=None, compare=False)
+    example: Tensor | tuple[Any, ...] | None = field(default=None, compare=False)
+    cost: Cost = Weights()
+    population: Population = GrowingMean()
+    fix_unknown: bool = False
 
-    def fit(self, networks: Collection) -> "FittedMatching":
-        """Find the reference from a collection.
+    def fit(self, networks: Collection, *, executor: Executor | None = None) -> "FittedMatching":
+        """Find the reference from a collection, which may be larger than memory.
+
+        Args:
+            executor: matches several networks at once, for example a ProcessPoolExecutor.
 
         Raises:
-            InputError: no symmetry is known for these networks, or the given one is wrong for them.
+            InputError: no symmetry can be derived for these networks, the given one is wrong for them,
+                or they lack an extra that is to be compared.
             LayoutMismatch: the symmetry belongs to another layout.
         """
-        if self.symmetry is None:
-            symmetry = derive(networks.architecture)
-        else:
-            symmetry = self.symmetry
-            symmetry.layout.require(networks.layout, "the collection to align")
+        require_fields(self.cost, networks)
+        symmetry = self.symmetry_of(networks)
+        known = FittedMatching(symmetry, self.balance, {}, self.cost)
+        reference = self.population.reference(_Networks(known, networks, executor))
+        return FittedMatching(
+            symmetry, self.balance, {name: t.to(networks.layout.dtype) for name, t in reference.items()}, self.cost
+        )
+
+    def symmetry_of(self, networks: Collection) -> Symmetry:
+        """The symmetry by which these networks will be aligned, traced or given, and proven."""
+        if self.symmetry is not None:
+            self.symmetry.layout.require(networks.layout, "the collection to align")
             if self.example is None:
                 raise InputError("a symmetry written by hand must be proven: give example=, a batch of inputs")
-            prove(symmetry, networks.architecture, self.example)
-        weights = networks.weights
-        if self.balance:
-            weights = symmetry.scale(weights, balance_scales(weights, symmetry))
-        total = weights[0].double()
-        for k in progress(range(1, len(weights)), "aligning to the growing mean"):
-            network = weights[k].double()
-            permutations = match(total / k, network, symmetry)
-            total += symmetry.permute(network, permutations)
-        reference = (total / len(weights)).to(weights.dtype)
-        return FittedMatching(symmetry, self.balance, reference)
+            prove(self.symmetry, networks.architecture.build_seeded(0), self.example)
+            return self.symmetry
+        example = networks.architecture.example() if self.example is None else self.example
+        if example is None:
+            raise InputError(
+                f"the input of {networks.architecture.name} is not known: give WeightMatching(example=...), a batch of "
+                "inputs (for example task.train.x[:8]), on which its symmetry is traced and proven; or leave the "
+                "networks unaligned with align=None"
+            )
+        return trace(networks.architecture.build_seeded(0), example, fix_unknown=self.fix_unknown)
 
 
 @dataclass(frozen=True)
 class FittedMatching:
-    """A symmetry and the reference network that others are matched to.
+    """A symmetry and the reference that networks are matched to.
 
     Args:
-        reference: (D,), the mean of the aligned networks.
+        reference: the fields of the reference network, (D,) each; "weights" is always among them.
     """
 
     symmetry: Symmetry
     balance: bool
-    reference: Float[Tensor, " d"]
+    reference: Fields
+    cost: Cost = Weights()
 
-    def transform(self, networks: Collection) -> Collection:
-        """The same functions in the reference's basin: weights, masks and extras reordered together.
+    def transform(self, networks: Collection, *, executor: Executor | None = None) -> Collection:
+        """The same functions in the reference's basin: weights, masks, buffers and extras reordered together.
 
         Raises:
             LayoutMismatch: the networks are of another layout.
+            InputError: they lack an extra that is to be compared.
         """
         self.symmetry.layout.require(networks.layout, "the collection to align")
-        weights = networks.weights
-        # Extras are reordered but not rescaled: rewound weights stay the starting point they were.
+        require_fields(self.cost, networks)
+        parts: list[Collection] = []
+        with progress(range(len(networks)), "aligning to the reference") as bar:
+            for rows in blocks(len(networks), _BLOCK):
+                part = networks[rows]
+                scales = self._scales(part)
+                fields = [self._fields(part, i, scales) for i in range(len(part))]
+                found: list[Matched] = []
+                for one in self._match(fields, self.reference, executor):
+                    found.append(one)
+                    bar.update(1)
+                parts.append(self.apply(part, [one.permutations for one in found], scales))
+        return parts[0] if len(parts) == 1 else Collection.concatenate(parts)
+
+    def apply(
+        self, networks: Collection, permutations: Sequence[dict[str, Tensor]], scales: dict[str, Tensor] | None = None
+    ) -> Collection:
+        """Networks under given permutations, one set a network, after a rescaling of their units.
+
+        The mask, the buffers and all extras move with the weights. Extras are not rescaled, so that
+        rewound weights stay the starting point they were, unless the cost names them.
+        """
+        move = self.symmetry.permute
         extras = networks.extras
-        if self.balance:
-            weights = self.symmetry.scale(weights, balance_scales(weights, self.symmetry))
-        masks = networks.masks
-        target = self.reference.double()
-        buffers = networks.buffers
-        rows: list[Tensor] = []
-        moved_buffers: list[dict[str, Tensor]] = []
-        moved_masks: list[Tensor] = []
-        moved_extras: dict[str, list[Tensor]] = {name: [] for name in extras}
-        for i in progress(range(len(weights)), "aligning to the reference"):
-            permutations = match(target, weights[i].double(), self.symmetry)
-            rows.append(self.symmetry.permute(weights[i], permutations))
-            moved_masks.append(self.symmetry.permute(masks[i], permutations))
-            own = {name: buffer[i] for name, buffer in buffers.items()}
-            moved_buffers.append(self.symmetry.permute_buffers(own, permutations))
-            for name, extra in extras.items():
-                moved_extras[name].append(self.symmetry.permute(extra[i], permutations))
+        if scales:
+            extras = {
+                name: self.symmetry.scale(extra, scales) if name in self.cost.rescaled else extra
+                for name, extra in extras.items()
+            }
+        weights = self.symmetry.scale(networks.weights, scales) if scales else networks.weights
+
+        def each(tensor: Tensor) -> Tensor:
+            return torch.stack([move(row, order) for row, order in zip(tensor, permutations, strict=True)])
+
+        given = networks.buffers
+        own = [
+            self.symmetry.permute_buffers({n: b[i] for n, b in given.items()}, order)
+            for i, order in enumerate(permutations)
+        ]
         return networks.replace(
-            weights=torch.stack(rows),
-            masks=None if networks.dense else torch.stack(moved_masks),
-            buffers={name: torch.stack([own[name] for own in moved_buffers]) for name in buffers},
-            extras={name: torch.stack(parts) for name, parts in moved_extras.items()},
+            weights=each(weights),
+            masks=None if networks.dense else each(networks.masks),
+            buffers={name: torch.stack([one[name] for one in own]) for name in given},
+            extras={name: each(extra) for name, extra in extras.items()},
             records=[record | {"aligned": self.fingerprint()} for record in networks.records],
         )
 
+    def permutations(self, networks: Collection) -> list[Matched]:
+        """How each network is matched to the reference."""
+        scales = self._scales(networks)
+        return list(self._match([self._fields(networks, i, scales) for i in range(len(networks))], self.reference, None))
+
+    def _scales(self, networks: Collection) -> dict[str, Tensor]:
+        return balance_scales(networks.weights, self.symmetry) if self.balance else {}
+
+    def _fields(self, networks: Collection, i: int, scales: dict[str, Tensor]) -> Fields:
+        """What is compared of network i, balanced."""
+        own = {name: scale[i] for name, scale in scales.items()}
+        fields: Fields = {}
+        extras = networks[[i]].extras if len(self.cost.fields) > 1 or self.cost.fields != ("weights",) else {}
+        for name in dict.fromkeys(("weights", *self.cost.fields)):
+            vector = networks.weights[i] if name == "weights" else extras[name][0]
+            follows = name == "weights" or name in self.cost.rescaled
+            fields[name] = self.symmetry.scale(vector, own) if own and follows else vector
+        return fields
+
+    def _match(self, fields: Sequence[Fields], reference: Fields, executor: Executor | None) -> Iterator[Matched]:
+        target = self.cost.of_reference({name: t.double() for name, t in reference.items()})
+        features = [self.cost.of_network(one) for one in fields]
+        if executor is None or len(features) < 2:
+            matcher = Matcher(self.symmetry, target)
+            yield from (matcher.match(one) for one in features)
+        else:
+            jobs = [torch.stack(features[rows]) for rows in blocks(len(features), _JOB)]
+            yield from chain.from_iterable(executor.map(partial(_match_job, self.symmetry, target), jobs))
+
     def fingerprint(self) -> str:
         """Identifies the basin: networks with the same one are aligned to each other."""
-        return hashlib.sha256(self.reference.contiguous().numpy().data).hexdigest()[:16]
+        digest = hashlib.sha256()
+        for name in sorted(self.reference):
+            digest.update(self.reference[name].contiguous().numpy().data)
+        return digest.hexdigest()[:16]
 
     def tensors(self) -> dict[str, Tensor]:
         """What `save` of a generator stores."""
-        return {"align.reference": self.reference}
+        return {f"align.{name}": tensor for name, tensor in self.reference.items()}
 
     def to_json(self) -> dict[str, Any]:
-        return {"balance": self.balance, "symmetry": self.symmetry.to_json()}
+        return {"balance": self.balance, "symmetry": self.symmetry.to_json(), "cost": cost_to_json(self.cost)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any], symmetry: Symmetry, tensors: Mapping[str, Tensor]) -> "FittedMatching":
+        """The inverse of `to_json` and `tensors`."""
+        reference = {n.removeprefix("align."): t for n, t in tensors.items() if n.startswith("align.")}
+        return cls(symmetry, data["balance"], reference, cost_from_json(data["cost"]))
 
 
-def match(reference: Float[Tensor, " d"], network: Float[Tensor, " d"], symmetry: Symmetry) -> dict[str, Tensor]:
-    """Permutations of one network that maximise its inner product with a reference.
-
-    Coordinate descent: each group in turn gets its optimal permutation while the others stay fixed,
-    until a whole sweep gains less than a millionth. Each step is an exact linear assignment. The first
-    sweep looks only at tensors whose other units are fixed or matched already, so that the result
-    does not depend on the order in which the network's units happen to come.
-    """
-    target = symmetry.layout.unpack(reference)
-    current = dict(symmetry.layout.unpack(network))
-    permutations = symmetry.identity()
-    waiting = {axis.tensor: 0 for group in symmetry.groups for axis in group.axes}
-    for group in symmetry.groups:
-        for axis in group.axes:
-            waiting[axis.tensor] += 1
-    for _ in range(_SWEEPS):
-        gained, value = 0.0, 0.0
-        for group in symmetry.groups:
-            for axis in group.axes:
-                waiting[axis.tensor] -= 1
-            gain = _gram(group, target, current, {name for name, count in waiting.items() if count <= 0})
-            best = _assign(gain)
-            gained += (gain[torch.arange(group.size), best].sum() - gain.diagonal().sum()).item()
-            value += gain.diagonal().abs().sum().item()
-            permutations[group.name] = permutations[group.name][best]
-            for axis in group.axes:
-                if axis.tensor in current:
-                    current[axis.tensor] = current[axis.tensor].index_select(axis.axis, best)
-        if gained <= _TOLERANCE * max(value, 1e-30):
-            break
-    return permutations
+def _match_job(symmetry: Symmetry, target: Tensor, features: Tensor) -> list[Matched]:
+    """Match some networks in a worker."""
+    torch.set_num_threads(1)
+    matcher = Matcher(symmetry, target)
+    return [matcher.match(one) for one in features]
 
 
-def _gram(
-    group: Group, target: dict[str, Tensor], current: dict[str, Tensor], settled: set[str]
-) -> Float[Tensor, "units units"]:
-    """Entry (u, v): inner product of the reference's unit u with the network's unit v."""
-    gram = torch.zeros(group.size, group.size, dtype=torch.float64)
-    for axis in group.axes:
-        # Statistics (buffers) move with their units but do not count.
-        if axis.tensor not in target or axis.tensor not in settled:
-            continue
-        a, b = (t[axis.tensor].movedim(axis.axis, 0).reshape(group.size, -1) for t in (target, current))
-        gram += a @ b.T
-    return gram
+class _Networks:
+    """A collection as the population schemes see it; a block of networks is read at a time."""
 
+    def __init__(self, fitted: FittedMatching, networks: Collection, executor: Executor | None) -> None:
+        self.fitted, self.networks, self.executor = fitted, networks, executor
 
-def _assign(gain: Float[Tensor, "units units"]) -> Tensor:
-    rows, columns = linear_sum_assignment(gain.numpy(), maximize=True)
-    if not np.array_equal(rows, np.arange(len(gain))) or not np.array_equal(np.sort(columns), rows):
-        raise InputError("the assignment solver did not return a permutation: the weights may hold NaN")
-    return torch.from_numpy(columns)
+    def __len__(self) -> int:
+        return len(self.networks)
+
+    def fields(self, i: int) -> Fields:
+        one = self.networks[[i]]
+        return self.fitted._fields(one, 0, self.fitted._scales(one))
+
+    def matched(self, rows: Sequence[int], reference: Fields) -> Iterator[Fields]:
+        for some in blocks(len(rows), _BLOCK):
+            part = self.networks[list(rows[some])]
+            scales = self.fitted._scales(part)
+            fields = [self.fitted._fields(part, i, scales) for i in range(len(part))]
+            found = self.fitted._match(fields, reference, self.executor)
+            for one, own in zip(found, fields, strict=True):
+                yield {n: self.fitted.symmetry.permute(t, one.permutations) for n, t in own.items()}

@@ -36,6 +36,7 @@ class Conv(nn.Sequential):
         layers += [nn.Flatten(), nn.Linear(channels * height * side, hidden), nn.ReLU()]
         layers += [nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, outputs)]
         super().__init__(*layers)
+        self.input_shape = image
 
 
 class SmallConv(nn.Sequential):
@@ -53,3 +54,4 @@ class SmallConv(nn.Sequential):
             nn.Conv2d(6, 4, 2), nn.ReLU(), nn.Flatten(),
             nn.Linear(36, 20), nn.ReLU(), nn.Linear(20, outputs),
         )  # fmt: skip
+        self.input_shape = (1, 28, 28)

@@ -14,6 +14,7 @@ class LeNet300(MLP):
 
     def __init__(self, outputs: int = 10) -> None:
         super().__init__((784, 300, 100, outputs))
+        self.input_shape = (1, 28, 28)
 
 
 class LeNet5(nn.Sequential):
@@ -29,3 +30,4 @@ class LeNet5(nn.Sequential):
             nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
             nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, outputs),
         )  # fmt: skip
+        self.input_shape = (1, 28, 28)

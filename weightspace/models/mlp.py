@@ -22,3 +22,4 @@ class MLP(nn.Sequential):
         for fan_in, fan_out in pairwise(sizes):
             layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]
         super().__init__(*layers[:-1])
+        self.input_shape = (sizes[0],)

@@ -54,6 +54,7 @@ class ResNet(nn.Module):
         outputs: int = 10,
     ) -> None:  # fmt: skip
         super().__init__()
+        self.input_shape = (inputs, 32, 32)
         self.stem = nn.Conv2d(inputs, channels[0], 3, padding=1, bias=False)
         self.norm = nn.BatchNorm2d(channels[0])
         layers: list[nn.Module] = []

@@ -27,6 +27,7 @@ class VGG(nn.Sequential):
     def __init__(self, depth: int = 16, *, width: float = 1.0, channels: int = 3, outputs: int = 10) -> None:
         if depth not in _LAYERS:
             raise InputError(f"depth must be 11 or 16, got {depth}")
+        inputs = channels
         layers: list[nn.Module] = []
         for size in _LAYERS[depth]:
             if size == 0:
@@ -36,3 +37,4 @@ class VGG(nn.Sequential):
             layers += [nn.Conv2d(channels, out, 3, padding=1), nn.BatchNorm2d(out), nn.ReLU()]
             channels = out
         super().__init__(*layers, nn.Flatten(), nn.Linear(channels, outputs))
+        self.input_shape = (inputs, 32, 32)

@@ -59,6 +59,7 @@ class ViT(nn.Module):
             raise InputError(
                 f"the patch ({patch}) must divide the image ({side}), the heads ({heads}) the width ({width})"
             )
+        self.input_shape = (channels, side, side)
         self.patches = nn.Conv2d(channels, width, patch, patch)
         self.token = nn.Parameter(torch.zeros(1, 1, width))
         self.position = nn.Parameter(torch.empty(1, (side // patch) ** 2 + 1, width).normal_(std=0.02))

@@ -160,8 +160,10 @@ class Units:
             if other not in (dim, dim + 1) and (roots == roots.take([0], axis=other)).all():
                 whole, roots = whole.take([0], axis=other), roots.take([0], axis=other)
         blocks = np.moveaxis(roots, dim + 1, -1).reshape(-1, n2)
-        if sum(len(np.unique(block)) for block in blocks) == len(np.unique(roots)):
-            outer = self.new(*(size for k, size in enumerate(whole.shape) if k != dim + 1))
+        distinct, which = np.unique(blocks, axis=0, return_inverse=True)
+        if sum(len(np.unique(block)) for block in distinct) == len(np.unique(roots)):
+            shape = [size for k, size in enumerate(whole.shape) if k != dim + 1]
+            outer = self.new(len(distinct))[which.ravel()].reshape(shape)
             links.append((whole.ravel(), np.broadcast_to(np.expand_dims(outer, dim + 1), whole.shape).ravel()))
             return outer, whole
         # The blocks share units: they stay where they are, and their units in them.

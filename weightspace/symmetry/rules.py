@@ -430,12 +430,23 @@ def embedding(units: Units, weight: Traced, index: Traced, *rest: Any, **options
 
 @rule(aten.constant_pad_nd)
 def pad(units: Units, x: Traced, padding: Sequence[int], *rest: Any) -> Labels:
+    """Constants around a tensor: along units they are units themselves, which nothing tells apart."""
     rank = len(x.shape)
+    axes = list(x.labels.axes)
     for k in range(len(padding) // 2):
-        if padding[2 * k] or padding[2 * k + 1]:
-            units.pin(x.axis(rank - 1 - k), rank - 1 - k)
-    touched = {rank - 1 - k for k in range(len(padding) // 2) if padding[2 * k] or padding[2 * k + 1]}
-    return Labels([FIXED if k in touched else a for k, a in enumerate(x.labels.axes)], list(x.labels.pending))
+        dim, before, after = rank - 1 - k, padding[2 * k], padding[2 * k + 1]
+        label = axes[dim]
+        if not before and not after:
+            continue
+        if isinstance(label, str) or label.size != label.shape[dim] or min(before, after) < 0:
+            units.pin(label, dim)
+            axes[dim] = FIXED
+            continue
+        wide = [1] * rank
+        wide[dim] = before
+        new = [units.new(*(size if d != dim else count for d, size in enumerate(wide))) for count in (before, after)]
+        axes[dim] = np.concatenate([new[0], label, new[1]], dim)
+    return Labels(axes, list(x.labels.pending))
 
 
 @rule(aten.repeat)

@@ -1,0 +1,127 @@
+"""Groups inside groups (heads, grouped convolutions) and groups on two axes of a tensor (recurrent layers)."""
+
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from weightspace.align.assign import assign
+from weightspace.symmetry import Axis, Group, Symmetry
+
+_TOLERANCE = 1e-9
+
+
+class Family:
+    """A root group with all groups inside it.
+
+    The outer permutation and the inner ones are found together: for every pair of outer units the best
+    inner assignment, and their values as the matrix of the outer assignment (exact where no tensor
+    carries two inner groups on different axes). Where the gain is not linear in the permutations, a step
+    is taken only if the inner product itself rises.
+    """
+
+    def __init__(self, symmetry: Symmetry, root: Group, reference: Mapping[str, Tensor]) -> None:
+        self.symmetry, self.root, self.reference = symmetry, root, reference
+        self.children = symmetry.children(root.name)
+        self.inner = [g for g in symmetry.groups if g.parent is not None and self._root_of(g) == root.name]
+        self.groups = [root, *self.inner]
+        self.axes = {g.name: [a for a in g.axes if a.tensor in reference] for g in self.groups}
+        on: dict[str, set[tuple[str, int]]] = {}
+        for g in self.groups:
+            for a in self.axes[g.name]:
+                on.setdefault(a.tensor, set()).add((g.name, a.axis))
+        # Tensors on which two groups of the family meet on different axes.
+        self.coupled = {tensor for tensor, pairs in on.items() if len({axis for _, axis in pairs}) > 1}
+
+    def _root_of(self, group: Group) -> str:
+        while group.parent is not None:
+            group = self.symmetry.by_name[group.parent]
+        return group.name
+
+    def improve(self, current: dict[str, Tensor], settled: set[str] | None) -> dict[str, Tensor] | None:
+        """The family's best step from here, or None if there is none."""
+        used = {t for t in self._tensors() if settled is None or t in settled}
+        state = {t: current[t] for t in self._tensors()}
+        total = {g.name: self.symmetry.identity()[g.name] for g in self.groups}
+        improved = False
+        for _ in range(20):
+            before = self._value(state, used)
+            progress = False
+            for step in (self._together, *(self._inside(g) for g in self.inner)):
+                order = step(state, used)
+                moved = self.symmetry.move(state, self.symmetry.identity() | order, lead=1)
+                after = self._value(moved, used)
+                if after - before > _TOLERANCE * max(abs(before), abs(after)):
+                    whole = self.symmetry.identity()
+                    composed = self.symmetry.compose(whole | total, whole | order)
+                    total = {g.name: composed[g.name] for g in self.groups}
+                    state, before, progress, improved = moved, after, True, True
+            if not progress:
+                break
+        return total if improved else None
+
+    def _tensors(self) -> set[str]:
+        return {a.tensor for axes in self.axes.values() for a in axes}
+
+    def _value(self, state: Mapping[str, Tensor], used: set[str]) -> float:
+        return sum(float((self.reference[t] * state[t]).sum()) for t in used)
+
+    def _together(self, state: Mapping[str, Tensor], used: set[str]) -> dict[str, Tensor]:
+        """The outer permutation, with the inner ones that suit it."""
+        size = self.root.size
+        gain = torch.zeros(size, size, dtype=torch.float64)
+        for axis in self.axes[self.root.name]:
+            if axis.tensor in used:
+                gain += self._gram(self.root, axis, state)
+        inner: dict[str, Tensor] = {}
+        for child in self.children:
+            axes = [a for a in self.axes[child.name] if a.tensor in used and a.tensor not in self.coupled]
+            units = self.symmetry.count(child.name)
+            gram = sum((self._gram(child, a, state) for a in axes), torch.zeros(units, units, dtype=torch.float64))
+            pairs = gram.reshape(size, child.size, size, child.size).transpose(1, 2)
+            if axes:
+                best = torch.stack([torch.stack([assign(pairs[h, k]) for k in range(size)]) for h in range(size)])
+            else:
+                best = torch.arange(child.size).expand(size, size, -1)
+            gain += pairs.gather(3, best[..., None]).sum((2, 3))
+            inner[child.name] = best
+        outer = assign(gain)
+        rows = torch.arange(size)
+        return {self.root.name: outer} | {name: best[rows, outer] for name, best in inner.items()}
+
+    def _inside(self, group: Group):  # noqa: ANN202
+        """A step that permutes one inner group while everything above it stays."""
+        assert group.parent is not None
+        above = self.symmetry.count(group.parent)
+
+        def step(state: Mapping[str, Tensor], used: set[str]) -> dict[str, Tensor]:
+            gain = torch.zeros(above, group.size, group.size, dtype=torch.float64)
+            for axis in self.axes[group.name]:
+                if axis.tensor not in used:
+                    continue
+                a, b = (self._blocks(group, axis, t[axis.tensor]) for t in (self.reference, state))
+                gain += a @ b.transpose(1, 2)
+            return {group.name: torch.stack([assign(one) for one in gain])}
+
+        return step
+
+    def _blocks(self, group: Group, axis: Axis, tensor: Tensor) -> Float[Tensor, "above units values"]:
+        """What belongs to each unit, for each unit above it."""
+        assert group.parent is not None
+        above = self.symmetry.count(group.parent)
+        place = self.symmetry.places[group.name, axis]
+        if axis.within is None:
+            rows = tensor.movedim(axis.axis + 1, 0).index_select(0, place.flatten())
+            return rows.reshape(above, group.size, -1)
+        parts = tensor.chunk(above, axis.within + 1)
+        rows = [p.movedim(axis.axis + 1, 0).index_select(0, place.flatten()).reshape(group.size, -1) for p in parts]
+        return torch.stack(rows)
+
+    def _gram(self, group: Group, axis: Axis, state: Mapping[str, Tensor]) -> Float[Tensor, "units units"]:
+        place = self.symmetry.places[group.name, axis]
+        a, b = (
+            t[axis.tensor].movedim(axis.axis + 1, 0).index_select(0, place.flatten()).reshape(len(place), -1)
+            for t in (self.reference, state)
+        )
+        return a @ b.T

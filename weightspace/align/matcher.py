@@ -1,0 +1,192 @@
+"""The matcher: permutations of one network that maximise its inner product with a reference.
+
+Coordinate descent over groups of units, each step an exact linear assignment (Git Re-Basin, Ainsworth
+et al. 2023, arXiv 2209.04836, algorithm 1), made fast without changing its result: what does not depend
+on other groups is computed once, a group is solved again only after a neighbour has moved, and a gain
+matrix is updated only where a neighbour's units changed places.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from weightspace.align.assign import assign
+from weightspace.align.family import Family
+from weightspace.symmetry import Axis, Group, Symmetry
+
+_STEPS = 100  # visits of a group; three to ten are usual
+_TOLERANCE = 1e-9
+
+
+@dataclass
+class Matched:
+    """Permutations of one network, by group, and how they were found.
+
+    Args:
+        value: the inner product with the reference after permuting.
+        converged: no group can be improved on its own.
+        steps: assignments solved.
+    """
+
+    permutations: dict[str, Tensor]
+    value: float
+    converged: bool
+    steps: int
+
+
+class Matcher:
+    """Matches networks to one reference.
+
+    Args:
+        symmetry: of reference and networks.
+        reference: (features, D), see :mod:`weightspace.align.costs`: inner products are taken feature by
+            feature and added.
+    """
+
+    def __init__(self, symmetry: Symmetry, reference: Float[Tensor, "features d"]) -> None:
+        self.symmetry = symmetry
+        self.reference = {name: t.contiguous() for name, t in symmetry.layout.tensors(reference.double()).items()}
+        roots = [g for g in symmetry.groups if g.parent is None]
+        self.uses = {g.name: [a for a in g.axes if a.tensor in self.reference] for g in symmetry.groups}
+        members = {root.name: [root.name, *_below(symmetry, root.name)] for root in roots}
+        self.on: dict[str, set[str]] = defaultdict(set)  # roots that act on a tensor
+        for root, names in members.items():
+            for name in names:
+                for axis in self.uses[name]:
+                    self.on[axis.tensor].add(root)
+        self.neighbours = {
+            root: {other for name in names for a in self.uses[name] for other in self.on[a.tensor]} - {root}
+            for root, names in members.items()
+        }
+        self.families = {
+            root.name: Family(symmetry, root, self.reference)
+            for root in roots
+            if len(members[root.name]) > 1 or _twice(self.uses[root.name])
+        }
+        self.roots = roots
+        self.members = members
+
+    def match(self, network: Float[Tensor, "features d"]) -> Matched:
+        """Permutations of a network with these features.
+
+        The first round looks only at tensors whose other units are fixed or matched already, so that the
+        result does not depend on the order in which the network's units happen to come.
+        """
+        state = _State(self, dict(self.symmetry.layout.tensors(network.double())))
+        waiting = {root.name for root in self.roots}
+        dirty = set(waiting)
+        steps = 0
+        while dirty and steps < _STEPS * len(self.roots):
+            for root in self.roots:
+                name = root.name
+                if name not in dirty:
+                    continue
+                dirty.discard(name)
+                first = name in waiting
+                waiting.discard(name)
+                settled = {t for t in state.current if not (self.on[t] - {name}) & waiting} if first else None
+                moved = state.improve(root, settled)
+                steps += 1
+                if moved:
+                    dirty |= {n for n in self.neighbours[name] if n not in waiting or n in dirty}
+                if first and settled is not None and any(a.tensor not in settled for a in self._axes(name)):
+                    dirty.add(name)  # not all of its tensors were looked at
+        value = sum(float((self.reference[n] * t).sum()) for n, t in state.current.items())
+        return Matched(state.permutations, value, not dirty, steps)
+
+    def _axes(self, root: str) -> list[Axis]:
+        return [axis for name in self.members[root] for axis in self.uses[name]]
+
+
+def _below(symmetry: Symmetry, name: str) -> list[str]:
+    return [n for child in symmetry.children(name) for n in (child.name, *_below(symmetry, child.name))]
+
+
+def _twice(axes: list[Axis]) -> bool:
+    """True if a group acts on two axes of one tensor: its gain is then quadratic in the permutation."""
+    return len({(a.tensor, a.axis) for a in axes}) > len({a.tensor for a in axes})
+
+
+class _State:
+    """One network on its way: its tensors as permuted so far, and the gain matrices."""
+
+    def __init__(self, matcher: Matcher, current: dict[str, Tensor]) -> None:
+        self.matcher = matcher
+        self.current = current
+        self.permutations = matcher.symmetry.identity()
+        self.grams: dict[tuple[str, Axis], Tensor] = {}
+
+    def improve(self, root: Group, settled: set[str] | None) -> bool:
+        """Give one group its best permutation while the others stay; False if that is the present one."""
+        if root.name in self.matcher.families:
+            order = self.matcher.families[root.name].improve(self.current, settled)
+            if order is None:
+                return False
+            self._apply(order)
+            return True
+        gain = torch.zeros(root.size, root.size, dtype=torch.float64)
+        for axis in self.matcher.uses[root.name]:
+            if settled is None or axis.tensor in settled:
+                gain += self._gram(root, axis)
+        best = assign(gain)
+        before, after = gain.diagonal().sum(), gain.gather(1, best[:, None]).sum()
+        if torch.equal(best, torch.arange(root.size)) or after - before <= _TOLERANCE * gain.abs().amax(1).sum():
+            return False
+        self._move(root, best)
+        return True
+
+    def _gram(self, group: Group, axis: Axis) -> Float[Tensor, "units units"]:
+        key = (group.name, axis)
+        if key not in self.grams:
+            place = self.matcher.symmetry.places[key]
+            a, b = (_rows(t[axis.tensor], axis, place) for t in (self.matcher.reference, self.current))
+            self.grams[key] = a @ b.T
+        return self.grams[key]
+
+    def _move(self, group: Group, best: Tensor) -> None:
+        """Permute a plain group; bring its own gain matrices and its neighbours' up to date."""
+        symmetry, matcher = self.matcher.symmetry, self.matcher
+        changed = (best != torch.arange(group.size)).nonzero()[:, 0]
+        self.permutations[group.name] = self.permutations[group.name][best]
+        for axis in matcher.uses[group.name]:
+            place = symmetry.places[group.name, axis]
+            old = self.current[axis.tensor]
+            order = torch.arange(old.shape[axis.axis + 1])
+            order[place.flatten()] = place[best].flatten()
+            new = old.index_select(axis.axis + 1, order)
+            self.current[axis.tensor] = new
+            if (group.name, axis) in self.grams:
+                self.grams[group.name, axis] = self.grams[group.name, axis][:, best]
+            where = place[changed].flatten()
+            for key in [k for k in self.grams if k[1].tensor == axis.tensor and k[1].axis != axis.axis]:
+                other = key[1]
+                if 2 * len(where) > new.shape[axis.axis + 1]:
+                    del self.grams[key]
+                    continue
+                # Only these columns changed: add what came and take away what went.
+                rows = symmetry.places[key]
+                a = _rows(matcher.reference[axis.tensor].index_select(axis.axis + 1, where), other, rows)
+                difference = new.index_select(axis.axis + 1, where) - old.index_select(axis.axis + 1, where)
+                self.grams[key] = self.grams[key].addmm(a, _rows(difference, other, rows).T)
+
+    def _apply(self, order: Mapping[str, Tensor]) -> None:
+        """Permute a family of groups that hold each other."""
+        symmetry = self.matcher.symmetry
+        self.permutations = symmetry.compose(self.permutations, symmetry.identity() | dict(order))
+        touched = {a.tensor for name in order for a in self.matcher.uses[name]}
+        some = {name: self.current[name] for name in touched}
+        self.current |= symmetry.move(some, symmetry.identity() | dict(order), lead=1)
+        for key in [k for k in self.grams if k[1].tensor in touched]:
+            del self.grams[key]
+
+
+def _rows(tensor: Tensor, axis: Axis, place: Tensor) -> Float[Tensor, "units values"]:
+    """What belongs to each unit on an axis of (features, *shape), as a row."""
+    moved = tensor.movedim(axis.axis + 1, 0)
+    if axis.index is not None:
+        moved = moved.index_select(0, place.flatten())
+    return moved.reshape(len(place), -1)

@@ -1,0 +1,118 @@
+"""Which network, or mean of networks, a whole population is aligned to."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from weightspace import seeds
+from weightspace.errors import InputError
+from weightspace.progress import progress
+
+# Vectors of weight space by name: "weights", and extras that a cost compares.
+Fields = dict[str, Tensor]
+
+
+@runtime_checkable
+class Population(Protocol):
+    """A scheme that finds the reference of a population."""
+
+    def reference(self, networks: "Matching") -> Fields:
+        """The fields of the network that all others are matched to."""
+        ...
+
+
+@runtime_checkable
+class Matching(Protocol):
+    """Networks that can be matched to any reference."""
+
+    def __len__(self) -> int: ...
+
+    def fields(self, i: int) -> Fields:
+        """Network i as it is, balanced."""
+        ...
+
+    def matched(self, rows: Sequence[int], reference: Fields) -> Iterator[Fields]:
+        """Networks permuted to match a reference."""
+        ...
+
+
+@dataclass(frozen=True)
+class GrowingMean:
+    """Align each network to the mean of those before it; the mean of all is the reference.
+
+    The default: cycle-consistent, one pass, and unlike a star it aligns all pairs, not only those with
+    the reference. Networks are taken in blocks of an eighth of those already aligned, so that many can
+    be matched at once.
+    """
+
+    def reference(self, networks: Matching) -> Fields:
+        total = {name: t.double() for name, t in networks.fields(0).items()}
+        done = 1
+        with progress(range(len(networks)), "aligning to the growing mean") as bar:
+            bar.update(1)
+            while done < len(networks):
+                block = range(done, min(len(networks), done + max(1, done // 8)))
+                mean = {name: t / done for name, t in total.items()}
+                for fields in networks.matched(block, mean):
+                    for name in total:
+                        total[name] += fields[name]
+                    bar.update(1)
+                done = block.stop
+        return {name: t / done for name, t in total.items()}
+
+
+@dataclass(frozen=True)
+class Star:
+    """Align every network to one of them, as most published code does.
+
+    Pairs without the reference remain far apart: their barrier is several times that with it.
+    """
+
+    network: int = 0
+
+    def reference(self, networks: Matching) -> Fields:
+        if not 0 <= self.network < len(networks):
+            raise InputError(f"the reference network {self.network} is not among the {len(networks)} networks")
+        return {name: t.double() for name, t in networks.fields(self.network).items()}
+
+
+@dataclass(frozen=True)
+class MergeMany:
+    """Git Re-Basin's MergeMany: match each network to the mean of all others until nothing improves.
+
+    Args:
+        sweeps: at most so many passes.
+        seed: of the order of networks in each pass.
+    """
+
+    sweeps: int = 20
+    seed: int = 0
+
+    def reference(self, networks: Matching) -> Fields:
+        count = len(networks)
+        current = [networks.fields(i) for i in range(count)]
+        total = {name: torch.stack([c[name].double() for c in current]).sum(0) for name in current[0]}
+        best = _norm(total)
+        random = seeds.generator(self.seed, "merge many")
+        for _ in progress(range(self.sweeps), "MergeMany, passes"):
+            for i in torch.randperm(count, generator=random).tolist():
+                if count == 1:
+                    break
+                rest = {name: (total[name] - current[i][name]) / (count - 1) for name in total}
+                (moved,) = networks.matched([i], rest)
+                for name in total:
+                    total[name] += moved[name].double() - current[i][name].double()
+                current[i] = moved
+            value = _norm(total)
+            if value <= best * (1 + 1e-9):
+                break
+            best = value
+        return {name: t / count for name, t in total.items()}
+
+
+def _norm(fields: Fields) -> float:
+    """Squared norm of the sum: the sum of all pairs' inner products, but for constants."""
+    return sum(float(t.square().sum()) for t in fields.values())
