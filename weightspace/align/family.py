@@ -1,6 +1,6 @@
 """Groups inside groups (heads, grouped convolutions) and groups on two axes of a tensor (recurrent layers)."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from jaxtyping import Float
@@ -69,28 +69,15 @@ class Family:
 
     def _together(self, state: Mapping[str, Tensor], used: set[str]) -> dict[str, Tensor]:
         """The outer permutation, with the inner ones that suit it."""
-        size = self.root.size
-        gain = torch.zeros(size, size, dtype=torch.float64)
-        for axis in self.axes[self.root.name]:
-            if axis.tensor in used:
-                gain += self._gram(self.root, axis, state)
-        inner: dict[str, Tensor] = {}
-        for child in self.children:
-            axes = [a for a in self.axes[child.name] if a.tensor in used and a.tensor not in self.coupled]
-            units = self.symmetry.count(child.name)
-            gram = sum((self._gram(child, a, state) for a in axes), torch.zeros(units, units, dtype=torch.float64))
-            pairs = gram.reshape(size, child.size, size, child.size).transpose(1, 2)
-            if axes:
-                best = torch.stack([torch.stack([assign(pairs[h, k]) for k in range(size)]) for h in range(size)])
-            else:
-                best = torch.arange(child.size).expand(size, size, -1)
-            gain += pairs.gather(3, best[..., None]).sum((2, 3))
-            inner[child.name] = best
-        outer = assign(gain)
-        rows = torch.arange(size)
-        return {self.root.name: outer} | {name: best[rows, outer] for name, best in inner.items()}
+        grams: dict[str, Tensor] = {}
+        for group in (self.root, *self.children):
+            for axis in self.axes[group.name]:
+                if axis.tensor in used and (group is self.root or axis.tensor not in self.coupled):
+                    gram = self._gram(group, axis, state)
+                    grams[group.name] = grams[group.name] + gram if group.name in grams else gram
+        return outer_and_inner(self.symmetry, self.root, grams)
 
-    def _inside(self, group: Group):  # noqa: ANN202
+    def _inside(self, group: Group) -> "_Step":
         """A step that permutes one inner group while everything above it stays."""
         assert group.parent is not None
         above = self.symmetry.count(group.parent)
@@ -125,3 +112,29 @@ class Family:
             for t in (self.reference, state)
         )
         return a @ b.T
+
+
+_Step = Callable[[Mapping[str, Tensor], set[str]], dict[str, Tensor]]
+
+
+def outer_and_inner(symmetry: Symmetry, root: Group, grams: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The best outer permutation, with the inner ones that suit it, for given gains.
+
+    Args:
+        grams: (units, units) of the root and of its children, all units of a child together; a group
+            without one adds nothing, and its units keep their order.
+    """
+    size = root.size
+    gain = grams.get(root.name, torch.zeros(size, size, dtype=torch.float64)).clone()
+    inner: dict[str, Tensor] = {}
+    for child in symmetry.children(root.name):
+        if child.name in grams:
+            pairs = grams[child.name].reshape(size, child.size, size, child.size).transpose(1, 2)
+            best = torch.stack([torch.stack([assign(pairs[h, k]) for k in range(size)]) for h in range(size)])
+            gain += pairs.gather(3, best[..., None]).sum((2, 3))
+        else:
+            best = torch.arange(child.size).expand(size, size, -1)
+        inner[child.name] = best
+    outer = assign(gain)
+    rows = torch.arange(size)
+    return {root.name: outer} | {name: best[rows, outer] for name, best in inner.items()}

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from weightspace import seeds
+from weightspace.align.costs import Cost
 from weightspace.errors import InputError
 from weightspace.progress import progress
+from weightspace.symmetry import Symmetry
 
 # Vectors of weight space by name: "weights", and extras that a cost compares.
 Fields = dict[str, Tensor]
@@ -27,6 +29,12 @@ class Population(Protocol):
 @runtime_checkable
 class Matching(Protocol):
     """Networks that can be matched to any reference."""
+
+    @property
+    def symmetry(self) -> Symmetry: ...
+
+    @property
+    def cost(self) -> Cost: ...
 
     def __len__(self) -> int: ...
 

@@ -219,6 +219,14 @@ class _Networks:
     def __init__(self, fitted: FittedMatching, networks: Collection, executor: Executor | None) -> None:
         self.fitted, self.networks, self.executor = fitted, networks, executor
 
+    @property
+    def symmetry(self) -> Symmetry:
+        return self.fitted.symmetry
+
+    @property
+    def cost(self) -> Cost:
+        return self.fitted.cost
+
     def __len__(self) -> int:
         return len(self.networks)
 

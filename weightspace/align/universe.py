@@ -1,0 +1,123 @@
+"""Cycle-consistent alignment of many networks at once (C2M3, Crisostomi et al. 2024, arXiv 2405.17897)."""
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from weightspace.align.assign import assign
+from weightspace.align.population import Fields, Matching
+from weightspace.errors import InputError
+from weightspace.progress import progress
+from weightspace.symmetry import Axis, Symmetry
+
+
+@dataclass(frozen=True)
+class Universe:
+    """All networks are mapped into one universe together, by Frank-Wolfe on doubly stochastic matrices.
+
+    Maximises the inner products of all pairs, through the sum of all mapped networks, so that a step
+    costs as much as matching each network once. Needs a matrix for each network and group in memory:
+    for tens of networks. Independent of the order of networks.
+
+    Args:
+        steps: at most so many.
+        tolerance: stop when a step gains less than this share.
+    """
+
+    steps: int = 100
+    tolerance: float = 1e-5
+
+    def reference(self, networks: Matching) -> Fields:
+        symmetry = networks.symmetry
+        if any(g.parent is not None for g in symmetry.groups):
+            raise InputError(
+                "Universe aligns plain groups of units; these networks have groups inside groups (heads or grouped "
+                "convolutions): use GrowingMean or MergeMany"
+            )
+        fields = [networks.fields(i) for i in range(len(networks))]
+        tensors = [dict(symmetry.layout.tensors(networks.cost.of_network(f).double())) for f in fields]
+        soft = [{g.name: torch.eye(g.size, dtype=torch.float64) for g in symmetry.groups} for _ in fields]
+        work = _Work(symmetry, tensors)
+        value = work.value(soft)
+        for _ in progress(range(self.steps), "cycle-consistent alignment, steps"):
+            ahead = work.vertices(soft)
+            at = [0.0, 0.25, 0.5, 0.75, 1.0]
+            # Along the line the objective is a polynomial of degree 4 where tensors have two groups.
+            values = [work.value(_mixed(soft, ahead, t)) for t in at]
+            fit = np.polyfit(at, values, 4)
+            grid = np.linspace(0, 1, 201)
+            t = float(grid[np.polyval(fit, grid).argmax()])
+            soft = _mixed(soft, ahead, t)
+            before, value = value, work.value(soft)
+            if t == 0 or value - before <= self.tolerance * abs(value):
+                break
+        hard = [{name: assign(p.contiguous()) for name, p in one.items()} for one in soft]
+        total: Fields = {}
+        for own, order in zip(fields, hard, strict=True):
+            for name, vector in own.items():
+                moved = symmetry.permute(vector.double(), order)
+                total[name] = total[name] + moved if name in total else moved
+        return {name: t / len(fields) for name, t in total.items()}
+
+
+def _mixed(a: list[dict[str, Tensor]], b: list[dict[str, Tensor]], t: float) -> list[dict[str, Tensor]]:
+    return [{name: (1 - t) * one[name] + t * two[name] for name in one} for one, two in zip(a, b, strict=True)]
+
+
+class _Work:
+    def __init__(self, symmetry: Symmetry, tensors: list[dict[str, Tensor]]) -> None:
+        self.symmetry, self.tensors = symmetry, tensors
+        self.uses: dict[str, list[tuple[str, Axis]]] = defaultdict(list)
+        for group in symmetry.groups:
+            for axis in group.axes:
+                if axis.tensor in tensors[0]:
+                    self.uses[axis.tensor].append((group.name, axis))
+
+    def mapped(self, name: str, tensor: Tensor, soft: dict[str, Tensor], skip: str | None = None) -> Tensor:
+        """A tensor under soft permutations of all groups but one."""
+        for group, axis in self.uses[name]:
+            if group != skip:
+                place = self.symmetry.places[group, axis]
+                rows = tensor.movedim(axis.axis + 1, 0)
+                units = rows[place.flatten()].reshape(len(place), -1)
+                moved = rows.clone()
+                moved[place.flatten()] = (soft[group] @ units).reshape(place.numel(), *rows.shape[1:])
+                tensor = moved.movedim(0, axis.axis + 1)
+        return tensor
+
+    def value(self, soft: list[dict[str, Tensor]]) -> float:
+        """Sum over pairs of networks of their mapped inner products."""
+        total = 0.0
+        for name in self.uses:
+            mapped = [self.mapped(name, t[name], s) for t, s in zip(self.tensors, soft, strict=True)]
+            whole = torch.stack(mapped).sum(0)
+            total += 0.5 * (whole.square().sum() - sum(m.square().sum() for m in mapped)).item()
+        return total
+
+    def vertices(self, soft: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
+        """For every network the permutations that point along its gradient."""
+        sums = {
+            name: torch.stack([self.mapped(name, t[name], s) for t, s in zip(self.tensors, soft, strict=True)]).sum(0)
+            for name in self.uses
+        }
+        found: list[dict[str, Tensor]] = []
+        for tensors, own in zip(self.tensors, soft, strict=True):
+            vertex: dict[str, Tensor] = {}
+            for group in self.symmetry.groups:
+                gain = torch.zeros(group.size, group.size, dtype=torch.float64)
+                for axis in group.axes:
+                    if axis.tensor not in tensors:
+                        continue
+                    place = self.symmetry.places[group.name, axis]
+                    others = sums[axis.tensor] - self.mapped(axis.tensor, tensors[axis.tensor], own)
+                    mine = self.mapped(axis.tensor, tensors[axis.tensor], own, skip=group.name)
+                    a, b = (
+                        t.movedim(axis.axis + 1, 0)[place.flatten()].reshape(len(place), -1) for t in (others, mine)
+                    )
+                    gain += a @ b.T
+                vertex[group.name] = torch.eye(group.size, dtype=torch.float64)[assign(gain)]
+            found.append(vertex)
+        return found

@@ -1,0 +1,282 @@
+"""Are networks in one basin? Barriers between them, the mean network, overlap of masks, instability."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from weightspace.collection import Collection
+from weightspace.errors import InputError
+from weightspace.evaluation import predictive
+from weightspace.functional import blocks, forward, predict
+from weightspace.progress import progress
+from weightspace.recipe import Step
+from weightspace.task import Split, Task
+from weightspace.training import SharedStart, collect
+
+_NORMS = (nn.modules.batchnorm._BatchNorm,)
+_NETWORKS = 64  # interpolated networks in memory at once
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Loss (mean cross-entropy, nats) and accuracy of networks on one split."""
+
+    losses: Float[Tensor, " n"]
+    accuracies: Float[Tensor, " n"]
+
+    @property
+    def loss(self) -> float:
+        return self.losses.mean().item()
+
+    @property
+    def accuracy(self) -> float:
+        return self.accuracies.mean().item()
+
+
+@dataclass(frozen=True)
+class Barrier:
+    """Loss and accuracy along the line between two networks.
+
+    Args:
+        pair: numbers of the networks.
+        positions: t of (1 - t) A + t B, from 0 to 1.
+        losses, accuracies: at these positions.
+    """
+
+    pair: tuple[int, int]
+    positions: tuple[float, ...]
+    losses: tuple[float, ...]
+    accuracies: tuple[float, ...]
+
+    @property
+    def loss(self) -> float:
+        """max_t of the loss above the straight line between the ends (Frankle et al. 2020; 2209.04836, definition 2.2).
+
+        Without the ends, where it is zero: two networks joined by a valley have a negative one.
+        """
+        return max(self._above(self.losses))
+
+    @property
+    def accuracy(self) -> float:
+        """Largest loss of accuracy below the straight line between the ends."""
+        return max(-value for value in self._above(self.accuracies))
+
+    @property
+    def midpoint_accuracy(self) -> float:
+        return self.accuracies[len(self.positions) // 2]
+
+    def _above(self, values: Sequence[float]) -> list[float]:
+        return [v - (1 - t) * values[0] - t * values[-1] for t, v in zip(self.positions, values, strict=True)][1:-1]
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Agreement of masks, as the mean over pairs of networks, beside chance.
+
+    Args:
+        shared: shared non-zeros over non-zeros (their mean where two masks differ in size).
+        iou: shared non-zeros over the union.
+        chance_shared, chance_iou: expected for independent masks with the same densities per layer.
+    """
+
+    shared: float
+    iou: float
+    chance_shared: float
+    chance_iou: float
+
+
+def measure(networks: Collection, task: Task, *, split: Split | None = None, reset_statistics: bool = False) -> Measured:
+    """Loss and accuracy of every network, in blocks.
+
+    Args:
+        split: by default the task's test split.
+        reset_statistics: estimate BatchNorm statistics anew on training data first.
+    """
+    data = split or task.test
+    module = networks.architecture.build_seeded(0)
+    losses: list[Tensor] = []
+    accuracies: list[Tensor] = []
+    for rows in blocks(len(networks), _NETWORKS):
+        part = networks[rows]
+        if reset_statistics:
+            part = recalibrated(part, task.train)
+        logits = predict(module, part.layout, part.weights, part.buffers, data.x)
+        losses.append(predictive.nll(logits, data.y))
+        accuracies.append(1 - predictive.errors(logits, data.y).double().mean(1))
+    return Measured(torch.cat(losses), torch.cat(accuracies))
+
+
+def recalibrated(networks: Collection, data: Split, *, batch: int = 512, batches: int = 8) -> Collection:
+    """Networks whose BatchNorm statistics are estimated anew, as means over batches of training data.
+
+    Interpolated networks need it: the variance of their activations collapses (REPAIR, arXiv 2211.08403).
+
+    Args:
+        data: the training split.
+        batch, batches: consecutive samples from its start; fewer if there are fewer.
+    """
+    module = networks.architecture.build_seeded(0).eval()
+    norms = {name: m for name, m in module.named_modules() if isinstance(m, _NORMS) and m.track_running_stats}
+    if not norms:
+        return networks
+    for norm in norms.values():
+        norm.train()
+        norm.momentum = 1.0  # the statistics become those of the batch
+    parameters = networks.layout.tensors(networks.weights)
+    total: dict[str, Tensor] = {}
+    count = 0
+    with torch.no_grad():
+        for rows in list(blocks(len(data), batch))[:batches]:
+            buffers = {name: b.clone() for name, b in networks.buffers.items()}
+            forward(module, parameters, buffers, data.x[rows], shared_input=True)
+            count += 1
+            for name in norms:
+                for kind in ("running_mean", "running_var"):
+                    key = f"{name}.{kind}" if name else kind
+                    total[key] = total.get(key, torch.zeros_like(buffers[key])) + buffers[key]
+    means = {name: t / count for name, t in total.items()}
+    return networks.replace(buffers=networks.buffers | means)
+
+
+def barriers(
+    networks: Collection, task: Task, *, pairs: Sequence[tuple[int, int]] | None = None, points: int = 9,
+    split: Split | None = None, reset_statistics: bool = False,
+) -> list[Barrier]:  # fmt: skip
+    """Loss and accuracy along the lines between networks.
+
+    Weights are interpolated, pruned ones as zeros, so that a point between two tickets has up to twice
+    their density; so are floating-point buffers.
+
+    Args:
+        pairs: numbers of networks; by default all pairs.
+        points: interior points of each line, evenly spaced; 1 is the midpoint alone.
+        split: by default the task's test split.
+        reset_statistics: estimate BatchNorm statistics of interior points anew on training data.
+
+    Raises:
+        InputError: fewer than two networks, or a pair that does not exist.
+    """
+    chosen = list(pairs) if pairs is not None else list(combinations(range(len(networks)), 2))
+    if not chosen or any(not 0 <= i < len(networks) for pair in chosen for i in pair):
+        raise InputError(f"barriers need pairs of the {len(networks)} networks, got {chosen[:3]}")
+    if points < 1:
+        raise InputError(f"a line needs at least one interior point, got {points}")
+    ends = measure(networks, task, split=split)
+    inner = [k / (points + 1) for k in range(1, points + 1)]
+    found: list[Barrier] = []
+    for pair in progress(chosen, "barriers"):
+        middle = measure(_between(networks, pair, inner), task, split=split, reset_statistics=reset_statistics)
+        columns = [
+            (values[pair[0]].item(), *between.tolist(), values[pair[1]].item())
+            for values, between in ((ends.losses, middle.losses), (ends.accuracies, middle.accuracies))
+        ]
+        found.append(Barrier(pair, (0.0, *inner, 1.0), columns[0], columns[1]))
+    return found
+
+
+def _between(networks: Collection, pair: tuple[int, int], positions: Sequence[float]) -> Collection:
+    ends = networks[list(pair)]
+    t = torch.tensor(positions, dtype=ends.weights.dtype)
+
+    def line(tensor: Tensor) -> Tensor:
+        if not tensor.is_floating_point():
+            return tensor[:1].expand(len(t), *tensor.shape[1:]).clone()
+        share = t.reshape(-1, *[1] * (tensor.ndim - 1))
+        return (1 - share) * tensor[0] + share * tensor[1]
+
+    return Collection(
+        ends.layout, line(ends.weights), architecture=ends.architecture,
+        buffers={name: line(b) for name, b in ends.buffers.items()},
+    )  # fmt: skip
+
+
+def mean_network(networks: Collection, task: Task, *, split: Split | None = None) -> Measured:
+    """Loss and accuracy of the mean of all networks; with BatchNorm, its statistics are estimated anew."""
+    mean = sum_of(networks) / len(networks)
+    buffers = {
+        name: (b.mean(0, keepdim=True) if b.is_floating_point() else b[:1]) for name, b in networks.buffers.items()
+    }
+    one = Collection(
+        networks.layout, mean.to(networks.layout.dtype)[None], architecture=networks.architecture, buffers=buffers
+    )
+    return measure(one, task, split=split, reset_statistics=bool(buffers))
+
+
+def sum_of(networks: Collection) -> Float[Tensor, " d"]:
+    """The sum of all networks' weights, in float64; a block is read at a time."""
+    total = torch.zeros(networks.layout.size, dtype=torch.float64)
+    for rows in blocks(len(networks), _NETWORKS):
+        total += networks[rows].weights.double().sum(0)
+    return total
+
+
+def residual_share(networks: Collection) -> float:
+    """Fraction of the squared norm left after removing the mean: 1 - N |mean|^2 / sum |theta|^2.
+
+    Unrelated networks have 1 - 1/N, equal ones 0. It is what all pairs' inner products add up to, so
+    alignment lowers it.
+    """
+    squares = sum(networks[rows].weights.double().square().sum().item() for rows in blocks(len(networks), _NETWORKS))
+    if squares == 0:
+        raise InputError("all weights are zero: the networks have no norm to share")
+    return 1 - (sum_of(networks).square().sum().item() / len(networks)) / squares
+
+
+def mask_overlap(networks: Collection) -> Overlap:
+    """How far masks agree, beside what independent masks of the same densities per layer would.
+
+    Raises:
+        InputError: dense networks, or fewer than two.
+    """
+    if networks.dense or len(networks) < 2:
+        raise InputError("overlap is defined for two or more sparse networks")
+    masks = networks.masks
+    shared = torch.zeros(len(masks), len(masks), dtype=torch.float64)
+    expected = torch.zeros_like(shared)
+    for entry in networks.layout.parameters:
+        if entry.role == "weight":
+            own = masks[:, networks.layout.slices[entry.name]].float()
+            shared += (own @ own.T).double()
+            density = own.double().mean(1)
+            expected += entry.size * density[:, None] * density
+    counts = masks[:, networks.layout.prunable].sum(1).double()
+    total = counts[:, None] + counts
+    upper = torch.ones_like(shared).triu(1).bool()
+
+    def mean(values: Tensor) -> float:
+        return values[upper].mean().item()
+
+    return Overlap(
+        mean(2 * shared / total), mean(shared / (total - shared)),
+        mean(2 * expected / total), mean(expected / (total - expected)),
+    )  # fmt: skip
+
+
+def instability(
+    task: Task, starts: Sequence[Step], *, copies: int = 2, seed: int = 0, points: int = 9,
+    folder: str | Path | None = None,
+) -> list[tuple[Step, list[Barrier]]]:  # fmt: skip
+    """Instability analysis (Frankle et al. 2020, arXiv 1912.05671).
+
+    One network is trained to each start; copies go on from there with different data orders. Once
+    training is stable to their noise, the line between them has no barrier.
+
+    Args:
+        starts: when the copies part; Step() is the initialisation.
+        copies: networks a start.
+        folder: keep the trained networks there, one folder a start.
+
+    Returns:
+        For each start the barriers between its copies, on the test split.
+    """
+    found: list[tuple[Step, list[Barrier]]] = []
+    for start in starts:
+        where = None if folder is None else Path(folder) / f"from-{start}"
+        copied = collect(task, copies, kind=SharedStart(start), seed=seed, folder=where)
+        found.append((start, barriers(copied, task, points=points, reset_statistics=bool(copied.buffers))))
+    return found
