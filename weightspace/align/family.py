@@ -9,7 +9,7 @@ from torch import Tensor
 from weightspace.align.assign import assign
 from weightspace.symmetry import Axis, Group, Symmetry
 
-_TOLERANCE = 1e-9
+_TOLERANCE = 1e-7
 
 
 class Family:
@@ -65,7 +65,7 @@ class Family:
         return {a.tensor for axes in self.axes.values() for a in axes}
 
     def _value(self, state: Mapping[str, Tensor], used: set[str]) -> float:
-        return sum(float((self.reference[t] * state[t]).sum()) for t in used)
+        return sum(float((self.reference[t] * state[t]).sum(dtype=torch.float64)) for t in used)
 
     def _together(self, state: Mapping[str, Tensor], used: set[str]) -> dict[str, Tensor]:
         """The outer permutation, with the inner ones that suit it."""
@@ -83,12 +83,14 @@ class Family:
         above = self.symmetry.count(group.parent)
 
         def step(state: Mapping[str, Tensor], used: set[str]) -> dict[str, Tensor]:
-            gain = torch.zeros(above, group.size, group.size, dtype=torch.float64)
+            gain: Tensor | float = 0.0
             for axis in self.axes[group.name]:
                 if axis.tensor not in used:
                     continue
                 a, b = (self._blocks(group, axis, t[axis.tensor]) for t in (self.reference, state))
-                gain += a @ b.transpose(1, 2)
+                gain = gain + a @ b.transpose(1, 2)
+            if not isinstance(gain, Tensor):
+                return {}
             return {group.name: torch.stack([assign(one) for one in gain])}
 
         return step
@@ -125,7 +127,8 @@ def outer_and_inner(symmetry: Symmetry, root: Group, grams: Mapping[str, Tensor]
             without one adds nothing, and its units keep their order.
     """
     size = root.size
-    gain = grams.get(root.name, torch.zeros(size, size, dtype=torch.float64)).clone()
+    dtype = next((gram.dtype for gram in grams.values()), torch.float32)
+    gain = grams[root.name].clone() if root.name in grams else torch.zeros(size, size, dtype=dtype)
     inner: dict[str, Tensor] = {}
     for child in symmetry.children(root.name):
         if child.name in grams:

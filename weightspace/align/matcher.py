@@ -19,7 +19,8 @@ from weightspace.align.family import Family
 from weightspace.symmetry import Axis, Group, Symmetry
 
 _STEPS = 100  # visits of a group; three to ten are usual
-_TOLERANCE = 1e-9
+_MOST = 0.8  # of the units: if more changed places, a gain matrix is computed anew
+_ROUNDING = 16  # a step has to gain more than so many units of rounding
 
 
 @dataclass
@@ -44,14 +45,15 @@ class Matcher:
     Args:
         symmetry: of reference and networks.
         reference: (features, D), see :mod:`weightspace.align.costs`: inner products are taken feature by
-            feature and added.
+            feature and added. Its dtype is that of the computation.
     """
 
     def __init__(self, symmetry: Symmetry, reference: Float[Tensor, "features d"]) -> None:
         self.symmetry = symmetry
-        self.reference = {name: t.contiguous() for name, t in symmetry.layout.tensors(reference.double()).items()}
+        self.dtype = reference.dtype
         roots = [g for g in symmetry.groups if g.parent is None]
-        self.uses = {g.name: [a for a in g.axes if a.tensor in self.reference] for g in symmetry.groups}
+        parameters = symmetry.layout.slices
+        self.uses = {g.name: [a for a in g.axes if a.tensor in parameters] for g in symmetry.groups}
         members = {root.name: [root.name, *_below(symmetry, root.name)] for root in roots}
         self.on: dict[str, set[str]] = defaultdict(set)  # roots that act on a tensor
         for root, names in members.items():
@@ -62,13 +64,15 @@ class Matcher:
             root: {other for name in names for a in self.uses[name] for other in self.on[a.tensor]} - {root}
             for root, names in members.items()
         }
-        self.families = {
-            root.name: Family(symmetry, root, self.reference)
-            for root in roots
-            if len(members[root.name]) > 1 or _twice(self.uses[root.name])
-        }
+        together = {n for n, names in members.items() if len(names) > 1 or _twice(self.uses[n])}
+        self.reference = self.tensors(reference)
+        self.families = {root.name: Family(symmetry, root, self.reference) for root in roots if root.name in together}
         self.roots = roots
         self.members = members
+
+    def tensors(self, features: Float[Tensor, "features d"]) -> dict[str, Tensor]:
+        """Named tensors (features, *shape)."""
+        return self.symmetry.layout.tensors(features.to(self.dtype).contiguous())
 
     def match(self, network: Float[Tensor, "features d"]) -> Matched:
         """Permutations of a network with these features.
@@ -76,7 +80,7 @@ class Matcher:
         The first round looks only at tensors whose other units are fixed or matched already, so that the
         result does not depend on the order in which the network's units happen to come.
         """
-        state = _State(self, dict(self.symmetry.layout.tensors(network.double())))
+        state = _State(self, self.tensors(network))
         waiting = {root.name for root in self.roots}
         dirty = set(waiting)
         steps = 0
@@ -95,7 +99,7 @@ class Matcher:
                     dirty |= {n for n in self.neighbours[name] if n not in waiting or n in dirty}
                 if first and settled is not None and any(a.tensor not in settled for a in self._axes(name)):
                     dirty.add(name)  # not all of its tensors were looked at
-        value = sum(float((self.reference[n] * t).sum()) for n, t in state.current.items())
+        value = sum(float((self.reference[n] * t).sum(dtype=torch.float64)) for n, t in state.current.items())
         return Matched(state.permutations, value, not dirty, steps)
 
     def _axes(self, root: str) -> list[Axis]:
@@ -128,13 +132,14 @@ class _State:
                 return False
             self._apply(order)
             return True
-        gain = torch.zeros(root.size, root.size, dtype=torch.float64)
+        gain = torch.zeros(root.size, root.size, dtype=self.matcher.dtype)
         for axis in self.matcher.uses[root.name]:
             if settled is None or axis.tensor in settled:
                 gain += self._gram(root, axis)
         best = assign(gain)
         before, after = gain.diagonal().sum(), gain.gather(1, best[:, None]).sum()
-        if torch.equal(best, torch.arange(root.size)) or after - before <= _TOLERANCE * gain.abs().amax(1).sum():
+        tolerance = _ROUNDING * torch.finfo(gain.dtype).eps
+        if torch.equal(best, torch.arange(root.size)) or after - before <= tolerance * gain.abs().amax(1).sum():
             return False
         self._move(root, best)
         return True
@@ -155,23 +160,23 @@ class _State:
         for axis in matcher.uses[group.name]:
             place = symmetry.places[group.name, axis]
             old = self.current[axis.tensor]
-            order = torch.arange(old.shape[axis.axis + 1])
+            dim = axis.axis + 1
+            order = torch.arange(old.shape[dim])
             order[place.flatten()] = place[best].flatten()
-            new = old.index_select(axis.axis + 1, order)
+            new = old.index_select(dim, order)
             self.current[axis.tensor] = new
             if (group.name, axis) in self.grams:
-                self.grams[group.name, axis] = self.grams[group.name, axis][:, best]
+                self.grams[group.name, axis] = self.grams[group.name, axis].index_select(1, best)
             where = place[changed].flatten()
             for key in [k for k in self.grams if k[1].tensor == axis.tensor and k[1].axis != axis.axis]:
-                other = key[1]
-                if 2 * len(where) > new.shape[axis.axis + 1]:
+                if len(where) > _MOST * new.shape[dim]:
                     del self.grams[key]
                     continue
                 # Only these columns changed: add what came and take away what went.
                 rows = symmetry.places[key]
-                a = _rows(matcher.reference[axis.tensor].index_select(axis.axis + 1, where), other, rows)
-                difference = new.index_select(axis.axis + 1, where) - old.index_select(axis.axis + 1, where)
-                self.grams[key] = self.grams[key].addmm(a, _rows(difference, other, rows).T)
+                a = _rows(matcher.reference[axis.tensor].index_select(dim, where), key[1], rows)
+                difference = new.index_select(dim, where) - old.index_select(dim, where)
+                self.grams[key] = self.grams[key].addmm(a, _rows(difference, key[1], rows).T)
 
     def _apply(self, order: Mapping[str, Tensor]) -> None:
         """Permute a family of groups that hold each other."""

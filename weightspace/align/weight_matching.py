@@ -176,7 +176,7 @@ class FittedMatching:
         return fields
 
     def _match(self, fields: Sequence[Fields], reference: Fields, executor: Executor | None) -> Iterator[Matched]:
-        target = self.cost.of_reference({name: t.double() for name, t in reference.items()})
+        target = self.cost.of_reference(reference).to(self.symmetry.layout.dtype)
         features = [self.cost.of_network(one) for one in fields]
         if executor is None or len(features) < 2:
             matcher = Matcher(self.symmetry, target)
