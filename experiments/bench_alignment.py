@@ -133,6 +133,7 @@ def main(
     """
     torch.set_num_threads(1)
     table: list[dict[str, object]] = []
+    trained: ws.Collection | None = None
     if networks is not None:
         from rebasin_mnist import network
 
@@ -142,7 +143,7 @@ def main(
         print(table[-1], flush=True)
     for name, arguments in (("ResNet20", {"width": 1}), ("ResNet20", {"width": 4})):
         architecture = ws.Architecture(name, arguments)
-        symmetry = trace(architecture.build_seeded(0), architecture.example())
+        symmetry = trace(architecture.build_seeded(0), torch.randn(4, 3, 32, 32))
         base = symmetry.layout.pack(architecture.build_seeded(0).state_dict())
         random = torch.Generator().manual_seed(0)
         scale = base.std()
@@ -152,7 +153,9 @@ def main(
         ]
         fresh = torch.stack([symmetry.layout.pack(architecture.build_seeded(i).state_dict()) for i in range(5)])
         label = f"{name} width {arguments['width']}"
-        table.append(compare(f"{label}, planted permutation, noise of 0.5 to 3 sd", symmetry, torch.stack([base, *noisy[1:]])))
+        table.append(
+            compare(f"{label}, planted permutation, noise of 0.5 to 3 sd", symmetry, torch.stack([base, *noisy[1:]]))
+        )
         print(table[-1], flush=True)
         table.append(compare(f"{label}, independent", symmetry, fresh))
         print(table[-1], flush=True)
@@ -161,7 +164,7 @@ def main(
         writer = csv.DictWriter(file, list(table[0]))
         writer.writeheader()
         writer.writerows(table)
-    if networks is not None and count:
+    if trained is not None and count:
         seconds = populated(trained, count, workers)
         print(f"{count} networks aligned (fit and transform, {workers} workers): {seconds:.0f} s")
         with open(out.with_name("bench_alignment_population.csv"), "w", encoding="utf-8") as file:

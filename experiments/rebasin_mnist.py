@@ -17,7 +17,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 import tyro
 from torch import nn
 
@@ -128,7 +127,7 @@ def tickets(pair: ws.Collection, task: ws.Task) -> list[dict[str, object]]:
                 {
                     "sparsity": sparsity, "alignment": name, "barrier": barrier.loss,
                     "midpoint accuracy": barrier.midpoint_accuracy,
-                    "ticket accuracy": statistics.mean(connectivity.measure(found, task).accuracy.tolist()),
+                    "ticket accuracy": connectivity.measure(found, task).accuracy,
                     "mask IoU": overlap.iou, "chance": overlap.chance_iou,
                 }
             )  # fmt: skip
@@ -155,8 +154,6 @@ def summary(rows: Sequence[Mapping[str, object]], keys: tuple[str, ...]) -> None
                 spread = statistics.stdev(values) if len(values) > 1 else 0.0  # pyright: ignore[reportArgumentType]
                 parts.append(f"{name} {statistics.mean(values):.4f} ± {spread:.4f}")  # pyright: ignore[reportArgumentType]
         print(f"{', '.join(map(str, kind))}: {'; '.join(parts)}")
-
-
 
 
 if __name__ == "__main__":

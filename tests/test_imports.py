@@ -20,7 +20,7 @@ LEVELS: list[set[str]] = [
     {"plots", "page", "report"},
     {"evaluation"},
     {"naming"},
-    {"verbs", "train_verbs"},
+    {"verbs", "train_verbs", "align_verbs"},
     {"cli", "__main__"},
 ]
 RANK = {name: rank for rank, level in enumerate(LEVELS) for name in level}

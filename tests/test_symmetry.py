@@ -3,12 +3,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from weightspace.symmetry.chain import prove
 
 import weightspace as ws
 from tests.conftest import outputs
 from weightspace.errors import InputError, LayoutMismatch
 from weightspace.symmetry import Axis, Group, Symmetry, derive
-from weightspace.symmetry.chain import prove
 
 hidden = st.lists(st.integers(2, 7), min_size=1, max_size=3)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import tyro
 import yaml
 
-from weightspace import train_verbs, verbs
+from weightspace import align_verbs, train_verbs, verbs
 from weightspace.errors import InputError
 from weightspace.recipe import Step
 
@@ -23,7 +23,7 @@ _VERBS: dict[str, Callable[..., None]] = {
     "train": train_verbs.train,
     "tickets gradual": verbs.tickets_gradual,
     "tickets imp": verbs.tickets_imp,
-    "align": verbs.align,
+    "align": align_verbs.align,
     "fit": verbs.fit,
     "sample": verbs.sample,
     "evaluate": verbs.evaluate,

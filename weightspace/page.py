@@ -46,7 +46,7 @@ over networks.
 
 def render(
     title: str, introduction: str, findings: Sequence[str], table: Sequence[Sequence[str]], notes: Sequence[tuple[str, str]],
-    judged: str, figures: Mapping[str, Figure],
+    judged: str, figures: Mapping[str, Figure], *, heading: str = "Samples beside their baselines", legend: str = _LEGEND,
 ) -> str:  # fmt: skip
     """The page's text, with figures embedded as PNG.
 
@@ -58,6 +58,8 @@ def render(
         notes: what each row is.
         judged: name of the row that is set off.
         figures: by name or caption.
+        heading: above the table.
+        legend: HTML under the table that explains its columns.
     """
     head = "".join(f"<th>{html.escape(cell)}</th>" for cell in table[0])
     body = ""
@@ -77,10 +79,10 @@ def render(
 <h1>{html.escape(title)}</h1>
 <p>{html.escape(introduction)}</p>
 <h2>What it says</h2><ul>{listed}</ul>
-<h2>Samples beside their baselines</h2>
+<h2>{html.escape(heading)}</h2>
 <div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>
 {body}</tbody></table></div>
-<p>{_LEGEND}</p><ul>{explained}</ul>
+<p>{legend}</p><ul>{explained}</ul>
 <h2>Figures</h2>
 {pictures}</body></html>
 """

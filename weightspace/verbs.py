@@ -1,6 +1,5 @@
 """The command line's verbs: each a stage from folders to a folder."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +8,6 @@ from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from weightspace import generate
 from weightspace.align import WeightMatching
-from weightspace.collection import Collection
 from weightspace.compress import PCA
 from weightspace.errors import InputError
 from weightspace.evaluation import evaluate as measure
@@ -31,7 +29,6 @@ from weightspace.report import Report
 from weightspace.runs import CONFIG, open_run
 from weightspace.storage import MANIFEST
 from weightspace.tickets import IMP, Gradual
-from weightspace.training.blocks import in_blocks
 
 REPORT = "report.json"
 
@@ -70,35 +67,6 @@ def tickets_imp(
         task: what the networks were trained on; by default what their records say.
     """
     _find(networks, out, task, method, common)
-
-
-def align(
-    networks: Folder, *, out: Path, to: str | None = None, balance: bool = True, common: Shared = Common()
-) -> None:
-    """Bring networks into one basin by permuting their hidden units.
-
-    Args:
-        networks: folder of networks; add @START:STOP to take a part.
-        out: folder to write.
-        to: align to the mean of this collection instead of to their own.
-        balance: give each unit equal incoming and outgoing norms first.
-    """
-    common.only_cpu("align")
-    collection = open_collection(networks, common)
-    target = collection if to is None else open_collection(to, common)
-    matching = WeightMatching(balance=balance)
-    fingerprints = {"networks": collection.fingerprint(), "to": target.fingerprint()}
-
-    def make(rows: slice, tick: Callable[[int], object], _checkpoint: Path | None) -> Collection:
-        aligned = matching.fit(target).transform(collection[rows])
-        tick(1)
-        return aligned
-
-    aligned = in_blocks(
-        make, architecture=collection.architecture, count=len(collection), block=len(collection), ticks=1,
-        what="aligning", folder=out, stage="align", config={"balance": balance}, inputs=fingerprints,
-    )  # fmt: skip
-    report_done(aligned, out)
 
 
 def fit(

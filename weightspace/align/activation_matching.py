@@ -87,7 +87,9 @@ class FittedActivations:
                 found[root.name] = assign(grams[root.name])
         return found
 
-    def _gram(self, a: Float[Tensor, "samples units"], b: Float[Tensor, "samples units"]) -> Float[Tensor, "units units"]:
+    def _gram(
+        self, a: Float[Tensor, "samples units"], b: Float[Tensor, "samples units"]
+    ) -> Float[Tensor, "units units"]:
         if self.correlation:
             a, b = (t - t.mean(0) for t in (a, b))
             # A unit that never changes correlates with none.
@@ -111,7 +113,11 @@ def _responses(symmetry: Symmetry, network: Network, x: Tensor) -> dict[str, lis
     layers = dict(module.named_modules())
     wanted: dict[str, list[tuple[str, Tensor]]] = {}
     for group in symmetry.groups:
-        sources = [(layer, symmetry.places[group.name, a]) for a in group.incoming if (layer := _producer(a.tensor, a.axis, layers))]
+        sources = [
+            (layer, symmetry.places[group.name, a])
+            for a in group.incoming
+            if (layer := _producer(a.tensor, a.axis, layers))
+        ]
         # A weight and its bias name the same layer.
         wanted[group.name] = list({layer: (layer, place) for layer, place in sources}.values())
         if not sources and not symmetry.children(group.name):
@@ -121,7 +127,7 @@ def _responses(symmetry: Symmetry, network: Network, x: Tensor) -> dict[str, lis
             )
     recorded: dict[str, list[Tensor]] = {}
 
-    def record(name: str):  # noqa: ANN202
+    def record(name: str):
         def hook(_module: nn.Module, _inputs: object, output: Tensor) -> None:
             recorded.setdefault(name, []).append(_samples_first(layers[name], output))
 

@@ -145,5 +145,5 @@ def cost_to_json(cost: Cost) -> dict[str, Any]:
 
 def cost_from_json(data: Mapping[str, Any]) -> Cost:
     """The inverse of `cost_to_json`."""
-    own = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items() if k != "kind"}
+    own: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items() if k != "kind"}
     return next(cost for cost in _COSTS if cost.__name__ == data["kind"])(**own)

@@ -79,8 +79,6 @@ class Family:
 
     def _inside(self, group: Group) -> "_Step":
         """A step that permutes one inner group while everything above it stays."""
-        assert group.parent is not None
-        above = self.symmetry.count(group.parent)
 
         def step(state: Mapping[str, Tensor], used: set[str]) -> dict[str, Tensor]:
             gain: Tensor | float = 0.0

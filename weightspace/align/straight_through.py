@@ -69,13 +69,13 @@ class FittedStraightThrough:
         """The same functions, units reordered.
 
         Args:
-            seed: of the order of training samples.
+            seed: of the order of training samples, the same for all networks.
 
         Raises:
             LayoutMismatch: the networks are of another layout.
         """
         self.symmetry.layout.require(networks.layout, "the collection to align")
-        orders = [self._match(networks[i], seeds.derive(seed, "straight-through", i)) for i in range(len(networks))]
+        orders = [self._match(networks[i], seeds.derive(seed, "straight-through")) for i in range(len(networks))]
         return self.base.apply(networks, orders)
 
     def _match(self, network: Network, seed: int) -> dict[str, Tensor]:
@@ -91,7 +91,9 @@ class FittedStraightThrough:
         for step in progress(range(total), "straight-through"):
             at = step % per_epoch * task.recipe.batch_size
             if at == 0:
-                order = torch.randperm(len(task.train), generator=seeds.generator(seed, "data order", step // per_epoch))
+                order = torch.randperm(
+                    len(task.train), generator=seeds.generator(seed, "data order", step // per_epoch)
+                )
             rows = order[at : at + task.recipe.batch_size]
             found = Matcher(self.symmetry, free.detach()[None]).match(network.weights[None]).permutations
             theirs = self.symmetry.permute(network.weights, found)

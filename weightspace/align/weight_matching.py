@@ -159,7 +159,9 @@ class FittedMatching:
     def permutations(self, networks: Collection) -> list[Matched]:
         """How each network is matched to the reference."""
         scales = self._scales(networks)
-        return list(self._match([self._fields(networks, i, scales) for i in range(len(networks))], self.reference, None))
+        return list(
+            self._match([self._fields(networks, i, scales) for i in range(len(networks))], self.reference, None)
+        )
 
     def _scales(self, networks: Collection) -> dict[str, Tensor]:
         return balance_scales(networks.weights, self.symmetry) if self.balance else {}

@@ -90,7 +90,9 @@ class Overlap:
     chance_iou: float
 
 
-def measure(networks: Collection, task: Task, *, split: Split | None = None, reset_statistics: bool = False) -> Measured:
+def measure(
+    networks: Collection, task: Task, *, split: Split | None = None, reset_statistics: bool = False
+) -> Measured:
     """Loss and accuracy of every network, in blocks.
 
     Args:

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 from torch import nn
@@ -77,7 +78,7 @@ def _parents(units: Units) -> dict[int, int]:
     found: dict[int, int] = {}
     for unit, several in holders.items():
         several.sort(key=lambda p: len(members[p]))
-        nested = all(members[a] < members[b] for a, b in zip(several, several[1:], strict=False))
+        nested = all(members[a] < members[b] for a, b in pairwise(several))
         if nested:
             for inner, outer in zip([unit, *several], several, strict=False):
                 if found.setdefault(inner, outer) != outer:
@@ -156,7 +157,7 @@ def _groups(
         for name, found in labels.items():
             for k, label in enumerate(found):
                 if label is not None:
-                    axis = _axis(name, k, label, orbit, labels)
+                    axis = _axis(name, k, label, orbit)
                     if axis is not None:
                         orbit.axes.append(axis)
     for orbit in orbits:
@@ -198,7 +199,7 @@ def _reads(axis: Axis, layout: Layout, transposed: set[str]) -> bool:
     return rank > 1 and (axis.axis == 0) == (axis.tensor in transposed)
 
 
-def _axis(name: str, k: int, label: np.ndarray, orbit: _Orbit, labels: dict[str, list[np.ndarray | None]]) -> Axis | None:
+def _axis(name: str, k: int, label: np.ndarray, orbit: _Orbit) -> Axis | None:
     """Where an orbit's units lie on one axis, in the order of its members."""
     members = orbit.members.ravel()
     if label.size != label.shape[k]:  # grouped convolution: the units of each block of rows

@@ -126,7 +126,9 @@ class Units:
             self.unite(label, kept)
         return kept.squeeze(dim)
 
-    def split(self, label: Label, dim: int, sizes: Sequence[int]) -> tuple[list[Label], list[tuple[np.ndarray, np.ndarray]]]:
+    def split(
+        self, label: Label, dim: int, sizes: Sequence[int]
+    ) -> tuple[list[Label], list[tuple[np.ndarray, np.ndarray]]]:
         """Split one axis into several, from the outermost to the innermost; arrays gain dimensions.
 
         Returns:

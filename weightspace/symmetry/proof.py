@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from weightspace import seeds
 from weightspace.errors import InputError
-from weightspace.layout import Layout
 from weightspace.symmetry.spec import Axis, Symmetry
 from weightspace.symmetry.tracer import tensors_in, training_mode
 
@@ -101,7 +100,9 @@ class Probe:
         random = seeds.generator(0, "symmetry proof weights")
         self.layout = symmetry.layout
         state = self.module.state_dict()
-        self.vector = torch.cat([_drawn(e.name, state[e.name], e.role, random).flatten() for e in self.layout.parameters])
+        self.vector = torch.cat(
+            [_drawn(e.name, state[e.name], e.role, random).flatten() for e in self.layout.parameters]
+        )
         self.buffers = {e.name: _drawn(e.name, state[e.name], e.role, random) for e in self.layout.buffers}
         self.loaded = False  # the module holds this vector and these statistics
         self.before = self._run(self.vector, self.buffers)

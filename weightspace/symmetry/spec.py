@@ -7,6 +7,7 @@ vector of the layout: weights, masks, rewind weights, optimiser moments, posteri
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -132,11 +133,13 @@ class Symmetry:
             if axis.index is None:
                 fits = shape[axis.axis] == units
             else:
-                inside = 0 <= min(axis.index) and max(axis.index) < shape[axis.axis]
+                inside = min(axis.index) >= 0 and max(axis.index) < shape[axis.axis]
                 fits = len(axis.index) % units == 0 and len(set(axis.index)) == len(axis.index) and inside
             if axis.within is not None:
                 blocks = seen[group.parent].size if group.parent is not None else 0
-                fits = fits and blocks > 0 and shape[axis.within] % blocks == 0 and seen[group.parent or ""].parent is None
+                fits = (
+                    fits and blocks > 0 and shape[axis.within] % blocks == 0 and seen[group.parent or ""].parent is None
+                )
         if not fits:
             raise LayoutMismatch(
                 f"group {group.name!r} of {group.size} units does not fit axis {axis.axis} of tensor "
@@ -256,7 +259,8 @@ class Symmetry:
         for (name, axis), order in self.orders(permutations, state).items():
             moved[name] = moved[name].index_select(axis + lead, order.to(moved[name].device))
         for group, axis in self.dependent(state):
-            assert axis.within is not None and group.parent is not None
+            assert axis.within is not None
+            assert group.parent is not None
             tensor, place = moved[axis.tensor], self.places[group.name, axis]
             orders = torch.arange(tensor.shape[axis.axis + lead]).repeat(self.count(group.parent), 1)
             orders[:, place.flatten()] = place[permutations[group.name]].flatten(1)
@@ -327,7 +331,9 @@ class Symmetry:
     @classmethod
     def from_json(cls, data: Mapping[str, Any], layout: Layout) -> "Symmetry":
         def axes(side: Sequence[Sequence[Any]]) -> tuple[Axis, ...]:
-            return tuple(Axis(t, axis, None if index is None else tuple(index), within) for t, axis, index, within in side)
+            return tuple(
+                Axis(t, axis, None if index is None else tuple(index), within) for t, axis, index, within in side
+            )
 
         groups = (
             Group(
@@ -342,5 +348,5 @@ class Symmetry:
 def _brief(index: tuple[int, ...] | None) -> str:
     if index is None:
         return ""
-    runs = 1 + sum(b != a + 1 for a, b in zip(index, index[1:], strict=False))
+    runs = 1 + sum(b != a + 1 for a, b in pairwise(index))
     return f", {index[0]}:{index[-1] + 1}" if runs == 1 else f", {len(index)} positions in {runs} runs"

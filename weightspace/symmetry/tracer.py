@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_map_only
 from torch.utils.weak import WeakIdKeyDictionary
 
 from weightspace.errors import InputError
+from weightspace.symmetry import views
 from weightspace.symmetry.labels import ANY, FIXED, Label, Labels, Units
 from weightspace.symmetry.rules import RULES, Traced
 
@@ -171,7 +172,7 @@ class _Tracer(TorchDispatchMode):
         given: list[Traced] = []
 
         def traced(tensor: Tensor) -> Traced:
-            one = Traced(tensor, self.labels(tensor), id(tensor) in self._names)
+            one = Traced(tensor, tuple(tensor.shape), self.labels(tensor), id(tensor) in self._names)
             given.append(one)
             return one
 
@@ -194,7 +195,7 @@ class _Tracer(TorchDispatchMode):
             if len(labels.axes) != tensor.ndim:
                 raise AssertionError(f"the rule for {packet} gave {len(labels.axes)} labels for {tuple(tensor.shape)}")
             labels.axes = [ANY if size == 1 else axis for axis, size in zip(labels.axes, tensor.shape, strict=True)]
-            self._store(func, tensor, labels, given)
+            self._store(tensor, labels, given)
         for tensor in outputs[len(found) :]:
             self._labels[tensor] = Labels([FIXED] * tensor.ndim)
         return out
@@ -203,9 +204,7 @@ class _Tracer(TorchDispatchMode):
         self, packet: Any, given: list[Traced], args: Any, options: Mapping[str, Any], outputs: list[Tensor]
     ) -> list[Labels]:
         if packet in _RESIZES:
-            from weightspace.symmetry.views import reshape
-
-            return [reshape(self.units, given[0].labels, given[0].shape, tuple(outputs[0].shape))]
+            return [views.reshape(self.units, given[0].labels, given[0].shape, tuple(outputs[0].shape))]
         reason = "no rule describes it"
         if packet in RULES:
             try:
@@ -231,7 +230,7 @@ class _Tracer(TorchDispatchMode):
                 self.units.pin(label, k)
         return []
 
-    def _store(self, func: Any, tensor: Tensor, labels: Labels, given: list[Traced]) -> None:
+    def _store(self, tensor: Tensor, labels: Labels, given: list[Traced]) -> None:
         before = next((one for one in given if one.tensor is tensor), None)
         if before is not None and not _identical(before.labels.axes, labels.axes):
             self._written(tensor, before.labels, labels)
@@ -273,11 +272,12 @@ def _constant_axis(tensor: Tensor, k: int) -> Label:
 
 def _identical(a: Sequence[Label], b: Sequence[Label]) -> bool:
     return all(
-        x == y if isinstance(x, str) and isinstance(y, str) else x is y or (not isinstance(x, str) and np.array_equal(x, y))
+        x == y
+        if isinstance(x, str) and isinstance(y, str)
+        else x is y or (not isinstance(x, str) and np.array_equal(x, y))
         for x, y in zip(a, b, strict=True)
     )
 
 
 def _same_storage(a: Tensor, b: Tensor) -> bool:
     return a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr()
-
