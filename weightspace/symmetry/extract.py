@@ -54,7 +54,7 @@ def _mark_places(units: Units, labels: dict[str, list[np.ndarray | None]]) -> No
 
 
 def _parents(units: Units) -> dict[int, int]:
-    """The parent of each unit that has one. Splits that overlap otherwise than one inside the other pin their units."""
+    """The parent of each unit that has one."""
     members: dict[int, set[int]] = defaultdict(set)
     while True:  # parents with the same members are one
         members.clear()
@@ -67,7 +67,7 @@ def _parents(units: Units) -> dict[int, int]:
         for parent, held in members.items():
             other = same.setdefault(frozenset(held), parent)
             if other != parent:
-                units.unite(np.array(parent), np.array(other))
+                units.unite(np.array([parent]), np.array([other]))
                 united = True
         if not united:
             break
@@ -75,19 +75,26 @@ def _parents(units: Units) -> dict[int, int]:
     for parent, held in members.items():
         for unit in held:
             holders[unit].append(parent)
+    crossing: set[int] = set()  # splits that overlap otherwise than one inside the other
+    for several in holders.values():
+        several.sort(key=lambda p: len(members[p]))
+        for small, large in pairwise(several):
+            if not members[small] < members[large]:
+                crossing |= {small, large}
     found: dict[int, int] = {}
     for unit, several in holders.items():
-        several.sort(key=lambda p: len(members[p]))
-        nested = all(members[a] < members[b] for a, b in pairwise(several))
-        if nested:
-            for inner, outer in zip([unit, *several], several, strict=False):
-                if found.setdefault(inner, outer) != outer:
-                    nested = False
-        if not nested:
-            everything = sorted({unit, *several, *(u for p in several for u in members[p])})
-            for one in everything:
-                units.mark(np.array([one]))
-                found.pop(one, None)
+        if len(several) > 1 and crossing.intersection(several):
+            continue
+        for inner, outer in pairwise([unit, *several]):
+            if found.setdefault(inner, outer) != outer:
+                crossing |= {found[inner], outer}
+    # Their parts stay where they are; a unit can only take the place of one that lies in the same parts.
+    tags = {parent: units.mark(np.array([parent])) for parent in sorted(crossing)}
+    for unit, several in holders.items():
+        if len(several) > 1 and crossing.intersection(several):
+            found.pop(unit, None)
+            for parent in several:
+                units.tag(unit, tags.get(parent) or units.mark(np.array([parent])))
     return found
 
 

@@ -79,9 +79,15 @@ class Units:
     def _draw(self, count: int) -> np.ndarray:
         return self._random.integers(1, 2**63, count).astype(np.uint64)
 
-    def mark(self, units: np.ndarray) -> None:
-        """These units differ from all others: something looks at them alone."""
-        np.add.at(self._marks, units.ravel(), self._draw(1))
+    def mark(self, units: np.ndarray) -> np.ndarray:
+        """These units differ from all others: something looks at them alone. Returns the mark."""
+        mark = self._draw(1)
+        np.add.at(self._marks, units.ravel(), mark)
+        return mark
+
+    def tag(self, unit: int, mark: np.ndarray) -> None:
+        """Give a unit a mark that others may have, too."""
+        np.add.at(self._marks, np.array([unit]), mark)
 
     def pin(self, label: Label, dim: int) -> None:
         """Units along an axis differ by their position: none of them can take another's place."""

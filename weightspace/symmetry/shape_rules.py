@@ -9,6 +9,7 @@ import torch
 
 from weightspace.symmetry import views
 from weightspace.symmetry.labels import ANY, FIXED, Labels, Units
+from weightspace.symmetry.rules import RULES as RULES  # complete once this file is imported
 from weightspace.symmetry.rules import Traced, aten, elementwise, placed, rule
 
 

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +16,14 @@ from torch.utils.weak import WeakIdKeyDictionary
 from weightspace.errors import InputError
 from weightspace.symmetry import views
 from weightspace.symmetry.labels import ANY, FIXED, Label, Labels, Units
-from weightspace.symmetry.rules import RULES, Traced
+from weightspace.symmetry.rules import Traced
+from weightspace.symmetry.shape_rules import RULES
 
 aten = torch.ops.aten
 _MAKES_NUMBERS = (aten._local_scalar_dense, aten.is_nonzero, aten.equal, aten.nonzero, aten.masked_select)
+_FACTORIES = (
+    aten.new_zeros, aten.new_ones, aten.new_full, aten.new_empty, aten.zeros_like, aten.ones_like, aten.full_like, aten.empty_like,
+)  # fmt: skip
 _RESIZES = (aten.squeeze, aten.unsqueeze, aten.squeeze_, aten.unsqueeze_)
 
 
@@ -95,10 +99,12 @@ def _ordinary_kernels(module: nn.Module) -> Iterator[None]:
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     recurrent = any(isinstance(m, nn.RNNBase) for m in module.modules())
+    before = torch.backends.mkldnn.set_flags(_enabled=False)[0] if recurrent else None
     try:
-        with torch.backends.mkldnn.flags(enabled=False) if recurrent else nullcontext():
-            yield
+        yield
     finally:
+        if before is not None:
+            torch.backends.mkldnn.set_flags(_enabled=before)
         torch.backends.mha.set_fastpath_enabled(fast)
 
 
@@ -147,8 +153,8 @@ class _Tracer(TorchDispatchMode):
             statistic = name is not None and tensor.is_floating_point() and tensor.ndim > 0
             if name is not None and (isinstance(tensor, nn.Parameter) or statistic):
                 self._labels[tensor] = self._fresh(tensor)
-            else:
-                self._labels[tensor] = Labels([_constant_axis(tensor, k) for k in range(tensor.ndim)], constant=True)
+            else:  # not kept: a constant can still be written to
+                return Labels([_constant_axis(tensor, k) for k in range(tensor.ndim)], constant=True)
         return self._labels[tensor]
 
     def _fresh(self, tensor: Tensor, groups: int = 1) -> Labels:
@@ -185,11 +191,8 @@ class _Tracer(TorchDispatchMode):
             )
         out = func(*args, **kwargs)
         outputs = [o for o in (out if isinstance(out, tuple | list) else [out]) if isinstance(o, Tensor)]
-        if constant:  # their labels are read off their values, which may just have changed
-            for tensor in outputs:
-                if tensor in self._labels and id(tensor) not in self._names:
-                    del self._labels[tensor]
-            return out
+        if constant or packet in _FACTORIES:
+            return out  # the labels of constants are read off their values
         found = self._apply(packet, given, wrapped, options, outputs)
         for tensor, labels in zip(outputs, found, strict=False):
             if len(labels.axes) != tensor.ndim:

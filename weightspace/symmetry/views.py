@@ -35,7 +35,10 @@ def reshape(units: Units, labels: Labels, old: Sequence[int], new: Sequence[int]
             k += 1
         else:
             return _give_up(units, labels, new)
-    return Labels(_add_ones(axes, new), pending)
+    # Splits that have been joined again without a use bind nothing.
+    seen = {int(u) for axis in axes if not isinstance(axis, str) for u in np.unique(units.find(axis))}
+    still = [link for link in pending if not seen.isdisjoint(np.unique(units.find(link[1])).tolist())]
+    return Labels(_add_ones(axes, new), still)
 
 
 def _give_up(units: Units, labels: Labels, new: Sequence[int]) -> Labels:
