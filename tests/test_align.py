@@ -6,9 +6,17 @@ import torch
 import weightspace as ws
 from tests.conftest import outputs
 from weightspace.align.balance import balance_scales
-from weightspace.align.weight_matching import match
+from weightspace.align.matcher import Matcher
 from weightspace.errors import InputError, LayoutMismatch
-from weightspace.symmetry import derive
+from weightspace.symmetry import Symmetry, trace
+
+
+def derive(arch: ws.Architecture) -> Symmetry:
+    return trace(arch.build_seeded(0), arch.example(16))
+
+
+def match(reference: torch.Tensor, network: torch.Tensor, symmetry: Symmetry) -> dict[str, torch.Tensor]:
+    return Matcher(symmetry, reference[None]).match(network[None]).permutations
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +66,7 @@ def test_one_hidden_layer_is_matched_optimally() -> None:
     arch = ws.Architecture("MLP", {"sizes": [3, 5, 2]})
     symmetry = derive(arch)
     a, b = (symmetry.layout.pack(arch.build_seeded(seed).state_dict()).double() for seed in (1, 2))
-    every = (symmetry.permute(b, {"units 0": torch.tensor(order)}) @ a for order in orders(range(5)))
+    every = (symmetry.permute(b, {symmetry.groups[0].name: torch.tensor(order)}) @ a for order in orders(range(5)))
     best = max(value.item() for value in every)
     assert (symmetry.permute(b, match(a, b, symmetry)) @ a).item() == pytest.approx(best, rel=1e-12)
 

@@ -7,7 +7,7 @@ from sklearn.metrics import accuracy_score, log_loss
 import weightspace as ws
 from weightspace.errors import InputError, LayoutMismatch
 from weightspace.evaluation import novelty, predictive
-from weightspace.symmetry import derive
+from weightspace.symmetry import trace
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_dispersion_sees_a_collapse() -> None:
 
 
 def test_permuted_rescaled_copies_are_seen_as_copies(tickets: ws.Collection, task: ws.Task) -> None:
-    symmetry = derive(tickets.architecture)
+    symmetry = trace(tickets.architecture.build_seeded(0), task.test.x[:8])
     random = torch.Generator().manual_seed(0)
     hidden = []
     for network in tickets[:6]:

@@ -1,5 +1,6 @@
 """Scale balancing: a canonical choice among the rescalings of positively homogeneous units."""
 
+import math
 from collections import defaultdict
 
 import torch
@@ -9,15 +10,16 @@ from torch import Tensor
 from weightspace.symmetry import Axis, Group, Symmetry
 
 _PASSES = 1000  # ten are usual; nearly dead units of very sparse networks take longer
-_RANGE = 1e3
+_LARGEST = math.log(1e3)  # of the scales of one pass
 
 
 def balance_scales(weights: Float[Tensor, "nets d"], symmetry: Symmetry) -> dict[str, Float[Tensor, "nets units"]]:
     """Scales that give every homogeneous unit equal norms of incoming and outgoing weights.
 
     Scaling unit j's incoming weights by s_j = sqrt(|out_j| / |in_j|) and dividing its outgoing weights
-    by s_j makes both norms their geometric mean. Units without incoming or outgoing weights keep
-    s = 1. Computed in float64, returned in the dtype of the weights.
+    by s_j makes both norms their geometric mean. A unit with weights on one side only, as sparse tickets
+    have, gets the geometric mean norm of its group's other units, and one without any s = 1. Computed in
+    float64, returned in the dtype of the weights.
     """
     groups = [group for group in symmetry.groups if group.homogeneous]
     tensors = _Squares(weights, symmetry, groups)
@@ -26,15 +28,24 @@ def balance_scales(weights: Float[Tensor, "nets d"], symmetry: Symmetry) -> dict
         change = 0.0
         for group in groups:
             incoming, outgoing = (tensors.norms(group, side, logs) for side in (group.incoming, group.outgoing))
-            step = 0.25 * (outgoing.log() - incoming.log())
-            step = torch.where((incoming > 0) & (outgoing > 0), step, 0.0)
-            before = logs[group.name]
-            limit = float(torch.tensor(_RANGE).log())
-            logs[group.name] = (before + step).clamp(-limit, limit)
-            change = max(change, float((logs[group.name] - before).abs().max()))
+            step = _towards_balance(incoming, outgoing).clamp(-_LARGEST, _LARGEST)
+            logs[group.name] = logs[group.name] + step
+            change = max(change, float(step.abs().max()))
         if change < 1e-7:
             break
     return {name: log.exp().to(weights.dtype) for name, log in logs.items()}
+
+
+def _towards_balance(incoming: Tensor, outgoing: Tensor) -> Float[Tensor, "nets units"]:
+    """Log scales by which units of given squared norms are multiplied in one pass."""
+    live = (incoming > 0) & (outgoing > 0)
+    ins, outs = incoming.log(), outgoing.log()
+    step = torch.where(live, 0.25 * (outs - ins), 0.0)
+    count = live.sum(1, keepdim=True)
+    target = torch.where(live, 0.5 * (ins + outs), 0.0).sum(1, keepdim=True) / count.clamp(min=1)
+    alone = count > 0
+    step = torch.where(alone & (incoming > 0) & (outgoing == 0), 0.5 * (target - ins), step)
+    return torch.where(alone & (incoming == 0) & (outgoing > 0), 0.5 * (outs - target), step)
 
 
 class _Squares:

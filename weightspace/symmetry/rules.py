@@ -49,7 +49,7 @@ def rule(*operators: Any) -> Callable[[R], R]:
 
 # Positively homogeneous: f(s x) = s f(x) for s > 0, in each unit on its own.
 @rule(aten.relu, aten.relu_, aten.leaky_relu, aten.leaky_relu_, aten.clone, aten.detach, aten.alias, aten.contiguous,
-      aten._to_copy, aten.dropout, aten.neg, aten.abs, aten.lift_fresh)  # fmt: skip
+      aten._to_copy, aten.dropout, aten.neg, aten.abs, aten.lift_fresh, aten.zero_, aten.fill_)  # fmt: skip
 def same(units: Units, x: Traced, *rest: Any, **options: Any) -> Labels:
     """Each unit on its own."""
     return Labels(list(x.labels.axes), list(x.labels.pending))
