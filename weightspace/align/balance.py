@@ -22,6 +22,12 @@ def balance_scales(weights: Float[Tensor, "nets d"], symmetry: Symmetry) -> dict
     float64, returned in the dtype of the weights.
     """
     groups = [group for group in symmetry.groups if group.homogeneous]
+    # One network at a time, so that the last bit does not depend on which others are balanced with it.
+    each = [_balance(row[None], symmetry, groups) for row in weights]
+    return {g.name: torch.cat([one[g.name] for one in each]).to(weights.dtype) for g in groups}
+
+
+def _balance(weights: Tensor, symmetry: Symmetry, groups: list[Group]) -> dict[str, Float[Tensor, "1 units"]]:
     tensors = _Squares(weights, symmetry, groups)
     logs = {group.name: torch.zeros(len(weights), group.size, dtype=torch.float64) for group in groups}
     for _ in range(_PASSES):
@@ -33,7 +39,7 @@ def balance_scales(weights: Float[Tensor, "nets d"], symmetry: Symmetry) -> dict
             change = max(change, float(step.abs().max()))
         if change < 1e-7:
             break
-    return {name: log.exp().to(weights.dtype) for name, log in logs.items()}
+    return {name: log.exp() for name, log in logs.items()}
 
 
 def _towards_balance(incoming: Tensor, outgoing: Tensor) -> Float[Tensor, "nets units"]:
