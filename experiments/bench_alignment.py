@@ -12,7 +12,7 @@ import csv
 import statistics
 import time
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -101,11 +101,11 @@ def compare(name: str, symmetry: Symmetry, weights: Tensor) -> dict[str, object]
 
 
 def populated(networks: ws.Collection, count: int, workers: int) -> float:
-    """Seconds to fit and transform `count` networks: the given ones, permuted at random and with noise."""
+    """Seconds to fit and transform `count` networks: the given ones, permuted at random, with noise of half their size."""
     symmetry = WeightMatching().symmetry_of(networks)
     random = torch.Generator().manual_seed(0)
     copies = [
-        symmetry.permute(w + 0.02 * torch.randn(w.shape, generator=random), symmetry.random(random))
+        symmetry.permute(w + 0.5 * w.std() * torch.randn(w.shape, generator=random), symmetry.random(random))
         for w in networks.weights[torch.arange(count) % len(networks)]
     ]
     many = networks[torch.arange(count) % len(networks)].replace(weights=torch.stack(copies), records=[{}] * count)
@@ -119,14 +119,15 @@ def populated(networks: ws.Collection, count: int, workers: int) -> float:
 
 
 def main(
-    networks: Path | None = None, count: int = 1000, workers: int = 2,
-    out: Path = Path("docs/results/bench_alignment.csv"),
+    networks: tuple[Path, ...] = (), data_root: Path | None = None, runs: Path = Path("runs/bench_alignment"),
+    count: int = 1000, workers: int = 2, out: Path = Path("docs/results/bench_alignment.csv"),
 ) -> None:  # fmt: skip
     """Print and write the table.
 
     Args:
-        networks: folder of trained networks 784-512-512-512-10 (a population of rebasin_mnist.py);
-            without it their weights are random, which is harder.
+        networks: folders of trained networks 784-512-512-512-10, the populations of rebasin_mnist.py.
+        data_root: folder with FashionMNIST/raw: three ResNet-20 of width 4 are trained on it for 300 steps.
+        runs: where those are kept.
         count: networks in the population that is aligned as a whole; 0 leaves it out.
         workers: processes for the population.
         out: CSV file to write.
@@ -134,12 +135,20 @@ def main(
     torch.set_num_threads(1)
     table: list[dict[str, object]] = []
     trained: ws.Collection | None = None
-    if networks is not None:
+    if networks:
         from rebasin_mnist import network
 
-        trained = ws.Collection.load(networks, factory=network)
+        trained = ws.Collection.concatenate([ws.Collection.load(folder, factory=network) for folder in networks])
         symmetry = WeightMatching().symmetry_of(trained)
         table.append(compare("MLP 784-512-512-512-10, trained", symmetry, trained.weights))
+        print(table[-1], flush=True)
+    if data_root is not None:
+        recipe = ws.Recipe(ws.Step(iterations=300), batch_size=32, optimizer=ws.Adam(lr=2e-3), schedule="cosine")
+        task = ws.tasks.fashion_mnist(data_root=data_root, recipe=recipe)
+        task = replace(task, architecture=ws.Architecture("ResNet20", {"width": 4, "inputs": 1}))
+        residual = ws.collect(task, 3, seed=0, folder=runs / "resnet20-4")
+        symmetry = WeightMatching().symmetry_of(residual)
+        table.append(compare("ResNet20 width 4, trained for 300 steps", symmetry, residual.weights))
         print(table[-1], flush=True)
     for name, arguments in (("ResNet20", {"width": 1}), ("ResNet20", {"width": 4})):
         architecture = ws.Architecture(name, arguments)

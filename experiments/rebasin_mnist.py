@@ -21,6 +21,7 @@ import tyro
 from torch import nn
 
 import weightspace as ws
+from weightspace import plots
 from weightspace.align import GrowingMean, MergeMany, Star, WeightMatching, Weights
 from weightspace.evaluation import connectivity
 from weightspace.models import MLP
@@ -40,7 +41,7 @@ def network() -> nn.Module:
 
 def main(
     data_root: Path | None = None, populations: int = 3, networks: int = 8, out: Path = Path("runs/rebasin_mnist"),
-    results: Path = Path("docs/results"),
+    results: Path = Path("docs/results"), figures: Path = Path("docs/figures"),
 ) -> None:  # fmt: skip
     """Print and write the tables.
 
@@ -50,6 +51,7 @@ def main(
         networks: in each.
         out: where trained networks are kept.
         results: where the CSV files go.
+        figures: where the figures go.
     """
     task = ws.tasks.mnist(data_root=data_root)
     unscaled = {
@@ -64,6 +66,8 @@ def main(
         trained = ws.collect(task, networks, seed=population, folder=out / f"population-{population}")
         dense += [{"population": population, **row} for row in schemes(trained, task)]
         sparse += [{"population": population, **row} for row in tickets(trained[:2], task)]
+        if population == 0:
+            draw(trained, task, figures)
     write(results / "rebasin_mnist.csv", dense)
     write(results / "rebasin_mnist_tickets.csv", sparse)
     print("\npopulations of dense networks, mean ± standard deviation over populations")
@@ -102,6 +106,24 @@ def schemes(trained: ws.Collection, task: ws.Task) -> list[dict[str, object]]:
             }
         )
     return rows
+
+
+def draw(trained: ws.Collection, task: ws.Task, folder: Path) -> None:
+    """Lines between the networks of one population that are not the star's centre, and the means."""
+    ways = {"as trained": None, "star": WeightMatching(balance=False, population=Star()), "default": WeightMatching()}
+    pairs = [(1, 2), (3, 4), (5, 6), (2, 5), (4, 7), (1, 7)]
+    curves: dict[str, list[tuple[tuple[float, ...], tuple[float, ...]]]] = {}
+    shares: dict[str, dict[str, float]] = {}
+    for name, matching in ways.items():
+        aligned = trained if matching is None else matching.fit(trained).transform(trained)
+        curves[name] = [(b.positions, b.losses) for b in connectivity.barriers(aligned, task, pairs=pairs, points=11)]
+        shares[name] = {
+            "mean network, test accuracy": connectivity.mean_network(aligned, task).accuracy,
+            "residual share": connectivity.residual_share(aligned),
+        }
+    folder.mkdir(parents=True, exist_ok=True)
+    plots.lines(curves, "test loss", logarithmic=True).savefig(folder / "rebasin_mnist.png")
+    plots.bars(shares, "fraction").savefig(folder / "rebasin_mnist_means.png")
 
 
 def tickets(pair: ws.Collection, task: ws.Task) -> list[dict[str, object]]:

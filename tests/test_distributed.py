@@ -81,7 +81,7 @@ def test_ray_finishes_although_a_worker_is_killed(task: ws.Task, tmp_path: Path)
         def kill_one_worker() -> None:
             """Kill the process that works on the first shard, once it has begun."""
             lock = folder / "parts" / "00000" / ".lock"
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + 300
             while time.monotonic() < deadline:
                 if lock.exists() and (text := lock.read_text().strip()):
                     os.kill(int(text), signal.SIGKILL)

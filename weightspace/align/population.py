@@ -13,6 +13,8 @@ from weightspace.errors import InputError
 from weightspace.progress import progress
 from weightspace.symmetry import Symmetry
 
+_GAIN = 1e-5  # MergeMany stops after a pass that gained less than this share
+
 # Vectors of weight space by name: "weights", and extras that a cost compares.
 Fields = dict[str, Tensor]
 
@@ -115,7 +117,7 @@ class MergeMany:
                     total[name] += moved[name].double() - current[i][name].double()
                 current[i] = moved
             value = _norm(total)
-            if value <= best * (1 + 1e-9):
+            if value <= best * (1 + _GAIN):
                 break
             best = value
         return {name: t / count for name, t in total.items()}
