@@ -22,8 +22,8 @@ from weightspace.evaluation import connectivity
 
 
 def main(
-    data_root: Path | None = None, pairs: int = 4, sparsities: tuple[float, ...] = (0.9, 0.97), epochs: int = 8,
-    out: Path = Path("docs/results/mask_transfer.csv"),
+    data_root: Path | None = None, pairs: int = 4, sparsities: tuple[float, ...] = (0.97,), epochs: int = 5,
+    out: Path = Path("docs/results/mask_transfer.csv"), runs: Path = Path("runs/mask_transfer"),
 ) -> None:  # fmt: skip
     """Print and write the table.
 
@@ -33,6 +33,7 @@ def main(
         sparsities: of the tickets.
         epochs: of each training run.
         out: CSV file to write.
+        runs: where tickets are kept.
     """
     recipe = ws.Recipe(ws.Step(epochs=epochs), batch_size=128, optimizer=ws.Adam(lr=1e-3), schedule="cosine")
     task = ws.tasks.fashion_mnist(data_root=data_root, recipe=recipe)
@@ -44,10 +45,13 @@ def main(
     rows: list[dict[str, object]] = []
     for sparsity in sparsities:
         finder = ws.tickets.IMP(density=1 - sparsity, rewind=ws.Step(epochs=1))
-        tickets, own = finder.find(parents, task), finder.find(others, task)
+        tickets, own = (
+            finder.find(dense, task, folder=runs / f"{name}-tickets-{sparsity}")
+            for name, dense in (("a", parents), ("b", others))
+        )
         arms = {
-            "A's own ticket": under(tickets.replace(weights=tickets.extras["rewind"]), tickets.masks),
-            "B's own ticket": under(own.replace(weights=own.extras["rewind"]), own.masks),
+            "A's own ticket": under(rewound(tickets), tickets.masks),
+            "B's own ticket": under(rewound(own), own.masks),
             "A's mask on B, permuted (activations)": transfer_masks(
                 tickets, parents, others, starts, matching=matching
             ),
@@ -70,6 +74,11 @@ def main(
         table.writeheader()
         table.writerows(rows)
     print(f"written to {out}")
+
+
+def rewound(tickets: ws.Collection) -> ws.Collection:
+    """Tickets as they were at the rewind point."""
+    return tickets.replace(weights=tickets.extras["rewind"] * tickets.masks)
 
 
 def under(networks: ws.Collection, masks: torch.Tensor) -> ws.Collection:

@@ -74,13 +74,14 @@ def align(
         raise InputError(f"--report counts networks: 0, or at least 2; got {report}")
     if workers < 1:
         raise InputError(f"--workers must be at least 1, got {workers}")
+    _check_options(method, population, reference, compare, posterior)
     known = collection.architecture.example() is not None
     built = task_of(collection, task, common) if task or report or method != "weights" or not known else None
     scheme = _population(population, reference)
     cost = _cost(compare, posterior)
     config = {
-        "method": method, "population": repr(scheme), "cost": repr(cost), "balance": balance, "fix_unknown": fix_unknown,
-        "task": None if built is None else built.to_json(),
+        "method": method, "reference": reference, "population": repr(scheme), "cost": repr(cost), "balance": balance,
+        "fix_unknown": fix_unknown, "task": None if built is None else built.to_json(),
     }  # fmt: skip
     fingerprints = {"networks": collection.fingerprint(), "to": target.fingerprint()}
     with _pool(workers) as executor:
@@ -88,9 +89,15 @@ def align(
 
         def fitted() -> Callable[[Collection], Collection]:
             if method == "activations":
-                return ActivationMatching(_needed(built).train.x[:2000], reference).fit(target).transform
+                return (
+                    ActivationMatching(_needed(built).train.x[:2000], reference, fix_unknown=fix_unknown)
+                    .fit(target)
+                    .transform
+                )
             if method == "straight-through":
-                return StraightThrough(_needed(built), reference=reference).fit(target).transform
+                return (
+                    StraightThrough(_needed(built), reference=reference, fix_unknown=fix_unknown).fit(target).transform
+                )
             matching = WeightMatching(
                 balance=balance, cost=cost, population=scheme, fix_unknown=fix_unknown,
                 example=None if built is None else built.train.x[:8],
@@ -115,6 +122,16 @@ def align(
         made.write(out)
         print(made)
         print(f"written to {out / 'alignment.html'}")
+
+
+def _check_options(method: str, population: str, reference: int, compare: tuple[str, ...], posterior: str) -> None:
+    """Refuse options that would have no effect."""
+    if method != "weights" and (population != "growing-mean" or compare != ("weights",) or posterior != "none"):
+        raise InputError(
+            f"--method {method} matches to one network: --population, --compare and --posterior are for weights"
+        )
+    if reference and method == "weights" and population != "star":
+        raise InputError(f"--reference is the middle of a star: add --population star, got --population {population}")
 
 
 def _needed(task: Task | None) -> Task:

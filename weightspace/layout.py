@@ -174,7 +174,7 @@ class Layout:
             )
         lead = vector.shape[:-1]
         return {
-            entry.name: vector[..., self.slices[entry.name]].reshape(*lead, *entry.shape) for entry in self.parameters
+            entry.name: vector[..., self.slices[entry.name]].reshape((*lead, *entry.shape)) for entry in self.parameters
         }
 
     def require(self, other: "Layout", what: str) -> None:

@@ -1,5 +1,7 @@
 """Activation matching: units that respond alike to the same inputs are the same unit."""
 
+from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -17,7 +19,7 @@ from weightspace.network import Network
 from weightspace.progress import progress
 from weightspace.symmetry import Symmetry
 
-_BATCH = 512
+_BATCH = 128
 
 
 @dataclass(frozen=True)
@@ -34,12 +36,14 @@ class ActivationMatching:
         reference: number of the network that the others are matched to.
         symmetry: written by hand; None traces it on x.
         correlation: normalise responses; else raw products.
+        fix_unknown: leave units in place that meet an operator which cannot be traced.
     """
 
     x: Tensor = field(compare=False)
     reference: int = 0
     symmetry: Symmetry | None = None
     correlation: bool = True
+    fix_unknown: bool = False
 
     def fit(self, networks: Collection) -> "FittedActivations":
         """Record the reference's responses.
@@ -50,20 +54,20 @@ class ActivationMatching:
         """
         if not 0 <= self.reference < len(networks):
             raise InputError(f"the reference network {self.reference} is not among the {len(networks)} networks")
-        symmetry = WeightMatching(self.symmetry, example=self.x[:8]).symmetry_of(networks)
+        matching = WeightMatching(self.symmetry, example=self.x[:8], fix_unknown=self.fix_unknown)
+        symmetry = matching.symmetry_of(networks)
         network = networks[self.reference]
-        base = FittedMatching(symmetry, False, {"weights": network.weights})
-        return FittedActivations(base, self.x, _responses(symmetry, network, self.x), self.correlation)
+        _sources(symmetry, network)  # before work starts
+        return FittedActivations(FittedMatching(symmetry, False, {"weights": network.weights}), self, network)
 
 
 @dataclass(frozen=True)
 class FittedActivations:
-    """The reference's responses, to which networks are matched."""
+    """The network whose responses others are matched to."""
 
     base: FittedMatching
-    x: Tensor
-    responses: dict[str, list[Tensor]]
-    correlation: bool
+    config: ActivationMatching
+    network: Network
 
     @property
     def symmetry(self) -> Symmetry:
@@ -71,14 +75,17 @@ class FittedActivations:
 
     def match(self, network: Network) -> dict[str, Tensor]:
         """Permutations of one network."""
-        own = _responses(self.symmetry, network, self.x)
-        grams = {
-            name: sum(
-                (self._gram(a, b) for a, b in zip(theirs, own[name], strict=True)),
-                torch.zeros(theirs[0].shape[1], theirs[0].shape[1], dtype=torch.float64),
-            )
-            for name, theirs in self.responses.items()
-        }
+        totals: dict[tuple[str, int], _Moments] = defaultdict(_Moments)
+        x = self.config.x
+        for rows in blocks(len(x), _BATCH):
+            theirs, own = (_responses(self.symmetry, one, x[rows]) for one in (self.network, network))
+            for name, layers in theirs.items():
+                for k, (a, b) in enumerate(zip(layers, own[name], strict=True)):
+                    totals[name, k].add(a, b)
+        grams: dict[str, Tensor] = {}
+        for (name, _), moments in totals.items():
+            gram = moments.gram(self.config.correlation)
+            grams[name] = grams[name] + gram if name in grams else gram
         found = self.symmetry.identity()
         for root in (g for g in self.symmetry.groups if g.parent is None):
             if self.symmetry.children(root.name):
@@ -86,15 +93,6 @@ class FittedActivations:
             else:
                 found[root.name] = assign(grams[root.name])
         return found
-
-    def _gram(
-        self, a: Float[Tensor, "samples units"], b: Float[Tensor, "samples units"]
-    ) -> Float[Tensor, "units units"]:
-        if self.correlation:
-            a, b = (t - t.mean(0) for t in (a, b))
-            # A unit that never changes correlates with none.
-            a, b = (t / t.norm(dim=0).clamp(min=1e-12) for t in (a, b))
-        return a.T @ b
 
     def transform(self, networks: Collection) -> Collection:
         """The same functions, units reordered to respond as the reference's do.
@@ -107,29 +105,61 @@ class FittedActivations:
         return self.base.apply(networks, orders)
 
 
-def _responses(symmetry: Symmetry, network: Network, x: Tensor) -> dict[str, list[Float[Tensor, "samples units"]]]:
-    """For each group the outputs of the layers that produce its units, in float64."""
-    module = network.architecture.build_seeded(0).eval()
-    layers = dict(module.named_modules())
-    wanted: dict[str, list[tuple[str, Tensor]]] = {}
+class _Moments:
+    """Sums over samples of two networks' responses, from which their correlations follow."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.sums: list[Tensor | float] = [0.0] * 5
+
+    def add(self, a: Float[Tensor, "samples units"], b: Float[Tensor, "samples units"]) -> None:
+        self.count += len(a)
+        new = (a.sum(0), b.sum(0), a.square().sum(0), b.square().sum(0), a.T @ b)
+        self.sums = [old + one for old, one in zip(self.sums, new, strict=True)]
+
+    def gram(self, correlation: bool) -> Float[Tensor, "units units"]:
+        a, b, aa, bb, ab = (torch.as_tensor(s) for s in self.sums)
+        if not correlation:
+            return ab
+        covariance = ab - torch.outer(a, b) / self.count
+        spreads = [(square - total.square() / self.count) for square, total in ((aa, a), (bb, b))]
+        # A unit that never changes, but for rounding, correlates with none.
+        scales = [
+            torch.where(s > 1e-12 * square, s, torch.inf).rsqrt() for s, square in zip(spreads, (aa, bb), strict=True)
+        ]
+        return scales[0][:, None] * covariance * scales[1]
+
+
+def _sources(symmetry: Symmetry, network: Network) -> dict[str, list[tuple[str, Tensor]]]:
+    """For each group the layers that produce its units, and where among their outputs."""
+    layers = dict(network.architecture.build_seeded(0).named_modules())
+    found: dict[str, list[tuple[str, Tensor]]] = {}
     for group in symmetry.groups:
         sources = [
-            (layer, symmetry.places[group.name, a])
-            for a in group.incoming
-            if (layer := _producer(a.tensor, a.axis, layers))
+            (layer, symmetry.places[group.name, axis])
+            for axis in group.incoming
+            if (layer := _producer(axis.tensor, axis.axis, layers))
         ]
         # A weight and its bias name the same layer.
-        wanted[group.name] = list({layer: (layer, place) for layer, place in sources}.values())
+        found[group.name] = list({layer: (layer, place) for layer, place in sources}.values())
         if not sources and not symmetry.children(group.name):
             raise InputError(
                 f"the units of group {group.name!r} are the output of no layer, so that their activations cannot be "
                 "seen: align by weights instead (WeightMatching)"
             )
-    recorded: dict[str, list[Tensor]] = {}
+    return found
 
-    def record(name: str):
+
+def _responses(symmetry: Symmetry, network: Network, x: Tensor) -> dict[str, list[Float[Tensor, "samples units"]]]:
+    """For each group the outputs of the layers that produce its units on a batch, in float64."""
+    module = network.architecture.build_seeded(0).eval()
+    layers = dict(module.named_modules())
+    wanted = _sources(symmetry, network)
+    outputs: dict[str, Tensor] = {}
+
+    def record(name: str) -> Callable[..., None]:
         def hook(_module: nn.Module, _inputs: object, output: Tensor) -> None:
-            recorded.setdefault(name, []).append(_samples_first(layers[name], output))
+            outputs[name] = _samples_first(layers[name], output).double()  # a copy: what follows may work in place
 
         return hook
 
@@ -138,12 +168,10 @@ def _responses(symmetry: Symmetry, network: Network, x: Tensor) -> dict[str, lis
     state = network.layout.unpack(network.weights) | dict(network.buffers)
     try:
         with torch.no_grad():
-            for rows in blocks(len(x), _BATCH):
-                functional_call(module, state, (x[rows],))
+            functional_call(module, state, (x,))
     finally:
         for handle in handles:
             handle.remove()
-    outputs = {name: torch.cat(parts).double() for name, parts in recorded.items()}
     return {
         name: [outputs[layer][:, place.flatten()].reshape(-1, *place.shape).mean(2) for layer, place in sources]
         for name, sources in wanted.items()
@@ -163,5 +191,8 @@ def _producer(tensor: str, axis: int, layers: dict[str, nn.Module]) -> str | Non
 
 def _samples_first(layer: nn.Module, output: Tensor) -> Float[Tensor, "samples units"]:
     """A layer's output as (samples and positions, channels)."""
-    last = isinstance(layer, nn.Linear | nn.LayerNorm) or output.ndim == 2
-    return output.movedim(-1 if last else 1, -1).reshape(-1, output.shape[-1 if last else 1])
+    if isinstance(layer, nn.LayerNorm):
+        dim = output.ndim - len(layer.normalized_shape)
+    else:
+        dim = output.ndim - 1 if isinstance(layer, nn.Linear) or output.ndim == 2 else 1
+    return output.movedim(dim, -1).reshape(-1, output.shape[dim]).clone()

@@ -53,6 +53,10 @@ class Weights:
     fields: tuple[str, ...] = ("weights",)
     rescaled: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        if not self.fields:
+            raise InputError('compare at least one vector, such as fields=("weights",)')
+
     def of_reference(self, fields: Mapping[str, Tensor]) -> Float[Tensor, "features d"]:
         return torch.stack([fields[name] for name in self.fields])
 
@@ -101,6 +105,10 @@ class Precision:
     scale: str = "scale"
     floor: float = 0.1
 
+    def __post_init__(self) -> None:
+        if not self.floor > 0:
+            raise InputError(f"the floor of standard deviations must be positive, got {self.floor}")
+
     @property
     def fields(self) -> tuple[str, ...]:
         return ("weights", self.scale)
@@ -131,6 +139,9 @@ def require_fields(cost: Cost, networks: Collection) -> None:
             f"the networks have no extra {missing[0]!r} (they have {sorted(networks.extras) or 'none'}): add it with "
             "collection.replace(extras={...}), one vector of the layout's size a network"
         )
+    scale = getattr(cost, "scale", None)
+    if scale is not None and (networks[[0]].extras[scale] < 0).any():
+        raise InputError(f"the extra {scale!r} holds negative values: standard deviations are positive, or 0 if pruned")
 
 
 _COSTS = (Weights, Wasserstein, Precision)

@@ -113,6 +113,8 @@ class MergeMany:
                     break
                 rest = {name: (total[name] - current[i][name]) / (count - 1) for name in total}
                 (moved,) = networks.matched([i], rest)
+                if _product(rest, moved, networks.cost) <= _product(rest, current[i], networks.cost):
+                    continue  # matched from scratch, it can end lower than where it was
                 for name in total:
                     total[name] += moved[name].double() - current[i][name].double()
                 current[i] = moved
@@ -121,6 +123,11 @@ class MergeMany:
                 break
             best = value
         return {name: t / count for name, t in total.items()}
+
+
+def _product(reference: Fields, network: Fields, cost: Cost) -> float:
+    """What matching maximises."""
+    return float((cost.of_reference(reference) * cost.of_network({n: t.double() for n, t in network.items()})).sum())
 
 
 def _norm(fields: Fields) -> float:

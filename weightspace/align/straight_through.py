@@ -32,6 +32,7 @@ class StraightThrough:
         lr: learning rate of Adam on the free copy.
         reference: number of the network that the others are matched to.
         symmetry: written by hand; None traces it.
+        fix_unknown: leave units in place that meet an operator which cannot be traced.
     """
 
     task: Task = field(compare=False)
@@ -39,6 +40,7 @@ class StraightThrough:
     lr: float = 1e-3
     reference: int = 0
     symmetry: Symmetry | None = None
+    fix_unknown: bool = False
 
     def fit(self, networks: Collection) -> "FittedStraightThrough":
         """Choose the reference.
@@ -48,7 +50,9 @@ class StraightThrough:
         """
         if not 0 <= self.reference < len(networks):
             raise InputError(f"the reference network {self.reference} is not among the {len(networks)} networks")
-        symmetry = WeightMatching(self.symmetry, example=self.task.train.x[:8]).symmetry_of(networks)
+        symmetry = WeightMatching(
+            self.symmetry, example=self.task.train.x[:8], fix_unknown=self.fix_unknown
+        ).symmetry_of(networks)
         network = networks[self.reference]
         return FittedStraightThrough(FittedMatching(symmetry, False, {"weights": network.weights}), self, network)
 
@@ -81,7 +85,8 @@ class FittedStraightThrough:
     def _match(self, network: Network, seed: int) -> dict[str, Tensor]:
         task, layout = self.config.task, network.layout
         per_epoch = task.recipe.per_epoch(len(task.train))
-        total, window = self.config.length.total(per_epoch), max(1, per_epoch // 10)
+        total = self.config.length.total(per_epoch)
+        window = max(1, min(per_epoch // 10, total))
         module = network.architecture.build_seeded(0).train()
         ours = self.network.weights
         free = ours.clone().requires_grad_()
@@ -98,8 +103,9 @@ class FittedStraightThrough:
             found = Matcher(self.symmetry, free.detach()[None]).match(network.weights[None]).permutations
             theirs = self.symmetry.permute(network.weights, found)
             middle = 0.5 * (ours + theirs + (free - free.detach()))
-            state = layout.tensors(middle) | {name: b.clone() for name, b in network.buffers.items()}
-            loss = task.loss(functional_call(module, state, (task.train.x[rows],)), task.train.y[rows])
+            state = layout.tensors(middle) | self.symmetry.permute_buffers(network.buffers, found)
+            with seeds.seeded_modules(seeds.derive(seed, "step", step), "dropout"):
+                loss = task.loss(functional_call(module, state, (task.train.x[rows],)), task.train.y[rows])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

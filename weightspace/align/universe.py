@@ -76,10 +76,12 @@ class _Work:
                 if axis.tensor in tensors[0]:
                     self.uses[axis.tensor].append((group.name, axis))
 
-    def mapped(self, name: str, tensor: Tensor, soft: dict[str, Tensor], skip: str | None = None) -> Tensor:
-        """A tensor under soft permutations of all groups but one."""
+    def mapped(
+        self, name: str, tensor: Tensor, soft: dict[str, Tensor], skip: tuple[str, Axis] | None = None
+    ) -> Tensor:
+        """A tensor under soft permutations of all groups, on all axes but one."""
         for group, axis in self.uses[name]:
-            if group != skip:
+            if (group, axis) != skip:
                 place = self.symmetry.places[group, axis]
                 rows = tensor.movedim(axis.axis + 1, 0)
                 units = rows[place.flatten()].reshape(len(place), -1)
@@ -113,7 +115,7 @@ class _Work:
                         continue
                     place = self.symmetry.places[group.name, axis]
                     others = sums[axis.tensor] - self.mapped(axis.tensor, tensors[axis.tensor], own)
-                    mine = self.mapped(axis.tensor, tensors[axis.tensor], own, skip=group.name)
+                    mine = self.mapped(axis.tensor, tensors[axis.tensor], own, skip=(group.name, axis))
                     a, b = (
                         t.movedim(axis.axis + 1, 0)[place.flatten()].reshape(len(place), -1) for t in (others, mine)
                     )

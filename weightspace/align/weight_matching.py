@@ -78,6 +78,15 @@ class WeightMatching:
                 raise InputError("a symmetry written by hand must be proven: give example=, a batch of inputs")
             prove(self.symmetry, networks.architecture.build_seeded(0), self.example)
             return self.symmetry
+        symmetry = self._traced(networks)
+        if not symmetry.groups:
+            raise InputError(
+                f"{networks.architecture.name} has no hidden units that could be permuted, so that there is nothing to "
+                "align: leave the networks unaligned with align=None"
+            )
+        return symmetry
+
+    def _traced(self, networks: Collection) -> Symmetry:
         example = networks.architecture.example() if self.example is None else self.example
         if example is None:
             raise InputError(
@@ -178,8 +187,9 @@ class FittedMatching:
         return fields
 
     def _match(self, fields: Sequence[Fields], reference: Fields, executor: Executor | None) -> Iterator[Matched]:
-        target = self.cost.of_reference(reference).to(self.symmetry.layout.dtype)
-        features = [self.cost.of_network(one) for one in fields]
+        dtype = torch.promote_types(self.symmetry.layout.dtype, torch.float32)
+        target = self.cost.of_reference({name: t.to(dtype) for name, t in reference.items()})
+        features = [self.cost.of_network({name: t.to(dtype) for name, t in one.items()}) for one in fields]
         if executor is None or len(features) < 2:
             matcher = Matcher(self.symmetry, target)
             yield from (matcher.match(one) for one in features)
@@ -191,7 +201,7 @@ class FittedMatching:
         """Identifies the basin: networks with the same one are aligned to each other."""
         digest = hashlib.sha256()
         for name in sorted(self.reference):
-            digest.update(self.reference[name].contiguous().numpy().data)
+            digest.update(self.reference[name].contiguous().view(torch.uint8).numpy().data)
         return digest.hexdigest()[:16]
 
     def tensors(self) -> dict[str, Tensor]:

@@ -170,6 +170,8 @@ def alignment_report(
     """
     if len(found) != len(aligned):
         raise InputError(f"a report compares the same networks: got {len(found)} and {len(aligned)}")
+    if networks < 2:
+        raise InputError(f"a report on alignment measures at least two networks, got networks={networks}")
     if len(found) < 2:
         raise InputError("a report on alignment needs at least two networks")
     count = min(networks, len(found))

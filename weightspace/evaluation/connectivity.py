@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from weightspace.collection import Collection
 from weightspace.errors import InputError
 from weightspace.evaluation import predictive
-from weightspace.functional import blocks, forward, predict
+from weightspace.functional import activation_bytes, blocks, forward, predict
 from weightspace.progress import progress
 from weightspace.recipe import Step
 from weightspace.task import Split, Task
@@ -20,6 +20,7 @@ from weightspace.training import SharedStart, collect
 
 _NORMS = (nn.modules.batchnorm._BatchNorm,)
 _NETWORKS = 64  # interpolated networks in memory at once
+_STATISTICS_BYTES = 256 * 2**20  # activations while statistics are estimated
 
 
 @dataclass(frozen=True)
@@ -126,22 +127,27 @@ def recalibrated(networks: Collection, data: Split, *, batch: int = 512, batches
     norms = {name: m for name, m in module.named_modules() if isinstance(m, _NORMS) and m.track_running_stats}
     if not norms:
         return networks
+    batch = min(batch, len(data))
+    fits = max(1, _STATISTICS_BYTES // (activation_bytes(module, data.x[:1]) * batch))
     for norm in norms.values():
         norm.train()
         norm.momentum = 1.0  # the statistics become those of the batch
-    parameters = networks.layout.tensors(networks.weights)
-    total: dict[str, Tensor] = {}
-    count = 0
-    with torch.no_grad():
-        for rows in list(blocks(len(data), batch))[:batches]:
-            buffers = {name: b.clone() for name, b in networks.buffers.items()}
-            forward(module, parameters, buffers, data.x[rows], shared_input=True)
-            count += 1
-            for name in norms:
-                for kind in ("running_mean", "running_var"):
-                    key = f"{name}.{kind}" if name else kind
-                    total[key] = total.get(key, torch.zeros_like(buffers[key])) + buffers[key]
-    means = {name: t / count for name, t in total.items()}
+    parts: list[dict[str, Tensor]] = []
+    for rows in blocks(len(networks), fits):
+        part = networks[rows]
+        parameters = part.layout.tensors(part.weights)
+        total: dict[str, Tensor] = {}
+        used = list(blocks(len(data), batch))[:batches]
+        with torch.no_grad():
+            for samples in used:
+                buffers = {name: b.clone() for name, b in part.buffers.items()}
+                forward(module, parameters, buffers, data.x[samples], shared_input=True)
+                for name in norms:
+                    for kind in ("running_mean", "running_var"):
+                        key = f"{name}.{kind}" if name else kind
+                        total[key] = total.get(key, torch.zeros_like(buffers[key])) + buffers[key]
+        parts.append({name: t / len(used) for name, t in total.items()})
+    means = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     return networks.replace(buffers=networks.buffers | means)
 
 
@@ -164,10 +170,10 @@ def barriers(
         InputError: fewer than two networks, or a pair that does not exist.
     """
     chosen = list(pairs) if pairs is not None else list(combinations(range(len(networks)), 2))
-    if not chosen or any(not 0 <= i < len(networks) for pair in chosen for i in pair):
+    if not chosen or any(len(pair) != 2 or not all(0 <= i < len(networks) for i in pair) for pair in chosen):
         raise InputError(f"barriers need pairs of the {len(networks)} networks, got {chosen[:3]}")
-    if points < 1:
-        raise InputError(f"a line needs at least one interior point, got {points}")
+    if points < 1 or points % 2 == 0:
+        raise InputError(f"a line needs an odd number of interior points, so that its midpoint is one; got {points}")
     ends = measure(networks, task, split=split)
     inner = [k / (points + 1) for k in range(1, points + 1)]
     found: list[Barrier] = []
@@ -276,6 +282,8 @@ def instability(
     Returns:
         For each start the barriers between its copies, on the test split.
     """
+    if copies < 2:
+        raise InputError(f"instability is measured between copies: give at least 2, got {copies}")
     found: list[tuple[Step, list[Barrier]]] = []
     for start in starts:
         where = None if folder is None else Path(folder) / f"from-{start}"

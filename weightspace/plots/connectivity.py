@@ -1,6 +1,7 @@
 """Figures of mode connectivity: lines between networks, barriers of all pairs, instability."""
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -22,7 +23,7 @@ def lines(
         logarithmic: for losses that differ by orders of magnitude.
     """
     figure, axes = new()
-    for colour, (name, pairs) in zip(_COLOURS, curves.items(), strict=False):
+    for colour, (name, pairs) in zip(cycle(_COLOURS), curves.items(), strict=False):
         for positions, values in pairs:
             axes.plot(positions, values, color=colour, alpha=0.18, linewidth=0.8)
         mean = np.mean([values for _, values in pairs], axis=0)

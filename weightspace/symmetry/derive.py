@@ -1,25 +1,29 @@
 """Derive a module's symmetry by tracing it, and prove it before anyone uses it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
 
+from weightspace.errors import InputError
 from weightspace.layout import Layout
 from weightspace.symmetry import tracer
 from weightspace.symmetry.extract import table
-from weightspace.symmetry.proof import SAME, Probe, prove
-from weightspace.symmetry.spec import Symmetry
+from weightspace.symmetry.passes import Inputs
+from weightspace.symmetry.proof import SAME, Probe, WrongSymmetry, prove
+from weightspace.symmetry.spec import Group, Symmetry
 
 
-def trace(module: nn.Module, example: Tensor | Sequence[Any], *, fix_unknown: bool = False) -> Symmetry:
+def trace(module: nn.Module, example: Tensor | Inputs, *, fix_unknown: bool = False) -> Symmetry:
     """The permutation symmetry of any module, derived from one traced forward pass and proven.
 
     Args:
         module: is left as it is.
-        example: a batch of inputs of at least two samples, or a tuple of all arguments of forward.
-        fix_unknown: leave units in place that meet an operator without a rule, instead of refusing.
+        example: a batch of inputs of at least two samples, or all arguments of forward, as a tuple or,
+            by name, as a mapping.
+        fix_unknown: leave units in place that meet an operator without a rule, or whose groups do not
+            stand the proof, instead of refusing.
 
     Returns:
         The table: which axis of which tensor each group of units acts on. `coverage` tells which share
@@ -29,15 +33,41 @@ def trace(module: nn.Module, example: Tensor | Sequence[Any], *, fix_unknown: bo
         InputError: the module does not run on the example, an operator cannot be traced, control flow
             depends on data, or the proof fails.
     """
-    inputs = (example,) if isinstance(example, Tensor) else tuple(example)
+    lazy = [name for name, p in module.named_parameters() if isinstance(p, UninitializedParameter)]
+    if lazy:
+        raise InputError(f"{type(module).__name__} has lazy layers ({lazy[0]}): run it once on real inputs first")
+    inputs = (example,) if isinstance(example, Tensor) else example
+    if not isinstance(inputs, Mapping):
+        inputs = tuple(inputs)
     found = tracer.run(module, inputs, fix_unknown=fix_unknown)
     symmetry = table(module, Layout.of(module), found.units, found.axes)
     symmetry = _rescalable(symmetry, module, inputs)
-    prove(symmetry, module, inputs)
-    return symmetry
+    while True:
+        try:
+            prove(symmetry, module, inputs)
+        except WrongSymmetry as error:
+            if not fix_unknown or not error.groups:
+                raise InputError(
+                    f"tracing {type(module).__name__} led to a symmetry that does not stand the proof ({error}). Leave these "
+                    "units in place with fix_unknown=True, or write the symmetry by hand"
+                ) from error
+            symmetry = _without(symmetry, set(error.groups))
+        else:
+            return symmetry
 
 
-def _rescalable(symmetry: Symmetry, module: nn.Module, inputs: Sequence[Any]) -> Symmetry:
+def _without(symmetry: Symmetry, names: set[str]) -> Symmetry:
+    """The symmetry without some groups and all groups inside them."""
+    kept: list[Group] = []
+    for group in symmetry.groups:
+        if group.name not in names and (group.parent is None or any(g.name == group.parent for g in kept)):
+            kept.append(group)
+    moved = {axis.tensor for group in kept for axis in group.axes}
+    fixed = tuple(b.name for b in symmetry.layout.buffers if b.shape and b.name not in moved)
+    return Symmetry(symmetry.layout, tuple(kept), fixed)
+
+
+def _rescalable(symmetry: Symmetry, module: nn.Module, inputs: Inputs) -> Symmetry:
     """Keep "homogeneous" on those groups of units that a rescaling really leaves alone."""
     candidates = [g.name for g in symmetry.groups if g.homogeneous]
     if not candidates:

@@ -35,7 +35,13 @@ def table(module: nn.Module, layout: Layout, units: Units, axes: dict[str, Label
     labels = {name: found for name, found in labels.items() if name in {e.name for e in layout.entries}}
     _mark_places(units, labels)
     parents = _parents(units)
-    orbits = _orbits(units, labels, parents)
+    while True:
+        orbits = _orbits(units, labels, parents)
+        lost = _lost(labels, orbits)
+        if not lost:
+            break
+        for label, k in lost:
+            units.pin(label, k)
     groups = _groups(module, layout, units, labels, orbits)
     moved = {axis.tensor for group in groups for axis in group.axes}
     return Symmetry(layout, tuple(groups), tuple(b.name for b in layout.buffers if b.shape and b.name not in moved))
@@ -55,20 +61,21 @@ def _mark_places(units: Units, labels: dict[str, list[np.ndarray | None]]) -> No
 
 def _parents(units: Units) -> dict[int, int]:
     """The parent of each unit that has one."""
-    members: dict[int, set[int]] = defaultdict(set)
     while True:  # parents with the same members are one
-        members.clear()
-        for inner, outer in units.links:
-            for a, b in zip(units.find(inner).tolist(), units.find(outer).tolist(), strict=True):
-                if a != b:
-                    members[b].add(a)
+        members: dict[int, set[int]] = defaultdict(set)
         same: dict[frozenset[int], int] = {}
         united = False
-        for parent, held in members.items():
-            other = same.setdefault(frozenset(held), parent)
-            if other != parent:
-                units.unite(np.array([parent]), np.array([other]))
-                united = True
+        for inner, outer in units.links:
+            split: dict[int, set[int]] = defaultdict(set)
+            for unit, parent in zip(units.find(inner).tolist(), units.find(outer).tolist(), strict=True):
+                if unit != parent:
+                    split[parent].add(unit)
+            for parent, held in split.items():
+                members[parent] |= held
+                other = same.setdefault(frozenset(held), parent)
+                if other != parent:
+                    units.unite(np.array([parent]), np.array([other]))
+                    united = True
         if not united:
             break
     holders: dict[int, list[int]] = defaultdict(list)
@@ -147,6 +154,18 @@ def _orbits(units: Units, labels: dict[str, list[np.ndarray | None]], parents: d
 
     collect([roots], None)
     return orbits
+
+
+def _lost(labels: dict[str, list[np.ndarray | None]], orbits: list[_Orbit]) -> list[tuple[np.ndarray, int]]:
+    """Axes of grouped convolutions whose units would move although the table cannot say how."""
+    return [
+        (label, k)
+        for name, found in labels.items()
+        for k, label in enumerate(found)
+        if label is not None
+        and label.size != label.shape[k]
+        and any(np.isin(label, o.members).any() and _axis(name, k, label, o) is None for o in orbits)
+    ]
 
 
 def _groups(

@@ -1,24 +1,26 @@
 """Prove a symmetry numerically, in float64, on a copy of the module with nothing symmetric left in it."""
 
 import copy
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from weightspace import seeds
 from weightspace.errors import InputError
+from weightspace.symmetry.passes import InDouble, Inputs, call, doubled, tensors_in, training_mode
 from weightspace.symmetry.spec import Axis, Symmetry
-from weightspace.symmetry.tracer import tensors_in, training_mode
 
 SAME = 1e-9
 CHANGED = 1e-6
 _DRAWS = 3
 
 
-def prove(symmetry: Symmetry, module: nn.Module, inputs: Sequence[Any] | Tensor, *, controls: bool = True) -> None:
+def prove(symmetry: Symmetry, module: nn.Module, inputs: Inputs | Tensor, *, controls: bool = True) -> None:
     """Check that permuting every group, and scaling the homogeneous ones, leaves the function unchanged.
 
     All parameters and statistics are drawn anew (fresh networks hide mistakes: biases of zero, norms of
@@ -36,16 +38,12 @@ def prove(symmetry: Symmetry, module: nn.Module, inputs: Sequence[Any] | Tensor,
     """
     probe = Probe(symmetry, module, inputs)
     for draw in range(_DRAWS):
-        permutations = symmetry.random(seeds.generator(draw, "symmetry proof"))
-        error = probe.change(symmetry, permutations, probe.scales(symmetry, draw))
-        if not error < SAME:
-            raise InputError(
-                f"the symmetry does not fit {type(module).__name__}: permuting (and scaling) its groups changed the "
-                f"output by {error:.1e} of its scale{_culprits(probe, symmetry, permutations)}. Check each group's axes, "
-                "and which groups are homogeneous"
-            )
+        _require_unchanged(probe, symmetry, _cycles(symmetry, seeds.generator(draw, "symmetry proof")), draw)
+    # Other inputs may take another way through the module.
+    varied = Probe(symmetry, module, probe.noisy())
+    _require_unchanged(varied, symmetry, _cycles(symmetry, seeds.generator(_DRAWS, "symmetry proof")), _DRAWS)
     if controls:
-        blind = blind_axes(probe, symmetry)
+        blind = blind_axes(probe, varied, symmetry)
         if blind:
             raise InputError(
                 f"the proof is blind for {', '.join(blind)}: permuting the axis alone does not change the output of "
@@ -53,12 +51,44 @@ def prove(symmetry: Symmetry, module: nn.Module, inputs: Sequence[Any] | Tensor,
             )
 
 
-def blind_axes(probe: "Probe", symmetry: Symmetry) -> list[str]:
+class WrongSymmetry(InputError):
+    """A symmetry that does not leave the function unchanged.
+
+    Args:
+        groups: those that change it on their own.
+    """
+
+    def __init__(self, message: str, groups: Sequence[str]) -> None:
+        super().__init__(message)
+        self.groups = tuple(groups)
+
+
+def _require_unchanged(probe: "Probe", symmetry: Symmetry, permutations: Mapping[str, Tensor], draw: int) -> None:
+    for scales in ({}, probe.scales(symmetry, draw)):
+        error = probe.change(symmetry, permutations, scales)
+        if not error < SAME:
+            wrong = _culprits(probe, symmetry, permutations)
+            named = f" (groups {', '.join(map(repr, wrong))})" if wrong else ""
+            raise WrongSymmetry(
+                f"the symmetry does not fit {type(probe.module).__name__}: permuting (and scaling) its groups changed the "
+                f"output by {error:.1e} of its scale{named}. Check each group's axes, and which groups are homogeneous",
+                wrong,
+            )
+
+
+def _cycles(symmetry: Symmetry, random: torch.Generator) -> dict[str, Tensor]:
+    """Random permutations that move every unit and, of three units or more, are not their own inverse."""
+    found: dict[str, Tensor] = {}
+    for name, order in symmetry.random(random).items():
+        found[name] = torch.empty_like(order).scatter_(-1, order, order.roll(1, -1))
+    return found
+
+
+def blind_axes(probe: "Probe", varied: "Probe", symmetry: Symmetry) -> list[str]:
     """Axes that can move alone without a change of the output, although their tensor matters."""
     # A rotation moves every unit, and is not its own inverse where there are more than two.
     permutations = {name: p.roll(1, -1) for name, p in symmetry.identity().items()}
     blind: list[str] = []
-    varied: Probe | None = None  # a tensor may matter on other inputs than the example
     for tensor, axis in dict.fromkeys((a.tensor, a.axis) for g in symmetry.groups for a in g.axes):
 
         def here(a: Axis, tensor: str = tensor, axis: int = axis) -> bool:
@@ -73,14 +103,15 @@ def blind_axes(probe: "Probe", symmetry: Symmetry) -> list[str]:
         def one_sided(values: Tensor, alone: Symmetry = alone, tensor: str = tensor) -> Tensor:
             return alone.move({tensor: values}, permutations)[tensor]
 
-        if probe.change_of(tensor, one_sided) < CHANGED:
-            varied = varied or Probe(symmetry, probe.module, probe.noisy())
-            if varied.change_of(tensor, varied.redraw(tensor)) >= CHANGED:
-                blind.append(f"{tensor}[{axis}]")
+        if all(len(g.axes) == 1 for g in symmetry.groups if any(map(here, g.axes))):
+            continue  # moving it alone is the whole symmetry
+        # A tensor may matter on other inputs than the example: then the example is at fault.
+        if probe.change_of(tensor, one_sided) < CHANGED <= varied.change_of(tensor, varied.redraw(tensor)):
+            blind.append(f"{tensor}[{axis}]")
     return blind
 
 
-def _culprits(probe: "Probe", symmetry: Symmetry, permutations: Mapping[str, Tensor]) -> str:
+def _culprits(probe: "Probe", symmetry: Symmetry, permutations: Mapping[str, Tensor]) -> list[str]:
     """The groups that change the output on their own."""
     wrong: list[str] = []
     for group in symmetry.groups:
@@ -88,26 +119,21 @@ def _culprits(probe: "Probe", symmetry: Symmetry, permutations: Mapping[str, Ten
             g.name: permutations[g.name] for g in symmetry.groups if g is group or g.parent == group.name
         }
         if not probe.change(symmetry, alone, {}) < SAME:
-            wrong.append(repr(group.name))
-    return f" (groups {', '.join(wrong)})" if wrong else ""
+            wrong.append(group.name)
+    return wrong
 
 
 class Probe:
     """A module in float64 with random weights and statistics, and its outputs."""
 
-    def __init__(self, symmetry: Symmetry, module: nn.Module, inputs: Sequence[Any] | Tensor) -> None:
+    def __init__(self, symmetry: Symmetry, module: nn.Module, inputs: Inputs | Tensor) -> None:
         self.module = copy.deepcopy(module).double()
-        given = [inputs] if isinstance(inputs, Tensor) else list(inputs)
-        self.inputs = [
-            t.double() if isinstance(t, Tensor) and t.is_floating_point() else t for t in copy.deepcopy(given)
-        ]
+        self.inputs = doubled((inputs,) if isinstance(inputs, Tensor) else inputs)
         random = seeds.generator(0, "symmetry proof weights")
         self.layout = symmetry.layout
         state = self.module.state_dict()
-        self.vector = torch.cat(
-            [_drawn(e.name, state[e.name], e.role, random).flatten() for e in self.layout.parameters]
-        )
-        self.buffers = {e.name: _drawn(e.name, state[e.name], e.role, random) for e in self.layout.buffers}
+        self.vector = torch.cat([_drawn(state[e.name], e.role, random).flatten() for e in self.layout.parameters])
+        self.buffers = {e.name: _drawn(state[e.name], e.role, random) for e in self.layout.buffers}
         self.loaded = False  # the module holds this vector and these statistics
         self.before = self._run(self.vector, self.buffers)
 
@@ -169,41 +195,47 @@ class Probe:
                 break
         return largest
 
-    def noisy(self) -> list[Any]:
+    def noisy(self) -> Any:
         """The example with noise on it."""
         random = seeds.generator(2, "symmetry proof inputs")
-        return [
-            t + torch.randn(t.shape, dtype=t.dtype, generator=random) if isinstance(t, Tensor) and t.is_floating_point() else t
-            for t in self.inputs
-        ]
+
+        def varied(t: Tensor) -> Tensor:
+            return t + torch.randn(t.shape, dtype=t.dtype, generator=random) if t.is_floating_point() else t
+
+        return tree_map_only(Tensor, varied, self.inputs)
 
     def redraw(self, name: str) -> Callable[[Tensor], Tensor]:
         """New random values for a tensor."""
         role = next(e.role for e in self.layout.entries if e.name == name)
-        return lambda t: _drawn(name, t, role, seeds.generator(1, "symmetry proof weights"))
+        return lambda t: _drawn(t, role, seeds.generator(1, "symmetry proof weights"))
 
     def _outputs(self) -> list[Tensor]:
-        with torch.no_grad(), seeds.seeded_modules(0, "symmetry proof"):
-            return tensors_in(self.module(*copy.deepcopy(self.inputs)))
+        with torch.no_grad(), seeds.seeded_modules(0, "symmetry proof"), InDouble():
+            return tensors_in(call(self.module, copy.deepcopy(self.inputs)))
 
 
 def _difference(a: Tensor, b: Tensor) -> float:
+    """Largest difference relative to the scale of finite values; infinite where others are not the same."""
     if a.shape != b.shape or not a.is_floating_point():
-        return float(not torch.equal(a, b))
-    scale = a.abs().max().item()
-    error = (a - b).abs().max().item()
+        return 0.0 if torch.equal(a, b) else math.inf
+    finite = a.isfinite()
+    same = (a == b) | (a.isnan() & b.isnan())
+    if not torch.equal(finite, b.isfinite()) or not bool((same | finite).all()):
+        return math.inf
+    if not finite.any():
+        return 0.0
+    scale = a[finite].abs().max().item()
+    error = (a[finite] - b[finite]).abs().max().item()
     return error / scale if scale > 0 else error
 
 
-def _drawn(name: str, tensor: Tensor, role: str, random: torch.Generator) -> Tensor:
+def _drawn(tensor: Tensor, role: str, random: torch.Generator) -> Tensor:
     """Values without any symmetry, of a size that keeps signals alive."""
     if not tensor.is_floating_point():
         return tensor.clone()
     noise = torch.randn(tensor.shape, dtype=torch.float64, generator=random)
-    if name.endswith("running_var"):
+    if tensor.numel() and bool((tensor > 0).all()):  # variances, scales: perhaps under a root or a logarithm
         return 0.5 + torch.rand(tensor.shape, dtype=torch.float64, generator=random)
-    if role == "norm" and name.endswith("weight"):
-        return 1 + 0.3 * noise
     if tensor.ndim < 2 or role == "buffer":
         return 0.3 * noise
-    return noise / (tensor[0].numel() ** 0.5)
+    return noise / (max(1, tensor[0].numel()) ** 0.5) if len(tensor) else noise

@@ -55,15 +55,22 @@ def same(units: Units, x: Traced, *rest: Any, **options: Any) -> Labels:
     return Labels(list(x.labels.axes), list(x.labels.pending))
 
 
-@rule(aten._adaptive_avg_pool2d, aten.avg_pool2d, aten.upsample_nearest2d, aten.upsample_bilinear2d, aten.avg_pool1d,
-      aten._upsample_bilinear2d_aa, aten.avg_pool3d, aten._adaptive_avg_pool3d, aten.max_pool2d_with_indices,
-      aten.adaptive_max_pool2d, aten.max_pool3d_with_indices, aten.reflection_pad2d, aten.replication_pad2d)  # fmt: skip
+@rule(aten._adaptive_avg_pool2d, aten.avg_pool2d, aten.avg_pool1d, aten.avg_pool3d, aten._adaptive_avg_pool3d,
+      aten.max_pool2d_with_indices, aten.adaptive_max_pool2d, aten.max_pool3d_with_indices, aten.upsample_nearest2d,
+      aten.upsample_bilinear2d, aten.upsample_bicubic2d, aten._upsample_bilinear2d_aa, aten.reflection_pad2d,
+      aten.replication_pad2d)  # fmt: skip
 def over_space(units: Units, x: Traced, *rest: Any, **options: Any) -> list[Labels]:
     """Each channel on its own; places in space keep their order."""
-    for k in range(2, len(x.shape)):
+    first = 1 if len(x.shape) == 3 and not _one_dimensional(rest) else 2
+    for k in range(first, len(x.shape)):
         units.pin(x.axis(k), k)
-    found = Labels([*x.labels.axes[:2], *[FIXED] * (len(x.shape) - 2)], list(x.labels.pending))
+    found = Labels([*x.labels.axes[:first], *[FIXED] * (len(x.shape) - first)], list(x.labels.pending))
     return [found, found]
+
+
+def _one_dimensional(options: Sequence[Any]) -> bool:
+    """True if a pooling operator's window has one length: three axes are then batch, channels, length."""
+    return bool(options) and isinstance(options[0], list | tuple) and len(options[0]) == 1
 
 
 @rule(aten.gelu, aten.silu, aten.silu_, aten.sigmoid, aten.sigmoid_, aten.tanh, aten.tanh_, aten.hardswish, aten.hardswish_,
@@ -72,8 +79,11 @@ def over_space(units: Units, x: Traced, *rest: Any, **options: Any) -> list[Labe
       aten.clamp, aten.clamp_, aten.clamp_min, aten.clamp_max, aten.cos, aten.sin, aten.erf, aten.sign, aten.bernoulli,
       aten.logical_not, aten.isnan, aten.nan_to_num, aten.relu6, aten.celu, aten.hardshrink, aten.softshrink, aten.threshold,
       aten.log1p, aten.expm1, aten.atan)  # fmt: skip
-def pointwise(units: Units, x: Traced, *rest: Any, **options: Any) -> Labels:
-    """Each value on its own, by any function."""
+def pointwise(units: Units, x: Any, *rest: Any, **options: Any) -> Labels:
+    """Each value on its own, by any function; with further tensors, index by index."""
+    others = [t for t in (*rest, *options.values()) if isinstance(t, Traced)]
+    if others or not isinstance(x, Traced):
+        return elementwise(units, x, *others)
     inhomogeneous(units, x)
     return Labels(list(x.labels.axes), list(x.labels.pending))
 
@@ -81,7 +91,7 @@ def pointwise(units: Units, x: Traced, *rest: Any, **options: Any) -> Labels:
 @rule(aten.add, aten.add_, aten.sub, aten.sub_, aten.mul, aten.mul_, aten.div, aten.div_, aten.maximum, aten.minimum,
       aten.where, aten.masked_fill, aten.masked_fill_, aten.eq, aten.ne, aten.lt, aten.le, aten.gt, aten.ge, aten.rsub,
       aten.logical_and, aten.logical_or, aten.bitwise_and, aten.bitwise_or, aten.remainder, aten.floor_divide,
-      aten.addcmul, aten.addcdiv, aten.lerp, aten.copy_, aten._prelu_kernel, aten.atan2)  # fmt: skip
+      aten.addcmul, aten.addcdiv, aten.lerp, aten.lerp_, aten.copy_, aten._prelu_kernel, aten.atan2)  # fmt: skip
 def elementwise(units: Units, *operands: Any, **options: Any) -> Labels:
     """Values at the same index together, lengths of one repeated: units at the same index are one."""
     tensors = [t for t in operands if isinstance(t, Traced)]
@@ -118,8 +128,10 @@ def inhomogeneous(units: Units, x: Traced) -> None:
 def reduction(units: Units, x: Traced, *rest: Any, **options: Any) -> Labels:
     """Sums and the like over whole axes: the order of what is summed does not matter."""
     units.bind(x.labels)
-    lists = [r for r in [*rest, options.get("dim")] if isinstance(r, list | tuple)]
-    dims = {d % len(x.shape) for d in lists[0]} if lists and lists[0] else set(range(len(x.shape)))
+    given = [r for r in [*rest, options.get("dim")] if isinstance(r, list | tuple | int) and not isinstance(r, bool)]
+    first = given[0] if given else []
+    one = [first] if isinstance(first, int) else list(first)
+    dims = {d % len(x.shape) for d in one} if one else set(range(len(x.shape)))
     for d in dims:
         if not isinstance(x.axis(d), str):
             inhomogeneous(units, x)
@@ -134,7 +146,13 @@ def reduction(units: Units, x: Traced, *rest: Any, **options: Any) -> Labels:
     return found
 
 
-@rule(aten._softmax, aten._log_softmax, aten.softmax, aten.log_softmax)
+@rule(aten.max, aten.min, aten.var_mean, aten.std_mean)
+def two_reductions(units: Units, x: Traced, *rest: Any, **options: Any) -> list[Labels]:
+    found = reduction(units, x, *rest, **options)
+    return [found, Labels(list(found.axes))]
+
+
+@rule(aten._softmax, aten._safe_softmax, aten._log_softmax, aten.softmax, aten.log_softmax)
 def softmax(units: Units, x: Traced, *rest: Any, **options: Any) -> Labels:
     units.bind(x.labels)
     inhomogeneous(units, x)
@@ -196,6 +214,8 @@ def convolution(
         return Labels([x.axis(0), _biased(units, placed(makes, out_axis, 1, len(x.shape)), bias), *_spatial(one)])
     if transposed:
         raise NotImplementedError("a transposed convolution with groups")
+    if isinstance(makes, str) and weight.shape[0] == x.shape[1] == groups:  # a constant kernel for each channel
+        return Labels([x.axis(0), channels, *_spatial(one)])
     outer, inner = _blocks(units, channels, 1, groups, x.shape[1])
     made_outer, _ = _blocks(units, makes, 0, groups, weight.shape[0])
     units.combine([_flat(outer), _flat(made_outer)], [0, 0])

@@ -105,6 +105,8 @@ def flip(units: Units, x: Traced, dims: Sequence[int]) -> Labels:
 
 @rule(aten.roll)
 def roll(units: Units, x: Traced, shifts: Sequence[int], dims: Sequence[int] = ()) -> Labels:
+    if not dims:
+        raise NotImplementedError("a roll over all axes at once")
     found = x.labels
     for shift, d in zip(shifts, dims, strict=True):
         found = views.take(units, found, d % len(x.shape), np.roll(np.arange(x.shape[d]), shift))

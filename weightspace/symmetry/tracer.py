@@ -16,6 +16,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from weightspace.errors import InputError
 from weightspace.symmetry import views
 from weightspace.symmetry.labels import ANY, FIXED, Label, Labels, Units
+from weightspace.symmetry.passes import Inputs, SeesValues, call, tensors_in, training_mode
 from weightspace.symmetry.rules import Traced
 from weightspace.symmetry.shape_rules import RULES
 
@@ -41,56 +42,49 @@ class Traces:
     left_fixed: list[str]
 
 
-def run(module: nn.Module, inputs: Sequence[Any], *, fix_unknown: bool) -> Traces:
+def run(module: nn.Module, inputs: Inputs, *, fix_unknown: bool) -> Traces:
     """Trace a module in evaluation mode and with its normalisation in training mode.
 
     Raises:
-        InputError: the module computes something that no rule describes, or its control flow depends
-            on data.
+        InputError: the module does not run on these inputs, computes something that no rule describes,
+            or its control flow depends on data.
     """
-    module = copy.deepcopy(module)
+    name = type(module).__name__
+    try:
+        module = copy.deepcopy(module)
+        training_mode(module, False)
+        with torch.no_grad(), _ordinary_kernels(module):
+            call(module, copy.deepcopy(inputs))
+    except Exception as error:  # a user's module can raise anything
+        raise InputError(f"{name} does not run on the example, or cannot be copied: {error}") from error
     tracer = _Tracer(module, fix_unknown)
     for training in (False, True):
         training_mode(module, training)
-        own = copy.deepcopy(tuple(inputs))
+        own = copy.deepcopy(inputs)
         for tensor in tensors_in(own):
             tracer.given(tensor)
         with torch.no_grad(), _ordinary_kernels(module):
             handles = tracer.follow(module)
             try:
-                with tracer:
-                    outputs = module(*own)
+                with SeesValues(lambda t: tracer.labels(t).constant), tracer:
+                    outputs = call(module, own)
+            except InputError:
+                raise
+            except Exception as error:
+                raise InputError(f"{name} cannot be traced: {error!r}. Write its symmetry by hand") from error
             finally:
                 for handle in handles:
                     handle.remove()
+        tracer.follow_replaced(module)
         found = tensors_in(outputs)
         if not found:
-            raise InputError(f"{type(module).__name__} returned no tensor but a {type(outputs).__name__}")
+            raise InputError(f"{name} returned no tensor but a {type(outputs).__name__}")
         for output in found:
             labels = tracer.labels(output)
             tracer.units.bind(labels)
             for k, label in enumerate(labels.axes):
                 tracer.units.pin(label, k)
     return Traces(tracer.units, tracer.named(), list(dict.fromkeys(tracer.left_fixed)))
-
-
-def training_mode(module: nn.Module, training: bool) -> None:
-    """Training mode without dropout of any kind, so that two passes can be compared."""
-    module.train(training)
-    for child in module.modules():
-        if "drop" in type(child).__name__.lower() or "stochasticdepth" in type(child).__name__.lower():
-            child.eval()
-        if isinstance(child, nn.RNNBase | nn.MultiheadAttention):
-            child.dropout = 0.0
-
-
-def tensors_in(outputs: Any) -> list[Tensor]:
-    """All tensors of a module's output."""
-    found: list[Tensor] = []
-    tree_map_only(Tensor, found.append, outputs)
-    if not found and hasattr(outputs, "__dict__"):
-        found = [value for value in vars(outputs).values() if isinstance(value, Tensor)]
-    return found
 
 
 @contextmanager
@@ -118,6 +112,7 @@ class _Tracer(TorchDispatchMode):
         self._names: dict[int, str] = {}
         self._own: dict[str, Tensor] = {}
         self._where: list[str] = []
+        self._written_to: dict[int, Any] = {}  # memory of constants that data were written into
         for name, tensor in module.state_dict(keep_vars=True).items():
             if id(tensor) not in self._names:
                 self._names[id(tensor)] = name
@@ -143,6 +138,15 @@ class _Tracer(TorchDispatchMode):
         """An input: the order along each of its axes means something."""
         self._labels[tensor] = Labels([FIXED] * tensor.ndim)
 
+    def follow_replaced(self, module: nn.Module) -> None:
+        """A buffer that the module replaced by another tensor goes with it."""
+        for name, tensor in module.state_dict(keep_vars=True).items():
+            old = self._own.get(name)
+            if old is not None and tensor is not old and tensor in self._labels and tensor.is_floating_point():
+                new, before = self._labels[tensor], self.labels(old)
+                for k, (a, b) in enumerate(zip(new.axes, before.axes, strict=True)):
+                    self.units.combine([a, b], [k, k])
+
     def named(self) -> dict[str, Labels]:
         return {name: self._labels[tensor] for name, tensor in self._own.items() if tensor in self._labels}
 
@@ -153,6 +157,8 @@ class _Tracer(TorchDispatchMode):
             statistic = name is not None and tensor.is_floating_point() and tensor.ndim > 0
             if name is not None and (isinstance(tensor, nn.Parameter) or statistic):
                 self._labels[tensor] = self._fresh(tensor)
+            elif _memory(tensor) in self._written_to:
+                return Labels([ANY if size == 1 else FIXED for size in tensor.shape])
             else:  # not kept: a constant can still be written to
                 return Labels([_constant_axis(tensor, k) for k in range(tensor.ndim)], constant=True)
         return self._labels[tensor]
@@ -211,9 +217,13 @@ class _Tracer(TorchDispatchMode):
         reason = "no rule describes it"
         if packet in RULES:
             try:
+                if "out" in options:
+                    raise NotImplementedError("written into a given tensor (out=)")
                 found = RULES[packet](self.units, *args, **options)
             except NotImplementedError as error:
                 reason = f"it is {error}"
+            except (ValueError, TypeError, AttributeError, IndexError, AssertionError) as error:
+                reason = f"its rule does not cover this use ({error})"
             else:
                 return found if isinstance(found, list) else [found]
         if all(one.labels.plain for one in given):
@@ -235,6 +245,8 @@ class _Tracer(TorchDispatchMode):
 
     def _store(self, tensor: Tensor, labels: Labels, given: list[Traced]) -> None:
         before = next((one for one in given if one.tensor is tensor), None)
+        if before is not None and before.labels.constant:
+            self._written_to[_memory(tensor)] = tensor.untyped_storage()
         if before is not None and not _identical(before.labels.axes, labels.axes):
             self._written(tensor, before.labels, labels)
         if before is None or id(tensor) not in self._names:
@@ -283,4 +295,8 @@ def _identical(a: Sequence[Label], b: Sequence[Label]) -> bool:
 
 
 def _same_storage(a: Tensor, b: Tensor) -> bool:
-    return a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr()
+    return _memory(a) == _memory(b)
+
+
+def _memory(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
