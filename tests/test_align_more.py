@@ -2,8 +2,8 @@
 
 import math
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise, product
 from itertools import permutations as orders
-from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -453,3 +453,85 @@ def test_networks_of_unknown_input_need_an_example(dense: ws.Collection) -> None
     fitted = WeightMatching(example=torch.randn(2, 7, 5)).fit(networks)
     with pytest.raises(LayoutMismatch):
         fitted.transform(dense)
+
+
+# What a review found
+
+
+def test_merge_many_never_ends_lower_than_it_was(dense: ws.Collection, monkeypatch: pytest.MonkeyPatch) -> None:
+    from weightspace.align import population
+
+    norms: list[float] = []
+    original = population._norm
+    monkeypatch.setattr(population, "_norm", lambda fields: norms.append(original(fields)) or norms[-1])
+    fitted = WeightMatching(population=MergeMany(sweeps=6)).fit(dense)
+    assert len(norms) > 2
+    assert all(later >= earlier * (1 - 1e-9) for earlier, later in pairwise(norms))
+    mean = fitted.reference["weights"].double() * len(dense)
+    assert float(mean.square().sum()) == pytest.approx(max(norms), rel=1e-5)
+
+
+@pytest.mark.parametrize("make", [lambda: Gated(), lambda: ws.models.MLP((4, 5, 6, 3))])
+def test_the_gradient_of_the_universe_by_finite_differences(make: object) -> None:
+    from weightspace.align.universe import _Work
+
+    module = make()
+    shape = (5, 2, 4) if isinstance(module, Gated) else (6, 4)
+    symmetry = trace(module, torch.randn(shape))
+    random = torch.Generator().manual_seed(0)
+    vectors = torch.randn(3, 1, symmetry.layout.size, dtype=torch.float64, generator=random)
+    work = _Work(symmetry, [dict(symmetry.layout.tensors(v)) for v in vectors])
+    soft = [
+        {g.name: torch.rand(g.size, g.size, dtype=torch.float64, generator=random) for g in symmetry.groups}
+        for _ in vectors
+    ]
+    for group in symmetry.groups:
+        ahead = [{n: p.clone() for n, p in one.items()} for one in soft]
+        step = torch.randn(group.size, group.size, dtype=torch.float64, generator=random)
+        ahead[1][group.name] += 1e-6 * step
+        slope = (work.value(ahead) - work.value(soft)) / 1e-6
+        assert slope == pytest.approx(float((work.gains(soft)[1][group.name] * step).sum()), rel=1e-4, abs=1e-3)
+
+
+def test_activations_of_a_layer_norm_over_images() -> None:
+    def build() -> nn.Module:
+        return nn.Sequential(
+            nn.Conv2d(3, 8, 3), nn.LayerNorm((8, 4, 8)), nn.ReLU(inplace=True), nn.Conv2d(8, 4, 3), nn.Flatten()
+        )
+
+    arch = ws.Architecture.of(build)
+    layout = arch.layout()
+    x = torch.randn(20, 3, 6, 10, generator=torch.Generator().manual_seed(0))
+    vector = layout.pack(arch.build_seeded(0).state_dict())
+    vector = vector + 0.1 * torch.randn(vector.shape, generator=torch.Generator().manual_seed(1))
+    networks = ws.Collection(layout, vector[None], architecture=arch)
+    fitted = ActivationMatching(x).fit(networks)
+    planted = fitted.symmetry.random(torch.Generator().manual_seed(2))
+    moved = networks.replace(weights=fitted.symmetry.permute(vector, planted)[None])
+    assert torch.equal(fitted.transform(moved).weights, networks.weights)
+
+
+def test_networks_without_hidden_units_are_not_aligned_silently() -> None:
+    arch = ws.Architecture("MLP", {"sizes": [4, 3]})
+    layout = arch.layout()
+    networks = ws.Collection(layout, torch.randn(2, layout.size), architecture=arch)
+    with pytest.raises(InputError, match="no hidden units"):
+        WeightMatching().fit(networks)
+
+
+def test_half_precision_collections_are_aligned() -> None:
+    arch = ws.Architecture.of(lambda: ws.models.MLP((4, 6, 3)).bfloat16())
+    layout = arch.layout()
+    weights = torch.randn(3, layout.size, generator=torch.Generator().manual_seed(0)).bfloat16()
+    networks = ws.Collection(layout, weights, architecture=arch)
+    matching = WeightMatching(balance=False, example=torch.randn(5, 4).bfloat16())
+    aligned = matching.fit(networks).transform(networks)
+    assert torch.equal(aligned.weights.sort(1).values, weights.sort(1).values)
+    assert not torch.equal(aligned.weights, weights)
+
+
+def test_costs_are_checked() -> None:
+    with pytest.raises(InputError, match="at least one"):
+        Weights(())
+    with pytest.raises(InputError, match="floor"):
+        Precision(floor=0.0)

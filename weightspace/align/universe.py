@@ -101,25 +101,28 @@ class _Work:
 
     def vertices(self, soft: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
         """For every network the permutations that point along its gradient."""
+        return [
+            {name: torch.eye(len(gain), dtype=torch.float64)[assign(gain)] for name, gain in one.items()}
+            for one in self.gains(soft)
+        ]
+
+    def gains(self, soft: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
+        """The gradient of `value` for every network and group."""
         sums = {
             name: torch.stack([self.mapped(name, t[name], s) for t, s in zip(self.tensors, soft, strict=True)]).sum(0)
             for name in self.uses
         }
         found: list[dict[str, Tensor]] = []
         for tensors, own in zip(self.tensors, soft, strict=True):
-            vertex: dict[str, Tensor] = {}
-            for group in self.symmetry.groups:
-                gain = torch.zeros(group.size, group.size, dtype=torch.float64)
-                for axis in group.axes:
-                    if axis.tensor not in tensors:
-                        continue
-                    place = self.symmetry.places[group.name, axis]
-                    others = sums[axis.tensor] - self.mapped(axis.tensor, tensors[axis.tensor], own)
-                    mine = self.mapped(axis.tensor, tensors[axis.tensor], own, skip=(group.name, axis))
+            gains = {g.name: torch.zeros(g.size, g.size, dtype=torch.float64) for g in self.symmetry.groups}
+            for name, uses in self.uses.items():
+                others = sums[name] - self.mapped(name, tensors[name], own)
+                for group, axis in uses:
+                    place = self.symmetry.places[group, axis]
+                    mine = self.mapped(name, tensors[name], own, skip=(group, axis))
                     a, b = (
                         t.movedim(axis.axis + 1, 0)[place.flatten()].reshape(len(place), -1) for t in (others, mine)
                     )
-                    gain += a @ b.T
-                vertex[group.name] = torch.eye(group.size, dtype=torch.float64)[assign(gain)]
-            found.append(vertex)
+                    gains[group] += a @ b.T
+            found.append(gains)
         return found
