@@ -303,7 +303,7 @@ def test_activations_of_units_that_no_layer_puts_out_are_refused() -> None:
     layout = arch.layout()
     networks = ws.Collection(layout, torch.stack([layout.pack(s) for s in states]), architecture=arch)
     with pytest.raises(InputError, match="output of no layer"):
-        ActivationMatching(torch.randn(5, 2, 4)).fit(networks)
+        ActivationMatching(torch.randn(20, 2, 4)).fit(networks)
 
 
 def test_straight_through_keeps_functions(dense: ws.Collection, task: ws.Task) -> None:
@@ -535,3 +535,67 @@ def test_costs_are_checked() -> None:
         Weights(())
     with pytest.raises(InputError, match="floor"):
         Precision(floor=0.0)
+
+
+def test_wrong_settings_are_refused_at_once(dense: ws.Collection, task: ws.Task) -> None:
+    for bad in ({"population": "star"}, {"population": Star}, {"cost": "wasserstein"}, {"cost": Wasserstein}):
+        with pytest.raises((InputError, Exception), match="must be one of|Type-check|violates"):
+            WeightMatching(**bad)
+    with pytest.raises((InputError, Exception), match="takes a Collection|Type-check"):
+        WeightMatching().fit("runs/dense")
+    with pytest.raises(InputError, match="at least 16 inputs"):
+        ActivationMatching(task.train.x[:3])
+    assert "% of the parameters can move" in repr(WeightMatching().fit(dense))
+
+
+def test_the_report_tells_a_star_and_what_failed(dense: ws.Collection, task: ws.Task, tmp_path: Path) -> None:
+    star = WeightMatching(population=Star(2)).fit(dense).transform(dense)
+    report = alignment_report(dense, star, task, networks=4, points=1, reference=2, settings="Aligned to network 2.")
+    assert report.centre is not None
+    assert any("nobody aligned to each other" in line for line in report.findings())
+    report.write(tmp_path)
+    assert "Aligned to network 2." in (tmp_path / "alignment.html").read_text()
+    same = dense[[0, 0, 0]]
+    again = alignment_report(same, same, task, networks=3, points=1)
+    assert any("already" in line for line in again.findings())
+    failed = alignment_report(dense, dense, task, networks=4, points=1)
+    assert any("Not in one basin" in line for line in failed.findings())
+
+
+def test_batchnorm_barriers_use_statistics_of_their_own(task: ws.Task) -> None:
+    def build() -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 10))
+
+    from dataclasses import replace
+
+    normed = replace(task, architecture=ws.Architecture.of(build))
+    networks = ws.collect(normed, 2, seed=0)
+    aligned = WeightMatching(example=task.train.x[:8]).fit(networks).transform(networks)
+    (default,) = connectivity.barriers(aligned, normed, points=1)
+    (reset,) = connectivity.barriers(aligned, normed, points=1, reset_statistics=True)
+    (stale,) = connectivity.barriers(aligned, normed, points=1, reset_statistics=False)
+    assert default == reset
+    assert default.loss != stale.loss
+
+
+def test_the_command_line_aligns_in_every_way(
+    dense: ws.Collection, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from weightspace.cli import main
+
+    dense.save(tmp_path / "dense")
+    common = ["align", str(tmp_path / "dense"), "--out"]
+    assert main([*common, str(tmp_path / "a"), "--population", "star", "--reference", "1"]) == 0
+    assert main([*common, str(tmp_path / "a"), "--population", "star", "--reference", "1", "--report", "3"]) == 0
+    assert (tmp_path / "a" / "alignment.html").exists()
+    assert "All were matched to network" in capsys.readouterr().out
+    assert main([*common, str(tmp_path / "b"), "--method", "activations", "--reference", "2"]) == 0
+    assert main([*common, str(tmp_path / "b"), "--method", "activations", "--reference", "3"]) == 1
+    assert "another run" in capsys.readouterr().err
+    assert main([*common, str(tmp_path / "c"), "--reference", "3"]) == 1
+    assert "--population star" in capsys.readouterr().err
+    assert main([*common, str(tmp_path / "c"), "--method", "activations", "--population", "star"]) == 1
+    assert main([*common, str(tmp_path / "c"), "--report", "1"]) == 1
+    assert not (tmp_path / "c").exists()
+    mode = (tmp_path / "a" / "shard-00000.safetensors").stat().st_mode & 0o777
+    assert mode == (tmp_path / "a" / "collection.json").stat().st_mode & 0o777

@@ -81,7 +81,7 @@ def align(
     cost = _cost(compare, posterior)
     config = {
         "method": method, "reference": reference, "population": repr(scheme), "cost": repr(cost), "balance": balance,
-        "fix_unknown": fix_unknown, "task": None if built is None else built.to_json(),
+        "fix_unknown": fix_unknown, "task": _needed(built).to_json() if method != "weights" else None,
     }  # fmt: skip
     fingerprints = {"networks": collection.fingerprint(), "to": target.fingerprint()}
     with _pool(workers) as executor:
@@ -118,7 +118,17 @@ def align(
         )  # fmt: skip
     report_done(aligned, out)
     if report:
-        made = alignment_report(collection, aligned, _needed(built), networks=report)
+        star = method != "weights" or population == "star"
+        middle = f" to network {reference}" if star else ""
+        settings = (
+            f"Aligned by {method}{f' ({population})' if method == 'weights' else ''}{middle}, comparing "
+            f"{cost}, {'balanced' if balance and method == 'weights' else 'not balanced'}; {networks}"
+            f"{f', to the reference of {to}' if to else ''}; {report} of {len(collection)} networks are shown."
+        )
+        made = alignment_report(
+            collection, aligned, _needed(built), networks=report, settings=settings,
+            reference=reference if star and to is None else None,
+        )  # fmt: skip
         made.write(out)
         print(made)
         print(f"written to {out / 'alignment.html'}")

@@ -82,7 +82,7 @@ def render(
 <h2>{html.escape(heading)}</h2>
 <div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>
 {body}</tbody></table></div>
-<p>{legend}</p><ul>{explained}</ul>
+<p>{legend}</p>{f"<ul>{explained}</ul>" if explained else ""}
 <h2>Figures</h2>
 {pictures}</body></html>
 """

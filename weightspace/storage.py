@@ -39,6 +39,12 @@ _SHARD = re.compile(r"shard-(\d{5})\.safetensors")
 Record = dict[str, Any]
 
 
+def _umask() -> int:
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
     """A temporary name to write to; on success it is synced and becomes `path` in one step."""
@@ -47,6 +53,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
         yield temporary
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())  # safetensors writes files that only their owner can read
         os.replace(temporary, path)
         sync_folder(path.parent)
     except (OSError, SafetensorError) as error:

@@ -20,6 +20,7 @@ from weightspace.progress import progress
 from weightspace.symmetry import Symmetry
 
 _BATCH = 128
+_FEWEST = 16  # correlations over fewer inputs say nothing
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,11 @@ class ActivationMatching:
     symmetry: Symmetry | None = None
     correlation: bool = True
     fix_unknown: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.x, Tensor) or len(self.x) < _FEWEST:
+            got = f"{len(self.x)}" if isinstance(self.x, Tensor) else f"a {type(self.x).__name__}"
+            raise InputError(f"activation matching needs a tensor of at least {_FEWEST} inputs, got {got}")
 
     def fit(self, networks: Collection) -> "FittedActivations":
         """Record the reference's responses.

@@ -54,7 +54,7 @@ class Weights:
     rescaled: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not self.fields:
+        if isinstance(self.fields, str) or not self.fields:
             raise InputError('compare at least one vector, such as fields=("weights",)')
 
     def of_reference(self, fields: Mapping[str, Tensor]) -> Float[Tensor, "features d"]:

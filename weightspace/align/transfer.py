@@ -32,6 +32,10 @@ def transfer_masks(
         InputError: the collections differ in number, or the tickets are dense.
         LayoutMismatch: they differ in layout.
     """
+    if not isinstance(matching, ActivationMatching):
+        raise InputError(
+            f"masks are carried by activations: give ActivationMatching(x), got a {type(matching).__name__}"
+        )
     if tickets.dense:
         raise InputError("the tickets have no masks: give sparse networks")
     if not len(tickets) == len(parents) == len(targets) == len(starts):

@@ -51,6 +51,14 @@ class WeightMatching:
     population: Population = GrowingMean()
     fix_unknown: bool = False
 
+    def __post_init__(self) -> None:
+        for name, value, kind, choices in (
+            ("cost", self.cost, Cost, "Weights(), Wasserstein() or Precision()"),
+            ("population", self.population, Population, "GrowingMean(), Star(), MergeMany() or Universe()"),
+        ):
+            if isinstance(value, type) or not isinstance(value, kind):
+                raise InputError(f"{name} must be one of weightspace.align's {choices}, got {value!r}")
+
     def fit(self, networks: Collection, *, executor: Executor | None = None) -> "FittedMatching":
         """Find the reference from a collection, which may be larger than memory.
 
@@ -62,6 +70,8 @@ class WeightMatching:
                 or they lack an extra that is to be compared.
             LayoutMismatch: the symmetry belongs to another layout.
         """
+        if not isinstance(networks, Collection):
+            raise InputError(f"alignment takes a Collection (Collection.load(folder)), got a {type(networks).__name__}")
         require_fields(self.cost, networks)
         symmetry = self.symmetry_of(networks)
         known = FittedMatching(symmetry, self.balance, {}, self.cost)
@@ -97,7 +107,7 @@ class WeightMatching:
         return trace(networks.architecture.build_seeded(0), example, fix_unknown=self.fix_unknown)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FittedMatching:
     """A symmetry and the reference that networks are matched to.
 
@@ -109,6 +119,13 @@ class FittedMatching:
     balance: bool
     reference: Fields
     cost: Cost = Weights()
+
+    def __repr__(self) -> str:
+        groups = self.symmetry.groups
+        return (
+            f"FittedMatching({len(groups)} groups of units, {self.symmetry.coverage:.1%} of the parameters can move, "
+            f"{self.cost}, {'balanced' if self.balance else 'not balanced'})"
+        )
 
     def transform(self, networks: Collection, *, executor: Executor | None = None) -> Collection:
         """The same functions in the reference's basin: weights, masks, buffers and extras reordered together.

@@ -46,12 +46,16 @@ class AlignmentReport:
         task: name of the task; everything is measured on its test split.
         networks: how many networks were measured, for whom `accuracy` is the mean.
         sides: as found first.
+        settings: how they were aligned, for the reader.
+        centre: the network that all others were matched to, if there is one and it was measured.
     """
 
     task: str
     networks: int
     accuracy: float
     sides: Sequence[Side]
+    settings: str = ""
+    centre: int | None = None
 
     @property
     def columns(self) -> list[str]:
@@ -77,20 +81,35 @@ class AlignmentReport:
     def findings(self) -> list[str]:
         """What the table says, in words."""
         before, after = self.sides[0], self.sides[-1]
-        unrelated = 1 - 1 / self.networks
         lines = [
             f"The networks reach {self.accuracy:.4f} on average; their mean network {before.mean_accuracy:.4f} as found "
             f"and {after.mean_accuracy:.4f} aligned.",
-            f"The loss barrier halfway between two networks is {before.barrier:.4f} as found and {after.barrier:.4f} "
-            f"aligned (mean over {len(after.barriers)} pairs).",
+            f"The loss barrier between two networks is {before.barrier:.4f} as found and {after.barrier:.4f} aligned "
+            f"(mean over {len(after.barriers)} pairs, {len(after.barriers[0].positions) - 2} points on each line).",
             f"{after.residual_share:.0%} of their squared norm is not in the mean ({before.residual_share:.0%} as found; "
-            f"unrelated networks: {unrelated:.0%}).",
+            f"unrelated networks: {1 - 1 / self.networks:.0%}).",
         ]
-        if after.barrier >= before.barrier:
-            lines.append(
-                "Alignment did not lower the barrier: these networks cannot be brought into one basin this way."
-            )
+        if self.centre is not None:
+            joined = [b.loss for b in after.barriers if self.centre in b.pair]
+            others = [b.loss for b in after.barriers if self.centre not in b.pair]
+            if others:
+                lines.append(
+                    f"All were matched to network {self.centre}: pairs with it have a barrier of "
+                    f"{statistics.fmean(joined):.4f}, all others, which nobody aligned to each other, of "
+                    f"{statistics.fmean(others):.4f}."
+                )
+        lines.append(self._verdict(before, after))
         return lines
+
+    def _verdict(self, before: Side, after: Side) -> str:
+        if after.mean_accuracy < 0.9 * self.accuracy:
+            return (
+                "Not in one basin: the mean network is far below its members, so that averages, codes and distances of "
+                "these networks mean little. Wider networks align better."
+            )
+        if before.mean_accuracy >= 0.9 * self.accuracy:
+            return "They were in one basin already, as copies of one start or networks aligned before are."
+        return "In one basin: the mean network works."
 
     def __str__(self) -> str:
         table = [self.columns, *self.rows()]
@@ -109,8 +128,8 @@ class AlignmentReport:
                 loss, "test loss", logarithmic=True
             ),
             "accuracy between networks: flat is good, a dip is a barrier": plots.lines(accuracy, "test accuracy"),
-            "barriers of all pairs: dark off the first row means that only pairs with the reference are joined": (
-                plots.matrices({s.name: self._matrix(s) for s in self.sides}, "loss barrier")
+            f"barriers of all pairs, light is good{self._star()}": plots.matrices(
+                {s.name: self._matrix(s) for s in self.sides}, "loss barrier"
             ),
         }
         overlaps = {s.name: s.overlap for s in self.sides if s.overlap is not None}
@@ -120,6 +139,11 @@ class AlignmentReport:
                 rows, "shared non-zeros over non-zeros"
             )
         return figures
+
+    def _star(self) -> str:
+        if self.centre is None:
+            return ""
+        return f": only row {self.centre} was aligned directly; dark elsewhere means that the others are not joined"
 
     def _matrix(self, side: Side) -> np.ndarray:
         matrix = np.full((self.networks, self.networks), np.nan)
@@ -140,7 +164,7 @@ class AlignmentReport:
             figure.savefig(folder / f"{name.partition(':')[0].replace(' ', '_')}.png")
         page = render(
             f"weightspace alignment: {self.task}",
-            f"{self.networks} networks, measured on the test split before and after alignment.",
+            f"{self.networks} networks, measured on the test split before and after alignment. {self.settings}".strip(),
             self.findings(),
             [self.columns, *self.rows()],
             [],
@@ -156,14 +180,17 @@ class AlignmentReport:
 
 
 def alignment_report(
-    found: Collection, aligned: Collection, task: Task, *, networks: int = 8, points: int = 9
-) -> AlignmentReport:
+    found: Collection, aligned: Collection, task: Task, *, networks: int = 8, points: int = 9, settings: str = "",
+    reference: int | None = None,
+) -> AlignmentReport:  # fmt: skip
     """Compare networks before and after alignment, on the test split.
 
     Args:
         found, aligned: the same networks in the same order.
-        networks: measure so many of them, spread evenly; all pairs among them are tried.
+        networks: measure so many of them, spread evenly (and the reference); all pairs among them are tried.
         points: interior points of each line.
+        settings: a sentence on how they were aligned, for the page.
+        reference: number of the network that all others were matched to, if it is one of them.
 
     Raises:
         InputError: fewer than two networks, or the two collections differ in length.
@@ -176,6 +203,9 @@ def alignment_report(
         raise InputError("a report on alignment needs at least two networks")
     count = min(networks, len(found))
     rows = [i * len(found) // count for i in range(count)]
+    if reference is not None and reference not in rows:
+        rows[0] = reference
+    centre = None if reference is None else rows.index(reference)
     sides: list[Side] = []
     measured: Measured | None = None
     for name, collection in (("as found", found), ("aligned", aligned)):
@@ -186,11 +216,11 @@ def alignment_report(
             Side(
                 name,
                 connectivity.residual_share(part),
-                connectivity.barriers(part, task, points=points, reset_statistics=bool(part.buffers)),
+                connectivity.barriers(part, task, points=points),
                 mean.loss,
                 mean.accuracy,
                 None if part.dense else connectivity.mask_overlap(part),
             )
         )
     assert measured is not None
-    return AlignmentReport(task.name, count, measured.accuracy, sides)
+    return AlignmentReport(task.name, count, measured.accuracy, sides, settings, centre)

@@ -153,7 +153,7 @@ def recalibrated(networks: Collection, data: Split, *, batch: int = 512, batches
 
 def barriers(
     networks: Collection, task: Task, *, pairs: Sequence[tuple[int, int]] | None = None, points: int = 9,
-    split: Split | None = None, reset_statistics: bool = False,
+    split: Split | None = None, reset_statistics: bool | None = None,
 ) -> list[Barrier]:  # fmt: skip
     """Loss and accuracy along the lines between networks.
 
@@ -164,7 +164,8 @@ def barriers(
         pairs: numbers of networks; by default all pairs.
         points: interior points of each line, evenly spaced; 1 is the midpoint alone.
         split: by default the task's test split.
-        reset_statistics: estimate BatchNorm statistics of interior points anew on training data.
+        reset_statistics: estimate BatchNorm statistics of interior points anew on training data; by
+            default wherever there are any.
 
     Raises:
         InputError: fewer than two networks, or a pair that does not exist.
@@ -174,11 +175,12 @@ def barriers(
         raise InputError(f"barriers need pairs of the {len(networks)} networks, got {chosen[:3]}")
     if points < 1 or points % 2 == 0:
         raise InputError(f"a line needs an odd number of interior points, so that its midpoint is one; got {points}")
+    reset = bool(networks.layout.buffers) if reset_statistics is None else reset_statistics
     ends = measure(networks, task, split=split)
     inner = [k / (points + 1) for k in range(1, points + 1)]
     found: list[Barrier] = []
     for pair in progress(chosen, "barriers"):
-        middle = measure(_between(networks, pair, inner), task, split=split, reset_statistics=reset_statistics)
+        middle = measure(_between(networks, pair, inner), task, split=split, reset_statistics=reset)
         columns = [
             (values[pair[0]].item(), *between.tolist(), values[pair[1]].item())
             for values, between in ((ends.losses, middle.losses), (ends.accuracies, middle.accuracies))
@@ -227,12 +229,15 @@ def residual_share(networks: Collection) -> float:
     """Fraction of the squared norm left after removing the mean: 1 - N |mean|^2 / sum |theta|^2.
 
     Unrelated networks have 1 - 1/N, equal ones 0. It is what all pairs' inner products add up to, so
-    alignment lowers it.
+    alignment lowers it. Norm parameters, which are near 1 in all networks, do not count.
     """
-    squares = sum(networks[rows].weights.double().square().sum().item() for rows in blocks(len(networks), _NETWORKS))
+    counts = torch.cat([torch.full((e.size,), e.role != "norm") for e in networks.layout.parameters])
+    squares = sum(
+        networks[rows].weights[:, counts].double().square().sum().item() for rows in blocks(len(networks), _NETWORKS)
+    )
     if squares == 0:
         raise InputError("all weights are zero: the networks have no norm to share")
-    return 1 - (sum_of(networks).square().sum().item() / len(networks)) / squares
+    return 1 - (sum_of(networks)[counts].square().sum().item() / len(networks)) / squares
 
 
 def mask_overlap(networks: Collection) -> Overlap:
@@ -288,5 +293,5 @@ def instability(
     for start in starts:
         where = None if folder is None else Path(folder) / f"from-{start}"
         copied = collect(task, copies, kind=SharedStart(start), seed=seed, folder=where)
-        found.append((start, barriers(copied, task, points=points, reset_statistics=bool(copied.buffers))))
+        found.append((start, barriers(copied, task, points=points)))
     return found

@@ -36,7 +36,10 @@ def prove(symmetry: Symmetry, module: nn.Module, inputs: Inputs | Tensor, *, con
     Raises:
         InputError: the outputs differ, so that the table is wrong for this module; or the check is blind.
     """
-    probe = Probe(symmetry, module, inputs)
+    try:
+        probe = Probe(symmetry, module, inputs)
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        raise InputError(f"{type(module).__name__} does not run on the example: {error}") from error
     for draw in range(_DRAWS):
         _require_unchanged(probe, symmetry, _cycles(symmetry, seeds.generator(draw, "symmetry proof")), draw)
     # Other inputs may take another way through the module.

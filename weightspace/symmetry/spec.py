@@ -76,6 +76,10 @@ class Group:
     following: tuple[Axis, ...] = ()
     parent: str | None = None
 
+    def __post_init__(self) -> None:
+        for side in ("incoming", "outgoing", "following"):
+            object.__setattr__(self, side, tuple(getattr(self, side)))
+
     @property
     def axes(self) -> tuple[Axis, ...]:
         return self.incoming + self.outgoing + self.following
@@ -97,6 +101,7 @@ class Symmetry:
     """Buffers that rightly stay as they are, such as a constant table."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "groups", tuple(self.groups) if not isinstance(self.groups, Group) else (self.groups,))
         shapes = {entry.name: entry.shape for entry in self.layout.entries}
         owner: dict[tuple[str, int, int], str] = {}
         seen: dict[str, Group] = {}

@@ -192,8 +192,8 @@ class _Tracer(TorchDispatchMode):
         constant = all(one.labels.constant for one in given)
         if packet in _MAKES_NUMBERS and not constant:
             raise InputError(
-                f"{self._place()} turns a tensor into a number or a length ({packet}): control flow that depends on data "
-                "cannot be traced. Write the symmetry by hand"
+                f"an operator {self._place()} turns a tensor into a number or a length ({packet}): control flow that depends "
+                "on data cannot be traced. Write the symmetry by hand"
             )
         out = func(*args, **kwargs)
         outputs = [o for o in (out if isinstance(out, tuple | list) else [out]) if isinstance(o, Tensor)]
