@@ -64,7 +64,7 @@ def bars(rows: Mapping[str, Mapping[str, float]], what: str) -> Figure:
         axes.bar(x, [row[name] for row in rows.values()], width * 0.9, label=name, color=_COLOURS[k % len(_COLOURS)])
     axes.set_xticks(range(len(rows)), list(rows))
     axes.set_ylabel(what)
-    axes.legend(frameon=False)
+    figure.legend(loc="outside upper center", ncols=len(names), frameon=False)
     return figure
 
 
