@@ -8,7 +8,6 @@ on MNIST by rebasin_mnist.py; the ResNets are random, independent or with a plan
 Medians of 5. Writes docs/results/bench_alignment.csv.
 """
 
-import csv
 import statistics
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -16,6 +15,7 @@ from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 
+import tables
 import torch
 import tyro
 from scipy.optimize import linear_sum_assignment
@@ -168,11 +168,7 @@ def main(
         print(table[-1], flush=True)
         table.append(compare(f"{label}, independent", symmetry, fresh))
         print(table[-1], flush=True)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with open(out, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(table[0]))
-        writer.writeheader()
-        writer.writerows(table)
+    tables.write(out, table)
     if trained is not None and count:
         seconds = populated(trained, count, workers)
         print(f"{count} networks aligned (fit and transform, {workers} workers): {seconds:.0f} s")

@@ -8,7 +8,6 @@ Fashion-MNIST and the convolutional networks need the data root; without it only
 With --device cuda the same script measures the card.
 """
 
-import csv
 import multiprocessing
 import statistics
 import time
@@ -16,6 +15,7 @@ import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import tables
 import torch
 import tyro
 from torch.nn import functional as F
@@ -86,11 +86,7 @@ def main(
     for name, task, n, steps, looped in cases:
         rows.append(compare(name, task, n, steps, looped, device))
         print("  ".join(f"{key} {value}" for key, value in rows[-1].items()), flush=True)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with open(out, "w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, list(rows[0]))
-        table.writeheader()
-        table.writerows(rows)
+    tables.write(out, rows)
     print(f"written to {out}; torch {torch.__version__}, {torch.get_num_threads()} threads")
 
 

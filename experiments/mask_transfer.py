@@ -9,10 +9,10 @@ matching, A's mask shuffled inside each layer, and B's own ticket. A's own ticke
 rewind point. All arms get the same training. Writes docs/results/mask_transfer.csv.
 """
 
-import csv
 import statistics
 from pathlib import Path
 
+import tables
 import torch
 import tyro
 
@@ -68,11 +68,7 @@ def main(
             }  # fmt: skip
             rows.append(row)
             print(row, flush=True)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with open(out, "w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, list(rows[0]))
-        table.writeheader()
-        table.writerows(rows)
+    tables.write(out, rows)
     print(f"written to {out}")
 
 

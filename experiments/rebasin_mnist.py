@@ -11,12 +11,13 @@ network, trains both under their masks for 360 steps, and aligns them through th
 through their sparse weights, and through both.
 """
 
-import csv
 import statistics
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import tables
 import tyro
 from torch import nn
 
@@ -68,8 +69,8 @@ def main(
         sparse += [{"population": population, **row} for row in tickets(trained[:2], task)]
         if population == 0:
             draw(trained, task, figures)
-    write(results / "rebasin_mnist.csv", dense)
-    write(results / "rebasin_mnist_tickets.csv", sparse)
+    tables.write(results / "rebasin_mnist.csv", dense)
+    tables.write(results / "rebasin_mnist_tickets.csv", sparse)
     print("\npopulations of dense networks, mean ± standard deviation over populations")
     summary(dense, ("alignment",))
     print("\npairs of tickets, mean ± standard deviation over populations")
@@ -89,7 +90,9 @@ def schemes(trained: ws.Collection, task: ws.Task) -> list[dict[str, object]]:
     }
     rows: list[dict[str, object]] = []
     for name, matching in ways.items():
+        began = time.perf_counter()
         aligned = trained if matching is None else matching.fit(trained).transform(trained)
+        seconds = time.perf_counter() - began
         table = connectivity.barriers(aligned, task, points=1)
         to_first = [b.loss for b in table if 0 in b.pair]
         others = [b.loss for b in table if 0 not in b.pair]
@@ -103,6 +106,7 @@ def schemes(trained: ws.Collection, task: ws.Task) -> list[dict[str, object]]:
                 "mean network accuracy": mean.accuracy,
                 "mean network loss": mean.loss,
                 "residual share": connectivity.residual_share(aligned),
+                "seconds": seconds,
             }
         )
     return rows
@@ -154,15 +158,6 @@ def tickets(pair: ws.Collection, task: ws.Task) -> list[dict[str, object]]:
                 }
             )  # fmt: skip
     return rows
-
-
-def write(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, list(rows[0]))
-        table.writeheader()
-        table.writerows({k: f"{v:.5f}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
-    print(f"written to {path}")
 
 
 def summary(rows: Sequence[Mapping[str, object]], keys: tuple[str, ...]) -> None:

@@ -9,10 +9,10 @@ named), or refused (and why); and the share of the parameters that
 some permutation moves. Writes docs/results/trace_torchvision.csv.
 """
 
-import csv
 import time
 from pathlib import Path
 
+import tables
 import torch
 import torchvision
 import tyro
@@ -45,11 +45,7 @@ def main(only: tuple[str, ...] = (), out: Path = Path("docs/results/trace_torchv
         module = build(name, pixels)
         rows.append(examine(name, module, torch.randn(2, 3, pixels, pixels)))
         print("  ".join(f"{key} {value}" for key, value in rows[-1].items()), flush=True)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with open(out, "w", newline="", encoding="utf-8") as file:
-            table = csv.DictWriter(file, list(rows[0]))
-            table.writeheader()
-            table.writerows(rows)
+        tables.write(out, rows)
     print(f"written to {out}; torch {torch.__version__}, torchvision {torchvision.__version__}")
 
 

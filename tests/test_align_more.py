@@ -14,6 +14,7 @@ from torch import nn
 
 import weightspace as ws
 from tests.conftest import outputs
+from tests.test_symmetry import Attention, Recurrent
 from weightspace.align import (
     ActivationMatching,
     GrowingMean,
@@ -101,42 +102,19 @@ def test_two_hidden_layers_by_brute_force() -> None:
     assert hits >= 2
 
 
-class Heads(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.start, self.qkv, self.out, self.end = (
-            nn.Linear(5, 12),
-            nn.Linear(12, 36),
-            nn.Linear(12, 12),
-            nn.Linear(12, 2),
-        )
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.start(x)
-        n, t, width = x.shape
-        q, k, v = (part.view(n, t, 3, 4).transpose(1, 2) for part in self.qkv(x).chunk(3, -1))
-        weights = (q @ k.transpose(2, 3)).softmax(-1)
-        return self.end(x + self.out((weights @ v).transpose(1, 2).reshape(n, t, width)))
-
-
-class Gated(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer, self.end = nn.LSTM(4, 6, 2), nn.Linear(6, 3)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.end(self.layer(x)[0][-1])
+def gated() -> nn.Module:
+    return Recurrent(nn.LSTM(4, 6, 2), 6)
 
 
 STRUCTURED = {
-    "heads": (Heads, (2, 7, 5)),
+    "heads": (Attention, (2, 7, 5)),
     "grouped convolutions": (
         lambda: nn.Sequential(
             nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 12, 3, groups=4), nn.ReLU(), nn.Conv2d(12, 4, 3)
         ),
         (2, 3, 8, 8),
     ),
-    "LSTM": (Gated, (5, 2, 4)),
+    "LSTM": (gated, (5, 2, 4)),
     "ResNet-20": (lambda: ws.models.ResNet20(width=0.5), (2, 3, 16, 16)),
 }
 
@@ -298,7 +276,7 @@ def test_activation_matching_recovers_planted_permutations(dense: ws.Collection,
 
 
 def test_activations_of_units_that_no_layer_puts_out_are_refused() -> None:
-    arch = ws.Architecture.of(Gated)
+    arch = ws.Architecture.of(gated)
     states = [arch.build_seeded(i).state_dict() for i in range(2)]
     layout = arch.layout()
     networks = ws.Collection(layout, torch.stack([layout.pack(s) for s in states]), architecture=arch)
@@ -443,12 +421,12 @@ def test_the_report_compares_before_and_after(tickets: ws.Collection, task: ws.T
 
 
 def test_networks_of_unknown_input_need_an_example(dense: ws.Collection) -> None:
-    arch = ws.Architecture.of(Heads)
+    arch = ws.Architecture.of(Attention)
     layout = arch.layout()
     networks = ws.Collection(
         layout, torch.stack([layout.pack(arch.build_seeded(0).state_dict())] * 2), architecture=arch
     )
-    with pytest.raises(InputError, match=r"input of Heads is not known.*example="):
+    with pytest.raises(InputError, match=r"input of Attention is not known.*example="):
         WeightMatching().fit(networks)
     fitted = WeightMatching(example=torch.randn(2, 7, 5)).fit(networks)
     with pytest.raises(LayoutMismatch):
@@ -471,12 +449,12 @@ def test_merge_many_never_ends_lower_than_it_was(dense: ws.Collection, monkeypat
     assert float(mean.square().sum()) == pytest.approx(max(norms), rel=1e-5)
 
 
-@pytest.mark.parametrize("make", [lambda: Gated(), lambda: ws.models.MLP((4, 5, 6, 3))])
+@pytest.mark.parametrize("make", [gated, lambda: ws.models.MLP((4, 5, 6, 3))])
 def test_the_gradient_of_the_universe_by_finite_differences(make: object) -> None:
     from weightspace.align.universe import _Work
 
     module = make()
-    shape = (5, 2, 4) if isinstance(module, Gated) else (6, 4)
+    shape = (5, 2, 4) if isinstance(module, Recurrent) else (6, 4)
     symmetry = trace(module, torch.randn(shape))
     random = torch.Generator().manual_seed(0)
     vectors = torch.randn(3, 1, symmetry.layout.size, dtype=torch.float64, generator=random)
@@ -538,11 +516,10 @@ def test_costs_are_checked() -> None:
 
 
 def test_wrong_settings_are_refused_at_once(dense: ws.Collection, task: ws.Task) -> None:
-    for bad in ({"population": "star"}, {"population": Star}, {"cost": "wasserstein"}, {"cost": Wasserstein}):
-        with pytest.raises((InputError, Exception), match="must be one of|Type-check|violates"):
+    # Strings are stopped by the tests' own type checks; classes in the place of objects are not.
+    for bad in ({"population": Star}, {"cost": Wasserstein}):
+        with pytest.raises(InputError, match="must be one of"):
             WeightMatching(**bad)
-    with pytest.raises((InputError, Exception), match="takes a Collection|Type-check"):
-        WeightMatching().fit("runs/dense")
     with pytest.raises(InputError, match="at least 16 inputs"):
         ActivationMatching(task.train.x[:3])
     assert "% of the parameters can move" in repr(WeightMatching().fit(dense))

@@ -252,4 +252,16 @@ def test_a_wrong_trace_names_itself_and_can_be_left_fixed(monkeypatch: pytest.Mo
         InputError, match=r"tracing Cumulated led to a symmetry that does not stand the proof.*fix_unknown"
     ):
         trace(Cumulated(), X)
-    assert trace(Cumulated(), X, fix_unknown=True).groups == ()
+    with pytest.warns(UserWarning, match="did not stand the proof"):
+        assert trace(Cumulated(), X, fix_unknown=True).groups == ()
+
+
+def test_writes_into_parts_of_tensors_are_reported() -> None:
+    def pieces(self: Net, h: torch.Tensor) -> torch.Tensor:
+        out = torch.zeros(6, 6)
+        out[:, :3] = h[:, :3]
+        out[:, 3:] = h[:, 3:]
+        return out
+
+    with pytest.warns(UserWarning, match="left in place: a write"):
+        trace(net(pieces), X)

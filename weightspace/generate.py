@@ -63,14 +63,15 @@ class TicketGenerator:
                 "Use a network without BatchNorm"
             )
         self.compress.check(len(tickets), tickets.layout.size)
-        if self.align is not None:
-            self.align.symmetry_of(tickets)  # before work starts
         if folder is None:
             return self._fit(tickets, seed, None)
         folder = Path(folder)
         symmetry = self.align.symmetry if self.align else None
         config = {
-            "align": None if self.align is None else {"balance": self.align.balance},
+            "align": None if self.align is None else {
+                "balance": self.align.balance, "cost": repr(self.align.cost),
+                "population": repr(self.align.population), "fix_unknown": self.align.fix_unknown,
+            },
             "symmetry": None if symmetry is None else symmetry.to_json(),
             "compress": asdict(self.compress), "generate": asdict(self.generate), "seed": seed,
         }  # fmt: skip

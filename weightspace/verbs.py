@@ -90,8 +90,12 @@ def fit(
         balance: give each unit equal incoming and outgoing norms before aligning.
     """
     common.only_cpu("fit")
-    matching = WeightMatching(balance=balance) if align else None
-    model = TicketGenerator(matching, compress, generate).fit(open_collection(tickets, common), seed=seed, folder=out)
+    collection = open_collection(tickets, common)
+    # Networks whose input is not known are traced on their task's.
+    unknown = align and collection.architecture.example() is None
+    example = task_of(collection, None, common).train.x[:8] if unknown else None
+    matching = WeightMatching(balance=balance, example=example) if align else None
+    model = TicketGenerator(matching, compress, generate).fit(collection, seed=seed, folder=out)
     print(describe_generator(model))
     print(f"written to {out}")
 

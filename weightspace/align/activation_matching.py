@@ -11,6 +11,7 @@ from torch.func import functional_call
 
 from weightspace.align.assign import assign
 from weightspace.align.family import outer_and_inner
+from weightspace.align.population import require_member
 from weightspace.align.weight_matching import FittedMatching, WeightMatching
 from weightspace.collection import Collection
 from weightspace.errors import InputError
@@ -58,12 +59,11 @@ class ActivationMatching:
             InputError: the reference is not in the collection, the symmetry cannot be derived, or a
                 group's units are the output of no layer.
         """
-        if not 0 <= self.reference < len(networks):
-            raise InputError(f"the reference network {self.reference} is not among the {len(networks)} networks")
+        require_member(self.reference, len(networks))
         matching = WeightMatching(self.symmetry, example=self.x[:8], fix_unknown=self.fix_unknown)
         symmetry = matching.symmetry_of(networks)
         network = networks[self.reference]
-        _sources(symmetry, network)  # before work starts
+        _Observer(symmetry, network)  # refuses units that cannot be seen before work starts
         return FittedActivations(FittedMatching(symmetry, False, {"weights": network.weights}), self, network)
 
 
@@ -82,9 +82,9 @@ class FittedActivations:
     def match(self, network: Network) -> dict[str, Tensor]:
         """Permutations of one network."""
         totals: dict[tuple[str, int], _Moments] = defaultdict(_Moments)
-        x = self.config.x
-        for rows in blocks(len(x), _BATCH):
-            theirs, own = (_responses(self.symmetry, one, x[rows]) for one in (self.network, network))
+        observers = [_Observer(self.symmetry, one) for one in (self.network, network)]
+        for rows in blocks(len(self.config.x), _BATCH):
+            theirs, own = (observer.responses(self.config.x[rows]) for observer in observers)
             for name, layers in theirs.items():
                 for k, (a, b) in enumerate(zip(layers, own[name], strict=True)):
                     totals[name, k].add(a, b)
@@ -136,53 +136,57 @@ class _Moments:
         return scales[0][:, None] * covariance * scales[1]
 
 
-def _sources(symmetry: Symmetry, network: Network) -> dict[str, list[tuple[str, Tensor]]]:
-    """For each group the layers that produce its units, and where among their outputs."""
-    layers = dict(network.architecture.build_seeded(0).named_modules())
-    found: dict[str, list[tuple[str, Tensor]]] = {}
-    for group in symmetry.groups:
-        sources = [
-            (layer, symmetry.places[group.name, axis])
-            for axis in group.incoming
-            if (layer := _producer(axis.tensor, axis.axis, layers))
-        ]
-        # A weight and its bias name the same layer.
-        found[group.name] = list({layer: (layer, place) for layer, place in sources}.values())
-        if not sources and not symmetry.children(group.name):
-            raise InputError(
-                f"the units of group {group.name!r} are the output of no layer, so that their activations cannot be "
-                "seen: align by weights instead (WeightMatching)"
-            )
-    return found
+class _Observer:
+    """A network whose layers' outputs are recorded.
 
+    Raises:
+        InputError: a group's units are the output of no layer.
+    """
 
-def _responses(symmetry: Symmetry, network: Network, x: Tensor) -> dict[str, list[Float[Tensor, "samples units"]]]:
-    """For each group the outputs of the layers that produce its units on a batch, in float64."""
-    module = network.architecture.build_seeded(0).eval()
-    layers = dict(module.named_modules())
-    wanted = _sources(symmetry, network)
-    outputs: dict[str, Tensor] = {}
+    def __init__(self, symmetry: Symmetry, network: Network) -> None:
+        self.module = network.architecture.build_seeded(0).eval()
+        self.state = network.layout.unpack(network.weights) | dict(network.buffers)
+        self.layers = dict(self.module.named_modules())
+        # For each group the layers that produce its units, and where among their outputs.
+        self.sources: dict[str, dict[str, Tensor]] = {}
+        for group in symmetry.groups:
+            found = {
+                layer: symmetry.places[group.name, axis]  # a weight and its bias name the same layer
+                for axis in group.incoming
+                if (layer := _producer(axis.tensor, axis.axis, self.layers))
+            }
+            if found:
+                self.sources[group.name] = found
+            elif not symmetry.children(group.name):
+                raise InputError(
+                    f"the units of group {group.name!r} are the output of no layer, so that their activations cannot be "
+                    "seen: align by weights instead (WeightMatching)"
+                )
 
-    def record(name: str) -> Callable[..., None]:
-        def hook(_module: nn.Module, _inputs: object, output: Tensor) -> None:
-            outputs[name] = _samples_first(layers[name], output).double()  # a copy: what follows may work in place
+    def responses(self, x: Tensor) -> dict[str, list[Float[Tensor, "samples units"]]]:
+        """For each group the outputs of the layers that produce its units on a batch, in float64."""
+        outputs: dict[str, Tensor] = {}
 
-        return hook
+        def record(name: str) -> Callable[..., None]:
+            def hook(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+                outputs[name] = _samples_first(self.layers[name], output).double()  # copied: ReLU may work in place
 
-    names = {layer for sources in wanted.values() for layer, _ in sources}
-    handles = [layers[name].register_forward_hook(record(name)) for name in names]
-    state = network.layout.unpack(network.weights) | dict(network.buffers)
-    try:
-        with torch.no_grad():
-            functional_call(module, state, (x,))
-    finally:
-        for handle in handles:
-            handle.remove()
-    return {
-        name: [outputs[layer][:, place.flatten()].reshape(-1, *place.shape).mean(2) for layer, place in sources]
-        for name, sources in wanted.items()
-        if sources
-    }
+            return hook
+
+        names = {layer for found in self.sources.values() for layer in found}
+        handles = [self.layers[name].register_forward_hook(record(name)) for name in names]
+        try:
+            with torch.no_grad():
+                functional_call(self.module, self.state, (x,))
+        finally:
+            for handle in handles:
+                handle.remove()
+        return {
+            group: [
+                outputs[layer][:, place.flatten()].reshape(-1, *place.shape).mean(2) for layer, place in found.items()
+            ]
+            for group, found in self.sources.items()
+        }
 
 
 def _producer(tensor: str, axis: int, layers: dict[str, nn.Module]) -> str | None:

@@ -13,7 +13,7 @@ from weightspace.errors import InputError
 def assign(gain: Float[Tensor, "units units"]) -> Int[Tensor, " units"]:
     """For each row the column that maximises the sum of gains, each column once.
 
-    Solved by lapx (Jonker-Volgenant with row reduction), several times faster than SciPy; by SciPy if
+    Solved by lapx (Jonker-Volgenant with row reduction), faster than SciPy's solver; by SciPy if
     another package called `lap` is installed in its place, or its answer is no permutation.
 
     Raises:

@@ -65,14 +65,11 @@ class Weights:
 
 
 @dataclass(frozen=True)
-class Wasserstein:
-    """Compare diagonal normal posteriors by the 2-Wasserstein distance.
-
-    W_2^2 = |mu_A - mu_B|^2 + |sigma_A - sigma_B|^2, so that the gain is <mu_A, mu_B> + <sigma_A, sigma_B>.
-    Pruned weights have mean and sigma zero.
+class _Posterior:
+    """Diagonal normal posteriors: the weights are means, an extra holds standard deviations.
 
     Args:
-        scale: the extra that holds the posteriors' standard deviations; the weights are their means.
+        scale: the extra's name; pruned weights have mean and standard deviation zero.
     """
 
     scale: str = "scale"
@@ -85,15 +82,26 @@ class Wasserstein:
     def rescaled(self) -> tuple[str, ...]:
         return (self.scale,)
 
+
+@dataclass(frozen=True)
+class Wasserstein(_Posterior):
+    """Compare diagonal normal posteriors by the 2-Wasserstein distance.
+
+    W_2^2 = |mu_A - mu_B|^2 + |sigma_A - sigma_B|^2, so that the gain is <mu_A, mu_B> + <sigma_A, sigma_B>.
+
+    Args:
+        scale: the extra that holds the posteriors' standard deviations; the weights are their means.
+    """
+
     def of_reference(self, fields: Mapping[str, Tensor]) -> Float[Tensor, "features d"]:
-        return torch.stack([fields["weights"], fields[self.scale]])
+        return torch.stack([fields[name] for name in self.fields])
 
     def of_network(self, fields: Mapping[str, Tensor]) -> Float[Tensor, "features d"]:
-        return torch.stack([fields["weights"], fields[self.scale]])
+        return torch.stack([fields[name] for name in self.fields])
 
 
 @dataclass(frozen=True)
-class Precision:
+class Precision(_Posterior):
     """Compare means, each weighted by the reference's precision: -sum_i (mu_A - mu_B)_i^2 / sigma_A_i^2.
 
     Args:
@@ -102,20 +110,11 @@ class Precision:
             pruned weights (sigma zero) weigh as if they had the floor's.
     """
 
-    scale: str = "scale"
     floor: float = 0.1
 
     def __post_init__(self) -> None:
         if not self.floor > 0:
             raise InputError(f"the floor of standard deviations must be positive, got {self.floor}")
-
-    @property
-    def fields(self) -> tuple[str, ...]:
-        return ("weights", self.scale)
-
-    @property
-    def rescaled(self) -> tuple[str, ...]:
-        return (self.scale,)
 
     def of_reference(self, fields: Mapping[str, Tensor]) -> Float[Tensor, "features d"]:
         sigma = fields[self.scale]

@@ -49,6 +49,12 @@ class Matching(Protocol):
         ...
 
 
+def require_member(reference: int, count: int) -> None:
+    """Raise InputError unless a reference network is one of so many."""
+    if not 0 <= reference < count:
+        raise InputError(f"the reference network {reference} is not among the {count} networks")
+
+
 @dataclass(frozen=True)
 class GrowingMean:
     """Align each network to the mean of those before it; the mean of all is the reference.
@@ -84,8 +90,7 @@ class Star:
     network: int = 0
 
     def reference(self, networks: Matching) -> Fields:
-        if not 0 <= self.network < len(networks):
-            raise InputError(f"the reference network {self.network} is not among the {len(networks)} networks")
+        require_member(self.network, len(networks))
         return {name: t.double() for name, t in networks.fields(self.network).items()}
 
 

@@ -8,9 +8,9 @@ from torch.func import functional_call
 
 from weightspace import seeds
 from weightspace.align.matcher import Matcher
+from weightspace.align.population import require_member
 from weightspace.align.weight_matching import FittedMatching, WeightMatching
 from weightspace.collection import Collection
-from weightspace.errors import InputError
 from weightspace.network import Network
 from weightspace.progress import progress
 from weightspace.recipe import Step
@@ -48,8 +48,7 @@ class StraightThrough:
         Raises:
             InputError: it is not in the collection, or the symmetry cannot be derived.
         """
-        if not 0 <= self.reference < len(networks):
-            raise InputError(f"the reference network {self.reference} is not among the {len(networks)} networks")
+        require_member(self.reference, len(networks))
         symmetry = WeightMatching(
             self.symmetry, example=self.task.train.x[:8], fix_unknown=self.fix_unknown
         ).symmetry_of(networks)

@@ -57,6 +57,8 @@ def evaluate(
         task.architecture.layout().require(networks.layout, name)
     if len(reference) < 3:
         raise InputError(f"the reference needs at least 3 networks, got {len(reference)}")
+    if align is not None and align.symmetry is None and align.example is None:
+        align = replace(align, example=task.train.x[:8])
     matching = align.fit(reference) if align else None
 
     def canonical(networks: Collection) -> Collection:

@@ -1,6 +1,7 @@
 """Derive a module's symmetry by tracing it, and prove it before anyone uses it."""
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from torch import Tensor, nn
@@ -23,7 +24,7 @@ def trace(module: nn.Module, example: Tensor | Inputs, *, fix_unknown: bool = Fa
         example: a batch of inputs of at least two samples, or all arguments of forward, as a tuple or,
             by name, as a mapping.
         fix_unknown: leave units in place that meet an operator without a rule, or whose groups do not
-            stand the proof, instead of refusing.
+            stand the proof, instead of refusing; a warning names them.
 
     Returns:
         The table: which axis of which tensor each group of units acts on. `coverage` tells which share
@@ -40,6 +41,8 @@ def trace(module: nn.Module, example: Tensor | Inputs, *, fix_unknown: bool = Fa
     if not isinstance(inputs, Mapping):
         inputs = tuple(inputs)
     found = tracer.run(module, inputs, fix_unknown=fix_unknown)
+    if found.left_fixed:
+        _warn(module, found.left_fixed)
     symmetry = table(module, Layout.of(module), found.units, found.axes)
     symmetry = _rescalable(symmetry, module, inputs)
     while True:
@@ -51,9 +54,14 @@ def trace(module: nn.Module, example: Tensor | Inputs, *, fix_unknown: bool = Fa
                     f"tracing {type(module).__name__} led to a symmetry that does not stand the proof ({error}). Leave these "
                     "units in place with fix_unknown=True, or write the symmetry by hand"
                 ) from error
+            _warn(module, [f"group {name!r}: it did not stand the proof" for name in error.groups])
             symmetry = _without(symmetry, set(error.groups))
         else:
             return symmetry
+
+
+def _warn(module: nn.Module, reasons: Sequence[str]) -> None:
+    warnings.warn(f"some units of {type(module).__name__} were left in place: {'; '.join(reasons)}", stacklevel=3)
 
 
 def _without(symmetry: Symmetry, names: set[str]) -> Symmetry:

@@ -201,7 +201,5 @@ def _widened(label: Label, dim: int, parts: int, k: int) -> Label:
     """Place the k-th of several parts that one axis was split into among them all."""
     if isinstance(label, str):
         return label
-    missing = parts - 1 - k if k < parts - 1 else 0
-    for _ in range(missing):
-        label = np.expand_dims(label, dim + k + 1)
-    return label
+    # The innermost part has all dimensions already.
+    return np.expand_dims(label, tuple(dim + k + 1 + m for m in range(parts - 1 - k)))

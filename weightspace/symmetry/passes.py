@@ -1,7 +1,8 @@
 """Forward passes for tracing and proof: without dropout, in either mode, with all outputs in sight."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -112,8 +113,20 @@ class SeesValues(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-class InDouble(TorchDispatchMode):
-    """Casts to lower precision inside a module keep float64: a proof has to see differences of 1e-9."""
+@contextmanager
+def in_double() -> Iterator[None]:
+    """Everything that a module makes or casts inside is float64: a proof has to see differences of 1e-9."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with _NoLowCasts():
+            yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+class _NoLowCasts(TorchDispatchMode):
+    """Casts to lower precision keep float64."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})

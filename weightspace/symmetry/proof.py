@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_map_only
 
 from weightspace import seeds
 from weightspace.errors import InputError
-from weightspace.symmetry.passes import InDouble, Inputs, call, doubled, tensors_in, training_mode
+from weightspace.symmetry.passes import Inputs, call, doubled, in_double, tensors_in, training_mode
 from weightspace.symmetry.spec import Axis, Symmetry
 
 SAME = 1e-9
@@ -213,7 +213,7 @@ class Probe:
         return lambda t: _drawn(t, role, seeds.generator(1, "symmetry proof weights"))
 
     def _outputs(self) -> list[Tensor]:
-        with torch.no_grad(), seeds.seeded_modules(0, "symmetry proof"), InDouble():
+        with torch.no_grad(), seeds.seeded_modules(0, "symmetry proof"), in_double():
             return tensors_in(call(self.module, copy.deepcopy(self.inputs)))
 
 

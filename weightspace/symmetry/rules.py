@@ -19,6 +19,10 @@ from weightspace.symmetry.labels import ANY, FIXED, Label, Labels, Units
 aten = torch.ops.aten
 
 
+class Untraceable(Exception):
+    """A use of an operator that its rule does not describe; the message says which."""
+
+
 @dataclass
 class Traced:
     """A tensor and its labels."""
@@ -206,16 +210,16 @@ def convolution(
     for k in range(2, len(x.shape)):
         units.pin(x.axis(k), k)
         units.pin(weight.axis(k), k)
-    one = [1] * (len(x.shape) - 2)
+    space = [FIXED] * (len(x.shape) - 2)
     reads, makes = weight.axis(1 - out_axis), weight.axis(out_axis)
     channels = x.axis(1)
     if groups == 1:
         units.combine([channels, placed(reads, 1 - out_axis, 1, len(x.shape))], [1, 1])
-        return Labels([x.axis(0), _biased(units, placed(makes, out_axis, 1, len(x.shape)), bias), *_spatial(one)])
+        return Labels([x.axis(0), _biased(units, placed(makes, out_axis, 1, len(x.shape)), bias), *space])
     if transposed:
-        raise NotImplementedError("a transposed convolution with groups")
+        raise Untraceable("a transposed convolution with groups")
     if isinstance(makes, str) and weight.shape[0] == x.shape[1] == groups:  # a constant kernel for each channel
-        return Labels([x.axis(0), channels, *_spatial(one)])
+        return Labels([x.axis(0), channels, *space])
     outer, inner = _blocks(units, channels, 1, groups, x.shape[1])
     made_outer, _ = _blocks(units, makes, 0, groups, weight.shape[0])
     units.combine([_flat(outer), _flat(made_outer)], [0, 0])
@@ -227,11 +231,7 @@ def convolution(
     elif x.shape[1] // groups > 1:
         units.pin(reads, 1)
         units.pin(inner, 1)
-    return Labels([x.axis(0), _biased(units, placed(makes, 0, 1, len(x.shape)), bias), *_spatial(one)])
-
-
-def _spatial(one: Sequence[int]) -> list[Label]:
-    return [FIXED] * len(one)
+    return Labels([x.axis(0), _biased(units, placed(makes, 0, 1, len(x.shape)), bias), *space])
 
 
 def _flat(label: Label) -> Label:

@@ -10,7 +10,7 @@ import torch
 from weightspace.symmetry import views
 from weightspace.symmetry.labels import ANY, FIXED, Labels, Units
 from weightspace.symmetry.rules import RULES as RULES  # complete once this file is imported
-from weightspace.symmetry.rules import Traced, aten, elementwise, placed, rule
+from weightspace.symmetry.rules import Traced, Untraceable, aten, elementwise, placed, rule
 
 
 @rule(aten.view, aten._unsafe_view, aten.reshape, aten._reshape_alias)
@@ -42,7 +42,7 @@ def expand(units: Units, x: Traced, shape: Sequence[int], **options: Any) -> Lab
 def restride(units: Units, x: Traced, size: Sequence[int], *rest: Any, **options: Any) -> Labels:
     """PyTorch's own change of memory format after pooling; anything else is not followed."""
     if tuple(size) != x.shape:
-        raise NotImplementedError("another view of the memory")
+        raise Untraceable("another view of the memory")
     return Labels(list(x.labels.axes), list(x.labels.pending))
 
 
@@ -106,7 +106,7 @@ def flip(units: Units, x: Traced, dims: Sequence[int]) -> Labels:
 @rule(aten.roll)
 def roll(units: Units, x: Traced, shifts: Sequence[int], dims: Sequence[int] = ()) -> Labels:
     if not dims:
-        raise NotImplementedError("a roll over all axes at once")
+        raise Untraceable("a roll over all axes at once")
     found = x.labels
     for shift, d in zip(shifts, dims, strict=True):
         found = views.take(units, found, d % len(x.shape), np.roll(np.arange(x.shape[d]), shift))
@@ -122,7 +122,7 @@ def index_select(units: Units, x: Traced, dim: int, index: Traced) -> Labels:
 def index(units: Units, x: Traced, indices: Sequence[Traced | None]) -> Labels:
     used = [k for k, i in enumerate(indices) if i is not None]
     if len(used) != 1:
-        raise NotImplementedError("indexing by several tensors")
+        raise Untraceable("indexing by several tensors")
     k = used[0]
     chosen = indices[k]
     assert chosen is not None
@@ -136,7 +136,7 @@ def index(units: Units, x: Traced, indices: Sequence[Traced | None]) -> Labels:
 
 def _constant(index: Traced) -> np.ndarray:
     if not index.labels.constant:
-        raise NotImplementedError("an index computed from inputs or parameters")
+        raise Untraceable("an index computed from inputs or parameters")
     return index.tensor.numpy()
 
 

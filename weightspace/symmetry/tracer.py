@@ -17,7 +17,7 @@ from weightspace.errors import InputError
 from weightspace.symmetry import views
 from weightspace.symmetry.labels import ANY, FIXED, Label, Labels, Units
 from weightspace.symmetry.passes import Inputs, SeesValues, call, tensors_in, training_mode
-from weightspace.symmetry.rules import Traced
+from weightspace.symmetry.rules import Traced, Untraceable
 from weightspace.symmetry.shape_rules import RULES
 
 aten = torch.ops.aten
@@ -34,7 +34,8 @@ class Traces:
 
     Args:
         axes: labels of each parameter and buffer that was used, by name.
-        left_fixed: operators without a rule whose units were left as they are, with where they occurred.
+        left_fixed: what kept units in place that might have moved: operators without a rule, and writes into
+            parts of tensors.
     """
 
     units: Units
@@ -117,7 +118,6 @@ class _Tracer(TorchDispatchMode):
             if id(tensor) not in self._names:
                 self._names[id(tensor)] = name
                 self._own[name] = tensor
-        self._dtypes = {t.dtype for t in module.parameters()}
 
     def follow(self, module: nn.Module) -> list[Any]:
         """Know inside which layer an operator runs."""
@@ -214,16 +214,16 @@ class _Tracer(TorchDispatchMode):
     ) -> list[Labels]:
         if packet in _RESIZES:
             return [views.reshape(self.units, given[0].labels, given[0].shape, tuple(outputs[0].shape))]
-        reason = "no rule describes it"
+        reason, cause = "no rule describes it", None
         if packet in RULES:
             try:
                 if "out" in options:
-                    raise NotImplementedError("written into a given tensor (out=)")
+                    raise Untraceable("written into a given tensor (out=)")
                 found = RULES[packet](self.units, *args, **options)
-            except NotImplementedError as error:
-                reason = f"it is {error}"
+            except Untraceable as error:
+                reason, cause = f"it is {error}", error
             except (ValueError, TypeError, AttributeError, IndexError, AssertionError) as error:
-                reason = f"its rule does not cover this use ({error})"
+                reason, cause = f"its rule does not cover this use ({error!r})", error
             else:
                 return found if isinstance(found, list) else [found]
         if all(one.labels.plain for one in given):
@@ -235,8 +235,8 @@ class _Tracer(TorchDispatchMode):
                 f"the operator {what} cannot be traced: {reason}"
                 f"{' (parameters: ' + ', '.join(names) + ')' if names else ''}. Leave its units in place with "
                 "fix_unknown=True, or write the symmetry by hand"
-            )
-        self.left_fixed.append(what)
+            ) from cause
+        self.left_fixed.append(f"{what}: {reason}")
         for one in given:
             self.units.bind(one.labels)
             for k, label in enumerate(one.labels.axes):
@@ -246,6 +246,8 @@ class _Tracer(TorchDispatchMode):
     def _store(self, tensor: Tensor, labels: Labels, given: list[Traced]) -> None:
         before = next((one for one in given if one.tensor is tensor), None)
         if before is not None and before.labels.constant:
+            if not labels.plain and tensor._is_view():
+                self.left_fixed.append(f"a write {self._place()} into a part of a constant tensor")
             self._written_to[_memory(tensor)] = tensor.untyped_storage()
         if before is not None and not _identical(before.labels.axes, labels.axes):
             self._written(tensor, before.labels, labels)
@@ -269,6 +271,7 @@ class _Tracer(TorchDispatchMode):
                 [ANY if size == 1 else axis for size, axis in zip(other.shape, keep, strict=True)], old.pending
             )
         if others and not same:
+            self.left_fixed.append(f"a write {self._place()} into a view of another tensor")
             for k, label in enumerate(after.axes):
                 self.units.pin(label, k)
 
