@@ -248,6 +248,8 @@ class _Tracer(TorchDispatchMode):
         if before is not None and before.labels.constant:
             if not labels.plain and tensor._is_view():
                 self.left_fixed.append(f"a write {self._place()} into a part of a constant tensor")
+                for k, label in enumerate(labels.axes):
+                    self.units.pin(label, k)
             self._written_to[_memory(tensor)] = tensor.untyped_storage()
         if before is not None and not _identical(before.labels.axes, labels.axes):
             self._written(tensor, before.labels, labels)
