@@ -11,16 +11,13 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 import tyro
 
 import weightspace as ws
-from weightspace import plots
 from weightspace.errors import InputError
 from weightspace.runs import open_run
 
 NETWORKS, LEARNED_FROM = 360, 300
-FILTERS = 12
 
 
 MODEL = ws.TicketGenerator(
@@ -65,8 +62,7 @@ def main(out: Path = Path("runs/demo"), seed: int = 0, small: bool = False) -> w
                 sampled, task, reference=training, held_out=held_out,
                 others={"IMP tickets": standard, "dense": dense}, components=components,
             )  # fmt: skip
-            extra = weight_space(generator, training, sampled)
-            report.write(run.folder, figures=extra)
+            report.write(run.folder)
             run.finish()
     report = ws.Report.load(out / "report" / "report.json")
     print(report)
@@ -77,27 +73,6 @@ def main(out: Path = Path("runs/demo"), seed: int = 0, small: bool = False) -> w
     seconds = time.perf_counter() - started
     print(f"{seconds:.0f} s. Open {out / 'report' / 'report.html'}; all networks and figures are in {out}/")
     return report
-
-
-def weight_space(generator: ws.FittedGenerator, training: ws.Collection, sampled: ws.Collection) -> dict:
-    """Figures of what the generator learned from and what it made."""
-    assert generator.align is not None
-    aligned = generator.align.transform(training)
-    pca = generator.compress
-    rows = [aligned[0], aligned[1], sampled[0], sampled[1]]
-    images = torch.stack([row.state_dict()["1.weight"].unflatten(1, (8, 8)) for row in rows])  # (4, units, 8, 8)
-    busiest = (images != 0).sum((0, 2, 3)).topk(FILTERS).indices
-    labels = ["ticket 0", "ticket 1", "sample 0", "sample 1"]
-    return {
-        "codes: the two leading components. Good: samples cover the cloud of tickets. "
-        "Bad: they huddle in its middle, or sit on single tickets.": plots.codes(
-            pca.transform(aligned.weights), pca.transform(sampled.weights), pca.variances.sqrt().float()
-        ),
-        "spectrum: how much of the tickets' variance the components keep. Even aligned tickets differ in "
-        "nearly every direction.": plots.spectrum(pca.explained_variance_ratio),
-        "filters: incoming weights of the busiest first-layer units, white is pruned. Aligned tickets agree on what a "
-        "unit does; samples follow.": plots.filters(images[:, busiest], labels),
-    }
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The command line end to end, in this process for speed and in a subprocess where that matters."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -58,7 +59,7 @@ def test_every_stage_leaves_its_result(work: Path) -> None:
     assert len({record["aligned"] for record in ws.Collection.load(work / "aligned").records}) == 1
     assert ws.Report.load(work / "report" / "report.json")["imp"].count == 2
     assert "<!doctype html>" in (work / "report" / "report.html").read_text()
-    assert len(list((work / "report").glob("*.png"))) == 3
+    assert len(list((work / "report").glob("*.png"))) == len(list((work / "report").glob("*.svg"))) == 11
 
 
 def test_the_command_line_and_python_agree(work: Path) -> None:
@@ -87,6 +88,28 @@ def test_show_explains_each_kind_of_folder(work: Path, capsys, tmp_path: Path) -
     assert "trained on 6 tickets" in run(capsys, "show", work / "generator")[1]
     assert "training tickets" in run(capsys, "show", work / "report")[1]
     assert run(capsys, "show", work / "generator", "--csv", tmp_path / "x.csv")[0] == 1
+
+
+def test_show_puts_reports_side_by_side(work: Path, capsys, tmp_path: Path) -> None:
+    other = tmp_path / "other" / "report"
+    other.parent.mkdir()
+    shutil.copytree(work / "report", other)
+    code, out, _ = run(capsys, "show", work / "report", other, "--html", tmp_path / "c.html")
+    assert code == 0
+    assert f"\n{work.name} " in out.replace(f"\n{work.name}/report ", f"\n{work.name} ")
+    assert "not copies" in out
+    assert "Runs side by side" in (tmp_path / "c.html").read_text()
+    assert run(capsys, "show", work / "report", "--html", tmp_path / "one.html")[0] == 0
+    assert (tmp_path / "one.html").read_text() == (work / "report" / "report.html").read_text()
+    for words, message in (
+        ([work / "report", work / "tickets"], "has no report.json"),
+        ([work / "report", work / "report"], "given twice"),
+        ([work / "tickets", "--html", tmp_path / "t.html"], "is neither"),
+        ([], "give a folder"),
+    ):
+        code, _, problem = run(capsys, "show", *words)
+        assert code == 1
+        assert message in problem
 
 
 def test_help_explains_every_option_with_its_default(capsys) -> None:

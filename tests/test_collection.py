@@ -108,6 +108,15 @@ def test_slices_lists_masks_and_negative_indices_agree() -> None:
         collection.filter(lambda _: False)
 
 
+def test_a_selection_of_one_is_still_a_collection() -> None:
+    collection = make()
+    for one in ([3], torch.tensor([3]), np.array([3]), slice(3, 4)):
+        assert isinstance(collection[one], ws.Collection)
+        assert torch.equal(collection[one].weights[0], collection.weights[3])
+    for number in (3, torch.tensor(3), np.int64(3)):
+        assert isinstance(collection[number], type(collection[3]))
+
+
 def test_concatenate_and_split_are_inverse() -> None:
     collection = make()
     assert_same(ws.Collection.concatenate(collection.split(1, 2, 3)), collection)

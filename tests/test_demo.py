@@ -36,7 +36,7 @@ def test_the_demo_survives_a_kill_and_writes_every_stage(
         assert json.loads((out / stage / "collection.json").read_text())["format"] == "weightspace.collection"
     assert (out / "generator" / "generator.json").exists()
     assert (out / "report" / "report.html").stat().st_size > 50_000
-    assert len(list((out / "report").glob("*.png"))) == 6
+    assert len(list((out / "report").glob("*.png"))) == len(list((out / "report").glob("*.svg"))) == 11
 
     again, _ = start(root, out, environment).communicate(timeout=300)
     assert again.splitlines()[:-3] == table.splitlines()[:-3]  # all but the times

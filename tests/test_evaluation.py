@@ -1,82 +1,26 @@
+import math
+
 import numpy as np
 import pytest
 import torch
-from scipy.spatial.distance import cdist
-from sklearn.metrics import accuracy_score, log_loss
 
 import weightspace as ws
 from weightspace.errors import InputError, LayoutMismatch
-from weightspace.evaluation import novelty, predictive
+from weightspace.evaluation.baselines import Baselines
 from weightspace.symmetry import trace
-
-
-@pytest.fixture
-def case() -> tuple[torch.Tensor, torch.Tensor]:
-    random = torch.Generator().manual_seed(0)
-    return torch.randn(4, 60, 5, generator=random) * 2, torch.randint(0, 5, (60,), generator=random)
 
 
 @pytest.fixture(scope="module")
 def report(generator: ws.FittedGenerator, tickets: ws.Collection, task: ws.Task) -> ws.Report:
-    return ws.evaluate(generator.sample(6, density=0.2, seed=1), task, reference=tickets[:8], held_out=tickets[8:])
+    samples = generator.sample(6, density=0.2, seed=1)
+    return ws.evaluate(samples, task, reference=tickets[:8], held_out=tickets[8:], dropout=ws.MCDropout((0.2,)))
 
 
-def test_metrics_agree_with_independent_computations(case) -> None:
-    logits, y = case
-    probabilities = logits.double().softmax(-1).numpy()
-    for i, p in enumerate(probabilities):
-        assert predictive.nll(logits, y)[i].item() == pytest.approx(log_loss(y, p, labels=range(5)))
-        accuracy = 1 - predictive.errors(logits, y)[i].double().mean().item()
-        assert accuracy == pytest.approx(accuracy_score(y, p.argmax(1)))
-        assert predictive.brier(logits, y)[i].item() == pytest.approx(((p - np.eye(5)[y]) ** 2).sum(1).mean())
-        confidence, right = p.max(1), p.argmax(1) == y.numpy()
-        expected = 0.0
-        for low in range(15):
-            inside = (confidence > low / 15) & (confidence <= (low + 1) / 15)
-            if inside.any():
-                expected += inside.mean() * abs(right[inside].mean() - confidence[inside].mean())
-        assert predictive.ece(logits, y)[i].item() == pytest.approx(expected)
-    mixture = predictive.ensemble_logits(logits)
-    np.testing.assert_allclose(mixture[0].exp(), probabilities.mean(0), rtol=1e-9)
-
-
-def test_calibration_of_known_cases() -> None:
-    y = torch.tensor([0, 0, 0, 1])
-    sure = torch.tensor([[[50.0, -50.0]] * 4])  # always says 0 with certainty, right three times of four
-    assert predictive.ece(sure, y).item() == pytest.approx(0.25)
-    honest = torch.tensor([[[0.75, 0.25]] * 4]).log()
-    assert predictive.ece(honest, y).item() == pytest.approx(0, abs=1e-6)
-    assert predictive.brier(honest, y).item() == pytest.approx(0.375)
-
-
-def test_distances_agree_with_scipy() -> None:
-    a, b = torch.randn(5, 7), torch.randn(4, 7)
-    np.testing.assert_allclose(novelty.distances(a, b), cdist(a, b), rtol=1e-6)
-    own = novelty.distances(a)
-    assert own.diagonal().isinf().all()
-    np.testing.assert_allclose(own.min(1).values, np.sort(cdist(a, a), 1)[:, 1], rtol=1e-6)
-
-
-def test_error_overlap_of_known_cases() -> None:
-    a = torch.tensor([[1, 1, 0, 0], [0, 0, 0, 0]]).bool()
-    b = torch.tensor([[0, 1, 1, 0], [0, 0, 0, 0]]).bool()
-    assert novelty.error_iou(a, b).tolist() == [[pytest.approx(1 / 3), 0.0], [0.0, 1.0]]
-    assert novelty.error_iou(a, a)[0, 0] == 1
-    assert novelty.error_iou(a).diagonal().isneginf().all()
-
-
-def test_mask_overlap_of_known_cases() -> None:
-    masks = torch.tensor([[1, 1, 0, 0], [1, 0, 1, 0], [0, 0, 1, 1]]).bool()
-    assert novelty.mask_overlap(masks, masks)[0].tolist() == [1.0, 0.5, 0.0]
-    random = torch.rand(2, 20_000, generator=torch.Generator().manual_seed(0)) < 0.1
-    assert novelty.mask_overlap(random[:1], random[1:]).item() == pytest.approx(0.1, abs=0.02)  # chance
-
-
-def test_dispersion_sees_a_collapse() -> None:
-    cloud = torch.randn(50, 8, generator=torch.Generator().manual_seed(0))
-    assert novelty.dispersion(cloud, cloud) == pytest.approx(1)
-    assert novelty.dispersion(cloud * 0.1 + 5, cloud) == pytest.approx(0.1, rel=1e-4)
-    assert novelty.dispersion(cloud[:1].expand(9, 8), cloud) == 0
+@pytest.fixture(scope="module")
+def made(tickets: ws.Collection, task: ws.Task) -> Baselines:
+    matching = ws.WeightMatching(example=task.train.x[:8]).fit(tickets)
+    aligned = matching.transform(tickets)
+    return Baselines(aligned, tickets, n=12, density=0.2, components=5, symmetry=matching.symmetry, seed=0)
 
 
 def test_permuted_rescaled_copies_are_seen_as_copies(tickets: ws.Collection, task: ws.Task) -> None:
@@ -90,19 +34,22 @@ def test_permuted_rescaled_copies_are_seen_as_copies(tickets: ws.Collection, tas
     weights, masks = (torch.stack(parts) for parts in zip(*hidden, strict=True))
     copies = tickets[:6].replace(weights=weights, masks=masks)
     raw = torch.cdist(weights, tickets.weights).min(1).values
-    report = ws.evaluate(copies, task, reference=tickets)
+    report = ws.evaluate(copies, task, reference=tickets, dropout=None)
     unit = report["training tickets"].median("nearest distance")
     # Not exactly zero: a unit that lost all its outgoing weights has no canonical scale.
     assert max(report["samples"].per_network["nearest distance"]) < 1e-5 * unit
     assert raw.min() > 0.5 * unit  # without alignment they would have passed as new
     assert min(report["samples"].per_network["max error IoU"]) == 1
+    assert report["permuted copy"].median("nearest distance") < 1e-5 * unit
+    assert report["permuted copy"].median("max error IoU") == 1
 
 
 def test_the_report_puts_samples_beside_their_baselines(report: ws.Report) -> None:
     names = [arm.name for arm in report.arms]
     assert names == [
-        "training tickets", "held-out tickets", "samples", "ticket + noise", "interpolation", "soup of 8",
-        "mean network", "Gaussian", "unaligned average", "random",
+        "training tickets", "held-out tickets", "samples", "ticket + noise", "ticket + noise, equal errors",
+        "interpolation", "soup of 8", "mean network", "Gaussian per weight", "Gaussian", "KDE", "dense sample, pruned",
+        "retrieval", "swapped mask", "typical mask", "random mask", "unaligned average", "random", "permuted copy",
     ]  # fmt: skip
     for arm in report.arms:
         assert all(len(values) == arm.count for values in arm.per_network.values())
@@ -110,6 +57,24 @@ def test_the_report_puts_samples_beside_their_baselines(report: ws.Report) -> No
     assert report["mean network"].count == 1
     assert report["random"].mean("accuracy") < 0.3 < report["training tickets"].mean("accuracy")
     assert report["interpolation"].median("nearest distance") < report["training tickets"].median("nearest distance")
+    assert report["retrieval"].median("nearest distance") == pytest.approx(0, abs=1e-5)
+    assert {p.family for p in report.points} == {
+        "noise", "noise relative to each layer", "interpolation", "soup", "KDE"
+    }  # fmt: skip
+    assert [p.name for p in report.posteriors] == [
+        "samples", "training tickets", "held-out tickets", "one of the training tickets", "MC dropout"
+    ]  # fmt: skip
+    assert {p.networks for p in report.posteriors} == {6, 2, 1}
+
+
+def test_more_noise_means_less_in_common(report: ws.Report) -> None:
+    for family in ("noise", "noise relative to each layer"):
+        points = [p for p in report.points if p.family == family]
+        assert [p.level for p in points] == sorted(p.level for p in points)
+        assert all(np.diff([p.distance for p in points]) > 0)
+        assert all(np.diff([p.error_iou for p in points]) < 0.02)  # of a handful of networks
+        assert points[0].error_iou > (0.95 if family == "noise" else 0.8)
+        assert points[-1].error_iou < 0.7
 
 
 def test_numbers_in_the_report_come_from_the_networks(report: ws.Report, tickets: ws.Collection, task: ws.Task) -> None:
@@ -118,19 +83,132 @@ def test_numbers_in_the_report_come_from_the_networks(report: ws.Report, tickets
     assert list(arm.per_network["accuracy"]) == pytest.approx(by_hand)
     ensemble = (tickets[8:].ensemble().predict(task.test.x) == task.test.y).double().mean().item()
     assert arm.together["accuracy"] == pytest.approx(ensemble)
+    assert report.posterior("held-out tickets").metrics["accuracy"] == pytest.approx(ensemble)
+    assert arm.intervals["accuracy"][0] <= ensemble <= arm.intervals["accuracy"][1]
     low, high = arm.interval("accuracy")
     assert low <= arm.mean("accuracy") <= high
+    aligned = ws.WeightMatching(example=task.train.x[:8]).fit(tickets[:8]).transform(tickets)
+    by_hand = torch.cdist(aligned.weights[8:].double(), aligned.weights[:8].double()).min(1).values
+    assert list(arm.per_network["nearest distance"]) == pytest.approx(by_hand.tolist())
+    assert sum(count for count, _, _ in arm.reliability) == len(task.test)
+
+
+def test_the_temperature_never_sees_test_data(tickets: ws.Collection, task: ws.Task) -> None:
+    from dataclasses import replace
+
+    found = []
+    for x in (task.test.x, task.test.x.flip(0)):  # the second test split has wrong labels
+        changed = replace(task, test=ws.Split(x, task.test.y))
+        report = ws.evaluate(tickets[6:], changed, reference=tickets[:6], dropout=ws.MCDropout((0.2,)))
+        found.append([p.temperature for p in report.posteriors])
+        assert report.posterior("samples").scaled["accuracy"] == report.posterior("samples").metrics["accuracy"]
+    assert found[0] == found[1]
+    assert report["samples"].mean("accuracy") < 0.3
+
+
+def test_baselines_are_what_they_say(made: Baselines) -> None:
+    weights, masks = made.aligned.weights, made.aligned.masks
+    prunable = made.aligned.layout.prunable
+    count = round(0.2 * made.aligned.layout.num_prunable)
+    for arm in made.arms(distance=1.5, sigma=0.01):
+        assert (arm.networks.masks[:, prunable].sum(1) == count).all(), arm.name
+    far = made.noisy(1.5, "arm", of_length=True)
+    assert torch.cdist(far.weights.double(), weights.double()).min(1).values.tolist() == pytest.approx(
+        [1.5] * 12, rel=1e-4
+    )
+    halves = made.between(0.5)
+    pairs = made._choose(2, "pairs")
+    exact = (weights[pairs[:, 0]] + weights[pairs[:, 1]]) / 2
+    assert torch.allclose(halves.weights, exact * halves.masks)
+    assert len(made.soup(len(weights))) == 1
+    typical = made.mean_values(by_frequency=True)
+    usual = masks.float().mean(0)
+    share = [(m.masks.float().mean(0) * usual)[prunable].sum() for m in (typical, made.mean_values(by_frequency=False))]
+    assert share[0] > 1.5 * share[1]  # weights that tickets often keep are kept often
+    per_layer = {
+        e.name: at
+        for e in made.aligned.layout.parameters
+        if e.role == "weight"
+        for at in [made.aligned.layout.slices[e.name]]
+    }
+    pruned = made._pruned(made.gaussian(), by_layer=True)
+    for at in per_layer.values():
+        assert pruned.masks[:, at].float().mean().item() == pytest.approx(masks[:, at].float().mean().item(), abs=0.02)
+    swapped = made.swapped()
+    pair = made._choose(2, "swap")
+    inside = weights[pair[:, 0]] * masks[pair[:, 1]]
+    assert torch.equal(swapped.weights, inside)
+
+
+def test_dense_networks_can_be_judged(dense: ws.Collection, task: ws.Task) -> None:
+    report = ws.evaluate(dense[6:], task, reference=dense[:6], dropout=None)
+    assert report.reference == "training networks"
+    assert "mask overlap" not in report["samples"].together
+    assert report["soup of 6"].mean("density") == 1
+
+
+def test_networks_with_batchnorm_get_one_pass_in_every_row() -> None:
+    class Net(torch.nn.Sequential):
+        def __init__(self) -> None:
+            super().__init__(
+                torch.nn.Flatten(),
+                torch.nn.Linear(64, 10),
+                torch.nn.BatchNorm1d(10),
+                torch.nn.ReLU(),
+                torch.nn.Linear(10, 10),
+            )
+            self.input_shape = (64,)
+
+    base = ws.tasks.digits(recipe=ws.Recipe(ws.Step(epochs=3), optimizer=ws.SGD(lr=0.1)))
+    task = ws.Task("bn", ws.Architecture.of(Net), base.train, base.validation, base.test, base.recipe)
+    networks = ws.collect(task, 8)
+    wrong = networks.replace(buffers={n: b + 3 if b.is_floating_point() else b for n, b in networks.buffers.items()})
+    found = [ws.evaluate(n[5:], task, reference=n[:5], dropout=None) for n in (networks, wrong)]
+    for arm in found[0].arms:  # the stored statistics are read by no row
+        assert arm.mean("accuracy") == pytest.approx(found[1][arm.name].mean("accuracy"))
+    assert found[0]["samples"].mean("accuracy") > 0.7
+    assert found[0]["permuted copy"].mean("accuracy") > 0.7
+
+
+def test_memory_changes_how_not_what(tickets: ws.Collection, task: ws.Task) -> None:
+    whole = ws.evaluate(tickets[6:], task, reference=tickets[:6], dropout=None)
+    # Room for 5 networks: collections are spooled to disk, and baselines made from 5 of them.
+    tight = ws.evaluate(tickets[6:], task, reference=tickets[:6], dropout=None, memory=8 * 5 * 5 * 974 / 2**30)
+    assert tight.settings["made from"] == 5
+    assert whole.settings["made from"] == 6
+    for name in ("samples", "training tickets"):
+        for metric, values in whole[name].per_network.items():
+            assert list(tight[name].per_network[metric]) == pytest.approx(list(values), rel=1e-6, abs=1e-6), metric
+
+
+def test_one_sample_is_enough(tickets: ws.Collection, task: ws.Task) -> None:
+    report = ws.evaluate(tickets[9:], task, reference=tickets[:8], held_out=tickets[8:9], dropout=None)
+    assert report["samples"].count == 1
+    assert report.verdict("no collapse").outcome == "open"
+    assert all(math.isfinite(v) for v in report["samples"].together.values())
+    assert str(report)
 
 
 def test_same_seed_same_report(generator: ws.FittedGenerator, tickets: ws.Collection, task: ws.Task, report) -> None:
     samples = generator.sample(6, density=0.2, seed=1)
-    again = ws.evaluate(samples, task, reference=tickets[:8], held_out=tickets[8:])
+    again = ws.evaluate(samples, task, reference=tickets[:8], held_out=tickets[8:], dropout=ws.MCDropout((0.2,)))
     assert again.to_json() == report.to_json()
 
 
 def test_bad_requests_are_refused(tickets: ws.Collection, task: ws.Task) -> None:
     with pytest.raises(InputError, match="at least 3 networks"):
         ws.evaluate(tickets, task, reference=tickets[:2])
+    with pytest.raises(InputError, match="share of the reference's accuracy"):
+        ws.evaluate(tickets, task, reference=tickets, performing=95.0)
+    with pytest.raises(InputError, match="GiB"):
+        ws.evaluate(tickets, task, reference=tickets, memory=0.0)
     other = ws.collect(ws.tasks.digits(hidden=(2,), recipe=ws.Recipe(ws.Step(epochs=1))), 3)
     with pytest.raises(LayoutMismatch, match="samples has another layout"):
         ws.evaluate(other, task, reference=tickets)
+    line = ws.tasks.from_tensors(
+        "line", torch.randn(60, 2), torch.randn(60, 1), lambda: torch.nn.Linear(2, 1),
+        recipe=ws.Recipe(ws.Step(epochs=1)), loss=torch.nn.functional.mse_loss,
+    )  # fmt: skip
+    fitted = ws.collect(line, 4)
+    with pytest.raises(InputError, match="measures classifiers"):
+        ws.evaluate(fitted, line, reference=fitted)

@@ -17,7 +17,7 @@ LEVELS: list[set[str]] = [
     {"state_dicts", "merging", "symmetry", "tasks", "training"},
     {"tickets", "align", "compress", "flow"},
     {"generate"},
-    {"plots", "page", "report"},
+    {"plots", "page", "report", "report_tables", "report_figures", "comparison"},
     {"evaluation"},
     {"naming"},
     {"verbs", "train_verbs", "align_verbs"},

@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from weightspace.errors import InputError, StorageError
 
 @pytest.fixture(scope="module")
 def report(tickets: ws.Collection, task: ws.Task) -> ws.Report:
-    return ws.evaluate(tickets[6:], task, reference=tickets[:6], others={"<b>odd</b>": tickets[:2]})
+    return ws.evaluate(tickets[6:], task, reference=tickets[:6], others={"<b>odd</b>": tickets[:2]}, dropout=None)
 
 
 def test_the_table_holds_every_arm_and_its_spread(report: ws.Report) -> None:
@@ -17,32 +18,45 @@ def test_the_table_holds_every_arm_and_its_spread(report: ws.Report) -> None:
     for arm in report.arms:
         assert re.search(rf"^{re.escape(arm.name)} +{arm.count} ", text, re.M)
     assert f"{report['samples'].mean('accuracy'):.3f} ± {report['samples'].std('accuracy'):.3f}" in text
-
-
-def test_findings_follow_the_numbers(report: ws.Report, tickets: ws.Collection, task: ws.Task) -> None:
-    means = tickets.replace(weights=tickets.weights * 0.5)  # half of every weight: same predictions
-    assert any("closer than a new ticket" in line for line in ws.evaluate(means, task, reference=tickets).findings())
-    ratio = report["samples"].median("nearest distance") / report["training tickets"].median("nearest distance")
-    word = "as far as a new ticket" if ratio >= 1 else "closer than a new ticket"
-    assert any(f"{ratio:.2f} times" in line and word in line for line in report.findings())
-
-
-def test_dense_networks_have_no_figure_of_densities(dense: ws.Collection, task: ws.Task, tmp_path: Path) -> None:
-    report = ws.evaluate(dense[6:], task, reference=dense[:6])
-    report.write(tmp_path)
-    assert sorted(p.name for p in tmp_path.iterdir()) == [
-        "accuracy.png", "accuracy_and_distance.png", "report.html", "report.json"
-    ]  # fmt: skip
+    for verdict in report.verdicts:
+        assert f"[{verdict.outcome}] {verdict.claim}: " in text
     with pytest.raises(InputError, match="no row 'imp'"):
         report["imp"]
+    with pytest.raises(InputError, match="no verdict on 'magic'"):
+        report.verdict("magic")
+    with pytest.raises(InputError, match="no ensemble is called 'imp'"):
+        report.posterior("imp")
+
+
+def test_words_follow_the_numbers(report: ws.Report, tickets: ws.Collection, task: ws.Task) -> None:
+    halves = tickets.replace(weights=tickets.weights * 0.5)  # half of every weight: nearly the same predictions
+    copied = ws.evaluate(halves, task, reference=tickets, dropout=None)
+    assert "closer to the training set than new networks are" in copied.verdict("not copies").words
+    assert f"{report.relative_distance(report['samples']):.2f} times" in report.verdict("not copies").words
+    assert f"{report['samples'].mean('accuracy'):.4f}" in report.verdict("better than their tickets").words
+
+
+def test_dense_networks_have_no_figures_of_masks(dense: ws.Collection, task: ws.Task, tmp_path: Path) -> None:
+    report = ws.evaluate(dense[6:], task, reference=dense[:6], dropout=None)
+    report.write(tmp_path)
+    names = [
+        "accuracy", "accuracy_and_novelty", "codes", "confusion", "filters", "lines_between_networks", "reliability",
+        "shift", "spectrum",
+    ]  # fmt: skip
+    expected = [f"{name}.{kind}" for name in names for kind in ("png", "svg")] + ["report.html", "report.json"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(expected)
     with pytest.raises(InputError, match="names of the report's own rows"):
         ws.evaluate(dense[6:], task, reference=dense[:6], others={"samples": dense})
 
 
 def test_saved_equals_loaded(report: ws.Report, tmp_path: Path) -> None:
     report.save(tmp_path / "r.json")
-    assert ws.Report.load(tmp_path / "r.json").to_json() == report.to_json()
-    assert str(ws.Report.load(tmp_path / "r.json")) == str(report)
+    loaded = ws.Report.load(tmp_path / "r.json")
+    assert loaded.to_json() == report.to_json()
+    assert str(loaded) == str(report)
+    loaded.html(tmp_path / "a.html")
+    report.html(tmp_path / "b.html")
+    assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
     (tmp_path / "r.json").write_text("{")
     with pytest.raises(StorageError, match="damaged"):
         ws.Report.load(tmp_path / "r.json")
@@ -50,12 +64,45 @@ def test_saved_equals_loaded(report: ws.Report, tmp_path: Path) -> None:
         ws.Report.load(tmp_path / "absent.json")
 
 
+def test_a_report_of_another_shape_is_refused(report: ws.Report, tmp_path: Path) -> None:
+    path = tmp_path / "r.json"
+    report.save(path)
+    path.write_text(path.read_text().replace('"family"', '"clan"'))
+    with pytest.raises(StorageError, match="damaged"):
+        ws.Report.load(path)
+
+
 def test_the_page_is_self_contained_and_shows_every_figure(report: ws.Report, tmp_path: Path) -> None:
     report.html(tmp_path / "r.html")
     page = (tmp_path / "r.html").read_text()
-    assert page.count("data:image/png;base64,") == len(report.plot()) == 3
+    pictures = report.plot()
+    assert page.count("data:image/png;base64,") == len(pictures) == 11
+    for picture in pictures:
+        assert f"<b>{picture.name}</b>" in page
+        assert "Good" in picture.caption or "means that" in picture.caption
     assert not re.search(r"""(src|href)=["'](?!data:)""", page)
     assert "http" not in page
     assert "&lt;b&gt;odd&lt;/b&gt;" in page
     assert "<b>odd</b>" not in page
     assert "prefers-color-scheme: dark" in page
+    for verdict in report.verdicts:
+        assert f'<span class="badge">{verdict.outcome}</span><b>{verdict.claim}</b>' in page
+
+
+def test_runs_side_by_side(report: ws.Report, tmp_path: Path) -> None:
+    other = replace(
+        report, samples="held", arms=[replace(a, name="held") if a.name == "samples" else a for a in report.arms]
+    )
+    comparison = ws.Comparison({"one": report, "two": other})
+    summary, verdicts = comparison.tables()
+    assert [row[0] for row in summary.rows] == ["run", "one", "one: training tickets", "two", "two: training tickets"]
+    assert summary.rows[1][1:] == summary.rows[3][1:]
+    assert [row[0] for row in verdicts.rows[1:]] == ["one", "two"]
+    assert set(verdicts.rows[1][1:]) <= {"pass", "fail", "open"}
+    comparison.html(tmp_path / "c.html")
+    assert "side by side" in (tmp_path / "c.html").read_text()
+    assert "not copies" in str(comparison)
+    with pytest.raises(InputError, match="at least two"):
+        ws.Comparison({"one": report})
+    with pytest.raises(InputError, match="of one task"):
+        ws.Comparison({"one": report, "two": replace(report, task="mnist")})

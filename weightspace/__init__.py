@@ -10,10 +10,12 @@ from weightspace import tickets as tickets
 from weightspace.align import WeightMatching as WeightMatching
 from weightspace.architecture import Architecture as Architecture
 from weightspace.collection import Collection as Collection
+from weightspace.comparison import Comparison as Comparison
 from weightspace.compress import PCA as PCA
 from weightspace.errors import InputError as InputError
 from weightspace.errors import LayoutMismatch as LayoutMismatch
 from weightspace.errors import StorageError as StorageError
+from weightspace.evaluation import MCDropout as MCDropout
 from weightspace.evaluation import evaluate as evaluate
 from weightspace.flow import FlowMatching as FlowMatching
 from weightspace.generate import FittedGenerator as FittedGenerator

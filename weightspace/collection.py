@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, SupportsIndex, overload
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -332,6 +333,10 @@ def writer_for(folder: Path, layout: Layout, architecture: Architecture) -> Shar
 
 def _integer(index: SupportsIndex | slice | Sequence[int] | Tensor) -> int | slice | Sequence[int] | Tensor:
     """Integers of any kind (NumPy's, zero-dimensional tensors) as int; everything else as it is."""
+    if isinstance(index, np.ndarray):
+        index = torch.as_tensor(index)
+    if isinstance(index, Tensor) and index.ndim:  # one of one element would pass for an integer
+        return index
     try:
         return operator.index(index)  # pyright: ignore[reportArgumentType]
     except TypeError:

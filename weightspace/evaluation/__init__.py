@@ -2,4 +2,5 @@
 
 from weightspace.evaluation.alignment import AlignmentReport as AlignmentReport
 from weightspace.evaluation.alignment import alignment_report as alignment_report
+from weightspace.evaluation.dropout import MCDropout as MCDropout
 from weightspace.evaluation.run import evaluate as evaluate

@@ -157,23 +157,24 @@ class AlignmentReport:
 
     def write(self, folder: Path) -> None:
         """Write alignment.json, alignment.html and the figures as PNG into an existing folder."""
-        from weightspace.page import render
+        from weightspace.page import Picture, Table, render
 
-        figures = self.plot()
-        for name, figure in figures.items():
-            figure.savefig(folder / f"{name.partition(':')[0].replace(' ', '_')}.png")
+        pictures: list[Picture] = []
+        for name, figure in self.plot().items():
+            short, _, caption = name.partition(":")
+            figure.savefig(folder / f"{short.replace(' ', '_')}.png")
+            pictures.append(Picture(short, caption.strip(), figure))
+        legend = [
+            ("barrier", "test loss on the line between two networks above the straight line between their own losses"),
+            ("residual share", "fraction of squared norm that is not in the mean network"),
+            ("mask overlap", "shared non-zeros over non-zeros"),
+        ]
         page = render(
             f"weightspace alignment: {self.task}",
             f"{self.networks} networks, measured on the test split before and after alignment. {self.settings}".strip(),
-            self.findings(),
-            [self.columns, *self.rows()],
-            [],
-            self.sides[-1].name,
-            figures,
-            heading="Before and after",
-            legend="<b>barrier</b>: test loss on the line between two networks above the straight line between their "
-            "own losses. <b>residual share</b>: fraction of squared norm that is not in the mean network. "
-            "<b>mask overlap</b>: shared non-zeros over non-zeros.",
+            findings=self.findings(),
+            tables=[Table("Before and after", [self.columns, *self.rows()], legend, [self.sides[-1].name])],
+            pictures=pictures,
         )
         write_text(folder / "alignment.html", page)
         write_text(folder / "alignment.json", dump_json(self.to_json(), "the alignment report", indent=1))

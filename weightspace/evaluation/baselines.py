@@ -1,20 +1,31 @@
 """What a generator has to beat: cheap ways to make networks out of the training networks.
 
-Every arm is a collection of networks at one density, made from the aligned training networks.
+Every arm is a collection of networks at one density, made from the aligned training networks. Levels of
+noise, bandwidths and shares of interpolation make curves: the same arm from close to far.
 """
 
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from weightspace import seeds
 from weightspace.collection import Collection
-from weightspace.compress import PCA
+from weightspace.compress import PCA, FittedPCA
 from weightspace.errors import InputError
 from weightspace.pattern import Unstructured
+from weightspace.symmetry import Symmetry
 
+EQUAL_ERRORS = "ticket + noise, equal errors"
 _SOUP = 16
+NOISE = tuple(10 ** (k / 3) for k in range(-12, 1))  # 1e-4 to 1, three to a decade
+RELATIVE_NOISE = (0.03, 0.1, 0.2, 0.4, 0.7, 1.0, 2.0)
+SHARES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
+BANDWIDTHS = (0.1, 0.2, 0.4, 0.7, 1.0)
 
 
 @dataclass(frozen=True)
@@ -26,60 +37,230 @@ class Arm:
     networks: Collection
 
 
-def baselines(
-    aligned: Collection, unaligned: Collection, *, n: int, density: float, noise: float, components: int, seed: int
-) -> list[Arm]:
-    """The baseline arms.
+@dataclass(frozen=True)
+class Level:
+    """A point of a curve: a family of arms at one strength, not yet made."""
+
+    family: str
+    level: float
+    make: Callable[[], Collection]
+
+
+@dataclass(frozen=True)
+class Baselines:
+    """Makes baseline networks from training networks.
 
     Args:
-        aligned: the training networks in one basin.
+        aligned: the training networks in one basin, in memory.
         unaligned: the same networks as they were found.
         n: networks in each arm.
         density: every arm is pruned to it.
-        noise: length of the noise vector of the noise arm.
-        components: principal components of the Gaussian arm.
+        components: principal components of the Gaussian and KDE arms.
+        symmetry: of the networks, for permuted copies; None leaves that arm out.
+        seed: of all draws; an arm's draws do not depend on which other arms are made.
     """
-    weights, masks = aligned.weights, aligned.masks
-    random = seeds.generator(seed, "baselines")
 
-    def choose(k: int) -> Tensor:
+    aligned: Collection
+    unaligned: Collection
+    n: int
+    density: float
+    components: int
+    symmetry: Symmetry | None
+    seed: int
+
+    @cached_property
+    def pca(self) -> FittedPCA:
+        return PCA(self.components).fit(self.aligned.weights)
+
+    @cached_property
+    def bandwidth(self) -> float:
+        """Of the KDE in codes, in standard deviations: the one with the largest leave-one-out likelihood."""
+        return best_bandwidth(self.pca.transform(self.aligned.weights), self.pca.variances)
+
+    def arms(self, *, distance: float, sigma: float) -> Iterator[Arm]:
+        """The arms of the table, made one after another.
+
+        Args:
+            distance: length of the noise of the arm that matches the samples' distance.
+            sigma: standard deviation of the noise of the arm that matches their overlap of errors.
+        """
+        soup = min(_SOUP, len(self.aligned))
+        yield Arm("ticket + noise", "a training ticket plus noise on its kept weights, as long as the samples' median "
+                  "nearest distance", self.noisy(distance, "arm", of_length=True))  # fmt: skip
+        yield Arm(EQUAL_ERRORS, f"a training ticket plus noise of standard deviation {sigma:.2g} on "
+                  "its kept weights, at which errors overlap with training tickets' as the samples' do",
+                  self.noisy(sigma, "equal errors"))  # fmt: skip
+        yield Arm("interpolation", "between two aligned training tickets", self.between(None))
+        yield Arm(f"soup of {soup}", "mean of aligned training tickets", self.soup(soup))
+        mean = self.aligned.weights.mean(0, keepdim=True)
+        yield Arm("mean network", "mean of all aligned training tickets; one network", self._pruned(mean))
+        yield Arm("Gaussian per weight", "each weight from its own normal distribution", self.per_weight())
+        yield Arm(
+            "Gaussian", f"normal distribution fitted to {self.components} PCA codes", self._pruned(self.gaussian())
+        )
+        yield Arm("KDE", f"PCA codes of a ticket plus noise of {self.bandwidth:.2g} standard deviations, chosen by "
+                  "leave-one-out likelihood", self.kernel(self.bandwidth, "arm"))  # fmt: skip
+        yield Arm("dense sample, pruned", "a dense network from the Gaussian, the largest weights of each layer kept",
+                  self._pruned(self.gaussian(), by_layer=True))  # fmt: skip
+        yield Arm("retrieval", "a training ticket as it is", self.aligned[self._choose(1, "retrieval")[:, 0]])
+        yield Arm("swapped mask", "weights of one training ticket under another's mask", self.swapped())
+        yield Arm("typical mask", "masks drawn by how often tickets keep each weight, values their mean where kept",
+                  self.mean_values(by_frequency=True))  # fmt: skip
+        yield Arm("random mask", "masks drawn at random at the tickets' layer densities, values their mean where kept",
+                  self.mean_values(by_frequency=False))  # fmt: skip
+        yield Arm("unaligned average", "mean of two training tickets, not aligned", self.unaligned_average())
+        yield Arm("random", "fresh initialisation, largest weights kept, no training", self.random())
+        if self.symmetry is not None:
+            yield Arm("permuted copy", "a training ticket with its units reordered and rescaled: the same function",
+                      self.permuted())  # fmt: skip
+
+    def levels(self) -> list[Level]:
+        """The points of the curves, from close to far; each is made when asked for."""
+        soups = sorted({k for k in (2, 4, 8, 16, 32, 64) if k < len(self.aligned)} | {len(self.aligned)})
+        return [
+            *(Level("noise", s, lambda s=s: self.noisy(s, "level")) for s in NOISE),
+            *(Level("noise relative to each layer", s, lambda s=s: self.noisy(s, "relative", relative=True))
+              for s in RELATIVE_NOISE),
+            *(Level("interpolation", s, lambda s=s: self.between(s)) for s in SHARES),
+            *(Level("soup", float(k), lambda k=k: self.soup(k)) for k in soups),
+            *(Level("KDE", b, lambda b=b: self.kernel(b, "level")) for b in BANDWIDTHS),
+        ]  # fmt: skip
+
+    def noisy(self, strength: float, purpose: str, *, of_length: bool = False, relative: bool = False) -> Collection:
+        """A ticket plus noise on its kept weights: of a standard deviation, a length, or relative to each tensor."""
+        chosen = self.aligned[self._choose(1, f"noise {purpose}")[:, 0]]
+        xi = torch.randn(chosen.weights.shape, generator=self._random(f"noise {purpose} values")) * chosen.masks
+        if relative:
+            for at in self.aligned.layout.slices.values():
+                kept = chosen.weights[:, at][chosen.masks[:, at]]
+                xi[:, at] *= kept.std(correction=0)
+        if of_length:
+            xi = xi / xi.norm(dim=1, keepdim=True)
+        return self._pruned(chosen.weights + strength * xi)
+
+    def between(self, share: float | None) -> Collection:
+        """Between two aligned tickets, at a share of the way or anywhere."""
+        pair = self._choose(2, "pairs")
+        t = torch.rand(self.n, 1, generator=self._random("shares")) if share is None else share
+        weights = self.aligned.weights
+        return self._pruned((1 - t) * weights[pair[:, 0]] + t * weights[pair[:, 1]])
+
+    def soup(self, k: int) -> Collection:
+        chosen = self._choose(k, f"soup {k}")
+        if k == len(self.aligned):  # all soups are the same
+            chosen = chosen[:1]
+        return self._pruned(torch.stack([self.aligned.weights[rows].mean(0) for rows in chosen]))
+
+    def per_weight(self) -> Collection:
+        weights = self.aligned.weights
+        xi = torch.randn(self.n, weights.shape[1], generator=self._random("per weight"))
+        return self._pruned(weights.mean(0) + weights.std(0) * xi)
+
+    def gaussian(self) -> Float[Tensor, "n d"]:
+        """Dense networks from a normal distribution of the codes."""
+        return self._decoded(
+            torch.randn(self.n, self.components, generator=self._random("gaussian"), dtype=torch.float64)
+        )
+
+    def kernel(self, bandwidth: float, purpose: str) -> Collection:
+        chosen = self.aligned[self._choose(1, f"kde {purpose}")[:, 0]]
+        units = self.pca.transform(chosen.weights).double() / self.pca.variances.sqrt()
+        xi = torch.randn(units.shape, generator=self._random(f"kde {purpose} values"), dtype=torch.float64)
+        return self._pruned(self._decoded(units + bandwidth * xi))
+
+    def swapped(self) -> Collection:
+        pair = self._choose(2, "swap")
+        weights, masks = self.aligned.weights[pair[:, 0]], self.aligned.masks[pair[:, 1]]
+        return self._pruned(weights * masks)
+
+    def mean_values(self, *, by_frequency: bool) -> Collection:
+        """Mean of the weights where they are kept, under drawn masks of the exact density."""
+        layout, masks = self.aligned.layout, self.aligned.masks
+        kept = masks.sum(0)
+        values = self.aligned.weights.sum(0) / kept.clamp(min=1)
+        frequency = masks.double().mean(0)
+        if not by_frequency:
+            for entry in layout.parameters:
+                at = layout.slices[entry.name]
+                frequency[at] = frequency[at].mean()
+        uniform = torch.rand(self.n, layout.size, generator=self._random(f"masks {by_frequency}"), dtype=torch.float64)
+        # Exponential races: the k smallest of -log(u) / f are k weights drawn in proportion to f.
+        score = frequency.clamp(min=1e-12) / -uniform.clamp(min=1e-300).log()
+        drawn = Unstructured(self.density).mask(score, layout)
+        return self._collection(values * drawn, drawn)
+
+    def unaligned_average(self) -> Collection:
+        return self._pruned(self.unaligned.weights[self._choose(2, "pairs")].mean(1))
+
+    def random(self) -> Collection:
+        layout, architecture = self.aligned.layout, self.aligned.architecture
+        seeded = (seeds.derive(self.seed, "random network", i) for i in range(self.n))
+        return self._pruned(torch.stack([layout.pack(architecture.build_seeded(s).state_dict()) for s in seeded]))
+
+    def permuted(self) -> Collection:
+        assert self.symmetry is not None
+        random = self._random("permuted")
+        weights: list[Tensor] = []
+        masks: list[Tensor] = []
+        for i in self._choose(1, "permuted copies")[:, 0].tolist():
+            order = self.symmetry.random(random)
+            scales = {g.name: torch.rand(g.size, generator=random) + 0.5 for g in self.symmetry.groups if g.homogeneous}
+            scaled = self.symmetry.scale(self.unaligned.weights[i], scales)
+            weights.append(self.symmetry.permute(scaled, order))
+            masks.append(self.symmetry.permute(self.unaligned.masks[i], order))
+        return self._collection(torch.stack(weights), torch.stack(masks))
+
+    def _decoded(self, units: Float[Tensor, "n k"]) -> Float[Tensor, "n d"]:
+        codes = units * self.pca.variances.sqrt()
+        return self.pca.inverse_transform(codes.to(self.aligned.layout.dtype))
+
+    def _choose(self, k: int, purpose: str) -> Int[Tensor, "n k"]:
         """N sets of k different training networks."""
-        return torch.stack([torch.randperm(len(weights), generator=random)[:k] for _ in range(n)])
+        random = self._random(f"choice {purpose}")
+        return torch.stack([torch.randperm(len(self.aligned), generator=random)[:k] for _ in range(self.n)])
 
-    def arm(name: str, note: str, vectors: Tensor) -> Arm:
-        return Arm(name, note, _pruned(aligned, vectors, density))
+    def _random(self, purpose: str) -> torch.Generator:
+        return seeds.generator(self.seed, f"baseline {purpose}")
 
-    one, pair = choose(1)[:, 0], choose(2)
-    xi = torch.randn(n, weights.shape[1], generator=random) * masks[one]
-    noisy = weights[one] + xi * (noise / xi.norm(dim=1, keepdim=True))
-    share = torch.rand(n, 1, generator=random)
-    between = share * weights[pair[:, 0]] + (1 - share) * weights[pair[:, 1]]
-    soup = torch.stack([weights[chosen].mean(0) for chosen in choose(min(_SOUP, len(weights)))])
-    pca = PCA(components).fit(weights)
-    codes = torch.randn(n, components, generator=random, dtype=torch.float64) * pca.variances.sqrt()
-    crossed = unaligned.weights[pair].mean(1)
-    fresh = torch.stack(
-        [
-            aligned.layout.pack(aligned.architecture.build_seeded(seeds.derive(seed, "random network", i)).state_dict())
-            for i in range(n)
-        ]
-    )
-    return [
-        arm("ticket + noise", "a training ticket plus noise as long as the samples' median nearest distance", noisy),
-        arm("interpolation", "between two aligned training tickets", between),
-        arm(f"soup of {min(_SOUP, len(weights))}", "mean of aligned training tickets", soup),
-        arm("mean network", "mean of all aligned training tickets; one network", weights.mean(0, keepdim=True)),
-        arm("Gaussian", f"normal distribution fitted to {components} PCA codes", pca.inverse_transform(codes.to(weights.dtype))),
-        arm("unaligned average", "mean of two training tickets, not aligned", crossed),
-        arm("random", "fresh initialisation, largest weights kept, no training", fresh),
-    ]  # fmt: skip
+    def _pruned(self, vectors: Float[Tensor, "n d"], *, by_layer: bool = False) -> Collection:
+        layout = self.aligned.layout
+        if by_layer:
+            masks = self._by_layer(vectors.abs())
+        else:
+            rule = Unstructured(self.density)
+            try:
+                masks = rule.mask(vectors.abs(), layout, within=(vectors != 0) | ~layout.prunable)
+            except InputError:  # fewer non-zeros than asked for: zeros fill up the mask
+                masks = rule.mask(vectors.abs(), layout)
+        return self._collection(vectors * masks, masks)
+
+    def _by_layer(self, scores: Float[Tensor, "n d"]) -> Bool[Tensor, "n d"]:
+        """The largest of each layer, as many as training tickets keep there, and the exact count in all."""
+        layout, masks = self.aligned.layout, self.aligned.masks
+        share = masks.double().mean(0)
+        ranked = torch.full_like(scores, math.inf, dtype=torch.float64)
+        for entry in layout.parameters:
+            if entry.role == "weight":
+                at = layout.slices[entry.name]
+                kept = share[at].mean()
+                place = scores[:, at].argsort(1, descending=True).argsort(1).double() + 1  # 1 is the largest
+                ranked[:, at] = -place / (kept.clamp(min=1e-12) * entry.size)
+        return Unstructured(self.density).mask(ranked, layout)
+
+    def _collection(self, weights: Float[Tensor, "n d"], masks: Bool[Tensor, "n d"]) -> Collection:
+        # Statistics of normalisation are estimated anew before anything is measured; these are placeholders.
+        buffers = {name: b[:1].expand(len(weights), *b.shape[1:]).clone() for name, b in self.aligned.buffers.items()}
+        return Collection(
+            self.aligned.layout, weights, architecture=self.aligned.architecture, masks=masks, buffers=buffers
+        )
 
 
-def _pruned(like: Collection, vectors: Tensor, density: float) -> Collection:
-    rule = Unstructured(density)
-    try:
-        within = (vectors != 0) | ~like.layout.prunable
-        masks = rule.mask(vectors.abs(), like.layout, within=within)
-    except InputError:  # fewer non-zeros than asked for: zeros fill up the mask
-        masks = rule.mask(vectors.abs(), like.layout)
-    return Collection(like.layout, vectors * masks, architecture=like.architecture, masks=masks)
+def best_bandwidth(codes: Float[Tensor, "n k"], variances: Float[Tensor, " k"]) -> float:
+    """Bandwidth of a Gaussian kernel density in standardised codes with the largest leave-one-out likelihood."""
+    units = codes.double() / variances.double().sqrt()
+    squares = torch.cdist(units, units).square().fill_diagonal_(torch.inf)
+    grid = torch.logspace(-1.5, 0.5, 61, dtype=torch.float64)
+    values = [
+        torch.logsumexp(-squares / (2 * b * b), 1).mean().item() - units.shape[1] * math.log(b) for b in grid.tolist()
+    ]
+    return grid[int(torch.tensor(values).argmax())].item()

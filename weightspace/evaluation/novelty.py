@@ -1,8 +1,17 @@
 """How far networks are from the networks a generator learned from, in weights, errors and masks."""
 
+import math
+
 import torch
 from jaxtyping import Bool, Float
+from scipy.stats import mannwhitneyu
 from torch import Tensor
+
+from weightspace.collection import Collection
+from weightspace.functional import blocks
+
+TAUS = (1, 2, 3, 4, 6)
+FEW = 16
 
 
 def distances(networks: Float[Tensor, "n d"], others: Float[Tensor, "m d"] | None = None) -> Float[Tensor, "n m"]:
@@ -18,12 +27,21 @@ def error_iou(networks: Bool[Tensor, "n s"], others: Bool[Tensor, "m s"] | None 
     Two networks without errors overlap by 1 (convention of arXiv 2601.05052). Without `others`, among
     the networks, and minus infinity to oneself.
     """
-    a = networks.double()
-    b = a if others is None else others.double()
+    a = networks.float()  # counts stay exact below 2^24 samples
+    b = a if others is None else others.float()
     both = a @ b.T
     either = a.sum(1, keepdim=True) + b.sum(1) - both
-    overlap = torch.where(either > 0, both / either.clamp(min=1), 1.0)
+    overlap = torch.where(either > 0, both / either.clamp(min=1), 1.0).double()
     return overlap if others is not None else overlap.fill_diagonal_(-torch.inf)
+
+
+def chance_iou(wrong: Bool[Tensor, "n s"]) -> float:
+    """Mean overlap of errors if networks erred independently: pq / (p + q - pq) for error rates p and q."""
+    p = wrong.double().mean(1)
+    both = p[:, None] * p
+    union = p[:, None] + p - both
+    overlap = torch.where(union > 0, both / union.clamp(min=1e-300), 1.0)
+    return off_diagonal(overlap)
 
 
 def mask_overlap(masks: Bool[Tensor, "n p"], others: Bool[Tensor, "m p"] | None = None) -> Float[Tensor, "n m"]:
@@ -31,10 +49,76 @@ def mask_overlap(masks: Bool[Tensor, "n p"], others: Bool[Tensor, "m p"] | None 
 
     Random masks of density d overlap by d. Without `others`, among the masks, and NaN to oneself.
     """
-    a = masks.double()
-    b = a if others is None else others.double()
-    overlap = 2 * (a @ b.T) / (a.sum(1, keepdim=True) + b.sum(1))
+    a = masks.float()
+    b = a if others is None else others.float()
+    overlap = (2 * (a @ b.T) / (a.sum(1, keepdim=True) + b.sum(1))).double()
     return overlap if others is not None else overlap.fill_diagonal_(torch.nan)
+
+
+def chance_mask_overlap(networks: Collection) -> float:
+    """Mean overlap of independent masks with the networks' densities in every layer."""
+    layout = networks.layout
+    expected = torch.zeros(len(networks), len(networks), dtype=torch.float64)
+    kept = torch.zeros(len(networks), dtype=torch.float64)
+    for entry in layout.parameters:
+        if entry.role == "weight":
+            counts = torch.cat(
+                [
+                    networks[rows].masks[:, layout.slices[entry.name]].sum(1).double()
+                    for rows in blocks(len(networks), 256)
+                ]
+            )
+            expected += counts[:, None] * counts / entry.size
+            kept += counts
+    return off_diagonal(2 * expected / (kept[:, None] + kept))
+
+
+def spread(networks: Collection, centre: Float[Tensor, " d"]) -> float:
+    """Root mean square distance of networks to a point."""
+    total = sum((networks[rows].weights.double() - centre).square().sum().item() for rows in blocks(len(networks), 256))
+    return math.sqrt(total / len(networks))
+
+
+def from_few(vectors: Float[Tensor, "n d"], bases: Float[Tensor, "n k d"]) -> Float[Tensor, " n"]:
+    """Share of each vector's squared length that the best combination of its k base vectors explains.
+
+    With deviations from the training mean as vectors and bases: an average of up to k training networks
+    has 1, a network of the same recipe that the generator has not seen has little.
+    """
+    bases = bases.double()
+    vectors = vectors.double()
+    gram = bases @ bases.mT  # (n, k, k)
+    target = (bases @ vectors[..., None])[..., 0]
+    # Copies among the bases make the system singular: the pseudo-inverse takes the shortest solution.
+    solution = torch.linalg.pinv(gram, rtol=1e-9, hermitian=True) @ target[..., None]
+    explained = (solution[..., 0] * target).sum(1)
+    squares = vectors.square().sum(1)
+    # A vector of rounding errors alone has no length that could be unexplained.
+    tiny = 1e-12 * gram.diagonal(dim1=1, dim2=2).mean(1)
+    return torch.where(squares > tiny, explained / squares.clamp(min=1e-300), 1.0).clamp(0, 1)
+
+
+def z_u(samples: Float[Tensor, " n"], held_out: Float[Tensor, " m"]) -> tuple[float, float]:
+    """Data-copying test (Meehan et al. 2020, arXiv 2004.05675): are samples closer to the training set than others?
+
+    Args:
+        samples, held_out: distances to the nearest training network.
+
+    Returns:
+        Z_U, far below 0 for copies, far above 0 for networks that are too far, and U / (nm), the
+        probability that a sample is farther than a held-out network. Z_U grows with n and m, the
+        probability does not.
+    """
+    n, m = len(samples), len(held_out)
+    u = float(mannwhitneyu(samples.numpy(), held_out.numpy(), method="asymptotic").statistic)
+    return (u - n * m / 2) / math.sqrt(n * m * (n + m + 1) / 12), u / (n * m)
+
+
+def novel_and_performing(
+    accuracy: Float[Tensor, " n"], distance: Float[Tensor, " n"], *, threshold: float, unit: float
+) -> dict[int, float]:
+    """Share of networks with at least the threshold's accuracy and tau units of distance, for each tau."""
+    return {tau: ((accuracy >= threshold) & (distance >= tau * unit)).double().mean().item() for tau in TAUS}
 
 
 def dispersion(networks: Float[Tensor, "n d"], reference: Float[Tensor, "m d"]) -> float:
@@ -44,3 +128,11 @@ def dispersion(networks: Float[Tensor, "n d"], reference: Float[Tensor, "m d"]) 
     """
     spreads = [((w.double() - w.double().mean(0)).square().sum(1)).mean() for w in (networks, reference)]
     return (spreads[0] / spreads[1]).sqrt().item()
+
+
+def off_diagonal(matrix: Float[Tensor, "n n"]) -> float:
+    """Mean of the entries off the diagonal; NaN for a single network."""
+    n = len(matrix)
+    if n < 2:
+        return math.nan
+    return ((matrix.sum() - matrix.diagonal().sum()) / (n * (n - 1))).item()

@@ -6,8 +6,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-_BINS = 15
-
 
 def errors(logits: Float[Tensor, "n s c"], y: Int[Tensor, " s"]) -> Bool[Tensor, "n s"]:
     """True where a network's most probable class is wrong."""
@@ -26,16 +24,37 @@ def brier(logits: Float[Tensor, "n s c"], y: Int[Tensor, " s"]) -> Float[Tensor,
     return (logits.double().softmax(-1) - target).square().sum(-1).mean(1)
 
 
-def ece(logits: Float[Tensor, "n s c"], y: Int[Tensor, " s"]) -> Float[Tensor, " n"]:
-    """Expected calibration error over 15 equal-width bins of confidence (Guo et al. 2017, eq. 3)."""
-    confidence, predicted = logits.double().softmax(-1).max(-1)
-    gap = (predicted == y).double() - confidence  # (n, s)
-    bins = (confidence * _BINS).ceil().long().sub(1).clamp(0, _BINS - 1)
-    sums = torch.zeros(len(logits), _BINS, dtype=torch.float64, device=logits.device)
-    return sums.scatter_add(1, bins, gap).abs().sum(1) / len(y)
+def entropy(logits: Float[Tensor, "*n s c"]) -> Float[Tensor, "*n s"]:
+    """Entropy of the predicted distribution, in nats, at most ln(classes)."""
+    log_p = logits.double().log_softmax(-1)
+    # Probabilities that underflow to zero have logarithms of minus infinity; they add nothing.
+    return -torch.where(log_p.exp() > 0, log_p.exp() * log_p, 0.0).sum(-1)
 
 
 def ensemble_logits(logits: Float[Tensor, "n s c"]) -> Float[Tensor, "1 s c"]:
     """Log-probabilities of the ensemble, the mean of its networks' probabilities, as one network."""
     log_mean = logits.double().log_softmax(-1).logsumexp(0) - math.log(len(logits))
     return log_mean[None]
+
+
+def mutual_information(logits: Float[Tensor, "n s c"]) -> Float[Tensor, " s"]:
+    """Entropy of the mean prediction minus mean entropy: how much the networks' predictions differ, in nats."""
+    return (entropy(ensemble_logits(logits))[0] - entropy(logits).mean(0)).clamp(min=0)
+
+
+def disagreement(votes: Float[Tensor, "s c"]) -> float:
+    """Share of samples on which two different networks predict different classes, as the mean over pairs.
+
+    Args:
+        votes: number of networks that predict each class, for each sample.
+    """
+    n = votes[0].sum()
+    if n < 2:
+        return 0.0
+    return (1 - (votes * (votes - 1)).sum(1) / (n * (n - 1))).mean().item()
+
+
+def confusion(logits: Float[Tensor, "s c"], y: Int[Tensor, " s"]) -> Int[Tensor, "c c"]:
+    """Number of samples of each class (rows) that are given to each class (columns)."""
+    classes = logits.shape[-1]
+    return torch.bincount(y * classes + logits.argmax(-1), minlength=classes**2).reshape(classes, classes)

@@ -1,24 +1,33 @@
 """evaluate: networks beside their training networks and the baselines, in one report."""
 
-from collections.abc import Mapping
+import bisect
+import math
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import torch
-from jaxtyping import Bool
-from torch import Tensor
 
+from weightspace import seeds
 from weightspace.align import WeightMatching
-from weightspace.collection import Collection
+from weightspace.collection import Collection, writer_for
 from weightspace.errors import InputError
-from weightspace.evaluation import novelty, predictive
-from weightspace.evaluation.baselines import Arm, baselines
+from weightspace.evaluation.baselines import EQUAL_ERRORS, Arm, Baselines
+from weightspace.evaluation.dropout import MCDropout
+from weightspace.evaluation.measure import Measured, Yardstick
+from weightspace.evaluation.pictures import pictures
+from weightspace.evaluation.posteriors import Peer, Trial
+from weightspace.evaluation.verdicts import better_ensemble, judge_claims
+from weightspace.functional import blocks
 from weightspace.progress import progress
 from weightspace.report import Report
-from weightspace.results import ArmResult
-from weightspace.task import Split, Task
+from weightspace.results import ArmResult, Point, Posterior, Verdict
+from weightspace.task import Task
 
 SAMPLES = "samples"
-TRAINING = "training tickets"
+_CURVE = 24  # networks at each point of a curve
+_BLOCK = 64  # networks brought into canonical form at once
 
 
 def evaluate(
@@ -30,95 +39,177 @@ def evaluate(
     others: Mapping[str, Collection] | None = None,
     align: WeightMatching | None = WeightMatching(),
     components: int | None = None,
+    performing: float = 0.95,
+    dropout: MCDropout | None = MCDropout(),
+    memory: float = 2.0,
     seed: int = 0,
 ) -> Report:
     """Measure networks on the test split, beside the networks they were learned from and baselines.
 
-    Distances are canonical: all networks are aligned to the reference's mean first.
+    Distances are canonical: all networks are aligned to the reference's mean first. Networks with
+    BatchNorm get the same pass over training data in every row.
 
     Args:
         samples: the networks to judge.
         reference: the networks the generator learned from.
-        held_out: networks of the same recipe that it has not seen.
+        held_out: networks of the same recipe that it has not seen; without them nothing says how far
+            new networks are, beyond the reference's own spread.
         others: further collections to measure, by name, such as the dense networks.
         align: how distances are made canonical; None compares networks as they are.
-        components: principal components of the Gaussian baseline, by default 128 or what fits.
+        components: principal components of the Gaussian and KDE baselines, by default 128 or what fits.
+        performing: share of the reference's median accuracy from which a network counts as performing.
+        dropout: how the MC-dropout row is trained, from scratch by the task's recipe; None leaves it out.
+        memory: GiB for what is held in memory at once. Collections that do not fit are spooled to a
+            temporary folder, and baselines are made from and in as many networks as fit.
+        seed: of baselines, shifts and intervals.
 
     Raises:
         LayoutMismatch: a collection is not of the task's architecture.
+        InputError: the reference has fewer than 3 networks, the task is no classification, or an
+            option is out of range.
     """
-    given = {SAMPLES: samples, TRAINING: reference, **({"held-out tickets": held_out} if held_out is not None else {})}
-    taken = set(given) & set(others or {})
+    kind = "networks" if reference.dense else "tickets"
+    training_name, held_name = f"training {kind}", f"held-out {kind}"
+    given = {SAMPLES: samples, training_name: reference, **({held_name: held_out} if held_out is not None else {})}
+    _check(given, dict(others or {}), task, performing, memory)
+    budget = int(memory * 2**30) // 8  # for each of the collections and blocks that are alive together
+    if align is not None and align.symmetry is None and align.example is None:
+        align = replace(align, example=task.train.x[:8])
+    matching = align.fit(reference) if align else None
+    row = reference.layout.size * 5  # bytes of a network: weights and mask
+    fits = max(3, budget // row)
+
+    with tempfile.TemporaryDirectory(prefix="weightspace-evaluate-") as scratch:
+
+        def canonical(networks: Collection) -> Collection:
+            if len(networks) <= fits:
+                return networks if matching is None else matching.transform(networks)
+            return _spooled(networks, matching.transform if matching else lambda part: part, Path(scratch))
+
+        training = canonical(reference)
+        yardstick = Yardstick(task, training, canonical, performing, budget, seed)
+        trained = yardstick.measure(Arm(training_name, "what the generator learned from", training), itself=True)
+        unseen: Measured | None = None
+        aligned = {SAMPLES: canonical(samples), training_name: training}
+        if held_out is not None:
+            aligned[held_name] = canonical(held_out)
+            note = "same recipe, not seen by the generator"
+            unseen = yardstick.measure(Arm(held_name, note, aligned[held_name]))
+        own = yardstick.measure(
+            Arm(SAMPLES, "from the generator", aligned[SAMPLES]),
+            held_out=None if unseen is None else unseen.around.distance,
+        )
+        chosen = torch.randperm(len(reference), generator=seeds.generator(seed, "pool"))[:fits].sort().values
+        pool = training[chosen], reference[chosen]
+        made = Baselines(
+            *pool, n=min(len(samples), fits), density=samples.densities.median().item(),
+            components=_components(pool[0], components), symmetry=matching.symmetry if matching else None, seed=seed,
+        )  # fmt: skip
+        points = _curves(replace(made, n=min(_CURVE, made.n)), yardstick)
+        sigma = _equal_errors(points, own.result)
+        arms = made.arms(distance=own.around.distance.median().item(), sigma=sigma)
+        baselines = [
+            yardstick.measure(replace(arm, networks=canonical(arm.networks))).result
+            for arm in progress(arms, "baselines", total=16 if made.symmetry else 15)
+        ]
+        further = [
+            yardstick.measure(Arm(name, "given for comparison", canonical(networks))).result
+            for name, networks in (others or {}).items()
+        ]
+        equal = next(arm for arm in baselines if arm.name == EQUAL_ERRORS)
+        verdicts = judge_claims(own, trained, unseen, baselines, points, yardstick, equal_errors=equal, names=kind)
+        ensembles = {n: yardstick.recalibrated(c) for n, c in (given | dict(others or {})).items()}
+        posteriors, compared = _posteriors(ensembles, (SAMPLES, training_name), task, dropout, kind, budget, seed)
+        drawn = pictures(
+            aligned[SAMPLES], training, (samples, reference), aligned,
+            {SAMPLES: own.judged, training_name: trained.judged}, made.pca, task,
+        )  # fmt: skip
+    results = [trained.result, *([unseen.result] if unseen else []), own.result, *baselines, *further]
+    settings = {
+        "threshold": yardstick.threshold, "performing": performing, "components": made.components,
+        "noise of equal errors": sigma, "aligned": matching is not None, "seed": seed,
+        "networks of a baseline": made.n, "made from": len(pool[0]), "foreign inputs": Trial.foreign_of(task),
+    }  # fmt: skip
+    return Report(
+        task.name, len(task.test), results, SAMPLES, training_name, points, [*verdicts, compared], posteriors, drawn,
+        settings,
+    )  # fmt: skip
+
+
+def _check(
+    given: Mapping[str, Collection], others: Mapping[str, Collection], task: Task, performing: float, memory: float
+) -> None:
+    if not task.classification:
+        raise InputError(f"evaluate measures classifiers: the targets of task {task.name!r} are not class numbers")
+    taken = set(given) & set(others)
     if taken:
         raise InputError(
             f"{sorted(taken)} are names of the report's own rows: call the other collections something else"
         )
-    for name, networks in (given | dict(others or {})).items():
+    for name, networks in {**given, **others}.items():
         task.architecture.layout().require(networks.layout, name)
+    reference = list(given.values())[1]
     if len(reference) < 3:
         raise InputError(f"the reference needs at least 3 networks, got {len(reference)}")
-    if align is not None and align.symmetry is None and align.example is None:
-        align = replace(align, example=task.train.x[:8])
-    matching = align.fit(reference) if align else None
+    if not 0 < performing <= 1:
+        raise InputError(f"performing is a share of the reference's accuracy, in (0, 1], got {performing}")
+    if not memory > 0:
+        raise InputError(f"memory is in GiB and must be positive, got {memory}")
 
-    def canonical(networks: Collection) -> Collection:
-        return networks if matching is None else matching.transform(networks)
 
-    aligned, candidates = canonical(reference), canonical(samples)
-    nearest = novelty.distances(candidates.weights, aligned.weights).min(1).values.median().item()
-    arms = [
-        Arm(TRAINING, "what the generator learned from", aligned),
-        Arm(SAMPLES, "from the generator", candidates),
+def _spooled(networks: Collection, transform: Callable[[Collection], Collection], scratch: Path) -> Collection:
+    """Transformed networks on disk, a block in memory at a time."""
+    folder = Path(tempfile.mkdtemp(dir=scratch))
+    writer = writer_for(folder, networks.layout, networks.architecture)
+    for rows in blocks(len(networks), _BLOCK):
+        transform(networks[rows]).write_to(writer)
+    writer.close()
+    return Collection.load(folder, factory=networks.architecture.factory, verify=False)
+
+
+def _components(pool: Collection, asked: int | None) -> int:
+    centred = pool.weights.double() - pool.weights.double().mean(0)
+    rank = int(torch.linalg.matrix_rank(centred @ centred.T, hermitian=True))
+    return max(1, min(asked or 128, len(pool) - 1, rank))
+
+
+def _curves(made: Baselines, yardstick: Yardstick) -> list[Point]:
+    points: list[Point] = []
+    for level in progress(made.levels(), "baseline curves"):
+        networks = level.make()
+        points.append(Point(level.family, float(level.level), len(networks), **yardstick.point(networks)))
+    return points
+
+
+def _equal_errors(points: Sequence[Point], samples: ArmResult) -> float:
+    """The noise at which errors overlap with the training networks' as the samples' do; between points linearly."""
+    noise = sorted((p for p in points if p.family == "noise"), key=lambda p: -p.error_iou)
+    target = samples.mean("max error IoU")
+    at = bisect.bisect_left([-p.error_iou for p in noise], -target)
+    if at == 0 or at == len(noise):  # more alike than with the least noise, or less than with the most
+        return noise[min(at, len(noise) - 1)].level
+    a, b = noise[at - 1], noise[at]
+    share = (a.error_iou - target) / (a.error_iou - b.error_iou)
+    return math.exp((1 - share) * math.log(a.level) + share * math.log(b.level))
+
+
+def _posteriors(
+    ensembles: Mapping[str, Collection], compared: tuple[str, str], task: Task, dropout: MCDropout | None, kind: str,
+    memory: int, seed: int,
+) -> tuple[list[Posterior], Verdict]:  # fmt: skip
+    """All ensembles at equal numbers of networks, a single network, MC dropout; and the first two compared."""
+    n = min(len(ensembles[name]) for name in compared)
+    trial = Trial.of(task, seed=seed)
+    peers = [
+        Peer.of(name, f"an ensemble of {min(n, len(networks))} of them", networks[:n], memory=memory)
+        for name, networks in ensembles.items()
     ]
-    if held_out is not None:
-        arms.insert(1, Arm("held-out tickets", "same recipe, not seen by the generator", canonical(held_out)))
-    centred = aligned.weights.double() - aligned.weights.double().mean(0)
-    limit = max(1, min(len(reference) - 1, int(torch.linalg.matrix_rank(centred))))
-    arms += baselines(
-        aligned, reference, n=len(samples), density=samples.densities.median().item(), noise=nearest,
-        components=min(components or 128, limit), seed=seed,
-    )  # fmt: skip
-    arms += [Arm(name, "given for comparison", networks) for name, networks in (others or {}).items()]
-    wrong = predictive.errors(reference.ensemble().logits(task.test.x), task.test.y)
-    results: list[ArmResult] = []
-    for arm in progress(arms, "evaluating"):
-        networks = arm.networks if arm.name in given else canonical(arm.networks)
-        results.append(_measure(replace(arm, networks=networks), task.test, aligned, wrong))
-    return Report(task.name, len(task.test), results, samples=SAMPLES, reference=TRAINING)
-
-
-def _measure(arm: Arm, test: Split, training: Collection, training_wrong: Bool[Tensor, "n s"]) -> ArmResult:
-    networks = arm.networks
-    logits = networks.ensemble().logits(test.x)
-    wrong = predictive.errors(logits, test.y)
-    # A training network is compared with the other training networks, not with itself.
-    against = None if arm.name == TRAINING else training
-    gaps = novelty.distances(networks.weights, None if against is None else against.weights)
-    overlaps = novelty.error_iou(wrong, None if against is None else training_wrong)
-    prunable = networks.layout.prunable
-    per_network = {
-        "accuracy": 1 - wrong.double().mean(1),
-        "nll": predictive.nll(logits, test.y),
-        "brier": predictive.brier(logits, test.y),
-        "ece": predictive.ece(logits, test.y),
-        "nearest distance": gaps.min(1).values,
-        "max error IoU": overlaps.max(1).values,
-        "density": networks.densities,
-    }
-    joint = predictive.ensemble_logits(logits)
-    together = {
-        "accuracy": 1 - predictive.errors(joint, test.y).double().mean().item(),
-        "nll": predictive.nll(joint, test.y).item(),
-        "ece": predictive.ece(joint, test.y).item(),
-        "dispersion": novelty.dispersion(networks.weights, training.weights),
-    }
-    if len(networks) > 1:
-        overlap = novelty.mask_overlap(networks.masks[:, prunable])
-        together["mask overlap"] = overlap[~overlap.isnan()].mean().item()
-    per_layer = {
-        e.name: networks.masks[:, networks.layout.slices[e.name]].double().mean().item()
-        for e in networks.layout.parameters if e.role == "weight"
-    }  # fmt: skip
-    return ArmResult(
-        arm.name, arm.note, {name: torch.as_tensor(v).tolist() for name, v in per_network.items()}, together, per_layer
-    )
+    peers.append(Peer.of(f"one of the training {kind}", "the first", ensembles[compared[1]][:1], memory=memory))
+    if dropout is not None:
+        peers.append(Peer.dropout(dropout.fit(task, seed=seed), n, seed=seed))
+    results: list[Posterior] = []
+    losses: dict[str, torch.Tensor] = {}
+    for peer in progress(peers, "ensembles under shift and on foreign inputs"):
+        result, losses[peer.name] = trial.run(peer)
+        results.append(result)
+    return results, better_ensemble(kind, losses[compared[0]], losses[compared[1]], n)

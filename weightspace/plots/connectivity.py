@@ -36,8 +36,12 @@ def lines(
     return figure
 
 
-def matrices(values: Mapping[str, np.ndarray], what: str) -> Figure:
-    """Barriers (or overlaps) of all pairs of networks, one matrix a way of aligning them, one colour scale."""
+def matrices(values: Mapping[str, np.ndarray], what: str, *, divide: int | None = None) -> Figure:
+    """Barriers (or overlaps) of all pairs of networks, one matrix a way of aligning them, one colour scale.
+
+    Args:
+        divide: draw a cross after so many networks, where another group begins.
+    """
     count = len(values)
     figure = Figure(figsize=(3.4 * count + 0.8, 3.4), layout="constrained", dpi=130)
     high = max(float(np.nanmax(m)) for m in values.values())
@@ -48,6 +52,9 @@ def matrices(values: Mapping[str, np.ndarray], what: str) -> Figure:
         image = axes.imshow(matrix, vmin=low, vmax=high, cmap="magma_r")
         axes.set_title(name, fontsize=10)
         axes.set_xlabel("network")
+        if divide is not None:
+            axes.axhline(divide - 0.5, color="white", linewidth=1.5)
+            axes.axvline(divide - 0.5, color="white", linewidth=1.5)
     every[0].set_ylabel("network")
     assert image is not None
     figure.colorbar(image, ax=every, shrink=0.85, label=what)

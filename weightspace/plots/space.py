@@ -1,17 +1,17 @@
 """Figures of weight space: spectrum, codes, filters."""
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
-from jaxtyping import Float
 from matplotlib.figure import Figure
-from torch import Tensor
 
-from weightspace.plots.style import ACCENT, TRAINING, new
+from weightspace.plots.style import TRAINING, colours, new
 
 
-def spectrum(ratio: Float[Tensor, " k"]) -> Figure:
+def spectrum(ratio: Sequence[float]) -> Figure:
     """Cumulative share of the total variance that the leading components explain."""
     figure, axes = new()
-    cumulative = ratio.cumsum(0).numpy()
+    cumulative = np.cumsum(ratio)
     axes.plot(np.arange(1, len(cumulative) + 1), cumulative, color=TRAINING)
     axes.set_xlabel("principal components")
     axes.set_ylabel("share of the total variance")
@@ -19,12 +19,13 @@ def spectrum(ratio: Float[Tensor, " k"]) -> Figure:
     return figure
 
 
-def codes(training: Float[Tensor, "n k"], samples: Float[Tensor, "m k"], spread: Float[Tensor, " k"]) -> Figure:
-    """The two leading components of training networks and samples, in standard deviations."""
+def codes(groups: Mapping[str, Sequence[Sequence[float]]], samples: str, reference: str) -> Figure:
+    """The two leading components of groups of networks, in standard deviations of the training networks."""
     figure, axes = new(width=5.5, height=5.0)
-    for points, colour, label in ((training, TRAINING, "training tickets"), (samples, ACCENT, "samples")):
-        x, y = (points[:, :2] / spread[:2]).T.numpy()
-        axes.plot(x, y, ".", color=colour, alpha=0.5, label=label)
+    palette = colours(list(groups), samples, reference)
+    for name in sorted(groups, key=lambda name: name == samples):  # samples on top
+        x, y = np.asarray(groups[name]).T
+        axes.plot(x, y, ".", color=palette[name], alpha=0.5, label=name)
     axes.set_xlabel("component 1 (standard deviations)")
     axes.set_ylabel("component 2 (standard deviations)")
     axes.set_aspect("equal", adjustable="datalim")
@@ -32,15 +33,15 @@ def codes(training: Float[Tensor, "n k"], samples: Float[Tensor, "m k"], spread:
     return figure
 
 
-def filters(weights: Float[Tensor, "networks units height width"], labels: list[str]) -> Figure:
-    """Incoming weights of first-layer units as images, a row for each network."""
-    rows, columns = weights.shape[:2]
+def filters(images: np.ndarray, labels: Sequence[str]) -> Figure:
+    """Incoming weights of first-layer units as images (networks, units, height, width), a row for each network."""
+    rows, columns = images.shape[:2]
     figure = Figure(figsize=(0.55 * columns + 1.5, 0.55 * rows + 0.3), layout="constrained", dpi=130)
-    limit = weights.abs().quantile(0.995).item()
+    limit = float(np.quantile(np.abs(images), 0.995)) or 1.0
     for row in range(rows):
         for column in range(columns):
             axes = figure.add_subplot(rows, columns, row * columns + column + 1)
-            axes.imshow(weights[row, column].numpy(), cmap="RdBu", vmin=-limit, vmax=limit)
+            axes.imshow(images[row, column], cmap="RdBu", vmin=-limit, vmax=limit)
             axes.set_xticks([])
             axes.set_yticks([])
             if column == 0:

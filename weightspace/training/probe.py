@@ -64,7 +64,7 @@ def engine(task: Task, n: int, *, memory: int | None = None, device: str = "cpu"
     limit = min(n, max(1, (memory or machine_memory(device) // 4) // network_bytes(task)))
     path = _cache_file(task, limit, device)
     best = kept or _read(path) or _choose(task, limit, device)
-    if best.reason:
+    if best.reason and n > 1:
         warnings.warn(f"{task.architecture.name} {best.reason}", stacklevel=3)
     if kept is None:
         try:

@@ -1,0 +1,90 @@
+"""MC dropout: one network trained with dropout, which stays on when it predicts (Gal & Ghahramani 2016)."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from weightspace import seeds
+from weightspace.architecture import Architecture
+from weightspace.errors import InputError
+from weightspace.evaluation import predictive
+from weightspace.functional import blocks
+from weightspace.network import Network
+from weightspace.task import Task
+from weightspace.training import collect
+
+_LAYERS = (nn.Linear, nn.modules.conv._ConvNd)
+_ROWS = 2048
+_PASSES = 10  # passes over the validation split to choose a rate
+
+
+@dataclass(frozen=True)
+class MCDropout:
+    """Dropout in front of every linear and convolutional layer but the first.
+
+    Args:
+        rates: probabilities to drop a value; one network is trained for each, and the one with the
+            lowest validation NLL is used.
+    """
+
+    rates: Sequence[float] = (0.1, 0.25)
+
+    def __post_init__(self) -> None:
+        if not self.rates or not all(0 < rate < 1 for rate in self.rates):
+            raise InputError(f"dropout rates must lie in (0, 1), and at least one is needed; got {self.rates}")
+
+    def fit(self, task: Task, *, seed: int = 0) -> "FittedDropout":
+        """Train a network of the task's architecture, by the task's recipe, for each rate.
+
+        Raises:
+            InputError: the network has no layer that dropout could stand in front of.
+        """
+        fitted: list[FittedDropout] = []
+        losses: list[float] = []
+        for rate in self.rates:
+            architecture = Architecture(task.architecture.name, {}, lambda rate=rate: _with_dropout(task, rate))
+            network = collect(replace(task, architecture=architecture), 1, seed=seeds.derive(seed, "mc dropout"))[0]
+            one = FittedDropout(network, rate)
+            logits = torch.cat(list(one.passes(task.validation.x, _PASSES, seed=seed)))
+            fitted.append(one)
+            losses.append(predictive.nll(predictive.ensemble_logits(logits), task.validation.y).item())
+        return fitted[losses.index(min(losses))]
+
+
+@dataclass(frozen=True)
+class FittedDropout:
+    """A network trained with dropout."""
+
+    network: Network
+    rate: float
+
+    def passes(self, x: Tensor, n: int, *, seed: int = 0) -> Iterator[Float[Tensor, "1 s c"]]:
+        """Logits of n forward passes, each with its own dropout for every input."""
+        module = self.network.module().eval()
+        for layer in _dropped(module):
+            layer.train()  # a plain layer behaves alike in both modes; the hook in front of it does not
+        for i in range(n):
+            with torch.no_grad(), seeds.seeded_modules(seeds.derive(seed, "mc dropout pass", i), "dropout"):
+                logits = torch.cat([module(x[rows]) for rows in blocks(len(x), _ROWS)])
+            yield logits[None]
+
+
+def _with_dropout(task: Task, rate: float) -> nn.Module:
+    module = task.architecture.build()
+    layers = _dropped(module)
+    if not layers:
+        raise InputError(
+            f"{task.architecture.name} has a single layer, in front of which nothing can be dropped: evaluate with "
+            "dropout=None"
+        )
+    for layer in layers:
+        layer.register_forward_pre_hook(lambda layer, inputs: (F.dropout(inputs[0], rate, layer.training), *inputs[1:]))
+    return module
+
+
+def _dropped(module: nn.Module) -> Sequence[nn.Module]:
+    return [layer for layer in module.modules() if isinstance(layer, _LAYERS)][1:]

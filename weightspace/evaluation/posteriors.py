@@ -1,0 +1,120 @@
+"""Ensembles as predictive distributions: calibration, foreign inputs, shift; equal numbers, validation temperature."""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from weightspace import seeds
+from weightspace.collection import Collection
+from weightspace.evaluation import calibration, detection, predictive
+from weightspace.evaluation.dropout import FittedDropout
+from weightspace.evaluation.measure import of_joint
+from weightspace.evaluation.predictions import Gatherer, Predictions, logits_in_blocks
+from weightspace.evaluation.shift import shifts
+from weightspace.results import Posterior
+from weightspace.task import Split, Task
+
+_SHIFTED = 1000  # test samples under each shift
+
+Stream = Callable[[Tensor], Iterable[Float[Tensor, "n s c"]]]
+
+
+@dataclass(frozen=True)
+class Peer:
+    """An ensemble by what it predicts.
+
+    Args:
+        stream: logits of its members on given inputs, a block of members at a time.
+    """
+
+    name: str
+    note: str
+    stream: Stream
+
+    @classmethod
+    def of(cls, name: str, note: str, networks: Collection, *, memory: int) -> "Peer":
+        return cls(name, note, partial(logits_in_blocks, networks, memory=memory))
+
+    @classmethod
+    def dropout(cls, fitted: FittedDropout, n: int, *, seed: int) -> "Peer":
+        note = (
+            f"{n} passes of one network trained with dropout {fitted.rate:g} (the best of the rates on validation data)"
+        )
+        return cls("MC dropout", note, lambda x: fitted.passes(x, n, seed=seed))
+
+    def predict(self, x: Tensor) -> Predictions:
+        gatherer = Gatherer()
+        for logits in self.stream(x):
+            gatherer.add(logits)
+        return gatherer.result()
+
+
+@dataclass(frozen=True)
+class Trial:
+    """The inputs that all ensembles are tried on.
+
+    Args:
+        foreign: out-of-distribution inputs.
+        shifted: the first test samples under each shift, by kind and severity.
+    """
+
+    task: Task
+    foreign: Tensor
+    shifted: list[tuple[str, Split]]
+
+    @classmethod
+    def of(cls, task: Task, *, seed: int) -> "Trial":
+        foreign = task.ood() if task.ood is not None else _shuffled(task.test.x, seed)
+        some = Split(task.test.x[:_SHIFTED], task.test.y[:_SHIFTED])
+        moved = [
+            (f"{shift.kind} {shift.severity}", Split(shift.x, some.y)) for shift in shifts(task, some.x, seed=seed)
+        ]
+        return cls(task, foreign, moved)
+
+    @staticmethod
+    def foreign_of(task: Task) -> str:
+        """What the out-of-distribution inputs are."""
+        own = "the task's own out-of-distribution inputs"
+        return own if task.ood is not None else "test inputs with their values in random order"
+
+    def run(self, peer: Peer) -> tuple[Posterior, Float[Tensor, " s"]]:
+        """All results of one ensemble, and its negative log-likelihood of each test sample."""
+        test, validation = self.task.test, self.task.validation
+        own = peer.predict(test.x)
+        temperature = calibration.fit_temperature(peer.predict(validation.x).joint, validation.y)
+        away = peer.predict(self.foreign)
+        scores = {"entropy": (own.entropy, away.entropy)}
+        if own.networks > 1:
+            scores["mutual information"] = (own.mutual_information, away.mutual_information)
+        found = {
+            f"{metric} by {name}": f(a, b)
+            for name, (a, b) in scores.items()
+            for metric, f in (("auroc", detection.auroc), ("fpr95", detection.fpr95))
+        }
+        moved = {
+            name: {
+                k: v for k, v in of_joint(peer.predict(part.x).joint, part.y).items() if k in ("accuracy", "nll", "ece")
+            }
+            for name, part in self.shifted
+        }
+        metrics = of_joint(own.joint, test.y) | {
+            "mutual information": own.mutual_information.mean().item(),
+            "disagreement": predictive.disagreement(own.votes),
+        }
+        result = Posterior(
+            peer.name, peer.note, own.networks, metrics, temperature,
+            of_joint(own.joint / temperature, test.y), found, moved,
+        )  # fmt: skip
+        return result, -own.joint[0].gather(1, test.y[:, None])[:, 0]
+
+
+def _shuffled(x: Tensor, seed: int) -> Tensor:
+    """Every input's own values, in an order of its own."""
+    flat = x.reshape(len(x), math.prod(x.shape[1:]))
+    order = torch.rand(flat.shape, generator=seeds.generator(seed, "foreign inputs")).argsort(1)
+    return flat.gather(1, order).reshape(x.shape)

@@ -1,0 +1,67 @@
+"""Shifted test inputs: noise, blur, contrast and rotation at three severities each.
+
+Strengths are relative to the data (their spread, their image size), so that they mean the same on 8 x 8
+digits and on 32 x 32 photographs. Made after Hendrycks & Dietterich 2019 (arXiv 1903.12261), which has
+them for photographs only.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as images
+
+from weightspace import seeds
+from weightspace.task import Task
+
+_NOISE = (0.25, 0.5, 1.0)  # standard deviations of the training inputs
+_BLUR = (1 / 28, 2 / 28, 3 / 28)  # standard deviation of the kernel, in image heights
+_CONTRAST = (0.6, 0.4, 0.2)  # share of the contrast that is left
+_ROTATION = (15.0, 30.0, 45.0)  # degrees
+
+
+@dataclass(frozen=True)
+class Shift:
+    """Shifted inputs.
+
+    Args:
+        kind: noise, blur, contrast or rotation.
+        severity: 1, 2 or 3.
+    """
+
+    kind: str
+    severity: int
+    x: Tensor
+
+
+def shifts(task: Task, x: Tensor, *, seed: int = 0) -> Iterator[Shift]:
+    """The given inputs under every shift that applies to them: blur and rotation need images (samples, channels,
+    height, width).
+
+    What counts as spread, middle and background is taken from the training split. Inputs that are not
+    numbers on a scale (integers, such as tokens) have no shifts.
+    """
+    if not x.is_floating_point():
+        return
+    flat = task.train.x.reshape(len(task.train), -1)
+    image = x.ndim == 4
+    # The spread of pixels over the whole image; of a table's columns one by one, which have units of their own.
+    spread = task.train.x.std() if image else flat.std(0).reshape(x.shape[1:])
+    middle = task.train.x.mean() if image else flat.mean(0).reshape(x.shape[1:])
+    for i, amount in enumerate(_NOISE):
+        random = seeds.generator(seed, "shift noise", i)
+        yield Shift("noise", i + 1, x + amount * spread * torch.randn(x.shape, generator=random, dtype=x.dtype))
+    for i, left in enumerate(_CONTRAST):
+        yield Shift("contrast", i + 1, middle + left * (x - middle))
+    if not image:
+        return
+    height = x.shape[-2]
+    background = task.train.x.amin((0, 2, 3)).tolist()
+    for i, width in enumerate(_BLUR):
+        sigma = width * height
+        kernel = 2 * round(2 * sigma) + 1 if sigma >= 0.5 else 3
+        yield Shift("blur", i + 1, images.gaussian_blur(x, [kernel, kernel], [sigma, sigma]))
+    for i, angle in enumerate(_ROTATION):
+        yield Shift("rotation", i + 1, images.rotate(x, angle, InterpolationMode.BILINEAR, fill=background))
