@@ -115,10 +115,11 @@ class Report:
     def write(self, folder: Path) -> None:
         """Write report.html, report.json and each figure as PNG and SVG into an existing folder."""
         pictures = self.plot()
+        page = self._page(pictures)
         for picture in pictures:
             for kind in ("png", "svg"):
                 picture.figure.savefig(folder / f"{picture.name.replace(' ', '_')}.{kind}")
-        write_text(folder / "report.html", self._page(pictures))
+        write_text(folder / "report.html", page)
         self.save(folder / "report.json")
 
     def to_json(self) -> dict[str, Any]:
