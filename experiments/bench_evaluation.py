@@ -19,7 +19,9 @@ import tyro
 import weightspace as ws
 
 
-def main(data_root: Path | None = None, out: Path = Path("docs/results/bench_evaluation.csv"), repeats: int = 3) -> None:
+def main(
+    data_root: Path | None = None, out: Path = Path("docs/results/bench_evaluation.csv"), repeats: int = 3
+) -> None:
     """Measure both cases.
 
     Args:

@@ -47,7 +47,7 @@ def test_permuted_rescaled_copies_are_seen_as_copies(tickets: ws.Collection, tas
 def test_the_report_puts_samples_beside_their_baselines(report: ws.Report) -> None:
     names = [arm.name for arm in report.arms]
     assert names == [
-        "training tickets", "held-out tickets", "samples", "ticket + noise", "ticket + noise, equal errors",
+        "training tickets", "held-out tickets", "samples", "noise", "noise, equal errors",
         "interpolation", "soup of 8", "mean network", "Gaussian per weight", "Gaussian", "KDE", "dense sample, pruned",
         "retrieval", "swapped mask", "typical mask", "random mask", "unaligned average", "random", "permuted copy",
     ]  # fmt: skip

@@ -14,7 +14,8 @@ import weightspace as ws
 from weightspace.evaluation import bootstrap, calibration, detection, novelty, predictive
 from weightspace.evaluation.baselines import best_bandwidth
 from weightspace.evaluation.dropout import MCDropout
-from weightspace.evaluation.predictions import gather, judge
+from weightspace.evaluation.neighbours import Nearest, Training, distances_among, largest_error_overlap
+from weightspace.evaluation.predictions import judge
 from weightspace.evaluation.shift import shifts
 
 
@@ -119,11 +120,16 @@ def test_bootstrap_intervals_cover_what_they_should(case) -> None:
     half = 1.96 * own.std().item() / math.sqrt(len(y))
     assert found["nll"] == pytest.approx((own.mean().item() - half, own.mean().item() + half), abs=0.08)
     assert found["brier"][0] < predictive.brier(joint, y).item() < found["brier"][1]
-    a, b = torch.randn(200), torch.randn(100) + 1
-    low, high = bootstrap.of_difference(a, b)
-    error = math.sqrt(a.var().item() / 200 + b.var().item() / 100)
-    gap = (a.mean() - b.mean()).item()
-    assert (low, high) == pytest.approx((gap - 1.96 * error, gap + 1.96 * error), abs=0.05)
+
+
+def test_two_ensembles_of_one_kind_are_not_told_apart() -> None:
+    random = torch.Generator().manual_seed(0)
+    p = torch.rand(40, 300, generator=random, dtype=torch.float64) * 0.5 + 0.4
+    low, high = bootstrap.of_two_ensembles(p[:20], p[20:])
+    assert low < 0 < high
+    low, high = bootstrap.of_two_ensembles((p[:20] + 0.1).clamp(max=1), p[20:])
+    assert high < 0
+    assert bootstrap.of_two_ensembles(p[:20], p[20:]) == bootstrap.of_two_ensembles(p[:20], p[20:])
 
 
 def test_distances_agree_with_scipy() -> None:
@@ -139,7 +145,8 @@ def test_error_overlap_of_known_cases() -> None:
     b = torch.tensor([[0, 1, 1, 0], [0, 0, 0, 0]]).bool()
     assert novelty.error_iou(a, b).tolist() == [[pytest.approx(1 / 3), 0.0], [0.0, 1.0]]
     assert novelty.error_iou(a, a)[0, 0] == 1
-    assert novelty.error_iou(a).diagonal().isneginf().all()
+    assert largest_error_overlap(a, a, itself=True).first.tolist() == [0.0, 0.0]
+    assert largest_error_overlap(a, a, itself=False).first.tolist() == [1.0, 1.0]
 
 
 def test_independent_errors_overlap_by_chance() -> None:
@@ -156,13 +163,6 @@ def test_mask_overlap_of_known_cases() -> None:
     assert novelty.mask_overlap(random[:1], random[1:]).item() == pytest.approx(0.1, abs=0.02)  # chance
 
 
-def test_dispersion_sees_a_collapse() -> None:
-    cloud = torch.randn(50, 8, generator=torch.Generator().manual_seed(0))
-    assert novelty.dispersion(cloud, cloud) == pytest.approx(1)
-    assert novelty.dispersion(cloud * 0.1 + 5, cloud) == pytest.approx(0.1, rel=1e-4)
-    assert novelty.dispersion(cloud[:1].expand(9, 8), cloud) == 0
-
-
 def test_z_u_agrees_with_its_definition() -> None:
     random = torch.Generator().manual_seed(0)
     g = torch.randint(0, 9, (30,), generator=random).double()
@@ -175,20 +175,55 @@ def test_z_u_agrees_with_its_definition() -> None:
     assert novelty.z_u(h - 100, h)[1] == 0
 
 
+def explained(x: torch.Tensor, bases: torch.Tensor) -> torch.Tensor:
+    x, bases = x.double(), bases.double()
+    return novelty.from_few((bases @ x[..., None])[..., 0], bases @ bases.mT, x.square().sum(1))
+
+
 def test_what_few_networks_explain() -> None:
     random = torch.Generator().manual_seed(0)
     bases = torch.randn(3, 4, 50, generator=random)
     inside = torch.einsum("nk,nkd->nd", torch.randn(3, 4, generator=random), bases)
     apart = torch.randn(3, 50, generator=random)
-    assert novelty.from_few(inside, bases).tolist() == pytest.approx([1, 1, 1])
-    for i, share in enumerate(novelty.from_few(apart, bases).tolist()):
+    assert explained(inside, bases).tolist() == pytest.approx([1, 1, 1])
+    for i, share in enumerate(explained(apart, bases).tolist()):
         fit, *_ = np.linalg.lstsq(bases[i].T.double().numpy(), apart[i].double().numpy(), rcond=None)
         left = apart[i].double().numpy() - bases[i].T.double().numpy() @ fit
         assert share == pytest.approx(1 - (left**2).sum() / (apart[i].double() ** 2).sum().item())
     twice = bases.clone()
     twice[:, 1] = twice[:, 0]  # a copy among them must not break it
-    assert (novelty.from_few(apart, twice) <= novelty.from_few(apart, bases) + 1e-9).all()
-    assert novelty.from_few(torch.zeros(3, 50), bases).tolist() == [1, 1, 1]
+    assert (explained(apart, twice) <= explained(apart, bases) + 1e-9).all()
+    assert explained(torch.zeros(3, 50), bases).tolist() == [1, 1, 1]
+
+
+def test_neighbours_in_blocks_against_brute_force(tickets: ws.Collection) -> None:
+    training, others = tickets[:7], tickets[7:]
+    w, centre = training.weights.double(), training.weights.double().mean(0)
+    for memory in (2**30, 1):  # all at once, and a network at a time
+        space = Training.of(training, centre, memory)
+        found = space.around(others, itself=False)
+        exact = cdist(others.weights.double(), w)
+        np.testing.assert_allclose(found.nearest.first, np.sort(exact, 1)[:, 0], rtol=1e-6)
+        np.testing.assert_allclose(found.nearest.second, np.sort(exact, 1)[:, 1], rtol=1e-6)
+        np.testing.assert_array_equal(found.nearest.index, exact.argmin(1))
+        own = space.around(training, itself=True)
+        np.testing.assert_allclose(own.nearest.first, np.sort(cdist(w, w), 1)[:, 1], rtol=1e-6)
+        for j in range(7):  # each from the mean of the others
+            rest = torch.cat([w[:j], w[j + 1 :]])
+            assert own.few[j].item() == pytest.approx(
+                explained((w[j] - rest.mean(0))[None], (rest - rest.mean(0))[None]).item()
+            )
+        among = distances_among(tickets, memory)
+        exact = cdist(tickets.weights.double(), tickets.weights.double())
+        np.testing.assert_allclose(among.fill_diagonal_(0), exact, rtol=1e-6, atol=1e-6)
+
+
+def test_dropping_a_neighbour_makes_sides_equal() -> None:
+    nearest = Nearest(torch.tensor([1.0, 2.0]), torch.tensor([5.0, 6.0]), torch.tensor([0, 0]))
+    random = torch.Generator().manual_seed(0)
+    draws = torch.stack([nearest.without_one(4, random) for _ in range(2000)]).double()
+    assert (draws[:, 0] == 5).double().mean() == pytest.approx(0.25, abs=0.03)
+    assert set(draws[:, 1].tolist()) == {2.0, 6.0}
 
 
 def test_the_bandwidth_has_the_largest_leave_one_out_likelihood() -> None:
@@ -210,7 +245,7 @@ def test_gathering_in_blocks_changes_nothing(tickets: ws.Collection, task: ws.Ta
     np.testing.assert_array_equal(whole.predictions.votes, parts.predictions.votes)
     logits = tickets.ensemble().logits(task.test.x)
     np.testing.assert_allclose(whole.predictions.joint, predictive.ensemble_logits(logits), rtol=1e-6, atol=1e-7)
-    information = gather(tickets, task.test.x, memory=1).mutual_information
+    information = parts.predictions.mutual_information
     np.testing.assert_allclose(information, predictive.mutual_information(logits), atol=1e-7)
 
 

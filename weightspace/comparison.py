@@ -66,7 +66,7 @@ class Comparison:
             f"{together['nll']:.4f}",
             f"{report.relative_distance(arm):.2f}",
             f"{arm.median('max error IoU'):.2f}",
-            f"{together['dispersion']:.2f}",
+            f"{together['dispersion']:.2f}" if "dispersion" in together else "-",
             f"{together['mask overlap']:.2f}" if "mask overlap" in together else "-",
             f"{together['Z_U']:+.1f}" if "Z_U" in together else "-",
         ]

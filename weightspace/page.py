@@ -35,8 +35,9 @@ tr.judged td, tr.judged td:first-child { background: var(--mark); font-weight: 6
 .pass .badge { background: var(--pass); } .fail .badge { background: var(--fail); } .open .badge { background: var(--open); }
 .test, .legend, figcaption { font-size: 0.9rem; opacity: 0.85; max-width: 52rem; }
 figure { margin: 1.2rem 0; }
+figure > div { overflow-x: auto; }
 img { max-width: 100%; height: auto; background: #ffffff; border-radius: 6px; }
-@media (max-width: 40rem) { body { padding: 0.8rem; } }
+@media (max-width: 40rem) { body { padding: 0.8rem; } img { max-width: none; width: 44rem; } }
 @media print { body { max-width: none; } figure, li { break-inside: avoid; } .scroll { overflow: visible; }
   table { font-size: 0.6rem; } th, td { padding: 0.15rem 0.3rem; } }
 """
@@ -110,7 +111,7 @@ def render(
     if verdicts:
         said += f'<ul class="verdicts">{"".join(map(_verdict, verdicts))}</ul>'
     shown = "".join(
-        f'<figure><img alt="{html.escape(p.name)}" src="data:image/png;base64,{_png(p.figure)}">'
+        f'<figure><div><img alt="{html.escape(p.name)}" src="data:image/png;base64,{_png(p.figure)}"></div>'
         f"<figcaption><b>{html.escape(p.name)}</b>. {html.escape(p.caption)}</figcaption></figure>\n"
         for p in pictures
     )
@@ -126,9 +127,11 @@ def render(
 
 
 def _verdict(verdict: Verdict) -> str:
+    claim, words, test = (html.escape(text) for text in (verdict.claim, verdict.words, verdict.test))
+    outcome = html.escape(verdict.outcome)
     return (
-        f'<li class="{verdict.outcome}"><span class="badge">{verdict.outcome}</span><b>{html.escape(verdict.claim)}</b>: '
-        f'{html.escape(verdict.words)}<div class="test">Test: {html.escape(verdict.test)}.</div></li>'
+        f'<li class="{outcome}"><span class="badge">{outcome}</span><b>{claim}</b>: {words}'
+        f'<div class="test">Test: {test}.</div></li>'
     )
 
 

@@ -107,8 +107,9 @@ class Report:
 
         return render(
             f"weightspace report: {self.task}",
-            f"{self.test_samples} test samples. Every row was measured in the same run on the same test split, which "
-            "nothing was fitted to or chosen on.",
+            f"{self.test_samples} test samples. Every row was measured in the same run on the same test split. "
+            "Nothing was trained, stopped or calibrated on it; the strength of the noise that is matched to the samples and "
+            "the best of the baselines are read from it, in the baselines' favour.",
             verdicts=self.verdicts, tables=self.tables(), pictures=pictures,
         )  # fmt: skip
 
@@ -141,8 +142,8 @@ class Report:
         if not path.exists():
             raise StorageError(f"{path} does not exist: run `weightspace evaluate` first")
         data = read_manifest(path, FORMAT, VERSION, _KEYS)
-        drawn = dict(data["pictures"])
         try:
+            drawn = dict(data["pictures"])
             drawn["lines"] = {name: Lines(**line) for name, line in drawn["lines"].items()}
             drawn["filters"] = None if drawn["filters"] is None else Filters(**drawn["filters"])
             return cls(
@@ -150,5 +151,5 @@ class Report:
                 data["reference"], [Point(**p) for p in data["points"]], [Verdict(**v) for v in data["verdicts"]],
                 [Posterior(**p) for p in data["posteriors"]], Pictures(**drawn), data["settings"],
             )  # fmt: skip
-        except (TypeError, KeyError) as error:
+        except (TypeError, KeyError, ValueError, AttributeError) as error:
             raise StorageError(f"{path} is damaged: its entries are not those of a report ({error})") from error

@@ -1,5 +1,6 @@
 """The figures of a report, each with a caption that says what is good and what is bad."""
 
+import matplotlib
 import numpy as np
 
 from weightspace import plots
@@ -9,6 +10,11 @@ from weightspace.report import Report
 
 def pictures(report: Report) -> list[Picture]:
     """All figures that the report has data for."""
+    with matplotlib.rc_context({"text.parse_math": False}):  # names are a user's, and may hold dollar signs
+        return _pictures(report)
+
+
+def _pictures(report: Report) -> list[Picture]:
     names = report.samples, report.reference
     drawn = report.pictures
     shown = [
@@ -28,7 +34,8 @@ def pictures(report: Report) -> list[Picture]:
         ),
         Picture(
             "reliability",
-            "Accuracy against confidence of the ensembles; the larger a dot, the more samples. Good: on the diagonal. "
+            "Accuracy against confidence of the ensembles of all networks of a row; the larger a dot, the more samples. "
+            "Good: on the diagonal. "
             "Above it an ensemble is too modest, below it too sure.",
             plots.reliability([a for a in report.arms if a.count > 1 and a.name in _main(report)], *names),
         ),
@@ -59,7 +66,7 @@ def pictures(report: Report) -> list[Picture]:
             plots.confusion(drawn.confusion),
         ),
     ]
-    if report.posteriors[0].shifted:
+    if len(report.posteriors[0].shifted) > 1:
         shown.append(
             Picture(
                 "shift",

@@ -13,7 +13,7 @@ def tables(report: Report) -> list[Table]:
 def _summary(report: Report) -> Table:
     header = [
         "networks", "n", "density", "accuracy", "NLL", "ECE", "ensemble acc.", "ensemble NLL", "distance", "error IoU",
-        "dispersion", "mask overlap",
+        "dispersion", "mask overlap", "by chance",
     ]  # fmt: skip
 
     def row(arm: ArmResult) -> list[str]:
@@ -28,8 +28,9 @@ def _summary(report: Report) -> Table:
             f"{arm.together['nll']:.3f}",
             f"{report.relative_distance(arm):.2f}",
             f"{arm.median('max error IoU'):.2f}",
-            f"{arm.together['dispersion']:.2f}",
+            _number(arm, "dispersion"),
             _number(arm, "mask overlap"),
+            _number(arm, "mask overlap by chance"),
         ]
 
     legend = [
@@ -38,17 +39,17 @@ def _summary(report: Report) -> Table:
          "networks (1 = as far as another one)"),
         ("error IoU", "median over networks of the largest overlap of test errors with a training network's"),
         ("dispersion", "spread around the own mean relative to the training networks' (below 0.8: drawn together)"),
-        ("mask overlap", "shared non-zeros over non-zeros, between networks of the row"),
+        ("mask overlap", "shared non-zeros over non-zeros, between networks of the row, and by chance at their densities"),
     ]  # fmt: skip
     notes = [(arm.name, arm.note) for arm in report.arms]
     return Table("Samples beside their baselines", [header, *map(row, report.arms)], legend, [report.samples], notes)
 
 
 def _novelty(report: Report) -> Table:
-    taus = (1, 2, 3, 4, 6)
+    taus = [int(k.rpartition(" ")[2]) for k in report[report.samples].together if k.startswith("novel and performing")]
     header = [
         "networks", *(f"good at {tau}x" for tau in taus), "Z_U", "farther", "copies", "from few", "gain", "errors shared",
-        "by chance", "masks shared with training", "masks by chance",
+        "by chance", "masks shared with training",
     ]  # fmt: skip
 
     def row(arm: ArmResult) -> list[str]:
@@ -64,7 +65,6 @@ def _novelty(report: Report) -> Table:
             _number(arm, "error IoU among"),
             _number(arm, "error IoU by chance"),
             f"{arm.median(mask):.2f}" if mask in arm.per_network else "-",
-            _number(arm, "mask overlap by chance"),
         ]
 
     legend = [
@@ -72,12 +72,13 @@ def _novelty(report: Report) -> Table:
          "least tau times the median distance among training networks"),
         ("Z_U", "far below 0: closer to the training set than held-out networks are"),
         ("farther", "probability to be farther from it than a held-out network (0.5 is ideal)"),
-        ("copies", "share of networks less than half as far from the nearest as from the second nearest training network"),
+        ("copies", "share of networks a tenth as far from a training network as is usual, or half as far as from the second"
+         " nearest"),
         ("from few", "median share of the deviation from the mean network that 16 training networks explain (1: average)"),
         ("gain", "mean accuracy above that of the nearest training network"),
         ("errors shared", "mean overlap of errors between networks of the row, and by chance at these error rates"),
-        ("masks shared with training", "median of the largest overlap with a training network's mask, and chance between "
-         "masks of these layer densities"),
+        ("masks shared with training", "median of the largest overlap with a training network's mask; the training row is "
+         "the band"),
     ]  # fmt: skip
     return Table("New and different?", [header, *map(row, report.arms)], legend, [report.samples])
 
@@ -107,18 +108,19 @@ def _calibration(report: Report) -> Table:
          "FPR95 is the share of one's own inputs flagged when 95 % of the foreign ones are"),
     ]  # fmt: skip
     notes = [(p.name, p.note) for p in report.posteriors]
-    return Table(
-        "As predictive distributions, at equal numbers of networks", [header, *rows], legend, [report.samples], notes
-    )
+    heading = f"As predictive distributions: ensembles of {report.settings.get('ensemble')} where there are as many"
+    return Table(heading, [header, *rows], legend, [report.samples], notes)
 
 
 def _shift(report: Report) -> Table:
     names = list(report.posteriors[0].shifted)
-    rows = [["ensemble", "no shift", *names]]
+    rows = [["ensemble", *(name.removesuffix(" 0") for name in names)]]
     for p in report.posteriors:
-        own = [p.metrics, *(p.shifted[name] for name in names)]
+        own = [p.shifted[name] for name in names]
         rows.append([p.name, *(f"{m['nll']:.3f} ({m['accuracy']:.3f})" for m in own)])
-    legend = [("NLL (accuracy)", "of the ensemble on shifted test inputs, severity 1 to 3")]
+    legend = [
+        ("NLL (accuracy)", "of the ensemble on up to 1,000 test inputs, as they are and shifted with severity 1 to 3")
+    ]
     return Table("Under shift", rows, legend, [report.samples])
 
 

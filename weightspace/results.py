@@ -113,6 +113,10 @@ class Verdict:
     words: str
     test: str
 
+    def __post_init__(self) -> None:
+        if self.outcome not in ("pass", "fail", "open"):
+            raise ValueError(f"a verdict is pass, fail or open, not {self.outcome!r}")
+
 
 @dataclass(frozen=True)
 class Lines:

@@ -171,7 +171,7 @@ def evaluate(
         inputs["held_out"] = unseen.fingerprint()
     config = {
         "task": built.to_json(), "align": align, "components": components, "performing": performing,
-        "dropout": list(dropout), "seed": seed,
+        "dropout": list(dropout), "memory": memory, "seed": seed,
     }  # fmt: skip
     with open_run(out, "evaluate", config, inputs) as run:
         if not run.complete:

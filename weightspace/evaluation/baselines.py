@@ -20,12 +20,18 @@ from weightspace.errors import InputError
 from weightspace.pattern import Unstructured
 from weightspace.symmetry import Symmetry
 
-EQUAL_ERRORS = "ticket + noise, equal errors"
+EQUAL_ERRORS = "noise, equal errors"
 _SOUP = 16
 NOISE = tuple(10 ** (k / 3) for k in range(-12, 1))  # 1e-4 to 1, three to a decade
 RELATIVE_NOISE = (0.03, 0.1, 0.2, 0.4, 0.7, 1.0, 2.0)
 SHARES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
 BANDWIDTHS = (0.1, 0.2, 0.4, 0.7, 1.0)
+NAMES = (
+    "noise", EQUAL_ERRORS, "interpolation", "soup of", "mean network", "Gaussian per weight", "Gaussian", "KDE",
+    "dense sample, pruned", "retrieval", "swapped mask", "typical mask", "random mask", "unaligned average", "random",
+    "permuted copy",
+)  # fmt: skip
+"""Names of the arms; "soup of" is followed by a number."""
 
 
 @dataclass(frozen=True)
@@ -85,33 +91,33 @@ class Baselines:
             sigma: standard deviation of the noise of the arm that matches their overlap of errors.
         """
         soup = min(_SOUP, len(self.aligned))
-        yield Arm("ticket + noise", "a training ticket plus noise on its kept weights, as long as the samples' median "
+        yield Arm("noise", "a training network plus noise on its kept weights, as long as the samples' median "
                   "nearest distance", self.noisy(distance, "arm", of_length=True))  # fmt: skip
-        yield Arm(EQUAL_ERRORS, f"a training ticket plus noise of standard deviation {sigma:.2g} on "
-                  "its kept weights, at which errors overlap with training tickets' as the samples' do",
+        yield Arm(EQUAL_ERRORS, f"a training network plus noise of standard deviation {sigma:.2g} on "
+                  "its kept weights, at which errors overlap with training networks' as the samples' do",
                   self.noisy(sigma, "equal errors"))  # fmt: skip
-        yield Arm("interpolation", "between two aligned training tickets", self.between(None))
-        yield Arm(f"soup of {soup}", "mean of aligned training tickets", self.soup(soup))
+        yield Arm("interpolation", "between two aligned training networks", self.between(None))
+        yield Arm(f"soup of {soup}", "mean of aligned training networks", self.soup(soup))
         mean = self.aligned.weights.mean(0, keepdim=True)
-        yield Arm("mean network", "mean of all aligned training tickets; one network", self._pruned(mean))
+        yield Arm("mean network", "mean of all aligned training networks; one network", self._pruned(mean))
         yield Arm("Gaussian per weight", "each weight from its own normal distribution", self.per_weight())
         yield Arm(
             "Gaussian", f"normal distribution fitted to {self.components} PCA codes", self._pruned(self.gaussian())
         )
-        yield Arm("KDE", f"PCA codes of a ticket plus noise of {self.bandwidth:.2g} standard deviations, chosen by "
+        yield Arm("KDE", f"PCA codes of a training network plus noise of {self.bandwidth:.2g} standard deviations, chosen by "
                   "leave-one-out likelihood", self.kernel(self.bandwidth, "arm"))  # fmt: skip
         yield Arm("dense sample, pruned", "a dense network from the Gaussian, the largest weights of each layer kept",
                   self._pruned(self.gaussian(), by_layer=True))  # fmt: skip
-        yield Arm("retrieval", "a training ticket as it is", self.aligned[self._choose(1, "retrieval")[:, 0]])
-        yield Arm("swapped mask", "weights of one training ticket under another's mask", self.swapped())
-        yield Arm("typical mask", "masks drawn by how often tickets keep each weight, values their mean where kept",
+        yield Arm("retrieval", "a training network as it is", self.aligned[self._choose(1, "retrieval")[:, 0]])
+        yield Arm("swapped mask", "weights of one training network under another's mask", self.swapped())
+        yield Arm("typical mask", "masks drawn by how often training networks keep each weight, values their mean where kept",
                   self.mean_values(by_frequency=True))  # fmt: skip
-        yield Arm("random mask", "masks drawn at random at the tickets' layer densities, values their mean where kept",
+        yield Arm("random mask", "masks drawn at random at the training networks' layer densities, values their mean where kept",
                   self.mean_values(by_frequency=False))  # fmt: skip
-        yield Arm("unaligned average", "mean of two training tickets, not aligned", self.unaligned_average())
+        yield Arm("unaligned average", "mean of two training networks, not aligned", self.unaligned_average())
         yield Arm("random", "fresh initialisation, largest weights kept, no training", self.random())
         if self.symmetry is not None:
-            yield Arm("permuted copy", "a training ticket with its units reordered and rescaled: the same function",
+            yield Arm("permuted copy", "a training network with its units reordered and rescaled: the same function",
                       self.permuted())  # fmt: skip
 
     def levels(self) -> list[Level]:
@@ -132,8 +138,7 @@ class Baselines:
         xi = torch.randn(chosen.weights.shape, generator=self._random(f"noise {purpose} values")) * chosen.masks
         if relative:
             for at in self.aligned.layout.slices.values():
-                kept = chosen.weights[:, at][chosen.masks[:, at]]
-                xi[:, at] *= kept.std(correction=0)
+                xi[:, at] *= _std_of_kept(chosen.weights[:, at], chosen.masks[:, at])
         if of_length:
             xi = xi / xi.norm(dim=1, keepdim=True)
         return self._pruned(chosen.weights + strength * xi)
@@ -253,6 +258,13 @@ class Baselines:
         return Collection(
             self.aligned.layout, weights, architecture=self.aligned.architecture, masks=masks, buffers=buffers
         )
+
+
+def _std_of_kept(weights: Float[Tensor, "n p"], masks: Bool[Tensor, "n p"]) -> Float[Tensor, "n 1"]:
+    """Standard deviation of each network's kept weights of one tensor; 0 where none is kept."""
+    count = masks.sum(1, keepdim=True).clamp(min=1)
+    mean = weights.sum(1, keepdim=True) / count
+    return (((weights - mean) * masks).square().sum(1, keepdim=True) / count).sqrt()
 
 
 def best_bandwidth(codes: Float[Tensor, "n k"], variances: Float[Tensor, " k"]) -> float:

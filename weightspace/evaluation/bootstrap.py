@@ -1,4 +1,4 @@
-"""Intervals of an ensemble's metrics, by resampling the test samples."""
+"""Intervals of ensembles' metrics, by resampling test samples and networks."""
 
 import torch
 from jaxtyping import Float, Int
@@ -8,7 +8,7 @@ from weightspace import seeds
 from weightspace.evaluation.calibration import BINS
 
 _DRAWS = 400
-_SAMPLES = 2_000  # drawn at once
+_DRAWN = 2_000_000  # numbers drawn at once
 
 
 def intervals(log_p: Float[Tensor, "1 s c"], y: Int[Tensor, " s"], *, seed: int = 0) -> dict[str, tuple[float, float]]:
@@ -28,7 +28,7 @@ def intervals(log_p: Float[Tensor, "1 s c"], y: Int[Tensor, " s"], *, seed: int 
     columns = torch.cat([torch.stack([right, -own, (p - one_hot).square().sum(1)], 1), gaps], 1)  # (s, 3 + bins)
     random = seeds.generator(seed, "bootstrap")
     means = torch.empty(_DRAWS, columns.shape[1], dtype=torch.float64)
-    step = max(1, _DRAWS * _SAMPLES // len(y))
+    step = max(1, _DRAWN // len(y))
     for start in range(0, _DRAWS, step):
         draws = min(step, _DRAWS - start)
         chosen = torch.randint(len(y), (draws, len(y)), generator=random)
@@ -42,9 +42,22 @@ def intervals(log_p: Float[Tensor, "1 s c"], y: Int[Tensor, " s"], *, seed: int 
     return {name: (low, high) for name, (low, high) in found.items()}
 
 
-def of_difference(a: Float[Tensor, " n"], b: Float[Tensor, " m"], *, seed: int = 0) -> tuple[float, float]:
-    """95 % percentile interval of mean(a) - mean(b), two independent groups of networks."""
-    random = seeds.generator(seed, "difference")
-    draws = [v[torch.randint(len(v), (2_000, len(v)), generator=random)].mean(1) for v in (a.double(), b.double())]
-    low, high = (draws[0] - draws[1]).quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+def of_two_ensembles(a: Float[Tensor, "n s"], b: Float[Tensor, "m s"], *, seed: int = 0) -> tuple[float, float]:
+    """95 % percentile interval of the difference of two ensembles' NLL, over networks and test samples like these.
+
+    Args:
+        a, b: probability that each network gives to the right class of each sample.
+    """
+    random = seeds.generator(seed, "two ensembles")
+    draws: list[float] = []
+    for _ in range(_DRAWS):
+        samples = torch.randint(a.shape[1], (a.shape[1],), generator=random)
+        losses = [
+            p[torch.randint(len(p), (len(p),), generator=random)].mean(0).clamp(min=1e-45).log()[samples].mean()
+            for p in (a, b)
+        ]
+        draws.append((losses[1] - losses[0]).item())
+    low, high = (
+        torch.tensor(draws, dtype=torch.float64).quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    )
     return low, high

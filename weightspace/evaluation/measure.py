@@ -12,9 +12,18 @@ from weightspace.collection import Collection
 from weightspace.evaluation import bootstrap, calibration, novelty, predictive
 from weightspace.evaluation.baselines import Arm
 from weightspace.evaluation.connectivity import recalibrated, sum_of
-from weightspace.evaluation.neighbours import Neighbours, largest_error_overlap, largest_mask_overlap, neighbours
+from weightspace.evaluation.neighbours import (
+    Nearest,
+    Neighbours,
+    Training,
+    distances_among,
+    kept_in_layers,
+    largest_error_overlap,
+    largest_mask_overlap,
+    mask_overlaps,
+    squared_spread,
+)
 from weightspace.evaluation.predictions import Judged, judge
-from weightspace.functional import blocks
 from weightspace.results import ArmResult
 from weightspace.task import Task
 
@@ -26,12 +35,14 @@ class Measured:
     """A group's result, and what verdicts and pictures need beyond it.
 
     Args:
+        overlap: of errors with the training networks'.
         among: distances among (up to 512 of) the networks, infinite to oneself.
     """
 
     result: ArmResult
     judged: Judged
     around: Neighbours
+    overlap: Nearest
     among: Float[Tensor, "n n"]
 
 
@@ -55,27 +66,27 @@ class Yardstick:
     seed: int
 
     @cached_property
-    def centre(self) -> Float[Tensor, " d"]:
-        return sum_of(self.training) / len(self.training)
+    def space(self) -> Training:
+        return Training.of(self.training, sum_of(self.training) / len(self.training), self.memory)
 
     @cached_property
     def around(self) -> Neighbours:
         """Of the training networks among themselves: the leave-one-out band."""
-        return neighbours(self.training, self.training, self.centre, itself=True, memory=self.memory)
+        return self.space.around(self.training, itself=True)
 
     @cached_property
     def judged(self) -> Judged:
-        return judge(self.recalibrated(self.training), self.task.test, memory=self.memory)
+        return self.judge(self.training)
 
     @cached_property
     def dispersion(self) -> float:
-        """Root mean square distance of the training networks to their mean."""
-        return novelty.spread(self.training, self.centre)
+        """Root mean square distance of the training networks to their mean, corrected for their number."""
+        return (squared_spread(self.training, self.space.centre, self.memory) / (len(self.training) - 1)) ** 0.5
 
     @property
     def unit(self) -> float:
         """Median distance of a training network to the nearest other."""
-        return self.around.distance.quantile(0.5).item()
+        return self.around.nearest.first.quantile(0.5).item()
 
     @property
     def threshold(self) -> float:
@@ -86,22 +97,20 @@ class Yardstick:
         """The same pass for every group: BatchNorm statistics from training data."""
         return recalibrated(networks, self.task.train) if networks.layout.buffers else networks
 
+    def judge(self, networks: Collection) -> Judged:
+        return judge(networks, self.task.test, memory=self.memory, prepare=self.recalibrated)
+
     def point(self, networks: Collection) -> dict[str, float]:
         """The few figures that a point of a curve has."""
         networks = self.canonical(networks)
-        judged = judge(self.recalibrated(networks), self.task.test, memory=self.memory)
-        nearest = [
-            novelty.distances(networks.weights, self.training[columns].weights).min(1).values
-            for columns in blocks(len(self.training), self._rows)
-        ]
-        distance = torch.stack(nearest).min(0).values
+        judged = self.judge(networks)
         accuracy = judged.metrics["accuracy"]
         overlap = largest_error_overlap(judged.wrong, self.judged.wrong, itself=False)
         return {
             "accuracy": accuracy.mean().item(),
             "std": accuracy.std(correction=1).item() if len(accuracy) > 1 else 0.0,
-            "distance": distance.quantile(0.5).item(),
-            "error_iou": overlap.mean().item(),
+            "distance": self.space.around(networks, itself=False).nearest.first.quantile(0.5).item(),
+            "error_iou": overlap.first.mean().item(),
         }
 
     def measure(self, arm: Arm, *, itself: bool = False, held_out: Float[Tensor, " m"] | None = None) -> Measured:
@@ -113,83 +122,69 @@ class Yardstick:
             held_out: nearest distances of held-out networks, for Z_U.
         """
         networks, test = arm.networks, self.task.test
-        judged = self.judged if itself else judge(self.recalibrated(networks), test, memory=self.memory)
-        around = (
-            self.around
-            if itself
-            else neighbours(networks, self.training, self.centre, itself=False, memory=self.memory)
-        )
+        judged = self.judged if itself else self.judge(networks)
+        around = self.around if itself else self.space.around(networks, itself=False)
+        overlap = largest_error_overlap(judged.wrong, self.judged.wrong, itself=itself)
         some = networks[:PAIRS]
-        among = novelty.distances(some.weights)
+        among = distances_among(some, self.memory)
+        kept, sizes = kept_in_layers(networks, self.memory)
+        nearest = around.nearest
         metrics = dict(judged.metrics)
-        metrics["gain over nearest"] = metrics["accuracy"] - self.judged.metrics["accuracy"][around.index]
-        metrics["nearest distance"] = around.distance
-        metrics["nearest over second"] = around.distance / around.second.clamp(min=1e-300)
+        metrics["gain over nearest"] = metrics["accuracy"] - self.judged.metrics["accuracy"][nearest.index]
+        metrics["nearest distance"] = nearest.first
         metrics["from few"] = around.few
-        metrics["max error IoU"] = largest_error_overlap(judged.wrong, self.judged.wrong, itself=itself)
-        metrics["density"] = networks.densities
+        metrics["max error IoU"] = overlap.first
+        metrics["density"] = kept.sum(1) / sizes.sum()
         if not networks.dense and not self.training.dense:
             metrics["mask overlap with training"] = largest_mask_overlap(
                 networks, self.training, itself=itself, memory=self.memory
             )
+        names = [entry.name for entry in networks.layout.parameters if entry.role == "weight"]
         joint = judged.predictions.joint
-        return Measured(
-            ArmResult(
-                arm.name,
-                arm.note,
-                {name: values.tolist() for name, values in metrics.items()},
-                ensemble_metrics(judged, test.y) | self._together(some, judged, around, among, held_out),
-                self._layers(networks),
-                bootstrap.intervals(joint, test.y, seed=self.seed),
-                reliability(joint, test.y),
-            ),
-            judged,
-            around,
-            among,
-        )
-
-    def _together(
-        self,
-        some: Collection,
-        judged: Judged,
-        around: Neighbours,
-        among: Float[Tensor, "n n"],
-        held_out: Float[Tensor, " m"] | None,
-    ) -> dict[str, float]:
-        found = {
-            "dispersion": novelty.spread(some, sum_of(some) / len(some)) / self.dispersion,
-            "dispersion around the training mean": novelty.spread(some, self.centre) / self.dispersion,
-            "copies": (around.distance < 0.5 * around.second).double().mean().item(),
+        together = ensemble_metrics(judged, test.y) | self._variety(some, judged, among, kept[:PAIRS], sizes)
+        together["copies"] = (nearest.first < self.close(nearest)).double().mean().item()
+        if not itself:
+            together["dispersion around the training mean"] = (
+                squared_spread(some, self.space.centre, self.memory) / len(some)
+            ) ** 0.5 / self.dispersion
+        together |= {
+            f"novel and performing at {tau}": share
+            for tau, share in novelty.novel_and_performing(
+                judged.metrics["accuracy"], nearest.first, threshold=self.threshold, unit=self.unit
+            ).items()
         }
-        joint = novelty.novel_and_performing(
-            judged.metrics["accuracy"], around.distance, threshold=self.threshold, unit=self.unit
-        )
-        found |= {f"novel and performing at {tau}": share for tau, share in joint.items()}
         if held_out is not None:
-            found["Z_U"], found["farther than held-out"] = novelty.z_u(around.distance, held_out)
-        if len(some) > 1:
-            wrong = judged.wrong[:PAIRS]
-            found["error IoU among"] = novelty.off_diagonal(novelty.error_iou(wrong, wrong))
-            found["error IoU by chance"] = novelty.chance_iou(wrong)
-            found["nearest among"] = among.min(1).values.quantile(0.5).item()
-            if not some.dense:
-                prunable = some.layout.prunable
-                masks = torch.cat([some[rows].masks[:, prunable] for rows in blocks(len(some), self._rows)])
-                found["mask overlap"] = novelty.off_diagonal(novelty.mask_overlap(masks, masks))
-                found["mask overlap by chance"] = novelty.chance_mask_overlap(some)
+            together["Z_U"], together["farther than held-out"] = novelty.z_u(nearest.first, held_out)
+        result = ArmResult(
+            arm.name, arm.note, {name: values.tolist() for name, values in metrics.items()}, together,
+            dict(zip(names, (kept / sizes).mean(0).tolist(), strict=True)),
+            bootstrap.intervals(joint, test.y, seed=self.seed), reliability(joint, test.y),
+        )  # fmt: skip
+        return Measured(result, judged, around, overlap, among)
+
+    def close(self, nearest: Nearest) -> Float[Tensor, " n"]:
+        """Distances below which networks count as copies: a tenth of the band's median, or half of the second nearest."""
+        return torch.maximum(0.5 * nearest.second, torch.tensor(0.1 * self.unit, dtype=torch.float64))
+
+    def _variety(
+        self, some: Collection, judged: Judged, among: Float[Tensor, "n n"], kept: Float[Tensor, "n layers"],
+        sizes: Float[Tensor, " layers"],
+    ) -> dict[str, float]:  # fmt: skip
+        """How different the networks are from each other."""
+        if len(some) < 2:
+            return {}
+        wrong = judged.wrong[:PAIRS]
+        own = squared_spread(some, sum_of(some) / len(some), self.memory) / (len(some) - 1)
+        found = {
+            "dispersion": own**0.5 / self.dispersion,
+            "error IoU among": novelty.off_diagonal(novelty.error_iou(wrong, wrong)),
+            "error IoU by chance": novelty.chance_iou(wrong),
+            "nearest among": among.min(1).values.quantile(0.5).item(),
+        }
+        if not some.dense:
+            found["mask overlap"] = novelty.off_diagonal(mask_overlaps(some, some, self.memory))
+            found["mask overlap by chance"] = novelty.chance_mask_overlap(kept, sizes)
         return found
-
-    def _layers(self, networks: Collection) -> dict[str, float]:
-        layout = networks.layout
-        total = torch.zeros(layout.size, dtype=torch.float64)
-        for rows in blocks(len(networks), self._rows):
-            total += networks[rows].masks.sum(0)
-        total /= len(networks)
-        return {e.name: total[layout.slices[e.name]].mean().item() for e in layout.parameters if e.role == "weight"}
-
-    @property
-    def _rows(self) -> int:
-        return max(1, self.memory // (32 * self.training.layout.size))
 
 
 def ensemble_metrics(judged: Judged, y: Tensor) -> dict[str, float]:

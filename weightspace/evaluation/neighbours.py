@@ -1,5 +1,6 @@
 """Networks against the training networks, in blocks: nearest distance, errors and masks in common."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +12,31 @@ from weightspace.evaluation import novelty
 from weightspace.functional import blocks
 
 _ERRORS = 512  # networks whose errors are compared at once
+_BASES = 2048  # training networks that a network may be a combination of
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """The largest similarity or smallest distance, and the next, for each network.
+
+    Args:
+        first: with the nearest training network.
+        second: with the second nearest.
+        index: of the nearest.
+    """
+
+    first: Float[Tensor, " n"]
+    second: Float[Tensor, " n"]
+    index: Int[Tensor, " n"]
+
+    def without_one(self, count: int, random: torch.Generator) -> Float[Tensor, " n"]:
+        """The nearest among all but one of `count` training networks, drawn for each network.
+
+        A training network has one neighbour less to choose from than any other network; this makes the
+        two comparable.
+        """
+        dropped = torch.randint(count, self.index.shape, generator=random)
+        return torch.where(self.index == dropped, self.second, self.first)
 
 
 @dataclass(frozen=True)
@@ -18,82 +44,155 @@ class Neighbours:
     """Each network and the training networks around it.
 
     Args:
-        distance: to the nearest training network.
-        second: to the second nearest.
-        index: of the nearest.
+        nearest: distances.
         few: share of the deviation from the training mean that 16 training networks explain.
     """
 
-    distance: Float[Tensor, " n"]
-    second: Float[Tensor, " n"]
-    index: Int[Tensor, " n"]
+    nearest: Nearest
     few: Float[Tensor, " n"]
 
 
-def neighbours(
-    networks: Collection, training: Collection, centre: Float[Tensor, " d"], *, itself: bool, memory: int
-) -> Neighbours:
-    """Find the training networks around each network.
+@dataclass(frozen=True)
+class Training:
+    """The training networks, for finding neighbours.
 
     Args:
-        training: both collections are in canonical form.
-        centre: (D,) float64, the mean of the training networks.
-        itself: the networks are the training networks: none is its own neighbour.
+        networks: in canonical form.
+        centre: (D,) float64, their mean.
+        gram: inner products of the deviations of the first 2,048 of them.
         memory: bytes for the blocks that are worked on.
     """
-    size = max(1, memory // (32 * networks.layout.size * (novelty.FEW + 2)))
-    parts: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
-    for rows in blocks(len(networks), size):
-        own = networks[rows].weights.double() - centre
+
+    networks: Collection
+    centre: Float[Tensor, " d"]
+    gram: Float[Tensor, "k k"]
+    memory: int
+
+    @classmethod
+    def of(cls, networks: Collection, centre: Float[Tensor, " d"], memory: int) -> "Training":
+        """Compute the inner products, a pair of blocks at a time."""
+        k = min(_BASES, len(networks))
+        gram = torch.empty(k, k, dtype=torch.float64)
+        some = networks[:k]
+        for rows, own in deviations(some, centre, memory):
+            for columns, others in deviations(some, centre, memory):
+                gram[rows, columns] = own @ others.T
+        return cls(networks, centre, gram, memory)
+
+    def around(self, networks: Collection, *, itself: bool) -> Neighbours:
+        """Find the training networks around each network.
+
+        Args:
+            itself: the networks are the training networks: none is its own neighbour, and each is
+                compared with the mean of the others.
+        """
+        parts = [self._block(rows, own, itself) for rows, own in deviations(networks, self.centre, self.memory)]
+        first, second, index, few = (torch.cat(columns) for columns in zip(*parts, strict=True))
+        return Neighbours(Nearest(first, second, index), few)
+
+    def _block(self, rows: slice, own: Float[Tensor, "n d"], itself: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         square = own.square().sum(1, keepdim=True)
-        to_all: list[Tensor] = []
-        angle: list[Tensor] = []
-        for columns in blocks(len(training), size * novelty.FEW):
-            others = training[columns].weights.double() - centre
-            squares = others.square().sum(1)
-            product = own @ others.T
-            # Expanded, not subtracted: rounding makes a copy's distance about 1e-8 of the networks' length.
-            to_all.append((square + squares - 2 * product).clamp(min=0).sqrt())
-            angle.append(product / squares.sqrt().clamp(min=1e-300))
-        distance, cosine = torch.cat(to_all, 1), torch.cat(angle, 1).abs()
+        products: list[Tensor] = []
+        sizes: list[Tensor] = []
+        for _, others in deviations(self.networks, self.centre, self.memory):
+            products.append(own @ others.T)
+            sizes.append(others.square().sum(1))
+        product, size = torch.cat(products, 1), torch.cat(sizes)
+        # Expanded, not subtracted: rounding makes a copy's distance about 1e-8 of the networks' length.
+        distance = (square + size - 2 * product).clamp(min=0).sqrt()
+        here = torch.arange(len(own))
         if itself:
-            at = torch.arange(rows.start, rows.stop)
-            distance[torch.arange(len(at)), at] = torch.inf
-            cosine[torch.arange(len(at)), at] = -torch.inf
-        k = min(novelty.FEW, len(training) - itself)
-        chosen = cosine.topk(k, 1).indices
-        bases = training[chosen.flatten()].weights.double().unflatten(0, chosen.shape) - centre
+            distance[here, here + rows.start] = torch.inf
         two = distance.topk(2, 1, largest=False)
-        parts.append((two.values[:, 0], two.values[:, 1], two.indices[:, 0], novelty.from_few(own, bases)))
-    return Neighbours(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
+        few = self._from_few(rows, product[:, : len(self.gram)], square[:, 0], itself)
+        return two.values[:, 0], two.values[:, 1], two.indices[:, 0], few
+
+    def _from_few(self, rows: slice, product: Tensor, square: Tensor, itself: bool) -> Tensor:
+        k = min(novelty.FEW, len(self.gram) - itself)
+        cosine = (product / self.gram.diagonal().clamp(min=1e-300).sqrt()).abs()
+        if itself:
+            here = torch.arange(rows.start, min(rows.stop, len(self.gram)))
+            cosine[torch.arange(len(here)), here] = -torch.inf
+        chosen = cosine.topk(k, 1).indices
+        target, gram = product.gather(1, chosen), self.gram[chosen[:, :, None], chosen[:, None, :]]
+        if itself:
+            # From the mean of the others: x becomes a x with a = N / (N - 1), a base b becomes b + x / (N - 1).
+            n = len(self.networks)
+            a, s = n / (n - 1), 1 / (n - 1)
+            gram = gram + s * (target[:, :, None] + target[:, None, :]) + s * s * square[:, None, None]
+            target, square = a * (target + s * square[:, None]), a * a * square
+        return novelty.from_few(target, gram, square)
 
 
-def largest_error_overlap(
-    wrong: Bool[Tensor, "n s"], training: Bool[Tensor, "m s"], *, itself: bool
-) -> Float[Tensor, " n"]:
+def deviations(
+    networks: Collection, centre: Float[Tensor, " d"] | float, memory: int
+) -> Iterator[tuple[slice, Float[Tensor, "n d"]]]:
+    """Blocks of networks less a point, in float64."""
+    for rows in blocks(len(networks), max(1, memory // (32 * networks.layout.size))):
+        yield rows, networks[rows].weights.double() - centre
+
+
+def squared_spread(networks: Collection, centre: Float[Tensor, " d"], memory: int) -> float:
+    """Sum of squared distances of networks to a point."""
+    return sum(own.square().sum().item() for _, own in deviations(networks, centre, memory))
+
+
+def distances_among(networks: Collection, memory: int) -> Float[Tensor, "n n"]:
+    """Distances of all pairs, infinite to oneself."""
+    result = torch.empty(len(networks), len(networks), dtype=torch.float64)
+    for rows, own in deviations(networks, 0.0, memory):
+        for columns, others in deviations(networks, 0.0, memory):
+            result[rows, columns] = torch.cdist(own, others)
+    return result.fill_diagonal_(torch.inf)
+
+
+def mask_overlaps(networks: Collection, others: Collection, memory: int) -> Float[Tensor, "n m"]:
+    """Mask overlaps of prunable weights of all pairs of networks from two collections."""
+    prunable = networks.layout.prunable
+    size = max(1, memory // (16 * networks.layout.size))
+    result = torch.empty(len(networks), len(others), dtype=torch.float64)
+    for columns in blocks(len(others), size):
+        other = others[columns].masks[:, prunable]
+        for rows in blocks(len(networks), size):
+            result[rows, columns] = novelty.mask_overlap(networks[rows].masks[:, prunable], other)
+    return result
+
+
+def largest_error_overlap(wrong: Bool[Tensor, "n s"], training: Bool[Tensor, "m s"], *, itself: bool) -> Nearest:
     """The largest `error_iou` of each network with a training network, itself excepted."""
-    best = torch.full((len(wrong),), -torch.inf, dtype=torch.float64)
+    parts: list[tuple[Tensor, Tensor, Tensor]] = []
     for rows in blocks(len(wrong), _ERRORS):
-        for columns in blocks(len(training), _ERRORS):
-            overlap = novelty.error_iou(wrong[rows], training[columns])
-            if itself and rows == columns:
-                overlap.fill_diagonal_(-torch.inf)
-            best[rows] = torch.maximum(best[rows], overlap.max(1).values)
-    return best
+        overlap = torch.cat(
+            [novelty.error_iou(wrong[rows], training[columns]) for columns in blocks(len(training), _ERRORS)], 1
+        )
+        if itself:
+            here = torch.arange(len(overlap))
+            overlap[here, here + rows.start] = -torch.inf
+        two = overlap.topk(2, 1)
+        parts.append((two.values[:, 0], two.values[:, 1], two.indices[:, 0]))
+    return Nearest(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
 
 
 def largest_mask_overlap(
     networks: Collection, training: Collection, *, itself: bool, memory: int
 ) -> Float[Tensor, " n"]:
     """The largest `mask_overlap` of each network with a training network, itself excepted."""
-    prunable = networks.layout.prunable
-    size = max(1, memory // (16 * networks.layout.size))
-    best = torch.full((len(networks),), -torch.inf, dtype=torch.float64)
-    for columns in blocks(len(training), size):
-        others = training[columns].masks[:, prunable]
-        for rows in blocks(len(networks), size):
-            overlap = novelty.mask_overlap(networks[rows].masks[:, prunable], others)
-            if itself and rows == columns:
-                overlap.fill_diagonal_(-torch.inf)
-            best[rows] = torch.maximum(best[rows], overlap.max(1).values)
-    return best
+    best: list[Tensor] = []
+    for rows in blocks(len(networks), _ERRORS):
+        overlap = mask_overlaps(networks[rows], training, memory)
+        if itself:
+            here = torch.arange(len(overlap))
+            overlap[here, here + rows.start] = -torch.inf
+        best.append(overlap.max(1).values)
+    return torch.cat(best)
+
+
+def kept_in_layers(networks: Collection, memory: int) -> tuple[Float[Tensor, "n layers"], Float[Tensor, " layers"]]:
+    """Weights that each network keeps in each weight tensor, and the tensors' sizes."""
+    layout = networks.layout
+    weights = [entry for entry in layout.parameters if entry.role == "weight"]
+    parts: list[Tensor] = []
+    for rows in blocks(len(networks), max(1, memory // (16 * layout.size))):
+        masks = networks[rows].masks
+        parts.append(torch.stack([masks[:, layout.slices[e.name]].sum(1).double() for e in weights], 1))
+    return torch.cat(parts), torch.tensor([float(e.size) for e in weights], dtype=torch.float64)

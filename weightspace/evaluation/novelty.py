@@ -7,9 +7,6 @@ from jaxtyping import Bool, Float
 from scipy.stats import mannwhitneyu
 from torch import Tensor
 
-from weightspace.collection import Collection
-from weightspace.functional import blocks
-
 TAUS = (1, 2, 3, 4, 6)
 FEW = 16
 
@@ -21,18 +18,15 @@ def distances(networks: Float[Tensor, "n d"], others: Float[Tensor, "m d"] | Non
     return torch.cdist(networks.double(), networks.double()).fill_diagonal_(torch.inf)
 
 
-def error_iou(networks: Bool[Tensor, "n s"], others: Bool[Tensor, "m s"] | None = None) -> Float[Tensor, "n m"]:
+def error_iou(networks: Bool[Tensor, "n s"], others: Bool[Tensor, "m s"]) -> Float[Tensor, "n m"]:
     """Overlap of errors: samples both get wrong over samples either gets wrong.
 
-    Two networks without errors overlap by 1 (convention of arXiv 2601.05052). Without `others`, among
-    the networks, and minus infinity to oneself.
+    Two networks without errors overlap by 1 (convention of arXiv 2601.05052).
     """
-    a = networks.float()  # counts stay exact below 2^24 samples
-    b = a if others is None else others.float()
+    a, b = networks.float(), others.float()  # counts stay exact below 2^24 samples
     both = a @ b.T
     either = a.sum(1, keepdim=True) + b.sum(1) - both
-    overlap = torch.where(either > 0, both / either.clamp(min=1), 1.0).double()
-    return overlap if others is not None else overlap.fill_diagonal_(-torch.inf)
+    return torch.where(either > 0, both / either.clamp(min=1), 1.0).double()
 
 
 def chance_iou(wrong: Bool[Tensor, "n s"]) -> float:
@@ -44,55 +38,43 @@ def chance_iou(wrong: Bool[Tensor, "n s"]) -> float:
     return off_diagonal(overlap)
 
 
-def mask_overlap(masks: Bool[Tensor, "n p"], others: Bool[Tensor, "m p"] | None = None) -> Float[Tensor, "n m"]:
+def mask_overlap(masks: Bool[Tensor, "n p"], others: Bool[Tensor, "m p"]) -> Float[Tensor, "n m"]:
     """Shared non-zeros over non-zeros (their mean where two masks differ in size).
 
-    Random masks of density d overlap by d. Without `others`, among the masks, and NaN to oneself.
+    Random masks of density d overlap by d.
     """
-    a = masks.float()
-    b = a if others is None else others.float()
-    overlap = (2 * (a @ b.T) / (a.sum(1, keepdim=True) + b.sum(1))).double()
-    return overlap if others is not None else overlap.fill_diagonal_(torch.nan)
+    a, b = masks.float(), others.float()
+    return (2 * (a @ b.T) / (a.sum(1, keepdim=True) + b.sum(1))).double()
 
 
-def chance_mask_overlap(networks: Collection) -> float:
-    """Mean overlap of independent masks with the networks' densities in every layer."""
-    layout = networks.layout
-    expected = torch.zeros(len(networks), len(networks), dtype=torch.float64)
-    kept = torch.zeros(len(networks), dtype=torch.float64)
-    for entry in layout.parameters:
-        if entry.role == "weight":
-            counts = torch.cat(
-                [
-                    networks[rows].masks[:, layout.slices[entry.name]].sum(1).double()
-                    for rows in blocks(len(networks), 256)
-                ]
-            )
-            expected += counts[:, None] * counts / entry.size
-            kept += counts
-    return off_diagonal(2 * expected / (kept[:, None] + kept))
+def chance_mask_overlap(kept: Float[Tensor, "n layers"], sizes: Float[Tensor, " layers"]) -> float:
+    """Mean overlap of independent masks.
+
+    Args:
+        kept: weights that each network keeps in each layer.
+        sizes: of the layers.
+    """
+    expected = (kept / sizes) @ kept.T
+    total = kept.sum(1)
+    return off_diagonal(2 * expected / (total[:, None] + total))
 
 
-def spread(networks: Collection, centre: Float[Tensor, " d"]) -> float:
-    """Root mean square distance of networks to a point."""
-    total = sum((networks[rows].weights.double() - centre).square().sum().item() for rows in blocks(len(networks), 256))
-    return math.sqrt(total / len(networks))
-
-
-def from_few(vectors: Float[Tensor, "n d"], bases: Float[Tensor, "n k d"]) -> Float[Tensor, " n"]:
+def from_few(
+    target: Float[Tensor, "n k"], gram: Float[Tensor, "n k k"], squares: Float[Tensor, " n"]
+) -> Float[Tensor, " n"]:
     """Share of each vector's squared length that the best combination of its k base vectors explains.
 
     With deviations from the training mean as vectors and bases: an average of up to k training networks
     has 1, a network of the same recipe that the generator has not seen has little.
+
+    Args:
+        target: inner products of each vector with its bases.
+        gram: inner products among the bases.
+        squares: squared lengths of the vectors.
     """
-    bases = bases.double()
-    vectors = vectors.double()
-    gram = bases @ bases.mT  # (n, k, k)
-    target = (bases @ vectors[..., None])[..., 0]
     # Copies among the bases make the system singular: the pseudo-inverse takes the shortest solution.
     solution = torch.linalg.pinv(gram, rtol=1e-9, hermitian=True) @ target[..., None]
     explained = (solution[..., 0] * target).sum(1)
-    squares = vectors.square().sum(1)
     # A vector of rounding errors alone has no length that could be unexplained.
     tiny = 1e-12 * gram.diagonal(dim1=1, dim2=2).mean(1)
     return torch.where(squares > tiny, explained / squares.clamp(min=1e-300), 1.0).clamp(0, 1)
@@ -119,15 +101,6 @@ def novel_and_performing(
 ) -> dict[int, float]:
     """Share of networks with at least the threshold's accuracy and tau units of distance, for each tau."""
     return {tau: ((accuracy >= threshold) & (distance >= tau * unit)).double().mean().item() for tau in TAUS}
-
-
-def dispersion(networks: Float[Tensor, "n d"], reference: Float[Tensor, "m d"]) -> float:
-    """Root mean square distance to the own mean, relative to the reference's; below 0.8 is a warning.
-
-    A generator that has collapsed to the mean network scores well in accuracy and near 0 here.
-    """
-    spreads = [((w.double() - w.double().mean(0)).square().sum(1)).mean() for w in (networks, reference)]
-    return (spreads[0] / spreads[1]).sqrt().item()
 
 
 def off_diagonal(matrix: Float[Tensor, "n n"]) -> float:

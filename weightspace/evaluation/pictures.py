@@ -1,6 +1,6 @@
 """The figures' data: codes, spectrum, lines between networks, overlaps of masks, filters, confusion."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from jaxtyping import Float
@@ -24,7 +24,7 @@ _UNITS = 12
 
 def pictures(
     samples: Collection, training: Collection, found: tuple[Collection, Collection], groups: Mapping[str, Collection],
-    judged: Mapping[str, Judged], pca: FittedPCA, task: Task,
+    judged: Mapping[str, Judged], pca: FittedPCA, task: Task, recalibrated: Callable[[Collection], Collection],
 ) -> Pictures:  # fmt: skip
     """Collect what the figures show.
 
@@ -33,13 +33,14 @@ def pictures(
         found: the same as they were given.
         groups: shown in the plane of codes, in canonical form.
         judged: ensembles whose confusions are shown.
+        recalibrated: estimates BatchNorm statistics of networks at the ends of lines.
     """
     sparse = not (samples.dense or training.dense)
     overlaps = {"as given": _overlaps(*found), "aligned": _overlaps(samples, training)} if sparse else {}
     return Pictures(
         spectrum=pca.explained_variance_ratio.tolist(),
         codes={name: _codes(pca, networks) for name, networks in groups.items()},
-        lines=_lines(samples, training, found[1], task),
+        lines=_lines(samples, training, found[1], task, recalibrated),
         overlaps=overlaps,
         overlap_training=min(_MASKS, len(training)),
         filters=_filters(samples, training, task),
@@ -58,8 +59,12 @@ def _codes(pca: FittedPCA, networks: Collection) -> list[tuple[float, float]]:
     return [(x, y) for x, y in padded.tolist()]
 
 
-def _lines(samples: Collection, training: Collection, unaligned: Collection, task: Task) -> dict[str, Lines]:
+def _lines(
+    samples: Collection, training: Collection, unaligned: Collection, task: Task,
+    recalibrated: Callable[[Collection], Collection],
+) -> dict[str, Lines]:  # fmt: skip
     k = min(_PAIRS, len(samples), len(training))
+    samples, training, unaligned = (recalibrated(part[: 2 * k]) for part in (samples, training, unaligned))
 
     def between(a: Collection, b: Collection) -> Lines:
         # Masks do not matter on a line, and the two sides may not both have them.

@@ -37,13 +37,15 @@ class Peer:
     stream: Stream
 
     @classmethod
-    def of(cls, name: str, note: str, networks: Collection, *, memory: int) -> "Peer":
-        return cls(name, note, partial(logits_in_blocks, networks, memory=memory))
+    def of(
+        cls, name: str, note: str, networks: Collection, *, memory: int, prepare: Callable[[Collection], Collection]
+    ) -> "Peer":
+        return cls(name, note, partial(logits_in_blocks, networks, memory=memory, prepare=prepare))
 
     @classmethod
     def dropout(cls, fitted: FittedDropout, n: int, *, seed: int) -> "Peer":
         note = (
-            f"{n} passes of one network trained with dropout {fitted.rate:g} (the best of the rates on validation data)"
+            f"{n} passes of one dense network trained with dropout {fitted.rate:g} (the best rate on validation data)"
         )
         return cls("MC dropout", note, lambda x: fitted.passes(x, n, seed=seed))
 
@@ -60,7 +62,7 @@ class Trial:
 
     Args:
         foreign: out-of-distribution inputs.
-        shifted: the first test samples under each shift, by kind and severity.
+        shifted: up to 1,000 test samples as they are ("none 0") and under each shift, by kind and severity.
     """
 
     task: Task
@@ -70,8 +72,9 @@ class Trial:
     @classmethod
     def of(cls, task: Task, *, seed: int) -> "Trial":
         foreign = task.ood() if task.ood is not None else _shuffled(task.test.x, seed)
-        some = Split(task.test.x[:_SHIFTED], task.test.y[:_SHIFTED])
-        moved = [
+        chosen = torch.randperm(len(task.test), generator=seeds.generator(seed, "shifted samples"))[:_SHIFTED]
+        some = Split(task.test.x[chosen], task.test.y[chosen])
+        moved = [("none 0", some)] + [
             (f"{shift.kind} {shift.severity}", Split(shift.x, some.y)) for shift in shifts(task, some.x, seed=seed)
         ]
         return cls(task, foreign, moved)
@@ -82,8 +85,17 @@ class Trial:
         own = "the task's own out-of-distribution inputs"
         return own if task.ood is not None else "test inputs with their values in random order"
 
-    def run(self, peer: Peer) -> tuple[Posterior, Float[Tensor, " s"]]:
-        """All results of one ensemble, and its negative log-likelihood of each test sample."""
+    def right(self, peer: Peer) -> Float[Tensor, "n s"]:
+        """Probability that each member gives to the right class of each test sample."""
+        y = self.task.test.y
+        parts = [
+            p.double().softmax(-1).gather(-1, y.expand(len(p), -1)[..., None])[..., 0]
+            for p in peer.stream(self.task.test.x)
+        ]
+        return torch.cat(parts)
+
+    def run(self, peer: Peer) -> Posterior:
+        """All results of one ensemble."""
         test, validation = self.task.test, self.task.validation
         own = peer.predict(test.x)
         temperature = calibration.fit_temperature(peer.predict(validation.x).joint, validation.y)
@@ -106,11 +118,9 @@ class Trial:
             "mutual information": own.mutual_information.mean().item(),
             "disagreement": predictive.disagreement(own.votes),
         }
-        result = Posterior(
-            peer.name, peer.note, own.networks, metrics, temperature,
+        return Posterior(            peer.name, peer.note, own.networks, metrics, temperature,
             of_joint(own.joint / temperature, test.y), found, moved,
         )  # fmt: skip
-        return result, -own.joint[0].gather(1, test.y[:, None])[:, 0]
 
 
 def _shuffled(x: Tensor, seed: int) -> Tensor:

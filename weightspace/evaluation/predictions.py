@@ -1,7 +1,7 @@
 """What a group of networks predicts on a set of inputs, gathered in blocks of networks."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -78,29 +78,30 @@ class Gatherer:
         return Predictions(self.networks, joint[None], entropy / self.networks, votes)
 
 
-def logits_in_blocks(networks: Collection, x: Tensor, memory: int) -> Iterator[Float[Tensor, "n s c"]]:
-    """Logits of every network on the same inputs, a block of networks at a time."""
+def logits_in_blocks(
+    networks: Collection, x: Tensor, *, memory: int, prepare: Callable[[Collection], Collection] | None = None
+) -> Iterator[Float[Tensor, "n s c"]]:
+    """Logits of every network on the same inputs, a block of networks at a time.
+
+    Args:
+        memory: bytes for a block: its weights and masks, logits and what is computed from them.
+        prepare: what is done to each block first, such as estimating BatchNorm statistics.
+    """
     module = networks.architecture.build_seeded(0)
     classes = predict(module, networks.layout, networks[:1].weights, networks[:1].buffers, x[:1]).shape[-1]
-    size = max(1, memory // (_COPIES * 8 * len(x) * classes))
+    size = max(1, memory // (_COPIES * 8 * len(x) * classes + 16 * networks.layout.size))
     for rows in blocks(len(networks), size):
-        part = networks[rows]
+        part = networks[rows] if prepare is None else prepare(networks[rows])
         yield predict(module, part.layout, part.weights, part.buffers, x)
 
 
-def gather(networks: Collection, x: Tensor, *, memory: int) -> Predictions:
-    """Predictions on inputs without labels."""
-    gatherer = Gatherer()
-    for logits in logits_in_blocks(networks, x, memory):
-        gatherer.add(logits)
-    return gatherer.result()
-
-
-def judge(networks: Collection, data: Split, *, memory: int) -> Judged:
-    """Predictions on labelled samples, with each network's metrics."""
+def judge(
+    networks: Collection, data: Split, *, memory: int, prepare: Callable[[Collection], Collection] | None = None
+) -> Judged:
+    """Predictions on labelled samples, with each network's metrics; see :func:`logits_in_blocks`."""
     gatherer = Gatherer()
     parts: list[dict[str, Tensor]] = []
-    for logits in logits_in_blocks(networks, data.x, memory):
+    for logits in logits_in_blocks(networks, data.x, memory=memory, prepare=prepare):
         gatherer.add(logits)
         parts.append({"wrong": predictive.errors(logits, data.y), **of_each(logits, data.y)})
     whole = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}

@@ -2,6 +2,7 @@
 
 import bisect
 import math
+import statistics
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -13,16 +14,16 @@ from weightspace import seeds
 from weightspace.align import WeightMatching
 from weightspace.collection import Collection, writer_for
 from weightspace.errors import InputError
-from weightspace.evaluation.baselines import EQUAL_ERRORS, Arm, Baselines
+from weightspace.evaluation.baselines import EQUAL_ERRORS, NAMES, Arm, Baselines
 from weightspace.evaluation.dropout import MCDropout
 from weightspace.evaluation.measure import Measured, Yardstick
 from weightspace.evaluation.pictures import pictures
 from weightspace.evaluation.posteriors import Peer, Trial
-from weightspace.evaluation.verdicts import better_ensemble, judge_claims
+from weightspace.evaluation.verdicts import Evidence, better_ensemble, judge_claims
 from weightspace.functional import blocks
 from weightspace.progress import progress
 from weightspace.report import Report
-from weightspace.results import ArmResult, Point, Posterior, Verdict
+from weightspace.results import ArmResult, Point
 from weightspace.task import Task
 
 SAMPLES = "samples"
@@ -71,69 +72,85 @@ def evaluate(
     kind = "networks" if reference.dense else "tickets"
     training_name, held_name = f"training {kind}", f"held-out {kind}"
     given = {SAMPLES: samples, training_name: reference, **({held_name: held_out} if held_out is not None else {})}
-    _check(given, dict(others or {}), task, performing, memory)
+    further = dict(others or {})
+    _check(given, further, task, performing, memory)
+    trial = Trial.of(task, seed=seed)
     budget = int(memory * 2**30) // 8  # for each of the collections and blocks that are alive together
     if align is not None and align.symmetry is None and align.example is None:
         align = replace(align, example=task.train.x[:8])
     matching = align.fit(reference) if align else None
-    row = reference.layout.size * 5  # bytes of a network: weights and mask
-    fits = max(3, budget // row)
+    fits = max(3, budget // _bytes(reference))
 
     with tempfile.TemporaryDirectory(prefix="weightspace-evaluate-") as scratch:
 
         def canonical(networks: Collection) -> Collection:
-            if len(networks) <= fits:
-                return networks if matching is None else matching.transform(networks)
-            return _spooled(networks, matching.transform if matching else lambda part: part, Path(scratch))
+            plain = matching.transform if matching else lambda part: part
+            return plain(networks) if len(networks) <= fits else _spooled(networks, plain, fits, Path(scratch))
 
         training = canonical(reference)
         yardstick = Yardstick(task, training, canonical, performing, budget, seed)
+        _refuse_copies(yardstick)
         trained = yardstick.measure(Arm(training_name, "what the generator learned from", training), itself=True)
-        unseen: Measured | None = None
         aligned = {SAMPLES: canonical(samples), training_name: training}
+        unseen: Measured | None = None
         if held_out is not None:
             aligned[held_name] = canonical(held_out)
-            note = "same recipe, not seen by the generator"
-            unseen = yardstick.measure(Arm(held_name, note, aligned[held_name]))
-        own = yardstick.measure(
-            Arm(SAMPLES, "from the generator", aligned[SAMPLES]),
-            held_out=None if unseen is None else unseen.around.distance,
-        )
+            unseen = yardstick.measure(Arm(held_name, "same recipe, not seen by the generator", aligned[held_name]))
+        far = None if unseen is None else unseen.around.nearest.first
+        own = yardstick.measure(Arm(SAMPLES, "from the generator", aligned[SAMPLES]), held_out=far)
+
         chosen = torch.randperm(len(reference), generator=seeds.generator(seed, "pool"))[:fits].sort().values
         pool = training[chosen], reference[chosen]
         made = Baselines(
-            *pool, n=min(len(samples), fits), density=samples.densities.median().item(),
+            *pool, n=max(3, min(max(_CURVE, len(samples)), fits)),
+            density=statistics.median(own.result.per_network["density"]),
             components=_components(pool[0], components), symmetry=matching.symmetry if matching else None, seed=seed,
         )  # fmt: skip
         points = _curves(replace(made, n=min(_CURVE, made.n)), yardstick)
         sigma = _equal_errors(points, own.result)
-        arms = made.arms(distance=own.around.distance.median().item(), sigma=sigma)
-        baselines = [
-            yardstick.measure(replace(arm, networks=canonical(arm.networks))).result
-            for arm in progress(arms, "baselines", total=16 if made.symmetry else 15)
+        arms = made.arms(distance=own.around.nearest.first.quantile(0.5).item(), sigma=sigma)
+        results = [
+            yardstick.measure(replace(arm, networks=canonical(arm.networks)), held_out=far).result
+            for arm in progress(arms, "baselines", total=len(NAMES) - (made.symmetry is None))
         ]
-        further = [
-            yardstick.measure(Arm(name, "given for comparison", canonical(networks))).result
-            for name, networks in (others or {}).items()
+        compared = [
+            yardstick.measure(Arm(name, "given for comparison", canonical(networks)), held_out=far).result
+            for name, networks in further.items()
         ]
-        equal = next(arm for arm in baselines if arm.name == EQUAL_ERRORS)
-        verdicts = judge_claims(own, trained, unseen, baselines, points, yardstick, equal_errors=equal, names=kind)
-        ensembles = {n: yardstick.recalibrated(c) for n, c in (given | dict(others or {})).items()}
-        posteriors, compared = _posteriors(ensembles, (SAMPLES, training_name), task, dropout, kind, budget, seed)
+        equal = next(arm for arm in results if arm.name == EQUAL_ERRORS)
+        verdicts = judge_claims(Evidence(own, trained, unseen, results, points, equal, yardstick, kind))
+
+        n = min(len(samples), len(reference))
+        peers = {
+            name: Peer.of(
+                name, f"an ensemble of {min(n, len(networks))} of them", networks[:n], memory=budget,
+                prepare=yardstick.recalibrated,
+            )
+            for name, networks in (given | further).items()
+        }  # fmt: skip
+        right = [trial.right(peers[name]) for name in (SAMPLES, training_name)]
+        verdicts.append(better_ensemble(kind, *right, seed=seed))
+        one = Peer.of(
+            f"one of the training {kind}", "the first", reference[:1], memory=budget, prepare=yardstick.recalibrated
+        )
+        tried = [*peers.values(), one]
+        if dropout is not None:
+            tried.append(Peer.dropout(dropout.fit(task, seed=seed), n, seed=seed))
+        posteriors = [trial.run(peer) for peer in progress(tried, "ensembles under shift and on foreign inputs")]
         drawn = pictures(
             aligned[SAMPLES], training, (samples, reference), aligned,
-            {SAMPLES: own.judged, training_name: trained.judged}, made.pca, task,
+            {SAMPLES: own.judged, training_name: trained.judged}, made.pca, task, yardstick.recalibrated,
         )  # fmt: skip
-    results = [trained.result, *([unseen.result] if unseen else []), own.result, *baselines, *further]
+    rows = [trained.result, *([unseen.result] if unseen else []), own.result, *results, *compared]
     settings = {
         "threshold": yardstick.threshold, "performing": performing, "components": made.components,
         "noise of equal errors": sigma, "aligned": matching is not None, "seed": seed,
         "networks of a baseline": made.n, "made from": len(pool[0]), "foreign inputs": Trial.foreign_of(task),
+        "ensemble": n, "memory": memory,
     }  # fmt: skip
     return Report(
-        task.name, len(task.test), results, SAMPLES, training_name, points, [*verdicts, compared], posteriors, drawn,
-        settings,
-    )  # fmt: skip
+        task.name, len(task.test), rows, SAMPLES, training_name, points, verdicts, posteriors, drawn, settings
+    )
 
 
 def _check(
@@ -141,30 +158,59 @@ def _check(
 ) -> None:
     if not task.classification:
         raise InputError(f"evaluate measures classifiers: the targets of task {task.name!r} are not class numbers")
-    taken = set(given) & set(others)
+    own = {*given, *NAMES, "MC dropout"}
+    taken = [n for n in others if n in own or n.startswith(("soup of", "one of the training", "_"))]
     if taken:
         raise InputError(
-            f"{sorted(taken)} are names of the report's own rows: call the other collections something else"
+            f"{sorted(taken)} are names of the report's own rows, or begin with an underscore: call the other "
+            "collections something else"
         )
     for name, networks in {**given, **others}.items():
         task.architecture.layout().require(networks.layout, name)
-    reference = list(given.values())[1]
+    samples, reference = list(given.values())[:2]
     if len(reference) < 3:
         raise InputError(f"the reference needs at least 3 networks, got {len(reference)}")
     if not 0 < performing <= 1:
         raise InputError(f"performing is a share of the reference's accuracy, in (0, 1], got {performing}")
     if not memory > 0:
         raise InputError(f"memory is in GiB and must be positive, got {memory}")
+    task.try_out()
+    outputs = samples[:1].ensemble().logits(task.test.x[:2])
+    most = max(int(part.y.max()) for part in (task.train, task.validation, task.test))
+    if outputs.ndim != 3 or outputs.shape[-1] <= most:
+        raise InputError(
+            f"evaluate needs an output for each class: {task.architecture.name} has outputs of shape "
+            f"{tuple(outputs.shape[1:])} for 2 samples, the classes run to {most}"
+        )
 
 
-def _spooled(networks: Collection, transform: Callable[[Collection], Collection], scratch: Path) -> Collection:
+def _bytes(networks: Collection) -> int:
+    """Of one network: weights, mask and extras, and buffers."""
+    one = networks[:1]
+    tensors = [one.weights, one.masks, *one.extras.values(), *one.buffers.values()]
+    return sum(t.element_size() * t[0].numel() for t in tensors)
+
+
+def _spooled(
+    networks: Collection, transform: Callable[[Collection], Collection], at_once: int, scratch: Path
+) -> Collection:
     """Transformed networks on disk, a block in memory at a time."""
     folder = Path(tempfile.mkdtemp(dir=scratch))
     writer = writer_for(folder, networks.layout, networks.architecture)
-    for rows in blocks(len(networks), _BLOCK):
+    for rows in blocks(len(networks), min(_BLOCK, at_once)):
         transform(networks[rows]).write_to(writer)
     writer.close()
     return Collection.load(folder, factory=networks.architecture.factory, verify=False)
+
+
+def _refuse_copies(yardstick: Yardstick) -> None:
+    """Distances are told in medians among training networks, which must not be copies of each other."""
+    size = yardstick.space.gram.diagonal().mean().sqrt().item()
+    if not yardstick.unit > 1e-4 * size:
+        raise InputError(
+            "half of the reference networks are copies of others (up to the order and scale of their units): leave "
+            "the copies out, otherwise there is no distance to compare with"
+        )
 
 
 def _components(pool: Collection, asked: int | None) -> int:
@@ -191,25 +237,3 @@ def _equal_errors(points: Sequence[Point], samples: ArmResult) -> float:
     a, b = noise[at - 1], noise[at]
     share = (a.error_iou - target) / (a.error_iou - b.error_iou)
     return math.exp((1 - share) * math.log(a.level) + share * math.log(b.level))
-
-
-def _posteriors(
-    ensembles: Mapping[str, Collection], compared: tuple[str, str], task: Task, dropout: MCDropout | None, kind: str,
-    memory: int, seed: int,
-) -> tuple[list[Posterior], Verdict]:  # fmt: skip
-    """All ensembles at equal numbers of networks, a single network, MC dropout; and the first two compared."""
-    n = min(len(ensembles[name]) for name in compared)
-    trial = Trial.of(task, seed=seed)
-    peers = [
-        Peer.of(name, f"an ensemble of {min(n, len(networks))} of them", networks[:n], memory=memory)
-        for name, networks in ensembles.items()
-    ]
-    peers.append(Peer.of(f"one of the training {kind}", "the first", ensembles[compared[1]][:1], memory=memory))
-    if dropout is not None:
-        peers.append(Peer.dropout(dropout.fit(task, seed=seed), n, seed=seed))
-    results: list[Posterior] = []
-    losses: dict[str, torch.Tensor] = {}
-    for peer in progress(peers, "ensembles under shift and on foreign inputs"):
-        result, losses[peer.name] = trial.run(peer)
-        results.append(result)
-    return results, better_ensemble(kind, losses[compared[0]], losses[compared[1]], n)

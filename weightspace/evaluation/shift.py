@@ -61,7 +61,9 @@ def shifts(task: Task, x: Tensor, *, seed: int = 0) -> Iterator[Shift]:
     background = task.train.x.amin((0, 2, 3)).tolist()
     for i, width in enumerate(_BLUR):
         sigma = width * height
-        kernel = 2 * round(2 * sigma) + 1 if sigma >= 0.5 else 3
-        yield Shift("blur", i + 1, images.gaussian_blur(x, [kernel, kernel], [sigma, sigma]))
+        reach = max(1, round(2 * sigma))
+        # The kernel is padded by reflection, which must stay inside the image.
+        kernel = [2 * min(reach, side - 1) + 1 for side in (x.shape[-1], height)]
+        yield Shift("blur", i + 1, images.gaussian_blur(x, kernel, [sigma, sigma]))
     for i, angle in enumerate(_ROTATION):
         yield Shift("rotation", i + 1, images.rotate(x, angle, InterpolationMode.BILINEAR, fill=background))

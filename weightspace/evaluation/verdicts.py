@@ -1,219 +1,288 @@
-"""Verdicts: what the figures say about each claim that is made for generated networks, and by which test."""
+"""Verdicts: what the figures say about each claim that is made for generated networks, and by which test.
+
+"Pass" needs enough networks to have failed: with fewer than ten on either side a claim stays open.
+"""
 
 import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Float
-from scipy.stats import binomtest, mannwhitneyu, norm
+from scipy.stats import mannwhitneyu
+from scipy.stats import t as student
 from torch import Tensor
 
+from weightspace import seeds
 from weightspace.evaluation import bootstrap
 from weightspace.evaluation.measure import Measured, Yardstick, median_of_nearest
 from weightspace.results import ArmResult, Outcome, Point, Verdict
 
-LEVEL = 0.01  # of every test
-_NEAR = 0.05  # quantile of the leave-one-out band
+LEVEL = 0.01  # of the rank tests; intervals are 95 %
+ENOUGH = 10  # networks on each side of a comparison
 _AVERAGE = 0.5  # share of a deviation that 16 training networks explain
-_SPREAD = 0.8  # of the training networks' spread (reference: dispersion below 0.8 is an alarm)
+_SPREAD = 0.8  # of the training networks' spread: below it the literature raises an alarm
 _FAR = 0.95  # a baseline is at a comparable distance from this share of the samples' on
+_SHARE = 0.1  # of the samples must be new and perform
+_EQUAL = 0.03  # errors overlap equally if they differ by less
 
 
 @dataclass(frozen=True)
-class _Rival:
-    name: str
-    mean: float
-    error: float  # standard error of the mean
-
-
-def judge_claims(
-    samples: Measured,
-    training: Measured,
-    held_out: Measured | None,
-    baselines: Sequence[ArmResult],
-    points: Sequence[Point],
-    yardstick: Yardstick,
-    *,
-    equal_errors: ArmResult,
-    names: str,
-) -> list[Verdict]:
-    """A verdict on each claim.
+class Evidence:
+    """What the verdicts look at.
 
     Args:
         equal_errors: training networks with as much noise as makes their errors overlap as the samples' do.
         names: what the networks are called, "tickets" or "networks".
     """
-    return [
-        _copies(samples, held_out, yardstick, names),
-        _new_errors(samples, training, equal_errors, yardstick.seed, names),
-        _averages(samples, held_out or training, held_out is not None, names),
-        _collapse(samples, training, yardstick.seed, names),
-        _accuracy(samples, training, yardstick, names),
-        _novel_and_good(samples, baselines, points, yardstick),
-    ]
+
+    samples: Measured
+    training: Measured
+    held_out: Measured | None
+    baselines: Sequence[ArmResult]
+    points: Sequence[Point]
+    equal_errors: ArmResult
+    yardstick: Yardstick
+    names: str
+
+    @property
+    def n(self) -> int:
+        return self.samples.result.count
+
+    @property
+    def enough(self) -> bool:
+        return min(self.n, self.training.result.count) >= ENOUGH
+
+    @property
+    def unseen(self) -> Measured | None:
+        """Held-out networks, if there are enough to compare with."""
+        return self.held_out if self.held_out is not None and self.held_out.result.count >= ENOUGH else None
+
+    def few(self) -> str:
+        return f" Fewer than {ENOUGH} networks on a side do not decide." if not self.enough else ""
 
 
-def _copies(samples: Measured, held_out: Measured | None, yardstick: Yardstick, names: str) -> Verdict:
-    distance, band = samples.around.distance, yardstick.around.distance
-    edge = band.quantile(_NEAR).item()
-    below = int((distance < edge).sum())
-    p_tail = float(binomtest(below, len(distance), _NEAR, alternative="greater").pvalue)
-    ratio = distance.quantile(0.5).item() / yardstick.unit
+def judge_claims(evidence: Evidence) -> list[Verdict]:
+    """A verdict on each claim."""
+    new = [_copies(evidence), _new_errors(evidence), _averages(evidence)]
+    blocked = [verdict.claim for verdict in new[:2] if verdict.outcome == "fail"]
+    return [*new, _collapse(evidence), _accuracy(evidence), _novel_and_good(evidence, blocked)]
+
+
+def _copies(e: Evidence) -> Verdict:
+    nearest, unit = e.samples.around.nearest, e.yardstick.unit
+    close = int((nearest.first < e.yardstick.close(nearest)).sum())
+    ratio = nearest.first.quantile(0.5).item() / unit
+    random = seeds.generator(e.yardstick.seed, "copies")
+    if e.unseen is not None:
+        own, others, whom = nearest.first, e.unseen.around.nearest.first, f"held-out {e.names}"
+    else:
+        own = nearest.without_one(len(e.training.around.few), random)
+        others, whom = e.training.around.nearest.first, f"training {e.names} from each other"
+    p = _rank_test(own, others, "less")
     words = (
         f"A typical sample is {ratio:.2f} times as far from its nearest training network as training networks are from "
-        f"each other; {below} of {len(distance)} lie within the nearest 5 % of those"
+        f"each other; {close} of {e.n} are a tenth as far or half as far as from the second nearest"
     )
-    test = f"binomial test of the share within the leave-one-out band's 5 % quantile (p = {_p(p_tail)})"
-    failed = p_tail < LEVEL
-    if held_out is not None:
-        z, share = samples.result.together["Z_U"], samples.result.together["farther than held-out"]
-        p_z = float(norm.cdf(z))
-        failed |= p_z < LEVEL
+    if "Z_U" in e.samples.result.together:
+        share, z = e.samples.result.together["farther than held-out"], e.samples.result.together["Z_U"]
         words += f". A sample is farther than a held-out network with probability {share:.2f} (Z_U = {z:+.1f})"
-        test += f"; Z_U against {len(held_out.around.distance)} held-out networks (p = {_p(p_z)})"
-    if failed:
-        kind = "copies" if ratio < 0.1 else "closer to the training set than new networks are"
-        words += f": they are {kind}."
+    test = f"no sample that close, and Mann-Whitney test against {len(others)} {whom} (p = {_p(p)})"
+    if close:
+        words += f": {'they are' if close > e.n / 2 else 'some are'} copies."
+        return Verdict("not copies", "fail", words, test)
+    if p < LEVEL:
+        return Verdict(
+            "not copies", "fail", f"{words}: they are closer to the training set than new networks are.", test
+        )
+    return Verdict("not copies", _passed(e), f"{words}: no closer than new {e.names} would be.{e.few()}", test)
+
+
+def _new_errors(e: Evidence) -> Verdict:
+    own = e.samples.overlap.without_one(len(e.training.around.few), seeds.generator(e.yardstick.seed, "errors"))
+    band = e.training.overlap.first
+    p = _rank_test(own, band, "greater")
+    words = (
+        f"The errors of a sample overlap by {e.samples.overlap.first.quantile(0.5).item():.2f} with those of the training "
+        f"network most like it; between training {e.names} it is {band.quantile(0.5).item():.2f}."
+    )
+    test = f"Mann-Whitney test that samples overlap more (p = {_p(p)})"
+    reasons = ["their errors are more alike than training networks'"] * (p < LEVEL)
+    mean = e.samples.overlap.first.mean().item()
+    noise = e.equal_errors
+    found = statistics.fmean(noise.per_network["max error IoU"])
+    if abs(found - mean) < _EQUAL:
+        low, high = _difference(e.samples.result, noise)
+        words += (
+            f" Noise that makes the errors of training networks overlap as much leaves an accuracy of "
+            f"{noise.mean('accuracy'):.4f} (samples minus noise {low:+.4f} to {high:+.4f})."
+        )
+        test += "; 95 % interval of the accuracy above that of noise at equal overlap (Welch)"
+        reasons += ["noise is better"] * (high < 0)
     else:
-        words += f": no closer than new {names} would be."
-    return Verdict("not copies", "fail" if failed else "pass", words, test)
+        words += f" No strength of noise that was tried makes errors overlap as much (nearest: {found:.2f}, samples {mean:.2f})."
+    if reasons:
+        return Verdict("errors of their own", "fail", f"{words} So {' and '.join(reasons)}.", test)
+    return Verdict("errors of their own", _passed(e), f"{words} They err in their own way.{e.few()}", test)
 
 
-def _new_errors(samples: Measured, training: Measured, noise: ArmResult, seed: int, names: str) -> Verdict:
-    own, band = (torch.tensor(m.result.per_network["max error IoU"]) for m in (samples, training))
-    p = float(mannwhitneyu(own.numpy(), band.numpy(), alternative="greater").pvalue)
-    noisy = torch.tensor(noise.per_network["accuracy"])
-    low, high = bootstrap.of_difference(samples.judged.metrics["accuracy"], noisy, seed=seed)
-    alike, worse = p < LEVEL, high < 0
+def _averages(e: Evidence) -> Verdict:
+    others = e.unseen or e.training
+    few, usual = e.samples.around.few, others.around.few
+    spread = e.samples.result.together["dispersion around the training mean"]
+    p = _rank_test(few, usual, "greater")
+    median, common = few.quantile(0.5).item(), usual.quantile(0.5).item()
+    kind = f"held-out {e.names}" if e.unseen else f"training {e.names}"
     words = (
-        f"The errors of a sample overlap by {own.quantile(0.5).item():.2f} with those of the training network most like it; "
-        f"between training {names} it is {band.quantile(0.5).item():.2f}. Noise on training {names} that makes errors overlap "
-        f"as the samples' do ({statistics.fmean(noise.per_network['max error IoU']):.2f} on average) leaves an accuracy of "
-        f"{noisy.mean().item():.4f} (samples minus noise {low:+.4f} to {high:+.4f}): "
+        f"Combinations of {min(16, len(usual))} training networks explain {median:.0%} of a sample's deviation from the "
+        f"mean network ({kind}: {common:.0%}), and samples lie {spread:.2f} times as far from it as training networks: "
     )
-    reasons = ["their errors are more alike than training networks'"] * alike + ["noise is better"] * worse
-    words += " and ".join(reasons) + "." if reasons else "they err in their own way."
-    test = (
-        f"Mann-Whitney test that samples overlap more (p = {_p(p)}); bootstrap interval of the accuracy above that of "
-        "noise at equal overlap"
-    )
-    return Verdict("errors of their own", "fail" if reasons else "pass", words, test)
-
-
-def _averages(samples: Measured, others: Measured, unseen: bool, names: str) -> Verdict:
-    few, usual = samples.around.few, others.around.few
-    spread = samples.result.together["dispersion around the training mean"]
-    p = float(mannwhitneyu(few.numpy(), usual.numpy(), alternative="greater").pvalue)
-    from_few = p < LEVEL and few.quantile(0.5).item() > max(_AVERAGE, 2 * usual.quantile(0.5).item())
-    drawn = spread < _SPREAD
-    kind = f"held-out {names}" if unseen else f"training {names}"
-    words = (
-        f"Combinations of 16 training networks explain {few.quantile(0.5).item():.0%} of a sample's deviation from the "
-        f"mean network ({kind}: {usual.quantile(0.5).item():.0%}), and samples lie {spread:.2f} times as far from it as "
-        "training networks: "
-    )
-    reasons = ["averages of few training networks"] * from_few + ["drawn towards the mean network"] * drawn
-    words += f"they are {' and '.join(reasons)}." if reasons else "they are not averages."
     test = (
         f"Mann-Whitney test of the explained share (p = {_p(p)}), with a median above 50 % and twice the usual; "
         f"distance from the mean below {_SPREAD}"
     )
-    return Verdict("not averages", "fail" if reasons else "pass", words, test)
+    reasons = ["averages of few training networks"] * (p < LEVEL and median > max(_AVERAGE, 2 * common))
+    reasons += ["drawn towards the mean network"] * (spread < _SPREAD)
+    if reasons:
+        return Verdict("not averages", "fail", f"{words}they are {' and '.join(reasons)}.", test)
+    if common > _AVERAGE / 2:
+        words += "too few training networks to tell averages from new networks."
+        return Verdict("not averages", "open", words, test)
+    return Verdict("not averages", _passed(e), f"{words}they are not averages.{e.few()}", test)
 
 
-def _collapse(samples: Measured, training: Measured, seed: int, names: str) -> Verdict:
-    together, usual = samples.result.together, training.result.together
-    size = min(len(samples.among), len(training.among))
+def _collapse(e: Evidence) -> Verdict:
+    together, usual = e.samples.result.together, e.training.result.together
+    size = min(len(e.samples.among), len(e.training.among)) // 2
     if size < 3:
-        return Verdict("no collapse", "open", "Fewer than three samples: their variety cannot be judged.", "none")
-    own = median_of_nearest(samples.among, size, seed=seed, draws=1 if size == len(samples.among) else 200).quantile(
-        0.5
-    )
-    band = median_of_nearest(training.among, size, seed=seed)
-    ratio = (own / band.quantile(0.5)).item()
-    reasons = ["closer to each other"] * (ratio < _SPREAD and own.item() < band.quantile(LEVEL).item())
-    words = f"The nearest other sample is {ratio:.2f} times as far as it is among as many training {names}"
+        return Verdict("no collapse", "open", "Fewer than six samples: their variety cannot be judged.", "none")
+    own = median_of_nearest(e.samples.among, size, seed=e.yardstick.seed).quantile(0.5).item()
+    band = median_of_nearest(e.training.among, size, seed=e.yardstick.seed)
+    ratio = own / band.quantile(0.5).item()
+    reasons = ["closer to each other"] * (ratio < _SPREAD and own < band.quantile(LEVEL).item())
+    words = f"The nearest other sample is {ratio:.2f} times as far as it is among as many training {e.names}"
     if "mask overlap" in together and "mask overlap" in usual:
-        words += f"; masks overlap by {together['mask overlap']:.2f} ({names} {usual['mask overlap']:.2f})"
+        words += f"; masks overlap by {together['mask overlap']:.2f} ({e.names} {usual['mask overlap']:.2f})"
         reasons += ["alike in their masks"] * (together["mask overlap"] > (1 + usual["mask overlap"]) / 2)
     words += f"; errors overlap by {together['error IoU among']:.2f} ({usual['error IoU among']:.2f})"
     reasons += ["alike in their errors"] * (together["error IoU among"] > (1 + usual["error IoU among"]) / 2)
-    words += f": samples are {' and '.join(reasons)}." if reasons else ": they vary."
     test = (
         f"nearest distance below {_SPREAD} of, and below the 1 % quantile over 200 subsets of {size}, training "
         "networks; overlap of masks or errors more than halfway from the training networks' to 1"
     )
-    return Verdict("no collapse", "fail" if reasons else "pass", words, test)
+    if reasons:
+        return Verdict("no collapse", "fail", f"{words}: samples are {' and '.join(reasons)}.", test)
+    return Verdict("no collapse", _passed(e), f"{words}: they vary.{e.few()}", test)
 
 
-def _accuracy(samples: Measured, training: Measured, yardstick: Yardstick, names: str) -> Verdict:
-    own, usual = samples.judged.metrics["accuracy"], training.judged.metrics["accuracy"]
-    low, high = bootstrap.of_difference(own, usual, seed=yardstick.seed)
-    interval = samples.result.interval("accuracy")
+def _accuracy(e: Evidence) -> Verdict:
+    samples, training = e.samples.result, e.training.result
+    claim, test = f"better than their {e.names}", "95 % interval of the difference over networks (Welch)"
+    words = f"Samples reach {samples.mean('accuracy'):.4f}, their training {e.names} {training.mean('accuracy'):.4f}"
+    if e.n < 3:
+        return Verdict(claim, "open", f"{words}; fewer than three samples do not decide.", test)
+    low, high = _difference(samples, training)
     outcome: Outcome = "pass" if low > 0 else "fail" if high < 0 else "open"
     says = {"pass": "better", "fail": "worse", "open": "not told apart"}[outcome]
-    words = (
-        f"Samples reach {own.mean().item():.4f} (95 % interval of the mean {interval[0]:.4f} to {interval[1]:.4f}, "
-        f"n = {len(own)}), their training {names} {usual.mean().item():.4f}: {says} (difference "
+    interval = samples.interval("accuracy")
+    words += (
+        f" (95 % interval of the samples' mean {interval[0]:.4f} to {interval[1]:.4f}, n = {e.n}): {says} (difference "
         f"{low:+.4f} to {high:+.4f})."
     )
-    return Verdict(f"better than their {names}", outcome, words, "bootstrap interval of the difference over networks")
+    return Verdict(claim, outcome, words, test)
 
 
-def _novel_and_good(
-    samples: Measured, baselines: Sequence[ArmResult], points: Sequence[Point], yardstick: Yardstick
-) -> Verdict:
-    accuracy, distance = samples.judged.metrics["accuracy"], samples.around.distance.quantile(0.5).item()
-    share = samples.result.together["novel and performing at 1"]
-    own = _Rival("samples", accuracy.mean().item(), _standard_error(samples.result.std("accuracy"), len(accuracy)))
+def _novel_and_good(e: Evidence, blocked: Sequence[str]) -> Verdict:
+    samples, threshold = e.samples.result, e.yardstick.threshold
+    distance = samples.median("nearest distance")
+    share = samples.together["novel and performing at 1"]
+    performing = float((e.samples.judged.metrics["accuracy"] >= threshold).double().mean())
+    test = (
+        f"most samples perform (an accuracy of at least {threshold:.4f}), at least {_SHARE:.0%} are also as far from the "
+        "training networks as these are from each other, neither copies nor their errors, and they are more accurate "
+        f"than the best baseline at least {_FAR} times as far (95 % interval, Welch; the best of many, which favours "
+        "the baselines)"
+    )
+    words = (
+        f"{performing:.0%} of the samples perform, {share:.0%} are also as far from the training networks as these are "
+        "from each other."
+    )
+    claim = "novel and good"
     rivals = [
-        _Rival(a.name, a.mean("accuracy"), _standard_error(a.std("accuracy"), a.count))
-        for a in baselines
+        (a.name, a.mean("accuracy"), a.std("accuracy"), a.count)
+        for a in e.baselines
         if a.median("nearest distance") >= _FAR * distance
     ] + [
-        _Rival(f"{p.family} at {p.level:.3g}", p.accuracy, _standard_error(p.std, p.networks))
-        for p in points
+        (f"{p.family} at {p.level:.3g}", p.accuracy, p.std, p.networks)
+        for p in e.points
         if p.distance >= _FAR * distance
     ]
-    test = (
-        f"accuracy against the best baseline that is at least {_FAR} times as far from the training networks, normal "
-        f"interval; performing means an accuracy of {yardstick.threshold:.4f}"
-    )
+    best = max(rivals, key=lambda r: r[1], default=None)
+    if best is not None:
+        words += (
+            f" The best baseline at least as far away, {best[0]}, reaches {best[1]:.4f}, the samples "
+            f"{samples.mean('accuracy'):.4f}."
+        )
+    if performing < 0.5:
+        return Verdict(claim, "fail", f"{words} Most do not perform.", test)
+    if blocked:
+        return Verdict(claim, "fail", f"{words} They fail as {' and '.join(blocked)}.", test)
+    if share < _SHARE:
+        return Verdict(claim, "fail", f"{words} Too few are new.", test)
+    if best is None:
+        return Verdict(claim, _passed(e), f"{words} No baseline is as far.{e.few()}", test)
+    if e.n < 3:
+        return Verdict(claim, "open", f"{words}{e.few()}", test)
+    low, high = _welch(samples.mean("accuracy"), samples.std("accuracy"), e.n, *best[1:])
+    if high < 0:
+        return Verdict(claim, "fail", f"{words} It beats them.", test)
+    if low > 0:
+        return Verdict(claim, _passed(e), f"{words} The samples beat it.{e.few()}", test)
+    return Verdict(claim, "open", f"{words} They are not told apart.", test)
+
+
+def better_ensemble(names: str, own: Float[Tensor, "n s"], usual: Float[Tensor, "m s"], *, seed: int) -> Verdict:
+    """Compare the NLL of two ensembles.
+
+    Args:
+        own, usual: probability that each network gives to the right class of each test sample.
+    """
+    losses = [-p.mean(0).clamp(min=1e-45).log().mean().item() for p in (own, usual)]
     words = (
-        f"{share:.0%} of the samples perform (accuracy {yardstick.threshold:.3f}) and are as far from the training "
-        "networks as these are from each other. "
+        f"The ensemble of {len(own)} samples has an NLL of {losses[0]:.4f}, one of {len(usual)} training {names} "
+        f"{losses[1]:.4f}"
     )
-    if own.mean < yardstick.threshold:
-        return Verdict("novel and good", "fail", f"{words}Most do not perform: {own.mean:.4f} on average.", test)
-    if not rivals:
-        return Verdict("novel and good", "pass", f"{words}No baseline is as far.", test)
-    best = max(rivals, key=lambda r: r.mean)
-    half = 1.96 * math.hypot(own.error, best.error)
-    low, high = own.mean - best.mean - half, own.mean - best.mean + half
-    outcome: Outcome = "pass" if low > 0 else "fail" if high < 0 or distance == 0 else "open"
-    says = {"pass": "the samples beat it", "fail": "it beats them", "open": "not told apart"}[outcome]
-    words += f"The best baseline at least as far away, {best.name}, reaches {best.mean:.4f}, the samples {own.mean:.4f}: {says}."
-    return Verdict("novel and good", outcome, words, test)
-
-
-def better_ensemble(name: str, own: Float[Tensor, " s"], usual: Float[Tensor, " s"], networks: int) -> Verdict:
-    """Compare the negative log-likelihoods of two ensembles of equally many networks, sample by sample."""
-    gap = own - usual
-    half = 1.96 * gap.std().item() / math.sqrt(len(gap))
-    low, high = gap.mean().item() - half, gap.mean().item() + half
+    claim, test = "a better ensemble", "95 % bootstrap interval of the difference, over networks and test samples"
+    if len(own) < ENOUGH:
+        return Verdict(claim, "open", f"{words}; fewer than {ENOUGH} networks do not decide.", test)
+    low, high = bootstrap.of_two_ensembles(own, usual, seed=seed)
     outcome: Outcome = "pass" if high < 0 else "fail" if low > 0 else "open"
     says = {"pass": "better", "fail": "worse", "open": "not told apart"}[outcome]
-    words = (
-        f"The ensemble of {networks} samples has an NLL of {own.mean().item():.4f}, one of as many training {name} "
-        f"{usual.mean().item():.4f}: {says} (difference {low:+.4f} to {high:+.4f})."
-    )
-    return Verdict("a better ensemble", outcome, words, "normal interval of the paired difference over test samples")
+    return Verdict(claim, outcome, f"{words}: {says} (difference {low:+.4f} to {high:+.4f}).", test)
 
 
-def _standard_error(std: float, n: int) -> float:
-    return std / math.sqrt(n)
+def _passed(e: Evidence) -> Outcome:
+    return "pass" if e.enough else "open"
+
+
+def _rank_test(a: Float[Tensor, " n"], b: Float[Tensor, " m"], alternative: str) -> float:
+    return float(mannwhitneyu(a.numpy(), b.numpy(), alternative=alternative).pvalue)
+
+
+def _difference(a: ArmResult, b: ArmResult) -> tuple[float, float]:
+    one, two = ((r.mean("accuracy"), r.std("accuracy"), r.count) for r in (a, b))
+    return _welch(*one, *two)
+
+
+def _welch(mean_a: float, std_a: float, n: int, mean_b: float, std_b: float, m: int) -> tuple[float, float]:
+    """95 % interval of a difference of means; a group of one network, such as the mean network, has no spread."""
+    a, b = std_a**2 / n, std_b**2 / m
+    gap = mean_a - mean_b
+    if a + b == 0:
+        return gap, gap
+    freedom = (a + b) ** 2 / (a**2 / max(n - 1, 1) + b**2 / max(m - 1, 1))
+    half = float(student.ppf(0.975, freedom)) * math.sqrt(a + b)
+    return gap - half, gap + half
 
 
 def _p(value: float) -> str:

@@ -58,7 +58,7 @@ def confusion(matrices: Mapping[str, Sequence[Sequence[int]]]) -> Figure:
 
 def shift(posteriors: Sequence[Posterior], samples: str, reference: str) -> Figure:
     """NLL of each ensemble as the inputs drift away, a panel a kind of shift."""
-    kinds = list(dict.fromkeys(name.rpartition(" ")[0] for name in posteriors[0].shifted))
+    kinds = [k for k in dict.fromkeys(name.rpartition(" ")[0] for name in posteriors[0].shifted) if k != "none"]
     figure = Figure(figsize=(3.0 * len(kinds) + 2.4, 3.4), layout="constrained", dpi=130)
     palette = colours([p.name for p in posteriors], samples, reference)
     for k, kind in enumerate(kinds):
@@ -66,7 +66,7 @@ def shift(posteriors: Sequence[Posterior], samples: str, reference: str) -> Figu
         tidy(axes)
         for posterior in posteriors:
             levels = {n: v["nll"] for n, v in posterior.shifted.items() if n.rpartition(" ")[0] == kind}
-            y = [posterior.metrics["nll"], *levels.values()]
+            y = [posterior.shifted["none 0"]["nll"], *levels.values()]
             axes.plot(range(len(y)), y, ".-", color=palette[posterior.name], label=posterior.name if k == 0 else None)
         axes.set_title(kind, fontsize=10)
         axes.set_xticks(range(4))

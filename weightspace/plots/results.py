@@ -80,7 +80,8 @@ def plane(
         axes.yaxis.set_major_formatter(FuncFormatter(lambda error, _: f"{1 - error:.4g}"))
         axes.yaxis.set_minor_locator(NullLocator())
         axes.set_ylabel("test accuracy (logarithmic in the error)")
-    left.set_xlim(-0.04, min(2.5, left.get_xlim()[1]))
+    farthest = max(arm.median("nearest distance") for arm in arms) / unit
+    left.set_xlim(-0.04, 1.15 * max(1.5, min(farthest, 20.0)))
     left.set_xlabel("distance to the nearest training network\n/ median among training networks")
     right.set_xlabel("largest overlap of errors with a training network\n(new is to the right)")
     right.invert_xaxis()
