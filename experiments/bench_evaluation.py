@@ -36,7 +36,7 @@ def main(
     for name, task, training, unseen, n in cases:
         short = replace(task, recipe=replace(task.recipe, length=ws.Step(epochs=1)))
         networks = ws.collect(short, training + unseen + n)
-        tickets = ws.tickets.Gradual(density=0.1, length=ws.Step(epochs=1)).find(networks, short)
+        tickets = ws.tickets.Gradual(density=0.1, length=ws.Step(epochs=3), every=5).find(networks, short)
         seconds: list[float] = []
         for _ in range(repeats):
             started = time.perf_counter()

@@ -55,7 +55,7 @@ def main(out: Path = Path("runs/demo"), seed: int = 0, small: bool = False) -> w
     sampled = generator.sample(samples, density=0.1, seed=seed + 1, folder=out / "samples")
 
     inputs = {"samples": sampled.fingerprint(), "tickets": tickets.fingerprint(), "imp": standard.fingerprint()}
-    components = model.compress.components
+    components = len(generator.compress.components)
     with open_run(out / "report", "evaluate", {"components": components}, inputs) as run:
         if not run.complete:
             report = ws.evaluate(

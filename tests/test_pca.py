@@ -4,6 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.decomposition import PCA as Oracle
+from sklearn.decomposition import IncrementalPCA
 
 import weightspace as ws
 from weightspace.errors import InputError
@@ -55,3 +56,49 @@ def test_more_components_than_networks_allow_are_refused() -> None:
         ws.PCA(4).fit(data(3, 30)[[0, 0, 1, 1, 2, 2]])
     with pytest.raises(InputError, match="at least 1"):
         ws.PCA(0)
+
+
+def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch, tickets: ws.Collection, tmp_path) -> None:
+    whole = ws.PCA(5).fit(tickets.weights)
+    lazy = ws.Collection.load(tickets.save(tmp_path / "c"))
+    monkeypatch.setattr("weightspace.compress.columns._BYTES", 8 * 10 * 37)  # 37 columns at a time
+    monkeypatch.setattr(ws.Collection, "weights", property(lambda _: pytest.fail("all weights were read")))
+    blocked = ws.PCA(5).fit(lazy)
+    torch.testing.assert_close(blocked.components, whole.components, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(blocked.variances, whole.variances)
+    assert blocked.total_variance == pytest.approx(whole.total_variance)
+    codes = blocked.transform(lazy)
+    monkeypatch.undo()
+    torch.testing.assert_close(codes, whole.transform(tickets.weights), rtol=1e-4, atol=1e-4)
+
+
+def test_a_share_of_the_variance_is_explained_by_as_few_components_as_can() -> None:
+    x = data(12, 30)
+    for share in (0.3, 0.8, 0.99):
+        ratio = ws.PCA(share).fit(x).explained_variance_ratio
+        assert ratio.sum() >= share
+        assert ratio[:-1].sum() < share
+        assert len(ratio) == Oracle(share, svd_solver="full").fit(x.numpy()).n_components_
+    assert len(ws.PCA(2.0).fit(x).components) == 2
+    with pytest.raises(InputError, match="share of the variance"):
+        ws.PCA(2.5)
+
+
+@given(st.integers(0, 30))
+def test_new_networks_are_taken_in(seed: int) -> None:
+    x = data(14, 40, seed)
+    old, new = x[:9], x[9:]
+    exact = ws.PCA(13).fit(x)
+    updated = ws.PCA(8).fit(old).updated(new, components=13)  # 8 components explain 9 networks
+    np.testing.assert_allclose(updated.variances, exact.variances, rtol=1e-7)
+    np.testing.assert_allclose(updated.mean, exact.mean)
+    np.testing.assert_allclose(updated.components.abs(), exact.components.abs(), atol=1e-5)
+    assert updated.total_variance == pytest.approx(exact.total_variance)
+    assert updated.networks == 14
+    part = ws.PCA(3).fit(old).updated(new)
+    oracle = IncrementalPCA(3).partial_fit(old.numpy()).partial_fit(new.numpy())
+    np.testing.assert_allclose(part.variances, oracle.explained_variance_, rtol=1e-7)
+    np.testing.assert_allclose(part.components.abs(), np.abs(oracle.components_), atol=1e-6)
+    assert part.total_variance == pytest.approx(exact.total_variance)  # what was forgotten still counts
+    with pytest.raises(InputError, match="40 parameters"):
+        part.updated(new[:, :5])

@@ -81,6 +81,13 @@ class Collection:
         """(N, D); pruned weights are exactly zero."""
         return self._column("weights")
 
+    def weight_columns(self, at: slice) -> Float[Tensor, "n b"]:
+        """Some positions of the weights of all networks; the others stay on disk."""
+        if "weights" in self._columns:
+            return self._columns["weights"][:, at]
+        assert self._reader is not None
+        return self._reader.read("weights", self._rows, at)
+
     @property
     def masks(self) -> Bool[Tensor, "n d"]:
         """(N, D), True where a weight is kept; all True for dense networks."""

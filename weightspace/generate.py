@@ -24,7 +24,7 @@ from weightspace.symmetry import Symmetry
 from weightspace.training.blocks import in_blocks
 
 FORMAT = "weightspace.generator"
-VERSION = 1
+VERSION = 2
 MANIFEST = "generator.json"
 TENSORS = "generator.safetensors"
 _KEYS = ("layout", "architecture", "align", "compress", "flow", "trained_on", "tensors")
@@ -236,7 +236,7 @@ class FittedGenerator:
             align = FittedMatching.from_json(manifest["align"], symmetry, tensors)
         compress = FittedPCA(
             tensors["pca.mean"], tensors["pca.components"], tensors["pca.variances"],
-            manifest["compress"]["total_variance"],
+            manifest["compress"]["total_variance"], manifest["compress"]["networks"],
         )  # fmt: skip
         flow = manifest["flow"]
         fitted = FittedFlow(FlowMatching(**flow["config"]), tensors["flow.weights"], flow["scale"], flow["codes"])

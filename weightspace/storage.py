@@ -263,8 +263,13 @@ class ShardReader:
     def columns(self) -> list[str]:
         return list(self.manifest["columns"])
 
-    def read(self, column: str, rows: Tensor) -> Tensor:
-        """One column of the given networks, in their order; other rows stay on disk."""
+    def read(self, column: str, rows: Tensor, within: slice | None = None) -> Tensor:
+        """One column of the given networks, in their order; other rows stay on disk.
+
+        Args:
+            within: read these positions of each row only.
+        """
+        part = () if within is None else (within,)
         parts: list[Tensor] = []
         order: list[Tensor] = []
         start = 0
@@ -277,9 +282,9 @@ class ShardReader:
                 with _open(self.folder / shard["file"]) as file:
                     lazy = file.get_slice(column)
                     if last - first < 2 * len(local):  # dense enough to read as one piece
-                        parts.append(lazy[first : last + 1][local - first])
+                        parts.append(lazy[(slice(first, last + 1), *part)][local - first])
                     else:
-                        parts.append(torch.cat([lazy[int(i) : int(i) + 1] for i in local]))
+                        parts.append(torch.cat([lazy[(slice(i, i + 1), *part)] for i in local.tolist()]))
                 order.append(here)
             start = stop
         values = torch.cat(parts)

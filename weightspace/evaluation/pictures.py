@@ -52,7 +52,7 @@ def pictures(
 
 def _codes(pca: FittedPCA, networks: Collection) -> list[tuple[float, float]]:
     some = networks[:_POINTS]
-    two = FittedPCA(pca.mean, pca.components[:2], pca.variances[:2], pca.total_variance)
+    two = FittedPCA(pca.mean, pca.components[:2], pca.variances[:2], pca.total_variance, pca.networks)
     codes = torch.cat([two.transform(some[rows].weights) for rows in blocks(len(some), 64)])
     scaled = codes.double() / two.variances.sqrt()
     padded = torch.nn.functional.pad(scaled, (0, 2 - scaled.shape[1]))  # networks may differ in one direction only

@@ -27,7 +27,7 @@ from weightspace.results import ArmResult, Point
 from weightspace.task import Task
 
 SAMPLES = "samples"
-_CURVE = 24  # networks at each point of a curve
+_FEWEST, _CURVE = 12, 24  # networks of a baseline, and at most at each point of a curve
 _BLOCK = 64  # networks brought into canonical form at once
 
 
@@ -102,7 +102,7 @@ def evaluate(
         chosen = torch.randperm(len(reference), generator=seeds.generator(seed, "pool"))[:fits].sort().values
         pool = training[chosen], reference[chosen]
         made = Baselines(
-            *pool, n=max(3, min(max(_CURVE, len(samples)), fits)),
+            *pool, n=max(3, min(max(_FEWEST, len(samples)), fits)),
             density=statistics.median(own.result.per_network["density"]),
             components=_components(pool[0], components), symmetry=matching.symmetry if matching else None, seed=seed,
         )  # fmt: skip

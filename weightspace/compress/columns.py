@@ -1,0 +1,42 @@
+"""Column blocks: some parameters of all networks at a time, so that D is bounded by disk and not by memory."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from weightspace.collection import Collection
+
+_BYTES = 256 * 2**20  # of a block, in float64
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Vectors (N, D) that are read a block of columns at a time.
+
+    Args:
+        source: a tensor in memory, or a collection, whose weights stay on disk.
+    """
+
+    source: Float[Tensor, "n d"] | Collection
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        if isinstance(self.source, Collection):
+            return len(self.source), self.source.layout.size
+        return self.source.shape[0], self.source.shape[1]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.source.layout.dtype if isinstance(self.source, Collection) else self.source.dtype
+
+    def blocks(self) -> Iterator[tuple[slice, Float[Tensor, "n b"]]]:
+        """Slices of columns with their values in float64."""
+        n, d = self.shape
+        width = max(1, _BYTES // (8 * n))
+        for start in range(0, d, width):
+            at = slice(start, min(start + width, d))
+            part = self.source.weight_columns(at) if isinstance(self.source, Collection) else self.source[:, at]
+            yield at, part.double()
