@@ -6,7 +6,7 @@ import torch
 import weightspace as ws
 from weightspace.errors import InputError
 from weightspace.flow import fit as flow_fit
-from weightspace.flow.path import linear_path
+from weightspace.flow.path import linear_path, pair
 
 SMALL = ws.FlowMatching(width=24, blocks=1, steps=60, batch_size=32)
 
@@ -79,3 +79,50 @@ def test_bad_settings_and_codes_are_refused() -> None:
         ws.FlowMatching(ema=1.0)
     with pytest.raises(InputError, match="nothing to learn"):
         SMALL.fit(torch.zeros(5, 3))
+
+
+class GaussianField(torch.nn.Module):
+    """The exact velocity from N(0, I) to N(m, s^2 I)."""
+
+    def __init__(self, m: torch.Tensor, s: float) -> None:
+        super().__init__()
+        self.m, self.s = torch.nn.Buffer(m), s
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        variance = (1 - t) ** 2 + t**2 * self.s**2
+        return self.m + (t * self.s**2 - (1 - t)) / variance * (x - t * self.m)
+
+
+def test_a_known_gaussian_is_carried_and_its_likelihood_exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    flow = SMALL.fit(torch.randn(20, 3, generator=torch.Generator().manual_seed(0)))
+    flow = flow_fit.FittedFlow(flow.config, flow.weights, 2.0, 3)  # codes are twice what the field carries to
+    m, s = torch.tensor([1.0, -2.0, 0.5]), 0.4
+    monkeypatch.setattr(flow_fit.FittedFlow, "_velocity", lambda _: GaussianField(m, s))
+    x_0 = flow.noise(50, seed=1)
+    exact = 2 * (m + s * x_0)
+    torch.testing.assert_close(flow.carry(x_0, solver_steps=40), exact, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(flow.encode(exact, solver_steps=40), x_0, rtol=1e-3, atol=1e-3)
+    known = torch.distributions.Normal((2 * m).double(), 2 * s).log_prob(exact.double()).sum(1)
+    torch.testing.assert_close(flow.log_prob(exact), known, rtol=1e-3, atol=2e-3)
+    torch.testing.assert_close(flow.log_prob(exact, solver_steps=60), known, rtol=1e-3, atol=2e-3)
+    assert (flow.log_prob(exact + 3) < flow.log_prob(exact)).all()
+
+
+def test_the_likelihood_of_a_trained_flow_integrates_to_one() -> None:
+    codes = torch.randn(500, 1, generator=torch.Generator().manual_seed(0)) + 2
+    flow = ws.FlowMatching(width=24, blocks=1, steps=300, batch_size=64).fit(codes)
+    grid = torch.linspace(-6, 10, 801)[:, None]
+    density = flow.log_prob(grid, solver_steps=40).exp()
+    assert torch.trapezoid(density, grid[:, 0].double()).item() == pytest.approx(1, abs=0.01)
+
+
+def test_optimal_pairs_are_shorter_and_none_is_lost() -> None:
+    random = torch.Generator().manual_seed(0)
+    x_0, x_1 = torch.randn(40, 3, generator=random), torch.randn(40, 3, generator=random)
+    order = pair(x_0, x_1)
+    assert sorted(order.tolist()) == list(range(40))
+    assert (x_0 - x_1[order]).square().sum() < 0.7 * (x_0 - x_1).square().sum()
+    assert pair(x_0, x_0).tolist() == list(range(40))
+    codes = torch.randn(300, 2, generator=random) + torch.tensor([4.0, 0.0])
+    flow = ws.FlowMatching(width=32, blocks=1, steps=400, batch_size=64, pairing="optimal").fit(codes)
+    torch.testing.assert_close(flow.sample(500).mean(0), codes.mean(0), atol=0.3, rtol=0)

@@ -119,7 +119,7 @@ def _shift(report: Report) -> Table:
         own = [p.shifted[name] for name in names]
         rows.append([p.name, *(f"{m['nll']:.3f} ({m['accuracy']:.3f})" for m in own)])
     legend = [
-        ("NLL (accuracy)", "of the ensemble on up to 1,000 test inputs, as they are and shifted with severity 1 to 3")
+        ("NLL (accuracy)", "of the ensemble on up to 500 test inputs, as they are and shifted with severity 1 to 3")
     ]
     return Table("Under shift", rows, legend, [report.samples])
 

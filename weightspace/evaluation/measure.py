@@ -23,11 +23,9 @@ from weightspace.evaluation.neighbours import (
     mask_overlaps,
     squared_spread,
 )
-from weightspace.evaluation.predictions import Judged, judge
+from weightspace.evaluation.predictions import SOME, Judged, judge
 from weightspace.results import ArmResult
 from weightspace.task import Task
-
-PAIRS = 512  # of larger groups so many networks are compared with each other
 
 
 @dataclass(frozen=True)
@@ -125,7 +123,7 @@ class Yardstick:
         judged = self.judged if itself else self.judge(networks)
         around = self.around if itself else self.space.around(networks, itself=False)
         overlap = largest_error_overlap(judged.wrong, self.judged.wrong, itself=itself)
-        some = networks[:PAIRS]
+        some = networks[:SOME]
         among = distances_among(some, self.memory)
         kept, sizes = kept_in_layers(networks, self.memory)
         nearest = around.nearest
@@ -141,7 +139,7 @@ class Yardstick:
             )
         names = [entry.name for entry in networks.layout.parameters if entry.role == "weight"]
         joint = judged.predictions.joint
-        together = ensemble_metrics(judged, test.y) | self._variety(some, judged, among, kept[:PAIRS], sizes)
+        together = ensemble_metrics(judged, test.y) | self._variety(some, judged, among, kept[:SOME], sizes)
         together["copies"] = (nearest.first < self.close(nearest)).double().mean().item()
         if not itself:
             together["dispersion around the training mean"] = (
@@ -173,7 +171,7 @@ class Yardstick:
         """How different the networks are from each other."""
         if len(some) < 2:
             return {}
-        wrong = judged.wrong[:PAIRS]
+        wrong = judged.wrong[:SOME]
         own = squared_spread(some, sum_of(some) / len(some), self.memory) / (len(some) - 1)
         found = {
             "dispersion": own**0.5 / self.dispersion,

@@ -19,7 +19,8 @@ from weightspace.evaluation.shift import shifts
 from weightspace.results import Posterior
 from weightspace.task import Split, Task
 
-_SHIFTED = 1000  # test samples under each shift
+_SHIFTED = 500  # test samples under each shift
+_FOREIGN = 2000  # out-of-distribution inputs
 
 Stream = Callable[[Tensor], Iterable[Float[Tensor, "n s c"]]]
 
@@ -61,8 +62,8 @@ class Trial:
     """The inputs that all ensembles are tried on.
 
     Args:
-        foreign: out-of-distribution inputs.
-        shifted: up to 1,000 test samples as they are ("none 0") and under each shift, by kind and severity.
+        foreign: up to 2,000 out-of-distribution inputs.
+        shifted: up to 500 test samples as they are ("none 0") and under each shift, by kind and severity.
     """
 
     task: Task
@@ -72,6 +73,9 @@ class Trial:
     @classmethod
     def of(cls, task: Task, *, seed: int) -> "Trial":
         foreign = task.ood() if task.ood is not None else _shuffled(task.test.x, seed)
+        foreign = foreign[
+            torch.randperm(len(foreign), generator=seeds.generator(seed, "foreign inputs used"))[:_FOREIGN]
+        ]
         chosen = torch.randperm(len(task.test), generator=seeds.generator(seed, "shifted samples"))[:_SHIFTED]
         some = Split(task.test.x[chosen], task.test.y[chosen])
         moved = [("none 0", some)] + [
@@ -85,19 +89,14 @@ class Trial:
         own = "the task's own out-of-distribution inputs"
         return own if task.ood is not None else "test inputs with their values in random order"
 
-    def right(self, peer: Peer) -> Float[Tensor, "n s"]:
-        """Probability that each member gives to the right class of each test sample."""
-        y = self.task.test.y
-        parts = [
-            p.double().softmax(-1).gather(-1, y.expand(len(p), -1)[..., None])[..., 0]
-            for p in peer.stream(self.task.test.x)
-        ]
-        return torch.cat(parts)
+    def run(self, peer: Peer, predicted: Predictions | None = None) -> Posterior:
+        """All results of one ensemble.
 
-    def run(self, peer: Peer) -> Posterior:
-        """All results of one ensemble."""
+        Args:
+            predicted: what it predicts on the test split, if that is known.
+        """
         test, validation = self.task.test, self.task.validation
-        own = peer.predict(test.x)
+        own = predicted or peer.predict(test.x)
         temperature = calibration.fit_temperature(peer.predict(validation.x).joint, validation.y)
         away = peer.predict(self.foreign)
         scores = {"entropy": (own.entropy, away.entropy)}

@@ -13,6 +13,7 @@ from weightspace.evaluation import calibration, predictive
 from weightspace.functional import blocks, predict
 from weightspace.task import Split
 
+SOME = 512  # of larger groups so many networks are compared one by one
 _COPIES = 6  # logits, and probabilities, logarithms, ... in float64 beside them
 
 
@@ -47,10 +48,12 @@ class Judged:
     Args:
         wrong: where each network errs.
         metrics: one value a network: accuracy, nll, brier, ece, adaptive ece, mace.
+        right: probability that each of (up to 512 of) the networks gives to the right class.
     """
 
     predictions: Predictions
     wrong: Bool[Tensor, "n s"]
+    right: Float[Tensor, "m s"]
     metrics: Mapping[str, Float[Tensor, " n"]]
 
 
@@ -101,11 +104,16 @@ def judge(
     """Predictions on labelled samples, with each network's metrics; see :func:`logits_in_blocks`."""
     gatherer = Gatherer()
     parts: list[dict[str, Tensor]] = []
+    right: list[Tensor] = []
     for logits in logits_in_blocks(networks, data.x, memory=memory, prepare=prepare):
         gatherer.add(logits)
+        missing = SOME - sum(map(len, right))
+        if missing > 0:
+            index = data.y.expand(min(missing, len(logits)), -1)[..., None]
+            right.append(logits[:missing].softmax(-1).gather(-1, index)[..., 0])
         parts.append({"wrong": predictive.errors(logits, data.y), **of_each(logits, data.y)})
     whole = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-    return Judged(gatherer.result(), whole.pop("wrong"), whole)
+    return Judged(gatherer.result(), whole.pop("wrong"), torch.cat(right), whole)
 
 
 def of_each(logits: Float[Tensor, "n s c"], y: Tensor) -> dict[str, Tensor]:

@@ -19,6 +19,7 @@ from weightspace.evaluation.dropout import MCDropout
 from weightspace.evaluation.measure import Measured, Yardstick
 from weightspace.evaluation.pictures import pictures
 from weightspace.evaluation.posteriors import Peer, Trial
+from weightspace.evaluation.predictions import SOME
 from weightspace.evaluation.verdicts import Evidence, better_ensemble, judge_claims
 from weightspace.functional import blocks
 from weightspace.progress import progress
@@ -27,7 +28,7 @@ from weightspace.results import ArmResult, Point
 from weightspace.task import Task
 
 SAMPLES = "samples"
-_FEWEST, _CURVE = 12, 24  # networks of a baseline, and at most at each point of a curve
+_FEWEST, _CURVE = 12, 16  # networks of a baseline, and at most at each point of a curve
 _BLOCK = 64  # networks brought into canonical form at once
 
 
@@ -120,7 +121,7 @@ def evaluate(
         equal = next(arm for arm in results if arm.name == EQUAL_ERRORS)
         verdicts = judge_claims(Evidence(own, trained, unseen, results, points, equal, yardstick, kind))
 
-        n = min(len(samples), len(reference))
+        n = min(len(samples), len(reference), SOME)
         peers = {
             name: Peer.of(
                 name, f"an ensemble of {min(n, len(networks))} of them", networks[:n], memory=budget,
@@ -128,15 +129,19 @@ def evaluate(
             )
             for name, networks in (given | further).items()
         }  # fmt: skip
-        right = [trial.right(peers[name]) for name in (SAMPLES, training_name)]
-        verdicts.append(better_ensemble(kind, *right, seed=seed))
+        verdicts.append(better_ensemble(kind, own.judged.right[:n], trained.judged.right[:n], seed=seed))
         one = Peer.of(
             f"one of the training {kind}", "the first", reference[:1], memory=budget, prepare=yardstick.recalibrated
         )
         tried = [*peers.values(), one]
         if dropout is not None:
             tried.append(Peer.dropout(dropout.fit(task, seed=seed), n, seed=seed))
-        posteriors = [trial.run(peer) for peer in progress(tried, "ensembles under shift and on foreign inputs")]
+        measured = {SAMPLES: own, training_name: trained} | ({held_name: unseen} if unseen else {})
+        known = {k: m.judged.predictions for k, m in measured.items() if m.result.count <= n}
+        posteriors = [
+            trial.run(peer, known.get(peer.name))
+            for peer in progress(tried, "ensembles under shift and on foreign inputs")
+        ]
         drawn = pictures(
             aligned[SAMPLES], training, (samples, reference), aligned,
             {SAMPLES: own.judged, training_name: trained.judged}, made.pca, task, yardstick.recalibrated,

@@ -1,6 +1,8 @@
 """The straight path from noise to data (Lipman et al. 2023, arXiv 2210.02747; Liu et al. 2023)."""
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Int
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 
@@ -9,3 +11,9 @@ def linear_path(
 ) -> tuple[Float[Tensor, "n k"], Float[Tensor, "n k"]]:
     """Point x_t = (1 - t) x_0 + t x_1 and its velocity dx_t = x_1 - x_0."""
     return (1 - t) * x_0 + t * x_1, x_1 - x_0
+
+
+def pair(x_0: Float[Tensor, "n k"], x_1: Float[Tensor, "n k"]) -> Int[Tensor, " n"]:
+    """The order of x_1 that makes the total squared distance to x_0 least (minibatch optimal transport)."""
+    _, columns = linear_sum_assignment(torch.cdist(x_0.double(), x_1.double()).square().numpy())
+    return torch.as_tensor(columns)
