@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -129,11 +130,71 @@ def test_impossible_requests_are_refused(generator: ws.FittedGenerator, tickets:
         ws.TicketGenerator(compress=ws.PCA(10)).fit(tickets)
 
 
-def test_networks_with_statistics_are_refused(task: ws.Task) -> None:
-    from dataclasses import replace
+def test_several_densities_are_nested_or_independent(generator: ws.FittedGenerator) -> None:
+    nets = generator.sample(4, density=[0.3, 0.1, 0.2], seed=1)
+    assert len(nets) == 12
+    wide, narrow, middle = nets.split(4, 4, 4)
+    assert (narrow.masks <= middle.masks).all()
+    assert (middle.masks <= wide.masks).all()
+    assert torch.equal(wide.weights, generator.sample(4, density=0.3, seed=1).weights)
+    assert [r["index"] for r in nets.records] == list(range(12))
+    others = generator.sample(4, density=[0.3, 0.1, 0.2], nested=False, seed=1).split(4, 4, 4)
+    assert not (others[1].masks <= others[0].masks).all()
+    assert (others[1].densities == narrow.densities).all()
+    with pytest.raises(InputError, match="at least one density"):
+        generator.sample(2, density=[])
 
-    normed = replace(task, architecture=ws.Architecture.of(
-        lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 3), nn.BatchNorm1d(3), nn.Linear(3, 10))
-    ))  # fmt: skip
-    with pytest.raises(InputError, match=r"buffers \(2\.running_mean"):
-        MODEL.fit(ws.collect(normed, 7))
+
+def test_networks_are_encoded_and_restored(generator: ws.FittedGenerator, tickets: ws.Collection) -> None:
+    aligned = generator.align.transform(tickets)
+    codes = generator.encode(tickets)
+    torch.testing.assert_close(codes, generator.compress.transform(aligned.weights))
+    samples = generator.sample(3, density=0.2, seed=0)
+    torch.testing.assert_close(
+        generator.encode(samples), generator.compress.transform(samples.weights)
+    )  # aligned already
+    exact = ws.TicketGenerator(compress=ws.PCA(7), generate=MODEL.generate).fit(tickets[:8])
+    restored = exact.reconstruct(tickets[:8], density=0.2)
+    again = exact.align.transform(tickets[:8])
+    torch.testing.assert_close(restored.weights, again.weights, rtol=1e-3, atol=1e-4)  # 7 components hold 8 networks
+    assert not torch.allclose(generator.reconstruct(tickets[8:], density=0.2).weights, aligned.weights[8:], atol=0.05)
+
+
+def test_the_way_between_two_networks(generator: ws.FittedGenerator, tickets: ws.Collection) -> None:
+    way = generator.interpolate(tickets[:2], 5, density=0.2)
+    ends = generator.reconstruct(tickets[:2], density=0.2)
+    assert len(way) == 5
+    torch.testing.assert_close(way[[0, 4]].weights, ends.weights, rtol=0.1, atol=0.05)
+    gaps = (way.weights[1:] - way.weights[:-1]).norm(dim=1)
+    assert gaps.max() < 0.7 * (way.weights[0] - way.weights[4]).norm()
+    with pytest.raises(InputError, match="2 networks"):
+        generator.interpolate(tickets[:3], 5, density=0.2)
+
+
+def test_likelihoods_follow_the_order_of_the_flow(generator: ws.FittedGenerator, tickets: ws.Collection) -> None:
+    found = generator.log_prob(tickets)
+    assert found.shape == (10,)
+    broken = tickets.replace(weights=tickets.weights * 4)
+    assert (generator.log_prob(broken) < found).all()
+
+
+def test_networks_with_batchnorm_get_statistics_from_training_data(task: ws.Task, tmp_path: Path) -> None:
+    class Net(nn.Sequential):
+        def __init__(self) -> None:
+            super().__init__(nn.Flatten(), nn.Linear(64, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 10))
+
+    normed = replace(task, architecture=ws.Architecture.of(Net))
+    tickets = ws.tickets.Gradual(density=0.5, length=ws.Step(epochs=3)).find(ws.collect(normed, 8), normed)
+    fitted = MODEL.fit(tickets)
+    nets = fitted.sample(5, density=0.5, data=task.train)
+    hidden = nn.functional.linear(
+        task.train.x.flatten(1)[:1024], *(nets[0].state_dict()[name] for name in ("1.weight", "1.bias"))
+    )
+    mean = torch.stack([part.mean(0) for part in hidden.split(512)]).mean(0)  # of batches of 512
+    torch.testing.assert_close(nets[0].state_dict()["2.running_mean"], mean, atol=0.05, rtol=0.1)
+    loaded = ws.FittedGenerator.load(fitted.save(tmp_path / "g"), factory=Net)
+    again = loaded.sample(5, density=0.5, data=task.train)
+    assert torch.equal(again.weights, nets.weights)
+    assert torch.equal(again.buffers["2.running_var"], nets.buffers["2.running_var"])
+    with pytest.raises(InputError, match=r"2\.running_mean.*give data=task\.train"):
+        fitted.sample(5, density=0.5)

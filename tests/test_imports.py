@@ -14,7 +14,7 @@ LEVELS: list[set[str]] = [
     {"architecture", "runs", "pattern"},
     {"network", "task"},
     {"collection"},
-    {"state_dicts", "merging", "symmetry", "tasks", "training"},
+    {"batchnorm", "state_dicts", "merging", "symmetry", "tasks", "training"},
     {"tickets", "align", "compress", "flow"},
     {"generate"},
     {"plots", "page", "report", "report_tables", "report_figures", "comparison"},

@@ -1,17 +1,20 @@
 """TicketGenerator: learn from sparse networks, sample new ones, mask and weights together."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+from jaxtyping import Float
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from weightspace import seeds
 from weightspace.align import FittedMatching, WeightMatching
 from weightspace.architecture import Architecture
+from weightspace.batchnorm import recalibrated
 from weightspace.collection import Collection
 from weightspace.compress import PCA, FittedPCA
 from weightspace.errors import InputError, StorageError
@@ -19,8 +22,18 @@ from weightspace.flow import FittedFlow, FlowMatching
 from weightspace.layout import Layout
 from weightspace.pattern import Pattern, Unstructured
 from weightspace.runs import open_run
-from weightspace.storage import atomic_file, check_file, dump_json, file_hash, new_folder, read_manifest, write_text
+from weightspace.storage import (
+    Record,
+    atomic_file,
+    check_file,
+    dump_json,
+    file_hash,
+    new_folder,
+    read_manifest,
+    write_text,
+)
 from weightspace.symmetry import Symmetry
+from weightspace.task import Split
 from weightspace.training.blocks import in_blocks
 
 FORMAT = "weightspace.generator"
@@ -52,16 +65,9 @@ class TicketGenerator:
             folder: write the fitted generator there, as a run that can be interrupted and resumed.
 
         Raises:
-            InputError: too few networks for the components, no known symmetry, or networks with
-                normalisation statistics.
+            InputError: too few networks for the components, or no known symmetry.
             StorageError: the folder holds another run.
         """
-        if tickets.layout.buffers:
-            raise InputError(
-                f"{tickets.architecture.name} has buffers ({tickets.layout.buffers[0].name}, ...): the statistics of "
-                "a sampled network would have to be estimated on training data, which this version does not do. "
-                "Use a network without BatchNorm"
-            )
         self.compress.check(len(tickets), tickets.layout.size)
         if folder is None:
             return self._fit(tickets, seed, None)
@@ -98,12 +104,18 @@ class TicketGenerator:
             "density": [densities.min().item(), densities.max().item()],
             "basin": matching.fingerprint() if matching else basins.pop() if together else None,
         }
-        return FittedGenerator(tickets.layout, tickets.architecture, matching, compression, flow, trained_on)
+        buffers = [tickets[:1].buffers[b.name][0].clone() for b in tickets.layout.buffers]
+        return FittedGenerator(tickets.layout, tickets.architecture, matching, compression, flow, trained_on, buffers)
 
 
 @dataclass(frozen=True)
 class FittedGenerator:
-    """A trained generator of sparse networks."""
+    """A trained generator of sparse networks.
+
+    Args:
+        buffers: of the first ticket, in the layout's order: samples start from them before their BatchNorm
+            statistics are estimated.
+    """
 
     layout: Layout
     architecture: Architecture
@@ -111,13 +123,16 @@ class FittedGenerator:
     compress: FittedPCA
     flow: FittedFlow
     trained_on: dict[str, Any]
+    buffers: Sequence[Tensor] = ()
 
     def sample(
         self,
         n: int,
         *,
-        density: float | None = None,
+        density: float | Sequence[float] | None = None,
         pattern: Pattern | None = None,
+        nested: bool = True,
+        data: Split | None = None,
         seed: int = 0,
         folder: str | Path | None = None,
     ) -> Collection:
@@ -126,48 +141,141 @@ class FittedGenerator:
         Args:
             n: number of networks; network i depends on (seed, i) alone.
             density: fraction of prunable weights kept over the whole network; every sample has
-                exactly round(density * prunable) non-zero prunable weights.
+                exactly round(density * prunable) non-zero prunable weights. Several densities give n
+                networks of each, in their order.
             pattern: another rule for the mask, instead of a density.
+            nested: with several densities, take the same n networks for each, so that masks of a lower
+                density are part of those of a higher; otherwise other networks for each.
+            data: training samples, from which BatchNorm statistics are estimated; needed for networks
+                that have them.
             folder: write to this folder as a run.
 
         Raises:
-            InputError: neither or both of density and pattern, or more weights asked for than the
-                decoded networks have.
+            InputError: neither or both of density and pattern, more weights asked for than the
+                decoded networks have, or no data for BatchNorm.
             StorageError: the folder holds another run.
         """
         if n < 1:
             raise InputError(f"ask for at least one network, got n = {n}")
+        rules = self._rules(density, pattern)
+        self._require_data(data)
+        count = n * len(rules)
+
+        def make(_rows: slice, tick: Callable[[int], object], _checkpoint: Path | None) -> Collection:
+            parts: list[Collection] = []
+            for i, rule in enumerate(rules):
+                own = seed if nested else seeds.derive(seed, "densities", i)
+                record = {
+                    "kind": "sample", "sample_seed": own, "pattern": repr(rule), "aligned": self.trained_on["basin"],
+                    "task": ", ".join(self.trained_on["tasks"]), "generator": self.trained_on["fingerprint"],
+                }  # fmt: skip
+                records = [record | {"index": i * n + k, "seed": seeds.derive(own, "sample", k)} for k in range(n)]
+                parts.append(self._project(self.flow.sample(n, seed=own), rule, records))
+            tick(1)
+            return self._with_statistics(parts[0] if len(parts) == 1 else Collection.concatenate(parts), data)
+
+        config = {"n": n, "pattern": repr(rules[0]) if len(rules) == 1 else repr(rules), "seed": seed}
+        if len(rules) > 1:
+            config["nested"] = nested
+        return in_blocks(
+            make, architecture=self.architecture, count=count, block=count, ticks=1,
+            what=f"sampling {count} networks", folder=folder, stage="sample", config=config,
+            inputs={"generator": self.fingerprint()} if folder else None,
+        )  # fmt: skip
+
+    def encode(self, networks: Collection) -> Float[Tensor, "n k"]:
+        """Codes of networks: aligned to the generator's reference unless their records say that they are, compressed."""
+        self.layout.require(networks.layout, "the networks to encode")
+        basins = {record.get("aligned") for record in networks.records}
+        known = basins == {self.trained_on["basin"]} and None not in basins
+        if self.align is None and not known:
+            raise InputError(
+                "the generator was fitted to networks that were aligned before, and does not know how: align these "
+                "with the same fitted matching first"
+            )
+        return self.compress.transform(networks if known or self.align is None else self.align.transform(networks))
+
+    def decode(
+        self, codes: Float[Tensor, "n k"], *, density: float | None = None, pattern: Pattern | None = None,
+        data: Split | None = None,
+    ) -> Collection:  # fmt: skip
+        """Sparse networks of codes; see :meth:`sample` for the mask."""
+        (rule,) = self._rules(density, pattern)
+        self._require_data(data)
+        record = {"kind": "decoded", "pattern": repr(rule), "aligned": self.trained_on["basin"]}
+        records = [record | {"index": i} for i in range(len(codes))]
+        return self._with_statistics(self._project(codes, rule, records), data)
+
+    def reconstruct(
+        self, networks: Collection, *, density: float | None = None, pattern: Pattern | None = None,
+        data: Split | None = None,
+    ) -> Collection:  # fmt: skip
+        """What is left of networks after encoding and decoding: aligned networks, near the given ones."""
+        return self.decode(self.encode(networks), density=density, pattern=pattern, data=data)
+
+    def interpolate(
+        self, ends: Collection, steps: int, *, density: float | None = None, pattern: Pattern | None = None,
+        data: Split | None = None,
+    ) -> Collection:  # fmt: skip
+        """Networks on the way from one network to another, through the flow.
+
+        Both ends are carried back to the noise that generates them; the way between is an arc (spherical
+        interpolation), as Gaussian noise lies near a sphere.
+
+        Args:
+            ends: two networks.
+            steps: networks on the way, the two reconstructed ends included.
+        """
+        if len(ends) != 2 or steps < 2:
+            raise InputError(f"interpolate between 2 networks in at least 2 steps, got {len(ends)} and {steps}")
+        a, b = self.flow.encode(self.encode(ends))
+        angle = torch.acos(torch.nn.functional.cosine_similarity(a, b, dim=0).clamp(-1 + 1e-6, 1 - 1e-6))
+        t = torch.linspace(0, 1, steps)[:, None]
+        between = (torch.sin((1 - t) * angle) * a + torch.sin(t * angle) * b) / torch.sin(angle)
+        return self.decode(self.flow.carry(between), density=density, pattern=pattern, data=data)
+
+    def log_prob(self, networks: Collection) -> Float[Tensor, " n"]:
+        """How typical networks are: exact log-density of their codes under the flow, in nats.
+
+        A density in the space of codes; what a network has outside the components does not count. Compare
+        networks with each other, not with numbers from elsewhere.
+        """
+        return self.flow.log_prob(self.encode(networks))
+
+    def _rules(self, density: float | Sequence[float] | None, pattern: Pattern | None) -> list[Pattern]:
         if (density is None) == (pattern is None):
             raise InputError("give either density= or pattern=: the density of the training tickets was "
                              f"{self.trained_on['density'][0]:g}")  # fmt: skip
-        rule = pattern if pattern is not None else Unstructured(density if density is not None else 1.0)
-        if isinstance(rule, Unstructured):
+        if pattern is not None:
+            return [pattern]
+        asked = [density] if isinstance(density, int | float) else list(density or [])
+        if not asked:
+            raise InputError("give at least one density")
+        rules = [Unstructured(one) for one in asked]
+        for rule in rules:
             rule.count(self.layout)
+        return list(rules)
 
-        def make(_rows: slice, tick: Callable[[int], object], _checkpoint: Path | None) -> Collection:
-            weights = self.compress.inverse_transform(self.flow.sample(n, seed=seed))
-            masks = rule.mask(weights.abs(), self.layout, within=(weights != 0) | ~self.layout.prunable)
-            tick(1)
-            return Collection(
-                self.layout,
-                weights * masks,
-                architecture=self.architecture,
-                masks=masks,
-                records=[
-                    {
-                        "kind": "sample", "index": i, "seed": seeds.derive(seed, "sample", i), "sample_seed": seed,
-                        "pattern": repr(rule), "aligned": self.trained_on["basin"],
-                        "task": ", ".join(self.trained_on["tasks"]), "generator": self.trained_on["fingerprint"],
-                    }
-                    for i in range(n)
-                ],
-            )  # fmt: skip
+    def _require_data(self, data: Split | None) -> None:
+        if self.layout.buffers and data is None:
+            raise InputError(
+                f"{self.architecture.name} has buffers ({self.layout.buffers[0].name}, ...), which are estimated on "
+                "training data: give data=task.train"
+            )
 
-        return in_blocks(
-            make, architecture=self.architecture, count=n, block=n, ticks=1, what=f"sampling {n} networks",
-            folder=folder, stage="sample", config={"n": n, "pattern": repr(rule), "seed": seed},
-            inputs={"generator": self.fingerprint()} if folder else None,
-        )  # fmt: skip
+    def _project(self, codes: Float[Tensor, "n k"], rule: Pattern, records: list[Record]) -> Collection:
+        weights = self.compress.inverse_transform(codes)
+        masks = rule.mask(weights.abs(), self.layout, within=(weights != 0) | ~self.layout.prunable)
+        buffers = {
+            b.name: t.expand(len(codes), *b.shape).clone()
+            for b, t in zip(self.layout.buffers, self.buffers, strict=True)
+        }
+        return Collection(
+            self.layout, weights * masks, architecture=self.architecture, masks=masks, records=records, buffers=buffers
+        )
+
+    def _with_statistics(self, networks: Collection, data: Split | None) -> Collection:
+        return networks if data is None else recalibrated(networks, data)
 
     def fingerprint(self) -> str:
         """Identifies the generator by its tensors."""
@@ -177,7 +285,9 @@ class FittedGenerator:
         return digest.hexdigest()[:16]
 
     def _tensors(self) -> dict[str, Tensor]:
-        return self.compress.tensors() | self.flow.tensors() | (self.align.tensors() if self.align else {})
+        buffers = {f"buffer.{b.name}": t for b, t in zip(self.layout.buffers, self.buffers, strict=True)}
+        aligned = self.align.tensors() if self.align else {}
+        return self.compress.tensors() | self.flow.tensors() | aligned | buffers
 
     def save(self, folder: str | Path) -> Path:
         """Write to a new or empty folder, as safetensors and JSON.
@@ -240,4 +350,5 @@ class FittedGenerator:
         )  # fmt: skip
         flow = manifest["flow"]
         fitted = FittedFlow(FlowMatching(**flow["config"]), tensors["flow.weights"], flow["scale"], flow["codes"])
-        return cls(layout, architecture, align, compress, fitted, manifest["trained_on"])
+        buffers = [tensors[f"buffer.{b.name}"] for b in layout.buffers]
+        return cls(layout, architecture, align, compress, fitted, manifest["trained_on"], buffers)

@@ -23,6 +23,7 @@ from weightspace.naming import (
     describe_collection,
     describe_generator,
     find_factory,
+    find_task,
     named,
     open_collection,
     report_done,
@@ -108,7 +109,9 @@ def sample(
     *,
     out: Path,
     n: int = 100,
-    density: float,
+    density: tuple[float, ...],
+    nested: bool = True,
+    task: str | None = None,
     seed: int = 0,
     common: Shared = Common(),
 ) -> None:
@@ -117,13 +120,20 @@ def sample(
     Args:
         generator: folder of a fitted generator.
         out: folder to write.
-        n: number of networks.
-        density: fraction of the prunable weights kept, in (0, 1].
+        n: number of networks, of each density.
+        density: fraction of the prunable weights kept, in (0, 1]; several give n networks of each.
+        nested: the same networks for each density, so that masks are nested; otherwise other networks for each.
+        task: for networks with BatchNorm, whose statistics are estimated on its training data; by default what
+            the tickets were trained on.
         seed: of the samples.
     """
     common.only_cpu("sample")
     model = FittedGenerator.load(generator, factory=find_factory(common))
-    networks = model.sample(n, density=density, seed=seed, folder=out)
+    data = None
+    if model.layout.buffers:
+        data = find_task(task or model.trained_on["tasks"][0], common).train
+    asked = density[0] if len(density) == 1 else density
+    networks = model.sample(n, density=asked, nested=nested, data=data, seed=seed, folder=out)
     report_done(networks, out)
 
 
