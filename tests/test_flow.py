@@ -97,7 +97,7 @@ def test_a_known_gaussian_is_carried_and_its_likelihood_exact(monkeypatch: pytes
     flow = SMALL.fit(torch.randn(20, 3, generator=torch.Generator().manual_seed(0)))
     flow = flow_fit.FittedFlow(flow.config, flow.weights, 2.0, 3)  # codes are twice what the field carries to
     m, s = torch.tensor([1.0, -2.0, 0.5]), 0.4
-    monkeypatch.setattr(flow_fit.FittedFlow, "_velocity", lambda _: GaussianField(m, s))
+    monkeypatch.setattr(flow_fit.FittedFlow, "velocity", lambda _: GaussianField(m, s))
     x_0 = flow.noise(50, seed=1)
     exact = 2 * (m + s * x_0)
     torch.testing.assert_close(flow.carry(x_0, solver_steps=40), exact, rtol=1e-3, atol=1e-3)

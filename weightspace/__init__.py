@@ -18,6 +18,7 @@ from weightspace.errors import StorageError as StorageError
 from weightspace.evaluation import MCDropout as MCDropout
 from weightspace.evaluation import evaluate as evaluate
 from weightspace.flow import FlowMatching as FlowMatching
+from weightspace.flow import TaskRefinement as TaskRefinement
 from weightspace.generate import FittedGenerator as FittedGenerator
 from weightspace.generate import TicketGenerator as TicketGenerator
 from weightspace.layout import Layout as Layout

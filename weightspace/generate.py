@@ -18,7 +18,7 @@ from weightspace.batchnorm import recalibrated
 from weightspace.collection import Collection
 from weightspace.compress import PCA, FittedPCA
 from weightspace.errors import InputError, StorageError
-from weightspace.flow import FittedFlow, FlowMatching
+from weightspace.flow import FittedFlow, FlowMatching, Refined, TaskRefinement
 from weightspace.layout import Layout
 from weightspace.pattern import Pattern, Unstructured
 from weightspace.runs import open_run
@@ -40,7 +40,8 @@ FORMAT = "weightspace.generator"
 VERSION = 2
 MANIFEST = "generator.json"
 TENSORS = "generator.safetensors"
-_KEYS = ("layout", "architecture", "align", "compress", "flow", "trained_on", "tensors")
+_REFINEMENT = "refinement.checkpoint.safetensors"
+_KEYS = ("layout", "architecture", "align", "compress", "flow", "refined", "trained_on", "tensors")
 
 
 @dataclass(frozen=True)
@@ -51,11 +52,13 @@ class TicketGenerator:
         align: brings the tickets into one basin; None takes them as they are.
         compress: turns networks into codes.
         generate: learns the distribution of the codes.
+        refine: trains the generator on through the task; None leaves it as flow matching made it.
     """
 
     align: WeightMatching | None = field(default_factory=WeightMatching)
     compress: PCA = field(default_factory=PCA)
     generate: FlowMatching = field(default_factory=FlowMatching)
+    refine: TaskRefinement | None = None
 
     def fit(self, tickets: Collection, *, seed: int = 0, folder: str | Path | None = None) -> "FittedGenerator":
         """Learn from a collection of trained sparse networks.
@@ -81,12 +84,16 @@ class TicketGenerator:
             "symmetry": None if symmetry is None else symmetry.to_json(),
             "compress": asdict(self.compress), "generate": asdict(self.generate), "seed": seed,
         }  # fmt: skip
+        if self.refine is not None:
+            settings = {k: v for k, v in vars(self.refine).items() if k != "task"}
+            config["refine"] = settings | {"task": self.refine.task.to_json()}
         with open_run(folder, "fit", config, {"tickets": tickets.fingerprint()}) as run:
             if not run.complete:
                 checkpoint = folder / "flow.checkpoint.safetensors"
                 self._fit(tickets, seed, checkpoint).write(folder)
                 run.finish()
-                checkpoint.unlink(missing_ok=True)
+                for left in (checkpoint, checkpoint.with_name(_REFINEMENT)):
+                    left.unlink(missing_ok=True)
         return FittedGenerator.load(folder, factory=tickets.architecture.factory)
 
     def _fit(self, tickets: Collection, seed: int, checkpoint: Path | None) -> "FittedGenerator":
@@ -96,6 +103,10 @@ class TicketGenerator:
         aligned = tickets if matching is None else matching.transform(tickets)
         compression = self.compress.fit(aligned.weights)
         flow = self.generate.fit(compression.transform(aligned.weights), seed=seed, checkpoint=checkpoint)
+        refined = None
+        if self.refine is not None:
+            kept = None if checkpoint is None else checkpoint.with_name(_REFINEMENT)
+            refined = self.refine.fit(aligned, compression, flow, seed=seed, checkpoint=kept)
         densities = tickets.densities
         trained_on = {
             "networks": len(tickets),
@@ -105,7 +116,9 @@ class TicketGenerator:
             "basin": matching.fingerprint() if matching else basins.pop() if together else None,
         }
         buffers = [tickets[:1].buffers[b.name][0].clone() for b in tickets.layout.buffers]
-        return FittedGenerator(tickets.layout, tickets.architecture, matching, compression, flow, trained_on, buffers)
+        return FittedGenerator(
+            tickets.layout, tickets.architecture, matching, compression, flow, trained_on, buffers, refined
+        )
 
 
 @dataclass(frozen=True)
@@ -115,6 +128,8 @@ class FittedGenerator:
     Args:
         buffers: of the first ticket, in the layout's order: samples start from them before their BatchNorm
             statistics are estimated.
+        refined: what samples come from, if the generator was refined through a task. `encode`, `log_prob`,
+            `reconstruct` and `interpolate` always speak of the flow that was matched to the tickets.
     """
 
     layout: Layout
@@ -124,6 +139,7 @@ class FittedGenerator:
     flow: FittedFlow
     trained_on: dict[str, Any]
     buffers: Sequence[Tensor] = ()
+    refined: Refined | None = None
 
     def sample(
         self,
@@ -170,7 +186,7 @@ class FittedGenerator:
                     "task": ", ".join(self.trained_on["tasks"]), "generator": self.trained_on["fingerprint"],
                 }  # fmt: skip
                 records = [record | {"index": i * n + k, "seed": seeds.derive(own, "sample", k)} for k in range(n)]
-                parts.append(self._project(self.flow.sample(n, seed=own), rule, records))
+                parts.append(self._project(self._vectors(n, own), rule, records))
             tick(1)
             return self._with_statistics(parts[0] if len(parts) == 1 else Collection.concatenate(parts), data)
 
@@ -204,7 +220,7 @@ class FittedGenerator:
         self._require_data(data)
         record = {"kind": "decoded", "pattern": repr(rule), "aligned": self.trained_on["basin"]}
         records = [record | {"index": i} for i in range(len(codes))]
-        return self._with_statistics(self._project(codes, rule, records), data)
+        return self._with_statistics(self._project(self.compress.inverse_transform(codes), rule, records), data)
 
     def reconstruct(
         self, networks: Collection, *, density: float | None = None, pattern: Pattern | None = None,
@@ -263,11 +279,16 @@ class FittedGenerator:
                 "training data: give data=task.train"
             )
 
-    def _project(self, codes: Float[Tensor, "n k"], rule: Pattern, records: list[Record]) -> Collection:
-        weights = self.compress.inverse_transform(codes)
+    def _vectors(self, n: int, seed: int) -> Float[Tensor, "n d"]:
+        """Sampled networks before their masks are chosen."""
+        if self.refined is not None:
+            return self.refined.sample(n, seed=seed)
+        return self.compress.inverse_transform(self.flow.sample(n, seed=seed))
+
+    def _project(self, weights: Float[Tensor, "n d"], rule: Pattern, records: list[Record]) -> Collection:
         masks = rule.mask(weights.abs(), self.layout, within=(weights != 0) | ~self.layout.prunable)
         buffers = {
-            b.name: t.expand(len(codes), *b.shape).clone()
+            b.name: t.expand(len(weights), *b.shape).clone()
             for b, t in zip(self.layout.buffers, self.buffers, strict=True)
         }
         return Collection(
@@ -287,7 +308,8 @@ class FittedGenerator:
     def _tensors(self) -> dict[str, Tensor]:
         buffers = {f"buffer.{b.name}": t for b, t in zip(self.layout.buffers, self.buffers, strict=True)}
         aligned = self.align.tensors() if self.align else {}
-        return self.compress.tensors() | self.flow.tensors() | aligned | buffers
+        refined = self.refined.tensors() if self.refined else {}
+        return self.compress.tensors() | self.flow.tensors() | aligned | buffers | refined
 
     def save(self, folder: str | Path) -> Path:
         """Write to a new or empty folder, as safetensors and JSON.
@@ -311,6 +333,7 @@ class FittedGenerator:
             "align": self.align.to_json() if self.align else None,
             "compress": self.compress.to_json(),
             "flow": {"config": asdict(self.flow.config), **self.flow.to_json()},
+            "refined": None if self.refined is None else {"solver_steps": self.refined.solver_steps},
             "trained_on": self.trained_on,
             "tensors": {"size": path.stat().st_size, "sha256": file_hash(path)},
         }  # fmt: skip
@@ -351,4 +374,10 @@ class FittedGenerator:
         flow = manifest["flow"]
         fitted = FittedFlow(FlowMatching(**flow["config"]), tensors["flow.weights"], flow["scale"], flow["codes"])
         buffers = [tensors[f"buffer.{b.name}"] for b in layout.buffers]
-        return cls(layout, architecture, align, compress, fitted, manifest["trained_on"], buffers)
+        refined = None
+        if manifest["refined"] is not None:
+            own = FittedFlow(fitted.config, tensors["refined.flow"], flow["scale"], flow["codes"])
+            refined = Refined(
+                tensors["refined.mean"], tensors["refined.components"], own, manifest["refined"]["solver_steps"]
+            )
+        return cls(layout, architecture, align, compress, fitted, manifest["trained_on"], buffers, refined)

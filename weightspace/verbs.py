@@ -14,7 +14,7 @@ from weightspace.compress import PCA
 from weightspace.errors import InputError
 from weightspace.evaluation import MCDropout
 from weightspace.evaluation import evaluate as measure
-from weightspace.flow import FlowMatching
+from weightspace.flow import FlowMatching, TaskRefinement
 from weightspace.generate import FittedGenerator, TicketGenerator
 from weightspace.naming import (
     Common,
@@ -82,6 +82,8 @@ def fit(
     balance: bool = True,
     compress: Annotated[PCA, arg(name="")] = PCA(),
     generate: Annotated[FlowMatching, arg(name="")] = FlowMatching(),
+    refine_steps: int = 0,
+    task: str | None = None,
     common: Shared = Common(),
 ) -> None:
     """Train a generator on a collection of tickets.
@@ -92,6 +94,8 @@ def fit(
         seed: of the flow's training.
         align: align the tickets first, unless they are aligned already.
         balance: give each unit equal incoming and outgoing norms before aligning.
+        refine_steps: train the generator on through the task for so many steps.
+        task: to refine through; by default what the tickets' records say.
     """
     common.only_cpu("fit")
     collection = open_collection(tickets, common)
@@ -99,7 +103,8 @@ def fit(
     unknown = align and collection.architecture.example() is None
     example = task_of(collection, None, common).train.x[:8] if unknown else None
     matching = WeightMatching(balance=balance, example=example) if align else None
-    model = TicketGenerator(matching, compress, generate).fit(collection, seed=seed, folder=out)
+    refine = TaskRefinement(task_of(collection, task, common), steps=refine_steps) if refine_steps else None
+    model = TicketGenerator(matching, compress, generate, refine).fit(collection, seed=seed, folder=out)
     print(describe_generator(model))
     print(f"written to {out}")
 

@@ -2,3 +2,5 @@
 
 from weightspace.flow.fit import FittedFlow as FittedFlow
 from weightspace.flow.fit import FlowMatching as FlowMatching
+from weightspace.flow.refine import Refined as Refined
+from weightspace.flow.refine import TaskRefinement as TaskRefinement

@@ -169,7 +169,7 @@ class FittedFlow:
                 its own, so that its value does not depend on the others.
             solver_steps: use this many fixed Runge-Kutta steps instead, for all codes together.
         """
-        velocity = self._velocity().double()
+        velocity = self.velocity().double()
 
         def one(x: Tensor, t: Tensor) -> Tensor:
             return velocity(x[None], t.reshape(1, 1))[0]
@@ -196,7 +196,7 @@ class FittedFlow:
             return torch.cat([solve(row) for row in progress(scaled.split(1), "likelihoods")])
 
     def _solve(self, x: Float[Tensor, "n k"], start: float, stop: float, steps: int) -> Float[Tensor, "n k"]:
-        velocity = self._velocity()
+        velocity = self.velocity()
 
         def field(t: Tensor, x: Tensor) -> Tensor:
             return velocity(x, t.expand(len(x), 1))
@@ -205,7 +205,8 @@ class FittedFlow:
         assert isinstance(path, Tensor)  # (steps + 1, n, codes)
         return path[-1]
 
-    def _velocity(self) -> ResidualVelocity:
+    def velocity(self) -> ResidualVelocity:
+        """The velocity network with the trained weights."""
         velocity = ResidualVelocity(self.codes, self.config.width, self.config.blocks)
         velocity.load_state_dict(Layout.of(velocity).unpack(self.weights))
         return velocity.eval()

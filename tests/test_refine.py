@@ -1,0 +1,129 @@
+"""Refinement through the task: it helps, reads training data only, can be interrupted, and is saved."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import weightspace as ws
+from weightspace import generate
+from weightspace.errors import InputError, LayoutMismatch
+from weightspace.flow import refine
+
+BASE = ws.TicketGenerator(compress=ws.PCA(5), generate=ws.FlowMatching(width=16, blocks=1, steps=60, batch_size=16))
+
+
+def settings(task: ws.Task, steps: int = 40) -> ws.TaskRefinement:
+    return ws.TaskRefinement(task, steps=steps, networks=8, batch_size=32, lr=1e-3, lr_mean=3e-3)
+
+
+def loss(networks: ws.Collection, split: ws.Split) -> float:
+    logits = networks.ensemble().logits(split.x)
+    return torch.nn.functional.cross_entropy(logits.flatten(0, 1), split.y.repeat(len(networks))).item()
+
+
+@pytest.fixture(scope="module")
+def refined(tickets: ws.Collection, task: ws.Task) -> ws.FittedGenerator:
+    return replace(BASE, refine=settings(task)).fit(tickets[:8], seed=0)
+
+
+def test_samples_fit_the_task_better(refined: ws.FittedGenerator, generator: ws.FittedGenerator, task: ws.Task) -> None:
+    plain, better = (g.sample(30, density=0.2, seed=1) for g in (generator, refined))
+    assert loss(better, task.train) < 0.8 * loss(plain, task.train)
+    assert loss(better, task.test) < loss(plain, task.test)
+    kept = better.masks[:, better.layout.prunable].sum(1)
+    assert (kept == round(0.2 * better.layout.num_prunable)).all()
+    few = refined.sample(3, density=0.2, seed=1)
+    torch.testing.assert_close(few.weights, better[:3].weights, rtol=1e-4, atol=1e-5)
+
+
+def test_only_training_data_are_read(refined: ws.FittedGenerator, tickets: ws.Collection, task: ws.Task) -> None:
+    random = torch.Generator().manual_seed(0)
+    other = ws.Split(torch.randn(50, 1, 8, 8, generator=random), torch.randint(0, 10, (50,), generator=random))
+    blind = replace(task, validation=other, test=other)
+    again = replace(BASE, refine=settings(blind)).fit(tickets[:8], seed=0)
+    assert again.fingerprint() == refined.fingerprint()
+    changed = replace(task, train=ws.Split(task.train.x, task.train.y.flip(0)))
+    assert replace(BASE, refine=settings(changed)).fit(tickets[:8], seed=0).fingerprint() != refined.fingerprint()
+
+
+def test_the_gradient_is_that_of_the_sparse_networks(tickets: ws.Collection, task: ws.Task) -> None:
+    """One step without penalties moves the mean along the mean gradient of the kept weights, and no other."""
+    fitted = BASE.fit(tickets[:8], seed=0)
+    aligned = fitted.align.transform(tickets[:8])
+    config = replace(settings(task), matching=0.0, diversity=0.0)
+    run = refine._Run(config, aligned, fitted.compress, fitted.flow, 0)
+    before = {name: run.state[name].clone() for name in ("mean", "components")}
+    run.step(0)
+    moved = run.state["mean"] != before["mean"]
+    random = refine.seeds.generator(0, "refinement", 0)
+    x_0 = torch.randn(8, 5, generator=random)
+    codes = refine.roll(fitted.flow.velocity(), x_0, config.solver_steps) * fitted.flow.scale
+    decoded = before["mean"] + codes @ before["components"]
+    kept = ws.Unstructured(0.2).mask(decoded.detach().abs(), tickets.layout).any(0)
+    assert not moved[~kept].any()
+    assert moved[kept].float().mean() > 0.5
+
+
+def test_samples_are_pushed_apart() -> None:
+    same = torch.ones(6, 20) + 1e-3 * torch.randn(6, 20, generator=torch.Generator().manual_seed(0))
+    apart = torch.eye(6, 20)
+    for weights, expected in ((same, 1.0), (apart, 0.0)):
+        cosine, overlap = refine._alike(weights, weights > 0.5)
+        assert cosine.item() == pytest.approx(expected, abs=1e-3)
+        assert overlap.item() == pytest.approx(expected, abs=1e-3)
+    masks = torch.rand(5, 40, generator=torch.Generator().manual_seed(1)) < 0.3
+    exact = [2 * (a & b).sum() / (a.sum() + b.sum()) for i, a in enumerate(masks) for b in masks[:i]]
+    assert refine._alike(masks.float(), masks)[1].item() == pytest.approx(torch.stack(exact).mean().item(), abs=0.02)
+
+
+def test_an_interrupted_refinement_continues_to_the_same_bytes(
+    tickets: ws.Collection, task: ws.Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refine, "_CHECKPOINT_EVERY", 10)
+    model = replace(BASE, refine=settings(task, steps=25))
+    model.fit(tickets[:8], folder=tmp_path / "whole")
+    original, calls = refine._Run.step, 0
+
+    def interrupt(self: refine._Run, step: int) -> float:
+        nonlocal calls
+        calls += 1
+        if calls == 17:
+            raise KeyboardInterrupt
+        return original(self, step)
+
+    monkeypatch.setattr(refine._Run, "step", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(tickets[:8], folder=tmp_path / "broken")
+    model.fit(tickets[:8], folder=tmp_path / "broken")
+    assert calls == 17 + 15
+    for name in (generate.TENSORS, generate.MANIFEST):
+        assert (tmp_path / "broken" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert not list((tmp_path / "broken").glob("*checkpoint*"))
+
+
+def test_saved_equals_loaded(refined: ws.FittedGenerator, tmp_path: Path) -> None:
+    loaded = ws.FittedGenerator.load(refined.save(tmp_path / "g"))
+    assert loaded.refined is not None
+    assert torch.equal(loaded.sample(3, density=0.2).weights, refined.sample(3, density=0.2).weights)
+    assert loaded.fingerprint() == refined.fingerprint()
+
+
+def test_any_density_between_those_refined_for(tickets: ws.Collection, task: ws.Task) -> None:
+    model = replace(BASE, refine=replace(settings(task, steps=60), densities=(0.1, 0.2, 0.3)))
+    fitted = model.fit(tickets[:8], seed=0)
+    plain = BASE.fit(tickets[:8], seed=0)
+    for density in (0.12, 0.25):
+        better, worse = (loss(g.sample(20, density=density, seed=1), task.train) for g in (fitted, plain))
+        assert better < worse
+
+
+def test_bad_settings_are_refused(tickets: ws.Collection, task: ws.Task) -> None:
+    with pytest.raises(InputError, match="two networks a step"):
+        replace(settings(task), networks=1)
+    with pytest.raises(InputError, match="density"):
+        replace(settings(task), densities=(1.5,))
+    other = ws.tasks.digits(hidden=(3,))
+    with pytest.raises(LayoutMismatch):
+        replace(BASE, refine=settings(other)).fit(tickets[:8])
