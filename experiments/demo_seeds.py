@@ -1,6 +1,6 @@
 """The demo's figures over seeds: does the result hold, or was it luck?
 
-    python experiments/demo_seeds.py        (about 2 minutes a seed on two cores; resumable)
+    python experiments/demo_seeds.py        (about 5 minutes a seed on two cores; resumable)
 
 Runs experiments/demo.py with three seeds (other networks, tickets, flow and samples on the same data
 splits) and writes the mean over seeds and its spread to docs/results/demo_seeds.csv.
@@ -31,7 +31,9 @@ def main() -> None:
             ]
             rows["ensemble accuracy"] = [r[arm.name].together["accuracy"] for r in reports]
             rows["ensemble nll"] = [r[arm.name].together["nll"] for r in reports]
-            rows["dispersion"] = [r[arm.name].together["dispersion"] for r in reports]
+            for key in ("dispersion", "mask overlap", "Z_U"):
+                if all(key in r[arm.name].together for r in reports):
+                    rows[key] = [r[arm.name].together[key] for r in reports]
             for metric, values in rows.items():
                 spread = statistics.stdev(values)
                 figures = [f"{v:.4f}" for v in (statistics.fmean(values), spread, *values)]

@@ -128,8 +128,8 @@ class FittedGenerator:
     Args:
         buffers: of the first ticket, in the layout's order: samples start from them before their BatchNorm
             statistics are estimated.
-        refined: what samples come from, if the generator was refined through a task. `encode`, `log_prob`,
-            `reconstruct` and `interpolate` always speak of the flow that was matched to the tickets.
+        refined: the decoder of samples, if the generator was refined through a task. `encode`, `decode`,
+            `reconstruct` and `interpolate` always use the components of the tickets.
     """
 
     layout: Layout
@@ -281,9 +281,8 @@ class FittedGenerator:
 
     def _vectors(self, n: int, seed: int) -> Float[Tensor, "n d"]:
         """Sampled networks before their masks are chosen."""
-        if self.refined is not None:
-            return self.refined.sample(n, seed=seed)
-        return self.compress.inverse_transform(self.flow.sample(n, seed=seed))
+        codes = self.flow.sample(n, seed=seed)
+        return self.compress.inverse_transform(codes) if self.refined is None else self.refined.decode(codes)
 
     def _project(self, weights: Float[Tensor, "n d"], rule: Pattern, records: list[Record]) -> Collection:
         masks = rule.mask(weights.abs(), self.layout, within=(weights != 0) | ~self.layout.prunable)
@@ -333,7 +332,7 @@ class FittedGenerator:
             "align": self.align.to_json() if self.align else None,
             "compress": self.compress.to_json(),
             "flow": {"config": asdict(self.flow.config), **self.flow.to_json()},
-            "refined": None if self.refined is None else {"solver_steps": self.refined.solver_steps},
+            "refined": self.refined is not None,
             "trained_on": self.trained_on,
             "tensors": {"size": path.stat().st_size, "sha256": file_hash(path)},
         }  # fmt: skip
@@ -375,9 +374,6 @@ class FittedGenerator:
         fitted = FittedFlow(FlowMatching(**flow["config"]), tensors["flow.weights"], flow["scale"], flow["codes"])
         buffers = [tensors[f"buffer.{b.name}"] for b in layout.buffers]
         refined = None
-        if manifest["refined"] is not None:
-            own = FittedFlow(fitted.config, tensors["refined.flow"], flow["scale"], flow["codes"])
-            refined = Refined(
-                tensors["refined.mean"], tensors["refined.components"], own, manifest["refined"]["solver_steps"]
-            )
+        if manifest["refined"]:
+            refined = Refined(tensors["refined.mean"], tensors["refined.components"])
         return cls(layout, architecture, align, compress, fitted, manifest["trained_on"], buffers, refined)

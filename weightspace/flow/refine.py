@@ -3,14 +3,17 @@
 Flow matching alone regresses to the mean network when there are few tickets. Refinement treats the
 generator q as an amortised variational posterior over sparse networks: it raises the expected training
 log-likelihood E_q[log p(D | w)] by pathwise gradients through the kept weights (the mask is held fixed in
-each step, so that this part of the gradient is that of the sparse networks; how masks change through it is
-ignored). The entropy of q, which would make this a bound on the evidence, is not known for a flow followed by
-top-k; two hinge penalties stand in for it and keep samples as different from each other as tickets are.
-The objective is therefore no bound, and is not called one.
+each step; how masks change through it is ignored). The entropy of q, which would make this a bound on the
+evidence, is not known for a flow followed by top-k; two hinge penalties stand in for it and keep samples as
+different from each other as tickets are. The objective is therefore no bound, and is not called one.
+
+Only the decoder, mean and components, is trained. Trained along with it, the flow gathered its codes in a few
+clusters that no penalty on pairs could part (their gradient vanishes between equal networks); with the
+flow as it was matched to the tickets, codes stay spread and so do the networks.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,18 +21,13 @@ import torch
 from jaxtyping import Bool, Float
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch.func import functional_call
 from torch.nn import functional as F
-from torchdiffeq import odeint
 
 from weightspace import seeds
 from weightspace.collection import Collection
 from weightspace.compress import FittedPCA
 from weightspace.errors import InputError
 from weightspace.flow.fit import FittedFlow
-from weightspace.flow.path import linear_path
-from weightspace.flow.velocity import ResidualVelocity
-from weightspace.layout import Layout
 from weightspace.optimizers import Adam
 from weightspace.pattern import Unstructured
 from weightspace.progress import progress
@@ -41,11 +39,13 @@ _CHECKPOINT_EVERY = 100
 _WARM_UP = 100  # steps, but at most a tenth of all
 _SOFTNESS = 0.5  # width of the soft threshold, in thresholds, through which masks are pushed apart
 _CLIP = 1.0  # largest norm of a gradient
+_SOLVER_STEPS = 8  # Runge-Kutta steps from noise to codes; twenty give the same to three digits
+_TICKETS, _USUAL = 256, 0.95  # tickets whose pairs are compared, and the quantile that samples may reach
 
 
 @dataclass(frozen=True)
 class TaskRefinement:
-    """Train mean, components and flow of a generator on the task's training split.
+    """Train the decoder of a generator, mean and components, on the task's training split.
 
     Args:
         task: only its training split is read, and only while fitting.
@@ -53,30 +53,26 @@ class TaskRefinement:
         steps: training iterations.
         networks: samples a step.
         batch_size: training samples for each of them.
-        lr: of the components, with cosine decay; the flow has the same.
+        lr: of the components, with cosine decay.
         lr_mean: of the mean network.
-        matching: weight of the flow-matching loss, which holds the flow to the tickets' codes.
-        diversity: weight of the penalties that keep samples as different as tickets are: their mean
-            cosine, and the mean overlap of their masks.
-        solver_steps: midpoint steps from noise to code, in refinement and afterwards in sampling.
+        diversity: weight of the penalties that keep samples as different as tickets are: for each pair
+            its cosine and the overlap of its masks above the 95 % quantile of the tickets' pairs.
     """
 
     task: Task
     densities: Sequence[float] | None = None
-    steps: int = 1500
+    steps: int = 2000
     networks: int = 32
     batch_size: int = 128
     lr: float = 3e-4
     lr_mean: float = 1e-3
-    matching: float = 0.1
     diversity: float = 2.0
-    solver_steps: int = 2
 
     def __post_init__(self) -> None:
-        if min(self.steps, self.batch_size, self.solver_steps) < 1 or self.networks < 2:
+        if min(self.steps, self.batch_size) < 1 or self.networks < 2:
             raise InputError(
-                "refinement needs at least one step, training sample and solver step, and two networks a step, got "
-                f"{self.steps}, {self.batch_size}, {self.solver_steps} and {self.networks}"
+                "refinement needs at least one step, one training sample and two networks a step, got "
+                f"{self.steps}, {self.batch_size} and {self.networks}"
             )
         for density in self.densities or ():
             Unstructured(density)
@@ -116,14 +112,12 @@ class TaskRefinement:
                     if checkpoint is not None:
                         with atomic_file(checkpoint) as temporary:
                             save_file(run.state | {"done": torch.tensor(step + 1)}, temporary)
-        state = run.state
-        refined = FittedFlow(flow.config, state["flow"], flow.scale, flow.codes)
-        return Refined(state["mean"], state["components"], refined, self.solver_steps)
+        return Refined(run.state["mean"], run.state["components"])
 
 
 @dataclass(frozen=True)
 class Refined:
-    """What refinement changed.
+    """A refined decoder.
 
     Args:
         mean: (D,).
@@ -132,30 +126,13 @@ class Refined:
 
     mean: Float[Tensor, " d"]
     components: Float[Tensor, "k d"]
-    flow: FittedFlow
-    solver_steps: int
 
-    @torch.no_grad()
-    def sample(self, n: int, *, seed: int = 0) -> Float[Tensor, "n d"]:
-        """Networks before their masks are chosen; network i depends on (seed, i) alone."""
-        codes = roll(self.flow.velocity(), self.flow.noise(n, seed=seed), self.solver_steps) * self.flow.scale
+    def decode(self, codes: Float[Tensor, "n k"]) -> Float[Tensor, "n d"]:
+        """Networks of codes, before their masks are chosen."""
         return torch.addmm(self.mean, codes, self.components)
 
     def tensors(self) -> dict[str, Tensor]:
-        return {
-            "refined.mean": self.mean, "refined.components": self.components, "refined.flow": self.flow.weights
-        }  # fmt: skip
-
-
-def roll(velocity: Callable[[Tensor, Tensor], Tensor], x_0: Float[Tensor, "n k"], steps: int) -> Float[Tensor, "n k"]:
-    """Carry noise along the flow by a few midpoint steps; differentiable."""
-
-    def field(t: Tensor, x: Tensor) -> Tensor:
-        return velocity(x, t.expand(len(x), 1))
-
-    path = odeint(field, x_0, torch.linspace(0, 1, steps + 1), method="midpoint")
-    assert isinstance(path, Tensor)  # (steps + 1, n, codes)
-    return path[-1]
+        return {"refined.mean": self.mean, "refined.components": self.components}
 
 
 class _Run:
@@ -169,11 +146,10 @@ class _Run:
         self.module = config.task.architecture.build_seeded(0).train()
         self.random = draws_random_numbers(config.task.architecture.build_seeded(0), config.task.train.x[:2])
         self.buffers = {name: b[:1] for name, b in tickets.buffers.items()}
-        self.codes = (compress.transform(tickets) / flow.scale).float()
-        self.velocity = flow.velocity().train()
-        self.velocity_layout = Layout.of(self.velocity)
         self.densities = list(config.densities or [tickets.densities.median().item()])
-        self.cosine, self.overlap = _alike(tickets.weights[:, self.prunable], tickets.masks[:, self.prunable])
+        some = tickets[:_TICKETS]
+        pairs = _alike(some.weights[:, self.prunable], some.masks[:, self.prunable])
+        self.cosine, self.overlap = (values.quantile(_USUAL).item() for values in pairs)
         self.adam = Adam(lr=config.lr)
         self.state = {
             "mean": compress.mean.clone(),
@@ -187,10 +163,9 @@ class _Run:
         """One update; returns the mean training loss of the sampled sparse networks."""
         config, task = self.config, self.config.task
         random = seeds.generator(self.seed, "refinement", step)
-        leaves = {name: self.state[name].detach().requires_grad_() for name in ("mean", "components", "flow")}
-        field = _Field(self.velocity, self.velocity_layout, leaves["flow"])
+        leaves = {name: self.state[name].detach().requires_grad_() for name in ("mean", "components")}
         x_0 = torch.randn(config.networks, self.flow.codes, generator=random)
-        codes = roll(field, x_0, config.solver_steps) * self.flow.scale
+        codes = self.flow.carry(x_0, solver_steps=_SOLVER_STEPS)
         decoded = torch.addmm(leaves["mean"], codes, leaves["components"])
         density = self.densities[int(torch.randint(len(self.densities), (), generator=random))]
         mask = Unstructured(density).mask(decoded.detach().abs(), self.layout)
@@ -209,12 +184,10 @@ class _Run:
         # A stand-in whose gradient is the mean of the networks' own.
         total = (sparse * gradient).sum() / len(sparse)
         total = total + config.diversity * self._too_alike(decoded, sparse, mask)
-        if config.matching:
-            total = total + config.matching * self._matching(field, random)
         gradients = torch.autograd.grad(total, list(leaves.values()))
         warm = max(1, min(_WARM_UP, config.steps // 10))
         share = min(1.0, (step + 1) / warm) * 0.5 * (1 + math.cos(math.pi * step / config.steps))
-        rates = {"mean": config.lr_mean, "components": config.lr, "flow": config.lr}
+        rates = {"mean": config.lr_mean, "components": config.lr}
         for name, found in zip(leaves, gradients, strict=True):
             clipped = found * (_CLIP / found.norm().clamp(min=_CLIP))
             own = {k.partition(".")[2]: t for k, t in self.state.items() if k.startswith(f"{name}.")}
@@ -229,38 +202,26 @@ class _Run:
     def _too_alike(
         self, decoded: Float[Tensor, "n d"], sparse: Float[Tensor, "n d"], mask: Bool[Tensor, "n d"]
     ) -> Float[Tensor, ""]:
-        """How far the samples' mean cosine and mask overlap are above the tickets'."""
+        """How far pairs of samples are above nearly all pairs of tickets, in cosine and in mask overlap.
+
+        Pair by pair: a mean over pairs would be content with a few clusters far from each other.
+        """
         weights, kept = sparse[:, self.prunable], mask[:, self.prunable]
         size = decoded.detach()[:, self.prunable].abs()
         edge = size.masked_fill(~kept, math.inf).amin(1, keepdim=True)
         soft = torch.sigmoid((decoded[:, self.prunable].abs() / edge - 1) / _SOFTNESS)
         # The value of the hard mask, the gradient of a soft one.
         cosine, overlap = _alike(weights, kept + soft - soft.detach())
-        return F.relu(cosine - self.cosine) + F.relu(overlap - self.overlap)
-
-    def _matching(self, field: "_Field", random: torch.Generator) -> Float[Tensor, ""]:
-        x_1 = self.codes[torch.randint(len(self.codes), (self.config.batch_size,), generator=random)]
-        x_0 = torch.randn(x_1.shape, generator=random)
-        t = torch.rand(len(x_1), 1, generator=random)
-        x_t, dx_t = linear_path(x_0, x_1, t)
-        return (field(x_t, t) - dx_t).square().mean()
+        return F.relu(cosine - self.cosine).mean() + F.relu(overlap - self.overlap).mean()
 
 
-class _Field:
-    """A velocity network with given weights."""
+def _alike(weights: Float[Tensor, "n p"], masks: Tensor) -> tuple[Float[Tensor, " pairs"], Float[Tensor, " pairs"]]:
+    """Cosine of each pair of networks, and overlap of their masks (shared non-zeros over non-zeros).
 
-    def __init__(self, velocity: ResidualVelocity, layout: Layout, weights: Tensor) -> None:
-        self.velocity, self.tensors = velocity, layout.unpack(weights)
-
-    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
-        return functional_call(self.velocity, self.tensors, (x, t))
-
-
-def _alike(weights: Float[Tensor, "n p"], masks: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean cosine of pairs of networks, and mean overlap of their masks (shared non-zeros over non-zeros)."""
-    pairs = len(weights) * (len(weights) - 1)
-    unit = F.normalize(weights, dim=1)
-    cosine = (unit.sum(0).square().sum() - unit.square().sum()) / pairs
-    kept = masks.float() if masks.dtype == torch.bool else masks
-    shared = (kept.sum(0).square().sum() - kept.square().sum()) / pairs
-    return cosine, shared / kept.detach().sum(1).mean()
+    Args:
+        masks: (n, p), or soft values between 0 and 1 whose gradient moves masks.
+    """
+    first, second = torch.triu_indices(len(weights), len(weights), offset=1)
+    unit, kept = F.normalize(weights, dim=1), masks.to(weights.dtype)
+    cosine = (unit @ unit.T)[first, second]
+    return cosine, (kept @ kept.T)[first, second] / kept.detach().sum(1).mean()
