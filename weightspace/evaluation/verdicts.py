@@ -87,7 +87,7 @@ def _copies(e: Evidence) -> Verdict:
     if "Z_U" in e.samples.result.together:
         share, z = e.samples.result.together["farther than held-out"], e.samples.result.together["Z_U"]
         words += f". A sample is farther than a held-out network with probability {share:.2f} (Z_U = {z:+.1f})"
-    test = f"no sample that close, and Mann-Whitney test against {len(others)} {whom} (p = {_p(p)})"
+    test = f"no sample that close, and Mann-Whitney test against {len(others)} {whom} (p {_p(p)})"
     if close:
         words += f": {'they are' if close > e.n / 2 else 'some are'} copies."
         return Verdict("not copies", "fail", words, test)
@@ -106,7 +106,7 @@ def _new_errors(e: Evidence) -> Verdict:
         f"The errors of a sample overlap by {e.samples.overlap.first.quantile(0.5).item():.2f} with those of the training "
         f"network most like it; between training {e.names} it is {band.quantile(0.5).item():.2f}."
     )
-    test = f"Mann-Whitney test that samples overlap more (p = {_p(p)})"
+    test = f"Mann-Whitney test that samples overlap more (p {_p(p)})"
     reasons = ["their errors are more alike than training networks'"] * (p < LEVEL)
     mean = e.samples.overlap.first.mean().item()
     noise = e.equal_errors
@@ -138,7 +138,7 @@ def _averages(e: Evidence) -> Verdict:
         f"mean network ({kind}: {common:.0%}), and samples lie {spread:.2f} times as far from it as training networks: "
     )
     test = (
-        f"Mann-Whitney test of the explained share (p = {_p(p)}), with a median above 50 % and twice the usual; "
+        f"Mann-Whitney test of the explained share (p {_p(p)}), with a median above 50 % and twice the usual; "
         f"distance from the mean below {_SPREAD}"
     )
     reasons = ["averages of few training networks"] * (p < LEVEL and median > max(_AVERAGE, 2 * common))
@@ -286,4 +286,4 @@ def _welch(mean_a: float, std_a: float, n: int, mean_b: float, std_b: float, m: 
 
 
 def _p(value: float) -> str:
-    return "< 0.0001" if value < 1e-4 else f"{value:.2g}"
+    return "< 0.0001" if value < 1e-4 else f"= {value:.2g}"
