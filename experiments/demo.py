@@ -53,11 +53,11 @@ def main(out: Path = Path("runs/demo"), seed: int = 0, small: bool = False) -> w
     standard = imp.find(dense[:imp_networks], task, folder=out / "imp")
     training, held_out = tickets[:learned_from], tickets[learned_from:]
 
-    # Twice: what flow matching alone makes is shown beside what refinement through the task adds.
-    plain = model.fit(training, seed=seed, folder=out / "flow")
     generator = replace(model, refine=refinement).fit(training, seed=seed, folder=out / "generator")
     sampled = generator.sample(samples, density=0.1, seed=seed + 1, folder=out / "samples")
-    unrefined = plain.sample(samples, density=0.1, seed=seed + 1, folder=out / "flow-samples")
+    # What flow matching alone makes is shown beside it.
+    flow_alone = replace(generator, refined=None)
+    unrefined = flow_alone.sample(samples, density=0.1, seed=seed + 1, folder=out / "flow-samples")
 
     inputs = {
         "samples": sampled.fingerprint(),

@@ -19,6 +19,7 @@ from weightspace.collection import Collection
 from weightspace.compress import PCA, FittedPCA
 from weightspace.errors import InputError, StorageError
 from weightspace.flow import FittedFlow, FlowMatching, Refined, TaskRefinement
+from weightspace.functional import blocks
 from weightspace.layout import Layout
 from weightspace.pattern import Pattern, Unstructured
 from weightspace.runs import open_run
@@ -40,6 +41,7 @@ FORMAT = "weightspace.generator"
 VERSION = 2
 MANIFEST = "generator.json"
 TENSORS = "generator.safetensors"
+_MASKED = 16  # networks whose masks are chosen at once: what they need stays in the cache
 _REFINEMENT = "refinement.checkpoint.safetensors"
 _KEYS = ("layout", "architecture", "align", "compress", "flow", "refined", "trained_on", "tensors")
 
@@ -285,13 +287,17 @@ class FittedGenerator:
         return self.compress.inverse_transform(codes) if self.refined is None else self.refined.decode(codes)
 
     def _project(self, weights: Float[Tensor, "n d"], rule: Pattern, records: list[Record]) -> Collection:
-        masks = rule.mask(weights.abs(), self.layout, within=(weights != 0) | ~self.layout.prunable)
+        masks = torch.empty(weights.shape, dtype=torch.bool)
+        for rows in blocks(len(weights), _MASKED):
+            part = weights[rows]
+            masks[rows] = rule.mask(part.abs(), self.layout, within=(part != 0) | ~self.layout.prunable)
+            part.mul_(masks[rows])
         buffers = {
             b.name: t.expand(len(weights), *b.shape).clone()
             for b, t in zip(self.layout.buffers, self.buffers, strict=True)
         }
         return Collection(
-            self.layout, weights * masks, architecture=self.architecture, masks=masks, records=records, buffers=buffers
+            self.layout, weights, architecture=self.architecture, masks=masks, records=records, buffers=buffers
         )
 
     def _with_statistics(self, networks: Collection, data: Split | None) -> Collection:
