@@ -171,5 +171,5 @@ def describe_generator(model: FittedGenerator) -> str:
         f"a generator of {model.architecture.name} networks, trained on {model.trained_on['networks']} tickets of "
         f"density {low:.4g}{f' to {high:.4g}' if high > low else ''} ({', '.join(model.trained_on['tasks'])})\n"
         f"{len(model.compress.components)} components explain {kept:.1%} of the variance; "
-        f"flow: {asdict(model.flow.config)}"
+        f"flow: {asdict(model.flow.config)}" + ("\nrefined through the task" if model.refined else "")
     )
