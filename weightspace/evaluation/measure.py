@@ -23,7 +23,7 @@ from weightspace.evaluation.neighbours import (
     mask_overlaps,
     squared_spread,
 )
-from weightspace.evaluation.predictions import SOME, Judged, judge
+from weightspace.evaluation.predictions import SOME, Judged, Predictions, judge
 from weightspace.results import ArmResult
 from weightspace.task import Task
 
@@ -139,7 +139,7 @@ class Yardstick:
             )
         names = [entry.name for entry in networks.layout.parameters if entry.role == "weight"]
         joint = judged.predictions.joint
-        together = ensemble_metrics(judged, test.y) | self._variety(some, judged, among, kept[:SOME], sizes)
+        together = ensemble_metrics(judged.predictions, test.y) | self._variety(some, judged, among, kept[:SOME], sizes)
         together["copies"] = (nearest.first < self.close(nearest)).double().mean().item()
         if not itself:
             together["dispersion around the training mean"] = (
@@ -185,9 +185,8 @@ class Yardstick:
         return found
 
 
-def ensemble_metrics(judged: Judged, y: Tensor) -> dict[str, float]:
+def ensemble_metrics(predictions: Predictions, y: Tensor) -> dict[str, float]:
     """Metrics of the ensemble as one predictor."""
-    predictions = judged.predictions
     return of_joint(predictions.joint, y) | {
         "mutual information": predictions.mutual_information.mean().item(),
         "disagreement": predictive.disagreement(predictions.votes),

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from weightspace import seeds
 from weightspace.collection import Collection
-from weightspace.evaluation import calibration, detection, predictive
+from weightspace.evaluation import calibration, detection
 from weightspace.evaluation.dropout import FittedDropout
-from weightspace.evaluation.measure import of_joint
+from weightspace.evaluation.measure import ensemble_metrics, of_joint
 from weightspace.evaluation.predictions import Gatherer, Predictions, logits_in_blocks
 from weightspace.evaluation.shift import shifts
 from weightspace.results import Posterior
@@ -113,11 +113,8 @@ class Trial:
             }
             for name, part in self.shifted
         }
-        metrics = of_joint(own.joint, test.y) | {
-            "mutual information": own.mutual_information.mean().item(),
-            "disagreement": predictive.disagreement(own.votes),
-        }
-        return Posterior(            peer.name, peer.note, own.networks, metrics, temperature,
+        return Posterior(
+            peer.name, peer.note, own.networks, ensemble_metrics(own, test.y), temperature,
             of_joint(own.joint / temperature, test.y), found, moved,
         )  # fmt: skip
 

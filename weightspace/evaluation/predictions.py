@@ -38,6 +38,7 @@ class Predictions:
 
     @property
     def mutual_information(self) -> Float[Tensor, " s"]:
+        """Entropy of the mean prediction minus mean entropy: how much the networks' predictions differ, in nats."""
         return (self.entropy - self.mean_entropy).clamp(min=0)
 
 

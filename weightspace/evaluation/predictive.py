@@ -37,11 +37,6 @@ def ensemble_logits(logits: Float[Tensor, "n s c"]) -> Float[Tensor, "1 s c"]:
     return log_mean[None]
 
 
-def mutual_information(logits: Float[Tensor, "n s c"]) -> Float[Tensor, " s"]:
-    """Entropy of the mean prediction minus mean entropy: how much the networks' predictions differ, in nats."""
-    return (entropy(ensemble_logits(logits))[0] - entropy(logits).mean(0)).clamp(min=0)
-
-
 def disagreement(votes: Float[Tensor, "s c"]) -> float:
     """Share of samples on which two different networks predict different classes, as the mean over pairs.
 

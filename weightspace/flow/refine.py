@@ -39,7 +39,7 @@ _CHECKPOINT_EVERY = 100
 _WARM_UP = 100  # steps, but at most a tenth of all
 _SOFTNESS = 0.5  # width of the soft threshold, in thresholds, through which masks are pushed apart
 _CLIP = 1.0  # largest norm of a gradient
-_SOLVER_STEPS = 8  # Runge-Kutta steps from noise to codes; twenty give the same to three digits
+_SOLVER_STEPS = 8  # Runge-Kutta steps from noise to codes, fewer than sampling takes
 _TICKETS, _USUAL = 256, 0.95  # tickets whose pairs are compared, and the quantile that samples may reach
 
 
