@@ -88,7 +88,7 @@ class GaussianField(torch.nn.Module):
         super().__init__()
         self.m, self.s = torch.nn.Buffer(m), s
 
-    def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, t: torch.Tensor, conditions: torch.Tensor | None = None) -> torch.Tensor:
         variance = (1 - t) ** 2 + t**2 * self.s**2
         return self.m + (t * self.s**2 - (1 - t)) / variance * (x - t * self.m)
 

@@ -9,7 +9,7 @@ import torch
 import weightspace as ws
 from weightspace import generate
 from weightspace.errors import InputError, LayoutMismatch
-from weightspace.flow import refine
+from weightspace.generate import refine
 
 BASE = ws.TicketGenerator(compress=ws.PCA(5), generate=ws.FlowMatching(width=16, blocks=1, steps=60, batch_size=16))
 
@@ -48,22 +48,38 @@ def test_only_training_data_are_read(refined: ws.FittedGenerator, tickets: ws.Co
     assert replace(BASE, refine=settings(changed)).fit(tickets[:8], seed=0).fingerprint() != refined.fingerprint()
 
 
-def test_the_gradient_is_that_of_the_sparse_networks(tickets: ws.Collection, task: ws.Task) -> None:
-    """One step without penalties moves the mean along the mean gradient of the kept weights, and no other."""
+def test_the_gradient_is_that_of_the_sparse_networks_and_reaches_pruned_weights(
+    tickets: ws.Collection, task: ws.Task
+) -> None:
+    """The first step of Adam moves the mean by the sign of the gradient, taken at the sparse networks."""
     fitted = BASE.fit(tickets[:8], seed=0)
     aligned = fitted.align.transform(tickets[:8])
     config = replace(settings(task), diversity=0.0)
-    run = refine._Run(config, aligned, fitted.compress, fitted.flow, 0)
+    run = refine._Run(config, aligned, fitted.masks, fitted.compress, fitted.flow, ws.generate.Conditions(), 0)
     before = {name: run.state[name].clone() for name in ("mean", "components")}
     run.step(0)
-    moved = run.state["mean"] != before["mean"]
+    moved = (before["mean"] - run.state["mean"]).sign()
     random = refine.seeds.generator(0, "refinement", 0)
     x_0 = torch.randn(8, 5, generator=random)
+    torch.randint(1, (), generator=random)  # which density
+    chosen = torch.randint(len(task.train), (8, config.batch_size), generator=random)
     codes = fitted.flow.carry(x_0, solver_steps=refine._SOLVER_STEPS)
     decoded = before["mean"] + codes @ before["components"]
-    kept = ws.Unstructured(0.2).mask(decoded.detach().abs(), tickets.layout).any(0)
-    assert not moved[~kept].any()
-    assert moved[kept].float().mean() > 0.5
+    mask = ws.Unstructured(0.2).mask(decoded.abs(), tickets.layout)
+
+    def gradient(networks: torch.Tensor) -> torch.Tensor:
+        module, total = tickets.architecture.build_seeded(0), torch.zeros(tickets.layout.size)
+        for network, rows in zip(networks, chosen, strict=True):
+            leaf = network.clone().requires_grad_()
+            logits = torch.func.functional_call(module, tickets.layout.unpack(leaf), (task.train.x[rows],))
+            total += torch.autograd.grad(torch.nn.functional.cross_entropy(logits, task.train.y[rows]), leaf)[0]
+        return total
+
+    sparse, dense = gradient(decoded * mask), gradient(decoded)
+    clear = sparse.abs() > 1e-3 * sparse.abs().max()
+    assert (clear & ~mask.any(0)).any(), "some weights that no network keeps have a gradient"
+    assert torch.equal(moved[clear], sparse.sign()[clear])
+    assert not torch.equal(moved[clear], dense.sign()[clear])
 
 
 def test_samples_are_pushed_apart() -> None:

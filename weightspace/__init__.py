@@ -17,9 +17,13 @@ from weightspace.errors import LayoutMismatch as LayoutMismatch
 from weightspace.errors import StorageError as StorageError
 from weightspace.evaluation import MCDropout as MCDropout
 from weightspace.evaluation import evaluate as evaluate
+from weightspace.flow import DeepWeightFlow as DeepWeightFlow
 from weightspace.flow import FlowMatching as FlowMatching
-from weightspace.flow import TaskRefinement as TaskRefinement
 from weightspace.generate import FittedGenerator as FittedGenerator
+from weightspace.generate import Gates as Gates
+from weightspace.generate import Magnitude as Magnitude
+from weightspace.generate import SharedSupport as SharedSupport
+from weightspace.generate import TaskRefinement as TaskRefinement
 from weightspace.generate import TicketGenerator as TicketGenerator
 from weightspace.layout import Layout as Layout
 from weightspace.merging import merge as merge

@@ -21,6 +21,7 @@ from weightspace.network import Network
 from weightspace.storage import Record, ShardReader, ShardWriter, dump_json, new_folder, pack_bits, unpack_bits
 
 _SHARD_BYTES = 256 * 2**20
+_CHECKED = 4  # networks whose masks are checked at once: what that needs stays in the cache
 
 
 class Collection:
@@ -324,7 +325,7 @@ class Collection:
             )
         if kind == "masks":
             _check_masks(self._columns.get("weights"), tensor, self.layout)
-        elif tensor.is_floating_point() and not tensor.isfinite().all():
+        elif tensor.is_floating_point() and tensor.numel() and not all(end.isfinite() for end in torch.aminmax(tensor)):
             bad = (~tensor.isfinite()).nonzero()[0].tolist()
             raise InputError(
                 f"{name} of network {bad[0]} holds NaN or infinite values (first: {_tensor_name(self.layout, bad[1])}): "
@@ -353,10 +354,11 @@ def _integer(index: SupportsIndex | slice | Sequence[int] | Tensor) -> int | sli
 def _check_masks(weights: Tensor | None, masks: Tensor, layout: Layout) -> None:
     if masks.dtype != torch.bool:
         raise InputError(f"masks must be boolean, True where a weight is kept; got {masks.dtype}")
-    if not masks[:, ~layout.prunable].all():
-        raise InputError("masks remove biases or norm parameters, which are never pruned: leave those True")
-    if weights is not None and (weights.masked_fill(masks, 0) != 0).any():
-        raise InputError("some pruned weights are not zero: multiply the weights by their masks first")
+    for at in blocks(len(masks), _CHECKED):
+        if not (masks[at] | layout.prunable).all():
+            raise InputError("masks remove biases or norm parameters, which are never pruned: leave those True")
+        if weights is not None and ((weights[at] != 0) & ~masks[at]).any():
+            raise InputError("some pruned weights are not zero: multiply the weights by their masks first")
 
 
 def _tensor_name(layout: Layout, position: int) -> str:

@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -69,12 +70,10 @@ class Unstructured:
         self, scores: Float[Tensor, "*nets d"], layout: Layout, within: Bool[Tensor, "*nets d"] | None = None
     ) -> Bool[Tensor, "*nets d"]:
         scores = _usable(scores, layout, within)
-        mask = torch.ones(scores.shape, dtype=torch.bool, device=scores.device)
         total = self.count(layout)
         if self.scope == "global":
-            prunable = layout.prunable.to(scores.device)
-            mask[..., prunable] = _keep_top(scores[..., prunable], total, "the network")
-            return mask
+            return _keep_top(scores, total, "the network").logical_or_(~layout.prunable.to(scores.device))
+        mask = torch.ones(scores.shape, dtype=torch.bool, device=scores.device)
         weights = [entry for entry in layout.parameters if entry.role == "weight"]
         counts = _apportion([entry.size for entry in weights], total)
         for entry, count in zip(weights, counts, strict=True):
@@ -161,37 +160,62 @@ def check_density(density: float) -> None:
 
 
 def _usable(scores: Tensor, layout: Layout, within: Tensor | None) -> Tensor:
+    """Scores of the weights that may be kept, -inf elsewhere."""
     if scores.shape[-1] != layout.size:
         raise InputError(f"scores have {scores.shape[-1]} values a network, the layout has {layout.size}")
-    if scores[..., layout.prunable.to(scores.device)].isnan().any():
+    prunable = layout.prunable.to(scores.device)
+    usable = scores.masked_fill(~prunable if within is None else ~(prunable & within), -math.inf)
+    # A sum is NaN or infinite if any score is; only then look at each.
+    if not usable.amax(-1).isfinite().all() and scores[..., prunable].isnan().any():
         raise InputError("scores contain NaN: a mask cannot be chosen from them")
-    return scores if within is None else scores.masked_fill(~within, -math.inf)
+    return usable
 
 
-def _keep_top(scores: Tensor, count: int, where: str) -> Tensor:
-    available = int((scores > -math.inf).sum(-1).min())
-    if count > available:
+def _keep_top(scores: Float[Tensor, "*lead p"], count: int, where: str) -> Bool[Tensor, "*lead p"]:
+    """The `count` largest finite scores along the last axis; of equal scores the first come first."""
+    if count == 0 or not scores.numel():
+        return torch.zeros(scores.shape, dtype=torch.bool, device=scores.device)
+    threshold = _threshold(scores, count)
+    if threshold.amin() == -math.inf:
+        available = int((scores > -math.inf).sum(-1).min())
         raise InputError(
             f"asked to keep {count} weights of {where}, but only {available} are left: ask for a lower density"
         )
-    return _top(scores, count)
+    return _at_least(scores, threshold, count)
 
 
 def _top(scores: Float[Tensor, "*lead p"], count: int) -> Bool[Tensor, "*lead p"]:
-    """The `count` largest along the last axis; of equal scores the first come first."""
-    if count == 0:
-        return torch.zeros(scores.shape, dtype=torch.bool, device=scores.device)
-    if 4 * count < scores.shape[-1]:  # for a few, topk is the faster way to the same value
-        threshold = scores.topk(count, dim=-1, sorted=False).values.amin(-1, keepdim=True)
-    else:
-        threshold = scores.kthvalue(scores.shape[-1] - count + 1, dim=-1, keepdim=True).values
+    """The `count` largest along the last axis, of those that are -inf too."""
+    return _at_least(scores, _threshold(scores, count), count)
+
+
+def _at_least(
+    scores: Float[Tensor, "*lead p"], threshold: Float[Tensor, "*lead 1"], count: int
+) -> Bool[Tensor, "*lead p"]:
     kept = scores >= threshold
-    if (kept.sum(-1) == count).all():
+    if _all_count(kept, count):
         return kept
     above = scores > threshold
     ties = scores == threshold
     wanted = count - above.sum(-1, keepdim=True)
     return above | (ties & (ties.cumsum(-1) <= wanted))
+
+
+def _all_count(mask: Bool[Tensor, "*lead p"], count: int) -> bool:
+    """Does every row have so many True?"""
+    if mask.device.type != "cpu":
+        return bool((mask.sum(-1) == count).all())
+    # Summing booleans along rows is slow in torch, and counting them in NumPy is not.
+    return all(np.count_nonzero(row) == count for row in mask.reshape(-1, mask.shape[-1]).numpy())
+
+
+def _threshold(scores: Float[Tensor, "*lead p"], count: int) -> Float[Tensor, "*lead 1"]:
+    """The `count`-th largest score along the last axis."""
+    at = scores.shape[-1] - count
+    if scores.device.type != "cpu" or scores.dtype is torch.bfloat16:
+        return scores.kthvalue(at + 1, dim=-1, keepdim=True).values
+    # NumPy's selection is vectorised, and tens of times faster than kthvalue or topk.
+    return torch.as_tensor(np.partition(scores.detach().numpy(), at, axis=-1)[..., at : at + 1])
 
 
 def _apportion(sizes: list[int], total: int) -> list[int]:

@@ -14,8 +14,8 @@ from weightspace.compress import PCA
 from weightspace.errors import InputError
 from weightspace.evaluation import MCDropout
 from weightspace.evaluation import evaluate as measure
-from weightspace.flow import FlowMatching, TaskRefinement
-from weightspace.generate import FittedGenerator, TicketGenerator
+from weightspace.flow import FlowMatching
+from weightspace.generate import FittedGenerator, TaskRefinement, TicketGenerator
 from weightspace.naming import (
     Common,
     Folder,

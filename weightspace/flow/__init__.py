@@ -2,5 +2,4 @@
 
 from weightspace.flow.fit import FittedFlow as FittedFlow
 from weightspace.flow.fit import FlowMatching as FlowMatching
-from weightspace.flow.refine import Refined as Refined
-from weightspace.flow.refine import TaskRefinement as TaskRefinement
+from weightspace.flow.published import DeepWeightFlow as DeepWeightFlow

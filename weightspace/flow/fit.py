@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +16,7 @@ from torchdiffeq import odeint
 from weightspace import seeds
 from weightspace.errors import InputError
 from weightspace.flow.path import linear_path, pair
-from weightspace.flow.velocity import ResidualVelocity
+from weightspace.flow.velocity import ResidualVelocity, Velocity
 from weightspace.layout import Layout
 from weightspace.optimizers import Adam
 from weightspace.progress import progress
@@ -36,11 +37,18 @@ class FlowMatching:
         blocks: residual blocks of the velocity network.
         steps: training iterations.
         batch_size: pairs of noise and code a step.
-        lr: peak learning rate of AdamW, with cosine decay to zero.
+        lr: peak learning rate of AdamW, with cosine decay.
+        lr_final: where the decay ends.
         weight_decay: decoupled.
-        ema: decay of the averaged weights that sampling uses.
+        betas: of AdamW.
+        ema: decay of the averaged weights that sampling uses; 0 uses the last ones.
         pairing: "independent" pairs noise with codes at random; "optimal" pairs them inside each batch at
             the least total squared distance (arXiv 2302.00482), which straightens the flow.
+        source: standard deviation of x_0, in units of the divided codes.
+        jitter: standard deviation of noise added to x_t.
+        forget: chance that a condition is hidden from the field in a training step, so that it also learns to do
+            without (classifier-free guidance, arXiv 2207.12598).
+        solver_steps: Runge-Kutta steps from noise to codes, unless asked otherwise.
     """
 
     width: int = 256
@@ -48,35 +56,62 @@ class FlowMatching:
     steps: int = 4000
     batch_size: int = 128
     lr: float = 1e-3
+    lr_final: float = 0.0
     weight_decay: float = 1e-2
+    betas: tuple[float, float] = (0.9, 0.999)
     ema: float = 0.999
     pairing: Literal["independent", "optimal"] = "independent"
+    source: float = 1.0
+    jitter: float = 0.0
+    forget: float = 0.1
+    solver_steps: int = 10
 
     def __post_init__(self) -> None:
-        if min(self.width, self.blocks, self.steps, self.batch_size) < 1:
-            raise InputError(f"width, blocks, steps and batch_size must be at least 1, got {self}")
-        if not 0 <= self.ema < 1:
-            raise InputError(f"ema must lie in [0, 1), got {self.ema}")
+        if min(self.width, self.blocks, self.steps, self.batch_size, self.solver_steps) < 1:
+            raise InputError(f"width, blocks, steps, batch_size and solver_steps must be at least 1, got {self}")
+        if not (0 <= self.ema < 1 and 0 <= self.forget < 1):
+            raise InputError(f"ema and forget must lie in [0, 1), got {self.ema} and {self.forget}")
+        if not (self.source > 0 and self.jitter >= 0):
+            raise InputError(f"source must be positive and jitter not negative, got {self.source} and {self.jitter}")
         if self.pairing not in ("independent", "optimal"):
             raise InputError(f"pairing is 'independent' or 'optimal', got {self.pairing!r}")
 
-    def fit(self, codes: Float[Tensor, "n k"], *, seed: int = 0, checkpoint: Path | None = None) -> "FittedFlow":
+    def scale(self, codes: Float[Tensor, "n k"]) -> float:
+        """What codes are divided by."""
+        return codes.double().square().mean().sqrt().item()
+
+    def velocity(self, codes: int, conditions: int) -> Velocity:
+        """The untrained velocity network."""
+        return ResidualVelocity(codes, self.width, self.blocks, conditions)
+
+    def fit(
+        self,
+        codes: Float[Tensor, "n k"],
+        conditions: Float[Tensor, "n c"] | None = None,
+        *,
+        seed: int = 0,
+        checkpoint: Path | None = None,
+    ) -> "FittedFlow":
         """Train on codes.
 
         Args:
+            conditions: numbers that describe each code, of unit size; NaN where unknown.
             checkpoint: file to continue from if it exists, and to save progress to. A continued run
                 gives the same bytes as an uninterrupted one.
         """
-        scale = codes.double().square().mean().sqrt().item()
-        if not (math.isfinite(scale) and scale > 0):
+        scale = self.scale(codes)
+        if not (math.isfinite(scale) and scale > 0 and codes.any()):
             raise InputError("the codes are all zero or not finite: nothing to learn")
         data = (codes / scale).float()
+        described = 0 if conditions is None else conditions.shape[1]
         with seeds.seeded_modules(seed, "velocity"):
-            velocity = ResidualVelocity(codes.shape[1], self.width, self.blocks)
+            velocity = self.velocity(codes.shape[1], 2 * described)
         layout = Layout.of(velocity)
-        adam = Adam(lr=self.lr, weight_decay=self.weight_decay, decoupled=True)
+        adam = Adam(lr=self.lr, betas=self.betas, weight_decay=self.weight_decay, decoupled=True)
         weights = layout.pack(velocity.state_dict())
-        state = {"weights": weights, "average": weights.clone(), **adam.start(weights)}
+        state = {"weights": weights, **adam.start(weights)}
+        if self.ema:
+            state["average"] = weights.clone()
         done = 0
         if checkpoint is not None and checkpoint.exists():
             state = load_file(checkpoint)
@@ -85,35 +120,54 @@ class FlowMatching:
         bar.update(done)
         with bar:
             for step in range(done, self.steps):
-                loss, gradient = self._gradient(velocity, layout, state["weights"], data, seed, step)
-                lr = self.lr * 0.5 * (1 + math.cos(math.pi * step / self.steps))
+                loss, gradient = self._gradient(velocity, layout, state["weights"], data, conditions, seed, step)
+                cosine = 0.5 * (1 + math.cos(math.pi * step / self.steps))
+                lr = self.lr_final + (self.lr - self.lr_final) * cosine
                 adam.update_(state["weights"], gradient, state, lr, self.weight_decay, step + 1)
-                # Early on a long average would remember the untrained field.
-                decay = min(self.ema, (step + 1) / (step + 10))
-                state["average"].lerp_(state["weights"], 1 - decay)
+                if self.ema:
+                    # Early on a long average would remember the untrained field.
+                    decay = min(self.ema, (step + 1) / (step + 10))
+                    state["average"].lerp_(state["weights"], 1 - decay)
                 bar.update()
                 if (step + 1) % _CHECKPOINT_EVERY == 0:
-                    bar.set_postfix(loss=f"{loss:.3f}")
+                    bar.set_postfix(loss=f"{loss:.3g}")
+                    if not math.isfinite(loss):
+                        raise InputError(f"flow matching diverged before step {step + 1}: lower lr ({self.lr})")
                     if checkpoint is not None:
                         with atomic_file(checkpoint) as temporary:
                             save_file(state | {"done": torch.tensor(step + 1)}, temporary)
-        return FittedFlow(self, state["average"], scale, codes.shape[1])
+        return FittedFlow(self, state["average" if self.ema else "weights"], scale, codes.shape[1], described)
 
     def _gradient(
-        self, velocity: ResidualVelocity, layout: Layout, weights: Tensor, data: Tensor, seed: int, step: int
-    ) -> tuple[float, Tensor]:
+        self, velocity: Velocity, layout: Layout, weights: Tensor, data: Tensor, conditions: Tensor | None,
+        seed: int, step: int,
+    ) -> tuple[float, Tensor]:  # fmt: skip
         random = seeds.generator(seed, "flow batch", step)
-        x_1 = data[torch.randint(len(data), (self.batch_size,), generator=random)]
-        x_0 = torch.randn(x_1.shape, generator=random)
-        t = torch.rand(len(x_1), 1, generator=random)
+        chosen = torch.randint(len(data), (self.batch_size,), generator=random)
+        x_0 = torch.randn(len(chosen), data.shape[1], generator=random) * self.source
+        t = torch.rand(len(chosen), 1, generator=random)
         if self.pairing == "optimal":
-            x_1 = x_1[pair(x_0, x_1)]
-        x_t, dx_t = linear_path(x_0, x_1, t)
+            chosen = chosen[pair(x_0, data[chosen])]
+        x_t, dx_t = linear_path(x_0, data[chosen], t)
+        if self.jitter:
+            x_t = x_t + self.jitter * torch.randn(x_t.shape, generator=random)
+        known = None
+        if conditions is not None:
+            told = conditions[chosen]
+            hidden = torch.rand(told.shape, generator=random) < self.forget
+            known = with_presence(told.masked_fill(hidden, math.nan))
         leaves = {name: view.requires_grad_() for name, view in layout.unpack(weights.detach()).items()}
-        predicted = functional_call(velocity, leaves, (x_t, t))
+        with seeds.seeded_modules(seed, f"flow dropout {step}"):
+            predicted = functional_call(velocity, leaves, (x_t, t, known))
         loss = (predicted - dx_t).square().mean()
         gradients = torch.autograd.grad(loss, list(leaves.values()))
         return loss.item(), layout.pack(dict(zip(leaves, gradients, strict=True)))
+
+
+def with_presence(conditions: Float[Tensor, "n c"]) -> Float[Tensor, "n twice"]:
+    """Conditions as the field sees them: unknown ones (NaN) are zero, and a flag says which are known."""
+    known = ~conditions.isnan()
+    return torch.cat([conditions.nan_to_num(nan=0.0), known.to(conditions.dtype)], dim=1)
 
 
 @dataclass(frozen=True)
@@ -125,39 +179,73 @@ class FittedFlow:
         weights: of the velocity network, averaged over training, flat.
         scale: codes were divided by this number.
         codes: length of a code.
+        conditions: numbers that describe a network; 0 if it was trained without.
     """
 
     config: FlowMatching
     weights: Float[Tensor, " p"]
     scale: float
     codes: int
+    conditions: int = 0
 
     def noise(self, n: int, *, seed: int = 0) -> Float[Tensor, "n k"]:
         """Where samples start; row i depends on (seed, i) alone."""
-        return torch.stack(
-            [torch.randn(self.codes, generator=seeds.generator(seed, "flow noise", i)) for i in range(n)]
-        )
+        drawn = [torch.randn(self.codes, generator=seeds.generator(seed, "flow noise", i)) for i in range(n)]
+        return torch.stack(drawn) * self.config.source
 
     @torch.no_grad()
-    def sample(self, n: int, *, seed: int = 0, solver_steps: int = 20) -> Float[Tensor, "n k"]:
+    def sample(
+        self,
+        n: int,
+        *,
+        conditions: Float[Tensor, "n c"] | None = None,
+        guidance: float = 1.0,
+        seed: int = 0,
+        solver_steps: int | None = None,
+    ) -> Float[Tensor, "n k"]:
         """Carry noise to codes along the flow (fourth-order Runge-Kutta, fixed steps).
 
         Sample i depends on (seed, i) alone, not on n.
         """
-        return self.carry(self.noise(n, seed=seed), solver_steps=solver_steps)
+        x_0 = self.noise(n, seed=seed)
+        return self.carry(x_0, conditions=conditions, guidance=guidance, solver_steps=solver_steps)
 
     @torch.no_grad()
-    def carry(self, x_0: Float[Tensor, "n k"], *, solver_steps: int = 20) -> Float[Tensor, "n k"]:
-        """Codes of given noise: t from 0 to 1."""
-        return self._solve(x_0, 0.0, 1.0, solver_steps) * self.scale
+    def carry(
+        self,
+        x_0: Float[Tensor, "n k"],
+        *,
+        conditions: Float[Tensor, "n c"] | None = None,
+        guidance: float = 1.0,
+        solver_steps: int | None = None,
+    ) -> Float[Tensor, "n k"]:
+        """Codes of given noise: t from 0 to 1.
+
+        Args:
+            conditions: what the networks shall be like, NaN where it does not matter; by default nowhere.
+            guidance: above 1 follows the conditions more strongly than the tickets do, by moving the field away
+                from its unconditional value (arXiv 2207.12598, eq. 6 with w = guidance - 1).
+        """
+        return self._solve(x_0, 0.0, 1.0, solver_steps, conditions, guidance) * self.scale
 
     @torch.no_grad()
-    def encode(self, codes: Float[Tensor, "n k"], *, solver_steps: int = 20) -> Float[Tensor, "n k"]:
+    def encode(
+        self,
+        codes: Float[Tensor, "n k"],
+        *,
+        conditions: Float[Tensor, "n c"] | None = None,
+        solver_steps: int | None = None,
+    ) -> Float[Tensor, "n k"]:
         """Noise that the flow carries to given codes: t from 1 to 0."""
-        return self._solve((codes / self.scale).float(), 1.0, 0.0, solver_steps)
+        return self._solve((codes / self.scale).float(), 1.0, 0.0, solver_steps, conditions, 1.0)
 
     def log_prob(
-        self, codes: Float[Tensor, "n k"], *, tolerance: float = 1e-5, solver_steps: int | None = None
+        self,
+        codes: Float[Tensor, "n k"],
+        *,
+        conditions: Float[Tensor, "n c"] | None = None,
+        tolerance: float = 1e-5,
+        solver_steps: int | None = None,
     ) -> Float[Tensor, " n"]:
         """Exact log-density of codes under the flow, in nats (arXiv 2210.02747, appendix C).
 
@@ -165,49 +253,78 @@ class FittedFlow:
         float64.
 
         Args:
+            conditions: the density is that of networks like these; NaN where unknown.
             tolerance: relative and absolute, of the adaptive solver (Dormand-Prince); each code is solved on
                 its own, so that its value does not depend on the others.
             solver_steps: use this many fixed Runge-Kutta steps instead, for all codes together.
         """
         velocity = self.velocity().double()
+        known = self._known(len(codes), conditions).double()
 
-        def one(x: Tensor, t: Tensor) -> Tensor:
-            return velocity(x[None], t.reshape(1, 1))[0]
+        def one(x: Tensor, t: Tensor, known: Tensor) -> Tensor:
+            return velocity(x[None], t.reshape(1, 1), known[None])[0]
 
-        def field(t: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-            x, _ = state
-            jacobian = vmap(jacrev(one), in_dims=(0, None))(x, t)
-            return velocity(x, t.expand(len(x), 1)), jacobian.diagonal(dim1=1, dim2=2).sum(1)
+        def solve(x_1: Tensor, known: Tensor) -> Tensor:
+            def field(t: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+                x, _ = state
+                jacobian = vmap(jacrev(one), in_dims=(0, None, 0))(x, t, known)
+                return velocity(x, t.expand(len(x), 1), known), jacobian.diagonal(dim1=1, dim2=2).sum(1)
 
-        def solve(x_1: Tensor) -> Tensor:
             start = x_1, x_1.new_zeros(len(x_1))
             if solver_steps is None:
                 found = odeint(field, start, x_1.new_tensor([1.0, 0.0]), rtol=tolerance, atol=tolerance)
             else:
                 found = odeint(field, start, torch.linspace(1, 0, solver_steps + 1, dtype=x_1.dtype), method="rk4")
             x_0, lost = found[0][-1], found[1][-1]
-            normal = -0.5 * x_0.square().sum(1) - 0.5 * self.codes * math.log(2 * math.pi)
+            source = self.config.source
+            normal = -0.5 * (x_0 / source).square().sum(1) - self.codes * math.log(source * math.sqrt(2 * math.pi))
             return normal + lost - self.codes * math.log(self.scale)
 
         scaled = codes.double() / self.scale
         with torch.no_grad():
             if solver_steps is not None:
-                return solve(scaled)
-            return torch.cat([solve(row) for row in progress(scaled.split(1), "likelihoods")])
+                return solve(scaled, known)
+            rows = list(zip(scaled.split(1), known.split(1), strict=True))
+            return torch.cat([solve(*row) for row in progress(rows, "likelihoods")])
 
-    def _solve(self, x: Float[Tensor, "n k"], start: float, stop: float, steps: int) -> Float[Tensor, "n k"]:
+    def _solve(
+        self, x: Float[Tensor, "n k"], start: float, stop: float, steps: int | None,
+        conditions: Float[Tensor, "n c"] | None, guidance: float,
+    ) -> Float[Tensor, "n k"]:  # fmt: skip
         velocity = self.velocity()
+        known, unknown = self._known(len(x), conditions), self._known(len(x), None)
+        if guidance != 1.0 and conditions is None:
+            raise InputError("guidance strengthens conditions, but none were given")
 
         def field(t: Tensor, x: Tensor) -> Tensor:
-            return velocity(x, t.expand(len(x), 1))
+            at = t.expand(len(x), 1)
+            v = velocity(x, at, known)
+            if guidance == 1.0:
+                return v
+            free = velocity(x, at, unknown)
+            return free + guidance * (v - free)
 
-        path = odeint(field, x, torch.linspace(start, stop, steps + 1), method="rk4")
-        assert isinstance(path, Tensor)  # (steps + 1, n, codes)
-        return path[-1]
+        times = torch.linspace(start, stop, (steps or self.config.solver_steps) + 1)
+        for now, then in pairwise(times):
+            # Two times at once, or the solver would keep every step: raw weights are large.
+            path = odeint(field, x, torch.stack([now, then]), method="rk4")
+            assert isinstance(path, Tensor)  # (2, n, codes)
+            x = path[-1]
+        return x
 
-    def velocity(self) -> ResidualVelocity:
+    def _known(self, n: int, conditions: Float[Tensor, "n c"] | None) -> Float[Tensor, "n twice"]:
+        if conditions is None:
+            conditions = torch.full((n, self.conditions), math.nan)
+        if conditions.shape != (n, self.conditions):
+            raise InputError(
+                f"expected conditions of shape {(n, self.conditions)}, which this flow was trained with, got "
+                f"{tuple(conditions.shape)}"
+            )
+        return with_presence(conditions)
+
+    def velocity(self) -> Velocity:
         """The velocity network with the trained weights."""
-        velocity = ResidualVelocity(self.codes, self.config.width, self.config.blocks)
+        velocity = self.config.velocity(self.codes, 2 * self.conditions)
         velocity.load_state_dict(Layout.of(velocity).unpack(self.weights))
         return velocity.eval()
 
@@ -215,4 +332,4 @@ class FittedFlow:
         return {"flow.weights": self.weights}
 
     def to_json(self) -> dict[str, Any]:
-        return {"scale": self.scale, "codes": self.codes}
+        return {"scale": self.scale, "codes": self.codes, "conditions": self.conditions}

@@ -8,6 +8,9 @@ from torch import Tensor, nn
 
 _FREQUENCIES = 32
 
+Velocity = nn.Module
+"""velocity(x, t, conditions): (n, K), (n, 1), (n, C) -> (n, K)."""
+
 
 class ResidualVelocity(nn.Module):
     """velocity(x, t): residual blocks with the time added inside each.
@@ -16,12 +19,15 @@ class ResidualVelocity(nn.Module):
         codes: length of a code.
         width: of the residual stream.
         blocks: number of residual blocks.
+        conditions: numbers that describe each network (see :class:`weightspace.Conditions`); they are added to
+            the time.
     """
 
-    def __init__(self, codes: int, width: int, blocks: int) -> None:
+    def __init__(self, codes: int, width: int, blocks: int, conditions: int = 0) -> None:
         super().__init__()
         self.inward = nn.Linear(codes, width)
         self.time = nn.Sequential(nn.Linear(2 * _FREQUENCIES, width), nn.SiLU())
+        self.condition = nn.Sequential(nn.Linear(conditions, width), nn.SiLU()) if conditions else None
         self.blocks = nn.ModuleList(Block(width) for _ in range(blocks))
         self.norm = nn.LayerNorm(width)
         self.outward = nn.Linear(width, codes)
@@ -29,10 +35,14 @@ class ResidualVelocity(nn.Module):
         nn.init.zeros_(self.outward.weight)
         nn.init.zeros_(self.outward.bias)
 
-    def forward(self, x: Float[Tensor, "n k"], t: Float[Tensor, "n 1"]) -> Float[Tensor, "n k"]:
+    def forward(
+        self, x: Float[Tensor, "n k"], t: Float[Tensor, "n 1"], conditions: Float[Tensor, "n c"] | None = None
+    ) -> Float[Tensor, "n k"]:
         frequencies = torch.exp(torch.linspace(0, math.log(200.0), _FREQUENCIES, device=x.device, dtype=x.dtype))
         angles = t * frequencies  # (n, frequencies)
         time = self.time(torch.cat([angles.sin(), angles.cos()], dim=-1))
+        if self.condition is not None:
+            time = time + self.condition(conditions)
         h = self.inward(x)
         for block in self.blocks:
             h = block(h, time)

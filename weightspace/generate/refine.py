@@ -2,9 +2,10 @@
 
 Flow matching alone regresses to the mean network when there are few tickets. Refinement treats the
 generator q as an amortised variational posterior over sparse networks: it raises the expected training
-log-likelihood E_q[log p(D | w)] by pathwise gradients through the kept weights (the mask is held fixed in
-each step; how masks change through it is ignored). The entropy of q, which would make this a bound on the
-evidence, is not known for a flow followed by top-k; two hinge penalties stand in for it and keep samples as
+log-likelihood E_q[log p(D | w)] by pathwise gradients, straight through the choice of the mask: the loss and its
+gradient are those of the sparse network, and the gradient reaches the pruned weights too, so that they can grow
+into the mask (dynamic pruning with feedback, arXiv 2006.07253). The entropy of q, which would make this a bound on
+the evidence, is not known for a flow followed by top-k; two hinge penalties stand in for it and keep samples as
 different from each other as tickets are. The objective is therefore no bound, and is not called one.
 
 Only the decoder, mean and components, is trained. Trained along with it, the flow gathered its codes in a few
@@ -28,6 +29,8 @@ from weightspace.collection import Collection
 from weightspace.compress import FittedPCA
 from weightspace.errors import InputError
 from weightspace.flow.fit import FittedFlow
+from weightspace.generate.conditions import Conditions
+from weightspace.generate.support import FittedSupport, Magnitude
 from weightspace.optimizers import Adam
 from weightspace.pattern import Unstructured
 from weightspace.progress import progress
@@ -37,7 +40,7 @@ from weightspace.training.gradients import draws_random_numbers, one_by_one, sid
 
 _CHECKPOINT_EVERY = 100
 _WARM_UP = 100  # steps, but at most a tenth of all
-_SOFTNESS = 0.5  # width of the soft threshold, in thresholds, through which masks are pushed apart
+_SOFTNESS = 0.5  # width of the soft threshold that moves masks, in mean heights of kept scores above it
 _CLIP = 1.0  # largest norm of a gradient
 _SOLVER_STEPS = 8  # Runge-Kutta steps from noise to codes, fewer than sampling takes
 _TICKETS, _USUAL = 256, 0.95  # tickets whose pairs are compared, and the quantile that samples may reach
@@ -80,8 +83,10 @@ class TaskRefinement:
     def fit(
         self,
         tickets: Collection,
+        support: FittedSupport,
         compress: FittedPCA,
         flow: FittedFlow,
+        conditions: Conditions = Conditions(),
         *,
         seed: int = 0,
         checkpoint: Path | None = None,
@@ -96,7 +101,7 @@ class TaskRefinement:
             LayoutMismatch: the tickets are not of the task's architecture.
         """
         self.task.architecture.layout().require(tickets.layout, "the tickets to refine a generator of")
-        run = _Run(self, tickets, compress, flow, seed)
+        run = _Run(self, tickets, support, compress, flow, conditions, seed)
         done = 0
         if checkpoint is not None and checkpoint.exists():
             run.state = load_file(checkpoint)
@@ -120,15 +125,15 @@ class Refined:
     """A refined decoder.
 
     Args:
-        mean: (D,).
-        components: (K, D); no longer orthonormal, nor in the span of the tickets.
+        mean: (M,).
+        components: (K, M); no longer orthonormal, nor in the span of the tickets.
     """
 
-    mean: Float[Tensor, " d"]
-    components: Float[Tensor, "k d"]
+    mean: Float[Tensor, " m"]
+    components: Float[Tensor, "k m"]
 
-    def decode(self, codes: Float[Tensor, "n k"]) -> Float[Tensor, "n d"]:
-        """Networks of codes, before their masks are chosen."""
+    def decode(self, codes: Float[Tensor, "n k"]) -> Float[Tensor, "n m"]:
+        """Vectors of codes, before they are split and their masks are chosen."""
         return torch.addmm(self.mean, codes, self.components)
 
     def tensors(self) -> dict[str, Tensor]:
@@ -139,13 +144,16 @@ class _Run:
     """One refinement: what is trained, what it is trained on, a step."""
 
     def __init__(
-        self, config: TaskRefinement, tickets: Collection, compress: FittedPCA, flow: FittedFlow, seed: int
-    ) -> None:
+        self, config: TaskRefinement, tickets: Collection, support: FittedSupport, compress: FittedPCA,
+        flow: FittedFlow, conditions: Conditions, seed: int,
+    ) -> None:  # fmt: skip
         self.config, self.seed, self.flow = config, seed, flow
+        self.support, self.conditions = support, conditions
         self.layout, self.prunable = tickets.layout, tickets.layout.prunable
         self.module = config.task.architecture.build_seeded(0).train()
         self.random = draws_random_numbers(config.task.architecture.build_seeded(0), config.task.train.x[:2])
         self.buffers = {name: b[:1] for name, b in tickets.buffers.items()}
+        self.by_magnitude = isinstance(support, Magnitude)
         self.densities = list(config.densities or [tickets.densities.median().item()])
         some = tickets[:_TICKETS]
         pairs = _alike(some.weights[:, self.prunable], some.masks[:, self.prunable])
@@ -165,11 +173,13 @@ class _Run:
         random = seeds.generator(self.seed, "refinement", step)
         leaves = {name: self.state[name].detach().requires_grad_() for name in ("mean", "components")}
         x_0 = torch.randn(config.networks, self.flow.codes, generator=random)
-        codes = self.flow.carry(x_0, solver_steps=_SOLVER_STEPS)
-        decoded = torch.addmm(leaves["mean"], codes, leaves["components"])
         density = self.densities[int(torch.randint(len(self.densities), (), generator=random))]
-        mask = Unstructured(density).mask(decoded.detach().abs(), self.layout)
-        sparse = decoded * mask
+        asked = self.conditions.ask(None, len(x_0), density)
+        codes = self.flow.carry(x_0, conditions=asked, solver_steps=_SOLVER_STEPS)
+        values, scores = self.support.split(torch.addmm(leaves["mean"], codes, leaves["components"]))
+        mask = Unstructured(density).mask(scores.detach(), self.layout)
+        kept = self._straight_through(scores, mask)
+        sparse = values * mask
         chosen = torch.randint(len(task.train), (config.networks, config.batch_size), generator=random)
         gradient = torch.empty_like(sparse)
         buffers = {n: b.expand(config.networks, *b.shape[1:]).clone() for n, b in self.buffers.items()}
@@ -181,9 +191,11 @@ class _Run:
             losses = one_by_one(*arguments, [seeds.derive(self.seed, f"dropout {i}", step) for i in range(len(sparse))])
         else:
             losses = side_by_side(*arguments)
-        # A stand-in whose gradient is the mean of the networks' own.
-        total = (sparse * gradient).sum() / len(sparse)
-        total = total + config.diversity * self._too_alike(decoded, sparse, mask)
+        # A stand-in whose gradient is the mean of the networks' own, straight through the mask.
+        total = (values * gradient).sum() / len(sparse)
+        if scores.requires_grad and not self.by_magnitude:
+            total = total + (kept * (values.detach() * gradient)[:, self.prunable]).sum() / len(sparse)
+        total = total + config.diversity * self._too_alike(sparse, kept)
         gradients = torch.autograd.grad(total, list(leaves.values()))
         warm = max(1, min(_WARM_UP, config.steps // 10))
         share = min(1.0, (step + 1) / warm) * 0.5 * (1 + math.cos(math.pi * step / config.steps))
@@ -199,19 +211,23 @@ class _Run:
             )
         return loss
 
-    def _too_alike(
-        self, decoded: Float[Tensor, "n d"], sparse: Float[Tensor, "n d"], mask: Bool[Tensor, "n d"]
-    ) -> Float[Tensor, ""]:
+    def _straight_through(
+        self, scores: Float[Tensor, "n d"], mask: Bool[Tensor, "n d"]
+    ) -> Float[Tensor, "n p"]:
+        """The mask of the prunable weights, with the gradient of a soft one."""
+        hard, ranked = mask[:, self.prunable], scores[:, self.prunable]
+        fixed = ranked.detach()
+        edge = fixed.masked_fill(~hard, math.inf).amin(1, keepdim=True)
+        height = fixed.sub(edge).mul_(hard).sum(1, keepdim=True) / hard.sum(1, keepdim=True)
+        soft = torch.sigmoid((ranked - edge) / (_SOFTNESS * height))
+        return hard + soft - soft.detach()
+
+    def _too_alike(self, sparse: Float[Tensor, "n d"], kept: Float[Tensor, "n p"]) -> Float[Tensor, ""]:
         """How far pairs of samples are above nearly all pairs of tickets, in cosine and in mask overlap.
 
         Pair by pair: a mean over pairs would be content with a few clusters far from each other.
         """
-        weights, kept = sparse[:, self.prunable], mask[:, self.prunable]
-        size = decoded.detach()[:, self.prunable].abs()
-        edge = size.masked_fill(~kept, math.inf).amin(1, keepdim=True)
-        soft = torch.sigmoid((decoded[:, self.prunable].abs() / edge - 1) / _SOFTNESS)
-        # The value of the hard mask, the gradient of a soft one.
-        cosine, overlap = _alike(weights, kept + soft - soft.detach())
+        cosine, overlap = _alike(sparse[:, self.prunable], kept)
         return F.relu(cosine - self.cosine).mean() + F.relu(overlap - self.overlap).mean()
 
 

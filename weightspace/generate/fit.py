@@ -1,0 +1,122 @@
+"""TicketGenerator: learn from sparse networks."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from weightspace.align import WeightMatching
+from weightspace.collection import Collection
+from weightspace.compress import PCA
+from weightspace.errors import InputError
+from weightspace.flow import FlowMatching
+from weightspace.generate.conditions import Conditions
+from weightspace.generate.fitted import FittedGenerator
+from weightspace.generate.refine import TaskRefinement
+from weightspace.generate.support import Magnitude, Support
+from weightspace.runs import open_run
+
+_FLOW = "flow.checkpoint.safetensors"
+_REFINEMENT = "refinement.checkpoint.safetensors"
+
+
+@dataclass(frozen=True)
+class TicketGenerator:
+    """Align, compress, and learn the distribution of the codes.
+
+    Args:
+        align: brings the tickets into one basin; None takes them as they are.
+        compress: turns networks into codes; None lets the flow carry raw weights.
+        generate: learns the distribution of the codes.
+        refine: trains the generator on through the task; None leaves it as flow matching made it.
+        masks: how the mask of a sample is decided.
+        conditions: what the flow is told about each ticket, so that samples can be asked for it: "density", or
+            where it stands in the tickets' records, such as "recipe.label_noise" or "metrics.validation_accuracy".
+    """
+
+    align: WeightMatching | None = field(default_factory=WeightMatching)
+    compress: PCA | None = field(default_factory=PCA)
+    generate: FlowMatching = field(default_factory=FlowMatching)
+    refine: TaskRefinement | None = None
+    masks: Support = field(default_factory=Magnitude)
+    conditions: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        if self.refine is not None and self.compress is None:
+            raise InputError("refinement trains the components of a compression: give compress=PCA(...)")
+        if isinstance(self.conditions, str):
+            raise InputError(f"conditions is a sequence of names: write ({self.conditions!r},)")
+
+    def fit(self, tickets: Collection, *, seed: int = 0, folder: str | Path | None = None) -> "FittedGenerator":
+        """Learn from a collection of trained sparse networks.
+
+        Args:
+            tickets: aligned by this stage unless their records say that all were aligned to one reference.
+            folder: write the fitted generator there, as a run that can be interrupted and resumed.
+
+        Raises:
+            InputError: too few networks for the components, or no known symmetry.
+            StorageError: the folder holds another run.
+        """
+        if self.compress is not None:
+            self.compress.check(len(tickets), tickets.layout.size)
+        Conditions.of(self.conditions, tickets)  # a mistake in a name is found before the work
+        if folder is None:
+            return self._fit(tickets, seed, None)
+        folder = Path(folder)
+        symmetry = self.align.symmetry if self.align else None
+        config = {
+            "align": None if self.align is None else {
+                "balance": self.align.balance, "cost": repr(self.align.cost),
+                "population": repr(self.align.population), "fix_unknown": self.align.fix_unknown,
+            },
+            "symmetry": None if symmetry is None else symmetry.to_json(),
+            "masks": repr(self.masks), "compress": asdict(self.compress) if self.compress else None,
+            "generate": {"method": type(self.generate).__name__} | asdict(self.generate), "seed": seed,
+        }  # fmt: skip
+        if self.conditions:
+            config["conditions"] = list(self.conditions)
+        if self.refine is not None:
+            settings = {k: v for k, v in vars(self.refine).items() if k != "task"}
+            config["refine"] = settings | {"task": self.refine.task.to_json()}
+        with open_run(folder, "fit", config, {"tickets": tickets.fingerprint()}) as run:
+            if not run.complete:
+                checkpoint = folder / _FLOW
+                self._fit(tickets, seed, checkpoint).write(folder)
+                run.finish()
+                for left in (checkpoint, checkpoint.with_name(_REFINEMENT)):
+                    left.unlink(missing_ok=True)
+        return FittedGenerator.load(folder, factory=tickets.architecture.factory)
+
+    def _fit(self, tickets: Collection, seed: int, checkpoint: Path | None) -> "FittedGenerator":
+        basins = {record.get("aligned") for record in tickets.records}
+        together = len(basins) == 1 and None not in basins
+        matching = None if self.align is None or together else self.align.fit(tickets)
+        aligned = tickets if matching is None else matching.transform(tickets)
+        conditions = Conditions.of(self.conditions, aligned)
+        masks = self.masks.fit(aligned)
+        vectors = masks.vectors(aligned)
+        compression = None if self.compress is None else self.compress.fit(vectors)
+        if compression is not None:
+            codes = compression.transform(vectors)
+        else:
+            codes = vectors.weights if isinstance(vectors, Collection) else vectors
+        flow = self.generate.fit(codes, conditions.encode(aligned), seed=seed, checkpoint=checkpoint)
+        refined = None
+        if self.refine is not None and compression is not None:
+            kept = None if checkpoint is None else checkpoint.with_name(_REFINEMENT)
+            refined = self.refine.fit(
+                aligned, masks, compression, flow, conditions, seed=seed, checkpoint=kept
+            )  # fmt: skip
+        densities = tickets.densities
+        trained_on = {
+            "networks": len(tickets),
+            "fingerprint": tickets.fingerprint(),
+            "tasks": sorted({record.get("task", "unknown") for record in tickets.records}),
+            "density": [densities.min().item(), densities.max().item()],
+            "basin": matching.fingerprint() if matching else basins.pop() if together else None,
+        }
+        buffers = [tickets[:1].buffers[b.name][0].clone() for b in tickets.layout.buffers]
+        return FittedGenerator(
+            tickets.layout, tickets.architecture, matching, masks, compression, flow, trained_on, buffers, refined,
+            conditions,
+        )  # fmt: skip
