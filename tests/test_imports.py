@@ -17,6 +17,7 @@ LEVELS: list[set[str]] = [
     {"batchnorm", "state_dicts", "merging", "symmetry", "tasks", "training"},
     {"tickets", "align", "compress", "flow"},
     {"generate"},
+    {"hub"},
     {"plots", "page", "report", "report_tables", "report_figures", "comparison"},
     {"evaluation"},
     {"naming"},
@@ -85,7 +86,7 @@ def test_every_imported_package_is_a_declared_dependency(root: Path) -> None:
         for node in imports(path):
             modules = [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module or ""]
             used |= {m.split(".")[0] for m in modules}
-    used -= {"ray"}  # an extra
+    used -= {"ray", "huggingface_hub"}  # extras
     used -= set(sys.stdlib_module_names) | {"weightspace"}
     assert {package.get(name, name) for name in used} <= declared
     pinned = {

@@ -60,10 +60,9 @@ def test_the_gradient_is_that_of_the_sparse_networks_and_reaches_pruned_weights(
     run.step(0)
     moved = (before["mean"] - run.state["mean"]).sign()
     random = refine.seeds.generator(0, "refinement", 0)
-    x_0 = torch.randn(8, 5, generator=random)
-    torch.randint(1, (), generator=random)  # which density
     chosen = torch.randint(len(task.train), (8, config.batch_size), generator=random)
-    codes = fitted.flow.carry(x_0, solver_steps=refine._SOLVER_STEPS)
+    codes, density = run._drawn(0)
+    assert density == pytest.approx(0.2, abs=1e-3)
     decoded = before["mean"] + codes @ before["components"]
     mask = ws.Unstructured(0.2).mask(decoded.abs(), tickets.layout)
 
@@ -85,14 +84,17 @@ def test_the_gradient_is_that_of_the_sparse_networks_and_reaches_pruned_weights(
 def test_samples_are_pushed_apart() -> None:
     same = torch.ones(6, 20) + 1e-3 * torch.randn(6, 20, generator=torch.Generator().manual_seed(0))
     apart = torch.eye(6, 20)
+    free = torch.zeros(20, dtype=torch.bool)
     for weights, expected in ((same, 1.0), (apart, 0.0)):
-        cosine, overlap = refine._alike(weights, weights > 0.5)
+        cosine, overlap = refine._alike(weights, weights > 0.5, free)
         assert cosine.shape == (15,)
         assert cosine.tolist() == pytest.approx([expected] * 15, abs=1e-3)
         assert overlap.tolist() == pytest.approx([expected] * 15, abs=1e-3)
     masks = torch.rand(5, 40, generator=torch.Generator().manual_seed(1)) < 0.3
     pairs = [(a & b).sum() / masks.sum(1).float().mean() for i, a in enumerate(masks) for b in masks[i + 1 :]]
-    assert refine._alike(masks.float(), masks)[1].tolist() == pytest.approx(torch.stack(pairs).tolist())
+    free = torch.arange(43) >= 40  # biases, which every network keeps and which do not count
+    every = torch.cat([masks, torch.ones(5, 3, dtype=torch.bool)], dim=1)
+    assert refine._alike(every.float(), every, free)[1].tolist() == pytest.approx(torch.stack(pairs).tolist())
 
 
 def test_an_interrupted_refinement_continues_to_the_same_bytes(

@@ -156,6 +156,8 @@ def _field(record: Record, name: str) -> float | str | None:
         if not isinstance(found, Mapping) or key not in found:
             return None
         found = found[key]
-    if found is not None and not isinstance(found, int | float | str):
+    if isinstance(found, int | float):
+        return float(found)
+    if found is not None and not isinstance(found, str):
         raise InputError(f"condition {name!r} must be a number or a word, the records hold {found!r}")
     return found

@@ -42,7 +42,7 @@ _CHECKPOINT_EVERY = 100
 _WARM_UP = 100  # steps, but at most a tenth of all
 _SOFTNESS = 0.5  # width of the soft threshold that moves masks, in mean heights of kept scores above it
 _CLIP = 1.0  # largest norm of a gradient
-_SOLVER_STEPS = 8  # Runge-Kutta steps from noise to codes, fewer than sampling takes
+_AHEAD = 16  # steps whose codes are drawn at once
 _TICKETS, _USUAL = 256, 0.95  # tickets whose pairs are compared, and the quantile that samples may reach
 
 
@@ -153,32 +153,28 @@ class _Run:
         self.module = config.task.architecture.build_seeded(0).train()
         self.random = draws_random_numbers(config.task.architecture.build_seeded(0), config.task.train.x[:2])
         self.buffers = {name: b[:1] for name, b in tickets.buffers.items()}
+        self.block, self.ahead, self.codes = -1, [0.0], torch.empty(0)
         self.by_magnitude = isinstance(support, Magnitude)
         self.densities = list(config.densities or [tickets.densities.median().item()])
         some = tickets[:_TICKETS]
-        pairs = _alike(some.weights[:, self.prunable], some.masks[:, self.prunable])
+        pairs = _alike(some.weights, some.masks, ~self.prunable)
         self.cosine, self.overlap = (values.quantile(_USUAL).item() for values in pairs)
         self.adam = Adam(lr=config.lr)
         self.state = {
             "mean": compress.mean.clone(),
             "components": compress.components.clone(),
-            "flow": flow.weights.clone(),
         }
-        for name in ("mean", "components", "flow"):
+        for name in ("mean", "components"):
             self.state |= {f"{name}.{k}": t for k, t in self.adam.start(self.state[name]).items()}
 
     def step(self, step: int) -> float:
         """One update; returns the mean training loss of the sampled sparse networks."""
         config, task = self.config, self.config.task
         random = seeds.generator(self.seed, "refinement", step)
+        codes, density = self._drawn(step)
         leaves = {name: self.state[name].detach().requires_grad_() for name in ("mean", "components")}
-        x_0 = torch.randn(config.networks, self.flow.codes, generator=random)
-        density = self.densities[int(torch.randint(len(self.densities), (), generator=random))]
-        asked = self.conditions.ask(None, len(x_0), density)
-        codes = self.flow.carry(x_0, conditions=asked, solver_steps=_SOLVER_STEPS)
         values, scores = self.support.split(torch.addmm(leaves["mean"], codes, leaves["components"]))
         mask = Unstructured(density).mask(scores.detach(), self.layout)
-        kept = self._straight_through(scores, mask)
         sparse = values * mask
         chosen = torch.randint(len(task.train), (config.networks, config.batch_size), generator=random)
         gradient = torch.empty_like(sparse)
@@ -193,9 +189,12 @@ class _Run:
             losses = side_by_side(*arguments)
         # A stand-in whose gradient is the mean of the networks' own, straight through the mask.
         total = (values * gradient).sum() / len(sparse)
-        if scores.requires_grad and not self.by_magnitude:
-            total = total + (kept * (values.detach() * gradient)[:, self.prunable]).sum() / len(sparse)
-        total = total + config.diversity * self._too_alike(sparse, kept)
+        if not self.by_magnitude or config.diversity:
+            kept = self._straight_through(scores, mask)
+            if not self.by_magnitude:
+                total = total + (kept * (values.detach() * gradient)).sum() / len(sparse)
+            if config.diversity:
+                total = total + config.diversity * self._too_alike(sparse, kept)
         gradients = torch.autograd.grad(total, list(leaves.values()))
         warm = max(1, min(_WARM_UP, config.steps // 10))
         share = min(1.0, (step + 1) / warm) * 0.5 * (1 + math.cos(math.pi * step / config.steps))
@@ -211,33 +210,56 @@ class _Run:
             )
         return loss
 
-    def _straight_through(
-        self, scores: Float[Tensor, "n d"], mask: Bool[Tensor, "n d"]
-    ) -> Float[Tensor, "n p"]:
-        """The mask of the prunable weights, with the gradient of a soft one."""
-        hard, ranked = mask[:, self.prunable], scores[:, self.prunable]
-        fixed = ranked.detach()
-        edge = fixed.masked_fill(~hard, math.inf).amin(1, keepdim=True)
-        height = fixed.sub(edge).mul_(hard).sum(1, keepdim=True) / hard.sum(1, keepdim=True)
-        soft = torch.sigmoid((ranked - edge) / (_SOFTNESS * height))
-        return hard + soft - soft.detach()
+    def _drawn(self, step: int) -> tuple[Float[Tensor, "n k"], float]:
+        """Codes of a step and the density they are pruned to; drawn for many steps at once, as the flow is fixed."""
+        block, at = divmod(step, _AHEAD)
+        if block != self.block:
+            random = seeds.generator(self.seed, "refinement codes", block)
+            chosen = torch.randint(len(self.densities), (_AHEAD,), generator=random)
+            self.ahead = [self.densities[i] for i in chosen]
+            n = self.config.networks
+            x_0 = torch.randn(_AHEAD * n, self.flow.codes, generator=random) * self.flow.config.source
+            rows = [self.conditions.ask(None, n, density) for density in self.ahead]
+            asked = torch.cat([row for row in rows if row is not None]) if self.conditions else None
+            self.codes = self.flow.carry(x_0, conditions=asked).unflatten(0, (_AHEAD, n))
+            self.block = block
+        return self.codes[at], self.ahead[at]
 
-    def _too_alike(self, sparse: Float[Tensor, "n d"], kept: Float[Tensor, "n p"]) -> Float[Tensor, ""]:
+    def _straight_through(self, scores: Float[Tensor, "n d"], mask: Bool[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+        """The mask, with the gradient of a soft one."""
+        fixed, free = scores.detach(), ~self.prunable
+        edge = fixed.masked_fill(~mask | free, math.inf).amin(1, keepdim=True)
+        count = int(mask[0].sum()) - int(free.sum())
+        height = (fixed - edge).masked_fill(~mask | free, 0.0).sum(1, keepdim=True) / count
+        soft = torch.sigmoid((scores - edge) / (_SOFTNESS * height))
+        return mask + soft - soft.detach()
+
+    def _too_alike(self, sparse: Float[Tensor, "n d"], kept: Float[Tensor, "n d"]) -> Float[Tensor, ""]:
         """How far pairs of samples are above nearly all pairs of tickets, in cosine and in mask overlap.
 
         Pair by pair: a mean over pairs would be content with a few clusters far from each other.
         """
-        cosine, overlap = _alike(sparse[:, self.prunable], kept)
+        cosine, overlap = _alike(sparse, kept, ~self.prunable)
         return F.relu(cosine - self.cosine).mean() + F.relu(overlap - self.overlap).mean()
 
 
-def _alike(weights: Float[Tensor, "n p"], masks: Tensor) -> tuple[Float[Tensor, " pairs"], Float[Tensor, " pairs"]]:
+def _alike(
+    weights: Float[Tensor, "n d"], masks: Tensor, free: Bool[Tensor, " d"]
+) -> tuple[Float[Tensor, " pairs"], Float[Tensor, " pairs"]]:
     """Cosine of each pair of networks, and overlap of their masks (shared non-zeros over non-zeros).
 
     Args:
-        masks: (n, p), or soft values between 0 and 1 whose gradient moves masks.
+        masks: (n, d), or soft values between 0 and 1 whose gradient moves masks.
+        free: positions that are not prunable, which do not count.
     """
     first, second = torch.triu_indices(len(weights), len(weights), offset=1)
-    unit, kept = F.normalize(weights, dim=1), masks.to(weights.dtype)
-    cosine = (unit @ unit.T)[first, second]
-    return cosine, (kept @ kept.T)[first, second] / kept.detach().sum(1).mean()
+    inner, shared = _products(weights, free), _products(masks.to(weights.dtype), free)
+    norm = inner.diagonal().sqrt()
+    cosine = inner / (norm[:, None] * norm)
+    return cosine[first, second], shared[first, second] / shared.detach().diagonal().mean()
+
+
+def _products(rows: Float[Tensor, "n d"], free: Bool[Tensor, " d"]) -> Float[Tensor, "n n"]:
+    """Inner products over the prunable positions: all, less the few others (selecting the many would copy them)."""
+    others = rows[:, free]
+    return rows @ rows.T - others @ others.T

@@ -1,0 +1,47 @@
+"""One row of figures for a collection of networks in a report: what the generator experiments print and write."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+
+import weightspace as ws
+
+# Columns whose mean over seeds is printed, in this order.
+SHOWN = (
+    "accuracy", "accuracy std", "distance", "Z_U", "spread", "mask overlap", "max error IoU", "error IoU among",
+    "ensemble accuracy", "ensemble nll", "ensemble ece",
+)  # fmt: skip
+
+
+def row(report: ws.Report, name: str) -> dict[str, object]:
+    """Figures of one collection; distances and spreads are relative to the training tickets'."""
+    arm, training = report[name], report[report.reference]
+    together = arm.together
+    same = next((p for p in report.posteriors if p.name == name), None)  # as many networks as samples, if there are
+    ensemble = same.metrics if same is not None else together
+    return {
+        "networks": name, "n": arm.count, "accuracy": arm.mean("accuracy"), "accuracy std": arm.std("accuracy"),
+        "distance": arm.median("nearest distance") / training.median("nearest distance"),
+        "Z_U": together.get("Z_U", float("nan")),
+        "spread": together.get("nearest among", float("nan")) / training.together["nearest among"],
+        "dispersion": together.get("dispersion", float("nan")),
+        "mask overlap": together.get("mask overlap", float("nan")),
+        "max error IoU": arm.median("max error IoU"),
+        "error IoU among": together.get("error IoU among", float("nan")),
+        "ensemble accuracy": ensemble["accuracy"], "ensemble nll": ensemble["nll"], "ensemble ece": ensemble["ece"],
+    }  # fmt: skip
+
+
+def verdicts(report: ws.Report) -> dict[str, object]:
+    return {"verdicts": "; ".join(f"{verdict.claim}: {verdict.outcome}" for verdict in report.verdicts)}
+
+
+def summary(rows: Sequence[Mapping[str, object]], keys: Sequence[str]) -> None:
+    """Print mean and standard deviation over seeds for each kind of row."""
+    for kind in dict.fromkeys(tuple(row[key] for key in keys) for row in rows):
+        own = [row for row in rows if tuple(row[key] for key in keys) == kind]
+        parts: list[str] = []
+        for name in SHOWN:
+            values = [value for value in (row[name] for row in own) if isinstance(value, float)]
+            spread = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
+            parts.append(f"{name} {statistics.fmean(values):.4f}{spread}")
+        print(f"{', '.join(map(str, kind))} ({len(own)} seeds): {'; '.join(parts)}")

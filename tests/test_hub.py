@@ -1,0 +1,58 @@
+"""The hub's format, offline."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import weightspace as ws
+from weightspace import hub
+from weightspace.errors import InputError, StorageError
+from weightspace.generate import MANIFEST, TENSORS
+
+
+def cached(generator: ws.FittedGenerator, cache: Path) -> None:
+    """What a download of owner/name leaves in the cache."""
+    root = cache / "models--owner--name"
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    hub.save_pretrained(generator, root / "snapshots" / commit)
+    (root / "refs").mkdir()
+    (root / "refs" / "main").write_text(commit)
+
+
+def test_a_folder_for_the_hub_says_what_it_holds(generator: ws.FittedGenerator, tmp_path: Path) -> None:
+    folder = hub.save_pretrained(generator, tmp_path / "g", text="Made for a test.", license="mit")
+    assert {p.name for p in folder.iterdir()} == {MANIFEST, TENSORS, hub.CARD}
+    card = (folder / hub.CARD).read_text()
+    head = card.split("---")[1]
+    assert "library_name: weightspace" in head
+    assert "license: mit" in head
+    assert "8 networks of density 0.2, trained on digits" in card
+    assert "Made for a test." in card
+    again = hub.from_pretrained(folder)
+    assert torch.equal(again.sample(2, density=0.2).weights, generator.sample(2, density=0.2).weights)
+    with pytest.raises(StorageError, match="not empty"):
+        hub.save_pretrained(generator, folder)
+
+
+def test_a_cached_repository_is_opened_without_network(generator: ws.FittedGenerator, tmp_path: Path) -> None:
+    cached(generator, tmp_path)
+    again = hub.from_pretrained("owner/name", offline=True, cache=tmp_path)
+    assert again.fingerprint() == generator.fingerprint()
+    with pytest.raises(StorageError, match="local cache"):
+        hub.from_pretrained("owner/other", offline=True, cache=tmp_path)
+
+
+def test_what_is_no_repository_is_said_so(tmp_path: Path) -> None:
+    for name in (tmp_path / "missing", "./missing", "a/b/c"):
+        with pytest.raises(StorageError, match="neither a folder"):
+            hub.from_pretrained(name)
+
+
+def test_without_the_extra_the_remedy_is_named(
+    generator: ws.FittedGenerator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(InputError, match=r"weightspace\[hub\]"):
+        hub.save_pretrained(generator, tmp_path / "g")

@@ -1,0 +1,121 @@
+"""Generators in the format of the Hugging Face hub: a folder with a model card; needs `pip install weightspace[hub]`."""
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from torch import nn
+
+from weightspace.errors import InputError, StorageError
+from weightspace.generate import MANIFEST, TENSORS, FittedGenerator
+from weightspace.storage import new_folder, write_text
+
+CARD = "README.md"
+
+
+def save_pretrained(generator: FittedGenerator, folder: str | Path, *, text: str = "", **metadata: Any) -> Path:
+    """Write a generator as a folder that can be uploaded: its files, and a model card that says what it is.
+
+    Args:
+        folder: new or empty.
+        text: more about it, in Markdown, below what is known.
+        metadata: fields of the card, such as license="mit" or datasets=["mnist"].
+
+    Raises:
+        StorageError: the folder is not empty or cannot be written.
+    """
+    hub = _hub()
+    card = hub.ModelCard(
+        f"---\n{hub.ModelCardData(library_name='weightspace', tags=_TAGS, **metadata).to_yaml()}\n---\n\n{_card(generator, text)}"
+    )
+    with new_folder(Path(folder)) as temporary:
+        generator.write(temporary)
+        write_text(temporary / CARD, str(card))
+    return Path(folder)
+
+
+def push_to_hub(
+    generator: FittedGenerator, repository: str, *, private: bool = False, text: str = "", **metadata: Any
+) -> str:
+    """Upload a generator; returns the address of the commit. Log in with `hf auth login` first."""
+    api = _hub().HfApi()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = save_pretrained(generator, Path(temporary) / "generator", text=text, **metadata)
+        api.create_repo(repository, private=private, exist_ok=True)
+        return str(api.upload_folder(repo_id=repository, folder_path=folder, commit_message="Upload generator"))
+
+
+def from_pretrained(
+    name: str | Path,
+    *,
+    revision: str | None = None,
+    offline: bool = False,
+    cache: str | Path | None = None,
+    factory: Callable[[], nn.Module] | None = None,
+) -> FittedGenerator:
+    """Open a generator from a folder, or from the hub or its local cache; only JSON and safetensors are read.
+
+    Args:
+        name: a folder, or "owner/repository".
+        revision: branch, tag or commit; by default the main branch.
+        offline: never ask the hub, only the cache.
+        cache: folder of the cache, by default the hub's own.
+        factory: builds the network, for architectures that are not built in.
+
+    Raises:
+        StorageError: there is no such generator, or it is damaged.
+    """
+    if Path(name).is_dir():
+        return FittedGenerator.load(name, factory=factory)
+    if isinstance(name, Path) or name.count("/") != 1 or name.startswith((".", os.sep)):
+        raise StorageError(f"{name} is neither a folder nor a repository of the hub (owner/name)")
+    hub = _hub()
+    try:
+        folder = hub.snapshot_download(
+            name, revision=revision, cache_dir=cache, local_files_only=offline, allow_patterns=[MANIFEST, TENSORS]
+        )
+    except (hub.errors.HfHubHTTPError, hub.errors.LocalEntryNotFoundError, OSError) as error:
+        where = "the local cache" if offline else "the hub"
+        raise StorageError(f"{name} was not found in {where}: {error}") from error
+    return FittedGenerator.load(folder, factory=factory)
+
+
+_TAGS = ["weightspace", "weight-generation", "sparsity", "lottery-ticket"]
+
+
+def _card(generator: FittedGenerator, text: str) -> str:
+    known = generator.trained_on
+    low, high = known["density"]
+    density = f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
+    conditions = ", ".join(generator.conditions.names) or "none"
+    return f"""# Generator of sparse networks
+
+Samples {generator.architecture.name} networks, mask and weights together, with
+{generator.layout.num_prunable:,} prunable weights.
+
+- fitted to: {known["networks"]} networks of density {density}, trained on {", ".join(known["tasks"])}
+  (fingerprint {known["fingerprint"]})
+- refined through the task: {"yes" if generator.refined else "no"}
+- conditions: {conditions}
+
+```python
+from weightspace import hub
+
+generator = hub.from_pretrained("owner/name")
+networks = generator.sample(100, density={low:.3g}, seed=0)
+```
+
+{text}
+""".rstrip() + "\n"
+
+
+def _hub() -> ModuleType:
+    try:
+        import huggingface_hub
+        import huggingface_hub.errors
+    except ImportError as error:
+        raise InputError("the hub needs huggingface_hub: pip install 'weightspace[hub]'") from error
+    return huggingface_hub
