@@ -41,7 +41,9 @@ def summary(rows: Sequence[Mapping[str, object]], keys: Sequence[str]) -> None:
         own = [row for row in rows if tuple(row[key] for key in keys) == kind]
         parts: list[str] = []
         for name in SHOWN:
-            values = [value for value in (row[name] for row in own) if isinstance(value, float)]
+            values = [value for value in (row.get(name) for row in own) if isinstance(value, float)]
+            if not values:
+                continue
             spread = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
             parts.append(f"{name} {statistics.fmean(values):.4f}{spread}")
         print(f"{', '.join(map(str, kind))} ({len(own)} seeds): {'; '.join(parts)}")

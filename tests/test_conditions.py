@@ -25,7 +25,9 @@ def told(tickets: ws.Collection) -> ws.Collection:
 def test_a_conditional_flow_samples_the_mode_that_is_asked() -> None:
     random = torch.Generator().manual_seed(0)
     side = torch.where(torch.rand(400, 1, generator=random) < 0.5, -1.0, 1.0)
-    codes = torch.cat([4 * side, torch.randn(400, 1, generator=random)], dim=1) + 0.1 * torch.randn(400, 2, generator=random)
+    codes = torch.cat([4 * side, torch.randn(400, 1, generator=random)], dim=1) + 0.1 * torch.randn(
+        400, 2, generator=random
+    )
     flow = FLOW.fit(codes, side)
     for asked in (-1.0, 1.0):
         drawn = flow.sample(200, conditions=torch.full((200, 1), asked))
@@ -86,7 +88,9 @@ def test_a_generator_asks_its_flow_for_the_density_of_the_mask(tickets: ws.Colle
     sparser = ws.Unstructured(0.05).mask(tickets.weights.abs(), tickets.layout, within=tickets.masks)
     both = ws.Collection.concatenate([tickets, tickets.replace(weights=tickets.weights * sparser, masks=sparser)])
     model = ws.TicketGenerator(
-        compress=ws.PCA(5), generate=ws.FlowMatching(width=16, blocks=1, steps=60, batch_size=16), conditions=("density",)
+        compress=ws.PCA(5),
+        generate=ws.FlowMatching(width=16, blocks=1, steps=60, batch_size=16),
+        conditions=("density",),
     )
     fitted = model.fit(both, folder=tmp_path / "g")
     wide, narrow = (fitted.sample(3, density=d, seed=1) for d in (0.2, 0.05))
@@ -95,7 +99,9 @@ def test_a_generator_asks_its_flow_for_the_density_of_the_mask(tickets: ws.Colle
     assert not torch.equal(same.weights, narrow.weights), "the flow is asked for sparser networks"
     outside = fitted.sample(3, density=0.3, seed=1)  # the nearest density that the tickets had is asked
     assert (wide.masks <= outside.masks).all()
-    assert torch.equal(ws.FittedGenerator.load(fitted.save(tmp_path / "h")).sample(3, density=0.2, seed=1).weights, wide.weights)
+    assert torch.equal(
+        ws.FittedGenerator.load(fitted.save(tmp_path / "h")).sample(3, density=0.2, seed=1).weights, wide.weights
+    )
     plain = replace(model, conditions=()).fit(tickets)
     with pytest.raises(InputError, match="without conditions"):
         plain.sample(2, density=0.2, condition={"density": 0.2})

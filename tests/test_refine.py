@@ -60,9 +60,9 @@ def test_the_gradient_is_that_of_the_sparse_networks_and_reaches_pruned_weights(
     run.step(0)
     moved = (before["mean"] - run.state["mean"]).sign()
     random = refine.seeds.generator(0, "refinement", 0)
+    codes, pattern = run._drawn(random)
     chosen = torch.randint(len(task.train), (8, config.batch_size), generator=random)
-    codes, density = run._drawn(0)
-    assert density == pytest.approx(0.2, abs=1e-3)
+    assert pattern.density == pytest.approx(0.2, abs=1e-3)
     decoded = before["mean"] + codes @ before["components"]
     mask = ws.Unstructured(0.2).mask(decoded.abs(), tickets.layout)
 
@@ -130,19 +130,20 @@ def test_saved_equals_loaded(refined: ws.FittedGenerator, tmp_path: Path) -> Non
 
 
 def test_any_density_between_those_refined_for(tickets: ws.Collection, task: ws.Task) -> None:
-    model = replace(BASE, refine=replace(settings(task, steps=60), densities=(0.1, 0.2, 0.3)))
+    patterns = [ws.Unstructured(0.1), ws.NM(2, 4), ws.Unstructured(0.3)]
+    model = replace(BASE, refine=replace(settings(task, steps=60), patterns=patterns))
     fitted = model.fit(tickets[:8], seed=0)
     plain = BASE.fit(tickets[:8], seed=0)
-    for density in (0.12, 0.25):
-        better, worse = (loss(g.sample(20, density=density, seed=1), task.train) for g in (fitted, plain))
+    for pattern in (ws.Unstructured(0.12), ws.Unstructured(0.25), ws.NM(2, 4)):
+        better, worse = (loss(g.sample(20, pattern=pattern, seed=1), task.train) for g in (fitted, plain))
         assert better < worse
 
 
 def test_bad_settings_are_refused(tickets: ws.Collection, task: ws.Task) -> None:
     with pytest.raises(InputError, match="two networks a step"):
         replace(settings(task), networks=1)
-    with pytest.raises(InputError, match="density"):
-        replace(settings(task), densities=(1.5,))
+    with pytest.raises(InputError, match="one pattern"):
+        replace(settings(task), patterns=())
     other = ws.tasks.digits(hidden=(3,))
     with pytest.raises(LayoutMismatch):
         replace(BASE, refine=settings(other)).fit(tickets[:8])

@@ -48,7 +48,9 @@ def test_gates_code_masks_exactly_and_decide_them(tickets: ws.Collection) -> Non
     assert torch.equal(values, tickets.weights)
     prunable = tickets.layout.prunable
     torch.testing.assert_close(scores[:, prunable], 2 * tickets.masks[:, prunable].float() - 1)
-    weights, gates = (part.var(0).sum() for part in (vectors[:, : tickets.layout.size], vectors[:, tickets.layout.size :]))
+    weights, gates = (
+        part.var(0).sum() for part in (vectors[:, : tickets.layout.size], vectors[:, tickets.layout.size :])
+    )
     torch.testing.assert_close(gates / (gates + weights), torch.tensor(0.25), rtol=1e-4, atol=0)
     # Gates, not values, choose: with the gates of another ticket a value keeps another support.
     swapped = torch.cat([vectors[:1, : tickets.layout.size], vectors[1:2, tickets.layout.size :]], dim=1)
@@ -69,7 +71,9 @@ def test_all_components_of_gates_give_the_tickets_back(tickets: ws.Collection) -
 def test_gates_of_dense_or_equal_masks_are_refused(tickets: ws.Collection, dense: ws.Collection) -> None:
     with pytest.raises(InputError, match="dense"):
         ws.Gates().fit(dense)
-    same = tickets.replace(weights=tickets.weights * tickets.masks[:1], masks=tickets.masks[:1].expand(len(tickets), -1))
+    same = tickets.replace(
+        weights=tickets.weights * tickets.masks[:1], masks=tickets.masks[:1].expand(len(tickets), -1)
+    )
     with pytest.raises(InputError, match="same mask"):
         ws.Gates().fit(same)
     with pytest.raises(InputError, match="share"):

@@ -21,6 +21,7 @@ from weightspace.network import Network
 from weightspace.storage import Record, ShardReader, ShardWriter, dump_json, new_folder, pack_bits, unpack_bits
 
 _SHARD_BYTES = 256 * 2**20
+_READ = 64  # networks whose masks are read at once
 _CHECKED = 4  # networks whose masks are checked at once: what that needs stays in the cache
 
 
@@ -115,7 +116,11 @@ class Collection:
     @property
     def densities(self) -> Float[Tensor, " n"]:
         """Fraction of prunable weights kept by each network's mask."""
-        return self.masks[:, self.layout.prunable].double().mean(1)
+        if self.dense:
+            return torch.ones(len(self), dtype=torch.float64)
+        always = self.layout.size - self.layout.num_prunable  # what is not prunable is True in every mask
+        counts = [np.count_nonzero(row) for at in blocks(len(self), _READ) for row in self[at].masks.cpu().numpy()]
+        return (torch.tensor(counts, dtype=torch.float64) - always) / self.layout.num_prunable
 
     def __len__(self) -> int:
         return len(self._rows)

@@ -91,7 +91,8 @@ def _card(generator: FittedGenerator, text: str) -> str:
     low, high = known["density"]
     density = f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
     conditions = ", ".join(generator.conditions.names) or "none"
-    return f"""# Generator of sparse networks
+    return (
+        f"""# Generator of sparse networks
 
 Samples {generator.architecture.name} networks, mask and weights together, with
 {generator.layout.num_prunable:,} prunable weights.
@@ -109,7 +110,9 @@ networks = generator.sample(100, density={low:.3g}, seed=0)
 ```
 
 {text}
-""".rstrip() + "\n"
+""".rstrip()
+        + "\n"
+    )
 
 
 def _hub() -> ModuleType:

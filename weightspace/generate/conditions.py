@@ -11,6 +11,7 @@ from torch import Tensor
 
 from weightspace.collection import Collection
 from weightspace.errors import InputError
+from weightspace.pattern import NM, Pattern, Unstructured
 from weightspace.storage import Record
 
 DENSITY = "density"
@@ -120,10 +121,19 @@ class Conditions:
         return cls(tuple(Condition(**one | {"values": tuple(one["values"])}) for one in saved))
 
 
+def density_of(pattern: Pattern) -> float | None:
+    """Fraction of the weights that a pattern keeps, where it says so."""
+    if isinstance(pattern, NM):
+        return pattern.n / pattern.m
+    return pattern.density if isinstance(pattern, Unstructured) else None
+
+
 def _read(name: str, tickets: Collection) -> Condition:
     found = [value for value in _values(name, tickets) if value is not None]
     if not found:
-        raise InputError(f"no ticket's record has {name!r}: name 'density' or a field such as 'metrics.validation_loss'")
+        raise InputError(
+            f"no ticket's record has {name!r}: name 'density' or a field such as 'metrics.validation_loss'"
+        )
     if all(isinstance(value, str) for value in found):
         values = tuple(sorted({str(value) for value in found}))
         if len(values) < 2:

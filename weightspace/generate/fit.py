@@ -76,8 +76,9 @@ class TicketGenerator:
         if self.conditions:
             config["conditions"] = list(self.conditions)
         if self.refine is not None:
-            settings = {k: v for k, v in vars(self.refine).items() if k != "task"}
-            config["refine"] = settings | {"task": self.refine.task.to_json()}
+            settings = {k: v for k, v in vars(self.refine).items() if k not in ("task", "patterns")}
+            patterns = None if self.refine.patterns is None else [repr(pattern) for pattern in self.refine.patterns]
+            config["refine"] = settings | {"patterns": patterns, "task": self.refine.task.to_json()}
         with open_run(folder, "fit", config, {"tickets": tickets.fingerprint()}) as run:
             if not run.complete:
                 checkpoint = folder / _FLOW

@@ -14,8 +14,9 @@ from weightspace.collection import Collection
 from weightspace.ensemble import Ensemble
 from weightspace.errors import InputError
 from weightspace.functional import blocks
+from weightspace.generate.conditions import density_of
 from weightspace.generate.parts import Parts
-from weightspace.pattern import NM, Pattern, Unstructured
+from weightspace.pattern import Pattern, Unstructured
 from weightspace.storage import Record
 from weightspace.task import Split
 from weightspace.training.blocks import in_blocks
@@ -66,7 +67,7 @@ class FittedGenerator(Parts):
             raise InputError(f"ask for at least one network, got n = {n}")
         rules = self._rules(density, pattern)
         self._require_data(data)
-        told = [self.conditions.ask(condition, n, _density(rule)) for rule in rules]
+        told = [self.conditions.ask(condition, n, density_of(rule)) for rule in rules]
         if guidance != 1.0 and not self.conditions:
             raise InputError("guidance strengthens conditions, and this generator was fitted without: leave it at 1")
         count = n * len(rules)
@@ -218,10 +219,3 @@ class FittedGenerator(Parts):
 
     def _with_statistics(self, networks: Collection, data: Split | None) -> Collection:
         return networks if data is None else recalibrated(networks, data)
-
-
-def _density(rule: Pattern) -> float | None:
-    """Fraction of the weights that a pattern keeps, where it says so."""
-    if isinstance(rule, NM):
-        return rule.n / rule.m
-    return rule.density if isinstance(rule, Unstructured) else None

@@ -29,10 +29,10 @@ from weightspace.collection import Collection
 from weightspace.compress import FittedPCA
 from weightspace.errors import InputError
 from weightspace.flow.fit import FittedFlow
-from weightspace.generate.conditions import Conditions
+from weightspace.generate.conditions import Conditions, density_of
 from weightspace.generate.support import FittedSupport, Magnitude
 from weightspace.optimizers import Adam
-from weightspace.pattern import Unstructured
+from weightspace.pattern import Pattern, Unstructured
 from weightspace.progress import progress
 from weightspace.storage import atomic_file
 from weightspace.task import Task
@@ -42,7 +42,7 @@ _CHECKPOINT_EVERY = 100
 _WARM_UP = 100  # steps, but at most a tenth of all
 _SOFTNESS = 0.5  # width of the soft threshold that moves masks, in mean heights of kept scores above it
 _CLIP = 1.0  # largest norm of a gradient
-_AHEAD = 16  # steps whose codes are drawn at once
+_STOCK = 4096  # codes that are drawn once, for all steps
 _TICKETS, _USUAL = 256, 0.95  # tickets whose pairs are compared, and the quantile that samples may reach
 
 
@@ -52,7 +52,7 @@ class TaskRefinement:
 
     Args:
         task: only its training split is read, and only while fitting.
-        densities: samples are pruned to one of these in each step, at random; by default to the tickets' median.
+        patterns: samples are pruned by one of these in each step, at random; by default to the tickets' median density.
         steps: training iterations.
         networks: samples a step.
         batch_size: training samples for each of them.
@@ -63,7 +63,7 @@ class TaskRefinement:
     """
 
     task: Task
-    densities: Sequence[float] | None = None
+    patterns: Sequence[Pattern] | None = None
     steps: int = 2000
     networks: int = 32
     batch_size: int = 128
@@ -77,8 +77,8 @@ class TaskRefinement:
                 "refinement needs at least one step, one training sample and two networks a step, got "
                 f"{self.steps}, {self.batch_size} and {self.networks}"
             )
-        for density in self.densities or ():
-            Unstructured(density)
+        if self.patterns is not None and not self.patterns:
+            raise InputError("give at least one pattern, or None for the tickets' density")
 
     def fit(
         self,
@@ -153,9 +153,9 @@ class _Run:
         self.module = config.task.architecture.build_seeded(0).train()
         self.random = draws_random_numbers(config.task.architecture.build_seeded(0), config.task.train.x[:2])
         self.buffers = {name: b[:1] for name, b in tickets.buffers.items()}
-        self.block, self.ahead, self.codes = -1, [0.0], torch.empty(0)
         self.by_magnitude = isinstance(support, Magnitude)
-        self.densities = list(config.densities or [tickets.densities.median().item()])
+        self.patterns = list(config.patterns or [Unstructured(tickets.densities.median().item())])
+        self.stock: dict[int, Tensor] = {}
         some = tickets[:_TICKETS]
         pairs = _alike(some.weights, some.masks, ~self.prunable)
         self.cosine, self.overlap = (values.quantile(_USUAL).item() for values in pairs)
@@ -171,10 +171,10 @@ class _Run:
         """One update; returns the mean training loss of the sampled sparse networks."""
         config, task = self.config, self.config.task
         random = seeds.generator(self.seed, "refinement", step)
-        codes, density = self._drawn(step)
+        codes, pattern = self._drawn(random)
         leaves = {name: self.state[name].detach().requires_grad_() for name in ("mean", "components")}
         values, scores = self.support.split(torch.addmm(leaves["mean"], codes, leaves["components"]))
-        mask = Unstructured(density).mask(scores.detach(), self.layout)
+        mask = pattern.mask(scores.detach(), self.layout)
         sparse = values * mask
         chosen = torch.randint(len(task.train), (config.networks, config.batch_size), generator=random)
         gradient = torch.empty_like(sparse)
@@ -210,20 +210,19 @@ class _Run:
             )
         return loss
 
-    def _drawn(self, step: int) -> tuple[Float[Tensor, "n k"], float]:
-        """Codes of a step and the density they are pruned to; drawn for many steps at once, as the flow is fixed."""
-        block, at = divmod(step, _AHEAD)
-        if block != self.block:
-            random = seeds.generator(self.seed, "refinement codes", block)
-            chosen = torch.randint(len(self.densities), (_AHEAD,), generator=random)
-            self.ahead = [self.densities[i] for i in chosen]
-            n = self.config.networks
-            x_0 = torch.randn(_AHEAD * n, self.flow.codes, generator=random) * self.flow.config.source
-            rows = [self.conditions.ask(None, n, density) for density in self.ahead]
-            asked = torch.cat([row for row in rows if row is not None]) if self.conditions else None
-            self.codes = self.flow.carry(x_0, conditions=asked).unflatten(0, (_AHEAD, n))
-            self.block = block
-        return self.codes[at], self.ahead[at]
+    def _drawn(self, random: torch.Generator) -> tuple[Float[Tensor, "n k"], Pattern]:
+        """Codes of a step and the pattern they are pruned by.
+
+        From a stock, as the flow is fixed and dear to follow: a linear decoder with fewer components than the
+        stock has codes cannot learn single ones by heart.
+        """
+        which = int(torch.randint(len(self.patterns), (), generator=random))
+        if which not in self.stock:
+            x_0 = torch.randn(_STOCK, self.flow.codes, generator=seeds.generator(self.seed, "refinement codes", which))
+            asked = self.conditions.ask(None, _STOCK, density_of(self.patterns[which]))
+            self.stock[which] = self.flow.carry(x_0 * self.flow.config.source, conditions=asked)
+        chosen = torch.randperm(_STOCK, generator=random)[: self.config.networks]
+        return self.stock[which][chosen], self.patterns[which]
 
     def _straight_through(self, scores: Float[Tensor, "n d"], mask: Bool[Tensor, "n d"]) -> Float[Tensor, "n d"]:
         """The mask, with the gradient of a soft one."""

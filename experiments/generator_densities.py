@@ -1,0 +1,89 @@
+"""One generator for any density: fitted to tickets of 0.2, 0.1 and 0.05, asked for 0.15, 0.07 and 2:4.
+
+    python experiments/generator_densities.py        (about half an hour on one core; resumable)
+
+Digits, MLP 64-128-64-10: from each of 160 dense networks a ticket of each of three densities, so 480 for a generator
+that is told the density; refined under these three densities and 2:4. For every density asked, 100 samples beside
+100 tickets found at just that density by the same method from other dense networks. 2:4 tickets are pruned in one
+shot and trained as long as the others.
+"""
+
+from pathlib import Path
+
+import generator_rows
+import tables
+import torch
+import tyro
+
+import weightspace as ws
+
+LEARNED = (0.2, 0.1, 0.05)
+ASKED = (0.2, 0.15, 0.1, 0.07, 0.05)
+NETWORKS, OTHERS = 160, 100
+
+
+def main(
+    seeds: tuple[int, ...] = (0, 1, 2), steps: int = 8000, out: Path = Path("runs/generator_densities"),
+    results: Path = Path("docs/results"),
+) -> None:  # fmt: skip
+    """Print and write one row for each density asked and seed.
+
+    Args:
+        seeds: of networks, tickets and generators.
+        steps: of refinement.
+        out: where all stages are kept.
+        results: where the CSV file goes.
+    """
+    task = ws.tasks.digits()
+    two_of_four = ws.NM(2, 4)
+    rows: list[dict[str, object]] = []
+    for seed in seeds:
+        folder = out / f"seed-{seed}"
+        dense = ws.collect(task, NETWORKS + OTHERS, seed=seed, folder=folder / "dense")
+        own, foreign = dense.split(NETWORKS, OTHERS)
+        learned = [
+            ws.tickets.Gradual(density=d).find(own, task, folder=folder / f"learned-{d}") for d in LEARNED
+        ]  # fmt: skip
+        model = ws.TicketGenerator(
+            compress=ws.PCA(128), conditions=("density",),
+            refine=ws.TaskRefinement(task, steps=steps, patterns=[*map(ws.Unstructured, LEARNED), two_of_four]),
+        )  # fmt: skip
+        generator = model.fit(ws.Collection.concatenate(learned), seed=seed, folder=folder / f"generator-{steps}")
+        for asked in (*map(ws.Unstructured, ASKED), two_of_four):
+            name = "2:4" if isinstance(asked, ws.NM) else f"{asked.density:g}"
+            samples = generator.sample(OTHERS, pattern=asked, seed=seed + 1)
+            if isinstance(asked, ws.NM):
+                masks = asked.mask(foreign.weights.abs(), foreign.layout)
+                pruned = foreign.replace(weights=foreign.weights * masks, masks=masks)
+                found = ws.train(pruned, task, steps="30ep", folder=folder / "tickets-2-4")
+            else:
+                gradual = ws.tickets.Gradual(density=asked.density)
+                found = gradual.find(foreign, task, folder=folder / f"tickets-{asked.density}")
+            for kind, networks in {"samples": samples, "tickets": found}.items():
+                right = accuracies(networks, task)
+                rows.append(
+                    {
+                        "asked": name, "networks": kind, "seed": seed, "n": len(networks),
+                        "accuracy": right.mean().item(), "accuracy std": right.std().item(),
+                        "density": networks.densities.mean().item(), **ensemble(networks, task),
+                    }
+                )  # fmt: skip
+        tables.write(results / "generator_densities.csv", rows)
+    generator_rows.summary(rows, ("asked", "networks"))
+
+
+def accuracies(networks: ws.Collection, task: ws.Task) -> torch.Tensor:
+    """Test accuracy of each network."""
+    return (networks.ensemble().logits(task.test.x).argmax(-1) == task.test.y).double().mean(1)
+
+
+def ensemble(networks: ws.Collection, task: ws.Task) -> dict[str, object]:
+    """Test accuracy and negative log-likelihood of their mean prediction."""
+    probable = networks.ensemble().predict_proba(task.test.x).double()
+    right = (probable.argmax(-1) == task.test.y).double().mean().item()
+    nll = -probable.gather(1, task.test.y[:, None]).log().mean().item()
+    return {"ensemble accuracy": right, "ensemble nll": nll}
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
