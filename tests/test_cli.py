@@ -68,6 +68,22 @@ def test_the_command_line_and_python_agree(work: Path) -> None:
     assert torch.equal(model.sample(5, density=0.15, seed=3).weights, samples.weights)
 
 
+def test_conditions_gates_and_patterns_from_the_command_line(work: Path, tmp_path: Path, capsys) -> None:
+    fit = ("fit", work / "tickets", "--out", tmp_path / "g", "--components", 4, "--steps", 30, "--width", 8)
+    named = ("--masks", "gates", "--conditions", "metrics.validation_accuracy")
+    code, out, err = run(capsys, *fit, *named)
+    assert code == 0, err
+    assert "masks: gates" in out
+    assert "conditions: metrics.validation_accuracy" in out
+    model = ws.FittedGenerator.load(tmp_path / "g")
+    (own,) = model.conditions.each
+    draw = ("sample", tmp_path / "g", "--out", tmp_path / "s", "--n", 3, "--nm", "2:4", "--guidance", 1.5)
+    code, _, err = run(capsys, *draw, "--condition", f"{own.name}={own.high}")
+    assert code == 0, err
+    expected = model.sample(3, pattern=ws.NM(2, 4), condition={own.name: own.high}, guidance=1.5)
+    assert torch.equal(ws.Collection.load(tmp_path / "s").weights, expected.weights)
+
+
 def test_a_second_run_returns_at_once_another_one_is_refused(work: Path, capsys) -> None:
     before = {p: p.stat().st_mtime_ns for p in (work / "samples").iterdir() if p.name != ".lock"}
     same = ("sample", work / "generator", "--out", work / "samples", "--n", 5, "--density", 0.15, "--seed")
@@ -165,6 +181,11 @@ def test_options_from_a_file_and_the_command_line_wins(work: Path, capsys, tmp_p
         (["collect", "--out", "{tmp}/x", "--batch-size", "0"], 1, "batch size"),
         (["tickets", "gradual", "{work}/dense", "--out", "{tmp}/x", "--task", "no:task"], 1, "cannot be imported"),
         (["sample", "{work}/generator", "--density", "0.1", "--config=/nowhere", "--out", "{tmp}/x"], 1, "cannot be read"),
+        (["sample", "{work}/generator", "--out", "{tmp}/x"], 1, "either density= or pattern="),
+        (["sample", "{work}/generator", "--out", "{tmp}/x", "--nm", "24"], 1, "written like 2:4"),
+        (["sample", "{work}/generator", "--out", "{tmp}/x", "--density", "0.1", "--condition", "x=1"], 1, "without conditions"),
+        (["sample", "{work}/generator", "--out", "{tmp}/x", "--density", "0.1", "--condition", "x"], 1, "NAME=VALUE"),
+        (["fit", "{work}/tickets", "--out", "{tmp}/x", "--components", "4", "--conditions", "density"], 1, "for all tickets"),
         (["dance"], 2, "usage: weightspace VERB"),
         ([], 2, "usage: weightspace VERB"),
     ],

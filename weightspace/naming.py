@@ -4,8 +4,8 @@ import importlib
 import inspect
 import re
 import sys
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -166,10 +166,29 @@ def describe_collection(networks: Collection) -> str:
 
 def describe_generator(model: FittedGenerator) -> str:
     low, high = model.trained_on["density"]
-    kept = model.compress.explained_variance_ratio.sum().item()
-    return (
+    lines = [
         f"a generator of {model.architecture.name} networks, trained on {model.trained_on['networks']} tickets of "
-        f"density {low:.4g}{f' to {high:.4g}' if high > low else ''} ({', '.join(model.trained_on['tasks'])})\n"
-        f"{len(model.compress.components)} components explain {kept:.1%} of the variance; "
-        f"flow: {asdict(model.flow.config)}" + ("\nrefined through the task" if model.refined else "")
-    )
+        f"density {low:.4g}{f' to {high:.4g}' if high > low else ''} ({', '.join(model.trained_on['tasks'])})"
+    ]
+    if model.compress is not None:
+        kept = model.compress.explained_variance_ratio.sum().item()
+        lines.append(f"{len(model.compress.components)} components explain {kept:.1%} of the variance")
+    lines.append(f"flow: {model.flow.config}")
+    lines.append(f"masks: {model.masks.to_json()['rule']}")
+    if model.conditions:
+        lines.append(f"conditions: {', '.join(model.conditions.names)}")
+    return "\n".join(lines + ["refined through the task"] * (model.refined is not None))
+
+
+def read_conditions(given: Sequence[str]) -> dict[str, float | str]:
+    """NAME=VALUE on the command line; numbers where they can be read as such."""
+    found: dict[str, float | str] = {}
+    for one in given:
+        name, equal, value = one.partition("=")
+        if not (name and equal and value):
+            raise InputError(f"a condition is written NAME=VALUE, such as density=0.1; got {one!r}")
+        try:
+            found[name] = float(value)
+        except ValueError:
+            found[name] = value
+    return found

@@ -97,6 +97,14 @@ class NM:
         if not 1 <= self.n <= self.m:
             raise InputError(f"N:M needs 1 <= N <= M, got {self.n}:{self.m}")
 
+    @classmethod
+    def of(cls, text: str) -> "NM":
+        """Read the notation "2:4"."""
+        n, colon, m = text.partition(":")
+        if not (colon and n.isdigit() and m.isdigit()):
+            raise InputError(f"an N:M pattern is written like 2:4, got {text!r}")
+        return cls(int(n), int(m))
+
     def mask(
         self, scores: Float[Tensor, "*nets d"], layout: Layout, within: Bool[Tensor, "*nets d"] | None = None
     ) -> Bool[Tensor, "*nets d"]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import yaml
 from tyro.conf import OmitArgPrefixes, Positional, arg
@@ -15,7 +15,7 @@ from weightspace.errors import InputError
 from weightspace.evaluation import MCDropout
 from weightspace.evaluation import evaluate as measure
 from weightspace.flow import FlowMatching
-from weightspace.generate import FittedGenerator, TaskRefinement, TicketGenerator
+from weightspace.generate import FittedGenerator, Gates, Magnitude, SharedSupport, TaskRefinement, TicketGenerator
 from weightspace.naming import (
     Common,
     Folder,
@@ -26,9 +26,11 @@ from weightspace.naming import (
     find_task,
     named,
     open_collection,
+    read_conditions,
     report_done,
     task_of,
 )
+from weightspace.pattern import NM
 from weightspace.report import Report
 from weightspace.runs import CONFIG, open_run
 from weightspace.storage import MANIFEST
@@ -82,7 +84,10 @@ def fit(
     balance: bool = True,
     compress: Annotated[PCA, arg(name="")] = PCA(),
     generate: Annotated[FlowMatching, arg(name="")] = FlowMatching(),
+    masks: Literal["magnitude", "shared", "gates"] = "magnitude",
+    conditions: tuple[str, ...] = (),
     refine_steps: int = 0,
+    refine_diversity: float = TaskRefinement.diversity,
     task: str | None = None,
     common: Shared = Common(),
 ) -> None:
@@ -94,7 +99,11 @@ def fit(
         seed: of the flow's training.
         align: align the tickets first, unless they are aligned already.
         balance: give each unit equal incoming and outgoing norms before aligning.
+        masks: how a sample's mask is decided: by the magnitude of its weights, by one support for all samples, or
+            by gates that are coded beside the weights.
+        conditions: what the flow is told about each ticket, such as density or metrics.validation_accuracy.
         refine_steps: train the generator on through the task for so many steps.
+        refine_diversity: weight of the penalties that keep refined samples apart.
         task: to refine through; by default what the tickets' records say.
     """
     common.only_cpu("fit")
@@ -103,8 +112,12 @@ def fit(
     unknown = align and collection.architecture.example() is None
     example = task_of(collection, None, common).train.x[:8] if unknown else None
     matching = WeightMatching(balance=balance, example=example) if align else None
-    refine = TaskRefinement(task_of(collection, task, common), steps=refine_steps) if refine_steps else None
-    model = TicketGenerator(matching, compress, generate, refine).fit(collection, seed=seed, folder=out)
+    refine = None
+    if refine_steps:
+        refine = TaskRefinement(task_of(collection, task, common), steps=refine_steps, diversity=refine_diversity)
+    rule = {"magnitude": Magnitude(), "shared": SharedSupport(), "gates": Gates()}[masks]
+    stages = TicketGenerator(matching, compress, generate, refine, rule, conditions)
+    model = stages.fit(collection, seed=seed, folder=out)
     print(describe_generator(model))
     print(f"written to {out}")
 
@@ -114,8 +127,11 @@ def sample(
     *,
     out: Path,
     n: int = 100,
-    density: tuple[float, ...],
+    density: tuple[float, ...] = (),
+    nm: str | None = None,
     nested: bool = True,
+    condition: tuple[str, ...] = (),
+    guidance: float = 1.0,
     task: str | None = None,
     seed: int = 0,
     common: Shared = Common(),
@@ -127,7 +143,10 @@ def sample(
         out: folder to write.
         n: number of networks, of each density.
         density: fraction of the prunable weights kept, in (0, 1]; several give n networks of each.
+        nm: instead of a density, keep N of every M weights, such as 2:4.
         nested: the same networks for each density, so that masks are nested; otherwise other networks for each.
+        condition: what the networks shall be like, NAME=VALUE, for generators fitted with conditions.
+        guidance: above 1 follows the conditions more strongly.
         task: for networks with BatchNorm, whose statistics are estimated on its training data; by default what
             the tickets were trained on.
         seed: of the samples.
@@ -137,8 +156,11 @@ def sample(
     data = None
     if model.layout.buffers:
         data = find_task(task or model.trained_on["tasks"][0], common).train
-    asked = density[0] if len(density) == 1 else density
-    networks = model.sample(n, density=asked, nested=nested, data=data, seed=seed, folder=out)
+    asked = (density[0] if len(density) == 1 else density) or None
+    networks = model.sample(
+        n, density=asked, pattern=NM.of(nm) if nm else None, nested=nested, condition=read_conditions(condition),
+        guidance=guidance, data=data, seed=seed, folder=out,
+    )  # fmt: skip
     report_done(networks, out)
 
 
