@@ -65,6 +65,7 @@ def main(out: Path = Path("runs/demo"), seed: int = 0, small: bool = False) -> w
         "imp": standard.fingerprint(),
         "flow": unrefined.fingerprint(),
     }
+    assert generator.compress is not None
     components = len(generator.compress.components)
     with open_run(out / "report", "evaluate", {"components": components}, inputs) as run:
         if not run.complete:

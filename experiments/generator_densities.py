@@ -23,7 +23,7 @@ NETWORKS, OTHERS = 160, 100
 
 
 def main(
-    seeds: tuple[int, ...] = (0, 1, 2), steps: int = 8000, out: Path = Path("runs/generator_densities"),
+    seeds: tuple[int, ...] = (0, 1, 2), steps: int = 4000, out: Path = Path("runs/generator_densities"),
     results: Path = Path("docs/results"),
 ) -> None:  # fmt: skip
     """Print and write one row for each density asked and seed.

@@ -16,6 +16,7 @@ LEVELS: list[set[str]] = [
     {"collection"},
     {"batchnorm", "state_dicts", "merging", "symmetry", "tasks", "training"},
     {"tickets", "align", "compress", "flow"},
+    {"bayes"},
     {"generate"},
     {"hub"},
     {"plots", "page", "report", "report_tables", "report_figures", "comparison"},

@@ -37,7 +37,7 @@ class BottleneckVelocity(nn.Module):
         nn.init.zeros_(self.outward.bias)
 
     def forward(
-        self, x: Float[Tensor, "n k"], t: Float[Tensor, "n 1"], _conditions: Float[Tensor, "n c"] | None = None
+        self, x: Float[Tensor, "n k"], t: Float[Tensor, "n 1"], conditions: Float[Tensor, "n c"] | None = None
     ) -> Float[Tensor, "n k"]:
         return self.outward(self.hidden(torch.cat([x, self.time(t)], dim=1)))
 
@@ -76,7 +76,7 @@ class DeepWeightFlow(FlowMatching):
         if self.width < 2 or self.time < 1 or not 0 <= self.dropout < 1 or self.jitter < 0:
             raise InputError(f"width must be at least 2, time 1, dropout in [0, 1) and jitter not negative, got {self}")
 
-    def scale(self, _codes: Float[Tensor, "n k"]) -> float:
+    def scale(self, codes: Float[Tensor, "n k"]) -> float:
         return 1.0
 
     def velocity(self, codes: int, conditions: int) -> Velocity:

@@ -118,7 +118,11 @@ class Conditions:
 
     @classmethod
     def from_json(cls, saved: list[dict[str, Any]]) -> "Conditions":
-        return cls(tuple(Condition(**one | {"values": tuple(one["values"])}) for one in saved))
+        return cls(tuple(Condition(**{name: _tupled(value) for name, value in one.items()}) for one in saved))
+
+
+def _tupled(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def density_of(pattern: Pattern) -> float | None:
@@ -137,7 +141,7 @@ def _read(name: str, tickets: Collection) -> Condition:
     if all(isinstance(value, str) for value in found):
         values = tuple(sorted({str(value) for value in found}))
         if len(values) < 2:
-            raise InputError(f"condition {name!r} is {values[0]!r} for all tickets: there is nothing to learn from it")
+            raise InputError(f"condition {name!r} is {found[0]!r} for all tickets: there is nothing to learn from it")
         return Condition(name, values=values)
     wrong = [value for value in found if isinstance(value, str) or not math.isfinite(value)]
     if wrong:

@@ -64,12 +64,12 @@ class TaskRefinement:
 
     task: Task
     patterns: Sequence[Pattern] | None = None
-    steps: int = 2000
+    steps: int = 4000
     networks: int = 32
     batch_size: int = 128
-    lr: float = 3e-4
-    lr_mean: float = 1e-3
-    diversity: float = 2.0
+    lr: float = 1e-3
+    lr_mean: float = 3e-3
+    diversity: float = 0.3
 
     def __post_init__(self) -> None:
         if min(self.steps, self.batch_size) < 1 or self.networks < 2:

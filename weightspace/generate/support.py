@@ -44,7 +44,7 @@ class Support(Protocol):
 class Magnitude:
     """Decode the weights, then keep the largest: the mask is read off the values."""
 
-    def fit(self, _tickets: Collection) -> "Magnitude":
+    def fit(self, tickets: Collection) -> "Magnitude":
         return self
 
     def vectors(self, tickets: Collection) -> Collection:

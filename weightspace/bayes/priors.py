@@ -1,0 +1,123 @@
+"""Priors of the weights, as Pyro distributions; each says what sites of its own it needs."""
+
+import math
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import pyro
+import pyro.distributions as dist
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from weightspace.errors import InputError
+
+
+@runtime_checkable
+class Prior(Protocol):
+    """p(w) of the live weights."""
+
+    def distribution(self, centre: Float[Tensor, "n 1 k"]) -> dist.Distribution:
+        """Inside the model: the prior of the weights, batch (n, 1), event (k); may draw sites of its own.
+
+        Args:
+            centre: the pretrained weights.
+        """
+        ...
+
+    def parameters(self, live: Float[Tensor, "n k"]) -> dict[str, nn.Parameter]:
+        """What the guide needs for these sites, shaped as the live weights."""
+        ...
+
+    def guide(self, parameters: dict[str, nn.Parameter]) -> None:
+        """Inside the guide: draw these sites."""
+        ...
+
+
+class _WithoutSites:
+    def parameters(self, live: Float[Tensor, "n k"]) -> dict[str, nn.Parameter]:
+        return {}
+
+    def guide(self, parameters: dict[str, nn.Parameter]) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class Normal(_WithoutSites):
+    """N(0, std^2) for every weight; its KL from a normal guide is analytic."""
+
+    std: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check(self.std)
+
+    def distribution(self, centre: Float[Tensor, "n 1 k"]) -> dist.Distribution:
+        return dist.Normal(torch.zeros_like(centre), self.std).to_event(1)
+
+
+@dataclass(frozen=True)
+class Centred(_WithoutSites):
+    """N(w_0, std^2) around the weights that the posterior starts from (MOPED, arXiv 1906.05323); analytic KL."""
+
+    std: float = 0.1
+
+    def __post_init__(self) -> None:
+        _check(self.std)
+
+    def distribution(self, centre: Float[Tensor, "n 1 k"]) -> dist.Distribution:
+        return dist.Normal(centre, self.std).to_event(1)
+
+
+@dataclass(frozen=True)
+class ScaleMixture(_WithoutSites):
+    """A wide and a narrow normal (Blundell et al. 2015, arXiv 1505.05424, eq. 7); its KL is estimated by sampling.
+
+    Args:
+        share: of the wide one.
+        wide, narrow: standard deviations.
+    """
+
+    share: float = 0.5
+    wide: float = 1.0
+    narrow: float = math.exp(-6)
+
+    def __post_init__(self) -> None:
+        _check(self.wide, self.narrow)
+        if not 0 < self.share < 1:
+            raise InputError(f"the share of the wide part must lie in (0, 1), got {self.share}")
+
+    def distribution(self, centre: Float[Tensor, "n 1 k"]) -> dist.Distribution:
+        stds = centre.new_tensor([self.wide, self.narrow]).expand(*centre.shape, 2)
+        parts = dist.Categorical(centre.new_tensor([self.share, 1 - self.share]).expand(*centre.shape, 2))
+        return dist.MixtureSameFamily(parts, dist.Normal(torch.zeros_like(stds), stds)).to_event(1)
+
+
+@dataclass(frozen=True)
+class Horseshoe:
+    """N(0, s^2) with a half-Cauchy scale s for each weight (Carvalho et al. 2009); the guide of s is log-normal.
+
+    Args:
+        scale: of the half-Cauchy.
+    """
+
+    scale: float = 0.1
+
+    def __post_init__(self) -> None:
+        _check(self.scale)
+
+    def distribution(self, centre: Float[Tensor, "n 1 k"]) -> dist.Distribution:
+        own = dist.HalfCauchy(torch.full_like(centre, self.scale)).to_event(1)
+        return dist.Normal(torch.zeros_like(centre), pyro.sample("local_scale", own)).to_event(1)
+
+    def parameters(self, live: Float[Tensor, "n k"]) -> dict[str, nn.Parameter]:
+        start = torch.full_like(live, math.log(self.scale))
+        return {"local_location": nn.Parameter(start), "local_rho": nn.Parameter(torch.full_like(live, -1.0))}
+
+    def guide(self, parameters: dict[str, nn.Parameter]) -> None:
+        location, rho = (parameters[name][:, None] for name in ("local_location", "local_rho"))
+        pyro.sample("local_scale", dist.LogNormal(location, rho.exp()).to_event(1))
+
+
+def _check(*scales: float) -> None:
+    if not all(0 < scale < math.inf for scale in scales):
+        raise InputError(f"scales of a prior must be positive and finite, got {scales}")
