@@ -114,12 +114,16 @@ def controls(
     }
     random = replace(generator, compress=random_decoder(generator, task, seed))
     assert random.compress is not None
-    refined = refine.fit(aligned, random.masks, random.compress, random.flow, seed=seed)
+    kept = folder / "random-decoder.checkpoint.safetensors"
+    refined = refine.fit(aligned, random.masks, random.compress, random.flow, seed=seed, checkpoint=kept)
     found["random decoder"] = replace(random, refined=refined).sample(SAMPLES, **draw)
 
     flow_alone = replace(generator, refined=None).sample(SAMPLES, **draw)
-    found["flow alone, fine-tuned"] = ws.train(flow_alone, task, steps_for(gradients / SAMPLES, task))
-    found["tickets trained on"] = ws.train(training, task, steps_for(gradients / len(training), task))[:SAMPLES]
+    found["flow alone, fine-tuned"] = ws.train(
+        flow_alone, task, steps_for(gradients / SAMPLES, task), folder=folder / "tuned"
+    )
+    longer = steps_for(gradients / len(training), task)
+    found["tickets trained on"] = ws.train(training, task, longer, folder=folder / "trained-on")[:SAMPLES]
 
     for name, masks in {"shared support": ws.SharedSupport(), "gates": ws.Gates()}.items():
         other = replace(model, masks=masks, refine=None).fit(training, seed=seed, folder=folder / name)

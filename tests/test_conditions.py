@@ -116,3 +116,68 @@ def test_an_ensemble_is_the_sample(tickets: ws.Collection, generator: ws.FittedG
     expected = generator.sample(4, density=0.2, seed=3).ensemble().predict_proba(x)
     assert torch.equal(generator.ensemble(4, density=0.2, seed=3).predict_proba(x), expected)
     assert not torch.equal(generator.ensemble(4, density=0.2, seed=4).predict_proba(x), expected)
+
+
+def test_a_choice_of_many_words_can_be_left_open(tickets: ws.Collection) -> None:
+    """The field that knows nothing is trained too: all columns of a word are hidden together."""
+    random = torch.Generator().manual_seed(0)
+    which = torch.randint(6, (600,), generator=random)
+    angle = which * torch.pi / 3
+    codes = 4 * torch.stack([angle.cos(), angle.sin()], dim=1) + 0.2 * torch.randn(600, 2, generator=random)
+    words = 2 * torch.nn.functional.one_hot(which, 6).float() - 1
+    flow = replace(FLOW, steps=1500).fit(codes, words, widths=[6])
+    drawn = flow.sample(600, seed=1)
+    nearest = (torch.atan2(drawn[:, 1], drawn[:, 0]) / (torch.pi / 3)).round().long() % 6
+    counts = torch.bincount(nearest, minlength=6)
+    assert counts.min() > 60, counts
+    asked = flow.sample(100, conditions=words[which == 2][:1].expand(100, -1), seed=2)
+    angles = torch.atan2(asked[:, 1], asked[:, 0]) / (torch.pi / 3)
+    assert ((angles - 2).abs() < 0.5).float().mean() > 0.9
+
+
+def test_the_density_of_codes_under_a_condition_integrates_to_one() -> None:
+    random = torch.Generator().manual_seed(0)
+    side = torch.where(torch.rand(200, 1, generator=random) < 0.5, -1.0, 1.0)
+    flow = replace(FLOW, steps=300).fit(side + 0.3 * torch.randn(200, 1, generator=random), side)
+    grid = torch.linspace(-6, 6, 241)[:, None]
+    for asked in (-1.0, 1.0):
+        told = torch.full_like(grid, asked)
+        density = flow.log_prob(grid, conditions=told, solver_steps=40).exp()
+        assert torch.trapezoid(density, grid[:, 0].double()).item() == pytest.approx(1.0, abs=0.01)
+        assert density[(grid[:, 0] * asked) > 0].sum() > 0.8 * density.sum()
+        x_0 = flow.noise(20, seed=1)
+        there = flow.carry(x_0, conditions=told[:20], solver_steps=40)
+        torch.testing.assert_close(flow.encode(there, conditions=told[:20], solver_steps=40), x_0, rtol=1e-2, atol=1e-2)
+
+
+def test_what_cannot_be_combined_with_conditions_is_refused_before_work(tickets: ws.Collection) -> None:
+    known = told(tickets)
+    model = ws.TicketGenerator(compress=ws.PCA(5), generate=ws.FlowMatching(pairing="optimal"), conditions=("noise",))
+    with pytest.raises(InputError, match="independent"):
+        model.fit(known)
+    with pytest.raises(InputError, match="takes no conditions"):
+        replace(model, generate=ws.DeepWeightFlow()).fit(known)
+    with pytest.raises(InputError, match="named twice"):
+        Conditions.of(("noise", "noise"), known)
+
+
+def test_a_ticket_density_as_it_was_asked_for_is_known(tickets: ws.Collection) -> None:
+    half = tickets[:5]
+    sparser = ws.Unstructured(0.05).mask(half.weights.abs(), half.layout, within=half.masks)
+    both = ws.Collection.concatenate([tickets, half.replace(weights=half.weights * sparser, masks=sparser)])
+    conditions = Conditions.of(("density",), both)
+    for asked in (0.2, 0.05):
+        assert conditions.ask({"density": asked}, 1) is not None
+    with pytest.raises(InputError, match="knows nothing"):
+        conditions.ask({"density": 0.3}, 1)
+
+
+def test_several_densities_of_a_generator_that_is_told_them_are_nested(tickets: ws.Collection) -> None:
+    sparser = ws.Unstructured(0.05).mask(tickets.weights.abs(), tickets.layout, within=tickets.masks)
+    both = ws.Collection.concatenate([tickets, tickets.replace(weights=tickets.weights * sparser, masks=sparser)])
+    flow = ws.FlowMatching(width=16, blocks=1, steps=60, batch_size=16)
+    fitted = ws.TicketGenerator(compress=ws.PCA(5), generate=flow, conditions=("density",)).fit(both)
+    nested = fitted.sample(4, density=[0.05, 0.2], seed=1)
+    assert (nested[:4].masks <= nested[4:].masks).all()
+    own = fitted.sample(4, density=[0.05, 0.2], nested=False, seed=1)
+    assert not (own[:4].masks <= own[4:].masks).all()

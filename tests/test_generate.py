@@ -7,7 +7,7 @@ from torch import nn
 
 import weightspace as ws
 from weightspace import generate
-from weightspace.errors import InputError, StorageError
+from weightspace.errors import InputError, LayoutMismatch, StorageError
 from weightspace.flow import fit as flow_fit
 
 MODEL = ws.TicketGenerator(compress=ws.PCA(5), generate=ws.FlowMatching(width=16, blocks=1, steps=60, batch_size=16))
@@ -198,3 +198,88 @@ def test_networks_with_batchnorm_get_statistics_from_training_data(task: ws.Task
     assert torch.equal(again.buffers["2.running_var"], nets.buffers["2.running_var"])
     with pytest.raises(InputError, match=r"2\.running_mean.*give data=task\.train"):
         fitted.sample(5, density=0.5)
+
+
+def test_tickets_taken_as_they_are_can_be_encoded(tickets: ws.Collection) -> None:
+    fitted = replace(MODEL, align=None).fit(tickets)
+    assert fitted.trained_on["basin"] is None
+    again = fitted.reconstruct(tickets, density=0.2)
+    assert (again.weights - tickets.weights).norm() < tickets.weights.norm()
+    assert fitted.log_prob(fitted.sample(2, density=0.2)).isfinite().all()
+
+
+def test_sampling_leaves_the_global_random_state_alone(generator: ws.FittedGenerator) -> None:
+    before = torch.get_rng_state()
+    generator.sample(2, density=0.2)
+    generator.log_prob(generator.sample(1, density=0.2))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_float64_tickets_give_float64_samples(tickets: ws.Collection, task: ws.Task) -> None:
+    def double() -> nn.Module:
+        return task.architecture.build_seeded(0).double()
+
+    architecture = ws.Architecture.of(double)
+    networks = ws.Collection(
+        architecture.layout(), tickets.weights.double(), architecture=architecture, masks=tickets.masks,
+        records=tickets.records,
+    )  # fmt: skip
+    example = task.train.x[:8].double()
+    for compress in (MODEL.compress, None):
+        model = replace(MODEL, align=ws.WeightMatching(example=example), compress=compress)
+        samples = model.fit(networks).sample(3, density=0.2)
+        assert samples.weights.dtype is torch.float64
+
+
+def test_a_folder_of_samples_knows_all_that_decides_them(generator: ws.FittedGenerator, tmp_path: Path) -> None:
+    generator.sample(3, density=0.2, folder=tmp_path / "s")
+    coarse = replace(generator, flow=replace(generator.flow, config=replace(generator.flow.config, solver_steps=2)))
+    assert coarse.fingerprint() != generator.fingerprint()
+    with pytest.raises(StorageError, match="another run"):
+        coarse.sample(3, density=0.2, folder=tmp_path / "s")
+    one = generator.sample(3, density=0.2, nested=False)
+    assert torch.equal(one.weights, generator.sample(3, density=0.2).weights), "one density has nothing to nest"
+
+
+def test_samples_on_disk_are_written_as_they_are_made(
+    generator: ws.FittedGenerator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = generator.sample(5, density=[0.2, 0.1], seed=1)
+    monkeypatch.setattr("weightspace.generate.fitted._BLOCK_BYTES", 4 * generator.layout.size * 3)
+    parts = generator.sample(5, density=[0.2, 0.1], seed=1, folder=tmp_path / "s")
+    assert parts.records == whole.records
+    assert torch.equal(parts.masks, whole.masks)
+    torch.testing.assert_close(parts.weights, whole.weights, rtol=1e-4, atol=1e-6)
+    assert len(list((tmp_path / "s").glob("shard-*"))) == 4
+
+
+def test_numbers_of_any_kind_are_densities(generator: ws.FittedGenerator) -> None:
+    import numpy as np
+
+    plain = generator.sample(2, density=0.2)
+    for density in (np.float32(0.2), torch.tensor(0.2)):
+        assert torch.equal(generator.sample(2, density=float(density)).masks, plain.masks)
+    with pytest.raises(InputError, match="at least one density"):
+        generator.sample(2, density=[])
+
+
+def test_a_flow_that_diverges_says_so(tickets: ws.Collection) -> None:
+    wild = replace(MODEL, generate=replace(MODEL.generate, lr=1e8, steps=40))
+    with pytest.raises(InputError, match="diverged"):
+        wild.fit(tickets)
+
+
+def test_mistakes_are_found_before_the_work(
+    tickets: ws.Collection, dense: ws.Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("work has begun")
+
+    monkeypatch.setattr(ws.WeightMatching, "fit", never)
+    with pytest.raises(InputError, match="dense"):
+        replace(MODEL, masks=ws.Gates()).fit(dense)
+    with pytest.raises(LayoutMismatch):
+        replace(MODEL, refine=ws.TaskRefinement(ws.tasks.digits(hidden=(3,)))).fit(tickets)
+    with pytest.raises(InputError, match="keeps none"):
+        few = ws.TaskRefinement(ws.tasks.digits(hidden=(12, 8)), patterns=[ws.Unstructured(1e-6)])
+        replace(MODEL, refine=few).fit(tickets)

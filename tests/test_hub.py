@@ -44,8 +44,27 @@ def test_a_cached_repository_is_opened_without_network(generator: ws.FittedGener
         hub.from_pretrained("owner/other", offline=True, cache=tmp_path)
 
 
+def test_uploading_sends_the_folder(generator: ws.FittedGenerator, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: dict[str, object] = {}
+
+    class Api:
+        def create_repo(self, repository: str, private: bool, exist_ok: bool) -> None:
+            sent["created"] = (repository, private)
+
+        def upload_folder(self, repo_id: str, folder_path: Path, commit_message: str) -> str:
+            sent["files"] = sorted(p.name for p in Path(folder_path).iterdir())
+            sent["card"] = (Path(folder_path) / hub.CARD).read_text()
+            return f"commit of {repo_id}"
+
+    monkeypatch.setattr("huggingface_hub.HfApi", Api)
+    assert hub.push_to_hub(generator, "me/mine", private=True, datasets=["mnist"]) == "commit of me/mine"
+    assert sent["created"] == ("me/mine", True)
+    assert sent["files"] == sorted([MANIFEST, TENSORS, hub.CARD])
+    assert 'from_pretrained("me/mine")' in str(sent["card"])
+
+
 def test_what_is_no_repository_is_said_so(tmp_path: Path) -> None:
-    for name in (tmp_path / "missing", "./missing", "a/b/c"):
+    for name in (tmp_path / "missing", "./missing", "a/b/c", "bad name/x", "~/x"):
         with pytest.raises(StorageError, match="neither a folder"):
             hub.from_pretrained(name)
 

@@ -106,3 +106,15 @@ def test_bad_scores_and_patterns_are_refused() -> None:
         ws.Unstructured(0.01).mask(torch.zeros(10), ROWS)
     with pytest.raises(InputError, match="5:4"):
         ws.NM(5, 4)
+
+
+def test_channels_rank_units_by_what_is_left_of_them() -> None:
+    layout = ws.Layout.of(torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.Linear(6, 2)))
+    scores = torch.rand(layout.size, generator=torch.Generator().manual_seed(0))
+    within = torch.ones(layout.size, dtype=torch.bool)
+    first = layout.slices["0.weight"]
+    within[first] = torch.arange(24) % 4 != 0  # an input that no network uses
+    mask = ws.Channels(0.5).mask(scores, layout, within=within)
+    units = (scores * within)[first].unflatten(0, (6, 4)).sum(1)
+    kept = mask[first].unflatten(0, (6, 4)).any(1)
+    assert kept.nonzero()[:, 0].tolist() == sorted(units.topk(3).indices.tolist())

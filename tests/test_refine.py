@@ -60,9 +60,9 @@ def test_the_gradient_is_that_of_the_sparse_networks_and_reaches_pruned_weights(
     run.step(0)
     moved = (before["mean"] - run.state["mean"]).sign()
     random = refine.seeds.generator(0, "refinement", 0)
-    codes, pattern = run._drawn(random)
+    codes, which = run._drawn(random)
     chosen = torch.randint(len(task.train), (8, config.batch_size), generator=random)
-    assert pattern.density == pytest.approx(0.2, abs=1e-3)
+    assert run.patterns[which].density == pytest.approx(0.2, abs=1e-3)
     decoded = before["mean"] + codes @ before["components"]
     mask = ws.Unstructured(0.2).mask(decoded.abs(), tickets.layout)
 
@@ -147,3 +147,55 @@ def test_bad_settings_are_refused(tickets: ws.Collection, task: ws.Task) -> None
     other = ws.tasks.digits(hidden=(3,))
     with pytest.raises(LayoutMismatch):
         replace(BASE, refine=settings(other)).fit(tickets[:8])
+
+
+@pytest.mark.parametrize("masks", [ws.Gates(), ws.SharedSupport()])
+def test_other_mask_rules_are_refined_too(tickets: ws.Collection, task: ws.Task, masks) -> None:
+    model = replace(BASE, masks=masks)
+    plain = model.fit(tickets[:8], seed=0)
+    refined = replace(model, refine=settings(task, steps=60)).fit(tickets[:8], seed=0)
+    better, worse = (loss(g.sample(20, density=0.2, seed=1), task.train) for g in (refined, plain))
+    assert better < worse
+
+
+def test_outside_a_shared_support_nothing_moves(tickets: ws.Collection, task: ws.Task) -> None:
+    fitted = replace(BASE, masks=ws.SharedSupport(), refine=settings(task, steps=20)).fit(tickets[:8], seed=0)
+    assert fitted.refined is not None
+    mask = ws.Unstructured(0.2).mask(fitted.masks.scores, fitted.layout)
+    same = fitted.refined.mean == fitted.compress.mean
+    assert same[~mask].all()
+    assert not same[mask].all()
+
+
+def test_usual_pairs_belong_to_the_pattern(tickets: ws.Collection) -> None:
+    sparser = ws.Unstructured(0.05).mask(tickets.weights.abs(), tickets.layout, within=tickets.masks)
+    sparse = tickets.replace(weights=tickets.weights * sparser, masks=sparser)
+    both = ws.Collection.concatenate([tickets, sparse])
+    for density, own in ((0.2, tickets), (0.05, sparse)):
+        expected = refine._usual(own, ws.Unstructured(density), 0)
+        assert refine._usual(both, ws.Unstructured(density), 0) == pytest.approx(expected)
+    for pattern, chance in ((ws.NM(2, 4), 0.5), (ws.Unstructured(0.5), 0.5)):
+        assert chance < refine._usual(both, pattern, 0)[1] < 1, "more than two random masks share"
+
+
+class Stubborn(torch.nn.Module):
+    """Control flow on data: networks cannot be trained side by side."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = ws.models.MLP([64, 12, 8, 10])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.inner(x) if x.sum() > -1e9 else -self.inner(x)
+
+
+def test_networks_that_do_not_vectorise_are_refined_one_by_one(tickets: ws.Collection, task: ws.Task) -> None:
+    other = replace(task, architecture=ws.Architecture.of(Stubborn))
+    layout = other.architecture.layout()
+    networks = ws.Collection(
+        layout, tickets.weights[:8], architecture=other.architecture, masks=tickets.masks[:8],
+        records=[record | {"aligned": "here"} for record in tickets.records[:8]],
+    )  # fmt: skip
+    fitted = replace(BASE, align=None, refine=settings(other, steps=3)).fit(networks, seed=0)
+    assert fitted.refined is not None
+    assert not torch.equal(fitted.refined.mean, fitted.compress.mean)

@@ -3,7 +3,6 @@
 from weightspace import threads as threads  # isort: skip  (must come before torch is imported)
 
 from weightspace import align as align
-from weightspace import bayes as bayes
 from weightspace import models as models
 from weightspace import symmetry as symmetry
 from weightspace import tasks as tasks

@@ -1,11 +1,10 @@
 """Generators in the format of the Hugging Face hub: a folder with a model card; needs `pip install weightspace[hub]`."""
 
-import os
+import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 from torch import nn
 
@@ -16,34 +15,42 @@ from weightspace.storage import new_folder, write_text
 CARD = "README.md"
 
 
-def save_pretrained(generator: FittedGenerator, folder: str | Path, *, text: str = "", **metadata: Any) -> Path:
+def save_pretrained(
+    generator: FittedGenerator, folder: str | Path, *, name: str = "owner/name", text: str = "",
+    license: str | None = None, datasets: Sequence[str] | None = None,
+) -> Path:  # fmt: skip
     """Write a generator as a folder that can be uploaded: its files, and a model card that says what it is.
 
     Args:
         folder: new or empty.
+        name: of the repository, for the example in the card.
         text: more about it, in Markdown, below what is known.
-        metadata: fields of the card, such as license="mit" or datasets=["mnist"].
+        license: for the card, such as "mit".
+        datasets: for the card: names on the hub of the data that the tickets were trained on.
 
     Raises:
         StorageError: the folder is not empty or cannot be written.
     """
     hub = _hub()
-    card = hub.ModelCard(
-        f"---\n{hub.ModelCardData(library_name='weightspace', tags=_TAGS, **metadata).to_yaml()}\n---\n\n{_card(generator, text)}"
+    data = hub.ModelCardData(
+        library_name="weightspace", tags=_TAGS, license=license, datasets=None if datasets is None else list(datasets)
     )
+    card = f"---\n{data.to_yaml()}\n---\n\n{_card(generator, name, text)}"
     with new_folder(Path(folder)) as temporary:
         generator.write(temporary)
-        write_text(temporary / CARD, str(card))
+        write_text(temporary / CARD, card)
     return Path(folder)
 
 
 def push_to_hub(
-    generator: FittedGenerator, repository: str, *, private: bool = False, text: str = "", **metadata: Any
-) -> str:
+    generator: FittedGenerator, repository: str, *, private: bool = False, text: str = "",
+    license: str | None = None, datasets: Sequence[str] | None = None,
+) -> str:  # fmt: skip
     """Upload a generator; returns the address of the commit. Log in with `hf auth login` first."""
     api = _hub().HfApi()
     with tempfile.TemporaryDirectory() as temporary:
-        folder = save_pretrained(generator, Path(temporary) / "generator", text=text, **metadata)
+        folder = Path(temporary) / "generator"
+        save_pretrained(generator, folder, name=repository, text=text, license=license, datasets=datasets)
         api.create_repo(repository, private=private, exist_ok=True)
         return str(api.upload_folder(repo_id=repository, folder_path=folder, commit_message="Upload generator"))
 
@@ -70,7 +77,7 @@ def from_pretrained(
     """
     if Path(name).is_dir():
         return FittedGenerator.load(name, factory=factory)
-    if isinstance(name, Path) or name.count("/") != 1 or name.startswith((".", os.sep)):
+    if isinstance(name, Path) or not _REPOSITORY.fullmatch(name):
         raise StorageError(f"{name} is neither a folder nor a repository of the hub (owner/name)")
     hub = _hub()
     try:
@@ -83,13 +90,16 @@ def from_pretrained(
     return FittedGenerator.load(folder, factory=factory)
 
 
+_REPOSITORY = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
 _TAGS = ["weightspace", "weight-generation", "sparsity", "lottery-ticket"]
 
 
-def _card(generator: FittedGenerator, text: str) -> str:
+def _card(generator: FittedGenerator, name: str, text: str) -> str:
     known = generator.trained_on
     low, high = known["density"]
     density = f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
+    factory = "" if generator.architecture.factory is None else ", factory=your_network"
+    data = ", data=training_split" if generator.layout.buffers else ""
     conditions = ", ".join(generator.conditions.names) or "none"
     return (
         f"""# Generator of sparse networks
@@ -105,8 +115,8 @@ Samples {generator.architecture.name} networks, mask and weights together, with
 ```python
 from weightspace import hub
 
-generator = hub.from_pretrained("owner/name")
-networks = generator.sample(100, density={low:.3g}, seed=0)
+generator = hub.from_pretrained("{name}"{factory})
+networks = generator.sample(100, density={low:.3g}{data}, seed=0)
 ```
 
 {text}

@@ -153,7 +153,9 @@ class Channels:
             at = layout.slices[entry.name]
             units = scores[..., at].unflatten(-1, (entry.shape[0], -1))
             keep = max(1, round(self.density * entry.shape[0]))
-            kept = _top(units.sum(-1), keep)
+            # Weights that are out of the question count as nothing; a unit without any other ranks last.
+            total = units.masked_fill(units == -math.inf, 0.0).sum(-1)
+            kept = _top(total.masked_fill((units == -math.inf).all(-1), -math.inf), keep)
             mask[..., at] = kept[..., None].expand_as(units).flatten(-2)
         return mask if within is None else mask & within
 
@@ -173,7 +175,7 @@ def _usable(scores: Tensor, layout: Layout, within: Tensor | None) -> Tensor:
         raise InputError(f"scores have {scores.shape[-1]} values a network, the layout has {layout.size}")
     prunable = layout.prunable.to(scores.device)
     usable = scores.masked_fill(~prunable if within is None else ~(prunable & within), -math.inf)
-    # A sum is NaN or infinite if any score is; only then look at each.
+    # The largest is NaN if any score is; only then look at each.
     if not usable.amax(-1).isfinite().all() and scores[..., prunable].isnan().any():
         raise InputError("scores contain NaN: a mask cannot be chosen from them")
     return usable

@@ -104,13 +104,14 @@ def fit(
         conditions: what the flow is told about each ticket, such as density or metrics.validation_accuracy.
         refine_steps: train the generator on through the task for so many steps.
         refine_diversity: weight of the penalties that keep refined samples apart.
-        task: to refine through; by default what the tickets' records say.
+        task: to refine through, and on whose data the symmetry of networks with unknown inputs is traced; by
+            default what the tickets' records say.
     """
     common.only_cpu("fit")
     collection = open_collection(tickets, common)
     # Networks whose input is not known are traced on their task's.
     unknown = align and collection.architecture.example() is None
-    example = task_of(collection, None, common).train.x[:8] if unknown else None
+    example = task_of(collection, task, common).train.x[:8] if unknown else None
     matching = WeightMatching(balance=balance, example=example) if align else None
     refine = None
     if refine_steps:
@@ -155,8 +156,12 @@ def sample(
     model = FittedGenerator.load(generator, factory=find_factory(common))
     data = None
     if model.layout.buffers:
-        data = find_task(task or model.trained_on["tasks"][0], common).train
-    asked = (density[0] if len(density) == 1 else density) or None
+        known = model.trained_on["tasks"]
+        if task is None and len(known) > 1:
+            raise InputError(f"the tickets were trained on {', '.join(known)}: say with --task on whose data "
+                             "statistics are estimated")  # fmt: skip
+        data = find_task(task or known[0], common).train
+    asked = None if not density else density[0] if len(density) == 1 else density
     networks = model.sample(
         n, density=asked, pattern=NM.of(nm) if nm else None, nested=nested, condition=read_conditions(condition),
         guidance=guidance, data=data, seed=seed, folder=out,

@@ -111,7 +111,7 @@ class FittedPCA:
 
     def inverse_transform(self, codes: Float[Tensor, "n k"]) -> Float[Tensor, "n d"]:
         """Networks of codes."""
-        return torch.addmm(self.mean, codes, self.components)
+        return torch.addmm(self.mean, codes.to(self.mean.dtype), self.components)
 
     def updated(self, vectors: Float[Tensor, "m d"] | Collection, components: int | None = None) -> "FittedPCA":
         """The components of all networks so far and new ones, without reading the old ones again.

@@ -1,6 +1,7 @@
 """Fit a flow to codes by flow matching, and sample from it."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -23,6 +24,7 @@ from weightspace.progress import progress
 from weightspace.storage import atomic_file
 
 _CHECKPOINT_EVERY = 500
+_JACOBIAN = 4096  # codes up to which exact likelihoods are computed
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,14 @@ class FlowMatching:
         if self.pairing not in ("independent", "optimal"):
             raise InputError(f"pairing is 'independent' or 'optimal', got {self.pairing!r}")
 
+    def check(self, conditions: int) -> None:
+        """Raise InputError if a flow of this kind cannot be trained with so many conditions."""
+        if conditions and self.pairing == "optimal":
+            raise InputError(
+                'pairing="optimal" would pair noise with codes regardless of their conditions, and samples would not '
+                'follow these: use pairing="independent" with conditions'
+            )
+
     def scale(self, codes: Float[Tensor, "n k"]) -> float:
         """What codes are divided by."""
         return codes.double().square().mean().sqrt().item()
@@ -89,6 +99,7 @@ class FlowMatching:
         codes: Float[Tensor, "n k"],
         conditions: Float[Tensor, "n c"] | None = None,
         *,
+        widths: Sequence[int] | None = None,
         seed: int = 0,
         checkpoint: Path | None = None,
     ) -> "FittedFlow":
@@ -96,14 +107,19 @@ class FlowMatching:
 
         Args:
             conditions: numbers that describe each code, of unit size; NaN where unknown.
+            widths: how many neighbouring numbers make up each condition and are hidden together; by default one.
             checkpoint: file to continue from if it exists, and to save progress to. A continued run
                 gives the same bytes as an uninterrupted one.
         """
+        self.check(0 if conditions is None else conditions.shape[1])
         scale = self.scale(codes)
         if not (math.isfinite(scale) and scale > 0 and codes.any()):
             raise InputError("the codes are all zero or not finite: nothing to learn")
         data = (codes / scale).float()
         described = 0 if conditions is None else conditions.shape[1]
+        groups = torch.arange(len(widths or range(described))).repeat_interleave(
+            torch.tensor(widths or [1] * described, dtype=torch.long)
+        )
         with seeds.seeded_modules(seed, "velocity"):
             velocity = self.velocity(codes.shape[1], 2 * described)
         layout = Layout.of(velocity)
@@ -120,7 +136,11 @@ class FlowMatching:
         bar.update(done)
         with bar:
             for step in range(done, self.steps):
-                loss, gradient = self._gradient(velocity, layout, state["weights"], data, conditions, seed, step)
+                loss, gradient = self._gradient(
+                    velocity, layout, state["weights"], data, conditions, groups, seed, step
+                )
+                if not math.isfinite(loss):
+                    raise InputError(f"flow matching diverged at step {step + 1}: lower lr ({self.lr})")
                 cosine = 0.5 * (1 + math.cos(math.pi * step / self.steps))
                 lr = self.lr_final + (self.lr - self.lr_final) * cosine
                 adam.update_(state["weights"], gradient, state, lr, self.weight_decay, step + 1)
@@ -131,8 +151,6 @@ class FlowMatching:
                 bar.update()
                 if (step + 1) % _CHECKPOINT_EVERY == 0:
                     bar.set_postfix(loss=f"{loss:.3g}")
-                    if not math.isfinite(loss):
-                        raise InputError(f"flow matching diverged before step {step + 1}: lower lr ({self.lr})")
                     if checkpoint is not None:
                         with atomic_file(checkpoint) as temporary:
                             save_file(state | {"done": torch.tensor(step + 1)}, temporary)
@@ -140,7 +158,7 @@ class FlowMatching:
 
     def _gradient(
         self, velocity: Velocity, layout: Layout, weights: Tensor, data: Tensor, conditions: Tensor | None,
-        seed: int, step: int,
+        groups: Tensor, seed: int, step: int,
     ) -> tuple[float, Tensor]:  # fmt: skip
         random = seeds.generator(seed, "flow batch", step)
         chosen = torch.randint(len(data), (self.batch_size,), generator=random)
@@ -154,7 +172,10 @@ class FlowMatching:
         known = None
         if conditions is not None:
             told = conditions[chosen]
-            hidden = torch.rand(told.shape, generator=random) < self.forget
+            # One coin for each condition, and one more for all of them: guidance and open conditions need the field
+            # that knows nothing, which the first coins alone would hardly ever train.
+            coins = torch.rand(len(told), int(groups.max()) + 2, generator=random) < self.forget
+            hidden = coins[:, :-1][:, groups] | coins[:, -1:]
             known = with_presence(told.masked_fill(hidden, math.nan))
         leaves = {name: view.requires_grad_() for name, view in layout.unpack(weights.detach()).items()}
         with seeds.seeded_modules(seed, f"flow dropout {step}"):
@@ -188,9 +209,9 @@ class FittedFlow:
     codes: int
     conditions: int = 0
 
-    def noise(self, n: int, *, seed: int = 0) -> Float[Tensor, "n k"]:
-        """Where samples start; row i depends on (seed, i) alone."""
-        drawn = [torch.randn(self.codes, generator=seeds.generator(seed, "flow noise", i)) for i in range(n)]
+    def noise(self, n: int, *, seed: int = 0, start: int = 0) -> Float[Tensor, "m k"]:
+        """Where samples start to n begin; row i depends on (seed, i) alone."""
+        drawn = [torch.randn(self.codes, generator=seeds.generator(seed, "flow noise", i)) for i in range(start, n)]
         return torch.stack(drawn) * self.config.source
 
     @torch.no_grad()
@@ -258,6 +279,11 @@ class FittedFlow:
                 its own, so that its value does not depend on the others.
             solver_steps: use this many fixed Runge-Kutta steps instead, for all codes together.
         """
+        if self.codes > _JACOBIAN:
+            raise InputError(
+                f"the exact likelihood needs a Jacobian of {self.codes} x {self.codes} for each network, more than "
+                f"{_JACOBIAN} x {_JACOBIAN}: compress the networks first (compress=PCA(...))"
+            )
         velocity = self.velocity().double()
         known = self._known(len(codes), conditions).double()
 
@@ -293,7 +319,9 @@ class FittedFlow:
     ) -> Float[Tensor, "n k"]:  # fmt: skip
         velocity = self.velocity()
         known, unknown = self._known(len(x), conditions), self._known(len(x), None)
-        if guidance != 1.0 and conditions is None:
+        if not math.isfinite(guidance):
+            raise InputError(f"guidance must be finite, got {guidance}")
+        if guidance != 1.0 and (conditions is None or conditions.isnan().all()):
             raise InputError("guidance strengthens conditions, but none were given")
 
         def field(t: Tensor, x: Tensor) -> Tensor:
@@ -304,6 +332,8 @@ class FittedFlow:
             free = velocity(x, at, unknown)
             return free + guidance * (v - free)
 
+        if steps is not None and steps < 1:
+            raise InputError(f"the solver needs at least one step, got {steps}")
         times = torch.linspace(start, stop, (steps or self.config.solver_steps) + 1)
         for now, then in pairwise(times):
             # Two times at once, or the solver would keep every step: raw weights are large.
@@ -320,11 +350,12 @@ class FittedFlow:
                 f"expected conditions of shape {(n, self.conditions)}, which this flow was trained with, got "
                 f"{tuple(conditions.shape)}"
             )
-        return with_presence(conditions)
+        return with_presence(conditions.float())
 
     def velocity(self) -> Velocity:
         """The velocity network with the trained weights."""
-        velocity = self.config.velocity(self.codes, 2 * self.conditions)
+        with seeds.seeded_modules(0, "velocity"):  # its untrained weights are not used, nor the global random state
+            velocity = self.config.velocity(self.codes, 2 * self.conditions)
         velocity.load_state_dict(Layout.of(velocity).unpack(self.weights))
         return velocity.eval()
 

@@ -79,7 +79,9 @@ class DeepWeightFlow(FlowMatching):
     def scale(self, codes: Float[Tensor, "n k"]) -> float:
         return 1.0
 
-    def velocity(self, codes: int, conditions: int) -> Velocity:
+    def check(self, conditions: int) -> None:
         if conditions:
             raise InputError("DeepWeightFlow takes no conditions: use FlowMatching, or conditions=()")
+
+    def velocity(self, codes: int, conditions: int) -> Velocity:
         return BottleneckVelocity(codes, self.width, self.time, self.dropout)

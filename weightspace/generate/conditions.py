@@ -51,6 +51,8 @@ class Condition:
             return [1.0 if value == one else -1.0 for one in self.values]
         if isinstance(value, str) or not math.isfinite(value):
             raise InputError(f"condition {self.name!r} is a number, got {value!r}")
+        if self.name == DENSITY:  # a ticket's own is a count over a count, near the one it was asked for
+            value = min(max(value, self.low), self.high) if 0.98 * self.low <= value <= 1.02 * self.high else value
         slack = 1e-6 * max(1.0, abs(self.high))
         if not self.low - slack <= value <= self.high + slack:
             raise InputError(
@@ -73,10 +75,18 @@ class Conditions:
         Raises:
             InputError: a name that no record has, or that is the same for all tickets.
         """
+        twice = [name for name in names if list(names).count(name) > 1]
+        if twice:
+            raise InputError(f"condition {twice[0]!r} is named twice")
         return cls(tuple(_read(name, tickets) for name in names))
 
     def __bool__(self) -> bool:
         return bool(self.each)
+
+    @property
+    def widths(self) -> list[int]:
+        """How many numbers the flow sees of each."""
+        return [one.width for one in self.each]
 
     @property
     def names(self) -> list[str]:
@@ -101,6 +111,11 @@ class Conditions:
             density: of the asked pattern; the nearest density that the tickets had is asked of the flow.
         """
         asked = dict(condition or {})
+        for name, value in asked.items():  # NumPy's numbers, and what a command line cannot tell from a number
+            own = next((one for one in self.each if one.name == name), None)
+            asked[name] = value if isinstance(value, str) else float(value)
+            if own is not None and own.values and not isinstance(value, str):
+                asked[name] = next((word for word in own.values if _same(word, float(value))), value)
         unknown = sorted(set(asked) - set(self.names))
         if unknown:
             known = f"knows {', '.join(self.names)}" if self.each else "was fitted without conditions"
@@ -119,6 +134,13 @@ class Conditions:
     @classmethod
     def from_json(cls, saved: list[dict[str, Any]]) -> "Conditions":
         return cls(tuple(Condition(**{name: _tupled(value) for name, value in one.items()}) for one in saved))
+
+
+def _same(word: str, value: float) -> bool:
+    try:
+        return float(word) == value
+    except ValueError:
+        return False
 
 
 def _tupled(value: Any) -> Any:

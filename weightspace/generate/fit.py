@@ -12,7 +12,7 @@ from weightspace.flow import FlowMatching
 from weightspace.generate.conditions import Conditions
 from weightspace.generate.fitted import FittedGenerator
 from weightspace.generate.refine import TaskRefinement
-from weightspace.generate.support import Magnitude, Support
+from weightspace.generate.support import DENSE, Gates, Magnitude, Support
 from weightspace.runs import open_run
 
 _FLOW = "flow.checkpoint.safetensors"
@@ -30,7 +30,7 @@ class TicketGenerator:
         refine: trains the generator on through the task; None leaves it as flow matching made it.
         masks: how the mask of a sample is decided.
         conditions: what the flow is told about each ticket, so that samples can be asked for it: "density", or
-            where it stands in the tickets' records, such as "recipe.label_noise" or "metrics.validation_accuracy".
+            where it stands in the tickets' records, such as "individual.label_noise" or "metrics.validation_accuracy".
     """
 
     align: WeightMatching | None = field(default_factory=WeightMatching)
@@ -57,9 +57,7 @@ class TicketGenerator:
             InputError: too few networks for the components, or no known symmetry.
             StorageError: the folder holds another run.
         """
-        if self.compress is not None:
-            self.compress.check(len(tickets), tickets.layout.size)
-        Conditions.of(self.conditions, tickets)  # a mistake in a name is found before the work
+        self._check(tickets)
         if folder is None:
             return self._fit(tickets, seed, None)
         folder = Path(folder)
@@ -88,6 +86,16 @@ class TicketGenerator:
                     left.unlink(missing_ok=True)
         return FittedGenerator.load(folder, factory=tickets.architecture.factory)
 
+    def _check(self, tickets: Collection) -> None:
+        """Find mistakes before the work."""
+        if self.compress is not None:
+            self.compress.check(len(tickets), tickets.layout.size)
+        self.generate.check(len(Conditions.of(self.conditions, tickets).widths))
+        if isinstance(self.masks, Gates) and tickets.dense:
+            raise InputError(DENSE)
+        if self.refine is not None:
+            self.refine.check(tickets)
+
     def _fit(self, tickets: Collection, seed: int, checkpoint: Path | None) -> "FittedGenerator":
         basins = {record.get("aligned") for record in tickets.records}
         together = len(basins) == 1 and None not in basins
@@ -101,7 +109,8 @@ class TicketGenerator:
             codes = compression.transform(vectors)
         else:
             codes = vectors.weights if isinstance(vectors, Collection) else vectors
-        flow = self.generate.fit(codes, conditions.encode(aligned), seed=seed, checkpoint=checkpoint)
+        told = conditions.encode(aligned)
+        flow = self.generate.fit(codes, told, widths=conditions.widths, seed=seed, checkpoint=checkpoint)
         refined = None
         if self.refine is not None and compression is not None:
             kept = None if checkpoint is None else checkpoint.with_name(_REFINEMENT)
@@ -116,7 +125,7 @@ class TicketGenerator:
             "density": [densities.min().item(), densities.max().item()],
             "basin": matching.fingerprint() if matching else basins.pop() if together else None,
         }
-        buffers = [tickets[:1].buffers[b.name][0].clone() for b in tickets.layout.buffers]
+        buffers = [aligned[:1].buffers[b.name][0].clone() for b in tickets.layout.buffers]
         return FittedGenerator(
             tickets.layout, tickets.architecture, matching, masks, compression, flow, trained_on, buffers, refined,
             conditions,

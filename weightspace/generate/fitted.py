@@ -15,12 +15,13 @@ from weightspace.ensemble import Ensemble
 from weightspace.errors import InputError
 from weightspace.functional import blocks
 from weightspace.generate.conditions import density_of
-from weightspace.generate.parts import Parts
+from weightspace.generate.parts import Parts, digest_of
 from weightspace.pattern import Pattern, Unstructured
 from weightspace.storage import Record
 from weightspace.task import Split
 from weightspace.training.blocks import in_blocks
 
+_BLOCK_BYTES = 2**29  # weights of samples that are made at once
 _MASKED = 4  # networks whose masks are chosen at once: what they need stays in the cache
 
 
@@ -49,8 +50,9 @@ class FittedGenerator(Parts):
                 exactly round(density * prunable) non-zero prunable weights. Several densities give n
                 networks of each, in their order.
             pattern: another rule for the mask, instead of a density.
-            nested: with several densities, take the same n networks for each, so that masks of a lower
-                density are part of those of a higher; otherwise other networks for each.
+            nested: with several densities, take the same n networks for each (those that the flow makes for the
+                highest, if it is told the density), so that masks of a lower density are part of those of a higher;
+                otherwise other networks for each.
             condition: what the networks shall be like, for generators fitted with `conditions`; what is not named
                 is left open, but for the density, which is that of the mask.
             guidance: above 1 follows the conditions more strongly.
@@ -67,22 +69,33 @@ class FittedGenerator(Parts):
             raise InputError(f"ask for at least one network, got n = {n}")
         rules = self._rules(density, pattern)
         self._require_data(data)
-        told = [self.conditions.ask(condition, n, density_of(rule)) for rule in rules]
+        kept = [density_of(rule) for rule in rules]
+        if nested and len(rules) > 1:
+            kept = [max(one for one in kept if one is not None)] * len(rules)
+        told = [self.conditions.ask(condition, n, one) for one in kept]
         if guidance != 1.0 and not self.conditions:
             raise InputError("guidance strengthens conditions, and this generator was fitted without: leave it at 1")
+        together = nested or len(rules) == 1
         count = n * len(rules)
 
-        def make(_rows: slice, tick: Callable[[int], object], _checkpoint: Path | None) -> Collection:
+        def make(rows: slice, tick: Callable[[int], object], _checkpoint: Path | None) -> Collection:
             parts: list[Collection] = []
             for i, (rule, asked) in enumerate(zip(rules, told, strict=True)):
-                own = seed if nested else seeds.derive(seed, "densities", i)
+                first, last = max(rows.start, i * n) - i * n, min(rows.stop, (i + 1) * n) - i * n
+                if first >= last:
+                    continue
+                own = seed if together else seeds.derive(seed, "densities", i)
                 record = {
                     "kind": "sample", "sample_seed": own, "condition": dict(condition or {}), "guidance": guidance,
                     "pattern": repr(rule), "aligned": self.trained_on["basin"],
                     "task": ", ".join(self.trained_on["tasks"]), "generator": self.trained_on["fingerprint"],
                 }  # fmt: skip
-                records = [record | {"index": i * n + k, "seed": seeds.derive(own, "sample", k)} for k in range(n)]
-                codes = self.flow.sample(n, conditions=asked, guidance=guidance, seed=own)
+                records = [
+                    record | {"index": i * n + k, "seed": seeds.derive(own, "sample", k)} for k in range(first, last)
+                ]
+                x_0 = self.flow.noise(last, seed=own, start=first)
+                rows_told = None if asked is None else asked[first:last]
+                codes = self.flow.carry(x_0, conditions=rows_told, guidance=guidance)
                 vectors = self._vectors(codes) if self.refined is None else self.refined.decode(codes)
                 parts.append(self._project(vectors, rule, records))
             tick(1)
@@ -91,12 +104,17 @@ class FittedGenerator(Parts):
         config = {"n": n, "pattern": repr(rules[0]) if len(rules) == 1 else repr(rules), "seed": seed}
         if len(rules) > 1:
             config["nested"] = nested
+        inputs = {"generator": self.fingerprint()}
+        if data is not None:
+            inputs["data"] = digest_of(data.x, data.y)
         if self.conditions:
             config |= {"condition": dict(condition or {}), "guidance": guidance}
+        # On disk they are written as they are made; in memory all are kept in any case.
+        block = count if folder is None else max(1, _BLOCK_BYTES // (4 * self.layout.size))
         return in_blocks(
-            make, architecture=self.architecture, count=count, block=count, ticks=1,
+            make, architecture=self.architecture, count=count, block=min(count, block), ticks=1,
             what=f"sampling {count} networks", folder=folder, stage="sample", config=config,
-            inputs={"generator": self.fingerprint()} if folder else None,
+            inputs=inputs if folder else None,
         )  # fmt: skip
 
     def ensemble(
@@ -120,7 +138,7 @@ class FittedGenerator(Parts):
         self.layout.require(networks.layout, "the networks to encode")
         basins = {record.get("aligned") for record in networks.records}
         known = basins == {self.trained_on["basin"]} and None not in basins
-        if self.align is None and not known:
+        if self.align is None and not known and self.trained_on["basin"] is not None:
             raise InputError(
                 "the generator was fitted to networks that were aligned before, and does not know how: align these "
                 "with the same fitted matching first"
@@ -183,7 +201,9 @@ class FittedGenerator(Parts):
                              f"{self.trained_on['density'][0]:g}")  # fmt: skip
         if pattern is not None:
             return [pattern]
-        asked = [density] if isinstance(density, int | float) else list(density or [])
+        # NumPy's and torch's scalars are numbers too.
+        single = isinstance(density, int | float) or not getattr(density, "shape", True)
+        asked = [float(one) for one in ([density] if single else density)]  # pyright: ignore[reportArgumentType, reportOptionalIterable, reportGeneralTypeIssues]
         if not asked:
             raise InputError("give at least one density")
         rules = [Unstructured(one) for one in asked]
@@ -200,7 +220,9 @@ class FittedGenerator(Parts):
 
     def _vectors(self, codes: Float[Tensor, "n k"]) -> Float[Tensor, "n m"]:
         """Codes decoded by the components of the tickets, before masks are chosen."""
-        return codes.clone() if self.compress is None else self.compress.inverse_transform(codes)
+        return (
+            codes.to(self.layout.dtype, copy=True) if self.compress is None else self.compress.inverse_transform(codes)
+        )
 
     def _project(self, vectors: Float[Tensor, "n m"], rule: Pattern, records: list[Record]) -> Collection:
         weights = vectors[:, : self.layout.size].contiguous()  # what `split` makes of them, in one block

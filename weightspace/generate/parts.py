@@ -37,6 +37,15 @@ _KEYS = (
     "layout", "architecture", "align", "masks", "compress", "flow", "conditions", "refined", "trained_on", "tensors",
 )  # fmt: skip
 
+
+def digest_of(*tensors: Tensor, text: str = "") -> str:
+    """Identifies tensors by their bytes, and a text."""
+    digest = hashlib.sha256(text.encode())
+    for tensor in tensors:
+        digest.update(tensor.contiguous().numpy().data)
+    return digest.hexdigest()[:16]
+
+
 Own = TypeVar("Own", bound="Parts")
 
 
@@ -68,11 +77,23 @@ class Parts:
     conditions: Conditions = Conditions()
 
     def fingerprint(self) -> str:
-        """Identifies the generator by its tensors."""
-        digest = hashlib.sha256()
-        for tensor in self.tensors().values():
-            digest.update(tensor.contiguous().numpy().data)
-        return digest.hexdigest()[:16]
+        """Identifies the generator by its tensors and settings."""
+        settings = dump_json(self._settings(), "the generator")
+        return digest_of(*self.tensors().values(), text=settings + " ".join(self.tensors()))
+
+    def _settings(self) -> dict[str, Any]:
+        return {
+            "layout": self.layout.to_json(), "architecture": self.architecture.to_json(),
+            "align": self.align.to_json() if self.align else None,
+            "masks": self.masks.to_json(),
+            "compress": self.compress.to_json() if self.compress else None,
+            "flow": {
+                "method": type(self.flow.config).__name__, "config": asdict(self.flow.config), **self.flow.to_json(),
+            },
+            "conditions": self.conditions.to_json(),
+            "refined": self.refined is not None,
+            "trained_on": self.trained_on,
+        }  # fmt: skip
 
     def tensors(self) -> dict[str, Tensor]:
         """All that was fitted, by name."""
@@ -97,20 +118,8 @@ class Parts:
         path = folder / TENSORS
         with atomic_file(path) as temporary:
             save_file({name: t.contiguous() for name, t in self.tensors().items()}, temporary)
-        manifest = {
-            "format": FORMAT, "version": VERSION,
-            "layout": self.layout.to_json(), "architecture": self.architecture.to_json(),
-            "align": self.align.to_json() if self.align else None,
-            "masks": self.masks.to_json(),
-            "compress": self.compress.to_json() if self.compress else None,
-            "flow": {
-                "method": type(self.flow.config).__name__, "config": asdict(self.flow.config), **self.flow.to_json(),
-            },
-            "conditions": self.conditions.to_json(),
-            "refined": self.refined is not None,
-            "trained_on": self.trained_on,
-            "tensors": {"size": path.stat().st_size, "sha256": file_hash(path)},
-        }  # fmt: skip
+        manifest = {"format": FORMAT, "version": VERSION} | self._settings()
+        manifest["tensors"] = {"size": path.stat().st_size, "sha256": file_hash(path)}
         write_text(folder / MANIFEST, dump_json(manifest, "the generator", indent=1))
 
     @classmethod

@@ -42,6 +42,7 @@ _CHECKPOINT_EVERY = 100
 _WARM_UP = 100  # steps, but at most a tenth of all
 _SOFTNESS = 0.5  # width of the soft threshold that moves masks, in mean heights of kept scores above it
 _CLIP = 1.0  # largest norm of a gradient
+_SMALL = 1e-12  # scales below are rounding
 _STOCK = 4096  # codes that are drawn once, for all steps
 _TICKETS, _USUAL = 256, 0.95  # tickets whose pairs are compared, and the quantile that samples may reach
 
@@ -80,6 +81,13 @@ class TaskRefinement:
         if self.patterns is not None and not self.patterns:
             raise InputError("give at least one pattern, or None for the tickets' density")
 
+    def check(self, tickets: Collection) -> None:
+        """Raise if tickets like these cannot be refined for this task."""
+        self.task.architecture.layout().require(tickets.layout, "the tickets to refine a generator of")
+        for pattern in self.patterns or ():
+            if isinstance(pattern, Unstructured):
+                pattern.count(tickets.layout)
+
     def fit(
         self,
         tickets: Collection,
@@ -100,7 +108,7 @@ class TaskRefinement:
         Raises:
             LayoutMismatch: the tickets are not of the task's architecture.
         """
-        self.task.architecture.layout().require(tickets.layout, "the tickets to refine a generator of")
+        self.check(tickets)
         run = _Run(self, tickets, support, compress, flow, conditions, seed)
         done = 0
         if checkpoint is not None and checkpoint.exists():
@@ -134,7 +142,7 @@ class Refined:
 
     def decode(self, codes: Float[Tensor, "n k"]) -> Float[Tensor, "n m"]:
         """Vectors of codes, before they are split and their masks are chosen."""
-        return torch.addmm(self.mean, codes, self.components)
+        return torch.addmm(self.mean, codes.to(self.mean.dtype), self.components)
 
     def tensors(self) -> dict[str, Tensor]:
         return {"refined.mean": self.mean, "refined.components": self.components}
@@ -153,12 +161,11 @@ class _Run:
         self.module = config.task.architecture.build_seeded(0).train()
         self.random = draws_random_numbers(config.task.architecture.build_seeded(0), config.task.train.x[:2])
         self.buffers = {name: b[:1] for name, b in tickets.buffers.items()}
+        self.alone = self.random or not self._vectorises(tickets)
         self.by_magnitude = isinstance(support, Magnitude)
         self.patterns = list(config.patterns or [Unstructured(tickets.densities.median().item())])
         self.stock: dict[int, Tensor] = {}
-        some = tickets[:_TICKETS]
-        pairs = _alike(some.weights, some.masks, ~self.prunable)
-        self.cosine, self.overlap = (values.quantile(_USUAL).item() for values in pairs)
+        self.usual = [_usual(tickets, pattern, seed) for pattern in self.patterns]
         self.adam = Adam(lr=config.lr)
         self.state = {
             "mean": compress.mean.clone(),
@@ -171,10 +178,12 @@ class _Run:
         """One update; returns the mean training loss of the sampled sparse networks."""
         config, task = self.config, self.config.task
         random = seeds.generator(self.seed, "refinement", step)
-        codes, pattern = self._drawn(random)
+        codes, which = self._drawn(random)
+        pattern = self.patterns[which]
         leaves = {name: self.state[name].detach().requires_grad_() for name in ("mean", "components")}
-        values, scores = self.support.split(torch.addmm(leaves["mean"], codes, leaves["components"]))
-        mask = pattern.mask(scores.detach(), self.layout)
+        decoded = torch.addmm(leaves["mean"], codes.to(leaves["mean"].dtype), leaves["components"])
+        values, scores = self.support.split(decoded)
+        mask = pattern.mask(scores.detach(), self.layout, within=(values.detach() != 0) | ~self.prunable)
         sparse = values * mask
         chosen = torch.randint(len(task.train), (config.networks, config.batch_size), generator=random)
         gradient = torch.empty_like(sparse)
@@ -183,18 +192,21 @@ class _Run:
             self.module, self.layout, task.loss, sparse.detach(), buffers, task.train.x[chosen], task.train.y[chosen],
             gradient,
         )  # fmt: skip
-        if self.random:
-            losses = one_by_one(*arguments, [seeds.derive(self.seed, f"dropout {i}", step) for i in range(len(sparse))])
+        if self.alone:
+            noise = [seeds.derive(self.seed, f"dropout {i}", step) for i in range(len(sparse))]
+            losses = one_by_one(*arguments, noise if self.random else None)
         else:
             losses = side_by_side(*arguments)
+        if not scores.requires_grad:  # the mask cannot change, and what lies outside it must not
+            gradient.mul_(mask)
         # A stand-in whose gradient is the mean of the networks' own, straight through the mask.
         total = (values * gradient).sum() / len(sparse)
         if not self.by_magnitude or config.diversity:
-            kept = self._straight_through(scores, mask)
+            kept = self._straight_through(scores, mask, pattern)
             if not self.by_magnitude:
                 total = total + (kept * (values.detach() * gradient)).sum() / len(sparse)
             if config.diversity:
-                total = total + config.diversity * self._too_alike(sparse, kept)
+                total = total + config.diversity * self._too_alike(sparse, kept, which)
         gradients = torch.autograd.grad(total, list(leaves.values()))
         warm = max(1, min(_WARM_UP, config.steps // 10))
         share = min(1.0, (step + 1) / warm) * 0.5 * (1 + math.cos(math.pi * step / config.steps))
@@ -210,8 +222,21 @@ class _Run:
             )
         return loss
 
-    def _drawn(self, random: torch.Generator) -> tuple[Float[Tensor, "n k"], Pattern]:
-        """Codes of a step and the pattern they are pruned by.
+    def _vectorises(self, tickets: Collection) -> bool:
+        """Can two networks be trained side by side? Control flow on data cannot."""
+        if self.random:
+            return False
+        two = torch.stack([tickets[:1].weights[0]] * 2)
+        buffers = {n: b.expand(2, *b.shape[1:]).clone() for n, b in self.buffers.items()}
+        x, y = (torch.stack([part[:2]] * 2) for part in (self.config.task.train.x, self.config.task.train.y))
+        try:
+            side_by_side(self.module, self.layout, self.config.task.loss, two, buffers, x, y, torch.empty_like(two))
+        except RuntimeError:
+            return False  # one after another either works, or says what is wrong
+        return True
+
+    def _drawn(self, random: torch.Generator) -> tuple[Float[Tensor, "n k"], int]:
+        """Codes of a step and the number of the pattern they are pruned by.
 
         From a stock, as the flow is fixed and dear to follow: a linear decoder with fewer components than the
         stock has codes cannot learn single ones by heart.
@@ -222,24 +247,59 @@ class _Run:
             asked = self.conditions.ask(None, _STOCK, density_of(self.patterns[which]))
             self.stock[which] = self.flow.carry(x_0 * self.flow.config.source, conditions=asked)
         chosen = torch.randperm(_STOCK, generator=random)[: self.config.networks]
-        return self.stock[which][chosen], self.patterns[which]
+        return self.stock[which][chosen], which
 
-    def _straight_through(self, scores: Float[Tensor, "n d"], mask: Bool[Tensor, "n d"]) -> Float[Tensor, "n d"]:
-        """The mask, with the gradient of a soft one."""
+    def _straight_through(
+        self, scores: Float[Tensor, "n d"], mask: Bool[Tensor, "n d"], pattern: Pattern
+    ) -> Float[Tensor, "n d"]:
+        """The mask, with the gradient of a soft one.
+
+        Where one threshold decides, weights near it have the largest gradient; where each group or layer has its own,
+        all have the same.
+        """
+        if not (isinstance(pattern, Unstructured) and pattern.scope == "global"):
+            size = scores.detach().std(1, keepdim=True).clamp(min=_SMALL)
+            return mask + (scores - scores.detach()) / size
         fixed, free = scores.detach(), ~self.prunable
         edge = fixed.masked_fill(~mask | free, math.inf).amin(1, keepdim=True)
         count = int(mask[0].sum()) - int(free.sum())
         height = (fixed - edge).masked_fill(~mask | free, 0.0).sum(1, keepdim=True) / count
-        soft = torch.sigmoid((scores - edge) / (_SOFTNESS * height))
+        soft = torch.sigmoid((scores - edge) / (_SOFTNESS * height).clamp(min=_SMALL))
         return mask + soft - soft.detach()
 
-    def _too_alike(self, sparse: Float[Tensor, "n d"], kept: Float[Tensor, "n d"]) -> Float[Tensor, ""]:
+    def _too_alike(self, sparse: Float[Tensor, "n d"], kept: Float[Tensor, "n d"], which: int) -> Float[Tensor, ""]:
         """How far pairs of samples are above nearly all pairs of tickets, in cosine and in mask overlap.
 
         Pair by pair: a mean over pairs would be content with a few clusters far from each other.
         """
         cosine, overlap = _alike(sparse, kept, ~self.prunable)
-        return F.relu(cosine - self.cosine).mean() + F.relu(overlap - self.overlap).mean()
+        usual_cosine, usual_overlap = self.usual[which]
+        return F.relu(cosine - usual_cosine).mean() + F.relu(overlap - usual_overlap).mean()
+
+
+def _usual(tickets: Collection, pattern: Pattern, seed: int) -> tuple[float, float]:
+    """Cosine and mask overlap that 95 % of the pairs of tickets stay below, under a pattern.
+
+    From tickets of the density nearest to the pattern's, pruned by it. If they have fewer weights than it keeps, their
+    own overlap is carried over as its share of the way from chance (the density) to one.
+    """
+    densities = tickets.densities
+    wanted = density_of(pattern)
+    nearest = densities.median() if wanted is None else densities[(densities.log() - math.log(wanted)).abs().argmin()]
+    alike = ((densities / nearest - 1).abs() < 0.01).nonzero()[:, 0]
+    order = torch.randperm(len(alike), generator=seeds.generator(seed, "refinement pairs"))
+    some = tickets[alike[order[:_TICKETS]]]
+    free = ~tickets.layout.prunable
+    if wanted is None or wanted > 1.01 * nearest.item():
+        cosine, overlap = _alike(some.weights, some.masks, free)
+        own, chance = overlap.quantile(_USUAL).item(), nearest.item()
+        if wanted is not None:
+            own = wanted + (1 - wanted) * max(0.0, own - chance) / max(_SMALL, 1 - chance)
+        return cosine.quantile(_USUAL).item(), own
+    fewer = isinstance(pattern, Unstructured) and wanted > 0.99 * nearest.item()  # theirs already, but for rounding
+    masks = some.masks if fewer else pattern.mask(some.weights.abs(), tickets.layout, within=some.masks)
+    cosine, overlap = _alike(some.weights * masks, masks, free)
+    return cosine.quantile(_USUAL).item(), overlap.quantile(_USUAL).item()
 
 
 def _alike(

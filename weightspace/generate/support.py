@@ -4,6 +4,7 @@ A rule turns tickets into the vectors that are compressed, and decoded vectors i
 pattern then keeps the positions with the highest scores.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -13,7 +14,11 @@ from torch import Tensor
 
 from weightspace.collection import Collection
 from weightspace.errors import InputError, StorageError
+from weightspace.functional import blocks
 from weightspace.layout import Layout
+
+DENSE = "gates code which weights a ticket keeps, and these networks are dense: use Magnitude()"
+_ROWS = 16  # networks read at once
 
 
 @runtime_checkable
@@ -65,8 +70,8 @@ class SharedSupport:
     """One mask for all samples: the weights that most tickets keep, the larger ones first among equals."""
 
     def fit(self, tickets: Collection) -> "FittedShared":
-        often = tickets.masks.float().mean(0)
-        size = tickets.weights.abs().mean(0)
+        often = _mean(tickets, lambda part: part.masks)
+        size = _mean(tickets, lambda part: part.weights.abs())
         # Frequencies differ by at least 1 / n, so that size decides between equal ones alone.
         return FittedShared(often + 0.5 / len(tickets) * size / size.max().clamp(min=torch.finfo(size.dtype).tiny))
 
@@ -112,9 +117,11 @@ class Gates:
 
     def fit(self, tickets: Collection) -> "FittedGates":
         if tickets.dense:
-            raise InputError("gates code which weights a ticket keeps, and these networks are dense: use Magnitude()")
+            raise InputError(DENSE)
         weights = tickets.weights.var(0).sum().item()
-        gates = (2 * tickets.masks[:, tickets.layout.prunable].float()).var(0).sum().item()
+        often = _mean(tickets, lambda part: part.masks)[tickets.layout.prunable]
+        n = len(tickets)
+        gates = 4 * (often * (1 - often)).sum().item() * n / max(1, n - 1)
         if not gates > 0:
             raise InputError("all tickets have the same mask: gates have nothing to code, use SharedSupport()")
         scale = (self.share / (1 - self.share) * weights / gates) ** 0.5
@@ -147,6 +154,14 @@ class FittedGates:
 
     def to_json(self) -> dict[str, Any]:
         return {"rule": "gates", "scale": self.scale}
+
+
+def _mean(tickets: Collection, what: Callable[[Collection], Tensor]) -> Float[Tensor, " d"]:
+    """Mean over networks, a few of them in memory at a time."""
+    total = torch.zeros(tickets.layout.size, dtype=torch.float64)
+    for rows in blocks(len(tickets), _ROWS):
+        total += what(tickets[rows]).sum(0, dtype=torch.float64)
+    return (total / len(tickets)).float()
 
 
 def load_support(saved: dict[str, Any], tensors: dict[str, Tensor], layout: Layout) -> FittedSupport:
