@@ -10,7 +10,6 @@ import torch
 from pyro import poutine
 from pyro.distributions.util import scale_and_mask
 from pyro.infer import TraceMeanField_ELBO
-from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 from torch.distributions import kl_divergence
@@ -24,12 +23,18 @@ class MeanFieldELBO(TraceMeanField_ELBO):
     Pyro's checks of plates and shapes are not made; try a new model with Pyro's own class once.
     """
 
-    def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> tuple[Trace, Trace]:
+    def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> tuple[Any, Any]:
         guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
         model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
         return prune_subsample_sites(model_trace), prune_subsample_sites(guide_trace)
 
-    def _differentiable_loss_particle(self, model_trace: Trace, guide_trace: Trace) -> tuple[float, Tensor]:
+    def differentiable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
+        """The loss with its gradient; not finite where the model diverges, which the caller checks."""
+        traces = self._get_traces(model, guide, args, kwargs)
+        losses = [self._differentiable_loss_particle(*pair)[1] for pair in traces]
+        return torch.stack(losses).mean()
+
+    def _differentiable_loss_particle(self, model_trace: Any, guide_trace: Any) -> tuple[float, Tensor]:
         model_trace.compute_log_prob(lambda _name, site: bool(site["is_observed"]))
         elbo = torch.zeros(())
         for name, site in model_trace.nodes.items():
@@ -40,7 +45,7 @@ class MeanFieldELBO(TraceMeanField_ELBO):
         return -elbo.item(), -elbo
 
 
-def _minus_kl(name: str, model: Trace, guide: Trace) -> Tensor:
+def _minus_kl(name: str, model: Any, guide: Any) -> Tensor:
     """-KL of a site, or an estimate of it."""
     if name not in guide.nodes:
         raise InputError(f"the guide has no site {name!r}, which the model draws")

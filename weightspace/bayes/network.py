@@ -6,6 +6,7 @@ scattered into a zero vector and cut into the module's tensors. N networks lie s
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
@@ -13,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from pyro import poutine
 from torch import Tensor, nn
+from torch.distributions import Distribution
 
 from weightspace.bayes.priors import Normal, Prior
 from weightspace.errors import InputError
@@ -22,10 +24,10 @@ from weightspace.layout import Layout
 _BAYESIAN = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
-Likelihood = Callable[[Tensor], dist.TorchDistribution]
+Likelihood = Callable[[Tensor], Distribution]
 
 
-def classes(logits: Float[Tensor, "n batch classes"]) -> dist.TorchDistribution:
+def classes(logits: Float[Tensor, "n batch classes"]) -> Distribution:
     """Categorical likelihood: the loss is the cross-entropy."""
     return dist.Categorical(logits=logits)
 
@@ -160,8 +162,9 @@ class BayesianNetwork(nn.Module):
         """
         with pyro.plate("networks", len(self), dim=-2):
             with poutine.scale(scale=self.temperature):
-                weights = pyro.sample("weights", self.prior.distribution(self.centre[:, None]))
-            likelihood = self.likelihood(self.outputs(weights[:, 0], x))
+                prior: Any = self.prior.distribution(self.centre[:, None])
+                weights = pyro.sample("weights", prior)
+            likelihood: Any = self.likelihood(self.outputs(weights[:, 0], x))
             with pyro.plate("data", total, subsample_size=x.shape[1], dim=-1):
                 pyro.sample("labels", likelihood, obs=y)
 

@@ -9,6 +9,7 @@ import pyro.distributions as dist
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.distributions import Distribution
 
 from weightspace.errors import InputError
 
@@ -17,7 +18,7 @@ from weightspace.errors import InputError
 class Prior(Protocol):
     """p(w) of the live weights."""
 
-    def distribution(self, centre: Float[Tensor, "n 1 k"]) -> dist.Distribution:
+    def distribution(self, centre: Float[Tensor, "n 1 k"]) -> Distribution:
         """Inside the model: the prior of the weights, batch (n, 1), event (k); may draw sites of its own.
 
         Args:
@@ -51,7 +52,7 @@ class Normal(_WithoutSites):
     def __post_init__(self) -> None:
         _check(self.std)
 
-    def distribution(self, centre: Float[Tensor, "n 1 k"]) -> dist.Distribution:
+    def distribution(self, centre: Float[Tensor, "n 1 k"]) -> Distribution:
         return dist.Normal(torch.zeros_like(centre), self.std).to_event(1)
 
 
@@ -64,7 +65,7 @@ class Centred(_WithoutSites):
     def __post_init__(self) -> None:
         _check(self.std)
 
-    def distribution(self, centre: Float[Tensor, "n 1 k"]) -> dist.Distribution:
+    def distribution(self, centre: Float[Tensor, "n 1 k"]) -> Distribution:
         return dist.Normal(centre, self.std).to_event(1)
 
 
@@ -86,7 +87,7 @@ class ScaleMixture(_WithoutSites):
         if not 0 < self.share < 1:
             raise InputError(f"the share of the wide part must lie in (0, 1), got {self.share}")
 
-    def distribution(self, centre: Float[Tensor, "n 1 k"]) -> dist.Distribution:
+    def distribution(self, centre: Float[Tensor, "n 1 k"]) -> Distribution:
         stds = centre.new_tensor([self.wide, self.narrow]).expand(*centre.shape, 2)
         parts = dist.Categorical(centre.new_tensor([self.share, 1 - self.share]).expand(*centre.shape, 2))
         return dist.MixtureSameFamily(parts, dist.Normal(torch.zeros_like(stds), stds)).to_event(1)
@@ -105,7 +106,7 @@ class Horseshoe:
     def __post_init__(self) -> None:
         _check(self.scale)
 
-    def distribution(self, centre: Float[Tensor, "n 1 k"]) -> dist.Distribution:
+    def distribution(self, centre: Float[Tensor, "n 1 k"]) -> Distribution:
         own = dist.HalfCauchy(torch.full_like(centre, self.scale)).to_event(1)
         return dist.Normal(torch.zeros_like(centre), pyro.sample("local_scale", own)).to_event(1)
 

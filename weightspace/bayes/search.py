@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -55,7 +55,7 @@ class Variational:
         if self.std <= 0:
             raise InputError(f"the initial standard deviation must be positive, got {self.std}")
 
-    def to_json(self) -> dict[str, object]:
+    def to_json(self) -> dict[str, Any]:
         return asdict(self) | {"prior": repr(self.prior), "warm_up": str(self.warm_up)}
 
     def start(self, networks: Collection, task: Task, std: Float[Tensor, "n d"] | None = None) -> Inference:

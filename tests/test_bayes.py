@@ -1,0 +1,277 @@
+"""Bayesian networks in Pyro: KL, live weights, exact posteriors, tickets."""
+
+import math
+from dataclasses import replace
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
+from torch import nn
+
+import weightspace as ws
+from weightspace import bayes
+from weightspace.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def adam(task: ws.Task) -> ws.Task:
+    return replace(task, recipe=ws.Recipe(ws.Step(epochs=3), batch_size=64, optimizer=ws.Adam(lr=5e-3)))
+
+
+def networks(module: nn.Module, n: int, density: float, **settings) -> bayes.BayesianNetwork:
+    layout = ws.Layout.of(module)
+    random = torch.Generator().manual_seed(0)
+    weights = torch.randn(n, layout.size, generator=random)
+    masks = ws.Unstructured(density).mask(weights.abs(), layout)
+    std = 0.1 * torch.rand(n, layout.size, generator=random) + 0.05
+    return bayes.BayesianNetwork(module, weights * masks, std, masks=masks, **settings)
+
+
+def batch(n: int) -> tuple[torch.Tensor, torch.Tensor]:
+    random = torch.Generator().manual_seed(1)
+    return torch.randn(n, 16, 6, generator=random), torch.randint(3, (n, 16), generator=random)
+
+
+def small() -> nn.Module:
+    return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+
+
+@pytest.mark.parametrize("density", [1.0, 0.3])
+def test_the_loss_is_cross_entropy_and_tempered_kl_of_live_weights(density: float) -> None:
+    network = networks(small(), 2, density, temperature=0.3)
+    x, y = batch(2)
+    with pyro.validation_enabled(True):
+        torch.manual_seed(0)
+        stock = TraceMeanField_ELBO().differentiable_loss(network.model, network.guide, x, y, 100)
+    torch.manual_seed(0)
+    own = bayes.MeanFieldELBO().differentiable_loss(network.model, network.guide, x, y, 100)
+    torch.testing.assert_close(own, stock)
+    torch.manual_seed(0)
+    with pyro.poutine.trace() as trace:
+        network.guide(x, y, 100)
+    drawn = trace.trace.nodes["weights"]["value"][:, 0]
+    logits = network.outputs(drawn, x)
+    losses = nn.functional.cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="sum") * 100 / 16
+    posterior = torch.distributions.Normal(network.mu, network.std)
+    kl = torch.distributions.kl_divergence(posterior, torch.distributions.Normal(0.0, 1.0)).sum()
+    torch.testing.assert_close(own, losses + 0.3 * kl)
+    assert network.mu.shape[1] == int(density * 72 + 0.5) + 11, "biases are live, pruned weights are not"
+
+
+def test_the_analytic_kl_is_the_mean_of_sampled_ones() -> None:
+    network = networks(small(), 1, 0.5)
+    x, y = batch(1)
+    zero = lambda logits: dist.Categorical(logits=0 * logits)  # noqa: E731  (the likelihood is a constant then)
+    network.likelihood = zero
+    exact = bayes.MeanFieldELBO().loss(network.model, network.guide, x, y, 16)
+    torch.manual_seed(0)
+    drawn = torch.tensor([Trace_ELBO().loss(network.model, network.guide, x, y, 16) for _ in range(400)])
+    assert abs(drawn.mean() - exact) < 4 * drawn.std() / 20
+    assert drawn.std() > 0.1, "a sampled KL is noisy, the analytic one is not"
+
+
+def test_the_likelihood_of_other_priors_is_theirs() -> None:
+    x, y = batch(2)
+    for prior in (bayes.Centred(0.2), bayes.ScaleMixture(), bayes.Horseshoe(0.3)):
+        network = networks(small(), 2, 0.5, prior=prior)
+        losses: list[torch.Tensor] = []
+        for elbo in (bayes.MeanFieldELBO(), TraceMeanField_ELBO()):
+            torch.manual_seed(0)
+            losses.append(elbo.differentiable_loss(network.model, network.guide, x, y, 100))
+        torch.testing.assert_close(losses[0], losses[1])
+        losses[0].backward()
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters() if p.numel())
+    centred = networks(small(), 1, 0.5, prior=bayes.Centred(0.2))
+    prior = centred.prior.distribution(centred.centre[:, None])
+    assert torch.equal(prior.base_dist.loc[:, 0], centred.mu)
+
+
+def test_pruned_weights_are_zero_in_every_draw(tickets: ws.Collection, adam: ws.Task) -> None:
+    posteriors = bayes.Variational().fit(tickets[:3], adam)
+    assert torch.equal(posteriors.masks, tickets[:3].masks)
+    drawn = bayes.draw(posteriors, 5, seed=1)
+    assert len(drawn) == 15
+    assert not drawn.weights[~drawn.masks].any()
+    assert (drawn.weights[drawn.masks[:, None].squeeze(1)] != 0).float().mean() > 0.99
+    assert (posteriors.extras["std"][~posteriors.masks] == 0).all()
+    again = bayes.draw(posteriors[:2], 5, seed=1)
+    assert torch.equal(again.weights, drawn.weights[:10]), "a draw depends on its seed and place alone"
+    spread = (drawn.weights[:5] - posteriors.weights[0]) / posteriors.extras["std"][0].clamp(min=1e-30)
+    assert spread[:, posteriors.masks[0]].std().item() == pytest.approx(1.0, abs=0.05)
+    with pytest.raises(InputError, match="no posteriors"):
+        bayes.draw(tickets, 2)
+
+
+def test_a_linear_gaussian_model_recovers_the_exact_posterior() -> None:
+    """Mean field is exact where inputs are orthogonal."""
+    random = torch.Generator().manual_seed(0)
+    x = torch.linalg.qr(torch.randn(40, 3, generator=random)).Q * 40**0.5
+    noise = 0.5
+    y = x @ torch.tensor([0.5, -1.0, 2.0]) + noise * torch.randn(40, generator=random)
+    module = nn.Linear(3, 1, bias=False)
+    network = bayes.BayesianNetwork(
+        module, torch.zeros(1, 3), torch.full((1, 3), 0.3),
+        likelihood=lambda out: dist.Normal(out[..., 0], noise),
+    )  # fmt: skip
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.02)
+    elbo = bayes.MeanFieldELBO(num_particles=8)
+    torch.manual_seed(0)
+    for step in range(600):
+        for group in optimizer.param_groups:
+            group["lr"] = 0.02 * (1 - step / 600)
+        optimizer.zero_grad()
+        elbo.differentiable_loss(network.model, network.guide, x[None], y[None], 40).backward()
+        optimizer.step()
+    precision = x.T @ x / noise**2 + torch.eye(3)
+    exact = torch.linalg.solve(precision, x.T @ y / noise**2)
+    torch.testing.assert_close(network.mu[0].detach(), exact, atol=0.02, rtol=0)
+    torch.testing.assert_close(network.std[0].detach(), precision.inverse().diagonal().sqrt(), atol=0.025, rtol=0)
+
+
+def test_layers_that_cannot_be_bayesian_are_named() -> None:
+    module = nn.Sequential(nn.Embedding(5, 4), nn.Flatten(), nn.Linear(4, 3))
+    layout = ws.Layout.of(module)
+    with pytest.raises(InputError, match=r"layer 0 is a Embedding.*deterministic=\('0',\)"):
+        bayes.bayesian_positions(module, layout)
+    found = bayes.bayesian_positions(module, layout, deterministic=("0",))
+    assert not found[layout.slices["0.weight"]].any()
+    assert found[layout.slices["2.weight"]].all()
+    norms = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+    layout = ws.Layout.of(norms)
+    assert not bayes.bayesian_positions(norms, layout)[layout.slices["1.weight"]].any()
+
+
+def test_impossible_settings_are_refused() -> None:
+    for wrong in ({"temperature": 0.0}, {"std": -1.0}):
+        with pytest.raises(InputError):
+            bayes.Variational(**wrong)
+    with pytest.raises(InputError, match="positive"):
+        bayes.Normal(0.0)
+    with pytest.raises(InputError, match="half-width"):
+        bayes.Band(1.5)
+    module = small()
+    layout = ws.Layout.of(module)
+    weights = torch.randn(2, layout.size)
+    uneven = torch.ones(2, layout.size, dtype=torch.bool)
+    uneven[0, 0] = False
+    with pytest.raises(InputError, match="equally many"):
+        bayes.BayesianNetwork(module, weights * uneven, torch.ones(2, layout.size), masks=uneven)
+    with pytest.raises(InputError, match="positive and finite"):
+        bayes.BayesianNetwork(module, weights, torch.zeros(2, layout.size))
+
+
+MU = torch.tensor([[3.0, -2.0, 1.0, 0.5, 0.4, 0.3, 0.2, 0.1]])
+SIGMA = torch.tensor([[9.0, 0.1, 0.1, 2.0, 0.1, 0.1, 0.1, 0.01]])
+LIVE = torch.ones(1, 8, dtype=torch.bool)
+
+
+def kept(score: bayes.scores.Score, pruned: float = 0.5) -> list[int]:
+    scores = score(MU, SIGMA, LIVE, pruned)[0]
+    return sorted(scores.argsort(descending=True)[: round(8 * (1 - pruned))].tolist())
+
+
+def test_scores_on_a_small_table() -> None:
+    assert kept(bayes.Magnitude()) == [0, 1, 2, 3]
+    assert kept(bayes.SignalToNoise()) == [1, 2, 4, 7]
+    assert kept(bayes.RootSecondMoment()) == [0, 1, 2, 3]
+    assert kept(bayes.RootSecondMoment(), 0.75) == [0, 3]
+    assert kept(bayes.Bound(0.0)) == kept(bayes.Magnitude())
+    assert kept(bayes.Bound(1.0)) == kept(bayes.SignalToNoise())
+    assert kept(bayes.Band(0.0)) == kept(bayes.Magnitude())
+    # The band holds ranks 3 to 6 of eight; in it the weight with sigma 2 goes first, then the smaller of two equals.
+    assert kept(bayes.Band(0.25)) == [0, 1, 2, 4]
+    random = torch.Generator().manual_seed(0)
+    mu, sigma = torch.randn(3, 200, generator=random), torch.rand(3, 200, generator=random) + 0.05
+    live = torch.rand(3, 200, generator=random) < 0.7
+    for pruned in (0.1, 0.2, 0.5, 0.9):
+        masks = []
+        for score in (bayes.Bound(1.0), bayes.SignalToNoise()):
+            scores = score(mu, sigma, live, pruned).masked_fill(~live, -math.inf)
+            masks.append(
+                torch.stack(
+                    [
+                        row >= row.sort(descending=True).values[int(on.sum()) - round(pruned * int(on.sum())) - 1]
+                        for row, on in zip(scores, live, strict=True)
+                    ]
+                )
+            )
+        assert torch.equal(*masks)
+
+
+@pytest.mark.parametrize("score", [bayes.SignalToNoise(), bayes.Bound(0.5), bayes.Magnitude()])
+def test_of_equal_means_the_more_uncertain_never_ranks_higher(score: bayes.scores.Score) -> None:
+    random = torch.Generator().manual_seed(0)
+    mu = torch.full((1, 50), 0.7) * torch.where(torch.rand(1, 50, generator=random) < 0.5, -1.0, 1.0)
+    sigma = torch.rand(1, 50, generator=random) + 0.01
+    scores = score(mu, sigma, torch.ones(1, 50, dtype=torch.bool), 0.4)[0]
+    order = sigma[0].argsort()
+    assert (scores[order].diff() <= 1e-6).all()
+    against = bayes.RootSecondMoment()(mu, sigma, torch.ones(1, 50, dtype=torch.bool), 0.4)[0]
+    assert (against[order].diff() >= 0).all(), "the score that rewards uncertainty ranks the other way round"
+
+
+def test_in_the_band_the_more_uncertain_goes_first() -> None:
+    random = torch.Generator().manual_seed(0)
+    mu, sigma = torch.randn(2, 100, generator=random), torch.rand(2, 100, generator=random)
+    live = torch.ones(2, 100, dtype=torch.bool)
+    scores = bayes.Band(0.1)(mu, sigma, live, 0.4)
+    for row, size, spread in zip(scores, mu.abs(), sigma, strict=True):
+        order = size.argsort()
+        below, inside, above = order[:30], order[30:50], order[50:]
+        assert row[below].max() < row[inside].min()
+        assert row[inside].max() < row[above].min()
+        assert (row[inside][spread[inside].argsort()].diff() < 0).all()
+
+
+def test_bayesian_tickets_have_the_density_and_the_rewind_weights(task: ws.Task, adam: ws.Task) -> None:
+    start = ws.collect(adam, 2, seed=0)
+    finder = bayes.BayesianIMP(density=0.25, rate=0.5, score=bayes.SignalToNoise())
+    found = finder.find(start, adam)
+    count = ws.Unstructured(0.25).count(found.layout)
+    assert (found.masks[:, found.layout.prunable].sum(1) == count).all()
+    untrained = torch.stack([
+        found.layout.pack(adam.architecture.build_seeded(r["seed"]).state_dict()) for r in start.records
+    ])  # fmt: skip
+    assert torch.equal(found.extras["rewind"], untrained * found.masks)
+    assert not torch.equal(found.weights, found.extras["rewind"])
+    assert found.records[0]["method"]["score"] == "SignalToNoise()"
+
+
+@pytest.mark.parametrize("sigma", ["initial", "learned", "rescaled"])
+def test_an_interrupted_search_continues_to_the_same_bytes(
+    task: ws.Task, adam: ws.Task, sigma, tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = ws.collect(adam, 2, seed=0)
+    finder = bayes.BayesianIMP(density=0.4, rate=0.4, sigma=sigma)
+    whole = finder.find(start, adam, folder=tmp_path / "whole")
+    original, calls = bayes.variational.Inference.run, 0
+
+    def interrupt(self, *arguments) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 4:
+            raise KeyboardInterrupt
+        original(self, *arguments)
+
+    monkeypatch.setattr(bayes.variational.Inference, "run", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        finder.find(start, adam, folder=tmp_path / "parts")
+    monkeypatch.setattr(bayes.variational.Inference, "run", original)
+    parts = finder.find(start, adam, folder=tmp_path / "parts")
+    assert torch.equal(parts.weights, whole.weights)
+    assert torch.equal(parts.extras["std"], whole.extras["std"])
+
+
+def test_draws_in_training_do_not_depend_on_the_neighbours(adam: ws.Task, tickets: ws.Collection) -> None:
+    together = bayes.Variational().fit(tickets[:2], adam)
+    alone = bayes.Variational().fit(tickets[1:2], adam)
+    torch.testing.assert_close(alone.weights[0], together.weights[1], rtol=1e-3, atol=1e-4)
+
+
+def test_divergence_stops_with_the_step_and_the_rate(adam: ws.Task, tickets: ws.Collection) -> None:
+    wild = replace(adam, recipe=replace(adam.recipe, optimizer=ws.Adam(lr=1e9)))
+    with pytest.raises(InputError, match=r"at step \d+ \(learning rate 1e\+09\)"):
+        bayes.Variational().fit(tickets[:1], wild)
+    assert math.isfinite(bayes.Variational().fit(tickets[:1], adam).records[0]["metrics"]["negative_elbo"])
