@@ -52,8 +52,8 @@ def model(task: ws.Task, steps: int) -> ws.TicketGenerator:
 
 
 def main(
-    wide: bool = False, controls: bool = True, seeds: tuple[int, ...] = (0, 1, 2), steps: int = 4000, out: Path = Path("runs/generator_digits"),
-    results: Path = Path("docs/results"),
+    wide: bool = False, controls: bool = True, seeds: tuple[int, ...] = (0, 1, 2), steps: int = 4000,
+    out: Path = Path("runs/generator_digits"), results: Path = Path("docs/results"),
 ) -> None:  # fmt: skip
     """Print and write one row for each set of networks, density and seed.
 

@@ -114,7 +114,8 @@ class Report:
         )  # fmt: skip
 
     def write(self, folder: Path) -> None:
-        """Write report.html, report.json and each figure as PNG and SVG into an existing folder."""
+        """Write report.html, report.json and each figure as PNG and SVG into a folder."""
+        folder.mkdir(parents=True, exist_ok=True)
         pictures = self.plot()
         page = self._page(pictures)
         for picture in pictures:

@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float
-from safetensors.torch import save_file
 from torch import Tensor
 
 from weightspace.bayes.network import BayesianNetwork, initial_std
@@ -19,12 +18,10 @@ from weightspace.errors import InputError
 from weightspace.layout import Layout
 from weightspace.pattern import Unstructured
 from weightspace.recipe import Step
-from weightspace.storage import Record, atomic_file
 from weightspace.task import Task
 from weightspace.tickets.common import check_dense_enough, ticket_records
 from weightspace.training.blocks import in_blocks
 from weightspace.training.start import initial
-from weightspace.training.trainer import load_checkpoint
 
 STD = "std"  # the extra of a collection of posteriors that holds standard deviations
 _BLOCK = 8  # posteriors trained side by side
@@ -58,26 +55,50 @@ class Variational:
     def to_json(self) -> dict[str, Any]:
         return asdict(self) | {"prior": repr(self.prior), "warm_up": str(self.warm_up)}
 
-    def start(self, networks: Collection, task: Task, std: Float[Tensor, "n d"] | None = None) -> Inference:
-        """Posteriors around given networks, under their masks, at step 0."""
+    def start(self, networks: Collection, task: Task) -> Inference:
+        """Posteriors around given networks, under their masks, at step 0.
+
+        Args:
+            networks: means; the extra "std", if they have it, holds the standard deviations to start from.
+        """
         module = task.architecture.build_seeded(0).train()
         layout = Layout.of(module)
-        own = initial_std(module, layout, self.std).expand(len(networks), -1) if std is None else std
+        own = networks.extras.get(STD)
+        if own is None:
+            own = initial_std(module, layout, self.std).expand(len(networks), -1)
         network = BayesianNetwork(
             module, networks.weights, own, masks=None if networks.dense else networks.masks, buffers=networks.buffers,
             prior=self.prior, temperature=self.temperature,
         )  # fmt: skip
+        missing = [i for i, record in enumerate(networks.records) if "seed" not in record]
+        if missing:
+            raise InputError(
+                f"network {missing[0]} has no seed in its record, so what it draws is not defined: give records a seed, "
+                'for example collection.replace(records=[{**r, "seed": i} ...])'
+            )
         seeds = [int(record["seed"]) for record in networks.records]
         return Inference(network, task, seeds, warm_up=self.warm_up, draws=self.draws)
 
-    def fit(self, networks: Collection, task: Task, *, folder: str | Path | None = None) -> Collection:
+    def fit(
+        self, networks: Collection, task: Task, *, until: Step | None = None, folder: str | Path | None = None
+    ) -> Collection:
         """Train a posterior around each network, under its mask: the transplant of a deterministic ticket.
 
+        Args:
+            networks: means to start from; the extra "std", if they have it, holds standard deviations.
+            until: stop there, on the schedule of the whole recipe.
+            folder: write to this folder as a resumable run.
+
         Returns:
-            posteriors: means as weights, standard deviations as the extra "std".
+            posteriors: means as weights, standard deviations as the extra "std"; other extras stay.
+
+        Raises:
+            LayoutMismatch: the networks are not of the task's architecture.
+            InputError: an unsupported layer, a record without a seed, or a loss that is no longer finite (the last
+                checkpoint is kept).
         """
         networks.layout.require(task.architecture.layout(), f"the network of task {task.name!r}")
-        length = task.recipe.length.total(task.recipe.per_epoch(len(task.train)))
+        last = (until or task.recipe.length).total(task.recipe.per_epoch(len(task.train)))
 
         def make(rows: slice, tick: Callable[[int], object], checkpoint: Path | None) -> Collection:
             part = networks[rows]
@@ -85,26 +106,24 @@ class Variational:
             if checkpoint is not None and checkpoint.exists():
                 inference.resume(checkpoint)
                 tick(inference.step)
-            inference.run(length, tick, checkpoint)
-            records = [record | {"kind": "posterior", "variational": self.to_json()} for record in part.records]
-            return posteriors(inference, part, records)
+            inference.run(last, tick, checkpoint)
+            network = inference.network
+            found = {"kind": "posterior", "variational": self.to_json(), "metrics": {"negative_elbo": inference.loss}}
+            return part.replace(
+                weights=network.means(), buffers=network.state, extras=part.extras | {STD: network.stds()},
+                records=[{k: v for k, v in record.items() if k != "aligned"} | found for record in part.records],
+            )  # fmt: skip
 
         return in_blocks(
-            make, architecture=networks.architecture, count=len(networks), block=_BLOCK, ticks=length,
-            what=f"variational training of {len(networks)} posteriors", folder=folder, stage="posteriors",
-            config={"variational": self.to_json(), "task": task.to_json(), "recipe": task.recipe.to_json()},
+            make, architecture=networks.architecture, count=len(networks), block=_BLOCK, ticks=last,
+            what=f"variational training of {len(networks)} posteriors of density {networks.densities.mean():.3g}",
+            folder=folder, stage="posteriors",
+            config={
+                "variational": self.to_json(), "task": task.to_json(), "recipe": task.recipe.to_json(),
+                "until": str(until or task.recipe.length),
+            },
             inputs={"networks": networks.fingerprint()} if folder else None,
         )  # fmt: skip
-
-
-def posteriors(inference: Inference, start: Collection, records: list[Record]) -> Collection:
-    """Trained posteriors as a collection."""
-    network = inference.network
-    return Collection(
-        start.layout, network.means(), architecture=start.architecture, masks=None if start.dense else start.masks,
-        buffers=network.state, extras={STD: network.stds()},
-        records=[record | {"metrics": {"negative_elbo": inference.loss}} for record in records],
-    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -146,74 +165,75 @@ class BayesianIMP:
         return densities[1:]
 
     def find(self, networks: Collection, task: Task, *, folder: str | Path | None = None) -> Collection:
-        """A Bayesian ticket of each network: means as weights, "std" and "rewind" (where it starts from) as extras.
+        """A Bayesian ticket of each network: the last rung of :meth:`ladder`."""
+        return self.ladder(networks, task, folder=folder)[-1]
+
+    def ladder(self, networks: Collection, task: Task, *, folder: str | Path | None = None) -> list[Collection]:
+        """Posteriors of all levels, the dense ones first.
 
         Args:
             networks: whose seeds give the initialisations; their trained weights are not used.
-            folder: write to this folder as a resumable run.
+            folder: write each level to a folder in it, as a resumable run.
+
+        Returns:
+            collections with means as weights and, as extras, "std" and "rewind", where each ticket starts from.
 
         Raises:
             LayoutMismatch: the networks are not of the task's architecture.
+            InputError: an unsupported layer, no seeds, or a rewind point behind the end of training.
         """
         networks.layout.require(task.architecture.layout(), f"the network of task {task.name!r}")
         check_dense_enough(networks, self.density)
-        length = task.recipe.length.total(task.recipe.per_epoch(len(task.train)))
-        rewind = self.rewind.total(task.recipe.per_epoch(len(task.train)))
-        if rewind > length:
+        per_epoch = task.recipe.per_epoch(len(task.train))
+        if self.rewind.total(per_epoch) > task.recipe.length.total(per_epoch):
             raise InputError(f"cannot rewind to {self.rewind}, training ends at {task.recipe.length}")
-        levels = self.levels()
+        root = None if folder is None else Path(folder)
+        start = initial(task.architecture, networks.records)
+        start = start.replace(records=[{"seed": record["seed"], "task": task.name} for record in networks.records])
+        if self.rewind.total(per_epoch):
+            early = None if root is None else root / "rewind"
+            start = self.variational.fit(start, task, until=self.rewind, folder=early)
+        first = start.replace(extras=start.extras | {"rewind": start.weights})
+        found = [self.variational.fit(first, task, folder=None if root is None else root / "level-00")]
+        for level, density in enumerate(self.levels(), 1):
+            pruned = self.pruned(found[-1], first, density)
+            found.append(
+                self.variational.fit(pruned, task, folder=None if root is None else root / f"level-{level:02}")
+            )
+        return found
+
+    def pruned(self, posteriors: Collection, start: Collection, density: float) -> Collection:
+        """Where the next level starts: fewer weights, at their values of `start`.
+
+        Args:
+            posteriors: trained ones.
+            start: their means, and standard deviations if it has them, at the rewind point.
+        """
+        masks, layout = posteriors.masks.expand(posteriors.weights.shape), posteriors.layout
+        live = masks & layout.prunable
+        share = 1 - density / posteriors.densities.mean().item()
+        scores = self.score(posteriors.weights, posteriors.extras[STD], live, share)
+        masks = Unstructured(density, self.scope).mask(scores, layout, within=masks)
         method = {
-            "name": "BayesianIMP", "density": self.density, "rate": self.rate, "score": repr(self.score),
+            "name": "BayesianIMP", "density": density, "rate": self.rate, "score": repr(self.score),
             "scope": self.scope, "sigma": self.sigma, "rewind": str(self.rewind),
-            "variational": self.variational.to_json(),
         }  # fmt: skip
-
-        def make(rows: slice, tick: Callable[[int], object], checkpoint: Path | None) -> Collection:
-            start = initial(task.architecture, networks[rows].records)
-            early = self.variational.start(start, task)
-            early.run(rewind, tick)
-            means, std = early.network.means(), self._spread(early, None)
-            masks, done = torch.ones(means.shape, dtype=torch.bool), 0
-            if checkpoint is not None and checkpoint.exists():
-                saved = load_checkpoint(checkpoint, "cpu")
-                masks, std, done = saved["masks"], saved["std"], int(saved["levels"])
-                tick(length * done)
-            while True:
-                ticket = start.replace(weights=means * masks, masks=masks)
-                inference = self.variational.start(ticket, task, std)
-                inference.run(length, tick)
-                if done == len(levels):
-                    break
-                live = masks & start.layout.prunable
-                share = 1 - levels[done] / ([1.0, *levels][done])
-                scores = self.score(inference.network.means(), inference.network.stds(), live, share)
-                masks = Unstructured(levels[done], self.scope).mask(scores, start.layout, within=masks)
-                std, done = self._spread(inference, masks), done + 1
-                if checkpoint is not None:
-                    with atomic_file(checkpoint) as temporary:
-                        save_file({"masks": masks, "std": std, "levels": torch.tensor(done)}, temporary)
-            records = ticket_records(networks[rows].records, rows.start, method)
-            found = posteriors(inference, ticket, records)
-            return found.replace(extras=found.extras | {"rewind": ticket.weights})
-
-        return in_blocks(
-            make, architecture=networks.architecture, count=len(networks), block=_BLOCK,
-            ticks=rewind + length * (len(levels) + 1),
-            what=f"Bayesian pruning of {len(networks)} networks, {len(levels)} levels", folder=folder, stage="tickets",
-            config={"method": method, "task": task.to_json(), "recipe": task.recipe.to_json()},
-            inputs={"networks": networks.fingerprint()} if folder else None,
+        rewound = start.weights * masks
+        return start.replace(
+            weights=rewound, masks=masks, records=ticket_records(start.records, 0, method),
+            extras={"rewind": rewound, STD: self._spread(posteriors, start, masks)},
         )  # fmt: skip
 
-    def _spread(self, inference: Inference, masks: Bool[Tensor, "n d"] | None) -> Float[Tensor, "n d"]:
-        """Standard deviations that the next level starts from."""
-        network = inference.network
-        fresh = initial_std(network.module, network.layout, self.variational.std).expand(len(network), -1)
-        if self.sigma == "learned" and masks is not None:
-            learned = network.stds()
-            return torch.where(learned > 0, learned, fresh)
-        if self.sigma == "rescaled" and masks is not None:
-            return fresh * _fewer_inputs(masks, network.layout)
-        return fresh.clone()
+    def _spread(self, posteriors: Collection, start: Collection, masks: Bool[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+        """Standard deviations that the next level starts from; zero where pruned."""
+        layout = posteriors.layout
+        if self.sigma == "learned":
+            return posteriors.extras[STD] * masks
+        fresh = start.extras.get(STD)
+        if fresh is None:
+            module = posteriors.architecture.build_seeded(0)
+            fresh = initial_std(module, layout, self.variational.std).expand(len(posteriors), -1)
+        return fresh * masks * (_fewer_inputs(masks, layout) if self.sigma == "rescaled" else 1.0)
 
 
 def _fewer_inputs(masks: Bool[Tensor, "n d"], layout: Layout) -> Float[Tensor, "n d"]:

@@ -212,7 +212,8 @@ class _Run:
         share = min(1.0, (step + 1) / warm) * 0.5 * (1 + math.cos(math.pi * step / config.steps))
         rates = {"mean": config.lr_mean, "components": config.lr}
         for name, found in zip(leaves, gradients, strict=True):
-            clipped = found * (_CLIP / found.norm().clamp(min=_CLIP))
+            norm = found.norm()
+            clipped = found.mul_(_CLIP / norm) if norm > _CLIP else found  # in place: it is as large as the components
             own = {k.partition(".")[2]: t for k, t in self.state.items() if k.startswith(f"{name}.")}
             self.adam.update_(self.state[name], clipped, own, rates[name] * share, 0.0, step + 1)
         loss = losses.mean().item()
