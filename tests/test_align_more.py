@@ -217,7 +217,7 @@ def test_everything_in_weight_space_moves_together(tickets: ws.Collection) -> No
 
 def posterior(networks: ws.Collection, seed: int = 0) -> ws.Collection:
     scale = 0.01 + 0.2 * torch.rand(networks.weights.shape, generator=torch.Generator().manual_seed(seed))
-    return networks.replace(extras={"scale": scale})
+    return networks.replace(extras={"std": scale})
 
 
 @pytest.mark.parametrize(
@@ -237,11 +237,11 @@ def test_posterior_costs_by_brute_force(cost: object, distance: object) -> None:
     )
     fitted = WeightMatching(cost=cost, balance=False, population=Star()).fit(networks)
     (name,) = (g.name for g in fitted.symmetry.groups)
-    m, s = networks.weights[0].double(), networks.extras["scale"][0].double()
+    m, s = networks.weights[0].double(), networks.extras["std"][0].double()
     values = {}
     for order in orders(range(5)):
         p = {name: torch.tensor(order)}
-        n, t = (fitted.symmetry.permute(v[1].double(), p) for v in (networks.weights, networks.extras["scale"]))
+        n, t = (fitted.symmetry.permute(v[1].double(), p) for v in (networks.weights, networks.extras["std"]))
         values[order] = float(distance(m, s, n, t))
     found = tuple(fitted.permutations(networks)[1].permutations[name].tolist())
     assert values[found] == pytest.approx(min(values.values()), rel=1e-6)
@@ -251,15 +251,15 @@ def test_scales_of_posteriors_follow_a_rescaling(tickets: ws.Collection) -> None
     given = posterior(tickets)
     aligned = WeightMatching(cost=Wasserstein()).fit(given).transform(given)
     # A unit's weights and their deviations are multiplied by the same factor.
-    ratio = (given.extras["scale"] / given.weights.abs()).masked_fill(given.weights == 0, 0).sort(1).values
-    after = (aligned.extras["scale"] / aligned.weights.abs()).masked_fill(aligned.weights == 0, 0).sort(1).values
+    ratio = (given.extras["std"] / given.weights.abs()).masked_fill(given.weights == 0, 0).sort(1).values
+    after = (aligned.extras["std"] / aligned.weights.abs()).masked_fill(aligned.weights == 0, 0).sort(1).values
     torch.testing.assert_close(after, ratio, rtol=1e-3, atol=1e-4)
 
 
 def test_missing_extras_are_named(tickets: ws.Collection) -> None:
     with pytest.raises(InputError, match=r"no extra 'parent'.*none"):
         WeightMatching(cost=Weights(("parent",))).fit(tickets)
-    with pytest.raises(InputError, match="no extra 'scale'"):
+    with pytest.raises(InputError, match="no extra 'std'"):
         WeightMatching(cost=Wasserstein()).fit(tickets)
 
 

@@ -59,7 +59,7 @@ def align(
             (merge-many), or all networks together (universe). For weights only; else a star.
         reference: number of the network in the middle of a star.
         compare: vectors to compare: "weights", or names of extras such as dense parents.
-        posterior: compare diagonal posteriors, whose standard deviations are the extra "scale".
+        posterior: compare diagonal posteriors, whose standard deviations are the extra "std".
         balance: give each unit equal incoming and outgoing norms first, where activations allow it.
         fix_unknown: leave units in place that meet an operator which cannot be traced.
         task: what the networks were trained on, by default what their records say; gives example inputs

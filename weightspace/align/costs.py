@@ -72,7 +72,7 @@ class _Posterior:
         scale: the extra's name; pruned weights have mean and standard deviation zero.
     """
 
-    scale: str = "scale"
+    scale: str = "std"
 
     @property
     def fields(self) -> tuple[str, ...]:
