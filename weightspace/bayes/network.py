@@ -6,7 +6,8 @@ scattered into a zero vector and cut into the module's tensors. N networks lie s
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from contextlib import nullcontext
+from typing import Any, Literal
 
 import pyro
 import pyro.distributions as dist
@@ -16,15 +17,18 @@ from pyro import poutine
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from weightspace.bayes.priors import Normal, Prior
+from weightspace import seeds
+from weightspace.bayes import estimators
+from weightspace.bayes.estimators import BAYESIAN
+from weightspace.bayes.priors import Centred, Normal, Prior
 from weightspace.errors import InputError
 from weightspace.functional import forward
 from weightspace.layout import Layout
 
-_BAYESIAN = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 Likelihood = Callable[[Tensor], Distribution]
+Estimator = Literal["weights", "local", "flipout"]
 
 
 def classes(logits: Float[Tensor, "n batch classes"]) -> Distribution:
@@ -46,7 +50,7 @@ def bayesian_positions(module: nn.Module, layout: Layout, deterministic: Sequenc
         own = [n for n, _ in part.named_parameters(prefix=name, recurse=False)]
         if not own or isinstance(part, _NORMS) or any(name == d or name.startswith(f"{d}.") for d in deterministic):
             continue
-        if not isinstance(part, _BAYESIAN):
+        if not isinstance(part, BAYESIAN):
             raise InputError(
                 f"layer {name or 'the module'} is a {type(part).__name__}, and only linear and convolutional layers "
                 f"can be Bayesian: keep it deterministic with deterministic=({name!r},), or build it from these layers"
@@ -64,7 +68,7 @@ def initial_std(module: nn.Module, layout: Layout, share: float = 0.01) -> Float
         raise InputError(f"the initial standard deviation is a positive share of 1 / sqrt(fan-in), got {share}")
     found = torch.zeros(layout.size)
     for name, part in module.named_modules():
-        if isinstance(part, _BAYESIAN):
+        if isinstance(part, BAYESIAN):
             fan_in = part.weight[0].numel()
             for one, _ in part.named_parameters(prefix=name, recurse=False):
                 found[layout.slices[one]] = share / math.sqrt(fan_in)
@@ -84,6 +88,8 @@ class BayesianNetwork(nn.Module):
         temperature: weight of the KL term (arXiv 2002.02405).
         likelihood: of the labels, given the network's outputs (n, batch, ...).
         deterministic: names of modules that stay deterministic, beside the norm layers.
+        estimator: of the expected log-likelihood: one draw of the "weights" for a batch; "local"
+            reparameterisation, which draws pre-activations and needs a prior with an analytic KL; or "flipout".
 
     Raises:
         InputError: an unsupported layer, a temperature that is not positive, no positive standard deviation, or
@@ -102,10 +108,24 @@ class BayesianNetwork(nn.Module):
         temperature: float = 1.0,
         likelihood: Likelihood = classes,
         deterministic: Sequence[str] = (),
+        estimator: Estimator = "weights",
     ) -> None:
         super().__init__()
         if not 0 < temperature < math.inf:
             raise InputError(f"the temperature, the weight of the KL term, must be positive, got {temperature}")
+        if estimator not in ("weights", "local", "flipout"):
+            raise InputError(f"the estimator is 'weights', 'local' or 'flipout', got {estimator!r}")
+        if estimator == "local" and not isinstance(prior, Normal | Centred):
+            raise InputError(
+                f"local reparameterisation draws no weights, from which the KL to {prior!r} could be estimated: use a "
+                "normal prior, or another estimator"
+            )
+        if estimator != "weights" and deterministic:
+            raise InputError("layers are kept deterministic with the estimator 'weights' alone")
+        self.estimator: Estimator = estimator
+        rules = {"local": estimators.local_reparameterisation, "flipout": estimators.flipout}
+        self._noisy = [estimators.with_second(module, rules[estimator])] if estimator != "weights" else []
+        self.noise: list[int] | None = None  # a seed for each network's noise in this step; None draws on
         self._module = [module]  # in a list, so that its parameters are not taken for this one's
         self.layout = Layout.of(module)
         self.prior, self.temperature, self.likelihood = prior, temperature, likelihood
@@ -152,6 +172,21 @@ class BayesianNetwork(nn.Module):
         parameters = self.layout.tensors(self.vectors(live))
         return forward(self.module, parameters, self.state, x, shared_input=False)
 
+    def _noisy_outputs(self, drawn: Float[Tensor, "n k"], x: Tensor) -> Tensor:
+        """Outputs by the estimator, one network after another where each has noise of its own."""
+        if not self._noisy:
+            return self.outputs(drawn, x)
+        second = self.std.square() if self.estimator == "local" else drawn - self.mu
+        first = self.layout.tensors(self.vectors(self.mu))
+        zeros = second.new_zeros(len(self), self.layout.size)
+        rest = self.layout.tensors(zeros.scatter(1, self.live, second))
+        found: list[Tensor] = []
+        for i in range(len(self)):
+            mean, other, state = ({name: t[i] for name, t in part.items()} for part in (first, rest, self.state))
+            with seeds.seeded_modules(self.noise[i], "noise") if self.noise else nullcontext():
+                found.append(estimators.outputs(self._noisy[0], mean, other, state, x[i]))
+        return torch.stack(found)
+
     def model(self, x: Tensor, y: Tensor, total: int) -> None:
         """The Pyro model.
 
@@ -164,7 +199,7 @@ class BayesianNetwork(nn.Module):
             with poutine.scale(scale=self.temperature):
                 prior: Any = self.prior.distribution(self.centre[:, None])
                 weights = pyro.sample("weights", prior)
-            likelihood: Any = self.likelihood(self.outputs(weights[:, 0], x))
+            likelihood: Any = self.likelihood(self._noisy_outputs(weights[:, 0], x))
             with pyro.plate("data", total, subsample_size=x.shape[1], dim=-1):
                 pyro.sample("labels", likelihood, obs=y)
 

@@ -19,11 +19,12 @@ class OwnDraws(Messenger):
     Args:
         own: a seed for each network.
         step: iteration.
+        still: sites whose value is their location, as nobody reads it.
     """
 
-    def __init__(self, own: Sequence[int], step: int) -> None:
+    def __init__(self, own: Sequence[int], step: int, still: Sequence[str] = ()) -> None:
         super().__init__()
-        self.own, self.step = own, step
+        self.own, self.step, self.still = own, step, still
         self.drawn = 0
 
     def _pyro_sample(self, msg: Any) -> None:
@@ -35,6 +36,9 @@ class OwnDraws(Messenger):
         if type(base) not in (dist.Normal, dist.LogNormal):
             return
         location, scale = base.loc, base.scale
+        if msg["name"] in self.still:
+            msg["value"], msg["done"] = location, True
+            return
         rows = [
             torch.randn(
                 location.shape[1:], generator=seeds.generator(s, f"draw {self.drawn} of {msg['name']}", self.step)

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from weightspace.bayes.network import BayesianNetwork, initial_std
+from weightspace.bayes.network import BayesianNetwork, Estimator, initial_std
 from weightspace.bayes.priors import Normal, Prior
 from weightspace.bayes.scores import Magnitude, Score
 from weightspace.bayes.variational import Inference
@@ -37,6 +37,7 @@ class Variational:
         warm_up: how long the weight of the KL term rises from zero.
         draws: of the weights, a step.
         std: standard deviations at the start, in units of 1 / sqrt(fan-in).
+        estimator: of the expected log-likelihood; see :class:`BayesianNetwork`.
     """
 
     prior: Prior = field(default_factory=Normal)
@@ -44,6 +45,7 @@ class Variational:
     warm_up: Step = Step()
     draws: int = 1
     std: float = 0.01
+    estimator: Estimator = "weights"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "warm_up", Step.of(self.warm_up))
@@ -68,7 +70,7 @@ class Variational:
             own = initial_std(module, layout, self.std).expand(len(networks), -1)
         network = BayesianNetwork(
             module, networks.weights, own, masks=None if networks.dense else networks.masks, buffers=networks.buffers,
-            prior=self.prior, temperature=self.temperature,
+            prior=self.prior, temperature=self.temperature, estimator=self.estimator,
         )  # fmt: skip
         missing = [i for i, record in enumerate(networks.records) if "seed" not in record]
         if missing:

@@ -73,7 +73,9 @@ class Inference:
                 group["lr"] = self.recipe.optimizer.lr * factor
             share = min(1.0, (self.step + 1) / self.warm_up) if self.warm_up else 1.0
             self.network.temperature = self.temperature * share
-            with pyro.validation_enabled(False), OwnDraws(self.own, self.step):
+            self.network.noise = [seeds.derive(own, "likelihood noise", self.step) for own in self.own]
+            still = ("weights",) if self.network.estimator == "local" else ()
+            with pyro.validation_enabled(False), OwnDraws(self.own, self.step, still):
                 loss = elbo.differentiable_loss(self.network.model, self.network.guide, x, y, len(self.data))
             value = loss.item()
             if not math.isfinite(value):
