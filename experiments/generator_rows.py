@@ -1,5 +1,6 @@
 """One row of figures for a collection of networks in a report: what the generator experiments print and write."""
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 
@@ -41,7 +42,7 @@ def summary(rows: Sequence[Mapping[str, object]], keys: Sequence[str]) -> None:
         own = [row for row in rows if tuple(row[key] for key in keys) == kind]
         parts: list[str] = []
         for name in SHOWN:
-            values = [value for value in (row.get(name) for row in own) if isinstance(value, float)]
+            values = [v for v in (row.get(name) for row in own) if isinstance(v, float) and math.isfinite(v)]
             if not values:
                 continue
             spread = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
