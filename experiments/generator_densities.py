@@ -1,6 +1,6 @@
 """One generator for any density: fitted to tickets of 0.2, 0.1 and 0.05, asked for 0.15, 0.07 and 2:4.
 
-    python experiments/generator_densities.py        (about half an hour on one core; resumable)
+    python experiments/generator_densities.py        (about half an hour a seed on one core; resumable)
 
 Digits, MLP 64-128-64-10: from each of 160 dense networks a ticket of each of three densities, so 480 for a generator
 that is told the density; refined under these three densities and 2:4. For every density asked, 100 samples beside
@@ -23,7 +23,7 @@ NETWORKS, OTHERS = 160, 100
 
 
 def main(
-    seeds: tuple[int, ...] = (0, 1, 2), steps: int = 4000, out: Path = Path("runs/generator_densities"),
+    seeds: tuple[int, ...] = (0, 1, 2), steps: int = 12_000, out: Path = Path("runs/generator_densities"),
     results: Path = Path("docs/results"),
 ) -> None:  # fmt: skip
     """Print and write one row for each density asked and seed.

@@ -226,7 +226,7 @@ class FittedFlow:
     ) -> Float[Tensor, "n k"]:
         """Carry noise to codes along the flow (fourth-order Runge-Kutta, fixed steps).
 
-        Sample i depends on (seed, i) alone, not on n.
+        Sample i depends on (seed, i) alone, not on n, up to the rounding of batched products.
         """
         x_0 = self.noise(n, seed=seed)
         return self.carry(x_0, conditions=conditions, guidance=guidance, solver_steps=solver_steps)

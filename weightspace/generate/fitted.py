@@ -45,7 +45,7 @@ class FittedGenerator(Parts):
         """New sparse networks: codes from the flow, decoded, the largest weights kept.
 
         Args:
-            n: number of networks; network i depends on (seed, i) alone.
+            n: number of networks; network i depends on (seed, i) alone, up to the rounding of batched products.
             density: fraction of prunable weights kept over the whole network; every sample has
                 exactly round(density * prunable) non-zero prunable weights. Several densities give n
                 networks of each, in their order.
