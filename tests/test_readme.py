@@ -18,7 +18,7 @@ def test_the_first_example_runs_as_written(root: Path, tmp_path: Path, monkeypat
     assert "training tickets" in capsys.readouterr().out
     # The figure that the demo promises, with room for other machines' rounding.
     accuracy = names["report"]["samples"].mean("accuracy")
-    assert accuracy > 0.92
+    assert accuracy > 0.945
 
 
 def test_links_and_commands_exist(root: Path) -> None:

@@ -66,7 +66,7 @@ class FlowMatching:
     source: float = 1.0
     jitter: float = 0.0
     forget: float = 0.1
-    solver_steps: int = 10
+    solver_steps: int = 8
 
     def __post_init__(self) -> None:
         if min(self.width, self.blocks, self.steps, self.batch_size, self.solver_steps) < 1:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -16,6 +17,7 @@ from weightspace.errors import InputError
 from weightspace.functional import blocks
 from weightspace.generate.conditions import density_of
 from weightspace.generate.parts import Parts, digest_of
+from weightspace.generate.support import Magnitude
 from weightspace.pattern import Pattern, Unstructured
 from weightspace.storage import Record
 from weightspace.task import Split
@@ -229,7 +231,12 @@ class FittedGenerator(Parts):
         masks = torch.empty(weights.shape, dtype=torch.bool)
         for rows in blocks(len(weights), _MASKED):
             values, scores = self.masks.split(vectors[rows])
-            masks[rows] = rule.mask(scores, self.layout, within=(values != 0) | ~self.layout.prunable)
+            # By magnitude zeros rank last: where there are enough other weights, they need not be ruled out.
+            ranked = isinstance(self.masks, Magnitude) and isinstance(rule, Unstructured) and rule.scope == "global"
+            within = None
+            if not (ranked and self._enough(values, rule.count(self.layout))):
+                within = (values != 0) | ~self.layout.prunable
+            masks[rows] = rule.mask(scores, self.layout, within=within)
             torch.mul(values, masks[rows], out=weights[rows])
         buffers = {
             b.name: t.expand(len(weights), *b.shape).clone()
@@ -238,6 +245,11 @@ class FittedGenerator(Parts):
         return Collection(
             self.layout, weights, architecture=self.architecture, masks=masks, records=records, buffers=buffers
         )
+
+    def _enough(self, values: Float[Tensor, "n d"], count: int) -> bool:
+        """Has every network more non-zero prunable weights than will be kept?"""
+        free = self.layout.size - self.layout.num_prunable
+        return all(np.count_nonzero(row) - free >= count for row in values.numpy())
 
     def _with_statistics(self, networks: Collection, data: Split | None) -> Collection:
         return networks if data is None else recalibrated(networks, data)
