@@ -231,11 +231,7 @@ class FittedGenerator(Parts):
         masks = torch.empty(weights.shape, dtype=torch.bool)
         for rows in blocks(len(weights), _MASKED):
             values, scores = self.masks.split(vectors[rows])
-            # By magnitude zeros rank last: where there are enough other weights, they need not be ruled out.
-            ranked = isinstance(self.masks, Magnitude) and isinstance(rule, Unstructured) and rule.scope == "global"
-            within = None
-            if not (ranked and self._enough(values, rule.count(self.layout))):
-                within = (values != 0) | ~self.layout.prunable
+            within = None if self._zeros_rank_last(values, rule) else (values != 0) | ~self.layout.prunable
             masks[rows] = rule.mask(scores, self.layout, within=within)
             torch.mul(values, masks[rows], out=weights[rows])
         buffers = {
@@ -246,9 +242,11 @@ class FittedGenerator(Parts):
             self.layout, weights, architecture=self.architecture, masks=masks, records=records, buffers=buffers
         )
 
-    def _enough(self, values: Float[Tensor, "n d"], count: int) -> bool:
-        """Has every network more non-zero prunable weights than will be kept?"""
-        free = self.layout.size - self.layout.num_prunable
+    def _zeros_rank_last(self, values: Float[Tensor, "n d"], rule: Pattern) -> bool:
+        """Need zeros not be ruled out, as they rank last and every network has enough other weights?"""
+        if not (isinstance(self.masks, Magnitude) and isinstance(rule, Unstructured) and rule.scope == "global"):
+            return False
+        count, free = rule.count(self.layout), self.layout.size - self.layout.num_prunable
         return all(np.count_nonzero(row) - free >= count for row in values.numpy())
 
     def _with_statistics(self, networks: Collection, data: Split | None) -> Collection:
