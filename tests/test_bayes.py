@@ -270,6 +270,24 @@ def test_draws_in_training_do_not_depend_on_the_neighbours(adam: ws.Task, ticket
     torch.testing.assert_close(alone.weights[0], together.weights[1], rtol=1e-3, atol=1e-4)
 
 
+def test_a_checkpoint_at_the_very_end_keeps_the_loss(adam: ws.Task, tickets: ws.Collection, tmp_path) -> None:
+    inference = bayes.Variational().start(tickets[:2], adam)
+    inference.run(inference.length)
+    inference.save(tmp_path / "c.safetensors")
+    again = bayes.Variational().start(tickets[:2], adam)
+    again.resume(tmp_path / "c.safetensors")
+    assert (again.step, again.loss) == (inference.step, inference.loss)
+    assert torch.equal(again.network.means(), inference.network.means())
+
+
+def test_what_variational_training_does_not_know_is_refused(adam: ws.Task, tickets: ws.Collection) -> None:
+    for change in (
+        {"optimizer": ws.Adam(weight_decay=0.1)}, {"augmentation": ws.Augmentation(flip=True)}, {"optimizer": ws.SGD(lr=0.1)},
+    ):  # fmt: skip
+        with pytest.raises(InputError):
+            bayes.Variational().fit(tickets[:1], replace(adam, recipe=replace(adam.recipe, **change)))
+
+
 def test_divergence_stops_with_the_step_and_the_rate(adam: ws.Task, tickets: ws.Collection) -> None:
     wild = replace(adam, recipe=replace(adam.recipe, optimizer=ws.Adam(lr=1e9)))
     with pytest.raises(InputError, match=r"at step \d+ \(learning rate 1e\+09\)"):

@@ -257,8 +257,11 @@ def test_numbers_of_any_kind_are_densities(generator: ws.FittedGenerator) -> Non
     import numpy as np
 
     plain = generator.sample(2, density=0.2)
+    rules = ws.FittedGenerator._rules.__wrapped__  # without the type checks of the tests, as users call it
     for density in (np.float32(0.2), torch.tensor(0.2)):
-        assert torch.equal(generator.sample(2, density=float(density)).masks, plain.masks)
+        (rule,) = rules(generator, density, None)
+        assert torch.equal(generator.sample(2, pattern=rule).masks, plain.masks)
+    assert len(rules(generator, np.array([0.1, 0.2]), None)) == 2
     with pytest.raises(InputError, match="at least one density"):
         generator.sample(2, density=[])
 

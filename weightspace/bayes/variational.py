@@ -16,7 +16,7 @@ from weightspace.bayes.network import BayesianNetwork
 from weightspace.bayes.noise import OwnDraws
 from weightspace.errors import InputError
 from weightspace.optimizers import Adam
-from weightspace.recipe import Step
+from weightspace.recipe import Augmentation, Step
 from weightspace.storage import atomic_file
 from weightspace.task import Task
 from weightspace.training.trainer import load_checkpoint
@@ -49,6 +49,11 @@ class Inference:
         self.temperature = network.temperature
         if not isinstance(self.recipe.optimizer, Adam):
             raise InputError(f"variational training uses Adam, the recipe has {self.recipe.optimizer!r}")
+        if self.recipe.optimizer.weight_decay or self.recipe.augmentation != Augmentation():
+            raise InputError(
+                "variational training knows neither weight decay (the prior takes its place) nor augmentation: leave "
+                "them out of the recipe"
+            )
         settings = self.recipe.optimizer
         self.optimizer = torch.optim.Adam(
             network.parameters(), lr=settings.lr, betas=settings.betas, eps=settings.eps, fused=True
@@ -99,13 +104,14 @@ class Inference:
         tensors |= {f"buffer.{name}": tensor for name, tensor in self.network.state.items()}
         for i, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{i}.{name}": tensor for name, tensor in state.items()}
+        position = {"step": torch.tensor(self.step), "loss": torch.tensor(self.loss, dtype=torch.float64)}
         with atomic_file(path) as temporary:
-            save_file({k: t.contiguous() for k, t in tensors.items()} | {"step": torch.tensor(self.step)}, temporary)
+            save_file({k: t.contiguous() for k, t in tensors.items()} | position, temporary)
 
     def resume(self, path: Path) -> None:
         """Go on from what `save` wrote."""
         tensors = load_checkpoint(path, "cpu")
-        self.step = int(tensors.pop("step"))
+        self.step, self.loss = int(tensors.pop("step")), float(tensors.pop("loss"))
         part = {p: {k[len(p) :]: t for k, t in tensors.items() if k.startswith(p)} for p in ("network.", "buffer.")}
         self.network.load_state_dict(part["network."])
         self.network.state = part["buffer."]

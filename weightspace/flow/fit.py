@@ -188,7 +188,7 @@ class FlowMatching:
 def with_presence(conditions: Float[Tensor, "n c"]) -> Float[Tensor, "n twice"]:
     """Conditions as the field sees them: unknown ones (NaN) are zero, and a flag says which are known."""
     known = ~conditions.isnan()
-    return torch.cat([conditions.nan_to_num(nan=0.0), known.to(conditions.dtype)], dim=1)
+    return torch.cat([conditions.masked_fill(~known, 0.0), known.to(conditions.dtype)], dim=1)
 
 
 @dataclass(frozen=True)
