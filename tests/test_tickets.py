@@ -7,6 +7,7 @@ import torch
 
 import weightspace as ws
 from weightspace.errors import InputError, StorageError
+from weightspace.pattern import steps_to
 from weightspace.training.probe import engine
 from weightspace.training.start import initial, trainer_for
 
@@ -42,7 +43,7 @@ def test_gradual_masks_are_nested_and_fall_on_a_cubic_curve(dense: ws.Collection
 
 
 def test_imp_levels_end_exactly_and_never_skip() -> None:
-    levels = ws.tickets.IMP(density=0.1).levels()
+    levels = [pattern.density for pattern in ws.tickets.IMP(density=0.1).levels()]
     assert len(levels) == 11
     assert levels[:2] == [0.8, pytest.approx(0.64)]
     assert levels[-1] == 0.1
@@ -159,3 +160,36 @@ def test_bad_requests_are_refused(dense: ws.Collection, tickets: ws.Collection, 
         ws.tickets.IMP().find(dense, other)
     with pytest.raises(InputError, match="cannot rewind to 9ep"):
         ws.tickets.IMP(rewind=ws.Step(epochs=9)).find(dense, task)
+
+
+def test_the_last_rung_of_the_ladder_is_the_ticket(dense: ws.Collection, task: ws.Task, tmp_path: Path) -> None:
+    finder = ws.tickets.IMP(density=0.3, rate=0.5, rewind=ws.Step(epochs=1))
+    rungs = finder.ladder(dense[:2], task, folder=tmp_path / "ladder")
+    found = finder.find(dense[:2], task)
+    assert [round(rung.densities[0].item(), 3) for rung in rungs] == [1.0, 0.5, 0.3]
+    assert torch.equal(rungs[-1].weights, found.weights)
+    assert torch.equal(rungs[-1].extras["rewind"], found.extras["rewind"])
+    assert (rungs[2].masks <= rungs[1].masks).all()
+    assert torch.equal(finder.ladder(dense[:2], task, folder=tmp_path / "ladder")[1].weights, rungs[1].weights)
+
+
+@pytest.mark.parametrize("pattern", [ws.NM(2, 4), ws.Channels(0.5)])
+def test_iterative_pruning_reaches_any_pattern(pattern, dense: ws.Collection, task: ws.Task) -> None:
+    finder = ws.tickets.IMP(pattern=pattern, rate=0.3)
+    found = finder.find(dense[:2], task)
+    assert torch.equal(pattern.mask(found.weights.abs() + found.masks, found.layout), found.masks)
+    assert found.records[0]["method"]["pattern"] == repr(pattern)
+    with pytest.raises(AssertionError):  # a ticket without the pattern would not pass
+        plain = ws.tickets.IMP(density=0.5, rate=0.3).find(dense[:2], task)
+        assert torch.equal(pattern.mask(plain.weights.abs() + plain.masks, plain.layout), plain.masks)
+
+
+def test_the_steps_to_a_pattern() -> None:
+    assert steps_to(ws.NM(2, 4), 0.2) == [ws.NM(3, 4), ws.NM(2, 4)]
+    assert steps_to(ws.NM(2, 16), 0.5) == [ws.NM(8, 16), ws.NM(4, 16), ws.NM(2, 16)]
+    assert steps_to(ws.NM(4, 4), 0.2) == [ws.NM(4, 4)]
+    assert steps_to(ws.Unstructured(0.3, "layer"), 0.5) == [
+        ws.Unstructured(0.5, "layer"),
+        ws.Unstructured(0.3, "layer"),
+    ]
+    assert steps_to(ws.Channels(0.7), 0.2) == [ws.Channels(0.8), ws.Channels(0.7)]

@@ -173,9 +173,9 @@ class Layout:
                 "parameters: it belongs to another layout"
             )
         lead = vector.shape[:-1]
-        return {
-            entry.name: vector[..., self.slices[entry.name]].reshape((*lead, *entry.shape)) for entry in self.parameters
-        }
+        # One split, not a slice for each tensor: the gradient of a slice is a whole vector of zeros.
+        parts = vector.split([entry.size for entry in self.parameters], -1)
+        return {e.name: part.reshape((*lead, *e.shape)) for e, part in zip(self.parameters, parts, strict=True)}
 
     def require(self, other: "Layout", what: str) -> None:
         """Raise LayoutMismatch unless `other` equals this layout; `what` names its owner."""

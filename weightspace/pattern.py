@@ -7,7 +7,7 @@ a lower density keeps a subset.
 
 import heapq
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -158,6 +158,34 @@ class Channels:
             kept = _top(total.masked_fill((units == -math.inf).all(-1), -math.inf), keep)
             mask[..., at] = kept[..., None].expand_as(units).flatten(-2)
         return mask if within is None else mask & within
+
+
+def density_of(pattern: Pattern) -> float | None:
+    """Fraction of the weights that a pattern keeps, where it says so."""
+    if isinstance(pattern, NM):
+        return pattern.n / pattern.m
+    return pattern.density if isinstance(pattern, Unstructured) else None
+
+
+def steps_to(goal: Pattern, rate: float, start: float = 1.0) -> list[Pattern]:
+    """The patterns of iterative pruning, the goal last.
+
+    Args:
+        goal: where it ends.
+        rate: fraction of what is left that each step removes; of M, at least one weight more in each group.
+        start: density before the first step.
+    """
+    if isinstance(goal, NM):
+        left = [goal.m]
+        while left[-1] > goal.n:
+            left.append(max(goal.n, min(left[-1] - 1, math.floor(left[-1] * (1 - rate)))))
+        return [NM(n, goal.m) for n in left[1:]] or [goal]
+    if not isinstance(goal, Unstructured | Channels):
+        return [goal]
+    densities = [max(goal.density, start * (1 - rate))]
+    while densities[-1] > goal.density:
+        densities.append(max(goal.density, densities[-1] * (1 - rate)))
+    return [replace(goal, density=density) for density in densities]
 
 
 def check_density(density: float) -> None:

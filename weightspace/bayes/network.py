@@ -19,13 +19,17 @@ from torch.distributions import Distribution
 
 from weightspace import seeds
 from weightspace.bayes import estimators
+from weightspace.bayes.distributions import MeanField
 from weightspace.bayes.estimators import BAYESIAN
 from weightspace.bayes.priors import Centred, Normal, Prior
 from weightspace.errors import InputError
 from weightspace.functional import forward
 from weightspace.layout import Layout
+from weightspace.sparse import LiveNetwork
 
 _NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+
+_LARGE = 50_000  # parameters
 
 Likelihood = Callable[[Tensor], Distribution]
 Estimator = Literal["weights", "local", "flipout"]
@@ -141,6 +145,11 @@ class BayesianNetwork(nn.Module):
         # `live`: where the posterior's weights lie in the vector of their network; `fixed`: the deterministic rest.
         self.live = nn.Buffer(live.nonzero()[:, 1].reshape(len(weights), count))
         self.fixed = nn.Buffer((~bayesian).nonzero()[:, 0])
+        # One after another where the price of vmap is more than it saves: large networks, and sparse ones.
+        one = LiveNetwork(module, live[0] | ~bayesian)
+        apart = len(weights) == 1 or self.layout.size >= _LARGE or bool(one.sparse)
+        self._apart = [one, *(LiveNetwork(module, row | ~bayesian) for row in live[1:])] if apart else []
+        self._order = torch.cat([self.live, self.fixed.expand(len(weights), -1)], 1).argsort(1)
         at = std.gather(1, self.live)
         if not (at > 0).all() or not at.isfinite().all():
             raise InputError("standard deviations of live weights must be positive and finite")
@@ -164,13 +173,23 @@ class BayesianNetwork(nn.Module):
 
     def vectors(self, live: Float[Tensor, "n k"]) -> Float[Tensor, "n d"]:
         """Whole networks of their live weights: zero where pruned, the deterministic parameters in their places."""
-        zeros = live.new_zeros(len(live), self.layout.size)
-        return zeros.scatter(1, self.live, live).index_copy(1, self.fixed, self.rest)
+        if live.shape[1] == self.layout.size:
+            return live
+        whole = live.new_zeros(len(live), self.layout.size).scatter(1, self.live, live)
+        return whole.index_copy(1, self.fixed, self.rest) if len(self.fixed) else whole
 
     def outputs(self, live: Float[Tensor, "n k"], x: Tensor) -> Tensor:
         """Outputs (n, batch, ...) for inputs (n, batch, ...)."""
-        parameters = self.layout.tensors(self.vectors(live))
-        return forward(self.module, parameters, self.state, x, shared_input=False)
+        if not self._apart:
+            parameters = self.layout.tensors(self.vectors(live))
+            return forward(self.module, parameters, self.state, x, shared_input=False)
+        if len(self.fixed):
+            live = torch.cat([live, self.rest], 1).gather(1, self._order)
+        together = zip(self._apart, live.unbind(), x.unbind(), strict=True)
+        return torch.stack([
+            network(own, {name: buffer[i] for name, buffer in self.state.items()}, batch)
+            for i, (network, own, batch) in enumerate(together)
+        ])  # fmt: skip
 
     def _noisy_outputs(self, drawn: Float[Tensor, "n k"], x: Tensor) -> Tensor:
         """Outputs by the estimator, one network after another where each has noise of its own."""
@@ -200,14 +219,15 @@ class BayesianNetwork(nn.Module):
                 prior: Any = self.prior.distribution(self.centre[:, None])
                 weights = pyro.sample("weights", prior)
             likelihood: Any = self.likelihood(self._noisy_outputs(weights[:, 0], x))
-            with pyro.plate("data", total, subsample_size=x.shape[1], dim=-1):
+            # Any indices do, as x is the subsample; left to itself a plate shuffles all of the data in each step.
+            with pyro.plate("data", total, subsample=torch.arange(x.shape[1]), dim=-1):
                 pyro.sample("labels", likelihood, obs=y)
 
     def guide(self, x: Tensor, y: Tensor, total: int) -> None:
         """The mean-field guide, with the same sites as the model."""
         with pyro.plate("networks", len(self), dim=-2), poutine.scale(scale=self.temperature):
             self.prior.guide(dict(self.sites.items()))
-            pyro.sample("weights", dist.Normal(self.mu[:, None], self.std[:, None]).to_event(1))
+            pyro.sample("weights", MeanField(self.mu[:, None], self.rho[:, None]).to_event(1))
 
     def means(self) -> Float[Tensor, "n d"]:
         """Posterior means as whole networks."""

@@ -1,6 +1,6 @@
 """Random draws of networks side by side, each from a generator of its own."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pyro.distributions as dist
@@ -9,10 +9,11 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from weightspace import seeds
+from weightspace.bayes.distributions import Gate, MeanField
 
 
 class OwnDraws(Messenger):
-    """An effect handler: network i's row of every normal site depends on its seed, the site and the step alone.
+    """An effect handler: network i's row of every normal or gate site depends on its seed, the site and the step alone.
 
     Pyro draws all rows from one stream, so that a network's draws would depend on which networks lie beside it.
 
@@ -33,19 +34,22 @@ class OwnDraws(Messenger):
         base = msg["fn"]
         while isinstance(base, dist.Independent):
             base = base.base_dist
-        if type(base) not in (dist.Normal, dist.LogNormal):
-            return
-        location, scale = base.loc, base.scale
         if msg["name"] in self.still:
-            msg["value"], msg["done"] = location, True
+            msg["value"], msg["done"] = base.loc, True
             return
-        rows = [
-            torch.randn(
-                location.shape[1:], generator=seeds.generator(s, f"draw {self.drawn} of {msg['name']}", self.step)
-            )
-            for s in self.own
-        ]
-        value: Tensor = location + scale * torch.stack(rows)
-        msg["value"] = value.exp() if type(base) is dist.LogNormal else value
+        if type(base) in (dist.Normal, MeanField, dist.LogNormal):
+            noise = self._rows(torch.randn, base.loc.shape[1:], msg["name"])
+            value: Tensor = torch.addcmul(base.loc, base.scale, noise)
+            msg["value"] = value.exp() if type(base) is dist.LogNormal else value
+        elif type(base) is Gate:
+            msg["value"] = base.of_uniform(self._rows(torch.rand, base.logits.shape[1:], msg["name"]))
+        else:
+            return
         msg["done"] = True
         self.drawn += 1
+
+    def _rows(self, source: Callable[..., Tensor], shape: torch.Size, site: str) -> Tensor:
+        """Random numbers (networks, *shape), each network's from a generator of its own."""
+        purpose = f"draw {self.drawn} of {site}"
+        rows = [source(shape, generator=seeds.generator(own, purpose, self.step)) for own in self.own]
+        return torch.stack(rows) if len(rows) > 1 else rows[0][None]

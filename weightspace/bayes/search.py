@@ -16,7 +16,7 @@ from weightspace.bayes.variational import Inference
 from weightspace.collection import Collection
 from weightspace.errors import InputError
 from weightspace.layout import Layout
-from weightspace.pattern import Unstructured
+from weightspace.pattern import Pattern, Unstructured, steps_to
 from weightspace.recipe import Step
 from weightspace.task import Task
 from weightspace.tickets.common import check_dense_enough, ticket_records
@@ -57,8 +57,8 @@ class Variational:
     def to_json(self) -> dict[str, Any]:
         return asdict(self) | {"prior": repr(self.prior), "warm_up": str(self.warm_up)}
 
-    def start(self, networks: Collection, task: Task) -> Inference:
-        """Posteriors around given networks, under their masks, at step 0.
+    def network(self, networks: Collection, task: Task) -> BayesianNetwork:
+        """The Pyro model and guide around given networks, under their masks.
 
         Args:
             networks: means; the extra "std", if they have it, holds the standard deviations to start from.
@@ -68,10 +68,14 @@ class Variational:
         own = networks.extras.get(STD)
         if own is None:
             own = initial_std(module, layout, self.std).expand(len(networks), -1)
-        network = BayesianNetwork(
+        return BayesianNetwork(
             module, networks.weights, own, masks=None if networks.dense else networks.masks, buffers=networks.buffers,
             prior=self.prior, temperature=self.temperature, estimator=self.estimator,
         )  # fmt: skip
+
+    def start(self, networks: Collection, task: Task) -> Inference:
+        """Posteriors around given networks, at step 0; see :meth:`network`."""
+        network = self.network(networks, task)
         missing = [i for i, record in enumerate(networks.records) if "seed" not in record]
         if missing:
             raise InputError(
@@ -137,6 +141,7 @@ class BayesianIMP:
         rate: fraction of the remaining weights removed at each level.
         score: ranks the weights; see :mod:`weightspace.bayes.scores`.
         scope: rank weights over the whole network (global) or inside each layer (layer).
+        pattern: that the tickets have at the end, instead of a density and a scope: NM(2, 4), Channels(0.5).
         variational: how each level is trained.
         sigma: at each reset, standard deviations are the "initial" ones, the "learned" ones, or the initial ones
             "rescaled" to the number of inputs that are left.
@@ -147,6 +152,7 @@ class BayesianIMP:
     rate: float = 0.2
     score: Score = field(default_factory=Magnitude)
     scope: Literal["global", "layer"] = "global"
+    pattern: Pattern | None = None
     variational: Variational = field(default_factory=Variational)
     sigma: Literal["initial", "learned", "rescaled"] = "initial"
     rewind: Step = Step()
@@ -159,12 +165,14 @@ class BayesianIMP:
         if self.sigma not in ("initial", "learned", "rescaled"):
             raise InputError(f"sigma is 'initial', 'learned' or 'rescaled', got {self.sigma!r}")
 
-    def levels(self) -> list[float]:
-        """The density after each pruning."""
-        densities = [1.0]
-        while densities[-1] > self.density:
-            densities.append(max(self.density, densities[-1] * (1 - self.rate)))
-        return densities[1:]
+    @property
+    def goal(self) -> Pattern:
+        """The pattern of the tickets."""
+        return self.pattern or Unstructured(self.density, self.scope)
+
+    def levels(self) -> list[Pattern]:
+        """The pattern of each pruning; none for tickets that keep everything."""
+        return [] if self.goal == Unstructured(1.0, self.scope) else steps_to(self.goal, self.rate)
 
     def find(self, networks: Collection, task: Task, *, folder: str | Path | None = None) -> Collection:
         """A Bayesian ticket of each network: the last rung of :meth:`ladder`."""
@@ -185,7 +193,8 @@ class BayesianIMP:
             InputError: an unsupported layer, no seeds, or a rewind point behind the end of training.
         """
         networks.layout.require(task.architecture.layout(), f"the network of task {task.name!r}")
-        check_dense_enough(networks, self.density)
+        if isinstance(self.goal, Unstructured):
+            check_dense_enough(networks, self.goal.density)
         per_epoch = task.recipe.per_epoch(len(task.train))
         if self.rewind.total(per_epoch) > task.recipe.length.total(per_epoch):
             raise InputError(f"cannot rewind to {self.rewind}, training ends at {task.recipe.length}")
@@ -197,28 +206,30 @@ class BayesianIMP:
             start = self.variational.fit(start, task, until=self.rewind, folder=early)
         first = start.replace(extras=start.extras | {"rewind": start.weights})
         found = [self.variational.fit(first, task, folder=None if root is None else root / "level-00")]
-        for level, density in enumerate(self.levels(), 1):
-            pruned = self.pruned(found[-1], first, density)
+        for level, pattern in enumerate(self.levels(), 1):
+            pruned = self.pruned(found[-1], first, pattern)
             found.append(
                 self.variational.fit(pruned, task, folder=None if root is None else root / f"level-{level:02}")
             )
         return found
 
-    def pruned(self, posteriors: Collection, start: Collection, density: float) -> Collection:
+    def pruned(self, posteriors: Collection, start: Collection, pattern: Pattern) -> Collection:
         """Where the next level starts: fewer weights, at their values of `start`.
 
         Args:
             posteriors: trained ones.
             start: their means, and standard deviations if it has them, at the rewind point.
+            pattern: of the weights that stay.
         """
         masks, layout = posteriors.masks.expand(posteriors.weights.shape), posteriors.layout
         live = masks & layout.prunable
-        share = 1 - density / posteriors.densities.mean().item()
-        scores = self.score(posteriors.weights, posteriors.extras[STD], live, share)
-        masks = Unstructured(density, self.scope).mask(scores, layout, within=masks)
+        # How many weights a pattern keeps does not depend on the scores.
+        kept = (pattern.mask(posteriors.weights[:1].abs(), layout, within=masks[:1]) & layout.prunable).sum()
+        scores = self.score(posteriors.weights, posteriors.extras[STD], live, 1 - (kept / live[0].sum()).item())
+        masks = pattern.mask(scores, layout, within=masks)
         method = {
-            "name": "BayesianIMP", "density": density, "rate": self.rate, "score": repr(self.score),
-            "scope": self.scope, "sigma": self.sigma, "rewind": str(self.rewind),
+            "name": "BayesianIMP", "density": (kept / layout.num_prunable).item(), "pattern": repr(pattern),
+            "rate": self.rate, "score": repr(self.score), "sigma": self.sigma, "rewind": str(self.rewind),
         }  # fmt: skip
         rewound = start.weights * masks
         return start.replace(

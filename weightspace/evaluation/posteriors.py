@@ -71,11 +71,18 @@ class Trial:
     shifted: list[tuple[str, Split]]
 
     @classmethod
-    def of(cls, task: Task, *, seed: int) -> "Trial":
+    def of(cls, task: Task, *, seed: int, shifted: bool = True) -> "Trial":
+        """The inputs of a task.
+
+        Args:
+            shifted: try the ensembles under shift as well.
+        """
         foreign = task.ood() if task.ood is not None else _shuffled(task.test.x, seed)
         foreign = foreign[
             torch.randperm(len(foreign), generator=seeds.generator(seed, "foreign inputs used"))[:_FOREIGN]
         ]
+        if not shifted:
+            return cls(task, foreign, [])
         chosen = torch.randperm(len(task.test), generator=seeds.generator(seed, "shifted samples"))[:_SHIFTED]
         some = Split(task.test.x[chosen], task.test.y[chosen])
         moved = [("none 0", some)] + [

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from weightspace.collection import Collection
 from weightspace.errors import InputError
-from weightspace.pattern import NM, Pattern, Unstructured
 from weightspace.storage import Record
 
 DENSITY = "density"
@@ -145,13 +144,6 @@ def _same(word: str, value: float) -> bool:
 
 def _tupled(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
-
-
-def density_of(pattern: Pattern) -> float | None:
-    """Fraction of the weights that a pattern keeps, where it says so."""
-    if isinstance(pattern, NM):
-        return pattern.n / pattern.m
-    return pattern.density if isinstance(pattern, Unstructured) else None
 
 
 def _read(name: str, tickets: Collection) -> Condition:

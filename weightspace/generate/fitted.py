@@ -15,10 +15,9 @@ from weightspace.collection import Collection
 from weightspace.ensemble import Ensemble
 from weightspace.errors import InputError
 from weightspace.functional import blocks
-from weightspace.generate.conditions import density_of
 from weightspace.generate.parts import Parts, digest_of
 from weightspace.generate.support import Magnitude
-from weightspace.pattern import Pattern, Unstructured
+from weightspace.pattern import Pattern, Unstructured, density_of
 from weightspace.storage import Record
 from weightspace.task import Split
 from weightspace.training.blocks import in_blocks

@@ -29,10 +29,10 @@ from weightspace.collection import Collection
 from weightspace.compress import FittedPCA
 from weightspace.errors import InputError
 from weightspace.flow.fit import FittedFlow
-from weightspace.generate.conditions import Conditions, density_of
+from weightspace.generate.conditions import Conditions
 from weightspace.generate.support import FittedSupport, Magnitude
 from weightspace.optimizers import Adam
-from weightspace.pattern import Pattern, Unstructured
+from weightspace.pattern import Pattern, Unstructured, density_of
 from weightspace.progress import progress
 from weightspace.storage import atomic_file
 from weightspace.task import Task

@@ -5,15 +5,18 @@ Frankle et al. 2019, arXiv 1903.01611).
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+from jaxtyping import Bool
 from safetensors.torch import save_file
+from torch import Tensor
 
 from weightspace import devices
 from weightspace.collection import Collection
 from weightspace.errors import InputError
-from weightspace.pattern import Unstructured
+from weightspace.layout import Layout
+from weightspace.pattern import Pattern, Unstructured, steps_to
 from weightspace.recipe import Step
 from weightspace.storage import atomic_file
 from weightspace.task import Task
@@ -37,12 +40,14 @@ class IMP:
             enough to reach the density exactly.
         rewind: how far into training the survivors are put back; 0it is the initialisation.
         scope: rank weights over the whole network (global) or inside each layer (layer).
+        pattern: that the tickets have at the end, instead of a density and a scope: NM(2, 4), Channels(0.5).
     """
 
     density: float = 0.1
     rate: float = 0.2
     rewind: Step = Step()
     scope: Literal["global", "layer"] = "global"
+    pattern: Pattern | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rewind", Step.of(self.rewind))
@@ -50,12 +55,9 @@ class IMP:
         if not 0 < self.rate < 1:
             raise InputError(f"rate, the fraction removed at each level, must lie in (0, 1), got {self.rate}")
 
-    def levels(self, start: float = 1.0) -> list[float]:
-        """The density after each pruning."""
-        densities: list[float] = []
-        while not densities or densities[-1] > self.density:
-            densities.append(max(self.density, (densities[-1] if densities else start) * (1 - self.rate)))
-        return densities
+    def levels(self, start: float = 1.0) -> list[Pattern]:
+        """The pattern of each pruning; the last is that of the tickets."""
+        return steps_to(self.pattern or Unstructured(self.density, self.scope), self.rate, start)
 
     def find(
         self, networks: Collection, task: Task, *, folder: str | Path | None = None, device: str = "auto"
@@ -73,20 +75,7 @@ class IMP:
             InputError: networks are sparser than the density asked, or were not trained by `collect`
                 with the task's recipe.
         """
-        networks.layout.require(task.architecture.layout(), f"the network of task {task.name!r}")
-        check_dense_enough(networks, self.density)
-        for i, record in enumerate(networks.records):
-            known = record.get("kind") in ("independent", "grid") and not record.get("aligned")
-            if not known or record.get("recipe") != task.recipe.to_json():
-                raise InputError(
-                    f"network {i} is not as collect trained it with this task's recipe, so the weights to rewind "
-                    "to are not known: collect the networks first, or use tickets.Gradual, which does not rewind"
-                )
-        per_epoch = task.recipe.per_epoch(len(task.train))
-        length, rewind = task.recipe.length.total(per_epoch), self.rewind.total(per_epoch)
-        if rewind > length:
-            raise InputError(f"cannot rewind to {self.rewind}, training ends at {task.recipe.length}")
-        method = {"name": "IMP", **asdict(self), "rewind": str(self.rewind)}
+        rewind, length = self._check(networks, task)
         levels = self.levels()
 
         device = devices.pick(device)
@@ -104,8 +93,8 @@ class IMP:
                 weights, masks, done = saved["weights"], saved["masks"], int(saved["levels"])
                 tick((length - rewind) * done)
             trainer = early.fork(masks)
-            for level, density in enumerate(levels[done:], done + 1):
-                masks = Unstructured(density, self.scope).mask(weights.abs(), start.layout, within=masks)
+            for level, pattern in enumerate(levels[done:], done + 1):
+                masks = pattern.mask(weights.abs(), start.layout, within=masks)
                 trainer = early.fork(masks)
                 trainer.run(length, tick)
                 weights = trainer.weights
@@ -113,13 +102,86 @@ class IMP:
                 if checkpoint is not None and level < len(levels):
                     with atomic_file(checkpoint) as temporary:
                         save_file({"weights": weights, "masks": masks, "levels": torch.tensor(level)}, temporary)
-            records = ticket_records(start.records, rows.start, method)
+            records = ticket_records(start.records, rows.start, self._method(masks, start.layout))
             return finished(trainer, task, records).replace(extras={"rewind": early.weights.cpu()})
 
         return in_blocks(
             make, architecture=networks.architecture, count=len(networks), block=block,
             ticks=rewind + (length - rewind) * len(levels),
             what=f"iterative pruning of {len(networks)} networks, {len(levels)} levels", folder=folder,
-            stage="tickets", config={"method": method, "task": task.to_json(), "recipe": task.recipe.to_json()},
-            inputs={"networks": networks.fingerprint()} if folder else None,
+            stage="tickets", config=self._config(task), inputs={"networks": networks.fingerprint()} if folder else None,
         )  # fmt: skip
+
+    def ladder(
+        self, networks: Collection, task: Task, *, folder: str | Path | None = None, device: str = "auto"
+    ) -> list[Collection]:
+        """The networks and their tickets of every level, the sparsest last, as :meth:`find` makes it.
+
+        Args:
+            folder: write each level to a folder in it, as a resumable run.
+
+        Raises:
+            LayoutMismatch, InputError: as :meth:`find`.
+        """
+        rewind, length = self._check(networks, task)
+        device = devices.pick(device)
+        block = min(len(networks), block_size(task, device=device))
+        found = [networks]
+        for level, pattern in enumerate(self.levels(), 1):
+            before = found[-1]
+            place = None if folder is None else Path(folder) / f"level-{level:02}"
+
+            def make(
+                rows: slice, tick: Callable[[int], object], checkpoint: Path | None, before: Collection = before,
+                pattern: Pattern = pattern, place: Path | None = place,
+            ) -> Collection:  # fmt: skip
+                start = networks[rows]
+                how = engine(task, block, device=device, folder=place)
+                early = trainer_for(initial(task.architecture, start.records), task, engine=how, device=device)
+                early.run(rewind, tick)
+                masks = pattern.mask(before[rows].weights.abs(), start.layout, within=before[rows].masks).to(device)
+                trainer = early.fork(masks)
+                trainer.continue_from(checkpoint, tick)
+                trainer.run(length, tick)
+                records = ticket_records(start.records, rows.start, self._method(masks, start.layout))
+                return finished(trainer, task, records).replace(extras={"rewind": early.weights.cpu()})
+
+            rung = in_blocks(
+                make, architecture=networks.architecture, count=len(networks), block=block, ticks=length,
+                what=f"iterative pruning of {len(networks)} networks, level {level}", folder=place,
+                stage="tickets", config=self._config(task) | {"level": level},
+                inputs={"networks": networks.fingerprint()} if folder else None,
+            )  # fmt: skip
+            found.append(rung)
+        return found
+
+    def _check(self, networks: Collection, task: Task) -> tuple[int, int]:
+        """Iterations up to the rewind point and of the whole training."""
+        networks.layout.require(task.architecture.layout(), f"the network of task {task.name!r}")
+        if self.pattern is None:
+            check_dense_enough(networks, self.density)
+        for i, record in enumerate(networks.records):
+            known = record.get("kind") in ("independent", "grid") and not record.get("aligned")
+            if not known or record.get("recipe") != task.recipe.to_json():
+                raise InputError(
+                    f"network {i} is not as collect trained it with this task's recipe, so the weights to rewind "
+                    "to are not known: collect the networks first, or use tickets.Gradual, which does not rewind"
+                )
+        per_epoch = task.recipe.per_epoch(len(task.train))
+        length, rewind = task.recipe.length.total(per_epoch), self.rewind.total(per_epoch)
+        if rewind > length:
+            raise InputError(f"cannot rewind to {self.rewind}, training ends at {task.recipe.length}")
+        return rewind, length
+
+    def _method(self, masks: Bool[Tensor, "n d"], layout: Layout) -> dict[str, Any]:
+        """What a ticket's record says of its making."""
+        density = int(masks[0, layout.prunable.to(masks.device)].sum()) / layout.num_prunable
+        pattern = {} if self.pattern is None else {"pattern": repr(self.pattern)}
+        return {
+            "name": "IMP", "density": density if self.pattern else self.density, "rate": self.rate,
+            "rewind": str(self.rewind), "scope": self.scope,
+        } | pattern  # fmt: skip
+
+    def _config(self, task: Task) -> dict[str, Any]:
+        method = {"name": "IMP", **asdict(self), "rewind": str(self.rewind), "pattern": repr(self.pattern)}
+        return {"method": method, "task": task.to_json(), "recipe": task.recipe.to_json()}

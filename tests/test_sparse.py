@@ -1,0 +1,73 @@
+"""Sparse linear maps and networks of live weights: the same function and gradients as the dense ones."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.func import functional_call
+from torch.nn import functional as F
+
+import weightspace as ws
+from weightspace.sparse import LiveNetwork, Rows
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    outputs=st.integers(1, 12), inputs=st.integers(1, 12), batch=st.integers(1, 5), density=st.floats(0, 1),
+    double=st.booleans(), seed=st.integers(0, 99),
+)  # fmt: skip
+def test_sparse_rows_multiply_and_differentiate_as_a_dense_matrix(
+    outputs: int, inputs: int, batch: int, density: float, double: bool, seed: int
+) -> None:
+    random = torch.Generator().manual_seed(seed)
+    kind = torch.float64 if double else torch.float32
+    mask = torch.rand(outputs, inputs, generator=random) < density
+    dense = torch.randn(outputs, inputs, generator=random, dtype=kind).mul_(mask).requires_grad_()
+    x = torch.randn(2, batch, inputs, generator=random, dtype=kind, requires_grad=True)
+    bias = torch.randn(outputs, generator=random, dtype=kind, requires_grad=True)
+    rows = Rows.of(mask)
+    values = dense.detach()[mask].requires_grad_()
+    assert rows.nnz == mask.sum()
+    found, expected = rows.linear(x, values, bias), F.linear(x, dense, bias)
+    torch.testing.assert_close(found, expected)
+    upstream = torch.randn(found.shape, generator=random, dtype=kind)
+    own = torch.autograd.grad(found, (x, values, bias), upstream)
+    other = torch.autograd.grad(expected, (x, dense, bias), upstream)
+    torch.testing.assert_close(own, (other[0], other[1][mask], other[2]))
+
+
+def test_a_network_of_its_live_weights_computes_what_the_dense_one_does() -> None:
+    module = nn.Sequential(
+        nn.Linear(80, 90), nn.BatchNorm1d(90), nn.ReLU(), nn.Linear(90, 70), nn.ReLU(), nn.Linear(70, 3)
+    )
+    layout = ws.Layout.of(module)
+    vector = layout.pack(module.state_dict())
+    mask = ws.Unstructured(0.1).mask(torch.rand(layout.size, generator=torch.Generator().manual_seed(0)), layout)
+    network = LiveNetwork(module, mask)
+    assert network.sparse == ["0", "3"], "the last layer is too small to gain"
+    x = torch.randn(7, 80)
+    buffers = [{n: b.clone() for n, b in module.named_buffers()} for _ in range(2)]
+    values = vector[mask].requires_grad_()
+    whole = (vector * mask).requires_grad_()
+    found = network(values, buffers[0], x)
+    expected = functional_call(module, (layout.tensors(whole), buffers[1]), (x,))
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(buffers[0]["1.running_mean"], buffers[1]["1.running_mean"])
+    assert buffers[0]["1.running_mean"].any(), "training mode updates the statistics"
+    found.square().sum().backward()
+    expected.square().sum().backward()
+    torch.testing.assert_close(values.grad, whole.grad[mask], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("density", [1.0, 0.5])
+def test_dense_layers_stay_dense(density: float) -> None:
+    module = nn.Sequential(nn.Conv2d(1, 8, 3), nn.Flatten(), nn.Linear(8 * 36, 40))
+    layout = ws.Layout.of(module)
+    random = torch.Generator().manual_seed(0)
+    mask = ws.Unstructured(density).mask(torch.rand(layout.size, generator=random), layout)
+    network = LiveNetwork(module, mask)
+    assert network.sparse == []
+    vector = torch.randn(layout.size, generator=random) * mask
+    x = torch.randn(4, 1, 8, 8, generator=random)
+    torch.testing.assert_close(network(vector[mask], {}, x), functional_call(module, layout.tensors(vector), (x,)))

@@ -1,0 +1,159 @@
+"""Posteriors beyond the mean field, by Pyro's own guides and samplers, one network at a time.
+
+For small networks: a low-rank guide has rank + 1 numbers a weight, Laplace's approximation a Hessian of all weights,
+and NUTS evaluates the gradient of the whole training split many times for each draw.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyro
+import torch
+from jaxtyping import Float
+from pyro.infer import MCMC, NUTS, Trace_ELBO
+from pyro.infer.autoguide import AutoLaplaceApproximation, init_to_value
+from torch import Tensor
+
+from weightspace import seeds
+from weightspace.bayes.network import BayesianNetwork
+from weightspace.bayes.search import Variational
+from weightspace.collection import Collection
+from weightspace.errors import InputError
+from weightspace.progress import progress
+from weightspace.task import Task
+
+MakeGuide = Callable[..., Any]  # (model, init_loc_fn=...) -> one of Pyro's automatic guides
+
+
+@dataclass(frozen=True)
+class WithGuide:
+    """Fit one of Pyro's automatic guides to each network and draw from it.
+
+    Args:
+        make: the guide's class, such as `functools.partial(AutoLowRankMultivariateNormal, rank=5)`, or
+            `AutoLaplaceApproximation`, which is expanded around the mode on the whole training split.
+        draws: from each posterior.
+        steps: of Adam.
+        lr: of Adam, with cosine decay.
+        variational: its prior and temperature; its batches are the task's.
+    """
+
+    make: MakeGuide
+    draws: int = 20
+    steps: int = 2000
+    lr: float = 1e-3
+    variational: Variational = field(default_factory=Variational)
+
+    def sample(self, networks: Collection, task: Task, *, seed: int = 0) -> Collection:
+        """Networks drawn from the posterior around each network, under its mask, one posterior after another.
+
+        Args:
+            networks: where the guides start.
+
+        Raises:
+            LayoutMismatch: the networks are not of the task's architecture.
+            InputError: the loss is no longer finite.
+        """
+        networks.layout.require(task.architecture.layout(), f"the network of task {task.name!r}")
+        x, y = task.train.x, task.train.y
+        found: list[Tensor] = []
+        for i in range(len(networks)):
+            network = self.variational.network(networks[[i]], task)
+            own = seeds.derive(seed, "posterior", i)
+            found.append(guide_draws(network, self.make, x, y, draws=self.draws, steps=self.steps, lr=self.lr,
+                                     batch_size=task.recipe.batch_size, seed=own))  # fmt: skip
+        return _drawn(networks, found)
+
+
+@dataclass(frozen=True)
+class Nuts:
+    """Draw networks by the No-U-Turn sampler: the reference that other posteriors are measured against.
+
+    Args:
+        draws: kept of each chain; one chain a network.
+        warm_up: draws that adapt the step size and are dropped.
+        depth: largest tree depth; a draw takes at most 2^depth gradients.
+        variational: its prior and temperature.
+    """
+
+    draws: int = 100
+    warm_up: int = 100
+    depth: int = 8
+    variational: Variational = field(default_factory=Variational)
+
+    def sample(self, networks: Collection, task: Task, *, seed: int = 0) -> Collection:
+        """Networks drawn from the posterior of each network's live weights, one chain after another.
+
+        Args:
+            networks: where the chains start.
+        """
+        networks.layout.require(task.architecture.layout(), f"the network of task {task.name!r}")
+        found: list[Tensor] = []
+        for i in progress(range(len(networks)), "sampling posteriors"):
+            network = self.variational.network(networks[[i]], task)
+            own = seeds.derive(seed, "chain", i)
+            found.append(nuts_draws(network, task.train.x, task.train.y, draws=self.draws, warm_up=self.warm_up,
+                                    depth=self.depth, seed=own))  # fmt: skip
+        return _drawn(networks, found)
+
+
+def nuts_draws(
+    network: BayesianNetwork, x: Tensor, y: Tensor, *, draws: int, warm_up: int, depth: int = 8, seed: int = 0
+) -> Float[Tensor, "draws d"]:
+    """Draws of one Bayesian network, on all of these data, by Pyro's NUTS."""
+    _require_one(network)
+    start = {"weights": network.mu.detach()[:, None].clone()}
+    with seeds.seeded_modules(seed, "nuts"), pyro.validation_enabled(False), pyro.get_param_store().scope():
+        chain = MCMC(
+            NUTS(network.model, max_tree_depth=depth), num_samples=draws, warmup_steps=warm_up, initial_params=start,
+            disable_progbar=True,
+        )  # fmt: skip
+        chain.run(x[None], y[None], len(x))
+    return _whole(network, chain.get_samples()["weights"][:, 0, 0])
+
+
+def guide_draws(
+    network: BayesianNetwork, make: MakeGuide, x: Tensor, y: Tensor, *, draws: int, steps: int, lr: float,
+    batch_size: int, seed: int = 0,
+) -> Float[Tensor, "draws d"]:  # fmt: skip
+    """Fit a guide to one Bayesian network by Pyro's `Trace_ELBO`, and draw from it."""
+    _require_one(network)
+    start = init_to_value(values={"weights": network.mu.detach()[:, None]})
+    size = min(batch_size, len(x))
+    with seeds.seeded_modules(seed, "guide"), pyro.validation_enabled(False), pyro.get_param_store().scope():
+        guide = make(network.model, init_loc_fn=start)
+        guide(x[None, :size], y[None, :size], len(x))  # makes its parameters
+        optimizer = torch.optim.Adam(guide.parameters(), lr=lr)
+        decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+        for step in progress(range(steps), "fitting a guide"):
+            at = torch.randint(len(x), (size,)) if size < len(x) else torch.arange(size)
+            loss = Trace_ELBO().differentiable_loss(network.model, guide, x[at][None], y[at][None], len(x))
+            if not loss.isfinite():
+                raise InputError(f"the ELBO is {-loss.item()} at step {step + 1}: lower lr ({lr:g})")
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            decay.step()
+        if isinstance(guide, AutoLaplaceApproximation):
+            guide = guide.laplace_approximation(x[None], y[None], len(x))
+        with torch.no_grad():
+            found = [guide(x[None, :size], y[None, :size], len(x))["weights"] for _ in range(draws)]
+    return _whole(network, torch.stack(found)[:, 0, 0])
+
+
+def _require_one(network: BayesianNetwork) -> None:
+    if len(network) != 1:
+        raise InputError(f"these posteriors are made one network at a time, got {len(network)} side by side")
+
+
+def _whole(network: BayesianNetwork, live: Float[Tensor, "draws k"]) -> Float[Tensor, "draws d"]:
+    return torch.cat([network.vectors(row[None]) for row in live.detach()]).detach()
+
+
+def _drawn(networks: Collection, found: list[Tensor]) -> Collection:
+    rows = torch.arange(len(networks)).repeat_interleave(len(found[0]))
+    records = [
+        {**networks.records[int(i)], "kind": "draw", "posterior": int(i), "index": j} for j, i in enumerate(rows)
+    ]
+    return networks[rows].replace(weights=torch.cat(found), records=records, extras={})

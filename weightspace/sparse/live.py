@@ -1,0 +1,69 @@
+"""A module's computation from its live weights alone: no dense matrix for its sparse layers."""
+
+import copy
+from collections.abc import Callable, Mapping
+from types import MethodType
+
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from weightspace.layout import Layout
+from weightspace.sparse.rows import Rows
+
+_DENSEST = 0.25  # a layer with more of its weights multiplies faster as a dense matrix
+_SMALLEST = 4096  # so does a smaller one
+
+
+class LiveNetwork:
+    """One network, called with the vector of its live parameters.
+
+    Args:
+        module: gives the computation.
+        live: True at the positions of live parameters; all parameters of a tensor or some, the others are zero.
+    """
+
+    def __init__(self, module: nn.Module, live: Bool[Tensor, " d"]) -> None:
+        self.module = copy.deepcopy(module)
+        self.layout = Layout.of(module)
+        self._sizes: list[int] = []
+        # Places in a dense tensor; None for a whole tensor, or a sparse layer's weights.
+        self._places: list[Tensor | None] = []
+        self.sparse: list[str] = []
+        for entry in self.layout.parameters:
+            mask = live[self.layout.slices[entry.name]]
+            count = int(mask.sum())
+            self._sizes.append(count)
+            owner_name, _, name = entry.name.rpartition(".")
+            owner = self.module.get_submodule(owner_name)
+            few = entry.size >= _SMALLEST and count <= _DENSEST * entry.size
+            # Subclasses may use their weight in ways of their own.
+            if few and type(owner) is nn.Linear and name == "weight" and not self.layout.aliases:
+                owner.forward = MethodType(_forward(Rows.of(mask.reshape(entry.shape))), owner)
+                self.sparse.append(owner_name)
+                self._places.append(None)
+            else:
+                self._places.append(None if count == entry.size else mask.nonzero()[:, 0])
+
+    def __call__(self, values: Float[Tensor, " k"], buffers: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        """Outputs for a batch.
+
+        Args:
+            values: of the live parameters, in the order of their positions.
+        """
+        tensors: dict[str, Tensor] = {}
+        parts = values.split(self._sizes)
+        for entry, part, place in zip(self.layout.parameters, parts, self._places, strict=True):
+            if place is not None:
+                part = part.new_zeros(entry.size).scatter(0, place, part)
+            tensors[entry.name] = part.reshape(entry.shape) if len(part) == entry.size else part
+        return functional_call(self.module, (tensors, dict(buffers)), (x,))
+
+
+def _forward(rows: Rows) -> Callable[[nn.Linear, Tensor], Tensor]:
+    """A method for a linear layer."""
+
+    def forward(layer: nn.Linear, x: Tensor) -> Tensor:
+        return rows.linear(x, layer.weight, layer.bias)
+
+    return forward
