@@ -1,4 +1,6 @@
 # make demo   from real data to a sampled ensemble of sparse networks (runs/demo)
+# make bayes-tickets         Bayesian lottery tickets on digits, with a report (runs/bayes_tickets)
+# make bayes-tickets-mnist   the same questions on LeNet-300-100 and MNIST (hours; resumable)
 # make test   the tests          make lint   style and types          make clean-env   remove .venv
 
 PYTHON ?= python3
@@ -10,11 +12,17 @@ READY  := $(VENV)/.ready
 export OMP_WAIT_POLICY ?= PASSIVE
 export GOMP_SPINCOUNT ?= 0
 
-.PHONY: demo test lint env clean-env
+.PHONY: demo bayes-tickets bayes-tickets-mnist test lint env clean-env
 .DEFAULT_GOAL := demo
 
 demo: $(READY)
 	$(BIN)/python experiments/demo.py
+
+bayes-tickets: $(READY)
+	$(BIN)/python experiments/bayes_tickets.py
+
+bayes-tickets-mnist: $(READY)
+	$(BIN)/python experiments/bayes_tickets_mnist.py
 
 test: $(READY)
 	$(BIN)/python -m pytest -n 2

@@ -20,7 +20,8 @@ import tyro
 
 import weightspace as ws
 from weightspace import bayes
-from weightspace.bayes.study import Controls, Judge, Row
+from weightspace.bayes.controls import Controls
+from weightspace.bayes.judge import Judge, Row
 from weightspace.evaluation.dropout import MCDropout
 
 DENSITY = 0.8**20

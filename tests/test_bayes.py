@@ -349,3 +349,18 @@ def test_local_reparameterisation_needs_an_analytic_kl() -> None:
         bayes.BayesianNetwork(module, ones, ones, prior=bayes.ScaleMixture(), estimator="local")
     with pytest.raises(InputError, match="'weights', 'local' or 'flipout'"):
         bayes.BayesianNetwork(module, ones, ones, estimator="none")  # pyright: ignore[reportArgumentType]
+
+
+def test_inclusion_ranks_by_probability_where_it_rounds_to_one() -> None:
+    random = torch.Generator().manual_seed(0)
+    mu, sigma = torch.randn(2, 300, generator=random), 0.02 * torch.rand(2, 300, generator=random) + 1e-4
+    live = torch.ones(2, 300, dtype=torch.bool)
+    scores = bayes.Inclusion()(mu, sigma, live, 0.5)
+    assert scores.isfinite().all()
+    assert all(len(row.unique()) == 300 for row in scores), "no ties"
+    wide = 0.5 * torch.rand(2, 300, generator=random).double() + 0.3
+    found = bayes.Inclusion()(mu.double(), wide, live, 0.5)
+    cut = 0.5 * mu.double().std(1, keepdim=True)
+    normal = torch.distributions.Normal(mu.double(), wide)
+    inside = normal.cdf(cut) - normal.cdf(-cut)
+    torch.testing.assert_close(found, ((1 - inside) / inside).log())

@@ -12,7 +12,7 @@ from pathlib import Path
 import tyro
 import yaml
 
-from weightspace import align_verbs, train_verbs, verbs
+from weightspace import align_verbs, bayes_verbs, train_verbs, verbs
 from weightspace.errors import InputError
 from weightspace.recipe import Step
 
@@ -27,6 +27,7 @@ _VERBS: dict[str, Callable[..., None]] = {
     "fit": verbs.fit,
     "sample": verbs.sample,
     "evaluate": verbs.evaluate,
+    "bayes": bayes_verbs.bayes,
     "show": verbs.show,
 }
 

@@ -144,7 +144,7 @@ class KLGain:
 
 @dataclass(frozen=True)
 class Inclusion:
-    """P(|w| > threshold) under the posterior.
+    """P(|w| > threshold) under the posterior, as log odds.
 
     Args:
         threshold: in units of the standard deviation of the live means of the network.
@@ -157,9 +157,11 @@ class Inclusion:
     ) -> Float[Tensor, "n d"]:
         cut = self.threshold * torch.stack([m[on].std() for m, on in zip(mu, live, strict=True)])[:, None]
         scale = sigma.clamp(min=_TINY)
-        # In log space: far out both tails are zero in float32, and all weights would tie.
-        normal = torch.special.log_ndtr
-        return torch.logaddexp(normal((mu - cut) / scale), normal((-mu - cut) / scale))
+        # In log space and of both outcomes: probabilities round to one or to zero, and all weights would tie.
+        normal, size = torch.special.log_ndtr, mu.abs()
+        inside, beyond = normal((cut - size) / scale), normal((-cut - size) / scale)
+        without = inside + (-(beyond - inside).exp()).log1p()
+        return torch.logaddexp(normal((size - cut) / scale), beyond) - without
 
 
 _TINY = 1e-30

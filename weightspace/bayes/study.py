@@ -1,137 +1,165 @@
-"""What Bayesian tickets predict, density by density, beside the controls that any claim about them needs."""
+"""A study of Bayesian tickets: every score at every density, beside its controls."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+import csv
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import torch
-from jaxtyping import Bool
-from torch import Tensor
 
-from weightspace import seeds
-from weightspace.bayes.draws import draw
-from weightspace.bayes.network import initial_std
-from weightspace.bayes.search import STD
+from weightspace.bayes.controls import Controls
+from weightspace.bayes.judge import Judge, Row
+from weightspace.bayes.scores import (
+    Band,
+    Bound,
+    Inclusion,
+    KLGain,
+    Magnitude,
+    RootSecondMoment,
+    Score,
+    SignalToNoise,
+)
+from weightspace.bayes.search import BayesianIMP
 from weightspace.collection import Collection
-from weightspace.evaluation.posteriors import Peer, Trial
-from weightspace.layout import Entry, Layout
-from weightspace.results import Posterior
+from weightspace.errors import InputError
+from weightspace.evaluation.dropout import MCDropout
+from weightspace.runs import CONFIG, DONE
+from weightspace.storage import write_text
 from weightspace.task import Task
-from weightspace.training.start import initial
+from weightspace.tickets import IMP
+from weightspace.training import collect
 
-_MEMORY = 2**30  # bytes for a block of networks and what they predict
-
-Row = dict[str, object]
+MAIN = "|mu|"
+SCORES: Mapping[str, Score] = {
+    MAIN: Magnitude(),
+    "|mu| / sigma": SignalToNoise(),
+    "sqrt(mu^2 + sigma^2)": RootSecondMoment(),
+    "|mu| - 0.5 lambda sigma": Bound(0.5),
+    "|mu| + 0.5 lambda sigma": Bound(-0.5),
+    "band of |mu|, then sigma": Band(0.05),
+    "KL gain": KLGain(),
+    "inclusion": Inclusion(),
+}
 
 
 @dataclass(frozen=True)
-class Judge:
-    """Measures predictive distributions on the test split; the temperature comes from validation data.
+class Study:
+    """Bayesian tickets by several scores, deterministic ones, transplants and controls, on the same seeds.
 
     Args:
-        draws: networks drawn from each posterior.
-        seed: of the draws and of the foreign inputs.
+        task: whose recipe trains every level.
+        finder: the ladder; its score is replaced by each of `scores`.
+        scores: by the name that tables show; the first is the one that others are compared with.
+        networks: seeds; every method gets the same.
+        draws: networks drawn from each posterior to predict.
+        seed: of everything.
     """
 
     task: Task
+    finder: BayesianIMP = field(default_factory=lambda: BayesianIMP(density=0.02, rate=0.5))
+    scores: Mapping[str, Score] = field(default_factory=lambda: SCORES)
+    networks: int = 3
     draws: int = 20
     seed: int = 0
 
-    @cached_property
-    def trial(self) -> Trial:
-        return Trial.of(self.task, seed=self.seed, shifted=False)
+    def __post_init__(self) -> None:
+        if self.networks < 1 or not self.scores:
+            raise InputError(f"a study needs a score and a network, got {len(self.scores)} and {self.networks}")
 
-    def rows(self, method: str, networks: Collection) -> list[Row]:
-        """One row for each network: a posterior by its draws, any other by itself.
-
-        Args:
-            networks: all of one density.
-        """
-        found: list[Row] = []
-        for i in range(len(networks)):
-            one = networks[[i]]
-            drawn = draw(one, self.draws, seed=self.seed) if STD in one.extras else one
-            found.append({"method": method, "network": i} | _of(one) | self._row(drawn))
-        return found
-
-    def together(self, method: str, networks: Collection) -> Row:
-        """One row for all networks as an ensemble; of posteriors, for the mixture of their draws."""
-        members = draw(networks, self.draws, seed=self.seed) if STD in networks.extras else networks
-        return {"method": method, "network": 0} | _of(networks) | self._row(members)
-
-    def passes(self, method: str, stream: Callable[[Tensor], Sequence[Tensor]], density: float = 1.0) -> Row:
-        """One row for any other source of predictions.
+    def run(self, folder: str | Path) -> "StudyResult":
+        """Train what is not there yet, measure, and write rows.csv.
 
         Args:
-            stream: logits of the members, blocks (n, samples, classes), for given inputs.
+            folder: every level is kept in it as a resumable run.
+
+        Raises:
+            InputError, StorageError: as :meth:`BayesianIMP.ladder`.
         """
-        found = self.trial.run(Peer(method, "", stream))
-        return {"method": method, "network": 0, "density": density} | _figures(found)
+        folder, task, judge = Path(folder), self.task, Judge(self.task, self.draws, self.seed)
+        dense = collect(task, self.networks, seed=self.seed, folder=folder / "dense")
+        rows: list[Row] = []
+        ladders: dict[str, list[Collection]] = {}
+        for name, score in self.scores.items():
+            here = folder / f"{len(ladders)}-{type(score).__name__}"
+            ladders[name] = replace(self.finder, score=score).ladder(dense, task, folder=here)
+            for level, posteriors in enumerate(ladders[name]):
+                rows += _timed(judge.rows(name, posteriors), here / f"level-{level:02}")
+        first = next(iter(ladders.values()))
 
-    def _row(self, networks: Collection) -> Row:
-        peer = Peer.of("", "", networks, memory=_MEMORY, prepare=lambda part: part)
-        return _figures(self.trial.run(peer))
+        finder = self.finder
+        imp = IMP(finder.density, finder.rate, finder.rewind, finder.scope, finder.pattern)
+        plain = imp.ladder(dense, task, folder=folder / "deterministic")
+        for level, tickets in enumerate(plain):
+            here = folder / (f"deterministic/level-{level:02}" if level else "dense")
+            rows += _timed(judge.rows("deterministic", tickets), here)
+            rows.append(judge.together(f"ensemble of {self.networks} deterministic", tickets))
 
-
-def _of(networks: Collection) -> Row:
-    """Density, and how it is spread over the layers."""
-    layout, kept = networks.layout, networks.masks.double().mean(0)
-    layers = [
-        f"{e.name} {kept[layout.slices[e.name]].mean().item():.4f}" for e in layout.parameters if e.role == "weight"
-    ]
-    return {"density": networks.densities.mean().item(), "layers": "; ".join(layers)}
-
-
-def _figures(found: Posterior) -> Row:
-    named = {name: found.metrics[name] for name in ("accuracy", "nll", "brier", "ece", "adaptive ece", "mace")}
-    scaled = {f"{name}, scaled": found.scaled[name] for name in ("nll", "brier", "ece", "mace")}
-    return {**named, "temperature": found.temperature, **scaled, **found.detection}
+        for level, posteriors in list(enumerate(first))[1:]:
+            controls = Controls(posteriors, self.seed, finder.variational.std)
+            starts = {"transplant of deterministic": plain[level].replace(extras={})}
+            if level in (len(first) // 2, len(first) - 1):
+                starts |= {
+                    "mask re-initialised": controls.reinitialised(),
+                    "mask shuffled in layers": controls.shuffled(),
+                    "mask scattered": controls.scattered(),
+                }
+            for name, start in starts.items():
+                here = folder / name.replace(" ", "-") / f"level-{level:02}"
+                rows += _timed(judge.rows(name, finder.variational.fit(start, task, folder=here)), here)
+        dropout = MCDropout().fit(task, seed=self.seed)
+        rows.append(judge.passes("MC dropout", lambda x: list(dropout.passes(x, self.draws, seed=self.seed))))
+        result = StudyResult(task.name, len(task.test), rows, overlaps(ladders, plain))
+        result.save(folder)
+        return result
 
 
 @dataclass(frozen=True)
-class Controls:
-    """Masks and starts that a ticket must beat to be one; all at the ticket's exact number of weights.
+class StudyResult:
+    """What a study measured.
 
     Args:
-        tickets: posteriors with the extra "rewind".
-        seed: of the shuffles and the new initialisation.
+        task: its name.
+        test_samples: size of the test split.
+        rows: one for each method, density and network.
+        overlaps: shared non-zeros over non-zeros of the sparsest masks: (method, method) -> mean over seeds; of a
+            method with itself between seeds.
     """
 
-    tickets: Collection
-    seed: int = 0
-    std: float = field(default=0.01)
+    task: str
+    test_samples: int
+    rows: list[Row]
+    overlaps: Mapping[tuple[str, str], float]
 
-    def reinitialised(self) -> Collection:
-        """The tickets' masks on a new initialisation."""
-        records = [{"seed": seeds.derive(self.seed, "re-initialised", i)} for i in range(len(self.tickets))]
-        return self._under(self.tickets.masks, initial(self.tickets.architecture, records).weights)
+    def save(self, folder: Path) -> None:
+        """Write rows.csv and overlaps.csv."""
+        names = list(dict.fromkeys(name for row in self.rows for name in row))
+        with open(folder / "rows.csv", "w", newline="", encoding="utf-8") as file:
+            table = csv.DictWriter(file, names)
+            table.writeheader()
+            table.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in self.rows)
+        lines = [f'"{a}","{b}",{value:.4f}' for (a, b), value in self.overlaps.items()]
+        write_text(folder / "overlaps.csv", "\n".join(["first,second,overlap", *lines]) + "\n")
 
-    def shuffled(self) -> Collection:
-        """As many weights in each layer, elsewhere in it."""
-        return self._under(self._moved([e.name for e in self._weights], apart=True))
 
-    def scattered(self) -> Collection:
-        """As many weights in all, anywhere."""
-        return self._under(self._moved([e.name for e in self._weights], apart=False))
+def overlaps(ladders: Mapping[str, list[Collection]], plain: list[Collection]) -> dict[tuple[str, str], float]:
+    """How many weights the sparsest masks of two methods share; see :class:`StudyResult`."""
+    prunable = plain[-1].layout.prunable
+    masks = {name: ladder[-1].masks[:, prunable] for name, ladder in {**ladders, "deterministic": plain}.items()}
+    found: dict[tuple[str, str], float] = {}
+    for first, one in masks.items():
+        for second, other in masks.items():
+            if first != second:
+                shared = (one & other).sum(1) / one.sum(1)
+            else:
+                pairs = torch.triu_indices(len(one), len(one), offset=1)
+                shared = (one[pairs[0]] & one[pairs[1]]).sum(1) / one[0].sum()
+            found[first, second] = shared.mean().item() if len(shared) else math.nan
+    return found
 
-    @property
-    def _weights(self) -> list[Entry]:
-        return [entry for entry in self.tickets.layout.parameters if entry.role == "weight"]
 
-    def _moved(self, names: Sequence[str], *, apart: bool) -> Bool[Tensor, "n d"]:
-        layout, masks = self.tickets.layout, self.tickets.masks.clone()
-        groups = [torch.arange(layout.size)[layout.slices[name]] for name in names]
-        groups = groups if apart else [torch.cat(groups)]
-        for i, row in enumerate(masks):
-            random = seeds.generator(self.seed, "shuffled masks", i)
-            for places in groups:
-                row[places] = row[places][torch.randperm(len(places), generator=random)]
-        return masks
-
-    def _under(self, masks: Bool[Tensor, "n d"], weights: Tensor | None = None) -> Collection:
-        tickets = self.tickets
-        if weights is None:
-            weights = initial(tickets.architecture, tickets.records).weights
-        module = tickets.architecture.build_seeded(0)
-        std = initial_std(module, Layout.of(module), self.std) * masks
-        return tickets.replace(weights=weights * masks, masks=masks, extras={STD: std, "rewind": weights * masks})
+def _timed(rows: list[Row], folder: Path) -> list[Row]:
+    """Rows with what their run took for all networks together, in seconds; wrong where it was interrupted."""
+    took = json.loads((folder / DONE).read_text(encoding="utf-8"))["time"] - (folder / CONFIG).stat().st_mtime
+    return [row | {"seconds": took} for row in rows]

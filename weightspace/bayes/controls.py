@@ -1,0 +1,65 @@
+"""Masks and starts that a Bayesian ticket must beat to be one."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from weightspace import seeds
+from weightspace.bayes.network import initial_std
+from weightspace.bayes.search import STD
+from weightspace.collection import Collection
+from weightspace.layout import Entry, Layout
+from weightspace.training.start import initial
+
+
+@dataclass(frozen=True)
+class Controls:
+    """Starts for variational training, each with exactly as many weights as the ticket.
+
+    Args:
+        tickets: posteriors with the extra "rewind".
+        seed: of the shuffles and the new initialisation.
+        std: standard deviations at the start, in units of 1 / sqrt(fan-in).
+    """
+
+    tickets: Collection
+    seed: int = 0
+    std: float = 0.01
+
+    def reinitialised(self) -> Collection:
+        """The tickets' masks on a new initialisation."""
+        records = [{"seed": seeds.derive(self.seed, "re-initialised", i)} for i in range(len(self.tickets))]
+        return self._under(self.tickets.masks, initial(self.tickets.architecture, records).weights)
+
+    def shuffled(self) -> Collection:
+        """As many weights in each layer, elsewhere in it."""
+        return self._under(self._moved([e.name for e in self._weights], apart=True))
+
+    def scattered(self) -> Collection:
+        """As many weights in all, anywhere."""
+        return self._under(self._moved([e.name for e in self._weights], apart=False))
+
+    @property
+    def _weights(self) -> list[Entry]:
+        return [entry for entry in self.tickets.layout.parameters if entry.role == "weight"]
+
+    def _moved(self, names: Sequence[str], *, apart: bool) -> Bool[Tensor, "n d"]:
+        layout, masks = self.tickets.layout, self.tickets.masks.clone()
+        groups = [torch.arange(layout.size)[layout.slices[name]] for name in names]
+        groups = groups if apart else [torch.cat(groups)]
+        for i, row in enumerate(masks):
+            random = seeds.generator(self.seed, "shuffled masks", i)
+            for places in groups:
+                row[places] = row[places][torch.randperm(len(places), generator=random)]
+        return masks
+
+    def _under(self, masks: Bool[Tensor, "n d"], weights: Tensor | None = None) -> Collection:
+        tickets = self.tickets
+        if weights is None:
+            weights = initial(tickets.architecture, tickets.records).weights
+        module = tickets.architecture.build_seeded(0)
+        std = initial_std(module, Layout.of(module), self.std) * masks
+        return tickets.replace(weights=weights * masks, masks=masks, extras={STD: std, "rewind": weights * masks})
