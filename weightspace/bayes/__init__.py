@@ -3,6 +3,7 @@
 from weightspace.bayes import pages as pages
 from weightspace.bayes.draws import draw as draw
 from weightspace.bayes.draws import means as means
+from weightspace.bayes.draws import predict as predict
 from weightspace.bayes.elbo import MeanFieldELBO as MeanFieldELBO
 from weightspace.bayes.gates import GatedNetwork as GatedNetwork
 from weightspace.bayes.gates import GateSearch as GateSearch
