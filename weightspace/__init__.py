@@ -22,6 +22,7 @@ from weightspace.flow import FlowMatching as FlowMatching
 from weightspace.generate import FittedGenerator as FittedGenerator
 from weightspace.generate import Gates as Gates
 from weightspace.generate import Magnitude as Magnitude
+from weightspace.generate import Posteriors as Posteriors
 from weightspace.generate import SharedSupport as SharedSupport
 from weightspace.generate import TaskRefinement as TaskRefinement
 from weightspace.generate import TicketGenerator as TicketGenerator

@@ -11,6 +11,7 @@ from weightspace.errors import InputError
 from weightspace.flow import FlowMatching
 from weightspace.generate.conditions import Conditions
 from weightspace.generate.fitted import FittedGenerator
+from weightspace.generate.posterior import STD, Posteriors
 from weightspace.generate.refine import TaskRefinement
 from weightspace.generate.support import DENSE, Gates, Magnitude, Support
 from weightspace.runs import open_run
@@ -93,6 +94,11 @@ class TicketGenerator:
         self.generate.check(len(Conditions.of(self.conditions, tickets).widths))
         if isinstance(self.masks, Gates) and tickets.dense:
             raise InputError(DENSE)
+        if isinstance(self.masks, Posteriors) and self.align is not None and STD not in self.align.cost.rescaled:
+            raise InputError(
+                "standard deviations must move with the means: align posteriors with "
+                "align=WeightMatching(cost=align.Wasserstein())"
+            )
         if self.refine is not None:
             self.refine.check(tickets)
 

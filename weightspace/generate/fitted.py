@@ -16,6 +16,7 @@ from weightspace.ensemble import Ensemble
 from weightspace.errors import InputError
 from weightspace.functional import blocks
 from weightspace.generate.parts import Parts, digest_of
+from weightspace.generate.posterior import FittedPosteriors
 from weightspace.generate.support import Magnitude
 from weightspace.pattern import Pattern, Unstructured, density_of
 from weightspace.storage import Record
@@ -237,9 +238,11 @@ class FittedGenerator(Parts):
             b.name: t.expand(len(weights), *b.shape).clone()
             for b, t in zip(self.layout.buffers, self.buffers, strict=True)
         }
+        extras = self.masks.extras(vectors, masks) if isinstance(self.masks, FittedPosteriors) else {}
         return Collection(
-            self.layout, weights, architecture=self.architecture, masks=masks, records=records, buffers=buffers
-        )
+            self.layout, weights, architecture=self.architecture, masks=masks, records=records, buffers=buffers,
+            extras=extras,
+        )  # fmt: skip
 
     def _zeros_rank_last(self, values: Float[Tensor, "n d"], rule: Pattern) -> bool:
         """Need zeros not be ruled out, as they rank last and every network has enough other weights?"""

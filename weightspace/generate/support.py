@@ -15,6 +15,7 @@ from torch import Tensor
 from weightspace.collection import Collection
 from weightspace.errors import InputError, StorageError
 from weightspace.functional import blocks
+from weightspace.generate.posterior import FittedPosteriors
 from weightspace.layout import Layout
 
 DENSE = "gates code which weights a ticket keeps, and these networks are dense: use Magnitude()"
@@ -177,4 +178,6 @@ def load_support(saved: dict[str, Any], tensors: dict[str, Tensor], layout: Layo
             return FittedShared(tensors["support.scores"])
         case {"rule": "gates", "scale": scale}:
             return FittedGates(layout, scale)
+        case {"rule": "posteriors", "gate": gate, "spread": spread}:
+            return FittedPosteriors(layout, gate, spread)
     raise StorageError(f"unknown mask rule {saved!r}: was the generator written by a newer version?")
