@@ -67,16 +67,22 @@ def predict(
 
 
 def _outputs(module: nn.Module, parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor) -> Tensor:
-    if len(next(iter(parameters.values()))) == 1:  # a batched product of one matrix is slower than a product
-        own = {name: t.squeeze(0) for name, t in (parameters | buffers).items()}
-        return functional_call(module, own, (x,)).unsqueeze(0)
+    count = len(next(iter(parameters.values())))
+    # A batched product of one matrix is slower than a product, and on the CPU a grouped convolution, which is what
+    # several at once become, is several times slower than one after another.
+    if count == 1 or (x.device.type == "cpu" and any(isinstance(m, nn.modules.conv._ConvNd) for m in module.modules())):
+        return _one_by_one(module, parameters, buffers, x)
     try:
         return forward(module, parameters, buffers, x, shared_input=True)
     except RuntimeError:
         # Control flow on data does not vectorise; one after another it works, or fails for good.
-        count = len(next(iter(parameters.values())))
-        own = [{k: t[i] for k, t in (parameters | buffers).items()} for i in range(count)]
-        return torch.stack([functional_call(module, tensors, (x,)) for tensors in own])
+        return _one_by_one(module, parameters, buffers, x)
+
+
+def _one_by_one(module: nn.Module, parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor) -> Tensor:
+    count = len(next(iter(parameters.values())))
+    own = [{k: t[i] for k, t in (parameters | buffers).items()} for i in range(count)]
+    return torch.stack([functional_call(module, tensors, (x,)) for tensors in own])
 
 
 def blocks(length: int, size: int) -> Iterator[slice]:
