@@ -27,7 +27,7 @@ LADDER = (
 
 def main(
     data_root: Path | None = None, densities: int = 2, seeds: tuple[int, ...] = (0, 1, 2),
-    steps: int = 3000, out: Path = Path("runs/generator_fashion"), results: Path = Path("docs/results"),
+    steps: int = 3500, out: Path = Path("runs/generator_fashion"), results: Path = Path("docs/results"),
 ) -> None:  # fmt: skip
     """Print and write one row for each set of networks, density and seed.
 
@@ -50,7 +50,7 @@ def main(
         training, held_out = tickets.split(LEARNED_FROM, NETWORKS - LEARNED_FROM)
         for seed in seeds:
             refine = ws.TaskRefinement(
-                task, steps=steps, networks=16, batch_size=64, lr=5e-4, lr_mean=1.5e-3, diversity=0.2
+                task, steps=steps, networks=16, batch_size=64, lr=1e-4, lr_mean=6e-4, diversity=0.2
             )
             model = ws.TicketGenerator(compress=ws.PCA(128), refine=refine)
             here = out / f"density-{density}-{seed}-{steps}"

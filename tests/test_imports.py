@@ -12,6 +12,7 @@ LEVELS: list[set[str]] = [
     {"devices", "seeds", "layout", "masking", "optimizers"},
     {"functional", "ensemble", "storage", "recipe", "results", "models"},
     {"architecture", "runs", "pattern"},
+    {"allocation"},
     {"network", "task"},
     {"collection"},
     {"batchnorm", "state_dicts", "merging", "symmetry", "tasks", "training"},

@@ -73,13 +73,8 @@ class Unstructured:
         total = self.count(layout)
         if self.scope == "global":
             return _keep_top(scores, total, "the network").logical_or_(~layout.prunable.to(scores.device))
-        mask = torch.ones(scores.shape, dtype=torch.bool, device=scores.device)
-        weights = [entry for entry in layout.parameters if entry.role == "weight"]
-        counts = _apportion([entry.size for entry in weights], total)
-        for entry, count in zip(weights, counts, strict=True):
-            at = layout.slices[entry.name]
-            mask[..., at] = _keep_top(scores[..., at], count, f"tensor {entry.name!r}")
-        return mask
+        counts = _apportion([entry.size for entry in layout.parameters if entry.role == "weight"], total)
+        return _keep_counts(scores, layout, counts)
 
 
 @dataclass(frozen=True)
@@ -160,6 +155,13 @@ class Channels:
         return mask if within is None else mask & within
 
 
+@runtime_checkable
+class Stepwise(Protocol):
+    """A pattern that knows the patterns on the way to it."""
+
+    def steps(self, rate: float) -> list[Pattern]: ...
+
+
 def density_of(pattern: Pattern) -> float | None:
     """Fraction of the weights that a pattern keeps, where it says so."""
     if isinstance(pattern, NM):
@@ -180,12 +182,17 @@ def steps_to(goal: Pattern, rate: float, start: float = 1.0) -> list[Pattern]:
         while left[-1] > goal.n:
             left.append(max(goal.n, min(left[-1] - 1, math.floor(left[-1] * (1 - rate)))))
         return [NM(n, goal.m) for n in left[1:]] or [goal]
-    if not isinstance(goal, Unstructured | Channels):
-        return [goal]
-    densities = [max(goal.density, start * (1 - rate))]
-    while densities[-1] > goal.density:
-        densities.append(max(goal.density, densities[-1] * (1 - rate)))
-    return [replace(goal, density=density) for density in densities]
+    if isinstance(goal, Unstructured | Channels):
+        return [replace(goal, density=density) for density in densities_to(goal.density, rate, start)]
+    return goal.steps(rate) if isinstance(goal, Stepwise) else [goal]
+
+
+def densities_to(density: float, rate: float, start: float = 1.0) -> list[float]:
+    """Densities of iterative pruning: each removes the fraction `rate` of what is left, the last less if need be."""
+    found = [max(density, start * (1 - rate))]
+    while found[-1] > density:
+        found.append(max(density, found[-1] * (1 - rate)))
+    return found
 
 
 def check_density(density: float) -> None:
@@ -195,6 +202,22 @@ def check_density(density: float) -> None:
             f"density is the fraction of weights kept and must lie in (0, 1], got {density!r} "
             "(sparsity 0.9 is density 0.1)"
         )
+
+
+def keep_counts(
+    scores: Float[Tensor, "*nets d"], layout: Layout, counts: list[int], within: Bool[Tensor, "*nets d"] | None = None
+) -> Bool[Tensor, "*nets d"]:
+    """The highest scores of each weight tensor, so many of each; see :meth:`Pattern.mask`."""
+    return _keep_counts(_usable(scores, layout, within), layout, counts)
+
+
+def _keep_counts(scores: Tensor, layout: Layout, counts: list[int]) -> Tensor:
+    mask = torch.ones(scores.shape, dtype=torch.bool, device=scores.device)
+    weights = [entry for entry in layout.parameters if entry.role == "weight"]
+    for entry, count in zip(weights, counts, strict=True):
+        at = layout.slices[entry.name]
+        mask[..., at] = _keep_top(scores[..., at], count, f"tensor {entry.name!r}")
+    return mask
 
 
 def _usable(scores: Tensor, layout: Layout, within: Tensor | None) -> Tensor:

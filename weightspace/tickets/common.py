@@ -3,8 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from jaxtyping import Bool
+from torch import Tensor
+
 from weightspace.collection import Collection
 from weightspace.errors import InputError
+from weightspace.layout import Layout
 from weightspace.pattern import Unstructured
 from weightspace.storage import Record
 
@@ -17,6 +21,11 @@ def check_dense_enough(networks: Collection, density: float) -> None:
             f"a network keeps {sparsest} weights already, a ticket of density {density} would keep {count}: "
             "ask for a lower density"
         )
+
+
+def achieved(masks: Bool[Tensor, "n d"], layout: Layout) -> float:
+    """The fraction of the prunable weights that the first network keeps; others of the same pattern keep as many."""
+    return int(masks[0, layout.prunable.to(masks.device)].sum()) / layout.num_prunable
 
 
 def ticket_records(parents: Sequence[Record], first: int, method: Mapping[str, Any]) -> list[Record]:

@@ -3,7 +3,7 @@ Frankle et al. 2019, arXiv 1903.01611).
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,14 +17,14 @@ from weightspace.collection import Collection
 from weightspace.errors import InputError
 from weightspace.layout import Layout
 from weightspace.pattern import Pattern, Unstructured, steps_to
-from weightspace.recipe import Step
+from weightspace.recipe import Schedule, Step
 from weightspace.storage import atomic_file
 from weightspace.task import Task
 from weightspace.tickets.common import check_dense_enough, ticket_records
 from weightspace.training.blocks import block_size, in_blocks
-from weightspace.training.probe import engine
+from weightspace.training.probe import Engine, engine
 from weightspace.training.start import finished, initial, trainer_for
-from weightspace.training.trainer import load_checkpoint
+from weightspace.training.trainer import Trainer, load_checkpoint
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,10 @@ class IMP:
             enough to reach the density exactly.
         rewind: how far into training the survivors are put back; 0it is the initialisation.
         scope: rank weights over the whole network (global) or inside each layer (layer).
-        pattern: that the tickets have at the end, instead of a density and a scope: NM(2, 4), Channels(0.5).
+        pattern: that the tickets have at the end, instead of a density and a scope: NM(2, 4), Channels(0.5), or
+            LayerRates(16) as in the first paper.
+        survivors: "rewind" puts them back; "keep" leaves them and replays the learning rate (learning-rate rewinding,
+            Renda et al. 2020, arXiv 2003.02389); "fine-tune" leaves them and trains at a tenth of the learning rate.
     """
 
     density: float = 0.1
@@ -48,12 +51,17 @@ class IMP:
     rewind: Step = Step()
     scope: Literal["global", "layer"] = "global"
     pattern: Pattern | None = None
+    survivors: Literal["rewind", "keep", "fine-tune"] = "rewind"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rewind", Step.of(self.rewind))
         Unstructured(self.density, self.scope)
         if not 0 < self.rate < 1:
             raise InputError(f"rate, the fraction removed at each level, must lie in (0, 1), got {self.rate}")
+        if self.survivors not in ("rewind", "keep", "fine-tune"):
+            raise InputError(f"survivors are 'rewind', 'keep' or 'fine-tune', got {self.survivors!r}")
+        if self.survivors != "rewind" and self.rewind != Step():
+            raise InputError("there is a point to rewind to only with survivors='rewind'")
 
     def levels(self, start: float = 1.0) -> list[Pattern]:
         """The pattern of each pruning; the last is that of the tickets."""
@@ -86,23 +94,29 @@ class IMP:
             how = engine(task, block, device=device, folder=Path(folder) if folder else None)
             early = trainer_for(initial(task.architecture, start.records), task, engine=how, device=device)
             early.run(rewind, tick)
-            weights, masks = start.weights.to(device), start.masks.to(device)
-            done = 0
+            trained, done = start, 0
             if checkpoint is not None and checkpoint.exists():
-                saved = load_checkpoint(checkpoint, device)
-                weights, masks, done = saved["weights"], saved["masks"], int(saved["levels"])
+                saved = load_checkpoint(checkpoint, "cpu")
+                done = int(saved["levels"])
+                trained = start.replace(
+                    weights=saved["weights"],
+                    masks=saved["masks"],
+                    buffers={n: saved[f"buffer.{n}"] for n in start.buffers},
+                )
                 tick((length - rewind) * done)
-            trainer = early.fork(masks)
+            trainer = early
             for level, pattern in enumerate(levels[done:], done + 1):
-                masks = pattern.mask(weights.abs(), start.layout, within=masks)
-                trainer = early.fork(masks)
+                trainer = self._pruned(early, trained, pattern, task, how, device)
                 trainer.run(length, tick)
-                weights = trainer.weights
+                assert trainer.masks is not None
+                buffers = {n: b.cpu() for n, b in trainer.buffers.items()}
+                trained = start.replace(weights=trainer.weights.cpu(), masks=trainer.masks.cpu(), buffers=buffers)
                 # The last level is not kept: its training losses are part of the result.
                 if checkpoint is not None and level < len(levels):
+                    parts = {"weights": trained.weights, "masks": trained.masks, "levels": torch.tensor(level)}
                     with atomic_file(checkpoint) as temporary:
-                        save_file({"weights": weights, "masks": masks, "levels": torch.tensor(level)}, temporary)
-            records = ticket_records(start.records, rows.start, self._method(masks, start.layout))
+                        save_file(parts | {f"buffer.{n}": b for n, b in buffers.items()}, temporary)
+            records = ticket_records(start.records, rows.start, self._method(trained.masks, start.layout))
             return finished(trainer, task, records).replace(extras={"rewind": early.weights.cpu()})
 
         return in_blocks(
@@ -139,11 +153,11 @@ class IMP:
                 how = engine(task, block, device=device, folder=place)
                 early = trainer_for(initial(task.architecture, start.records), task, engine=how, device=device)
                 early.run(rewind, tick)
-                masks = pattern.mask(before[rows].weights.abs(), start.layout, within=before[rows].masks).to(device)
-                trainer = early.fork(masks)
+                trainer = self._pruned(early, before[rows], pattern, task, how, device)
                 trainer.continue_from(checkpoint, tick)
                 trainer.run(length, tick)
-                records = ticket_records(start.records, rows.start, self._method(masks, start.layout))
+                assert trainer.masks is not None
+                records = ticket_records(start.records, rows.start, self._method(trainer.masks, start.layout))
                 return finished(trainer, task, records).replace(extras={"rewind": early.weights.cpu()})
 
             rung = in_blocks(
@@ -154,6 +168,26 @@ class IMP:
             )  # fmt: skip
             found.append(rung)
         return found
+
+    def _pruned(
+        self, early: Trainer, trained: Collection, pattern: Pattern, task: Task, how: Engine, device: str
+    ) -> Trainer:  # fmt: skip
+        """Where the next level starts.
+
+        Args:
+            early: networks at the rewind point.
+            trained: networks of the level before, which decide the mask.
+        """
+        masks = pattern.mask(trained.weights.abs(), trained.layout, within=trained.masks)
+        if self.survivors == "rewind":
+            return early.fork(masks.to(device))
+        recipe = task.recipe
+        if self.survivors == "fine-tune":
+            recipe = replace(
+                recipe, optimizer=replace(recipe.optimizer, lr=0.1 * recipe.optimizer.lr), schedule=Schedule()
+            )
+        kept = trained.replace(weights=trained.weights * masks, masks=masks, extras={})
+        return trainer_for(kept, replace(task, recipe=recipe), engine=how, device=device)
 
     def _check(self, networks: Collection, task: Task) -> tuple[int, int]:
         """Iterations up to the rewind point and of the whole training."""
@@ -179,7 +213,7 @@ class IMP:
         pattern = {} if self.pattern is None else {"pattern": repr(self.pattern)}
         return {
             "name": "IMP", "density": density if self.pattern else self.density, "rate": self.rate,
-            "rewind": str(self.rewind), "scope": self.scope,
+            "rewind": str(self.rewind), "scope": self.scope, "survivors": self.survivors,
         } | pattern  # fmt: skip
 
     def _config(self, task: Task) -> dict[str, Any]:

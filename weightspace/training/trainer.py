@@ -177,6 +177,29 @@ class Trainer:
                     self.save(self.checkpoint)
                     self._saved = time.monotonic()
 
+    def gradients(self, weights: Float[Tensor, "n d"] | None = None) -> Float[Tensor, "n d"]:
+        """Gradients of all weights, pruned ones too, on the batch of the next iteration, which is then used up.
+
+        Args:
+            weights: where to take them; by default where training is. Buffers are updated, weights are not.
+        """
+        at = self.weights if weights is None else weights
+        found = torch.empty_like(at)
+        with _threads(self.threads):
+            for rows in blocks(len(at), self.group):
+                start = self.step % self.per_epoch * self.recipe.batch_size
+                end = None if (self.step + 1) % self.per_epoch == 0 else start + self.recipe.batch_size
+                x, y = self._batch(rows, self._order(rows)[:, start:end], self.step)
+                buffers = {name: buffer[rows] for name, buffer in self.buffers.items()}
+                where = (self.module, self.layout, self.loss, at[rows], buffers, x, y, found[rows])
+                if self._random:
+                    noise = [seeds.derive(seed, "step", self.step) for seed in self.individual.seeds[rows]]
+                    self.losses[rows] = one_by_one(*where, noise)
+                else:
+                    self.losses[rows] = (side_by_side if self.group > 1 else one_by_one)(*where)
+        self.step += 1
+        return found
+
     def save(self, path: Path) -> None:
         """Write everything needed to go on; data order and random numbers follow from seeds and step."""
         tensors = {"weights": self.weights, "losses": self.losses, "step": torch.tensor(self.step)}

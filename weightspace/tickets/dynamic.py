@@ -1,0 +1,150 @@
+"""Sparse from start to end, with connections that move: RigL (Evci et al. 2020, arXiv 1911.11134) and SET
+(Mocanu et al. 2018, arXiv 1707.04780).
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from weightspace import devices, seeds
+from weightspace.allocation import ERK
+from weightspace.collection import Collection
+from weightspace.errors import InputError
+from weightspace.layout import Layout
+from weightspace.pattern import Pattern
+from weightspace.task import Task
+from weightspace.tickets.common import achieved, ticket_records
+from weightspace.tickets.scores import Random
+from weightspace.training.blocks import block_size, in_blocks
+from weightspace.training.probe import engine
+from weightspace.training.start import finished, initial, trainer_for
+
+
+@dataclass(frozen=True)
+class Dynamic:
+    """Train sparse networks; every so often each layer drops its smallest weights and grows as many others, from zero.
+
+    Args:
+        density: fraction of the prunable weights kept, in (0, 1], spread over layers by ERK.
+        pattern: of the first, random mask instead, such as Unstructured(0.1, "layer"); layers keep their counts.
+        grow: where the "gradient" is largest (RigL), or at "random" (SET).
+        every: iterations between two updates; an update takes the place of a step of the optimiser.
+        until: fraction of the training in which connections move.
+        fraction: of a layer's weights that move at first; it falls to zero along a cosine.
+    """
+
+    density: float = 0.1
+    pattern: Pattern | None = None
+    grow: Literal["gradient", "random"] = "gradient"
+    every: int = 100
+    until: float = 0.75
+    fraction: float = 0.3
+
+    def __post_init__(self) -> None:
+        ERK(self.density)
+        if self.grow not in ("gradient", "random"):
+            raise InputError(f"connections grow by 'gradient' or at 'random', got {self.grow!r}")
+        if self.every < 1 or not 0 < self.until <= 1 or not 0 < self.fraction < 1:
+            raise InputError(
+                "every is at least 1, until lies in (0, 1] and fraction in (0, 1), got "
+                f"{self.every}, {self.until} and {self.fraction}"
+            )
+
+    def find(
+        self, networks: Collection, task: Task, *, folder: str | Path | None = None, device: str = "auto"
+    ) -> Collection:
+        """A sparse trained network for each; `extras["rewind"]` holds the dense initialisation.
+
+        Args:
+            networks: whose seeds give the initialisations; their own weights are not used.
+            folder: write to this folder as a resumable run.
+
+        Raises:
+            LayoutMismatch: the networks are not of the task's architecture.
+            InputError: a record has no seed.
+        """
+        networks.layout.require(task.architecture.layout(), f"the network of task {task.name!r}")
+        length = task.recipe.length.total(task.recipe.per_epoch(len(task.train)))
+        device = devices.pick(device)
+        block = min(len(networks), block_size(task, device=device))
+        first = self.pattern or ERK(self.density)
+
+        def make(rows: slice, tick: Callable[[int], object], checkpoint: Path | None) -> Collection:
+            records = networks[rows].records
+            start = initial(task.architecture, records)
+            how = engine(task, block, device=device, folder=Path(folder) if folder else None)
+            masks = first.mask(Random()(start, task), start.layout)
+            trainer = trainer_for(
+                start.replace(weights=start.weights * masks, masks=masks), task, engine=how, device=device
+            )
+            trainer.continue_from(checkpoint, tick)
+            while trainer.step < length:
+                done = trainer.step
+                last = self.until * length
+                trainer.run(min(length, (done // self.every + 1) * self.every), tick)
+                if trainer.step % self.every == 0 and trainer.step < last:
+                    moving = 0.5 * self.fraction * (1 + math.cos(math.pi * trainer.step / last))
+                    step, gradients = trainer.step, trainer.gradients()
+                    if self.grow == "random":
+                        gradients = torch.stack([
+                            torch.rand(len(g), generator=seeds.generator(int(r["seed"]), "grown connections", step))
+                            for g, r in zip(gradients, records, strict=True)
+                        ]).to(gradients.device)  # fmt: skip
+                    assert trainer.masks is not None
+                    trainer.prune(moved(trainer.weights, trainer.masks, gradients.abs(), trainer.layout, moving))
+                    tick(1)
+                    # A checkpoint from before the update would repeat it on other weights.
+                    if checkpoint is not None:
+                        trainer.save(checkpoint)
+            assert trainer.masks is not None
+            kept = achieved(trainer.masks, trainer.layout)
+            found = ticket_records(records, rows.start, self._method() | {"density": kept})
+            return finished(trainer, task, found).replace(extras={"rewind": start.weights})
+
+        return in_blocks(
+            make, architecture=networks.architecture, count=len(networks), block=block, ticks=length,
+            what=f"training {len(networks)} sparse networks with moving connections", folder=folder, stage="tickets",
+            config={"method": self._method(), "task": task.to_json(), "recipe": task.recipe.to_json()},
+            inputs={"networks": networks.fingerprint()} if folder else None,
+        )  # fmt: skip
+
+    def _method(self) -> dict[str, Any]:
+        settings = {name: getattr(self, name) for name in ("density", "grow", "every", "until", "fraction")}
+        return {"name": "Dynamic", **settings, "pattern": repr(self.pattern) if self.pattern else None}
+
+
+def moved(
+    weights: Float[Tensor, "n d"],
+    masks: Bool[Tensor, "n d"],
+    wanted: Float[Tensor, "n d"],
+    layout: Layout,
+    fraction: float,
+) -> Bool[Tensor, "n d"]:
+    """Masks after each layer dropped a fraction of its weights, the smallest, and grew as many, the most wanted.
+
+    A dropped connection does not grow again in the same update.
+
+    Args:
+        wanted: scores of connections that could grow.
+        fraction: of a layer's weights.
+    """
+    found = masks.clone()
+    for entry in layout.parameters:
+        if entry.role != "weight":
+            continue
+        at = layout.slices[entry.name]
+        for mask, weight, want, out in zip(masks[:, at], weights[:, at], wanted[:, at], found[:, at], strict=True):
+            count = min(round(fraction * int(mask.sum())), int((~mask).sum()))
+            if not count:
+                continue
+            dropped = weight.abs().masked_fill(~mask, math.inf).topk(count, largest=False).indices
+            grown = want.masked_fill(mask, -math.inf).topk(count).indices
+            out[dropped] = False
+            out[grown] = True
+    return found

@@ -1,0 +1,145 @@
+"""Scores of weights before training: the higher, the more a weight matters.
+
+Each takes networks and a task and returns scores (n, D), of which patterns read the prunable positions. Weights and
+buffers of the networks stay as they are.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.func import functional_call
+
+from weightspace import seeds
+from weightspace.collection import Collection
+from weightspace.errors import InputError
+from weightspace.functional import evaluation
+from weightspace.task import Split, Task
+
+
+@runtime_checkable
+class Score(Protocol):
+    """Ranks the weights of each network."""
+
+    def __call__(self, networks: Collection, task: Task, /) -> Float[Tensor, "n d"]: ...
+
+
+@dataclass(frozen=True)
+class Magnitude:
+    """|w| as it is."""
+
+    def __call__(self, networks: Collection, _task: Task) -> Float[Tensor, "n d"]:
+        return networks.weights.abs()
+
+
+@dataclass(frozen=True)
+class Random:
+    """Uniform random numbers: with `ERK` or `Balanced` the strong random baselines."""
+
+    def __call__(self, networks: Collection, _task: Task) -> Float[Tensor, "n d"]:
+        own = [seeds.generator(int(record.get("seed", i)), "random mask") for i, record in enumerate(networks.records)]
+        return torch.stack([torch.rand(networks.layout.size, generator=random) for random in own])
+
+
+@dataclass(frozen=True)
+class SNIP:
+    """|g w|, the sensitivity of the loss to removing a weight (Lee et al. 2019, arXiv 1810.02340, eq. 6).
+
+    Args:
+        per_class: training samples of each class in the one batch that is used (of all, for regression).
+    """
+
+    per_class: int = 10
+
+    def __call__(self, networks: Collection, task: Task) -> Float[Tensor, "n d"]:
+        def one(loss: Callable[[Tensor, Split], Tensor], weights: Tensor, batch: Split) -> Tensor:
+            (gradient,) = torch.autograd.grad(loss(weights, batch), weights)
+            return (gradient * weights).abs().detach()
+
+        return _each(networks, task, self.per_class, one)
+
+
+@dataclass(frozen=True)
+class GraSP:
+    """-(-w H g), how much keeping a weight preserves the norm of the gradient (Wang et al. 2020, arXiv 2002.07376, eq. 8).
+
+    Args:
+        per_class: training samples of each class.
+        temperature: logits are divided by it.
+    """
+
+    per_class: int = 25
+    temperature: float = 200.0
+
+    def __call__(self, networks: Collection, task: Task) -> Float[Tensor, "n d"]:
+        def one(loss: Callable[[Tensor, Split], Tensor], weights: Tensor, batch: Split) -> Tensor:
+            (gradient,) = torch.autograd.grad(loss(weights, batch), weights, create_graph=True)
+            (hessian_g,) = torch.autograd.grad((gradient * gradient.detach()).sum(), weights)
+            # The paper removes the largest -w Hg; here the highest score is kept.
+            return (weights * hessian_g).detach()
+
+        return _each(networks, task, self.per_class, one, self.temperature)
+
+
+@dataclass(frozen=True)
+class SynFlow:
+    """Synaptic flow: dR/dw w of the network of absolute values on an input of ones (Tanaka et al. 2020, arXiv 2006.05467).
+
+    In float64, with norm layers in evaluation mode and no data. Use it with `AtStart(rounds=100)`: one round
+    collapses a layer.
+    """
+
+    def __call__(self, networks: Collection, task: Task) -> Float[Tensor, "n d"]:
+        module = networks.architecture.build_seeded(0).double()
+        ones = torch.ones(1, *task.train.x.shape[1:], dtype=torch.float64)
+        found: list[Tensor] = []
+        with evaluation(module):
+            for i in range(len(networks)):
+                weights = networks.weights[i].double().abs().requires_grad_()
+                buffers = {n: _positive(n, b[i]) for n, b in networks.buffers.items()}
+                total = functional_call(module, (networks.layout.tensors(weights), buffers), (ones,)).sum()
+                (gradient,) = torch.autograd.grad(total, weights)
+                found.append((gradient * weights).detach())
+        return torch.stack(found)
+
+
+def _positive(name: str, buffer: Tensor) -> Tensor:
+    """Running means are left out of the flow, so that no layer's input is shifted."""
+    if name.endswith("running_mean"):
+        return torch.zeros_like(buffer, dtype=torch.float64)
+    return buffer.double() if buffer.is_floating_point() else buffer
+
+
+def _each(
+    networks: Collection, task: Task, per_class: int, one: Callable[[Callable[[Tensor, Split], Tensor], Tensor, Split], Tensor],
+    temperature: float = 1.0,
+) -> Float[Tensor, "n d"]:  # fmt: skip
+    """Scores of each network from its own balanced batch, with norm layers in training mode."""
+    module = networks.architecture.build_seeded(0).train()
+    found: list[Tensor] = []
+    for i, record in enumerate(networks.records):
+        batch = balanced(task, per_class, int(record.get("seed", i)))
+        buffers = {n: b[i].clone() for n, b in networks.buffers.items()}
+
+        def loss(weights: Tensor, batch: Split, buffers: dict[str, Tensor] = buffers) -> Tensor:
+            outputs = functional_call(module, (networks.layout.tensors(weights), buffers), (batch.x,))
+            return task.loss(outputs / temperature, batch.y)
+
+        with seeds.seeded_modules(int(record.get("seed", i)), "scores"):
+            scores = one(loss, networks.weights[i].clone().requires_grad_(), batch)
+        if not scores.isfinite().all():
+            raise InputError(f"the scores of network {i} are not finite: are its weights, or the loss?")
+        found.append(scores)
+    return torch.stack(found)
+
+
+def balanced(task: Task, per_class: int, seed: int) -> Split:
+    """Training samples, so many of each class (or in all, for a regression task)."""
+    order = torch.randperm(len(task.train), generator=seeds.generator(seed, "balanced batch"))
+    y = task.train.y[order]
+    groups = [order] if y.is_floating_point() else [order[y == label] for label in y.unique()]
+    chosen = torch.cat([group[:per_class] for group in groups])
+    return Split(task.train.x[chosen], task.train.y[chosen])
