@@ -8,6 +8,9 @@ from weightspace import symmetry as symmetry
 from weightspace import tasks as tasks
 from weightspace import tickets as tickets
 from weightspace.align import WeightMatching as WeightMatching
+from weightspace.allocation import ERK as ERK
+from weightspace.allocation import Balanced as Balanced
+from weightspace.allocation import LayerRates as LayerRates
 from weightspace.architecture import Architecture as Architecture
 from weightspace.collection import Collection as Collection
 from weightspace.comparison import Comparison as Comparison

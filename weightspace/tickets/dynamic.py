@@ -3,7 +3,7 @@
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,12 +18,14 @@ from weightspace.collection import Collection
 from weightspace.errors import InputError
 from weightspace.layout import Layout
 from weightspace.pattern import Pattern
+from weightspace.storage import Record
 from weightspace.task import Task
 from weightspace.tickets.common import achieved, ticket_records
 from weightspace.tickets.scores import Random
 from weightspace.training.blocks import block_size, in_blocks
 from weightspace.training.probe import engine
 from weightspace.training.start import finished, initial, trainer_for
+from weightspace.training.trainer import Trainer
 
 
 @dataclass(frozen=True)
@@ -84,24 +86,14 @@ class Dynamic:
                 start.replace(weights=start.weights * masks, masks=masks), task, engine=how, device=device
             )
             trainer.continue_from(checkpoint, tick)
+            last = self.until * length
             while trainer.step < length:
-                done = trainer.step
-                last = self.until * length
-                trainer.run(min(length, (done // self.every + 1) * self.every), tick)
-                if trainer.step % self.every == 0 and trainer.step < last:
-                    moving = 0.5 * self.fraction * (1 + math.cos(math.pi * trainer.step / last))
-                    step, gradients = trainer.step, trainer.gradients()
-                    if self.grow == "random":
-                        gradients = torch.stack([
-                            torch.rand(len(g), generator=seeds.generator(int(r["seed"]), "grown connections", step))
-                            for g, r in zip(gradients, records, strict=True)
-                        ]).to(gradients.device)  # fmt: skip
-                    assert trainer.masks is not None
-                    trainer.prune(moved(trainer.weights, trainer.masks, gradients.abs(), trainer.layout, moving))
+                # A checkpoint at such a step is from before its update: an update moves on by a step.
+                if trainer.step % self.every == 0 and 0 < trainer.step < last:
+                    self._move(trainer, records, last)
                     tick(1)
-                    # A checkpoint from before the update would repeat it on other weights.
-                    if checkpoint is not None:
-                        trainer.save(checkpoint)
+                else:
+                    trainer.run(min(length, (trainer.step // self.every + 1) * self.every), tick)
             assert trainer.masks is not None
             kept = achieved(trainer.masks, trainer.layout)
             found = ticket_records(records, rows.start, self._method() | {"density": kept})
@@ -113,6 +105,17 @@ class Dynamic:
             config={"method": self._method(), "task": task.to_json(), "recipe": task.recipe.to_json()},
             inputs={"networks": networks.fingerprint()} if folder else None,
         )  # fmt: skip
+
+    def _move(self, trainer: Trainer, records: Sequence[Record], last: float) -> None:
+        """One update of the connections, in place of a step."""
+        step, masks = trainer.step, trainer.masks
+        assert masks is not None
+        moving = 0.5 * self.fraction * (1 + math.cos(math.pi * step / last))
+        wanted = trainer.gradients().abs()
+        if self.grow == "random":
+            own = [seeds.generator(int(record["seed"]), "grown connections", step) for record in records]
+            wanted = torch.stack([torch.rand(wanted.shape[1], generator=random) for random in own]).to(wanted.device)
+        trainer.prune(moved(trainer.weights, masks, wanted, trainer.layout, moving))
 
     def _method(self) -> dict[str, Any]:
         settings = {name: getattr(self, name) for name in ("density", "grow", "every", "until", "fraction")}
