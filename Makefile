@@ -1,4 +1,5 @@
 # make demo   from real data to a sampled ensemble of sparse networks (runs/demo)
+# make tickets               every ticket finder on digits (docs/results/tickets_digits.csv)
 # make bayes-tickets         Bayesian lottery tickets on digits, with a report (runs/bayes_tickets)
 # make bayes-tickets-mnist   the same questions on LeNet-300-100 and MNIST (hours; resumable)
 # make test   the tests          make lint   style and types          make clean-env   remove .venv
@@ -12,11 +13,14 @@ READY  := $(VENV)/.ready
 export OMP_WAIT_POLICY ?= PASSIVE
 export GOMP_SPINCOUNT ?= 0
 
-.PHONY: demo bayes-tickets bayes-tickets-mnist test lint env clean-env
+.PHONY: demo tickets bayes-tickets bayes-tickets-mnist test lint env clean-env
 .DEFAULT_GOAL := demo
 
 demo: $(READY)
 	$(BIN)/python experiments/demo.py
+
+tickets: $(READY)
+	$(BIN)/python experiments/tickets_digits.py
 
 bayes-tickets: $(READY)
 	$(BIN)/python experiments/bayes_tickets.py

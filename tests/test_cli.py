@@ -84,6 +84,22 @@ def test_conditions_gates_and_patterns_from_the_command_line(work: Path, tmp_pat
     assert torch.equal(ws.Collection.load(tmp_path / "s").weights, expected.weights)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["start", "--score", "synflow"], ["start", "--score", "random", "--layers", "erk"], ["dynamic", "--every", 5],
+        ["popup"], ["continuous"], ["imp", "--rate", 0.8, "--survivors", "keep"],
+    ],
+)  # fmt: skip
+def test_every_ticket_finder_has_its_verb(words: list[object], work: Path, tmp_path: Path, capsys) -> None:
+    first, *rest = words
+    where = ("tickets", first, f"{work / 'dense'}@:2", "--out", tmp_path / "t", "--density", 0.3)
+    code, _, err = run(capsys, *where, *rest)
+    assert code == 0, err
+    found = ws.Collection.load(tmp_path / "t")
+    assert (found.masks[:, found.layout.prunable].sum(1) == round(0.3 * found.layout.num_prunable)).all()
+
+
 def test_a_second_run_returns_at_once_another_one_is_refused(work: Path, capsys) -> None:
     before = {p: p.stat().st_mtime_ns for p in (work / "samples").iterdir() if p.name != ".lock"}
     same = ("sample", work / "generator", "--out", work / "samples", "--n", 5, "--density", 0.15, "--seed")

@@ -12,7 +12,7 @@ from pathlib import Path
 import tyro
 import yaml
 
-from weightspace import align_verbs, bayes_verbs, train_verbs, verbs
+from weightspace import align_verbs, bayes_verbs, ticket_verbs, train_verbs, verbs
 from weightspace.errors import InputError
 from weightspace.recipe import Step
 
@@ -21,8 +21,12 @@ _VERBS: dict[str, Callable[..., None]] = {
     "merge": train_verbs.merge,
     "import": train_verbs.import_folder,
     "train": train_verbs.train,
-    "tickets gradual": verbs.tickets_gradual,
-    "tickets imp": verbs.tickets_imp,
+    "tickets gradual": ticket_verbs.gradual,
+    "tickets imp": ticket_verbs.imp,
+    "tickets start": ticket_verbs.start,
+    "tickets dynamic": ticket_verbs.dynamic,
+    "tickets popup": ticket_verbs.popup,
+    "tickets continuous": ticket_verbs.continuous,
     "align": align_verbs.align,
     "fit": verbs.fit,
     "sample": verbs.sample,
@@ -108,7 +112,7 @@ def _split_equals(word: str) -> list[str]:
 
 def _overview() -> str:
     lines = ["usage: weightspace VERB [options]", "", "Each verb is a stage from folders to a folder:"]
-    lines += [f"  {name:<17}{(verb.__doc__ or '').splitlines()[0]}" for name, verb in _VERBS.items()]
+    lines += [f"  {name:<19}{(verb.__doc__ or '').splitlines()[0]}" for name, verb in _VERBS.items()]
     lines += [
         "",
         "`weightspace VERB --help` explains every option and its default. Every verb takes --config FILE.yaml,",

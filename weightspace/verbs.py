@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from tyro.conf import OmitArgPrefixes, Positional, arg
+from tyro.conf import Positional, arg
 
 from weightspace import generate
 from weightspace.align import WeightMatching
@@ -34,45 +34,8 @@ from weightspace.pattern import NM
 from weightspace.report import Report
 from weightspace.runs import CONFIG, open_run
 from weightspace.storage import MANIFEST
-from weightspace.tickets import IMP, Gradual
 
 REPORT = "report.json"
-
-
-def tickets_gradual(
-    networks: Folder,
-    *,
-    out: Path,
-    task: str | None = None,
-    method: OmitArgPrefixes[Gradual] = Gradual(),
-    common: Shared = Common(),
-) -> None:
-    """Find a ticket in each network by gradual magnitude pruning.
-
-    Args:
-        networks: folder of trained networks; add @START:STOP to take a part.
-        out: folder to write.
-        task: what the networks were trained on; by default what their records say.
-    """
-    _find(networks, out, task, method, common)
-
-
-def tickets_imp(
-    networks: Folder,
-    *,
-    out: Path,
-    task: str | None = None,
-    method: OmitArgPrefixes[IMP] = IMP(),
-    common: Shared = Common(),
-) -> None:
-    """Find a ticket in each network by iterative magnitude pruning with rewinding.
-
-    Args:
-        networks: folder of networks trained by `weightspace collect`; add @START:STOP to take a part.
-        out: folder to write.
-        task: what the networks were trained on; by default what their records say.
-    """
-    _find(networks, out, task, method, common)
 
 
 def fit(
@@ -293,9 +256,3 @@ def _short(folders: Sequence[str]) -> list[str]:
     while all(len(p) > 1 for p in own) and len({p[-1] for p in own}) == 1:
         own = [p[:-1] for p in own]
     return ["/".join(p) or parts[i][-1] for i, p in enumerate(own)]
-
-
-def _find(networks: str, out: Path, task: str | None, method: Gradual | IMP, common: Common) -> None:
-    collection = open_collection(networks, common)
-    found = method.find(collection, task_of(collection, task, common), folder=out, device=common.device)
-    report_done(found, out)

@@ -1,0 +1,145 @@
+"""The command line's verbs that find tickets."""
+
+from pathlib import Path
+from typing import Literal, Protocol
+
+from tyro.conf import OmitArgPrefixes, SuppressFixed
+
+from weightspace.allocation import ERK, Balanced
+from weightspace.collection import Collection
+from weightspace.naming import Common, Folder, Shared, open_collection, report_done, task_of
+from weightspace.pattern import NM, Pattern
+from weightspace.recipe import Step
+from weightspace.task import Task
+from weightspace.tickets import (
+    IMP,
+    SNIP,
+    AtStart,
+    ContinuousSparsification,
+    Dynamic,
+    EdgePopup,
+    Gradual,
+    GraSP,
+    Magnitude,
+    Random,
+    SynFlow,
+)
+
+
+class Finder(Protocol):
+    """A ticket finder."""
+
+    def find(self, networks: Collection, task: Task, *, folder: Path, device: str) -> Collection: ...
+
+
+def gradual(
+    networks: Folder, *, out: Path, task: str | None = None, method: OmitArgPrefixes[Gradual] = Gradual(),
+    common: Shared = Common(),
+) -> None:  # fmt: skip
+    """Find a ticket in each network by gradual magnitude pruning.
+
+    Args:
+        networks: folder of trained networks; add @START:STOP to take a part.
+        out: folder to write.
+        task: what the networks were trained on; by default what their records say.
+    """
+    _find(networks, out, task, method, common)
+
+
+def imp(
+    networks: Folder, *, out: Path, task: str | None = None, method: SuppressFixed[OmitArgPrefixes[IMP]] = IMP(),
+    common: Shared = Common(),
+) -> None:  # fmt: skip
+    """Find a ticket in each network by iterative magnitude pruning with rewinding.
+
+    Args:
+        networks: folder of networks trained by `weightspace collect`; add @START:STOP to take a part.
+        out: folder to write.
+        task: what the networks were trained on; by default what their records say.
+    """
+    _find(networks, out, task, method, common)
+
+
+def start(
+    networks: Folder,
+    *,
+    out: Path,
+    score: Literal["snip", "grasp", "synflow", "magnitude", "random"] = "snip",
+    density: float = 0.1,
+    layers: Literal["together", "alike", "erk", "balanced"] = "together",
+    nm: str | None = None,
+    after: str = "0it",
+    task: str | None = None,
+    common: Shared = Common(),
+) -> None:
+    """Prune at initialisation, then train: SNIP, GraSP, SynFlow, magnitude, random.
+
+    Args:
+        networks: folder of networks, whose seeds give the initialisations; add @START:STOP to take a part.
+        out: folder to write.
+        score: what ranks the weights.
+        density: fraction of the prunable weights kept.
+        layers: rank the weights of all layers together, keep the same fraction of each (alike), or so many as ERK or an
+            equal share for every layer (balanced) say.
+        nm: an N:M pattern such as 2:4, instead of a density.
+        after: train the dense network for so long first.
+        task: what the networks were trained on; by default what their records say.
+    """
+    scores = {
+        "snip": SNIP(), "grasp": GraSP(), "synflow": SynFlow(), "magnitude": Magnitude(), "random": Random(),
+    }  # fmt: skip
+    patterns: dict[str, Pattern] = {"erk": ERK(density), "balanced": Balanced(density)}
+    pattern = NM.of(nm) if nm is not None else patterns.get(layers)
+    method = AtStart(
+        scores[score], density, "layer" if layers == "alike" else "global", pattern,
+        rounds=100 if score == "synflow" and pattern is None else 1, start=Step.of(after),
+    )  # fmt: skip
+    _find(networks, out, task, method, common)
+
+
+def dynamic(
+    networks: Folder, *, out: Path, task: str | None = None, method: SuppressFixed[OmitArgPrefixes[Dynamic]] = Dynamic(),
+    common: Shared = Common(),
+) -> None:  # fmt: skip
+    """Train sparse networks whose connections move: RigL, or SET with --grow random.
+
+    Args:
+        networks: folder of networks, whose seeds give the initialisations; add @START:STOP to take a part.
+        out: folder to write.
+        task: what the networks were trained on; by default what their records say.
+    """
+    _find(networks, out, task, method, common)
+
+
+def popup(
+    networks: Folder, *, out: Path, task: str | None = None, method: OmitArgPrefixes[EdgePopup] = EdgePopup(),
+    common: Shared = Common(),
+) -> None:  # fmt: skip
+    """Find strong tickets among weights that are never trained: edge-popup, or multi-prize with --binary.
+
+    Args:
+        networks: folder of networks, whose seeds give the initialisations; add @START:STOP to take a part.
+        out: folder to write.
+        task: what the networks were trained on; by default what their records say.
+    """
+    _find(networks, out, task, method, common)
+
+
+def continuous(
+    networks: Folder, *, out: Path, task: str | None = None,
+    method: OmitArgPrefixes[ContinuousSparsification] = ContinuousSparsification(), common: Shared = Common(),
+) -> None:  # fmt: skip
+    """Find tickets by continuous sparsification: soft masks that harden while the weights train.
+
+    Args:
+        networks: folder of networks, whose seeds give the initialisations; add @START:STOP to take a part.
+        out: folder to write.
+        task: what the networks were trained on; by default what their records say.
+    """
+    _find(networks, out, task, method, common)
+
+
+def _find(networks: str, out: Path, task: str | None, method: Finder, common: Common) -> None:
+    collection = open_collection(networks, common)
+    found = method.find(collection, task_of(collection, task, common), folder=out, device=common.device)
+    report_done(found, out)
