@@ -22,7 +22,7 @@ IMAGES = 2000  # of the validation and of the test split: predicting with many d
 
 
 def network() -> nn.Module:
-    """Convolutions of 8 and 16 channels, a hidden layer of 64."""
+    """Convolutions of 8 and 16 channels, a hidden layer of 96."""
     return nn.Sequential(
         nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(8, 16, 3, padding=1), nn.ReLU(),
         nn.MaxPool2d(2), nn.Flatten(), nn.Linear(144, 96), nn.ReLU(), nn.Linear(96, 10),

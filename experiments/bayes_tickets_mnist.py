@@ -81,10 +81,13 @@ def main(
         "shuffled": Controls.shuffled,
         "scattered": Controls.scattered,
     }
+    begun = main_score.start(dense, task)
     for level in (10, 20):
         for name, make in controls.items():
             here = out / f"{name}/level-{level:02}"
-            add(judge.rows(name, bayes.Variational().fit(make(Controls(ladder[level])), task, folder=here)), here)
+            add(
+                judge.rows(name, bayes.Variational().fit(make(Controls(ladder[level], begun)), task, folder=here)), here
+            )
     dropout = MCDropout().fit(task, seed=0)
     add([judge.passes("MC dropout", lambda x: list(dropout.passes(x, draws)))])
 
@@ -95,12 +98,13 @@ def main(
         found = replace(main_score, score=score).ladder(one, task, folder=here)
         for level, posteriors in enumerate(found):
             add(judge.rows(name, posteriors), here / f"level-{level:02}")
+    untrained = ladder[0][:1].replace(weights=ladder[0].extras["rewind"][:1], extras={})
     for level in (10, 20):
         before = ladder[level - 1][:1]
         for name, strength in SWEEP.items():
             finder = replace(main_score, score=bayes.Bound(strength))
-            start = finder.pruned(before, ladder[0][:1], finder.levels()[level - 1])
-            here = out / f"{name}/level-{level:02}"
+            start = finder.pruned(before, untrained, finder.levels()[level - 1])
+            here = out / f"sweep-{name}/level-{level:02}"
             add(judge.rows(name, finder.variational.fit(start, task, folder=here)), here)
 
 

@@ -102,7 +102,7 @@ def main(seeds: int = 5, out: Path = Path("docs/results/tickets_digits.csv")) ->
             took = time.process_time() - started
             rows.append(row(name, density, accuracies(found, task.test), base, cost, found, took))
         best = ws.tickets.IMP(density).find(dense, task)
-        controls = Controls(best)
+        controls = Controls(best, initial(task.architecture, dense.records))
         for name, start in (
             ("IMP's mask, new weights", controls.reinitialised()), ("IMP's mask shuffled in layers", controls.shuffled()),
             ("IMP's mask scattered", controls.scattered()),

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import weightspace as ws
-from weightspace import tickets
+from weightspace import seeds, tickets
 from weightspace.errors import InputError
 from weightspace.tickets.dynamic import moved
 from weightspace.training.start import initial
@@ -283,6 +284,82 @@ def test_persistence_agrees_with_a_tree_built_edge_by_edge() -> None:
         deaths += [0.0] * (8 - len(deaths))
         exact = sum((1 - d) ** 2 for d in deaths) ** 0.5 / 8**0.5
         assert found.item() == pytest.approx(exact, rel=1e-6)
+
+
+def test_one_step_of_popup_is_autograds(dense: ws.Collection, task: ws.Task) -> None:
+    """Straight through the choice of the mask."""
+    once = replace(task, recipe=ws.Recipe(ws.Step(iterations=1), batch_size=64, optimizer=ws.SGD(lr=5.0, momentum=0.0)))
+    layout, record = dense.layout, dense.records[0]
+    begun = initial(task.architecture, [record])
+    scores, fixed = tickets.strong._scores(begun), tickets.strong.fixed_weights(begun, "kaiming", 0.3)
+    mask = ws.Unstructured(0.3, "layer").mask(scores.abs(), layout)
+    order = torch.randperm(len(task.train), generator=seeds.generator(record["seed"], "data order", 0))[:64]
+    module = task.architecture.build_seeded(0)
+    leaf = (fixed * mask)[0].clone().requires_grad_()
+    out = torch.func.functional_call(module, layout.tensors(leaf), (task.train.x[order],))
+    (gradient,) = torch.autograd.grad(task.loss(out, task.train.y[order]), leaf)
+    moved_to = scores[0] - 5.0 * gradient * fixed[0] * scores[0].sign() * layout.prunable
+    expected = ws.Unstructured(0.3, "layer").mask(moved_to.abs(), layout)
+    found = tickets.EdgePopup(0.3).find(dense[:1], once)
+    assert (found.masks[0] == expected).double().mean() > 0.997
+    assert (mask[0] == expected).double().mean() < 0.99, "the step moved the mask"
+
+
+def test_searches_learn(task: ws.Task) -> None:
+    long = replace(task, recipe=ws.Recipe(ws.Step(epochs=12), batch_size=64, optimizer=ws.SGD(lr=0.1)))
+    before = replace(long, recipe=replace(long.recipe, length=ws.Step(iterations=1)))
+    start = ws.collect(before, 3)
+    accuracy = lambda c: sum(r["metrics"]["validation_accuracy"] for r in c.records) / 3  # noqa: E731
+    for finder in (tickets.EdgePopup(0.5), tickets.EdgePopup(0.5, binary=True)):
+        assert accuracy(finder.find(start, long)) > accuracy(finder.find(start, before)) + 0.1
+    soft = tickets.ContinuousSparsification(0.1).find(start, long)
+    other = tickets.AtStart(tickets.Random(), 0.1).find(start, long)
+    assert accuracy(soft) > accuracy(other) + 0.03
+
+
+def test_levels_do_not_end_with_one_that_prunes_nothing() -> None:
+    for density in (0.3, 0.1, 0.05, 0.02, 0.01):
+        assert len(tickets.IMP(density, 1 - density).levels()) == 1
+    assert [len(tickets.IMP(0.8**k).levels()) for k in (1, 2, 3, 16)] == [1, 2, 3, 16]
+    assert len(tickets.IMP(pattern=ws.LayerRates(0)).levels()) == 1
+
+
+@settings(max_examples=40, deadline=None)
+@given(sizes=st.lists(st.integers(1, 20), min_size=3, max_size=7))
+def test_falling_erk_and_balanced_counts_are_nested(sizes: list[int]) -> None:
+    layout = ws.Architecture("MLP", {"sizes": sizes}).layout()
+    for pattern in (ws.ERK, ws.Balanced):
+        counts = [pattern(0.9**k).counts(layout) for k in range(20) if round(0.9**k * layout.num_prunable) >= 1]
+        for more, fewer in pairwise(counts):
+            assert all(b <= a for a, b in zip(more, fewer, strict=True))
+
+
+def test_own_learning_rates_are_followed(dense: ws.Collection, task: ws.Task) -> None:
+    sgd = replace(task, recipe=replace(task.recipe, optimizer=ws.SGD(lr=0.1), length=ws.Step(epochs=1)))
+    slow, fast = (dense[:1].replace(records=[dense.records[0] | {"individual": {"lr": lr}}]) for lr in (1e-6, 0.5))
+    for finder in (tickets.EdgePopup(0.3), tickets.ContinuousSparsification(0.3)):
+        assert not torch.equal(finder.find(slow, sgd).masks, finder.find(fast, sgd).masks)
+
+
+def test_flow_through_layers_that_take_means_is_refused(task: ws.Task) -> None:
+    build = lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 6), nn.LayerNorm(6), nn.Linear(6, 10))  # noqa: E731
+    start = initial(ws.Architecture.of(build), [{"seed": 0}])
+    with pytest.raises(InputError, match="layer 2 is a LayerNorm"):
+        tickets.SynFlow()(start, task)
+    with pytest.raises(InputError, match="LayerNorm"):
+        tickets.effective_masks(start, (64,))
+
+
+def test_frozen_parameters_survive_pruning(task: ws.Task) -> None:
+    def build() -> nn.Module:
+        first = nn.Linear(64, 6)
+        first.weight.requires_grad_(False)
+        return nn.Sequential(nn.Flatten(), first, nn.ReLU(), nn.Linear(6, 10))
+
+    own = replace(task, architecture=ws.Architecture.of(build))
+    found = tickets.AtStart(tickets.Random(), 0.5).find(initial(own.architecture, [{"seed": 0}]), own)
+    first = found.layout.slices["1.weight"]
+    assert torch.equal(found.weights[:, first], (found.extras["rewind"] * found.masks)[:, first])
 
 
 def test_matching_has_an_interval() -> None:

@@ -71,3 +71,27 @@ def test_dense_layers_stay_dense(density: float) -> None:
     vector = torch.randn(layout.size, generator=random) * mask
     x = torch.randn(4, 1, 8, 8, generator=random)
     torch.testing.assert_close(network(vector[mask], {}, x), functional_call(module, layout.tensors(vector), (x,)))
+
+
+class Reads(nn.Module):
+    """A module that uses its layer's weight itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(80, 80)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.linear(x, self.layer.weight) + self.layer.weight.mean()
+
+
+def test_a_module_that_reads_its_weights_is_called_dense() -> None:
+    module = Reads()
+    layout = ws.Layout.of(module)
+    random = torch.Generator().manual_seed(0)
+    mask = ws.Unstructured(0.1).mask(torch.rand(layout.size, generator=random), layout)
+    network = LiveNetwork(module, mask)
+    assert network.sparse == ["layer"]
+    vector, x = torch.randn(layout.size, generator=random) * mask, torch.randn(4, 80, generator=random)
+    for _ in range(2):
+        torch.testing.assert_close(network(vector[mask], {}, x), functional_call(module, layout.tensors(vector), (x,)))
+    assert network.sparse == []

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 import weightspace as ws
-from weightspace import bayes
+from weightspace import bayes, seeds
 from weightspace.bayes.controls import Controls
 from weightspace.cli import main
 from weightspace.evaluation import calibration
+from weightspace.training.start import initial
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,7 @@ def test_every_method_has_a_row_for_each_density_and_seed(result: tuple[bayes.St
 def test_a_row_is_the_mean_prediction_of_the_draws(short: ws.Task, result: tuple[bayes.StudyResult, Path]) -> None:
     posteriors = ws.Collection.load(result[1] / "0-Magnitude" / "level-02")
     row = bayes.Judge(short, draws=4).rows("x", posteriors)[1]
-    drawn = bayes.draw(posteriors[[1]], 4, seed=0)
+    drawn = bayes.draw(posteriors[[1]], 4, seed=seeds.derive(0, "judged", 1))
     p = torch.stack([n.module().eval()(short.test.x).double().softmax(-1) for n in drawn]).mean(0)
     assert row["accuracy"] == pytest.approx((p.argmax(1) == short.test.y).double().mean().item())
     assert row["nll"] == pytest.approx(-p[torch.arange(len(p)), short.test.y].log().mean().item(), rel=1e-4)
@@ -60,7 +61,8 @@ def test_a_row_is_the_mean_prediction_of_the_draws(short: ws.Task, result: tuple
 
 def test_controls_keep_the_number_of_weights(result: tuple[bayes.StudyResult, Path]) -> None:
     tickets = ws.Collection.load(result[1] / "0-Magnitude" / "level-03")
-    controls, layout = Controls(tickets), tickets.layout
+    start = initial(tickets.architecture, tickets.records)
+    controls, layout = Controls(tickets, start), tickets.layout
     again, shuffled, scattered = controls.reinitialised(), controls.shuffled(), controls.scattered()
     assert torch.equal(again.masks, tickets.masks)
     assert not torch.equal(again.weights, tickets.extras["rewind"])
@@ -105,4 +107,4 @@ def test_the_verb_runs_a_study_and_reads_it_again(tmp_path: Path, capsys: pytest
     assert main(words) == 0
     assert capsys.readouterr().out == first
     assert main([*words[:-1], "0"]) == 1
-    assert "at least one network of each posterior" in capsys.readouterr().err
+    assert "a score, a network and a draw" in capsys.readouterr().err

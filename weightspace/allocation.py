@@ -107,7 +107,7 @@ class LayerRates:
 
     def steps(self, _rate: float) -> "list[Pattern]":
         """Level by level, at this pattern's own rates."""
-        return [replace(self, level=level) for level in range(1, self.level + 1)]
+        return [replace(self, level=level) for level in range(1, self.level + 1)] or [self]
 
     def mask(
         self, scores: Float[Tensor, "*nets d"], layout: Layout, within: Bool[Tensor, "*nets d"] | None = None
@@ -138,9 +138,9 @@ def _shared(weights: Sequence[Entry], total: int, raw: Sequence[float]) -> list[
         if not over.any():
             break
         full |= over
-    counts = wanted.floor().long()
-    # What rounding down left over goes to the largest remainders that have room.
-    remainder = torch.where(counts < sizes, wanted - counts, torch.tensor(-1.0, dtype=torch.float64))
-    for i in remainder.argsort(descending=True, stable=True)[: total - int(counts.sum())]:
-        counts[i] += 1
+    # By the highest quotients of fixed shares: largest remainders can give a layer more as the total falls.
+    counts = torch.where(full, sizes, (wanted - len(sizes)).floor().clamp(min=0)).long()
+    while int(counts.sum()) < total:
+        quotient = torch.where(counts < sizes, share / (counts + 0.5), torch.tensor(-1.0, dtype=torch.float64))
+        counts[quotient.argmax()] += 1
     return counts.tolist()

@@ -189,9 +189,11 @@ def steps_to(goal: Pattern, rate: float, start: float = 1.0) -> list[Pattern]:
 
 def densities_to(density: float, rate: float, start: float = 1.0) -> list[float]:
     """Densities of iterative pruning: each removes the fraction `rate` of what is left, the last less if need be."""
-    found = [max(density, start * (1 - rate))]
-    while found[-1] > density:
-        found.append(max(density, found[-1] * (1 - rate)))
+    found: list[float] = []
+    while not found or found[-1] > density:
+        following = (found[-1] if found else start) * (1 - rate)
+        # What rounding leaves above the goal is not worth a level.
+        found.append(density if following <= density * (1 + 1e-9) else following)
     return found
 
 

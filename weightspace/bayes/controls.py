@@ -20,12 +20,14 @@ class Controls:
     """Starts for variational training, each with exactly as many weights as the ticket.
 
     Args:
-        tickets: posteriors with the extra "rewind".
+        tickets: posteriors.
+        start: where their search started from, dense, at the rewind point; its extra "std" if it has one.
         seed: of the shuffles and the new initialisation.
         std: standard deviations at the start, in units of 1 / sqrt(fan-in).
     """
 
     tickets: Collection
+    start: Collection
     seed: int = 0
     std: float = 0.01
 
@@ -57,9 +59,14 @@ class Controls:
         return masks
 
     def _under(self, masks: Bool[Tensor, "n d"], weights: Tensor | None = None) -> Collection:
-        tickets = self.tickets
-        if weights is None:
-            weights = initial(tickets.architecture, tickets.records).weights
-        module = tickets.architecture.build_seeded(0)
-        std = initial_std(module, Layout.of(module), self.std) * masks
-        return tickets.replace(weights=weights * masks, masks=masks, extras={STD: std, "rewind": weights * masks})
+        tickets, std = self.tickets, self.start.extras.get(STD)
+        if weights is not None or std is None:  # a new initialisation has initial standard deviations
+            module = tickets.architecture.build_seeded(0)
+            std = initial_std(module, Layout.of(module), self.std).expand(masks.shape)
+        weights = self.start.weights if weights is None else weights
+        return tickets.replace(
+            weights=weights * masks,
+            masks=masks,
+            buffers=self.start.buffers,
+            extras={STD: std * masks, "rewind": weights * masks},
+        )

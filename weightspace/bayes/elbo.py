@@ -94,7 +94,8 @@ def _minus_kl(name: str, model: Any, guide: Any) -> Tensor:
     if not getattr(own["fn"], "has_rsample", False):
         raise InputError(f"site {name!r} of the guide is not reparameterised, so the mean-field ELBO does not apply")
     q, p = _base(own["fn"]), _base(model.nodes[name]["fn"])
-    if isinstance(q, MeanField) and type(p) is dist.Normal and own["mask"] is None and p.loc.shape == q.loc.shape:
+    plain = isinstance(q, MeanField) and type(p) is dist.Normal and own["mask"] is None and p.loc.shape == q.loc.shape
+    if plain and not (p.loc.requires_grad or p.scale.requires_grad):  # a prior with sites of its own has a gradient
         return -own["scale"] * _NormalKL.apply(q.loc, q.rho, q.scale, p.loc, p.scale)
     try:
         kl = kl_divergence(own["fn"], model.nodes[name]["fn"])

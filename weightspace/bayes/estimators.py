@@ -77,6 +77,8 @@ def _apply(layer: nn.Module, x: Tensor, weight: Tensor | None, bias: Tensor | No
 
 
 def _signs(like: Tensor, layer: nn.Module) -> Tensor:
-    """Random signs: one for each feature of a sample, or for each of its channels."""
-    shape = like.shape if isinstance(layer, nn.Linear) else (*like.shape[:2], *[1] * (like.ndim - 2))
+    """Random signs: one for each feature of a sample, or for each of its channels; the same for all tokens or places."""
+    between = [1] * (like.ndim - 2)
+    linear = isinstance(layer, nn.Linear)
+    shape = (like.shape[0], *between, like.shape[-1]) if linear else (*like.shape[:2], *between)
     return torch.randint(2, shape, device=like.device).to(like.dtype) * 2 - 1

@@ -31,7 +31,7 @@ from weightspace.pattern import Unstructured, check_density
 from weightspace.recipe import Step
 from weightspace.storage import atomic_file
 from weightspace.task import Task
-from weightspace.tickets.common import ticket_records
+from weightspace.tickets.common import check_dense_enough, ticket_records
 from weightspace.training.blocks import in_blocks
 from weightspace.training.trainer import load_checkpoint
 
@@ -158,6 +158,7 @@ class GateSearch:
             InputError: a record without a seed, or a loss that is no longer finite.
         """
         networks.layout.require(task.architecture.layout(), f"the network of task {task.name!r}")
+        check_dense_enough(networks, self.density)
         recipe = replace(task.recipe, length=self.length)
         per_epoch = recipe.per_epoch(len(task.train))
         last = self.length.total(per_epoch)
@@ -171,7 +172,7 @@ class GateSearch:
             search = _Search(self, part, task, [int(s) for s in own[rows] if s is not None], last, per_epoch)
             search.run(tick, checkpoint)
             logits = torch.zeros(part.weights.shape).index_copy(1, search.network.at, search.network.logits.detach())
-            masks = Unstructured(self.density).mask(logits, part.layout)
+            masks = Unstructured(self.density).mask(logits, part.layout, within=part.masks)
             return part.replace(
                 weights=part.weights * masks, masks=masks, records=ticket_records(part.records, rows.start, method),
                 extras=part.extras | {LOGITS: logits, "rewind": part.weights},
@@ -277,6 +278,8 @@ def draw_gates(tickets: Collection, n: int, *, seed: int = 0) -> Collection:
     Raises:
         InputError: the networks have no gates.
     """
+    if n < 1:
+        raise InputError(f"ask for at least one network of each posterior, got n = {n}")
     if LOGITS not in tickets.extras:
         raise InputError(
             f'these networks have no gates: they lack the extra "{LOGITS}" (find them with bayes.GateSearch)'

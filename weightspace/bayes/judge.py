@@ -6,6 +6,7 @@ from functools import cached_property
 
 from torch import Tensor
 
+from weightspace import seeds
 from weightspace.bayes.draws import draw
 from weightspace.bayes.search import STD
 from weightspace.collection import Collection
@@ -44,7 +45,8 @@ class Judge:
         found: list[Row] = []
         for i in range(len(networks)):
             one = networks[[i]]
-            drawn = draw(one, self.draws, seed=self.seed) if STD in one.extras else one
+            own = seeds.derive(self.seed, "judged", i)  # noise of its own for each
+            drawn = draw(one, self.draws, seed=own) if STD in one.extras else one
             found.append({"method": method, "network": i} | _of(one) | self._row(drawn))
         return found
 

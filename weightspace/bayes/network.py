@@ -49,7 +49,7 @@ def bayesian_positions(module: nn.Module, layout: Layout, deterministic: Sequenc
     Raises:
         InputError: a layer of another kind has parameters.
     """
-    found = torch.zeros(layout.size, dtype=torch.bool)
+    found, tied = torch.zeros(layout.size, dtype=torch.bool), dict(layout.aliases)
     for name, part in module.named_modules():
         own = [n for n, _ in part.named_parameters(prefix=name, recurse=False)]
         if not own or isinstance(part, _NORMS) or any(name == d or name.startswith(f"{d}.") for d in deterministic):
@@ -60,7 +60,7 @@ def bayesian_positions(module: nn.Module, layout: Layout, deterministic: Sequenc
                 f"can be Bayesian: keep it deterministic with deterministic=({name!r},), or build it from these layers"
             )
         for one in own:
-            found[layout.slices[one]] = True
+            found[layout.slices[tied.get(one, one)]] = True
     if not found.any():
         raise InputError("the module has no linear or convolutional layer that could be Bayesian")
     return found
@@ -70,12 +70,12 @@ def initial_std(module: nn.Module, layout: Layout, share: float = 0.01) -> Float
     """`share` of 1 / sqrt(fan-in) for the weights and biases of each layer (arXiv 2602.18825, table 1)."""
     if not 0 < share < math.inf:
         raise InputError(f"the initial standard deviation is a positive share of 1 / sqrt(fan-in), got {share}")
-    found = torch.zeros(layout.size)
+    found, tied = torch.zeros(layout.size), dict(layout.aliases)
     for name, part in module.named_modules():
         if isinstance(part, BAYESIAN):
             fan_in = part.weight[0].numel()
             for one, _ in part.named_parameters(prefix=name, recurse=False):
-                found[layout.slices[one]] = share / math.sqrt(fan_in)
+                found[layout.slices[tied.get(one, one)]] = share / math.sqrt(fan_in)
     return found
 
 
@@ -124,6 +124,13 @@ class BayesianNetwork(nn.Module):
                 f"local reparameterisation draws no weights, from which the KL to {prior!r} could be estimated: use a "
                 "normal prior, or another estimator"
             )
+        other = [name for name, m in module.named_modules() if isinstance(m, BAYESIAN) and type(m) not in BAYESIAN]
+        if estimator != "weights" and other:
+            raise InputError(f"layer {other[0]} is a {type(module.get_submodule(other[0])).__name__}, with a forward of its "
+                             f"own: the estimator {estimator!r} replaces forwards, use 'weights'")  # fmt: skip
+        dropping = [name for name, m in module.named_modules() if isinstance(m, nn.modules.dropout._DropoutNd) and m.p]
+        if dropping:
+            raise InputError(f"layer {dropping[0]} is a dropout: the weights are random already, so leave it out (p=0)")
         if estimator != "weights" and deterministic:
             raise InputError("layers are kept deterministic with the estimator 'weights' alone")
         self.estimator: Estimator = estimator

@@ -11,6 +11,7 @@ from typing import Any
 import pyro
 import torch
 from jaxtyping import Float
+from pyro import poutine
 from pyro.infer import MCMC, NUTS, Trace_ELBO
 from pyro.infer.autoguide import AutoLaplaceApproximation, init_to_value
 from torch import Tensor
@@ -74,7 +75,7 @@ class Nuts:
         draws: kept of each chain; one chain a network.
         warm_up: draws that adapt the step size and are dropped.
         depth: largest tree depth; a draw takes at most 2^depth gradients.
-        variational: its prior and temperature.
+        variational: its prior and temperature T: the target is likelihood^(1 / T) times prior, as the mean field's is.
     """
 
     draws: int = 100
@@ -103,10 +104,11 @@ def nuts_draws(
 ) -> Float[Tensor, "draws d"]:
     """Draws of one Bayesian network, on all of these data, by Pyro's NUTS."""
     _require_one(network)
-    start = {"weights": network.mu.detach()[:, None].clone()}
+    start = init_to_value(values={"weights": network.mu.detach()[:, None].clone()})
+    model = cold(network)
     with seeds.seeded_modules(seed, "nuts"), pyro.validation_enabled(False), pyro.get_param_store().scope():
         chain = MCMC(
-            NUTS(network.model, max_tree_depth=depth), num_samples=draws, warmup_steps=warm_up, initial_params=start,
+            NUTS(model, max_tree_depth=depth, init_strategy=start), num_samples=draws, warmup_steps=warm_up,
             disable_progbar=True,
         )  # fmt: skip
         chain.run(x[None], y[None], len(x))
@@ -120,15 +122,15 @@ def guide_draws(
     """Fit a guide to one Bayesian network by Pyro's `Trace_ELBO`, and draw from it."""
     _require_one(network)
     start = init_to_value(values={"weights": network.mu.detach()[:, None]})
-    size = min(batch_size, len(x))
+    size, model = min(batch_size, len(x)), cold(network)
     with seeds.seeded_modules(seed, "guide"), pyro.validation_enabled(False), pyro.get_param_store().scope():
-        guide = make(network.model, init_loc_fn=start)
+        guide = make(model, init_loc_fn=start)
         guide(x[None, :size], y[None, :size], len(x))  # makes its parameters
         optimizer = torch.optim.Adam(guide.parameters(), lr=lr)
         decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
         for step in progress(range(steps), "fitting a guide"):
             at = torch.randint(len(x), (size,)) if size < len(x) else torch.arange(size)
-            loss = Trace_ELBO().differentiable_loss(network.model, guide, x[at][None], y[at][None], len(x))
+            loss = Trace_ELBO().differentiable_loss(model, guide, x[at][None], y[at][None], len(x))
             if not loss.isfinite():
                 raise InputError(f"the ELBO is {-loss.item()} at step {step + 1}: lower lr ({lr:g})")
             optimizer.zero_grad()
@@ -142,9 +144,23 @@ def guide_draws(
     return _whole(network, torch.stack(found)[:, 0, 0])
 
 
+def cold(network: BayesianNetwork) -> Any:
+    """The model whose posterior the tempered mean field approximates: likelihood^(1 / temperature) times prior."""
+    return poutine.scale(network.model, scale=1 / network.temperature)
+
+
 def _require_one(network: BayesianNetwork) -> None:
     if len(network) != 1:
         raise InputError(f"these posteriors are made one network at a time, got {len(network)} side by side")
+    if network.estimator != "weights":
+        raise InputError(
+            f"these posteriors draw whole networks: use the estimator 'weights', not {network.estimator!r}"
+        )
+    if network.state:
+        raise InputError(
+            f"the network has buffers ({min(network.state)}), whose values would not be those of the drawn weights: use "
+            "bayes.Variational, or a network without running statistics"
+        )
 
 
 def _whole(network: BayesianNetwork, live: Float[Tensor, "draws k"]) -> Float[Tensor, "draws d"]:

@@ -65,7 +65,8 @@ class Bound:
     """|mu| - lambda sigma: the weights that are large even when unlucky; a negative `strength` rewards uncertainty.
 
     lambda = strength * q, where q is the quantile of |mu| / sigma at the cut: strength 0 is the mask of `Magnitude`,
-    strength 1 exactly that of `SignalToNoise`, in every level and for every scale of sigma.
+    strength 1 exactly that of `SignalToNoise`, in every level and for every scale of sigma; where the pattern ranks
+    the whole network together (lambda is one number for it).
 
     Args:
         strength: of the penalty.
@@ -151,6 +152,10 @@ class Inclusion:
     """
 
     threshold: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 < self.threshold < math.inf:
+            raise InputError(f"the threshold must be positive and finite, got {self.threshold}")
 
     def __call__(
         self, mu: Float[Tensor, "n d"], sigma: Float[Tensor, "n d"], live: Bool[Tensor, "n d"], pruned: float

@@ -15,6 +15,7 @@ from weightspace.bayes.scores import Magnitude, Score
 from weightspace.bayes.variational import Inference
 from weightspace.collection import Collection
 from weightspace.errors import InputError
+from weightspace.functional import predict
 from weightspace.layout import Layout
 from weightspace.pattern import Pattern, Unstructured, steps_to
 from weightspace.recipe import Step
@@ -76,23 +77,25 @@ class Variational:
     def start(self, networks: Collection, task: Task) -> Inference:
         """Posteriors around given networks, at step 0; see :meth:`network`."""
         network = self.network(networks, task)
-        missing = [i for i, record in enumerate(networks.records) if "seed" not in record]
-        if missing:
-            raise InputError(
-                f"network {missing[0]} has no seed in its record, so what it draws is not defined: give records a seed, "
-                'for example collection.replace(records=[{**r, "seed": i} ...])'
-            )
+        require_seeds(networks)
         seeds = [int(record["seed"]) for record in networks.records]
         return Inference(network, task, seeds, warm_up=self.warm_up, draws=self.draws)
 
     def fit(
-        self, networks: Collection, task: Task, *, until: Step | None = None, folder: str | Path | None = None
+        self,
+        networks: Collection,
+        task: Task,
+        *,
+        after: Step = Step(),
+        until: Step | None = None,
+        folder: str | Path | None = None,
     ) -> Collection:
         """Train a posterior around each network, under its mask: the transplant of a deterministic ticket.
 
         Args:
             networks: means to start from; the extra "std", if they have it, holds standard deviations.
-            until: stop there, on the schedule of the whole recipe.
+            after: the networks have been trained so long already: start there, on the schedule of the whole recipe.
+            until: stop there.
             folder: write to this folder as a resumable run.
 
         Returns:
@@ -104,32 +107,50 @@ class Variational:
                 checkpoint is kept).
         """
         networks.layout.require(task.architecture.layout(), f"the network of task {task.name!r}")
-        last = (until or task.recipe.length).total(task.recipe.per_epoch(len(task.train)))
+        per_epoch = task.recipe.per_epoch(len(task.train))
+        first, last = after.total(per_epoch), (until or task.recipe.length).total(per_epoch)
 
         def make(rows: slice, tick: Callable[[int], object], checkpoint: Path | None) -> Collection:
             part = networks[rows]
             inference = self.start(part, task)
+            inference.step = first
             if checkpoint is not None and checkpoint.exists():
                 inference.resume(checkpoint)
-                tick(inference.step)
+                tick(inference.step - first)
             inference.run(last, tick, checkpoint)
             network = inference.network
-            found = {"kind": "posterior", "variational": self.to_json(), "metrics": {"negative_elbo": inference.loss}}
+            means = network.means()
+            outputs = predict(network.module, part.layout, means, network.state, task.validation.x)
+            losses = [task.loss(output, task.validation.y).item() for output in outputs]
+            found = {"kind": "posterior", "variational": self.to_json()}
             return part.replace(
-                weights=network.means(), buffers=network.state, extras=part.extras | {STD: network.stds()},
-                records=[{k: v for k, v in record.items() if k != "aligned"} | found for record in part.records],
+                weights=means, buffers=network.state, extras=part.extras | {STD: network.stds()},
+                records=[
+                    {k: v for k, v in record.items() if k != "aligned"} | found | {"metrics": {"validation_loss": loss}}
+                    for record, loss in zip(part.records, losses, strict=True)
+                ],
             )  # fmt: skip
 
         return in_blocks(
-            make, architecture=networks.architecture, count=len(networks), block=_BLOCK, ticks=last,
+            make, architecture=networks.architecture, count=len(networks), block=_BLOCK, ticks=last - first,
             what=f"variational training of {len(networks)} posteriors of density {networks.densities.mean():.3g}",
             folder=folder, stage="posteriors",
             config={
                 "variational": self.to_json(), "task": task.to_json(), "recipe": task.recipe.to_json(),
-                "until": str(until or task.recipe.length),
+                "until": str(until or task.recipe.length), **({"after": str(after)} if first else {}),
             },
             inputs={"networks": networks.fingerprint()} if folder else None,
         )  # fmt: skip
+
+
+def require_seeds(networks: Collection) -> None:
+    """Raise InputError for a network without a seed."""
+    missing = [i for i, record in enumerate(networks.records) if "seed" not in record]
+    if missing:
+        raise InputError(
+            f"network {missing[0]} has no seed in its record, so what it draws is not defined: give records a seed, "
+            'for example collection.replace(records=[{**r, "seed": i} ...])'
+        )
 
 
 @dataclass(frozen=True)
@@ -199,19 +220,27 @@ class BayesianIMP:
         if self.rewind.total(per_epoch) > task.recipe.length.total(per_epoch):
             raise InputError(f"cannot rewind to {self.rewind}, training ends at {task.recipe.length}")
         root = None if folder is None else Path(folder)
-        start = initial(task.architecture, networks.records)
-        start = start.replace(records=[{"seed": record["seed"], "task": task.name} for record in networks.records])
-        if self.rewind.total(per_epoch):
-            early = None if root is None else root / "rewind"
-            start = self.variational.fit(start, task, until=self.rewind, folder=early)
+        start = self.start(networks, task, folder=None if root is None else root / "rewind")
         first = start.replace(extras=start.extras | {"rewind": start.weights})
-        found = [self.variational.fit(first, task, folder=None if root is None else root / "level-00")]
+        here = None if root is None else root / "level-00"
+        found = [self.variational.fit(first, task, after=self.rewind, folder=here)]
         for level, pattern in enumerate(self.levels(), 1):
             pruned = self.pruned(found[-1], first, pattern)
             found.append(
-                self.variational.fit(pruned, task, folder=None if root is None else root / f"level-{level:02}")
+                self.variational.fit(
+                    pruned, task, after=self.rewind, folder=None if root is None else root / f"level-{level:02}"
+                )
             )
         return found
+
+    def start(self, networks: Collection, task: Task, *, folder: Path | None = None) -> Collection:
+        """The dense networks at the rewind point, with standard deviations if that is behind the initialisation."""
+        require_seeds(networks)
+        start = initial(task.architecture, networks.records)
+        start = start.replace(records=[{"seed": record["seed"], "task": task.name} for record in networks.records])
+        if self.rewind.total(task.recipe.per_epoch(len(task.train))):
+            start = self.variational.fit(start, task, until=self.rewind, folder=folder)
+        return start
 
     def pruned(self, posteriors: Collection, start: Collection, pattern: Pattern) -> Collection:
         """Where the next level starts: fewer weights, at their values of `start`.

@@ -25,6 +25,7 @@ from weightspace.bayes.search import BayesianIMP
 from weightspace.collection import Collection
 from weightspace.errors import InputError
 from weightspace.evaluation.dropout import MCDropout
+from weightspace.recipe import Step
 from weightspace.runs import CONFIG, DONE
 from weightspace.storage import write_text
 from weightspace.task import Task
@@ -65,8 +66,10 @@ class Study:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.networks < 1 or not self.scores:
-            raise InputError(f"a study needs a score and a network, got {len(self.scores)} and {self.networks}")
+        if min(self.networks, self.draws) < 1 or not self.scores:
+            raise InputError(
+                f"a study needs a score, a network and a draw, got {len(self.scores)}, {self.networks} and {self.draws}"
+            )
 
     def run(self, folder: str | Path) -> "StudyResult":
         """Train what is not there yet, measure, and write rows.csv.
@@ -96,8 +99,9 @@ class Study:
             rows += _timed(judge.rows("deterministic", tickets), here)
             rows.append(judge.together(f"ensemble of {self.networks} deterministic", tickets))
 
+        begun = finder.start(dense, task, folder=folder / "0-start")
         for level, posteriors in list(enumerate(first))[1:]:
-            controls = Controls(posteriors, self.seed, finder.variational.std)
+            controls = Controls(posteriors, begun, self.seed, finder.variational.std)
             starts = {"transplant of deterministic": plain[level].replace(extras={})}
             if level in (len(first) // 2, len(first) - 1):
                 starts |= {
@@ -107,7 +111,9 @@ class Study:
                 }
             for name, start in starts.items():
                 here = folder / name.replace(" ", "-") / f"level-{level:02}"
-                rows += _timed(judge.rows(name, finder.variational.fit(start, task, folder=here)), here)
+                # What is new starts at the beginning, what was rewound goes on from there.
+                after = finder.rewind if "shuffled" in name or "scattered" in name else Step()
+                rows += _timed(judge.rows(name, finder.variational.fit(start, task, after=after, folder=here)), here)
         dropout = MCDropout().fit(task, seed=self.seed)
         rows.append(judge.passes("MC dropout", lambda x: list(dropout.passes(x, self.draws, seed=self.seed))))
         result = StudyResult(task.name, len(task.test), rows, overlaps(ladders, plain))

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from weightspace.collection import Collection
@@ -44,15 +44,15 @@ class Posteriors:
             )
         if tickets.dense:
             raise InputError("gates code which weights a posterior keeps, and these are dense: use sparse ones")
-        unit = FittedPosteriors(tickets.layout, 1.0, 1.0)
+        random = (tickets.extras[STD] > 0).any(0)
+        unit = FittedPosteriors(tickets.layout, 1.0, 1.0, random)
         parts = unit.vectors(tickets).split(unit.sizes, dim=1)
         means, gates, spread = (part.var(0).sum().item() for part in parts)
         if not (gates > 0 and spread > 0 and means > 0):
             raise InputError("all posteriors are alike: there is no distribution to learn")
         rest = means / (1 - self.gates - self.spread)
-        return FittedPosteriors(
-            tickets.layout, (rest * self.gates / gates) ** 0.5, (rest * self.spread / spread) ** 0.5
-        )
+        scales = (rest * self.gates / gates) ** 0.5, (rest * self.spread / spread) ** 0.5
+        return FittedPosteriors(tickets.layout, *scales, random)
 
 
 @dataclass(frozen=True)
@@ -61,11 +61,13 @@ class FittedPosteriors:
 
     Args:
         gate, spread: scales of the gates and of the log standard deviations in the vectors.
+        random: (D,), the parameters that have a posterior; norm layers do not.
     """
 
     layout: Layout
     gate: float
     spread: float
+    random: Bool[Tensor, " d"]
 
     @property
     def sizes(self) -> list[int]:
@@ -92,10 +94,10 @@ class FittedPosteriors:
 
     def extras(self, vectors: Float[Tensor, "n m"], masks: Tensor) -> dict[str, Tensor]:
         """Standard deviations of the weights that are kept."""
-        return {STD: (vectors[:, -self.layout.size :] / self.spread).exp() * masks}
+        return {STD: (vectors[:, -self.layout.size :] / self.spread).exp() * (masks & self.random)}
 
     def tensors(self) -> dict[str, Tensor]:
-        return {}
+        return {"posteriors.random": self.random}
 
     def to_json(self) -> dict[str, Any]:
         return {"rule": "posteriors", "gate": self.gate, "spread": self.spread}

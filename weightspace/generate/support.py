@@ -179,5 +179,5 @@ def load_support(saved: dict[str, Any], tensors: dict[str, Tensor], layout: Layo
         case {"rule": "gates", "scale": scale}:
             return FittedGates(layout, scale)
         case {"rule": "posteriors", "gate": gate, "spread": spread}:
-            return FittedPosteriors(layout, gate, spread)
+            return FittedPosteriors(layout, gate, spread, tensors["posteriors.random"])
     raise StorageError(f"unknown mask rule {saved!r}: was the generator written by a newer version?")

@@ -4,6 +4,7 @@ import copy
 from collections.abc import Callable, Mapping
 from types import MethodType
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -25,6 +26,7 @@ class LiveNetwork:
 
     def __init__(self, module: nn.Module, live: Bool[Tensor, " d"]) -> None:
         self.module = copy.deepcopy(module)
+        self._plain, self._live, self._tried = module, live, False
         self.layout = Layout.of(module)
         self._sizes: list[int] = []
         # Places in a dense tensor; None for a whole tensor, or a sparse layer's weights.
@@ -51,6 +53,8 @@ class LiveNetwork:
         Args:
             values: of the live parameters, in the order of their positions.
         """
+        if self.sparse and not self._tried:
+            self._try_out(values.detach(), buffers, x)
         tensors: dict[str, Tensor] = {}
         parts = values.split(self._sizes)
         for entry, part, place in zip(self.layout.parameters, parts, self._places, strict=True):
@@ -58,6 +62,24 @@ class LiveNetwork:
                 part = part.new_zeros(entry.size).scatter(0, place, part)
             tensors[entry.name] = part.reshape(entry.shape) if len(part) == entry.size else part
         return functional_call(self.module, (tensors, dict(buffers)), (x,))
+
+    @torch.no_grad()
+    def _try_out(self, values: Tensor, buffers: Mapping[str, Tensor], x: Tensor) -> None:
+        """Stay dense if a module reads the weights of its layers itself, which are not a matrix here."""
+        self._tried = True
+        whole = values.new_zeros(self.layout.size).scatter(0, self._live.nonzero()[:, 0], values)
+        before = {name: buffer.clone() for name, buffer in buffers.items()}
+        expected = functional_call(self._plain, (self.layout.tensors(whole), before), (x,))
+        try:
+            found = self(values, {name: buffer.clone() for name, buffer in buffers.items()}, x)
+            same = found.shape == expected.shape and torch.allclose(found, expected, rtol=1e-3, atol=1e-4)
+        except RuntimeError:  # a size that does not fit: the dense call went through, and is what runs from now on
+            same = False
+        if not same:
+            self.module, self.sparse = copy.deepcopy(self._plain), []
+            starts = [self.layout.slices[entry.name] for entry in self.layout.parameters]
+            masks = [self._live[at] for at in starts]
+            self._places = [None if mask.all() else mask.nonzero()[:, 0] for mask in masks]
 
 
 def _forward(rows: Rows) -> Callable[[nn.Linear, Tensor], Tensor]:

@@ -11,12 +11,14 @@ from jaxtyping import Bool, Float
 from scipy import stats
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import minimum_spanning_tree
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call
 
 from weightspace.collection import Collection
 from weightspace.errors import InputError
 from weightspace.functional import evaluation
+
+_NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
 def effective_masks(networks: Collection, shape: Sequence[int]) -> Bool[Tensor, "n d"]:
@@ -24,14 +26,19 @@ def effective_masks(networks: Collection, shape: Sequence[int]) -> Bool[Tensor, 
 
     Vysogorets & Kempe 2021 (arXiv 2107.02306), by synaptic flow: the network of masks in place of weights, without biases,
     on an input of ones; a weight is on a path where the sum of the outputs depends on it. For networks whose
-    activations pass positive values on (ReLU and its like); norm layers are taken as the identity.
+    activations pass positive values on (ReLU and its like); BatchNorm is taken as the identity.
 
     Args:
         shape: of one input, without the batch.
+
+    Raises:
+        InputError: a norm layer that has no running statistics, through which ones do not flow.
     """
     layout, module = networks.layout, networks.architecture.build_seeded(0).double()
+    require_flow(module)
     ones = torch.ones(1, *shape, dtype=torch.float64)
-    buffers = {b.name: _identity(b.name, torch.zeros(b.shape, dtype=_kind(b.dtype))) for b in layout.buffers}
+    kept = module.state_dict()
+    buffers = {b.name: _identity(b.name, kept[b.name]) for b in layout.buffers}
     off = torch.cat([torch.full((e.size,), e.role == "bias" or (e.role == "norm" and "bias" in e.name)) for e in
                      layout.parameters])  # fmt: skip
     found: list[Tensor] = []
@@ -46,12 +53,21 @@ def effective_masks(networks: Collection, shape: Sequence[int]) -> Bool[Tensor, 
     return torch.stack(found)
 
 
-def _kind(dtype: str) -> torch.dtype:
-    kind: torch.dtype = getattr(torch, dtype)
-    return torch.float64 if kind.is_floating_point else kind
+def require_flow(module: nn.Module) -> None:
+    """Raise InputError for layers through which equal positive values do not flow."""
+    for name, layer in module.named_modules():
+        moving = isinstance(layer, nn.modules.batchnorm._NormBase) and layer.track_running_stats
+        if isinstance(layer, _NORMS) and not moving:
+            raise InputError(
+                f"layer {name} is a {type(layer).__name__}: it takes means over its inputs, so that synaptic flow is not "
+                "defined; use another score"
+            )
 
 
 def _identity(name: str, buffer: Tensor) -> Tensor:
+    """Statistics that leave values as they are; other buffers belong to the network."""
+    if name.endswith("running_mean"):
+        return torch.zeros_like(buffer)
     return torch.ones_like(buffer) if name.endswith("running_var") else buffer
 
 

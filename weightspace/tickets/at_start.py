@@ -86,17 +86,16 @@ class AtStart:
             how = engine(task, block, device=device, folder=Path(folder) if folder else None)
             early = trainer_for(initial(task.architecture, records), task, engine=how, device=device)
             early.run(first, tick)
-            untrained = networks[rows].replace(
-                weights=early.weights.cpu(),
-                masks=None,
-                extras={},
-                buffers={n: b.cpu() for n, b in early.buffers.items()},
+            untrained = initial(task.architecture, records).replace(
+                weights=early.weights.cpu(), buffers={n: b.cpu() for n, b in early.buffers.items()}
             )
             masks = self.masks(untrained, task)
             trainer = early.fork(masks.to(device))
             trainer.continue_from(checkpoint, tick)
             trainer.run(length, tick)
-            found = ticket_records(records, rows.start, self._method() | {"density": achieved(masks, networks.layout)})
+            found = ticket_records(
+                records, rows.start, self._method() | {"density": achieved(masks, networks.layout)}, task
+            )
             return finished(trainer, task, found).replace(extras={"rewind": early.weights.cpu()})
 
         return in_blocks(

@@ -11,6 +11,7 @@ from weightspace.errors import InputError
 from weightspace.layout import Layout
 from weightspace.pattern import Unstructured
 from weightspace.storage import Record
+from weightspace.task import Task
 
 
 def check_dense_enough(networks: Collection, density: float) -> None:
@@ -28,11 +29,16 @@ def achieved(masks: Bool[Tensor, "n d"], layout: Layout) -> float:
     return int(masks[0, layout.prunable.to(masks.device)].sum()) / layout.num_prunable
 
 
-def ticket_records(parents: Sequence[Record], first: int, method: Mapping[str, Any]) -> list[Record]:
+def ticket_records(
+    parents: Sequence[Record], first: int, method: Mapping[str, Any], task: Task | None = None
+) -> list[Record]:
     """Records of tickets: those of the networks they were found in, with the method and the parent.
 
     Args:
         first: position of the first parent, for parents without an index of their own.
+        task: that the tickets were trained on, if it is not the parents' own.
     """
-    found = {"kind": "ticket", "method": dict(method), "density": method["density"]}
+    found: Record = {"kind": "ticket", "method": dict(method), "density": method["density"]}
+    if task is not None:
+        found |= {"task": task.name, "recipe": task.recipe.to_json()}
     return [record | found | {"parent": record.get("index", first + i)} for i, record in enumerate(parents)]

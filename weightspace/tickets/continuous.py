@@ -17,15 +17,14 @@ from weightspace.training.blocks import block_size, in_blocks
 from weightspace.training.probe import engine
 from weightspace.training.start import finished, initial, trainer_for
 
-_EVERY = 100  # steps between checkpoints
-
 
 @dataclass(frozen=True)
 class ContinuousSparsification:
     """Train w sigmoid(beta s) with beta rising from 1 to `hardness`, then keep the weights with the largest s and train on.
 
-    The paper's ticket keeps all s > 0, as many as there are; here the largest s are kept, so that the density is the one
-    asked. After the search the survivors go back to their initial values and train for the task's recipe.
+    The paper's ticket keeps all s > 0, as many as there are, after three rounds; here there is one round and the largest s
+    are kept, so that the density is the one asked. After the search the survivors go back to their initial values and
+    train for the task's recipe. An interrupted search starts anew, the training behind it goes on.
 
     Args:
         density: fraction of the prunable weights kept.
@@ -80,21 +79,20 @@ class ContinuousSparsification:
             while search.step < length:
                 beta = self.hardness ** (search.step / length)
                 gate = torch.where(prunable, (beta * soft).sigmoid() / zero, 1.0)
-                factor = optimizer.lr * task.recipe.lr_factor(search.step, length, search.per_epoch)
+                lr, decay = search.rates()
+                lr = lr * task.recipe.lr_factor(search.step, length, search.per_epoch)
                 gradient = search.gradients(search.weights * gate)
                 slope = beta * gate * (1 - gate * zero) * prunable
                 of_soft = (gradient * search.weights + self.penalty) * slope
-                optimizer.update_(
-                    search.weights, gradient * gate, search.state, factor, optimizer.weight_decay, search.step
-                )
-                optimizer.update_(soft, of_soft, moments, self.mask_lr * factor, 0.0, search.step)
+                optimizer.update_(search.weights, gradient * gate, search.state, lr, decay, search.step)
+                optimizer.update_(soft, of_soft, moments, self.mask_lr * lr, 0.0, search.step)
                 tick(1)
             masks = Unstructured(self.density).mask(soft, start.layout)
             trainer = trainer_for(start.replace(weights=start.weights * masks.cpu(), masks=masks.cpu()), task, engine=how,
                                   device=device)  # fmt: skip
             trainer.continue_from(checkpoint, tick)
             trainer.run(length, tick)
-            records = ticket_records(start.records, rows.start, method)
+            records = ticket_records(start.records, rows.start, method, task)
             return finished(trainer, task, records).replace(extras={"rewind": start.weights})
 
         return in_blocks(

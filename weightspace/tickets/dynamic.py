@@ -32,6 +32,8 @@ from weightspace.training.trainer import Trainer
 class Dynamic:
     """Train sparse networks; every so often each layer drops its smallest weights and grows as many others, from zero.
 
+    What an update drops does not grow again in the same update (RigL's code lets it).
+
     Args:
         density: fraction of the prunable weights kept, in (0, 1], spread over layers by ERK.
         pattern: of the first, random mask instead, such as Unstructured(0.1, "layer"); layers keep their counts.
@@ -96,7 +98,7 @@ class Dynamic:
                     trainer.run(min(length, (trainer.step // self.every + 1) * self.every), tick)
             assert trainer.masks is not None
             kept = achieved(trainer.masks, trainer.layout)
-            found = ticket_records(records, rows.start, self._method() | {"density": kept})
+            found = ticket_records(records, rows.start, self._method() | {"density": kept}, task)
             return finished(trainer, task, found).replace(extras={"rewind": start.weights})
 
         return in_blocks(

@@ -23,7 +23,8 @@ class Gradual:
 
     One training run per ticket, so that a collection of tickets costs little more than a collection
     of networks. The density falls from the networks' own to `density` along a cubic curve during the
-    first part of the run, then the survivors train on. Nothing is rewound.
+    first part of the run, then the survivors train on. Nothing is rewound. Networks of several densities
+    follow the curve of the densest.
 
     Args:
         density: fraction of the prunable weights kept, in (0, 1].
@@ -79,7 +80,7 @@ class Gradual:
             how = engine(sparse_task, block, device=device, folder=Path(folder) if folder else None)
             trainer = trainer_for(start, sparse_task, engine=how, device=device)
             trainer.continue_from(checkpoint, tick)
-            trained = start.densities.max().item()
+            trained = networks.densities.max().item()  # of all, so that it does not depend on the block
             # A checkpoint may have been written before or after the pruning at its own step: pruning
             # again what is pruned already changes nothing.
             for step in range(trainer.step // self.every * self.every, last + 1, self.every):

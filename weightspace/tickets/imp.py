@@ -187,7 +187,11 @@ class IMP:
                 recipe, optimizer=replace(recipe.optimizer, lr=0.1 * recipe.optimizer.lr), schedule=Schedule()
             )
         kept = trained.replace(weights=trained.weights * masks, masks=masks, extras={})
-        return trainer_for(kept, replace(task, recipe=recipe), engine=how, device=device)
+        trainer = trainer_for(kept, replace(task, recipe=recipe), engine=how, device=device)
+        own = trainer.individual
+        if self.survivors == "fine-tune" and own.lr is not None:
+            trainer.individual = replace(own, lr=0.1 * own.lr)
+        return trainer
 
     def _check(self, networks: Collection, task: Task) -> tuple[int, int]:
         """Iterations up to the rewind point and of the whole training."""

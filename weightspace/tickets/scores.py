@@ -18,6 +18,7 @@ from weightspace.collection import Collection
 from weightspace.errors import InputError
 from weightspace.functional import evaluation
 from weightspace.task import Split, Task
+from weightspace.tickets.analysis import require_flow
 
 
 @runtime_checkable
@@ -54,6 +55,9 @@ class SNIP:
 
     per_class: int = 10
 
+    def __post_init__(self) -> None:
+        _check(self.per_class)
+
     def __call__(self, networks: Collection, task: Task) -> Float[Tensor, "n d"]:
         def one(loss: Callable[[Tensor, Split], Tensor], weights: Tensor, batch: Split) -> Tensor:
             (gradient,) = torch.autograd.grad(loss(weights, batch), weights)
@@ -73,6 +77,9 @@ class GraSP:
 
     per_class: int = 25
     temperature: float = 200.0
+
+    def __post_init__(self) -> None:
+        _check(self.per_class, self.temperature)
 
     def __call__(self, networks: Collection, task: Task) -> Float[Tensor, "n d"]:
         def one(loss: Callable[[Tensor, Split], Tensor], weights: Tensor, batch: Split) -> Tensor:
@@ -94,6 +101,7 @@ class SynFlow:
 
     def __call__(self, networks: Collection, task: Task) -> Float[Tensor, "n d"]:
         module = networks.architecture.build_seeded(0).double()
+        require_flow(module)
         ones = torch.ones(1, *task.train.x.shape[1:], dtype=torch.float64)
         found: list[Tensor] = []
         with evaluation(module):
@@ -104,6 +112,11 @@ class SynFlow:
                 (gradient,) = torch.autograd.grad(total, weights)
                 found.append((gradient * weights).detach())
         return torch.stack(found)
+
+
+def _check(*values: int | float) -> None:
+    if not all(value > 0 for value in values):
+        raise InputError(f"samples of each class and the temperature must be positive, got {values}")
 
 
 def _positive(name: str, buffer: Tensor) -> Tensor:

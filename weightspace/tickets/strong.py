@@ -81,20 +81,14 @@ class EdgePopup:
                 factor = task.recipe.lr_factor(trainer.step, length, trainer.per_epoch)
                 gradient = trainer.gradients(values * masks)
                 gradient.mul_(values * trainer.weights.sign()).mul_(prunable)
-                optimizer.update_(
-                    trainer.weights,
-                    gradient,
-                    trainer.state,
-                    optimizer.lr * factor,
-                    optimizer.weight_decay,
-                    trainer.step,
-                )
+                lr, decay = trainer.rates()
+                optimizer.update_(trainer.weights, gradient, trainer.state, lr * factor, decay, trainer.step)
                 tick(1)
                 if checkpoint is not None and trainer.step % _EVERY == 0:
                     trainer.save(checkpoint)
             masks, values = self._effective(trainer.weights, fixed, start.layout)
             trainer.weights, trainer.masks = values * masks, masks
-            found = ticket_records(records, rows.start, self._method())
+            found = ticket_records(records, rows.start, self._method(), task)
             return finished(trainer, task, found).replace(extras={"rewind": fixed.cpu()})
 
         return in_blocks(

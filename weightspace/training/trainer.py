@@ -200,6 +200,14 @@ class Trainer:
         self.step += 1
         return found
 
+    def rates(self, rows: slice = slice(None)) -> tuple[float | Tensor, float | Tensor]:
+        """Learning rate and weight decay: the recipe's, or the networks' own (n, 1)."""
+        rate, decay = self.individual.lr, self.individual.weight_decay
+        return (
+            self.recipe.optimizer.lr if rate is None else rate[rows].to(self.weights),
+            self.recipe.optimizer.weight_decay if decay is None else decay[rows].to(self.weights),
+        )
+
     def save(self, path: Path) -> None:
         """Write everything needed to go on; data order and random numbers follow from seeds and step."""
         tensors = {"weights": self.weights, "losses": self.losses, "step": torch.tensor(self.step)}
@@ -232,9 +240,7 @@ class Trainer:
         order = self._order(rows)
         state = {name: tensor[rows] for name, tensor in self.state.items()}
         buffers = {name: buffer[rows] for name, buffer in self.buffers.items()}
-        rate, decay = self.individual.lr, self.individual.weight_decay
-        lr = self.recipe.optimizer.lr if rate is None else rate[rows].to(self.weights)
-        decay = self.recipe.optimizer.weight_decay if decay is None else decay[rows].to(self.weights)
+        lr, decay = self.rates(rows)
         weights = self.weights[rows]
         gradient = torch.empty_like(weights)
         for step in range(self.step, stop):
@@ -254,7 +260,7 @@ class Trainer:
             factor = self.recipe.lr_factor(step, self.length, self.per_epoch)
             self.recipe.optimizer.update_(weights, gradient, state, lr * factor, decay, step + 1)
             for at, values in self._frozen:  # parameters of modules with requires_grad=False
-                weights[:, at] = values[rows]
+                weights[:, at] = values[rows] if self.masks is None else values[rows] * self.masks[rows][:, at]
 
     def _require_finite(self, step: int) -> None:
         """Stop at the first epoch after which a network is no longer finite."""
