@@ -182,10 +182,11 @@ def test_every_finder_keeps_the_exact_count_and_pruned_weights_zero(
         assert (found.weights != start)[own].double().mean() > 0.2, "kept weights of either sign move"
 
 
-@pytest.mark.parametrize("make", [dict(FINDERS)[n] for n in ("synflow", "rigl", "popup", "keep")], ids=str)
+@pytest.mark.parametrize("name", ["synflow", "rigl", "popup", "keep"])
 def test_an_interrupted_finder_continues_to_the_same_bytes(
-    make, dense: ws.Collection, task: ws.Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, dense: ws.Collection, task: ws.Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    make = dict(FINDERS)[name]
     whole = make().find(dense[:2], task)
     monkeypatch.setattr(ws.training.trainer, "_CHECKPOINT_SECONDS", 0.0)
     monkeypatch.setattr(tickets.strong, "_EVERY", 7)
