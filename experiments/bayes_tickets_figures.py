@@ -15,9 +15,9 @@ from weightspace.bayes.judge import Row
 from weightspace.bayes.study import StudyResult
 from weightspace.plots.style import tidy
 
-# Strength of each score in the family |mu| - lambda sigma.
+# Strength of each score in the family |mu| - lambda sigma; all prune the same posteriors, those of the ladder by |mu|.
 FAMILY = {
-    "lambda -1": -1.0, "|mu|": 0.0, "lambda 0.25": 0.25, "lambda 0.5": 0.5, "lambda 0.75": 0.75, "|mu| / sigma": 1.0,
+    "lambda -1": -1.0, "|mu|": 0.0, "lambda 0.25": 0.25, "lambda 0.5": 0.5, "lambda 0.75": 0.75,
     "lambda 1.5": 1.5, "lambda 2": 2.0,
 }  # fmt: skip
 
@@ -55,7 +55,7 @@ def sweep(rows: list[Row]) -> Figure:
         own = [_number(r["accuracy"]) for r in near if r["method"] == "|mu|"]
         axes.axhspan(min(own), max(own), color="#1d4ed8", alpha=0.12, label=f"|mu|, {len(own)} seeds: range")
         axes.axhline(statistics.fmean(own), color="#1d4ed8", linewidth=1)
-        axes.set_xlabel("strength of the penalty on sigma\n(0: |mu|, 1: |mu| / sigma)")
+        axes.set_xlabel("strength of the penalty on sigma\n(0: |mu|, 1 would be |mu| / sigma)")
         axes.set_ylabel("test accuracy")
         axes.set_title(f"density {density:.3g}")
         axes.legend(fontsize=8, frameon=False)
