@@ -27,6 +27,7 @@ bayes-tickets: $(READY)
 
 bayes-tickets-mnist: $(READY)
 	$(BIN)/python experiments/bayes_tickets_mnist.py
+	$(BIN)/python experiments/bayes_tickets_figures.py
 
 test: $(READY)
 	$(BIN)/python -m pytest -n 2
