@@ -1,5 +1,6 @@
 """Patterns that decide first how many weights each layer keeps, then which: ERK, balanced, rates of one's own."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -13,7 +14,35 @@ from weightspace.pattern import Pattern, check_density, densities_to, keep_count
 
 
 @dataclass(frozen=True)
-class ERK:
+class _Shares(ABC):
+    """A total that is divided over the layers before weights are ranked in each."""
+
+    density: float
+
+    def __post_init__(self) -> None:
+        check_density(self.density)
+
+    @abstractmethod
+    def _raw(self, entry: Entry) -> float:
+        """Density of a layer, up to a common factor."""
+
+    def counts(self, layout: Layout) -> list[int]:
+        """Weights kept in each weight tensor, in the layout's order."""
+        weights = _weights(layout)
+        return _shared(weights, _total(self.density, layout), [self._raw(entry) for entry in weights])
+
+    def steps(self, rate: float) -> "list[Pattern]":
+        """The patterns on the way to this one."""
+        return [replace(self, density=density) for density in densities_to(self.density, rate)]
+
+    def mask(
+        self, scores: Float[Tensor, "*nets d"], layout: Layout, within: Bool[Tensor, "*nets d"] | None = None
+    ) -> Bool[Tensor, "*nets d"]:
+        return keep_counts(scores, layout, self.counts(layout), within)
+
+
+@dataclass(frozen=True)
+class ERK(_Shares):
     """Erdos-Renyi kernel: a layer's density is proportional to (sum of its dimensions) / (their product).
 
     Evci et al. 2020 (arXiv 1911.11134). Where this exceeds one the layer is dense and the others share the rest, so that
@@ -23,52 +52,20 @@ class ERK:
         density: fraction of all prunable weights kept, in (0, 1].
     """
 
-    density: float
-
-    def __post_init__(self) -> None:
-        check_density(self.density)
-
-    def counts(self, layout: Layout) -> list[int]:
-        """Weights kept in each weight tensor, in the layout's order."""
-        weights = _weights(layout)
-        return _shared(weights, _total(self.density, layout), [sum(e.shape) / e.size for e in weights])
-
-    def steps(self, rate: float) -> "list[Pattern]":
-        """The patterns on the way to this one."""
-        return [ERK(density) for density in densities_to(self.density, rate)]
-
-    def mask(
-        self, scores: Float[Tensor, "*nets d"], layout: Layout, within: Bool[Tensor, "*nets d"] | None = None
-    ) -> Bool[Tensor, "*nets d"]:
-        return keep_counts(scores, layout, self.counts(layout), within)
+    def _raw(self, entry: Entry) -> float:
+        return sum(entry.shape) / entry.size
 
 
 @dataclass(frozen=True)
-class Balanced:
+class Balanced(_Shares):
     """The same number of weights in every layer; what a small layer cannot take goes to the others.
 
     Args:
         density: fraction of all prunable weights kept, in (0, 1].
     """
 
-    density: float
-
-    def __post_init__(self) -> None:
-        check_density(self.density)
-
-    def counts(self, layout: Layout) -> list[int]:
-        """Weights kept in each weight tensor, in the layout's order."""
-        weights = _weights(layout)
-        return _shared(weights, _total(self.density, layout), [1 / e.size for e in weights])
-
-    def steps(self, rate: float) -> "list[Pattern]":
-        """The patterns on the way to this one."""
-        return [Balanced(density) for density in densities_to(self.density, rate)]
-
-    def mask(
-        self, scores: Float[Tensor, "*nets d"], layout: Layout, within: Bool[Tensor, "*nets d"] | None = None
-    ) -> Bool[Tensor, "*nets d"]:
-        return keep_counts(scores, layout, self.counts(layout), within)
+    def _raw(self, entry: Entry) -> float:
+        return 1 / entry.size
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """Prune before training: a score, a pattern, then one training run."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -8,17 +7,14 @@ from typing import Any, Literal
 from jaxtyping import Bool
 from torch import Tensor
 
-from weightspace import devices
 from weightspace.collection import Collection
 from weightspace.errors import InputError
 from weightspace.pattern import Pattern, Unstructured
 from weightspace.recipe import Step
 from weightspace.task import Task
-from weightspace.tickets.common import achieved, ticket_records
 from weightspace.tickets.scores import SNIP, Score
-from weightspace.training.blocks import block_size, in_blocks
-from weightspace.training.probe import engine
-from weightspace.training.start import finished, initial, trainer_for
+from weightspace.tickets.search import Block, search
+from weightspace.training.trainer import Trainer
 
 
 @dataclass(frozen=True)
@@ -73,36 +69,24 @@ class AtStart:
             LayoutMismatch: the networks are not of the task's architecture.
             InputError: a record has no seed, or `start` lies behind the end of training.
         """
-        networks.layout.require(task.architecture.layout(), f"the network of task {task.name!r}")
         per_epoch = task.recipe.per_epoch(len(task.train))
         first, length = self.start.total(per_epoch), task.recipe.length.total(per_epoch)
         if first > length:
             raise InputError(f"cannot prune at {self.start}, training ends at {task.recipe.length}")
-        device = devices.pick(device)
-        block = min(len(networks), block_size(task, device=device))
 
-        def make(rows: slice, tick: Callable[[int], object], checkpoint: Path | None) -> Collection:
-            records = networks[rows].records
-            how = engine(task, block, device=device, folder=Path(folder) if folder else None)
-            early = trainer_for(initial(task.architecture, records), task, engine=how, device=device)
-            early.run(first, tick)
-            untrained = initial(task.architecture, records).replace(
-                weights=early.weights.cpu(), buffers={n: b.cpu() for n, b in early.buffers.items()}
-            )
-            masks = self.masks(untrained, task)
-            trainer = early.fork(masks.to(device))
-            trainer.continue_from(checkpoint, tick)
-            trainer.run(length, tick)
-            found = ticket_records(
-                records, rows.start, self._method() | {"density": achieved(masks, networks.layout)}, task
-            )
-            return finished(trainer, task, found).replace(extras={"rewind": early.weights.cpu()})
+        def find(block: Block) -> tuple[Trainer, Tensor]:
+            early = block.trainer(block.start)
+            early.run(first, block.tick)
+            buffers = {name: buffer.cpu() for name, buffer in early.buffers.items()}
+            masks = self.masks(block.start.replace(weights=early.weights.cpu(), buffers=buffers), task)
+            trainer = early.fork(masks.to(block.device))
+            trainer.continue_from(block.checkpoint, block.tick)
+            trainer.run(length, block.tick)
+            return trainer, early.weights
 
-        return in_blocks(
-            make, architecture=networks.architecture, count=len(networks), block=block, ticks=length,
-            what=f"pruning {len(networks)} networks at the start, and training them", folder=folder, stage="tickets",
-            config={"method": self._method(), "task": task.to_json(), "recipe": task.recipe.to_json()},
-            inputs={"networks": networks.fingerprint()} if folder else None,
+        return search(
+            networks, task, find, method=self._method(), ticks=length, folder=folder, device=device,
+            what=f"pruning {len(networks)} networks at the start, and training them",
         )  # fmt: skip
 
     def _method(self) -> dict[str, Any]:

@@ -1,21 +1,17 @@
 """Continuous sparsification (Savarese et al. 2020, arXiv 1912.04427): soft masks that harden while the weights train."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
+from torch import Tensor
 
-from weightspace import devices
 from weightspace.collection import Collection
 from weightspace.errors import InputError
 from weightspace.pattern import Unstructured
 from weightspace.task import Task
-from weightspace.tickets.common import ticket_records
-from weightspace.training.blocks import block_size, in_blocks
-from weightspace.training.probe import engine
-from weightspace.training.start import finished, initial, trainer_for
+from weightspace.tickets.search import Block, search
+from weightspace.training.trainer import Trainer
 
 
 @dataclass(frozen=True)
@@ -61,43 +57,34 @@ class ContinuousSparsification:
             LayoutMismatch: the networks are not of the task's architecture.
             InputError: a record has no seed.
         """
-        networks.layout.require(task.architecture.layout(), f"the network of task {task.name!r}")
         length = task.recipe.length.total(task.recipe.per_epoch(len(task.train)))
-        device = devices.pick(device)
-        block = min(len(networks), block_size(task, device=device))
-        method: dict[str, Any] = {"name": "ContinuousSparsification", **vars(self)}
 
-        def make(rows: slice, tick: Callable[[int], object], checkpoint: Path | None) -> Collection:
-            start = initial(task.architecture, networks[rows].records)
-            how = engine(task, block, device=device, folder=Path(folder) if folder else None)
-            search = trainer_for(start, task, engine=how, device=device)
-            soft = torch.full_like(search.weights, self.start)
-            optimizer, prunable = task.recipe.optimizer, start.layout.prunable.to(device)
+        def find(block: Block) -> tuple[Trainer, Tensor]:
+            start = block.start
+            soft_run = block.trainer(start)
+            soft = torch.full_like(soft_run.weights, self.start)
+            optimizer, prunable = task.recipe.optimizer, start.layout.prunable.to(block.device)
             moments = optimizer.start(soft)
-            search.state = optimizer.start(search.weights)
+            soft_run.state = optimizer.start(soft_run.weights)
             zero = torch.sigmoid(torch.tensor(self.start))
-            while search.step < length:
-                beta = self.hardness ** (search.step / length)
+            while soft_run.step < length:
+                beta = self.hardness ** (soft_run.step / length)
                 gate = torch.where(prunable, (beta * soft).sigmoid() / zero, 1.0)
-                lr, decay = search.rates()
-                lr = lr * task.recipe.lr_factor(search.step, length, search.per_epoch)
-                gradient = search.gradients(search.weights * gate)
+                lr, decay = soft_run.rates()
+                lr = lr * task.recipe.lr_factor(soft_run.step, length, soft_run.per_epoch)
+                gradient = soft_run.gradients(soft_run.weights * gate)
                 slope = beta * gate * (1 - gate * zero) * prunable
-                of_soft = (gradient * search.weights + self.penalty) * slope
-                optimizer.update_(search.weights, gradient * gate, search.state, lr, decay, search.step)
-                optimizer.update_(soft, of_soft, moments, self.mask_lr * lr, 0.0, search.step)
-                tick(1)
-            masks = Unstructured(self.density).mask(soft, start.layout)
-            trainer = trainer_for(start.replace(weights=start.weights * masks.cpu(), masks=masks.cpu()), task, engine=how,
-                                  device=device)  # fmt: skip
-            trainer.continue_from(checkpoint, tick)
-            trainer.run(length, tick)
-            records = ticket_records(start.records, rows.start, method, task)
-            return finished(trainer, task, records).replace(extras={"rewind": start.weights})
+                of_soft = (gradient * soft_run.weights + self.penalty) * slope
+                optimizer.update_(soft_run.weights, gradient * gate, soft_run.state, lr, decay, soft_run.step)
+                optimizer.update_(soft, of_soft, moments, self.mask_lr * lr, 0.0, soft_run.step)
+                block.tick(1)
+            masks = Unstructured(self.density).mask(soft, start.layout).cpu()
+            trainer = block.trainer(start.replace(weights=start.weights * masks, masks=masks))
+            trainer.continue_from(block.checkpoint, block.tick)
+            trainer.run(length, block.tick)
+            return trainer, start.weights
 
-        return in_blocks(
-            make, architecture=networks.architecture, count=len(networks), block=block, ticks=2 * length,
-            what=f"continuous sparsification of {len(networks)} networks", folder=folder, stage="tickets",
-            config={"method": method, "task": task.to_json(), "recipe": task.recipe.to_json()},
-            inputs={"networks": networks.fingerprint()} if folder else None,
+        return search(
+            networks, task, find, method={"name": "ContinuousSparsification", **vars(self)}, ticks=2 * length,
+            what=f"continuous sparsification of {len(networks)} networks", folder=folder, device=device,
         )  # fmt: skip

@@ -3,7 +3,7 @@
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from weightspace import devices, seeds
+from weightspace import seeds
 from weightspace.allocation import ERK
 from weightspace.collection import Collection
 from weightspace.errors import InputError
@@ -20,11 +20,8 @@ from weightspace.layout import Layout
 from weightspace.pattern import Pattern
 from weightspace.storage import Record
 from weightspace.task import Task
-from weightspace.tickets.common import achieved, ticket_records
 from weightspace.tickets.scores import Random
-from weightspace.training.blocks import block_size, in_blocks
-from weightspace.training.probe import engine
-from weightspace.training.start import finished, initial, trainer_for
+from weightspace.tickets.search import Block, search
 from weightspace.training.trainer import Trainer
 
 
@@ -73,39 +70,26 @@ class Dynamic:
             LayoutMismatch: the networks are not of the task's architecture.
             InputError: a record has no seed.
         """
-        networks.layout.require(task.architecture.layout(), f"the network of task {task.name!r}")
         length = task.recipe.length.total(task.recipe.per_epoch(len(task.train)))
-        device = devices.pick(device)
-        block = min(len(networks), block_size(task, device=device))
-        first = self.pattern or ERK(self.density)
+        first, last = self.pattern or ERK(self.density), self.until * length
 
-        def make(rows: slice, tick: Callable[[int], object], checkpoint: Path | None) -> Collection:
-            records = networks[rows].records
-            start = initial(task.architecture, records)
-            how = engine(task, block, device=device, folder=Path(folder) if folder else None)
+        def find(block: Block) -> tuple[Trainer, Tensor]:
+            start = block.start
             masks = first.mask(Random()(start, task), start.layout)
-            trainer = trainer_for(
-                start.replace(weights=start.weights * masks, masks=masks), task, engine=how, device=device
-            )
-            trainer.continue_from(checkpoint, tick)
-            last = self.until * length
+            trainer = block.trainer(start.replace(weights=start.weights * masks, masks=masks))
+            trainer.continue_from(block.checkpoint, block.tick)
             while trainer.step < length:
                 # A checkpoint at such a step is from before its update: an update moves on by a step.
                 if trainer.step % self.every == 0 and 0 < trainer.step < last:
-                    self._move(trainer, records, last)
-                    tick(1)
+                    self._move(trainer, start.records, last)
+                    block.tick(1)
                 else:
-                    trainer.run(min(length, (trainer.step // self.every + 1) * self.every), tick)
-            assert trainer.masks is not None
-            kept = achieved(trainer.masks, trainer.layout)
-            found = ticket_records(records, rows.start, self._method() | {"density": kept}, task)
-            return finished(trainer, task, found).replace(extras={"rewind": start.weights})
+                    trainer.run(min(length, (trainer.step // self.every + 1) * self.every), block.tick)
+            return trainer, start.weights
 
-        return in_blocks(
-            make, architecture=networks.architecture, count=len(networks), block=block, ticks=length,
-            what=f"training {len(networks)} sparse networks with moving connections", folder=folder, stage="tickets",
-            config={"method": self._method(), "task": task.to_json(), "recipe": task.recipe.to_json()},
-            inputs={"networks": networks.fingerprint()} if folder else None,
+        return search(
+            networks, task, find, method=self._method(), ticks=length, folder=folder, device=device,
+            what=f"training {len(networks)} sparse networks with moving connections",
         )  # fmt: skip
 
     def _move(self, trainer: Trainer, records: Sequence[Record], last: float) -> None:

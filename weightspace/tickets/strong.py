@@ -1,6 +1,5 @@
 """Strong tickets: masks found by training scores, of weights that are never trained."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -9,16 +8,14 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from weightspace import devices, seeds
+from weightspace import seeds
 from weightspace.collection import Collection
 from weightspace.errors import InputError
 from weightspace.layout import Layout
 from weightspace.pattern import Unstructured
 from weightspace.task import Task
-from weightspace.tickets.common import ticket_records
-from weightspace.training.blocks import block_size, in_blocks
-from weightspace.training.probe import engine
-from weightspace.training.start import finished, initial, trainer_for
+from weightspace.tickets.search import Block, search
+from weightspace.training.trainer import Trainer
 
 
 @dataclass(frozen=True)
@@ -60,20 +57,15 @@ class EdgePopup:
             LayoutMismatch: the networks are not of the task's architecture.
             InputError: a record has no seed.
         """
-        networks.layout.require(task.architecture.layout(), f"the network of task {task.name!r}")
         length = task.recipe.length.total(task.recipe.per_epoch(len(task.train)))
-        device = devices.pick(device)
-        block = min(len(networks), block_size(task, device=device))
 
-        def make(rows: slice, tick: Callable[[int], object], checkpoint: Path | None) -> Collection:
-            records = networks[rows].records
-            start = initial(task.architecture, records)
-            fixed = fixed_weights(start, self.weights, self.density).to(device)
-            how = engine(task, block, device=device, folder=Path(folder) if folder else None)
+        def find(block: Block) -> tuple[Trainer, Tensor]:
+            start = block.start
+            fixed = fixed_weights(start, self.weights, self.density).to(block.device)
             # The trainer's weights are the scores here: it keeps their optimiser, data order and checkpoints.
-            trainer = trainer_for(start.replace(weights=_scores(start)), task, engine=how, device=device)
-            trainer.continue_from(checkpoint, tick)
-            optimizer, prunable = task.recipe.optimizer, start.layout.prunable.to(device)
+            trainer = block.trainer(start.replace(weights=_scores(start)))
+            trainer.continue_from(block.checkpoint, block.tick)
+            optimizer, prunable = task.recipe.optimizer, start.layout.prunable.to(block.device)
             if not trainer.state:
                 trainer.state = optimizer.start(trainer.weights)
             while trainer.step < length:
@@ -83,19 +75,16 @@ class EdgePopup:
                 gradient.mul_(values * trainer.weights.sign()).mul_(prunable)
                 lr, decay = trainer.rates()
                 optimizer.update_(trainer.weights, gradient, trainer.state, lr * factor, decay, trainer.step)
-                tick(1)
-                if checkpoint is not None and trainer.step % _EVERY == 0:
-                    trainer.save(checkpoint)
+                block.tick(1)
+                if block.checkpoint is not None and trainer.step % _EVERY == 0:
+                    trainer.save(block.checkpoint)
             masks, values = self._effective(trainer.weights, fixed, start.layout)
             trainer.weights, trainer.masks = values * masks, masks
-            found = ticket_records(records, rows.start, self._method(), task)
-            return finished(trainer, task, found).replace(extras={"rewind": fixed.cpu()})
+            return trainer, fixed
 
-        return in_blocks(
-            make, architecture=networks.architecture, count=len(networks), block=block, ticks=length,
-            what=f"searching {len(networks)} untrained networks", folder=folder, stage="tickets",
-            config={"method": self._method(), "task": task.to_json(), "recipe": task.recipe.to_json()},
-            inputs={"networks": networks.fingerprint()} if folder else None,
+        return search(
+            networks, task, find, method=self._method(), ticks=length, folder=folder, device=device,
+            what=f"searching {len(networks)} untrained networks",
         )  # fmt: skip
 
     def _effective(
