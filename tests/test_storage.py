@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from safetensors import safe_open
 
 import weightspace as ws
 from weightspace.errors import StorageError
-from weightspace.storage import pack_bits, unpack_bits
+from weightspace.storage import ShardWriter, pack_bits, unpack_bits
 
 
 @pytest.fixture
@@ -31,11 +32,60 @@ def test_bit_packing_is_exact(size: int, rows: int, seed: int) -> None:
 
 def test_anyone_can_read_a_folder(folder: Path, tickets: ws.Collection) -> None:
     manifest = json.loads((folder / "collection.json").read_text())
-    assert (manifest["format"], manifest["version"], manifest["count"]) == ("weightspace.collection", 1, len(tickets))
+    assert (manifest["format"], manifest["version"], manifest["count"]) == ("weightspace.collection", 2, len(tickets))
     with safe_open(folder / manifest["shards"][0]["file"], "pt") as file:
-        assert torch.equal(file.get_tensor("weights"), tickets.weights)
+        masks = unpack_bits(file.get_tensor("masks"), tickets.layout.size)
+        weights = torch.zeros(masks.shape)
+        weights[masks] = file.get_tensor("values")
+    assert torch.equal(weights, tickets.weights)
+    assert torch.equal(masks, tickets.masks)
     lines = (folder / "records.jsonl").read_text().splitlines()
     assert [json.loads(line)["seed"] for line in lines] == [record["seed"] for record in tickets.records]
+
+
+@given(st.integers(1, 30), st.integers(1, 6), st.floats(0, 1), st.integers(0, 100))
+def test_packed_weights_come_back_exactly(size: int, count: int, density: float, seed: int) -> None:
+    """Networks with unequal numbers of weights, all rows, some rows in another order, and some columns."""
+    random = torch.Generator().manual_seed(seed)
+    architecture = ws.Architecture("MLP", {"sizes": [size, 3]})
+    layout = architecture.layout()
+    masks = (torch.rand(count, layout.size, generator=random) < density) | ~layout.prunable
+    weights = torch.randn(count, layout.size, generator=random) * masks
+    with tempfile.TemporaryDirectory() as place:
+        ws.Collection(layout, weights, architecture=architecture, masks=masks).save(Path(place) / "c")
+        loaded = ws.Collection.load(Path(place) / "c")
+        assert torch.equal(loaded.weight_columns(slice(2, -2)), weights[:, 2:-2])
+        order = torch.randperm(count, generator=random)[: max(1, count - 1)]
+        assert torch.equal(loaded[order].weights, weights[order])
+        assert torch.equal(loaded.weights, weights)
+        assert torch.equal(loaded.masks, masks)
+
+
+def test_a_sparse_collection_takes_the_bytes_of_its_kept_weights(tmp_path: Path, dense: ws.Collection) -> None:
+    masks = ws.Unstructured(0.1).mask(dense.weights.abs(), dense.layout)
+    sparse = dense.replace(weights=dense.weights * masks, masks=masks)
+    parts = {name: collection.save(tmp_path / name) for name, collection in (("s", sparse), ("d", dense))}
+    sizes = {name: (folder / "shard-00000.safetensors").stat().st_size for name, folder in parts.items()}
+    header = 4096 + 600 * len(dense)  # names, offsets and records
+    assert sizes["s"] <= 4 * int(masks.sum()) + len(dense) * (dense.layout.size / 8 + 9) + header
+    assert sizes["d"] >= 4 * dense.weights.numel()
+    assert sizes["s"] < 0.6 * sizes["d"]
+
+
+def test_the_first_format_is_still_read(tmp_path: Path, tickets: ws.Collection) -> None:
+    """Dense weights beside the masks, as version 1 wrote them."""
+    header = {"layout": tickets.layout.to_json(), "architecture": tickets.architecture.to_json()}
+    writer = ShardWriter(tmp_path / "old", header)
+    columns = {"weights": tickets.weights, "masks": pack_bits(tickets.masks)}
+    columns |= {f"extra.{name}": extra for name, extra in tickets.extras.items()}
+    writer.add(columns, tickets.records)
+    writer.close()
+    path = tmp_path / "old" / "collection.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"version": 1}))
+    old = ws.Collection.load(tmp_path / "old")
+    assert torch.equal(old.weights, tickets.weights)
+    assert torch.equal(old.masks, tickets.masks)
+    assert torch.equal(old.weight_columns(slice(3, 9)), tickets.weights[:, 3:9])
 
 
 def damage(path: Path, position: int = -20) -> None:
@@ -73,7 +123,7 @@ def test_other_versions_and_formats_are_refused(folder: Path) -> None:
     path = folder / "collection.json"
     manifest = json.loads(path.read_text())
     path.write_text(json.dumps(manifest | {"version": 99}))
-    with pytest.raises(StorageError, match="format version 99, this weightspace reads version 1"):
+    with pytest.raises(StorageError, match="format version 99, this weightspace reads version 2"):
         ws.Collection.load(folder)
     path.write_text(json.dumps(manifest | {"format": "else"}))
     with pytest.raises(StorageError, match="describes a 'else'"):

@@ -13,6 +13,7 @@ from weightspace.allocation import Balanced as Balanced
 from weightspace.allocation import LayerRates as LayerRates
 from weightspace.architecture import Architecture as Architecture
 from weightspace.collection import Collection as Collection
+from weightspace.compact import compact as compact
 from weightspace.comparison import Comparison as Comparison
 from weightspace.compress import PCA as PCA
 from weightspace.errors import InputError as InputError

@@ -18,7 +18,7 @@ from weightspace.errors import InputError, LayoutMismatch
 from weightspace.functional import blocks
 from weightspace.layout import Layout
 from weightspace.network import Network
-from weightspace.storage import Record, ShardReader, ShardWriter, dump_json, new_folder, pack_bits, unpack_bits
+from weightspace.storage import Record, ShardReader, ShardWriter, dump_json, new_folder, pack_values, unpack_bits
 
 _SHARD_BYTES = 256 * 2**20
 _READ = 64  # networks whose masks are read at once
@@ -88,7 +88,7 @@ class Collection:
         if "weights" in self._columns:
             return self._columns["weights"][:, at]
         assert self._reader is not None
-        return self._reader.read("weights", self._rows, at)
+        return self._reader.weights(self._rows, self.layout.size, slice(*at.indices(self.layout.size)))
 
     @property
     def masks(self) -> Bool[Tensor, "n d"]:
@@ -296,7 +296,10 @@ class Collection:
     def _column(self, name: str) -> Tensor:
         if name not in self._columns:
             assert self._reader is not None
-            tensor = self._reader.read(name, self._rows)
+            packed = name == "weights"
+            tensor = (
+                self._reader.weights(self._rows, self.layout.size) if packed else self._reader.read(name, self._rows)
+            )
             if name == "masks":
                 tensor = unpack_bits(tensor, self.layout.size)
             self._columns[name] = self._checked(name, tensor)
@@ -307,7 +310,7 @@ class Collection:
         part = self[rows]
         columns = {name: part._column(name) for name in self._names}
         if "masks" in columns:
-            columns["masks"] = pack_bits(columns["masks"])
+            columns |= pack_values(columns.pop("weights"), columns["masks"])
         return columns
 
     def _checked(self, name: str, tensor: Tensor) -> Tensor:

@@ -105,6 +105,8 @@ class Recipe:
         optimizer: with its learning rate and weight decay.
         schedule: of the learning rate; a name such as "cosine" is enough.
         augmentation: of training images.
+        watch: look at the validation split every so often, such as "100it"; records then have a "curve". Changes
+            nothing else.
     """
 
     length: Step = Step(epochs=30)
@@ -112,9 +114,14 @@ class Recipe:
     optimizer: Adam | SGD = field(default_factory=Adam)
     schedule: Schedule | str = Schedule()
     augmentation: Augmentation = Augmentation()
+    watch: Step | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "length", Step.of(self.length))  # "30ep" will do
+        if self.watch is not None:
+            object.__setattr__(self, "watch", Step.of(self.watch))
+            if self.watch == Step():
+                raise InputError("watch is how often to look at the validation split: at least every iteration, '1it'")
         if not self.length.epochs and not self.length.iterations:
             raise InputError("the length of training must be at least one iteration")
         if self.batch_size < 1:
@@ -146,7 +153,7 @@ class Recipe:
         schedule["milestones"] = tuple(Step.of(m) for m in schedule["milestones"])
         return cls(
             Step.of(data["length"]), data["batch_size"], kind(**settings), Schedule(**schedule),
-            Augmentation(**data["augmentation"]),
+            Augmentation(**data["augmentation"]), Step.of(data["watch"]) if "watch" in data else None,
         )  # fmt: skip
 
     def to_json(self) -> dict[str, Any]:
@@ -159,7 +166,7 @@ class Recipe:
             "length": str(self.length), "batch_size": self.batch_size,
             "optimizer": {"name": type(self.optimizer).__name__, **_plain(self.optimizer)},
             "schedule": schedule, "augmentation": asdict(self.augmentation),
-        }  # fmt: skip
+        } | ({} if self.watch is None else {"watch": str(self.watch)})  # fmt: skip
 
 
 def _plain(settings: Any) -> dict[str, Any]:

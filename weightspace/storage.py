@@ -5,8 +5,10 @@ last and marks the folder complete. Anyone can read a folder with safetensors an
 
     collection.json            format, version, layout, architecture, columns, files and checksums
     records.jsonl              one line per network
-    shard-00000.safetensors    columns over consecutive networks: "weights" (n, D); "masks" (n, D/8)
-                               as bits, most significant first; "extra.*" (n, D); "buffer.*"
+    shard-00000.safetensors    columns over consecutive networks: "weights" (n, D), or of sparse networks
+                               "masks" (n, D/8) as bits, most significant first, "values", the kept weights
+                               of one network after another, and "kept" (n,), how many each has;
+                               "extra.*" (n, D); "buffer.*"
 """
 
 import hashlib
@@ -30,7 +32,8 @@ from torch import Tensor
 from weightspace.errors import InputError, StorageError
 
 FORMAT = "weightspace.collection"
-VERSION = 1
+VERSION = 2  # version 1 had dense weights beside the masks
+_READABLE = (1, 2)
 MANIFEST = "collection.json"
 RECORDS = "records.jsonl"
 _KEYS = ("layout", "architecture", "columns", "count", "shards", "records")
@@ -124,13 +127,18 @@ def pack_bits(mask: Tensor) -> Tensor:
     return torch.from_numpy(np.packbits(mask.cpu().numpy(), axis=-1))
 
 
+def pack_values(weights: Tensor, masks: Tensor) -> dict[str, Tensor]:
+    """Columns of sparse networks (n, D): the kept weights, how many each network has, and the masks as bits."""
+    return {"values": weights[masks], "kept": masks.sum(1), "masks": pack_bits(masks)}
+
+
 def unpack_bits(bits: Tensor, size: int) -> Tensor:
     """The inverse of :func:`pack_bits`."""
     return torch.from_numpy(np.unpackbits(bits.numpy(), axis=-1, count=size)).bool()
 
 
-def read_manifest(path: Path, format_name: str, version: int, keys: Sequence[str]) -> dict[str, Any]:
-    """Read the JSON manifest of a folder and check its format, version and keys.
+def read_manifest(path: Path, format_name: str, version: int | Sequence[int], keys: Sequence[str]) -> dict[str, Any]:
+    """Read the JSON manifest of a folder and check its format, version (or versions) and keys.
 
     Raises:
         StorageError: it is damaged, of another format, or of a version this weightspace cannot read.
@@ -142,9 +150,10 @@ def read_manifest(path: Path, format_name: str, version: int, keys: Sequence[str
         raise StorageError(f"{path} is damaged ({error!r}): restore it from a copy") from error
     if found[0] != format_name:
         raise StorageError(f"{path} describes a {found[0]!r}, not a {format_name!r}")
-    if found[1] != version:
+    versions = (version,) if isinstance(version, int) else tuple(version)
+    if found[1] not in versions:
         raise StorageError(
-            f"{path} has format version {found[1]}, this weightspace reads version {version}: "
+            f"{path} has format version {found[1]}, this weightspace reads version {max(versions)}: "
             "use the weightspace that wrote it, or a newer one"
         )
     missing = [key for key in keys if key not in manifest]
@@ -252,7 +261,7 @@ class ShardReader:
                 else "not a collection (for a folder of state dicts use `weightspace import`)"
             )
             raise StorageError(f"{folder} has no {MANIFEST}: it is {hint}")
-        manifest = read_manifest(folder / MANIFEST, FORMAT, VERSION, _KEYS)
+        manifest = read_manifest(folder / MANIFEST, FORMAT, _READABLE, _KEYS)
         for shard in manifest["shards"]:
             check_file(folder / shard["file"], shard["bytes"], shard["sha256"], verify=verify)
         check_file(folder / RECORDS, **manifest["records"])
@@ -261,7 +270,39 @@ class ShardReader:
 
     @property
     def columns(self) -> list[str]:
-        return list(self.manifest["columns"])
+        """Names of the columns; packed weights are one."""
+        names = set(self.manifest["columns"])
+        return sorted((names - {"values", "kept"}) | {"weights"})
+
+    def weights(self, rows: Tensor, size: int, within: slice | None = None) -> Tensor:
+        """The weights of the given networks, (len(rows), size), however they are stored.
+
+        Args:
+            within: these positions of each row only.
+        """
+        if "values" not in self.manifest["columns"]:
+            return self.read("weights", rows, within)
+        at = slice(0, size) if within is None else within
+        found: Tensor | None = None
+        start = 0
+        for shard in self.manifest["shards"]:
+            here = ((rows >= start) & (rows < start + shard["count"])).nonzero().flatten()
+            if len(here):
+                with _open(self.folder / shard["file"]) as file:
+                    ends = file.get_tensor("kept").cumsum(0).tolist()
+                    bits, values = file.get_slice("masks"), file.get_slice("values")
+                    for position in here.tolist():
+                        row = int(rows[position]) - start
+                        mask = np.unpackbits(bits[row : row + 1].numpy()[0], count=size).astype(bool)
+                        first = (ends[row - 1] if row else 0) + int(np.count_nonzero(mask[: at.start]))
+                        own = torch.from_numpy(mask[at])
+                        part = values[first : first + int(own.sum())]
+                        if found is None:
+                            found = part.new_zeros(len(rows), len(own))
+                        found[position, own] = part
+            start += shard["count"]
+        assert found is not None, "rows of a collection are in its shards"
+        return found
 
     def read(self, column: str, rows: Tensor, within: slice | None = None) -> Tensor:
         """One column of the given networks, in their order; other rows stay on disk.

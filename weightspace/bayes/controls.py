@@ -1,9 +1,7 @@
 """Masks and starts that a Bayesian ticket must beat to be one."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Bool
 from torch import Tensor
 
@@ -11,7 +9,8 @@ from weightspace import seeds
 from weightspace.bayes.network import initial_std
 from weightspace.bayes.search import STD
 from weightspace.collection import Collection
-from weightspace.layout import Entry, Layout
+from weightspace.layout import Layout
+from weightspace.tickets.controls import moved_masks
 from weightspace.training.start import initial
 
 
@@ -38,25 +37,11 @@ class Controls:
 
     def shuffled(self) -> Collection:
         """As many weights in each layer, elsewhere in it."""
-        return self._under(self._moved([e.name for e in self._weights], apart=True))
+        return self._under(moved_masks(self.tickets.masks, self.tickets.layout, self.seed, apart=True))
 
     def scattered(self) -> Collection:
         """As many weights in all, anywhere."""
-        return self._under(self._moved([e.name for e in self._weights], apart=False))
-
-    @property
-    def _weights(self) -> list[Entry]:
-        return [entry for entry in self.tickets.layout.parameters if entry.role == "weight"]
-
-    def _moved(self, names: Sequence[str], *, apart: bool) -> Bool[Tensor, "n d"]:
-        layout, masks = self.tickets.layout, self.tickets.masks.clone()
-        groups = [torch.arange(layout.size)[layout.slices[name]] for name in names]
-        groups = groups if apart else [torch.cat(groups)]
-        for i, row in enumerate(masks):
-            random = seeds.generator(self.seed, "shuffled masks", i)
-            for places in groups:
-                row[places] = row[places][torch.randperm(len(places), generator=random)]
-        return masks
+        return self._under(moved_masks(self.tickets.masks, self.tickets.layout, self.seed, apart=False))
 
     def _under(self, masks: Bool[Tensor, "n d"], weights: Tensor | None = None) -> Collection:
         tickets, std = self.tickets, self.start.extras.get(STD)

@@ -22,12 +22,17 @@ class LiveNetwork:
     Args:
         module: gives the computation.
         live: True at the positions of live parameters; all parameters of a tensor or some, the others are zero.
+
+    Attributes:
+        places: (k,), the positions of the live parameters in the vector.
+        sparse: names of the layers that are multiplied as compressed rows.
     """
 
     def __init__(self, module: nn.Module, live: Bool[Tensor, " d"]) -> None:
         self.module = copy.deepcopy(module)
         self._plain, self._live, self._tried = module, live, False
         self.layout = Layout.of(module)
+        self.places = live.nonzero()[:, 0]
         self._sizes: list[int] = []
         # Places in a dense tensor; None for a whole tensor, or a sparse layer's weights.
         self._places: list[Tensor | None] = []
@@ -46,6 +51,15 @@ class LiveNetwork:
                 self._places.append(None)
             else:
                 self._places.append(None if count == entry.size else mask.nonzero()[:, 0])
+
+    @property
+    def share(self) -> float:
+        """Of the tensors that are pruned, the share of weights in sparse layers; 0 if none is pruned."""
+        total = matrices = 0
+        for entry, size in zip(self.layout.parameters, self._sizes, strict=True):
+            total += entry.size if size < entry.size else 0
+            matrices += entry.size if entry.name.removesuffix(".weight") in self.sparse else 0
+        return matrices / total if total else 0.0
 
     def __call__(self, values: Float[Tensor, " k"], buffers: Mapping[str, Tensor], x: Tensor) -> Tensor:
         """Outputs for a batch.
@@ -67,7 +81,7 @@ class LiveNetwork:
     def _try_out(self, values: Tensor, buffers: Mapping[str, Tensor], x: Tensor) -> None:
         """Stay dense if a module reads the weights of its layers itself, which are not a matrix here."""
         self._tried = True
-        whole = values.new_zeros(self.layout.size).scatter(0, self._live.nonzero()[:, 0], values)
+        whole = values.new_zeros(self.layout.size).scatter(0, self.places, values)
         before = {name: buffer.clone() for name, buffer in buffers.items()}
         expected = functional_call(self._plain, (self.layout.tensors(whole), before), (x,))
         try:

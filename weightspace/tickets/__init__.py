@@ -8,6 +8,7 @@ from weightspace.tickets.analysis import matching as matching
 from weightspace.tickets.analysis import neural_persistence as neural_persistence
 from weightspace.tickets.at_start import AtStart as AtStart
 from weightspace.tickets.continuous import ContinuousSparsification as ContinuousSparsification
+from weightspace.tickets.controls import Controls as Controls
 from weightspace.tickets.dynamic import Dynamic as Dynamic
 from weightspace.tickets.gradual import Gradual as Gradual
 from weightspace.tickets.imp import IMP as IMP

@@ -10,6 +10,7 @@ from torch.func import functional_call, vmap
 from weightspace import seeds
 from weightspace.functional import forward
 from weightspace.layout import Layout
+from weightspace.sparse.live import LiveNetwork
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -70,6 +71,17 @@ def one_by_one(
         losses.append(value.detach())
         _gradient_into(out[i], layout, leaves, value)
     return torch.stack(losses)
+
+
+def live_weights(
+    network: LiveNetwork, loss: Loss, weights: Float[Tensor, "1 k"], buffers: Mapping[str, Tensor], x: Tensor, y: Tensor,
+    out: Float[Tensor, "1 k"],
+) -> Float[Tensor, " 1"]:  # fmt: skip
+    """The same for one network given by its live weights; `out` receives their gradients."""
+    values = weights[0].detach().requires_grad_()
+    value = loss(network(values, {name: buffer[0] for name, buffer in buffers.items()}, x[0]), y[0])
+    out[0].copy_(torch.autograd.grad(value, values)[0])
+    return value.detach()[None]
 
 
 def _gradient_into(out: Tensor, layout: Layout, leaves: Mapping[str, Tensor], value: Tensor) -> None:

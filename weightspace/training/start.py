@@ -11,6 +11,7 @@ from weightspace.storage import Record
 from weightspace.task import Task
 from weightspace.training.probe import Engine
 from weightspace.training.trainer import Individual, Trainer
+from weightspace.training.watch import Watch
 
 
 def initial(architecture: Architecture, records: Sequence[Record]) -> Collection:
@@ -32,12 +33,16 @@ def trainer_for(networks: Collection, task: Task, *, engine: Engine | None = Non
     Raises:
         InputError: a record has no seed.
     """
-    return Trainer(
+    trainer = Trainer(
         task.architecture, task.train, task.loss, task.recipe,
         weights=networks.weights, masks=None if networks.dense else networks.masks, buffers=networks.buffers,
         individual=Individual.of(networks.records, task.recipe),
         group=engine.group if engine else None, threads=engine.threads if engine else None, device=device,
     )  # fmt: skip
+    if task.recipe.watch is not None:
+        every = task.recipe.watch.total(trainer.per_epoch)
+        trainer.watch = Watch(every, task.validation, task.loss, task.classification)
+    return trainer
 
 
 def finished(trainer: Trainer, task: Task, records: Sequence[Record]) -> Collection:
@@ -60,6 +65,7 @@ def finished(trainer: Trainer, task: Task, records: Sequence[Record]) -> Collect
             # What was aligned is no longer so once it has been trained on.
             {k: v for k, v in record.items() if k != "aligned"}
             | {"metrics": {name: values[i] for name, values in metrics.items()}}
+            | ({} if trainer.watch is None else {"curve": trainer.watch.summary(trainer.curve[i])})
             for i, record in enumerate(records)
         ],
     )

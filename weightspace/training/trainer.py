@@ -20,12 +20,15 @@ from weightspace.functional import blocks
 from weightspace.layout import Layout
 from weightspace.optimizers import State
 from weightspace.recipe import Augmentation, Recipe
+from weightspace.sparse.live import LiveNetwork
 from weightspace.storage import Record, atomic_file
 from weightspace.task import Split
 from weightspace.training.augment import augment
-from weightspace.training.gradients import Loss, draws_random_numbers, one_by_one, side_by_side
+from weightspace.training.gradients import Loss, draws_random_numbers, live_weights, one_by_one, side_by_side
+from weightspace.training.watch import Watch
 
 _CHECKPOINT_SECONDS = 15.0
+_WORTH = 0.75  # share of the pruned tensors that must be run as sparse matrices for this to be faster
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,8 @@ class Trainer:
     """Stacked weights, optimiser state and position of n networks in training.
 
     What a network draws (data order, augmentation, dropout, label noise) depends on its own seed and
-    the step alone. Gradients and optimiser state of pruned weights are zero at every step.
+    the step alone. Gradients and optimiser state of pruned weights are zero at every step. On the CPU, networks that
+    are sparse enough, and trained one after another, are trained as sparse matrices: the same but for rounding.
 
     Args:
         data: the training split; the trainer sees no other data.
@@ -124,6 +128,9 @@ class Trainer:
         self.step = 0
         self.losses = torch.full((len(weights),), torch.nan, device=device)
         self.checkpoint: Path | None = None
+        self.watch: Watch | None = None
+        self.curve = torch.empty(len(weights), 0, 2)  # what `watch` has seen
+        self._live: dict[int, LiveNetwork | None] = {}
         self._saved = time.monotonic()
         self._orders: dict[int, tuple[int, Tensor]] = {}
         self._labels = _noisy_labels(self.data.y, individual)
@@ -138,6 +145,7 @@ class Trainer:
     def prune(self, masks: Bool[Tensor, "n d"]) -> None:
         """Set pruned weights and their optimiser state to zero, from now on."""
         self.masks = masks.to(self.weights.device)
+        self._live = {}
         self.weights.mul_(self.masks)
         for tensor in self.state.values():
             tensor.mul_(self.masks)
@@ -150,7 +158,7 @@ class Trainer:
         other.state = {name: tensor.clone() for name, tensor in self.state.items()}
         other.losses = self.losses.clone()
         other._frozen = self._frozen
-        other._orders = dict(self._orders)
+        other._orders, other._live = dict(self._orders), dict(self._live)
         if masks is not None:
             other.prune(masks)
         return other
@@ -167,12 +175,16 @@ class Trainer:
             while self.step < until:
                 # All groups reach the end of an epoch before the next begins: until then one group's
                 # weights stay in the cache.
-                stop = min(until, (self.step // self.per_epoch + 1) * self.per_epoch)
+                pauses = (self.per_epoch,) if self.watch is None else (self.per_epoch, self.watch.every)
+                stop = min(until, *((self.step // every + 1) * every for every in pauses))
                 for rows in blocks(len(self.weights), self.group):
                     self._run_group(rows, stop)
                 self._require_finite(stop)
                 tick(stop - self.step)
                 self.step = stop
+                if self.watch is not None and stop % self.watch.every == 0:
+                    seen = self.watch.look(self.module, self.layout, self.weights, self.buffers)
+                    self.curve = torch.cat([self.curve, seen], 1)
                 if self.checkpoint is not None and time.monotonic() - self._saved > _CHECKPOINT_SECONDS:
                     self.save(self.checkpoint)
                     self._saved = time.monotonic()
@@ -210,7 +222,7 @@ class Trainer:
 
     def save(self, path: Path) -> None:
         """Write everything needed to go on; data order and random numbers follow from seeds and step."""
-        tensors = {"weights": self.weights, "losses": self.losses, "step": torch.tensor(self.step)}
+        tensors = {"weights": self.weights, "losses": self.losses, "step": torch.tensor(self.step), "curve": self.curve}
         tensors |= {f"state.{name}": tensor for name, tensor in self.state.items()}
         tensors |= {f"buffer.{name}": tensor for name, tensor in self.buffers.items()}
         if self.masks is not None:
@@ -226,7 +238,8 @@ class Trainer:
         prefix = "state."
         self.state = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
         self.buffers = {name: tensors[f"buffer.{name}"] for name in self.buffers}
-        self.masks = tensors.get("masks")
+        self.masks, self._live = tensors.get("masks"), {}
+        self.curve = tensors["curve"].cpu() if "curve" in tensors else self.curve
 
     def continue_from(self, checkpoint: Path | None, tick: Callable[[int], object]) -> None:
         """Keep a checkpoint in this file while running, and go on from it if it is there."""
@@ -241,26 +254,44 @@ class Trainer:
         state = {name: tensor[rows] for name, tensor in self.state.items()}
         buffers = {name: buffer[rows] for name, buffer in self.buffers.items()}
         lr, decay = self.rates(rows)
-        weights = self.weights[rows]
+        weights, masks = self.weights[rows], None if self.masks is None else self.masks[rows]
+        live, whole = self._live_network(rows), {"": weights, **state}
+        if live is not None:  # until `stop` there are live weights only
+            weights, masks, state = weights[:, live.places], None, {n: t[:, live.places] for n, t in state.items()}
         gradient = torch.empty_like(weights)
         for step in range(self.step, stop):
             position = step % self.per_epoch
             start = position * self.recipe.batch_size
             end = None if position == self.per_epoch - 1 else start + self.recipe.batch_size
             x, y = self._batch(rows, order[:, start:end], step)
-            if self._random:
+            if live is not None:
+                losses = live_weights(live, self.loss, weights, buffers, x, y, gradient)
+            elif self._random:
                 noise = [seeds.derive(seed, "step", step) for seed in own_seeds]
                 losses = one_by_one(self.module, self.layout, self.loss, weights, buffers, x, y, gradient, noise)
             else:
                 engine = side_by_side if self.group > 1 else one_by_one
                 losses = engine(self.module, self.layout, self.loss, weights, buffers, x, y, gradient)
             self.losses[rows] = losses
-            if self.masks is not None:
-                gradient.mul_(self.masks[rows])
+            if masks is not None:
+                gradient.mul_(masks)
             factor = self.recipe.lr_factor(step, self.length, self.per_epoch)
             self.recipe.optimizer.update_(weights, gradient, state, lr * factor, decay, step + 1)
             for at, values in self._frozen:  # parameters of modules with requires_grad=False
-                weights[:, at] = values[rows] if self.masks is None else values[rows] * self.masks[rows][:, at]
+                weights[:, at] = values[rows] if masks is None else values[rows] * masks[:, at]
+        if live is not None:
+            for name, tensor in {"": weights, **state}.items():
+                whole[name][:, live.places] = tensor
+
+    def _live_network(self, rows: slice) -> LiveNetwork | None:
+        """The one network of a group as sparse matrices, where they are faster."""
+        alone = self.group == 1 and self.weights.device.type == "cpu" and not self._random and not self._frozen
+        if self.masks is None or not alone:
+            return None
+        if rows.start not in self._live:
+            network = LiveNetwork(self.module, self.masks[rows.start])
+            self._live[rows.start] = network if network.share >= _WORTH else None
+        return self._live[rows.start]
 
     def _require_finite(self, step: int) -> None:
         """Stop at the first epoch after which a network is no longer finite."""

@@ -1,0 +1,137 @@
+"""compact: fewer units, the same function."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import weightspace as ws
+from weightspace.models import MLP, Conv
+from weightspace.models.resnet import ResNet
+
+
+class Normed(nn.Module):
+    """LayerNorm reads all units at once, so that none of them can go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm, self.last = nn.Linear(5, 8), nn.LayerNorm(8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.norm(self.first(x)))
+
+
+class Reshaped(nn.Module):
+    """Knows its size by heart."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(5, 8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.first(x).relu().reshape(len(x), 8))
+
+
+def pruned(module: nn.Module, density: float, seed: int = 0) -> nn.Module:
+    """Random weights, statistics and a random mask."""
+    random = torch.Generator().manual_seed(seed)
+    layout, state = ws.Layout.of(module), module.state_dict()
+    for entry in layout.entries:
+        if entry.dtype == "float32":
+            state[entry.name].copy_(torch.rand(entry.shape, generator=random) - 0.3)
+            if entry.name.endswith("running_var"):
+                state[entry.name].abs_().add_(0.5)
+    mask = ws.Unstructured(density).mask(torch.rand(layout.size, generator=random), layout)
+    module.load_state_dict(layout.unpack(layout.pack(state) * mask) | {b.name: state[b.name] for b in layout.buffers})
+    return module.eval()
+
+
+def size(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+@pytest.mark.parametrize("kind", ["mlp", "conv", "resnet", "padded resnet"])
+def test_compact_is_smaller_and_the_same_function(kind: str) -> None:
+    module, shape = {
+        "mlp": (MLP([20, 30, 20, 5]), (20,)),
+        "conv": (Conv(2, width=0.1, image=(2, 8, 8)), (2, 8, 8)),
+        "resnet": (ResNet((1, 1), (6, 8), inputs=1), (1, 8, 8)),
+        "padded resnet": (ResNet((1, 1), (4, 8), inputs=1, shortcut="pad"), (1, 8, 8)),
+    }[kind]
+    module = pruned(module, 0.03 if kind == "padded resnet" else 0.08).double()
+    x = torch.randn(16, *shape, dtype=torch.float64)
+    small = ws.compact(module, torch.randn(4, *shape))
+    assert size(small) < size(module)
+    assert torch.allclose(small(x), module(x), rtol=1e-9, atol=1e-12)
+    again = ws.compact(small, x)
+    assert size(again) == size(small)
+
+
+def test_constant_units_go_into_the_next_bias() -> None:
+    module = pruned(MLP([4, 3, 2]), 1.0)
+    with torch.no_grad():
+        module[1].weight[1] = 0  # reads nothing,
+        module[1].bias[1] = 2.0  # and says 2
+        module[1].weight[2] = 0
+        module[1].bias[2] = -1.0  # and says 0 after the ReLU
+    small = ws.compact(module, torch.randn(3, 4))
+    assert tuple(small[1].weight.shape) == (1, 4)
+    assert torch.allclose(small[3].bias, module[3].bias + 2 * module[3].weight[:, 1])
+    assert torch.equal(small[3].weight, module[3].weight[:, :1])
+
+
+def test_a_constant_channel_before_padding_stays() -> None:
+    """A padded convolution sees zeros at the border, not the constant: its bias cannot take it over."""
+    module = nn.Sequential(nn.Conv2d(1, 3, 1), nn.ReLU(), nn.Conv2d(3, 2, 3, padding=1))
+    with torch.no_grad():
+        module[0].weight[1] = 0
+        module[0].bias[1] = 1.0
+    x = torch.randn(2, 1, 5, 5)
+    assert tuple(ws.compact(module, x)[0].weight.shape) == (3, 1, 1, 1)
+    module[2].padding = (0, 0)
+    small = ws.compact(module, x)
+    assert tuple(small[0].weight.shape) == (2, 1, 1, 1)
+    assert torch.allclose(small(x), module(x), atol=1e-6)
+
+
+def test_an_empty_layer_keeps_a_unit() -> None:
+    module = pruned(MLP([4, 3, 3, 2]), 1.0)
+    with torch.no_grad():
+        module[3].weight.zero_()
+    small = ws.compact(module, torch.randn(3, 4))
+    assert [layer.out_features for layer in small if isinstance(layer, nn.Linear)] == [1, 1, 2]
+    x = torch.randn(5, 4)
+    assert torch.allclose(small(x), module(x), atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [Normed, Reshaped])
+def test_units_that_cannot_go_stay(kind: type[nn.Module]) -> None:
+    module = kind()
+    with torch.no_grad():
+        module.get_parameter("last.weight")[:, 2] = 0
+    small = ws.compact(module, torch.randn(3, 5))
+    x = torch.randn(5, 5)
+    assert size(small) == size(module)
+    assert torch.allclose(small(x), module(x), atol=1e-6)
+
+
+def test_masks_are_cut_with_their_weights(tickets: ws.Collection, task: ws.Task) -> None:
+    masks = ws.Unstructured(0.05).mask(tickets.weights.abs(), tickets.layout)
+    module = tickets.replace(weights=tickets.weights * masks, masks=masks, extras={}).module(0)
+    small = ws.compact(module, task.train.x[:4])
+    for layer in small:
+        if isinstance(layer, nn.Linear):
+            mask = layer.get_buffer("weight_mask")
+            assert mask.shape == layer.weight.shape
+            assert not layer.weight[~mask].any()
+    small.train()(task.train.x[:4]).sum().backward()
+    with torch.no_grad():
+        for p in small.parameters():
+            p -= 0.1 * (p.grad if p.grad is not None else 0)
+    assert all(
+        not layer.weight[~layer.get_buffer("weight_mask")].any() for layer in small if isinstance(layer, nn.Linear)
+    )
+
+
+def test_one_input_is_refused() -> None:
+    with pytest.raises(ws.InputError, match="at least two inputs"):
+        ws.compact(MLP([4, 3, 2]), torch.randn(1, 4))
