@@ -11,7 +11,7 @@ from torch import nn
 import weightspace as ws
 from weightspace import bayes
 from weightspace.bayes.distributions import Gate
-from weightspace.bayes.gates import LOGITS
+from weightspace.bayes.gates import LOGITS, GatedNetwork
 from weightspace.errors import InputError
 
 
@@ -138,3 +138,56 @@ def test_impossible_searches_are_refused(dense: ws.Collection, short: ws.Task) -
             bayes.GateSearch(**wrong)
     with pytest.raises(InputError, match="no seed"):
         bayes.GateSearch(0.1, length=ws.Step.of("1ep")).find(dense[:1].replace(records=[{}]), short)
+
+
+@pytest.mark.parametrize("objective", ["features", "loss", "gradients", "gradient norm"])
+def test_objectives_towards_the_dense_network(objective: str, task: ws.Task, dense: ws.Collection) -> None:
+    """Open gates change nothing; some closed gates do; each as computed by hand."""
+    network = GatedNetwork(
+        task.architecture.build_seeded(0), dense[:2].weights, {}, density=0.5,
+        objective=objective,  # pyright: ignore[reportArgumentType]
+    )  # fmt: skip
+    x, y = task.train.x[:20].expand(2, -1, -1), task.train.y[:20].expand(2, -1)
+    ones = torch.ones(2, len(network.at))
+    closed = ones.clone()
+    closed[:, ::3] = 0
+    opened, pruned = network.preserved(ones, x, y), network.preserved(closed, x, y)
+    by_hand: list[float] = []
+    for i in range(2):
+        results = []
+        for gates in (ones[i], closed[i]):
+            module = dense.module(i).eval()
+            vector = dense.weights[i].index_copy(0, network.at, dense.weights[i, network.at] * gates)
+            module.load_state_dict(dense.layout.unpack(vector))
+            seen: list[torch.Tensor] = []
+            for layer in module:
+                if isinstance(layer, nn.Linear):
+                    layer.register_forward_hook(lambda _l, _i, out, seen=seen: seen.append(out))
+            loss = nn.functional.cross_entropy(module(x[i]), y[i])
+            gradients = torch.autograd.grad(loss, [layer.weight for layer in module if isinstance(layer, nn.Linear)])
+            results.append((loss.item(), seen, gradients))
+        (loss, features, gradients), (loss_sparse, features_sparse, gradients_sparse) = results
+        if objective == "loss":
+            by_hand.append(abs(loss_sparse / loss - 1))
+        elif objective == "features":
+            by_hand.append(sum((a - b).square().mean().item() for a, b in zip(features, features_sparse, strict=True)))
+        elif objective == "gradients":
+            standard = lambda g: (g - g.mean()) / g.std()  # noqa: E731
+            pairs = zip(gradients, gradients_sparse, strict=True)
+            by_hand.append(sum((standard(a) - standard(b)).square().mean().item() for a, b in pairs))
+        else:
+            flat = torch.cat([g.flatten() for g in gradients_sparse])
+            by_hand.append(-(flat * closed[i]).norm().item())
+    assert torch.allclose(pruned, torch.tensor(by_hand), rtol=1e-3, atol=1e-5)
+    if objective != "gradient norm":
+        assert torch.allclose(opened, torch.zeros(2), atol=1e-5)
+
+
+def test_every_objective_keeps_the_count_asked(task: ws.Task, dense: ws.Collection) -> None:
+    short = replace(task, train=ws.Split(task.train.x[:128], task.train.y[:128]))
+    masks = []
+    for objective in ("dense", "features", "loss", "gradients", "gradient norm"):
+        found = bayes.GateSearch.concrete(0.2, objective, length=ws.Step(epochs=3)).find(dense[:1], short)
+        assert int(found.masks[:, found.layout.prunable].sum()) == round(0.2 * found.layout.num_prunable)
+        masks.append(found.masks[0])
+    assert all(not torch.equal(a, b) for i, a in enumerate(masks) for b in masks[:i])

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -101,7 +101,8 @@ def _written(symmetry: Symmetry, group: Group, module: nn.Module, layout: Layout
 
 def _slots(symmetry: Symmetry, group: Group, axis: Axis, module: nn.Module) -> Bool[Tensor, "units rest"]:
     """What of a tensor is not zero, unit by unit."""
-    tensor = module.state_dict(keep_vars=True)[axis.tensor].detach()
+    named = dict(module.named_parameters()) | dict(module.named_buffers())
+    tensor = named[axis.tensor].detach()
     place = symmetry.places[group.name, axis]
     return (tensor.movedim(axis.axis, 0)[place.flatten()] != 0).reshape(len(place), -1)
 
@@ -147,10 +148,11 @@ def _clear(module: nn.Module, symmetry: Symmetry, group: Group, axis: Axis, unit
 def _inputs_of(module: nn.Module, tensors: Sequence[str]) -> Iterator[dict[str, list[Tensor]]]:
     """Inputs of the layers that own these tensors, call by call."""
     seen: dict[str, list[Tensor]] = {name: [] for name in tensors}
-    handles = [
-        _owner(module, name).register_forward_pre_hook(lambda _layer, args, name=name: seen[name].append(args[0]))
-        for name in seen
-    ]
+
+    def keep(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        return lambda _layer, inputs: seen[name].append(inputs[0])
+
+    handles = [_owner(module, name).register_forward_pre_hook(keep(name)) for name in seen]
     try:
         yield seen
     finally:

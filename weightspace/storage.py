@@ -283,7 +283,8 @@ class ShardReader:
         if "values" not in self.manifest["columns"]:
             return self.read("weights", rows, within)
         at = slice(0, size) if within is None else within
-        found: Tensor | None = None
+        parts: list[Tensor] = []
+        order: list[Tensor] = []
         start = 0
         for shard in self.manifest["shards"]:
             here = ((rows >= start) & (rows < start + shard["count"])).nonzero().flatten()
@@ -291,18 +292,16 @@ class ShardReader:
                 with _open(self.folder / shard["file"]) as file:
                     ends = file.get_tensor("kept").cumsum(0).tolist()
                     bits, values = file.get_slice("masks"), file.get_slice("values")
-                    for position in here.tolist():
-                        row = int(rows[position]) - start
+                    for row in (rows[here] - start).tolist():
                         mask = np.unpackbits(bits[row : row + 1].numpy()[0], count=size).astype(bool)
                         first = (ends[row - 1] if row else 0) + int(np.count_nonzero(mask[: at.start]))
                         own = torch.from_numpy(mask[at])
-                        part = values[first : first + int(own.sum())]
-                        if found is None:
-                            found = part.new_zeros(len(rows), len(own))
-                        found[position, own] = part
+                        kept = values[first : first + int(own.sum())]
+                        parts.append(kept.new_zeros(len(own)).masked_scatter_(own, kept))
+                order.append(here)
             start += shard["count"]
-        assert found is not None, "rows of a collection are in its shards"
-        return found
+        found = torch.stack(parts)
+        return found[torch.cat(order).argsort()]
 
     def read(self, column: str, rows: Tensor, within: slice | None = None) -> Tensor:
         """One column of the given networks, in their order; other rows stay on disk.

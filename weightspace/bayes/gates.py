@@ -9,7 +9,7 @@ arXiv 2512.07142).
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import pyro
 import torch
@@ -17,6 +17,8 @@ from jaxtyping import Float
 from pyro import poutine
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.func import functional_call, vmap
+from torch.nn import functional as F
 
 from weightspace import seeds
 from weightspace.bayes.distributions import Gate
@@ -42,6 +44,9 @@ _RELAXED = 2 / 3  # temperature of the relaxation
 _ROOM, _INERTIA = 1.1, 0.99  # the budget in training, in targets; the multiplier's moving average
 
 
+Objective = Literal["labels", "dense", "features", "loss", "gradients", "gradient norm"]
+
+
 class GatedNetwork(nn.Module):
     """N networks of fixed weights whose prunable weights have gates: `model` and `guide` for Pyro.
 
@@ -51,12 +56,12 @@ class GatedNetwork(nn.Module):
         buffers: (n, *shape) by name.
         density: of the prior, and of the gates at the start.
         prior: weight of the KL to the prior; 0 leaves it out.
-        match: explain the dense network's predictions instead of the labels.
+        objective: what the gates explain; see :class:`GateSearch`.
     """
 
     def __init__(
         self, module: nn.Module, weights: Float[Tensor, "n d"], buffers: dict[str, Tensor], *, density: float,
-        prior: float = 1.0, match: bool = False,
+        prior: float = 1.0, objective: Objective = "labels",
     ) -> None:  # fmt: skip
         super().__init__()
         self._module = [module.eval()]
@@ -64,7 +69,7 @@ class GatedNetwork(nn.Module):
         self.weights, self.state = weights, buffers
         self.at = self.layout.prunable.nonzero()[:, 0]
         self.start = torch.tensor(density, dtype=weights.dtype).logit()
-        self.prior, self.match = prior, match
+        self.prior, self.objective = prior, objective
         self.logits = nn.Parameter(self.start.expand(len(weights), len(self.at)).clone())
 
     def outputs(self, gates: Float[Tensor, "n k"] | None, x: Tensor) -> Tensor:
@@ -84,9 +89,12 @@ class GatedNetwork(nn.Module):
             with poutine.scale(scale=self.prior or 1.0):
                 prior: Any = Gate(temperature, before[:, None]).to_event(1)
                 gates = pyro.sample("gates", prior)
+            if self.objective not in ("labels", "dense"):
+                pyro.factor("objective", -total * self.preserved(gates[:, 0], x, y)[:, None])
+                return
             outputs = self.outputs(gates[:, 0], x)
             with pyro.plate("data", total, subsample=torch.arange(x.shape[1]), dim=-1):
-                if self.match:
+                if self.objective == "dense":
                     with torch.no_grad():
                         dense = self.outputs(None, x).log_softmax(-1)
                     own = outputs.log_softmax(-1)
@@ -95,11 +103,65 @@ class GatedNetwork(nn.Module):
                     likelihood: Any = classes(outputs)
                     pyro.sample("labels", likelihood, obs=y)
 
+    def preserved(self, gates: Float[Tensor, "n k"], x: Tensor, y: Tensor) -> Float[Tensor, " n"]:
+        """What the gates change of the dense network's loss, features or gradients on a batch: 0 if nothing."""
+        weights = self.weights.index_copy(1, self.at, self.weights[:, self.at] * gates)
+        if self.objective == "features":
+            pairs = zip(self._features(weights, x), self._features(self.weights, x), strict=True)
+            parts = [(sparse - dense.detach()).square().flatten(1).mean(1) for sparse, dense in pairs]
+            return torch.stack(parts).sum(0)
+        sparse = self._losses(weights, x, y)
+        if self.objective == "loss":
+            return (sparse / self._losses(self.weights, x, y).detach() - 1).abs()
+        (slope,) = torch.autograd.grad(sparse.sum(), weights, create_graph=True)
+        if self.objective == "gradient norm":
+            return -slope[:, self.at].mul(gates).norm(dim=1)
+        dense = self.weights.detach().requires_grad_()
+        (wanted,) = torch.autograd.grad(self._losses(dense, x, y).sum(), dense)
+        parts = []
+        for entry in self.layout.parameters:
+            if entry.role == "weight":
+                at = self.layout.slices[entry.name]
+                parts.append((_standardised(slope[:, at]) - _standardised(wanted[:, at])).square().mean(1))
+        return torch.stack(parts).sum(0)
+
+    def _losses(self, weights: Tensor, x: Tensor, y: Tensor) -> Float[Tensor, " n"]:
+        with evaluation(self._module[0]):
+            outputs = forward(self._module[0], self.layout.tensors(weights), self.state, x, shared_input=False)
+        return torch.stack([F.cross_entropy(own, target) for own, target in zip(outputs, y, strict=True)])
+
+    def _features(self, weights: Tensor, x: Tensor) -> list[Tensor]:
+        """Outputs (n, batch, ...) of every layer that has gates."""
+        module = self._module[0]
+        owners = {e.name.rpartition(".")[0] for e in self.layout.parameters if e.role == "weight"}
+
+        def one(parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor) -> list[Tensor]:
+            seen: list[Tensor] = []
+
+            def keep(_layer: nn.Module, _inputs: Any, out: Tensor) -> None:
+                seen.append(out)
+
+            handles = [module.get_submodule(name).register_forward_hook(keep) for name in sorted(owners)]
+            try:
+                functional_call(module, (parameters, buffers), (x,))
+            finally:
+                for handle in handles:
+                    handle.remove()
+            return seen
+
+        with evaluation(module):
+            return vmap(one)(self.layout.tensors(weights), self.state, x)
+
     def guide(self, x: Tensor, y: Tensor, total: int) -> None:
         """Independent gates."""
         temperature = torch.tensor(_RELAXED, dtype=self.weights.dtype)
         with pyro.plate("networks", len(self.weights), dim=-2), poutine.scale(scale=self.prior or 1.0):
             pyro.sample("gates", Gate(temperature, self.logits[:, None]).to_event(1))
+
+
+def _standardised(values: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
+    spread = values.std(1, keepdim=True)
+    return (values - values.mean(1, keepdim=True)) / spread.clamp(min=torch.finfo(values.dtype).tiny)
 
 
 @dataclass(frozen=True)
@@ -108,8 +170,10 @@ class GateSearch:
 
     Args:
         density: fraction of the prunable weights kept, in (0, 1].
-        objective: "labels" explains the training labels, "dense" matches the outputs of the dense network by
-            KL(sparse || dense).
+        objective: what the sparse network keeps. "labels" explains the training labels; the others are those of
+            arXiv 2512.07142, towards the dense network: "dense" its outputs, by KL(sparse || dense); "features" the
+            outputs of every layer; "loss" the loss on each batch, as |L_sparse / L_dense - 1|; "gradients" the gradient,
+            standardised in each layer; "gradient norm" makes the norm of the gates' gradient as large as it can.
         budget: what holds the number of open gates: the "prior", a KL to Bernoulli(density) with weight `strength`; or
             gradient "balance" (arXiv 2512.07142): a multiplier that follows the ratio of the gradients' norms.
         strength: weight of the KL to the prior.
@@ -118,7 +182,7 @@ class GateSearch:
     """
 
     density: float = 0.1
-    objective: Literal["labels", "dense"] = "labels"
+    objective: Objective = "labels"
     budget: Literal["prior", "balance"] = "prior"
     strength: float = 1.0
     length: Step = Step(epochs=20)
@@ -127,10 +191,10 @@ class GateSearch:
     def __post_init__(self) -> None:
         object.__setattr__(self, "length", Step.of(self.length))
         check_density(self.density)
-        if self.objective not in ("labels", "dense") or self.budget not in ("prior", "balance"):
+        if self.objective not in get_args(Objective) or self.budget not in ("prior", "balance"):
             raise InputError(
-                f"the objective is 'labels' or 'dense' and the budget 'prior' or 'balance', got {self.objective!r} and "
-                f"{self.budget!r}"
+                f"the objective is one of {', '.join(get_args(Objective))} and the budget 'prior' or 'balance', got "
+                f"{self.objective!r} and {self.budget!r}"
             )
         if self.strength <= 0 or self.lr <= 0:
             raise InputError(f"strength and lr must be positive, got {self.strength} and {self.lr}")
@@ -138,9 +202,9 @@ class GateSearch:
             raise InputError("at density 1 there is nothing to search: ask for a lower one")
 
     @classmethod
-    def concrete(cls, density: float = 0.1, **settings: Any) -> "GateSearch":
-        """Concrete Ticket Search with its best objective."""
-        return cls(density, objective="dense", budget="balance", **settings)
+    def concrete(cls, density: float = 0.1, objective: Objective = "dense", **settings: Any) -> "GateSearch":
+        """Concrete Ticket Search, by default with its best objective."""
+        return cls(density, objective, budget="balance", **settings)
 
     def find(self, networks: Collection, task: Task, *, folder: str | Path | None = None) -> Collection:
         """The networks under the masks found, not trained any further.
@@ -196,7 +260,7 @@ class _Search:
         self.config, self.task, self.own, self.last, self.per_epoch = config, task, own, last, per_epoch
         self.network = GatedNetwork(
             task.architecture.build_seeded(0), networks.weights, dict(networks.buffers), density=config.density,
-            prior=prior, match=config.objective == "dense",
+            prior=prior, objective=config.objective,
         )  # fmt: skip
         # Closed gates shrink gradients layer by layer, far below Adam's usual epsilon.
         self.optimizer = torch.optim.Adam([self.network.logits], lr=config.lr, eps=1e-20)

@@ -142,3 +142,27 @@ def matching(
     half = stats.t.ppf(0.5 + level / 2, len(dense) - 1) * statistics.stdev(differences) / math.sqrt(len(dense))
     mean = statistics.fmean(differences)
     return Matching(mean, float(half), mean - float(half) > -tolerance)
+
+
+def mask_overlap(first: Collection, second: Collection) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+    """Kept weights that two networks share, over those of the first; and what chance alone would give.
+
+    Pairs networks in order. Chance: masks with as many weights of each layer at random places share a_l b_l / N_l of them.
+    Along the levels of a ladder this says how much of a mask a second run finds again (:meth:`IMP.ladder` of networks with
+    one start and other data orders, say).
+
+    Raises:
+        LayoutMismatch, InputError: other layouts, or unequal numbers.
+    """
+    first.layout.require(second.layout, "the second collection")
+    if len(first) != len(second):
+        raise InputError(f"networks are compared in pairs, got {len(first)} and {len(second)}")
+    layout = first.layout
+    kept = first.masks[:, layout.prunable].sum(1).double()
+    shared = (first.masks & second.masks)[:, layout.prunable].sum(1).double()
+    chance = torch.zeros(len(first), dtype=torch.float64)
+    for entry in layout.parameters:
+        if entry.role == "weight":
+            at = layout.slices[entry.name]
+            chance += first.masks[:, at].sum(1).double() * second.masks[:, at].sum(1) / entry.size
+    return shared / kept, chance / kept

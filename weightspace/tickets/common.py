@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from weightspace.collection import Collection
@@ -42,3 +42,17 @@ def ticket_records(
     if task is not None:
         found |= {"task": task.name, "recipe": task.recipe.to_json()}
     return [record | found | {"parent": record.get("index", first + i)} for i, record in enumerate(parents)]
+
+
+def rewind_of(tickets: Collection) -> Float[Tensor, "n d"]:
+    """The dense weights that tickets are trained from.
+
+    Raises:
+        InputError: the networks do not have them.
+    """
+    if "rewind" not in tickets.extras:
+        raise InputError(
+            'these networks have no extras["rewind"], the weights to train from: use what a finder returned, or '
+            'add them with collection.replace(extras={"rewind": weights})'
+        )
+    return tickets.extras["rewind"]

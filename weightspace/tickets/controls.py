@@ -13,6 +13,7 @@ from weightspace.collection import Collection
 from weightspace.errors import InputError
 from weightspace.layout import Layout
 from weightspace.pattern import keep_counts
+from weightspace.tickets.common import rewind_of
 from weightspace.training.start import initial
 
 
@@ -32,11 +33,7 @@ class Controls:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if "rewind" not in self.tickets.extras:
-            raise InputError(
-                'these networks have no extras["rewind"], the weights to train from: use what a finder returned, or '
-                'add them with collection.replace(extras={"rewind": weights})'
-            )
+        rewind_of(self.tickets)
 
     def rewound(self) -> Collection:
         """The tickets themselves, before they were trained."""
@@ -74,7 +71,7 @@ class Controls:
         return self._start(torch.stack(rows))
 
     def _start(self, masks: Tensor) -> Collection:
-        return _under(self.tickets, self.tickets.extras["rewind"], masks)
+        return _under(self.tickets, rewind_of(self.tickets), masks)
 
 
 def moved_masks(masks: Bool[Tensor, "n d"], layout: Layout, seed: int, *, apart: bool) -> Bool[Tensor, "n d"]:

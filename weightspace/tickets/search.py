@@ -22,11 +22,13 @@ class Block:
     """Networks that are searched together.
 
     Args:
-        start: untrained, with the records of the networks that were given.
+        rows: which of the networks that were given.
+        start: untrained, with their records.
         tick: to be called with the steps done.
         checkpoint: file to keep progress in, if the run has a folder.
     """
 
+    rows: slice
     start: Collection
     task: Task
     engine: Engine
@@ -46,7 +48,7 @@ def search(
 
     Args:
         find: gives trained tickets, and the dense weights that they were chosen from.
-        method: describes the finder, for records and for the run's identity.
+        method: describes the finder, for records and for the run's identity; with a "density" if nothing is pruned.
         ticks: steps that a block takes.
 
     Raises:
@@ -59,9 +61,9 @@ def search(
     def make(rows: slice, tick: Callable[[int], object], checkpoint: Path | None) -> Collection:
         start = initial(task.architecture, networks[rows].records)
         how = engine(task, block, device=device, folder=Path(folder) if folder else None)
-        trainer, rewind = find(Block(start, task, how, device, tick, checkpoint))
-        assert trainer.masks is not None, "a finder prunes"
-        described = dict(method) | {"density": achieved(trainer.masks, trainer.layout)}
+        trainer, rewind = find(Block(rows, start, task, how, device, tick, checkpoint))
+        kept = {} if trainer.masks is None else {"density": achieved(trainer.masks, trainer.layout)}
+        described = dict(method) | kept
         records = ticket_records(start.records, rows.start, described, task)
         return finished(trainer, task, records).replace(extras={"rewind": rewind.cpu()})
 

@@ -128,6 +128,8 @@ class Trainer:
         self.step = 0
         self.losses = torch.full((len(weights),), torch.nan, device=device)
         self.checkpoint: Path | None = None
+        self.l1: Tensor | None = None  # (n, D), weights of |w| in the loss
+        self._held: tuple[Tensor, Tensor] | None = None
         self.watch: Watch | None = None
         self.curve = torch.empty(len(weights), 0, 2)  # what `watch` has seen
         self._live: dict[int, LiveNetwork | None] = {}
@@ -149,6 +151,10 @@ class Trainer:
         self.weights.mul_(self.masks)
         for tensor in self.state.values():
             tensor.mul_(self.masks)
+
+    def hold(self, places: Bool[Tensor, "n d"]) -> None:
+        """Keep these weights as they are now, whatever their gradients."""
+        self._held = (places.to(self.weights.device), self.weights.clone())
 
     def fork(self, masks: Bool[Tensor, "n d"] | None = None) -> "Trainer":
         """A second trainer at this point of training, under other masks; this one stays as it is."""
@@ -273,20 +279,25 @@ class Trainer:
                 engine = side_by_side if self.group > 1 else one_by_one
                 losses = engine(self.module, self.layout, self.loss, weights, buffers, x, y, gradient)
             self.losses[rows] = losses
+            if self.l1 is not None:
+                gradient.addcmul_(weights.sign(), self.l1[rows])
             if masks is not None:
                 gradient.mul_(masks)
             factor = self.recipe.lr_factor(step, self.length, self.per_epoch)
             self.recipe.optimizer.update_(weights, gradient, state, lr * factor, decay, step + 1)
             for at, values in self._frozen:  # parameters of modules with requires_grad=False
                 weights[:, at] = values[rows] if masks is None else values[rows] * masks[:, at]
+            if self._held is not None:
+                weights.copy_(torch.where(self._held[0][rows], self._held[1][rows], weights))
         if live is not None:
             for name, tensor in {"": weights, **state}.items():
                 whole[name][:, live.places] = tensor
 
     def _live_network(self, rows: slice) -> LiveNetwork | None:
         """The one network of a group as sparse matrices, where they are faster."""
-        alone = self.group == 1 and self.weights.device.type == "cpu" and not self._random and not self._frozen
-        if self.masks is None or not alone:
+        alone = self.group == 1 and self.weights.device.type == "cpu" and not self._random
+        plain = not self._frozen and self._held is None and self.l1 is None
+        if self.masks is None or not alone or not plain:
             return None
         if rows.start not in self._live:
             network = LiveNetwork(self.module, self.masks[rows.start])
