@@ -100,6 +100,18 @@ def test_every_ticket_finder_has_its_verb(words: list[object], work: Path, tmp_p
     assert (found.masks[:, found.layout.prunable].sum(1) == round(0.3 * found.layout.num_prunable)).all()
 
 
+@pytest.mark.parametrize("kind", ["rewound", "reinitialised", "shuffled", "scattered", "refill", "regroup", "transfer"])
+def test_controls_of_tickets_are_written_and_trained(kind: str, work: Path, tmp_path: Path, capsys) -> None:
+    extra = ("--task", "digits") if kind == "transfer" else ()
+    code, _, err = run(capsys, "tickets", "control", work / "imp", "--kind", kind, "--out", tmp_path / "c", *extra)
+    assert code == 0, err
+    start, source = ws.Collection.load(tmp_path / "c"), ws.Collection.load(work / "imp")
+    assert torch.equal(start.masks, source.masks) == (kind in ("rewound", "reinitialised", "transfer"))
+    assert torch.equal(start.weights, source.extras["rewind"] * source.masks) == (kind == "rewound")
+    assert run(capsys, "train", tmp_path / "c", "--out", tmp_path / "t", "--length", "1ep")[0] == 0
+    assert torch.equal(ws.Collection.load(tmp_path / "t").masks, start.masks)
+
+
 def test_a_second_run_returns_at_once_another_one_is_refused(work: Path, capsys) -> None:
     before = {p: p.stat().st_mtime_ns for p in (work / "samples").iterdir() if p.name != ".lock"}
     same = ("sample", work / "generator", "--out", work / "samples", "--n", 5, "--density", 0.15, "--seed")
@@ -183,6 +195,9 @@ def test_options_from_a_file_and_the_command_line_wins(work: Path, capsys, tmp_p
         (["collect", "--out", "{tmp}/x", "--device", "abacus"], 2, "'abacus' is not available"),
         (["tickets", "gradual", "{work}/dense", "--out", "{tmp}/x", "--density", "1.5"], 2, r"in (0, 1]"),
         (["tickets", "gradual", "{tmp}/nothing", "--out", "{tmp}/x"], 1, "not a folder"),
+        (["tickets", "bird", "{work}/dense", "--out", "{tmp}/x"], 1, "no hidden channels with BatchNorm"),
+        (["tickets", "control", "{work}/dense", "--out", "{tmp}/x", "--kind", "shuffled"], 1, "extras[\"rewind\"]"),
+        (["tickets", "control", "{work}/imp", "--out", "{tmp}/x", "--kind", "transfer"], 1, "--task names"),
         (["tickets", "gradual", "{work}/dense@7", "--out", "{tmp}/x"], 1, "FOLDER@START:STOP"),
         (["sample", "{work}/generator", "--out", "{tmp}/x", "--density", "0"], 1, "density"),
         (["sample", "{work}/dense", "--out", "{tmp}/x", "--density", "0.1"], 1, "not a generator"),

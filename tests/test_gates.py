@@ -147,10 +147,9 @@ def test_objectives_towards_the_dense_network(objective: str, task: ws.Task, den
         task.architecture.build_seeded(0), dense[:2].weights, {}, density=0.5,
         objective=objective,  # pyright: ignore[reportArgumentType]
     )  # fmt: skip
-    x, y = task.train.x[:20].expand(2, -1, -1), task.train.y[:20].expand(2, -1)
-    ones = torch.ones(2, len(network.at))
-    closed = ones.clone()
-    closed[:, ::3] = 0
+    x, y = (torch.stack([part[:20], part[:20]]) for part in (task.train.x, task.train.y))
+    ones = torch.ones(2, len(network.at)).requires_grad_()
+    closed = torch.ones(2, len(network.at)).index_fill(1, torch.arange(0, len(network.at), 3), 0.0).requires_grad_()
     opened, pruned = network.preserved(ones, x, y), network.preserved(closed, x, y)
     by_hand: list[float] = []
     for i in range(2):

@@ -27,6 +27,8 @@ _VERBS: dict[str, Callable[..., None]] = {
     "tickets dynamic": ticket_verbs.dynamic,
     "tickets popup": ticket_verbs.popup,
     "tickets continuous": ticket_verbs.continuous,
+    "tickets bird": ticket_verbs.bird,
+    "tickets control": ticket_verbs.control,
     "align": align_verbs.align,
     "fit": verbs.fit,
     "sample": verbs.sample,

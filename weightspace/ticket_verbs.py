@@ -1,5 +1,6 @@
 """The command line's verbs that find tickets."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -7,7 +8,8 @@ from tyro.conf import OmitArgPrefixes, SuppressFixed
 
 from weightspace.allocation import ERK, Balanced
 from weightspace.collection import Collection
-from weightspace.naming import Common, Folder, Shared, open_collection, report_done, task_of
+from weightspace.errors import InputError
+from weightspace.naming import Common, Folder, Shared, find_task, open_collection, report_done, task_of
 from weightspace.pattern import NM, Pattern
 from weightspace.recipe import Step
 from weightspace.task import Task
@@ -16,13 +18,18 @@ from weightspace.tickets import (
     SNIP,
     AtStart,
     ContinuousSparsification,
+    Controls,
     Dynamic,
+    EarlyBird,
     EdgePopup,
     Gradual,
     GraSP,
     Magnitude,
     Random,
     SynFlow,
+    refill,
+    regroup,
+    transfer,
 )
 
 
@@ -137,6 +144,55 @@ def continuous(
         task: what the networks were trained on; by default what their records say.
     """
     _find(networks, out, task, method, common)
+
+
+def bird(
+    networks: Folder, *, out: Path, task: str | None = None, method: OmitArgPrefixes[EarlyBird] = EarlyBird(),
+    common: Shared = Common(),
+) -> None:  # fmt: skip
+    """Find narrower networks early in training, by the scales of BatchNorm: Early-Bird tickets.
+
+    Args:
+        networks: folder of networks, whose seeds give the initialisations; add @START:STOP to take a part.
+        out: folder to write.
+        task: what the networks were trained on; by default what their records say.
+    """
+    _find(networks, out, task, method, common)
+
+
+def control(
+    tickets: Folder,
+    *,
+    out: Path,
+    kind: Literal["rewound", "reinitialised", "shuffled", "scattered", "refill", "regroup", "transfer"],
+    task: str | None = None,
+    seed: int = 0,
+    common: Shared = Common(),
+) -> None:
+    """Write what a ticket is compared with, before training: `weightspace train` goes on from there.
+
+    Args:
+        tickets: folder that a finder wrote; add @START:STOP to take a part.
+        out: folder to write.
+        kind: the tickets themselves, at the weights they were trained from (rewound); their masks on a new
+            initialisation; as many weights elsewhere in each layer (shuffled) or in the network (scattered); whole units
+            (refill) or dense blocks (regroup) for about as many weights; the tickets on another task (transfer).
+        task: to transfer to, with as many classes; from Python, `tickets.transfer` changes the output layer.
+        seed: of what is drawn.
+    """
+    found = open_collection(tickets, common)
+    if (task is not None) != (kind == "transfer"):
+        raise InputError("--task names the task to transfer to: it goes with --kind transfer, which needs it")
+    if task is not None:
+        target = replace(find_task(task, common), architecture=found.architecture)
+        target.try_out()
+        start = transfer(found, target, seed=seed)
+    elif kind in ("refill", "regroup"):
+        start = refill(found) if kind == "refill" else regroup(found, seed=seed)
+    else:
+        start = getattr(Controls(found, seed), kind)()
+    start.save(out)
+    report_done(start, out)
 
 
 def _find(networks: str, out: Path, task: str | None, method: Finder, common: Common) -> None:
