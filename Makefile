@@ -2,6 +2,8 @@
 # make tickets               every ticket finder on digits (docs/results/tickets_digits.csv)
 # make bayes-tickets         Bayesian lottery tickets on digits, with a report (runs/bayes_tickets)
 # make bayes-tickets-mnist   the same questions on LeNet-300-100 and MNIST (hours; resumable)
+# make lottery              the lottery ticket hypothesis on LeNet-300-100 (two hours; resumable)
+# make bench-sparse          how fast sparse networks run: 2:4 on CUDA where there is a card, compressed rows on the CPU
 # make test   the tests          make lint   style and types          make clean-env   remove .venv
 
 PYTHON ?= python3
@@ -13,7 +15,7 @@ READY  := $(VENV)/.ready
 export OMP_WAIT_POLICY ?= PASSIVE
 export GOMP_SPINCOUNT ?= 0
 
-.PHONY: demo tickets bayes-tickets bayes-tickets-mnist test lint env clean-env
+.PHONY: demo tickets lottery bench-sparse bayes-tickets bayes-tickets-mnist test lint env clean-env
 .DEFAULT_GOAL := demo
 
 demo: $(READY)
@@ -21,6 +23,12 @@ demo: $(READY)
 
 tickets: $(READY)
 	$(BIN)/python experiments/tickets_digits.py
+
+lottery: $(READY)
+	$(BIN)/python experiments/lottery.py
+
+bench-sparse: $(READY)
+	$(BIN)/python experiments/bench_sparse.py
 
 bayes-tickets: $(READY)
 	$(BIN)/python experiments/bayes_tickets.py

@@ -23,7 +23,7 @@ LEVELS: list[set[str]] = [
     {"evaluation"},
     {"bayes"},
     {"naming"},
-    {"verbs", "train_verbs", "align_verbs", "bayes_verbs", "ticket_verbs"},
+    {"verbs", "train_verbs", "align_verbs", "bayes_verbs", "ticket_verbs", "sparse_verbs"},
     {"cli", "__main__"},
 ]
 RANK = {name: rank for rank, level in enumerate(LEVELS) for name in level}

@@ -12,7 +12,7 @@ from pathlib import Path
 import tyro
 import yaml
 
-from weightspace import align_verbs, bayes_verbs, ticket_verbs, train_verbs, verbs
+from weightspace import align_verbs, bayes_verbs, sparse_verbs, ticket_verbs, train_verbs, verbs
 from weightspace.errors import InputError
 from weightspace.recipe import Step
 
@@ -34,6 +34,8 @@ _VERBS: dict[str, Callable[..., None]] = {
     "sample": verbs.sample,
     "evaluate": verbs.evaluate,
     "bayes": bayes_verbs.bayes,
+    "bench": sparse_verbs.bench_speed,
+    "export": sparse_verbs.export,
     "show": verbs.show,
 }
 

@@ -1,4 +1,18 @@
 """Sparse networks that run fast."""
 
+from weightspace.sparse.accelerate import Accelerated as Accelerated
+from weightspace.sparse.accelerate import accelerate as accelerate
+from weightspace.sparse.export import load_ticket as load_ticket
+from weightspace.sparse.export import save_ticket as save_ticket
+from weightspace.sparse.export import to_onnx as to_onnx
 from weightspace.sparse.live import LiveNetwork as LiveNetwork
+from weightspace.sparse.order import Order as Order
+from weightspace.sparse.order import find_order as find_order
+from weightspace.sparse.order import kept_magnitude as kept_magnitude
+from weightspace.sparse.reorder import Reordered as Reordered
+from weightspace.sparse.reorder import reorder as reorder
+from weightspace.sparse.reorder import reorder_module as reorder_module
 from weightspace.sparse.rows import Rows as Rows
+from weightspace.sparse.semi import Packed as Packed
+from weightspace.sparse.semi import SemiLinear as SemiLinear
+from weightspace.sparse.semi import is_2_4 as is_2_4

@@ -52,6 +52,19 @@ class Rows:
         out = out.reshape(*x.shape[:-1], self.shape[0])
         return out if bias is None else out + bias
 
+    @torch.no_grad()
+    def infer(
+        self, x: Float[Tensor, "*batch inputs"], values: Float[Tensor, " nnz"], bias: Float[Tensor, " outputs"] | None
+    ) -> Float[Tensor, "*batch outputs"]:
+        """The same without gradients: no more passes over memory than needed. The result is a transposed view, which a
+        next product reads without a copy.
+        """
+        flat = x if x.ndim == 2 else x.reshape(-1, self.shape[1])
+        out = self._times(values, flat.t())
+        if bias is not None:
+            out += bias[:, None]
+        return out.t() if x.ndim == 2 else out.t().reshape(*x.shape[:-1], self.shape[0])
+
     def _times(self, values: Tensor, right: Tensor) -> Tensor:
         """W @ right, (outputs, batch)."""
         if values.dtype is torch.float32:

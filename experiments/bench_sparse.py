@@ -1,0 +1,110 @@
+"""How fast sparse networks run, here: compressed rows on the CPU, 2:4 on CUDA where there is a card; and the search for
+column orders.
+
+    make bench-sparse                                     (a minute on one core)
+
+CPU, one thread: LeNet-300-100 at densities 0.10, 0.05 and 0.01 (20 independent turns of every measurement, medians), batches
+of 1, 60 and 512; the linear layers alone, and the whole network. CUDA: `weightspace bench --out runs/bench-sparse`, which
+this script calls where there is a card. Orders: CPU seconds and magnitude kept, beside the plain exhaustive search over
+pairs of groups that is the oracle of the tests.
+"""
+
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import tables
+import torch
+import tyro
+
+import weightspace as ws
+from weightspace import sparse
+from weightspace.sparse.accelerate import versions
+from weightspace.sparse.bench import bench
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from tests.oracles import exhaustive_order
+
+
+def main(
+    turns: int = 5, results: Path = Path("docs/results"), out: Path = Path("runs/bench-sparse"), big: bool = True
+) -> None:
+    """Print and write the figures.
+
+    Args:
+        turns: repetitions of the CPU measurements, of which medians are taken.
+        results: where the CSV files go.
+        out: where the CUDA measurements go.
+        big: search the order of a 512 x 512 matrix with the exhaustive oracle too (minutes).
+    """
+    torch.set_num_threads(1)
+    tables.write(results / "bench_sparse_cpu.csv", cpu(turns))
+    tables.write(results / "bench_sparse_orders.csv", orders(big))
+    if torch.cuda.is_available():
+        from weightspace.cli import main as command
+
+        command(["bench", "--out", str(out), "--device", "cuda"])
+    else:
+        print("no CUDA device: 2:4 was not measured; on a machine with a card this command does it")
+
+
+def ticket(density: float, seed: int) -> torch.nn.Module:
+    module = ws.Architecture("LeNet300").build_seeded(seed)
+    layout = ws.Layout.of(module)
+    weights = layout.pack(module.state_dict())
+    mask = ws.Unstructured(density, "layer").mask(
+        torch.rand(layout.size, generator=torch.Generator().manual_seed(seed)), layout
+    )
+    module.load_state_dict(layout.unpack(weights * mask))
+    return module.eval()
+
+
+def cpu(turns: int) -> list[dict[str, object]]:
+    found: list[dict[str, object]] = []
+    for density in (0.10, 0.05, 0.01):
+        for batch in (1, 60, 512):
+            ratios: dict[str, list[float]] = {"linear layers": [], "network": []}
+            times: list[float] = []
+            for turn in range(turns):
+                module = ticket(density, turn)
+                rows, (fast,) = bench("LeNet-300-100", module, lambda n: torch.randn(n, 784), (batch,), compiled=False)
+                (whole,) = [row for row in rows if row.part == "network" and row.form == "accelerated"]
+                dense = sum(choice.seconds["dense"] for choice in fast.choices)
+                ratios["linear layers"].append(dense / sum(choice.seconds[choice.form] for choice in fast.choices))
+                ratios["network"].append(whole.speedup)
+                times.append(whole.milliseconds)
+                assert whole.error < 1e-5, "first correct, then fast"
+            row: dict[str, object] = {"density": density, "batch": batch, "milliseconds": statistics.median(times)}
+            for name, values in ratios.items():
+                row |= {name: statistics.median(values), f"{name} min": min(values), f"{name} max": max(values)}
+            found.append(row | versions())
+            print({k: f"{v:.4g}" if isinstance(v, float) else v for k, v in row.items()}, flush=True)
+    return found
+
+
+def orders(big: bool) -> list[dict[str, object]]:
+    found: list[dict[str, object]] = []
+    for shape in ((128, 64), (96, 384), (256, 256), (512, 512)):
+        matrix = torch.rand(*shape, generator=torch.Generator().manual_seed(0))
+        row: dict[str, object] = {"rows": shape[0], "columns": shape[1]}
+        for restarts in (0, 10, 30):
+            began = time.process_time()
+            order = sparse.find_order(matrix, restarts=restarts, seconds=600.0)
+            row |= {
+                f"seconds, {restarts} restarts": time.process_time() - began,
+                f"efficacy, {restarts}": order.efficacy,
+            }
+        if big or shape != (512, 512):
+            began = time.process_time()
+            oracle = sparse.kept_magnitude(matrix[:, exhaustive_order(matrix)], ws.NM(2, 4))
+            row |= {"seconds, exhaustive pairs": time.process_time() - began,
+                    "efficacy, exhaustive pairs": (oracle - order.before) / (order.bound - order.before)}  # fmt: skip
+        found.append(row)
+        print({k: f"{v:.4g}" if isinstance(v, float) else v for k, v in row.items()}, flush=True)
+    names = list(dict.fromkeys(name for row in found for name in row))
+    return [{name: row.get(name, "") for name in names} for row in found]
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

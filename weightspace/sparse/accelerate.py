@@ -1,0 +1,306 @@
+"""Accelerate: for every layer the fastest of its executable forms, measured where it will run."""
+
+import copy
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from weightspace.errors import InputError
+from weightspace.functional import evaluation
+from weightspace.sparse.rows import Rows
+from weightspace.sparse.semi import SHAPES, SemiLinear, is_2_4
+
+_CLEARLY = 1.05  # a form must be so much faster than dense to be taken: measurements are noisy
+_REPEATS, _SECONDS = 7, 0.02
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a layer became.
+
+    Args:
+        layer: name of the layer.
+        shape: of its weight.
+        density: fraction of its weights that are not zero.
+        form: "dense", "rows" (compressed rows on the CPU), "cutlass", "cusparselt" or "cusparselt, tuned".
+        seconds: measured for each form that was tried, on the layer's own inputs.
+        reason: why, in words.
+    """
+
+    layer: str
+    shape: tuple[int, ...]
+    density: float
+    form: str
+    seconds: Mapping[str, float]
+    reason: str
+
+    @property
+    def speedup(self) -> float:
+        """Over the dense layer."""
+        return self.seconds["dense"] / self.seconds[self.form] if self.seconds else 1.0
+
+
+class RowsLinear(nn.Module):
+    """A linear layer as compressed rows, for the CPU."""
+
+    def __init__(self, weight: Float[Tensor, "o i"], bias: Float[Tensor, " o"] | None) -> None:
+        super().__init__()
+        self.rows = Rows.of(weight != 0)
+        self.values = nn.Parameter(weight.detach()[weight != 0], requires_grad=False)
+        self.bias = bias if bias is None else nn.Parameter(bias.detach().clone(), requires_grad=False)
+
+    def forward(self, x: Float[Tensor, "*batch i"]) -> Float[Tensor, "*batch o"]:
+        return self.rows.infer(x, self.values, self.bias)
+
+
+class MatrixConv(nn.Module):
+    """A convolution as a matrix product over patches; the matrix may be in any form.
+
+    Args:
+        conv: without groups, padding with zeros.
+        linear: makes the product's module from a (outputs, kernel positions x channels) matrix, channels last, so that
+            N:M along the channels is N:M along its rows.
+    """
+
+    def __init__(self, conv: nn.Conv2d, linear: Callable[[Tensor, Tensor | None], nn.Module]) -> None:
+        super().__init__()
+        self.conv = [conv]  # for its settings; not a submodule
+        self.product = linear(conv.weight.detach().permute(0, 2, 3, 1).flatten(1).contiguous(), conv.bias)
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n o p q"]:
+        (conv,) = self.conv
+        settings = {name: getattr(conv, name) for name in ("dilation", "stride")}
+        patches = F.unfold(x, conv.kernel_size, padding=conv.padding, **settings)  # pyright: ignore[reportArgumentType]
+        n, channels = len(x), x.shape[1]
+        patches = patches.unflatten(1, (channels, -1)).permute(0, 3, 2, 1).flatten(2)
+        out = self.product(patches).transpose(1, 2)
+        size = [
+            (x.shape[2 + d] + 2 * int(conv.padding[d]) - conv.dilation[d] * (conv.kernel_size[d] - 1) - 1)
+            // conv.stride[d]
+            + 1
+            for d in range(2)
+        ]
+        return out.reshape(n, -1, *size)
+
+
+@dataclass(frozen=True)
+class Accelerated:
+    """A module to run, and what became of its layers.
+
+    Args:
+        module: in evaluation mode, for inference.
+        choices: one for each linear and convolution layer that ran.
+        rows: of the batch it was measured with.
+    """
+
+    module: nn.Module
+    choices: Sequence[Choice]
+    rows: int
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            return self.module(x)
+
+    def __str__(self) -> str:
+        lines = [f"{'layer':<20}{'shape':<20}{'density':>8}  {'form':<18}{'speed-up':>9}  why"]
+        for c in self.choices:
+            shape = " x ".join(map(str, c.shape))
+            lines.append(f"{c.layer:<20}{shape:<20}{c.density:>8.3f}  {c.form:<18}{c.speedup:>8.2f}x  {c.reason}")
+        return "\n".join(lines)
+
+
+def accelerate(
+    module: nn.Module,
+    example: Tensor,
+    *,
+    dtype: torch.dtype | None = None,
+    device: str | None = None,
+    strict: bool = False,
+) -> Accelerated:
+    """The same network with every linear and convolution layer in its fastest form, for inference.
+
+    On the CPU: compressed rows, where they beat the dense layer. On CUDA: 2:4 tensors by CUTLASS or cuSPARSELt, with and
+    without a search for its fastest algorithm, in bfloat16 or float16. Each form is checked against the dense layer and
+    timed on the inputs that the layer gets from the example, so that batch sizes matter; dense layers stay unless another
+    form is clearly faster.
+
+    Args:
+        module: a ticket's module, or any; is left as it is.
+        example: a batch of inputs, of the size that will be used.
+        dtype: to run in; by default the module's.
+        device: by default the module's.
+        strict: raise where a layer cannot run as 2:4, instead of leaving it dense.
+
+    Raises:
+        InputError: the module does not run on the example; with `strict` also for float32, for weights that are not 2:4, and
+            without CUDA.
+    """
+    first = next(module.parameters())
+    dtype, device = dtype or first.dtype, device or str(first.device)
+    work = copy.deepcopy(module).to(device=device, dtype=dtype).eval().requires_grad_(False)
+    example = example.to(device=device, dtype=dtype) if example.is_floating_point() else example.to(device)
+    if strict and (not device.startswith("cuda") or dtype not in SHAPES["cutlass"]):
+        raise InputError(
+            f"strict asks for 2:4 in every layer, which needs CUDA and bfloat16 or float16; got {device} and "
+            f"{str(dtype).removeprefix('torch.')}"
+        )
+    with torch.no_grad(), _inputs(work) as seen:
+        try:
+            work(example)
+        except RuntimeError as error:
+            raise InputError(
+                f"the module does not run on an example of shape {tuple(example.shape)}: {error}"
+            ) from error
+    choices: list[Choice] = []
+    for name, x in seen.items():
+        layer = work.get_submodule(name)
+        forms, why = _forms(layer, device, dtype)
+        if strict and not any("cu" in form for form in forms):
+            raise InputError(f"layer {name} cannot run as 2:4: {why}")
+        chosen, choice = _choose(name, layer, forms, x, why)
+        choices.append(choice)
+        if chosen is not layer:
+            owner, _, own = name.rpartition(".")
+            setattr(work.get_submodule(owner), own, chosen)
+    return Accelerated(work, choices, len(example), versions())
+
+
+def versions() -> dict[str, str]:
+    """Of what decides the speed."""
+    found = {"torch": torch.__version__, "threads": str(torch.get_num_threads())}
+    if torch.cuda.is_available():
+        found |= {"device": torch.cuda.get_device_name(), "cuSPARSELt": str(torch.backends.cusparselt.version())}
+    return found
+
+
+@contextmanager
+def _inputs(module: nn.Module) -> Iterator[dict[str, Tensor]]:
+    """First inputs of the linear and convolution layers that run."""
+    seen: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def hook(_layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            seen.setdefault(name, inputs[0].detach())
+
+        return hook
+
+    # Subclasses may use their weight in ways of their own.
+    layers = [(name, layer) for name, layer in module.named_modules() if type(layer) in (nn.Linear, nn.Conv2d)]
+    handles = [layer.register_forward_pre_hook(keep(name)) for name, layer in layers]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _forms(layer: nn.Module, device: str, dtype: torch.dtype) -> tuple[dict[str, Callable[[Tensor], nn.Module]], str]:
+    """Executable forms of a layer besides the dense one, each made for an input; and why there are no more."""
+    weight, bias = layer.get_parameter("weight"), getattr(layer, "bias", None)
+    conv = layer if isinstance(layer, nn.Conv2d) else None
+    if conv is not None and (conv.groups != 1 or conv.padding_mode != "zeros" or isinstance(conv.padding, str)):
+        return {}, "a grouped convolution, or one with a padding of its own"
+
+    def form(linear: Callable[[Tensor, Tensor | None], nn.Module]) -> nn.Module:
+        return linear(weight, bias) if conv is None else MatrixConv(conv, linear)
+
+    if not device.startswith("cuda"):
+        if dtype is not torch.float32:
+            return {}, "compressed rows are for float32"
+        return {"rows": lambda _x: form(RowsLinear)}, ""
+    if dtype not in (torch.bfloat16, torch.float16):
+        return {}, f"2:4 needs bfloat16 or float16, not {str(dtype).removeprefix('torch.')}"
+    matrix = weight if conv is None else weight.permute(0, 2, 3, 1).flatten(1)
+    if (conv is not None and weight.shape[1] % 4) or not is_2_4(matrix):
+        return {}, "the weights are not 2:4"
+    return {
+        "cutlass": lambda _x: form(lambda w, b: SemiLinear(w, b, "cutlass")),
+        "cusparselt": lambda _x: form(lambda w, b: SemiLinear(w, b, "cusparselt")),
+        "cusparselt, tuned": lambda x: form(lambda w, b: SemiLinear(w, b, "cusparselt", tuned=_rows(layer, x))),
+    }, ""
+
+
+def _rows(layer: nn.Module, x: Tensor) -> int:
+    """Rows of the matrix that a layer multiplies."""
+    return x.shape[:-1].numel() if isinstance(layer, nn.Linear) else len(x) * layer(x)[0, 0].numel()
+
+
+def _choose(
+    name: str, layer: nn.Module, forms: Mapping[str, Callable[[Tensor], nn.Module]], x: Tensor, why: str
+) -> tuple[nn.Module, Choice]:
+    """The fastest form, which is the dense layer unless another is clearly faster and computes the same."""
+    weight = layer.get_parameter("weight")
+    density = float((weight != 0).double().mean())
+
+    def choice(form: str, seconds: Mapping[str, float], reason: str) -> Choice:
+        return Choice(name, tuple(weight.shape), density, form, seconds, reason)
+
+    made: dict[str, nn.Module] = {"dense": layer}
+    failed: list[str] = []
+    with torch.no_grad():
+        expected = layer(x)
+        scale = float(expected.abs().max()) or 1.0
+        tolerance = 1e-4 if x.dtype is torch.float32 else 2e-2
+        for form, make in forms.items():
+            try:
+                trial = make(x)
+                error = float((trial(x) - expected).abs().max()) / scale
+            except RuntimeError as problem:  # a library that is missing here, or refuses the shape
+                failed.append(f"{form}: {str(problem).splitlines()[0][:60]}")
+                continue
+            if error <= tolerance:
+                made[form] = trial
+            else:
+                failed.append(f"{form}: wrong by {error:.1e} of the largest output")
+        if len(made) == 1:
+            return layer, choice("dense", {}, why or "; ".join(failed))
+        seconds = measured({form: (lambda m=m: m(x)) for form, m in made.items()}, cuda=x.is_cuda)
+    fastest = min(seconds, key=seconds.__getitem__)
+    if fastest != "dense" and seconds["dense"] > _CLEARLY * seconds[fastest]:
+        return made[fastest], choice(fastest, seconds, "; ".join(["measured fastest", *failed]))
+    return layer, choice("dense", seconds, "; ".join(["no form is clearly faster", *failed]))
+
+
+def measured(work: Mapping[str, Callable[[], object]], *, cuda: bool = False) -> dict[str, float]:
+    """Seconds of one call of each, medians over turns; a turn is as many calls as take a few hundredths of a second."""
+    calls: dict[str, int] = {}
+    for name, call in work.items():
+        call()
+        calls[name] = max(1, min(1000, round(_SECONDS / max(_once(call, 1, cuda), 1e-7))))
+    times: dict[str, list[float]] = {name: [] for name in work}
+    for _ in range(_REPEATS):
+        for name, call in work.items():
+            times[name].append(_once(call, calls[name], cuda))
+    return {name: statistics.median(own) for name, own in times.items()}
+
+
+def _once(call: Callable[[], object], count: int, cuda: bool) -> float:
+    if cuda:
+        start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        for _ in range(count):
+            call()
+        stop.record()
+        torch.cuda.synchronize()
+        return start.elapsed_time(stop) / 1000 / count
+    began = time.perf_counter()
+    for _ in range(count):
+        call()
+    return (time.perf_counter() - began) / count
+
+
+def relative_error(module: Callable[[Tensor], Tensor], reference: nn.Module, x: Shaped[Tensor, "n ..."]) -> float:
+    """Largest error against the reference in float64, over its largest output."""
+    exact = copy.deepcopy(reference).double().cpu()
+    with torch.no_grad(), evaluation(exact):
+        expected = exact(x.double().cpu())
+        found = module(x).double().cpu()
+    return float((found - expected).abs().max() / expected.abs().max().clamp(min=1e-300))

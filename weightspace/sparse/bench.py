@@ -1,0 +1,167 @@
+"""Bench: how fast sparse networks run, layer by layer and whole, over batch sizes: first correct, then timed."""
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from weightspace.functional import evaluation
+from weightspace.progress import progress
+from weightspace.sparse.accelerate import Accelerated, Choice, accelerate, measured, relative_error
+
+_CACHE = 128 * 2**20  # inputs in turn fill more than the card's cache
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measurement.
+
+    Args:
+        network: its name.
+        part: a layer, or "network".
+        batch: inputs in a call.
+        density: fraction of the weights that are not zero.
+        form: what ran.
+        milliseconds: median of a call.
+        dense: the same of the dense form, in the same turns.
+        error: relative to float64, of the largest output; NaN for single layers, whose forms are checked when made.
+        megabytes: of weights, as they are held.
+        limit: the speed-up that the hardware or the number of products allows.
+    """
+
+    network: str
+    part: str
+    batch: int
+    density: float
+    form: str
+    milliseconds: float
+    dense: float
+    error: float
+    megabytes: float
+    limit: float
+
+    @property
+    def speedup(self) -> float:
+        return self.dense / self.milliseconds
+
+    def to_json(self) -> dict[str, object]:
+        """As a row of a table."""
+        return {**vars(self), "speedup": self.speedup, "share_of_limit": self.speedup / self.limit,
+                "per_second": 1000 * self.batch / self.milliseconds}  # fmt: skip
+
+
+def bench(
+    name: str, module: nn.Module, inputs: Callable[[int], Tensor], batches: Sequence[int], *,
+    dtype: torch.dtype = torch.float32, device: str = "cpu", compiled: bool = True,
+) -> tuple[list[Row], list[Accelerated]]:  # fmt: skip
+    """Dense, compiled and accelerated, over batch sizes.
+
+    Args:
+        name: for the table.
+        module: of a ticket, or any.
+        inputs: makes a batch of so many inputs.
+        batches: their sizes.
+        compiled: also time `torch.compile` of the dense module, where a compiler is found.
+
+    Returns:
+        The rows, and the accelerated module of each batch size with its choices.
+    """
+    plain = module.to(device=device, dtype=dtype).eval().requires_grad_(False)
+    weights = [p for p in plain.parameters() if p.ndim > 1]
+    density = sum(float((p != 0).sum()) for p in weights) / sum(p.numel() for p in weights)
+    cuda = device.startswith("cuda")
+    rows: list[Row] = []
+    made: list[Accelerated] = []
+    for batch in progress(batches, f"timing {name}"):
+        x = inputs(batch).to(device=device, dtype=dtype)
+        fast = accelerate(plain, x)
+        made.append(fast)
+        turns = _turns(x, cuda)
+        forms: dict[str, Callable[[Tensor], Tensor]] = {"dense": plain, "accelerated": fast}
+        if compiled:
+            forms |= _compiled(plain, x)
+        with torch.no_grad(), evaluation(plain):
+            calls = {form: _call(work, turns) for form, work in forms.items()}
+            seconds = measured(calls, cuda=cuda)
+        limit = _limit(fast.choices, density, cuda)
+        for form, taken in seconds.items():
+            held = sum(t.nbytes for t in itertools.chain(fast.module.parameters(), fast.module.buffers()))
+            size = held if form == "accelerated" else sum(p.nbytes for p in plain.parameters())
+            rows.append(Row(
+                name, "network", batch, density, form, 1000 * taken, 1000 * seconds["dense"],
+                relative_error(forms[form], module, x[:64]), size / 1e6, limit if form == "accelerated" else 1.0,
+            ))  # fmt: skip
+        for choice in fast.choices:
+            for form, taken in choice.seconds.items():
+                rows.append(Row(
+                    name, choice.layer, batch, choice.density, form, 1000 * taken, 1000 * choice.seconds["dense"],
+                    float("nan"), _megabytes(choice, form, dtype),
+                    1.0 if form == "dense" else _limit([choice], choice.density, cuda),
+                ))  # fmt: skip
+    return rows, made
+
+
+def blocks_2_4(dtype: torch.dtype) -> dict[str, tuple[nn.Module, int]]:
+    """Modules of common sizes under 2:4, with the length of their inputs, for a card: square layers, blocks of a ViT-L and
+    of a Llama-sized MLP, and LeNet-300-100, which is too small to gain.
+    """
+
+    def linear(inputs: int, outputs: int) -> nn.Linear:
+        layer = nn.Linear(inputs, outputs, bias=False, dtype=dtype)
+        groups = layer.weight.data.unflatten(1, (-1, 4))
+        groups *= torch.zeros_like(groups).scatter_(2, groups.abs().topk(2, dim=2).indices, 1.0)
+        return layer
+
+    found: dict[str, tuple[nn.Module, int]] = {
+        f"square layer of {size}": (linear(size, size), size) for size in (1024, 2048, 4096, 8192)
+    }
+    found["layer 16384 x 2048"] = (linear(2048, 16384), 2048)
+    for name, width, hidden in (
+        ("ViT-L block, 1024-4096-1024", 1024, 4096),
+        ("Llama block, 4096-11008-4096", 4096, 11008),
+    ):
+        found[name] = (nn.Sequential(linear(width, hidden), nn.GELU(), linear(hidden, width)), width)
+    small = nn.Sequential(linear(784, 300), nn.ReLU(), linear(300, 100), nn.ReLU(), linear(100, 10))
+    found["LeNet-300-100"] = (small, 784)
+    return found
+
+
+def _turns(x: Tensor, cuda: bool) -> Iterator[Tensor]:
+    """The same inputs on the CPU; on a card as many copies as its cache does not hold."""
+    count = max(1, -(-_CACHE // max(1, x.nbytes))) if cuda else 1
+    return itertools.cycle([x.clone() for _ in range(min(count, 64))])
+
+
+def _call(work: Callable[[Tensor], Tensor], turns: Iterator[Tensor]) -> Callable[[], Tensor]:
+    return lambda: work(next(turns))
+
+
+def _compiled(module: nn.Module, x: Tensor) -> dict[str, Callable[[Tensor], Tensor]]:
+    """`torch.compile` of the dense module; nothing where no compiler works."""
+    try:
+        whole = torch.compile(module)
+        with torch.no_grad():
+            whole(x)
+    except Exception as error:  # whatever a tool chain raises
+        print(f"torch.compile is left out: {str(error).splitlines()[0][:120]}")
+        return {}
+    return {"dense, torch.compile": whole}
+
+
+def _limit(choices: Sequence[Choice], density: float, cuda: bool) -> float:
+    """What sparsity allows: twice the rate for 2:4 on a card; on the CPU the products that are left."""
+    if cuda:
+        return 2.0 if any(choice.form != "dense" for choice in choices) else 1.0
+    return 1 / max(density, 1e-9)
+
+
+def _megabytes(choice: Choice, form: str, dtype: torch.dtype) -> float:
+    """A layer's weight in a form: 36 of 64 bits as 2:4; values and 8-byte indices as rows."""
+    count = 1
+    for size in choice.shape:
+        count *= size
+    if form == "rows":
+        return (choice.density * count * (dtype.itemsize + 8) + 8 * (choice.shape[0] + 1)) / 1e6
+    return count * dtype.itemsize * (1.0 if form == "dense" else 0.5625) / 1e6

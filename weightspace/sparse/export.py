@@ -1,0 +1,115 @@
+"""A ticket on its own: one file with packed masks and values, or ONNX."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from weightspace.architecture import Architecture
+from weightspace.errors import InputError, StorageError
+from weightspace.layout import Layout
+from weightspace.network import Network
+from weightspace.storage import atomic_file, dump_json
+
+FORMAT, VERSION = "weightspace.ticket", 1
+
+
+def save_ticket(network: Network, path: str | Path) -> Path:
+    """Write one network to one safetensors file: the kept weights and a bit for each weight.
+
+    Anyone can read it: tensor "values" holds the kept weights in the order of the mask's ones, "mask" is the mask (bits, most
+    significant first, over all parameters in order), "buffer.*" are statistics; the metadata give layout and record as JSON.
+
+    Args:
+        network: one of a collection, `tickets[0]`.
+        path: of the file; an existing one is replaced when the new one is complete.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    path = Path(path)
+    tensors = {"values": network.weights[network.mask], "mask": torch.from_numpy(np.packbits(network.mask.numpy()))}
+    tensors |= {f"buffer.{name}": buffer.contiguous() for name, buffer in network.buffers.items()}
+    header = {
+        "format": FORMAT, "version": VERSION, "layout": network.layout.to_json(),
+        "architecture": network.architecture.to_json(), "record": network.record,
+    }  # fmt: skip
+    with atomic_file(path) as temporary:
+        save_file(tensors, temporary, {"weightspace": dump_json(header, "the ticket's record")})
+    return path
+
+
+def load_ticket(path: str | Path) -> Network:
+    """Read a file that :func:`save_ticket` wrote.
+
+    Raises:
+        StorageError: the file is absent, damaged, foreign or of another version.
+    """
+    path = Path(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {}).get("weightspace", "null"))
+            if not isinstance(header, dict) or header.get("format") != FORMAT:
+                raise StorageError(f"{path} is not a ticket that weightspace wrote")
+            if header.get("version") != VERSION:
+                raise StorageError(
+                    f"{path} has version {header.get('version')}, this weightspace reads version {VERSION}"
+                )
+            tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, ValueError) as error:
+        raise StorageError(f"{path} cannot be read ({error}): restore it from a copy") from error
+    try:
+        layout = Layout.from_json(header["layout"])
+        mask = torch.from_numpy(np.unpackbits(tensors["mask"].numpy(), count=layout.size)).bool()
+        values = tensors["values"]
+        if int(mask.sum()) != len(values):
+            raise StorageError(f"{path} is damaged: {len(values)} values for {int(mask.sum())} kept weights")
+        buffers = {b.name: tensors[f"buffer.{b.name}"] for b in layout.buffers}
+        architecture = Architecture.from_json(header["architecture"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise StorageError(f"{path} is damaged ({error!r}): restore it from a copy") from error
+    weights = torch.zeros(layout.size, dtype=layout.dtype).masked_scatter(mask, values)
+    return Network(layout, architecture, weights, mask, buffers, header["record"])
+
+
+def to_onnx(module: nn.Module, example: Tensor, path: str | Path) -> Path:
+    """Export a module to ONNX with a free batch size, checked with onnxruntime against the module. Needs the extra `onnx`.
+
+    Compact it first (:func:`weightspace.compact`): ONNX knows no masks, a smaller module is what makes it faster.
+
+    Args:
+        example: a batch of at least two inputs.
+
+    Raises:
+        InputError: the extra is not installed, the module cannot be exported, or the exported one computes something else.
+        StorageError: the file cannot be written.
+    """
+    try:
+        import onnxruntime
+        import onnxscript  # noqa: F401  # pyright: ignore[reportUnusedImport]
+    except ImportError as error:
+        raise InputError(f"export to ONNX needs the extra: pip install 'weightspace[onnx]' ({error})") from error
+    path = Path(path)
+    module = module.eval()
+    batch = torch.export.Dim("batch")
+    try:
+        program = torch.onnx.export(module, (example,), dynamo=True, dynamic_shapes=({0: batch},), verbose=False)
+    except Exception as error:  # whatever the exporter raises
+        raise InputError(f"{type(module).__name__} cannot be exported to ONNX: {str(error).splitlines()[0]}") from error
+    assert program is not None
+    with atomic_file(path) as temporary:
+        program.save(str(temporary))
+    session: Any = onnxruntime.InferenceSession(str(path))
+    (name,) = [one.name for one in session.get_inputs()]
+    for x in (example, example[:1]):
+        (found,) = session.run(None, {name: x.numpy()})
+        with torch.no_grad():
+            expected = module(x)
+        if not torch.allclose(torch.from_numpy(found), expected, rtol=1e-3, atol=1e-4):
+            raise InputError(f"{path} computes something else than the module: do not use it")
+    return path

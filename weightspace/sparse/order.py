@@ -1,0 +1,256 @@
+"""The order of a matrix's columns that keeps the most magnitude under N:M (Pool & Yu, NeurIPS 2021).
+
+Which columns share a group decides which weights compete. Two facts make the search a few matrix operations. With t the
+n-th largest entry of a group's other columns, a column x in place of another keeps (sum of their n largest) + max(0, x - t)
+in each row, so that one table of column against slot has every exchange of two columns. And of two pairs (hi, lo), the two
+largest of four are hi + hi' + max(0, lo - hi') + max(0, lo' - hi), as both corrections cannot be positive at once: so that
+all exchanges of two columns for two under 2:4 come from one table of pairs. A sum of max(0, a - b) over rows is
+(sum a - sum b + |a - b|_1) / 2, and torch computes L1 distances of many vectors in one pass.
+"""
+
+import time
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from weightspace import seeds
+from weightspace.errors import InputError
+from weightspace.pattern import NM
+
+# Two columns of a group of four, and the other two.
+_PAIRS = torch.tensor([[0, 1], [0, 2], [0, 3], [2, 3], [1, 3], [1, 2]])
+_OTHER = torch.tensor([3, 4, 5, 0, 1, 2])  # of pair p the rest is pair _OTHER[p]
+_GAIN = 1e-6  # relative to what is kept: less is rounding
+
+
+@dataclass(frozen=True)
+class Order:
+    """A column order and what it is worth.
+
+    Args:
+        columns: (C,), position p afterwards holds column `columns[p]`.
+        kept: sum of magnitudes under the pattern in this order.
+        before: the same in the given order.
+        bound: no order keeps more: in each row as many of the largest as the pattern keeps in all.
+        finished: no exchange of one column for one, or two for two under 2:4, between any two groups keeps more.
+    """
+
+    columns: Int[Tensor, " c"]
+    kept: float
+    before: float
+    bound: float
+    finished: bool
+
+    @property
+    def efficacy(self) -> float:
+        """Share of what the given order loses against the bound that this one keeps; 1 if nothing was to be won."""
+        return (self.kept - self.before) / (self.bound - self.before) if self.bound > self.before else 1.0
+
+
+def kept_magnitude(matrix: Float[Tensor, "r c"], pattern: NM) -> float:
+    """Sum of the magnitudes that N:M along the rows keeps; a last, shorter group of r keeps min(n, r)."""
+    return float(_kept(_groups(matrix.abs().double(), pattern.m), pattern.n).sum())
+
+
+def find_order(
+    matrix: Float[Tensor, "r c"], pattern: NM = NM(2, 4), *, seconds: float = 60.0, restarts: int = 30, seed: int = 0
+) -> Order:
+    """Search for the column order that keeps the most magnitude.
+
+    All pairs of groups are searched at once, over every exchange of one column for one (and two for two under 2:4);
+    the best improvements of disjoint pairs are made together, until there is none. The result never keeps less than the
+    given order.
+
+    Args:
+        matrix: (rows, columns); of several layers that read the same units, one above the other.
+        pattern: N:M along the rows.
+        seconds: stop after so long, with the best order so far.
+        restarts: shuffle an eighth of the groups and search on, so many times; the best order is kept.
+        seed: of the shuffles.
+
+    Raises:
+        InputError: not a matrix, or entries that are not finite.
+    """
+    if matrix.ndim != 2 or not matrix.numel():
+        raise InputError(f"the order of a matrix's columns is searched, got shape {tuple(matrix.shape)}")
+    if not matrix.isfinite().all():
+        raise InputError("the matrix holds NaN or infinite values: an order cannot be chosen by them")
+    deadline = time.monotonic() + seconds
+    count = matrix.shape[1]
+    padded = -count % pattern.m
+    columns = torch.nn.functional.pad(matrix.detach().abs().float(), (0, padded)).t().contiguous()
+    search = _Search(columns, pattern, padded)
+    finished = search.run(deadline)
+    best, kept = search.order.clone(), search.total()
+    random = seeds.generator(seed, "column orders")
+    for _ in range(restarts):
+        if time.monotonic() > deadline:
+            break
+        search.set(_shaken(best, pattern.m, padded, random))
+        finished = search.run(deadline) and finished
+        if search.total() > kept * (1 + _GAIN):
+            best, kept = search.order.clone(), search.total()
+    before, after = kept_magnitude(matrix, pattern), kept_magnitude(matrix[:, best[:count]], pattern)
+    if after < before:  # what single precision called an improvement
+        best, after = torch.arange(count), before
+    limit = pattern.n * (count // pattern.m) + min(pattern.n, count % pattern.m)
+    bound = float(matrix.detach().abs().double().topk(limit, dim=1).values.sum())
+    return Order(best[:count].clone(), after, before, bound, finished)
+
+
+def _shaken(order: Tensor, m: int, padded: int, random: torch.Generator) -> Tensor:
+    """Columns of some groups in another order; a shorter last group stays."""
+    groups = order.reshape(-1, m).clone()
+    free = len(groups) - bool(padded)
+    if free < 2:
+        return order
+    chosen = torch.randperm(free, generator=random)[: max(2, free // 8)]
+    mixed = groups[chosen].flatten()
+    groups[chosen] = mixed[torch.randperm(len(mixed), generator=random)].reshape(-1, m)
+    return groups.flatten()
+
+
+class _Search:
+    """Columns (C, R) in groups, and for each pair of groups the best exchange between them."""
+
+    def __init__(self, columns: Float[Tensor, "c r"], pattern: NM, padded: int) -> None:
+        self.columns, self.n, self.m = columns, pattern.n, pattern.m
+        self.count = len(columns) // pattern.m
+        self.sums = columns.sum(1)
+        self.fixed = torch.zeros(self.count, dtype=torch.bool)
+        if padded:
+            self.fixed[-1] = True  # a shorter group stays as it is: its padding cannot go elsewhere
+        self.twos = (self.n, self.m) == (2, 4)
+        self.set(torch.arange(len(columns)))
+
+    def set(self, order: Int[Tensor, " c"]) -> None:
+        self.order = order.clone()
+        groups, m = self.count, self.m
+        self.group_kept = torch.zeros(groups)
+        self.ones = torch.zeros(groups, m, groups, m)  # kept by group i without its slot a, with slot b of group j
+        self.two = torch.zeros(groups, 6, groups, 6) if self.twos else None
+        self._renew(torch.arange(groups))
+
+    def total(self) -> float:
+        return float(self.group_kept.double().sum())
+
+    def run(self, deadline: float) -> bool:
+        """Exchange until nothing is won; True if that is so."""
+        while True:
+            gain, kind = self._gains()
+            best, at = gain.flatten(1).max(1)
+            changed = self._apply(best, at, kind)
+            if not len(changed):
+                return True
+            if time.monotonic() > deadline:
+                self._renew(changed, tables=False)
+                return False
+            self._renew(changed)
+
+    def _members(self, groups: Tensor) -> Float[Tensor, "g m r"]:
+        return self.columns[self.order.reshape(self.count, self.m)[groups].flatten()].unflatten(
+            0, (len(groups), self.m)
+        )
+
+    def _renew(self, changed: Int[Tensor, " k"], *, tables: bool = True) -> None:
+        """Tables of groups whose columns changed."""
+        members = self._members(changed)
+        self.group_kept[changed] = members.topk(self.n, dim=1).values.sum((1, 2))
+        if not tables:
+            return
+        rest, last = self._without_one(members)
+        everything = self._members(torch.arange(self.count)).flatten(0, 1)
+        sums = self.sums[self.order]
+        # Slots of changed groups against all columns.
+        gain = _positive(everything, sums, last.flatten(0, 1))
+        self.ones[changed] = (rest.flatten()[:, None] + gain.t()).reshape(len(changed), self.m, self.count, self.m)
+        if len(changed) < self.count:  # all slots against changed columns
+            all_rest, all_last = self._without_one(everything.unflatten(0, (self.count, self.m)))
+            gain = _positive(members.flatten(0, 1), members.flatten(0, 1).sum(1), all_last.flatten(0, 1))
+            found = (all_rest.flatten()[:, None] + gain.t()).reshape(self.count, self.m, len(changed), self.m)
+            self.ones[:, :, changed] = found
+        if self.two is not None:
+            self._renew_twos(changed, members, everything)
+
+    def _without_one(self, members: Float[Tensor, "g m r"]) -> tuple[Float[Tensor, "g m"], Float[Tensor, "g m r"]]:
+        """Of each group without one slot: the sum of its n largest, and the n-th largest (0 if there are fewer)."""
+        left = self.m - 1
+        slots = [[b for b in range(self.m) if b != a] for a in range(self.m)]
+        if self.n > left:  # n == m: nothing competes
+            return members.sum(2).sum(1, keepdim=True) - members.sum(2), torch.zeros_like(members)
+        if not left:
+            return members.new_zeros(len(members), 1), torch.zeros_like(members)
+        top = members[:, torch.tensor(slots)].topk(self.n, dim=2).values
+        return top.sum((2, 3)), top[:, :, -1]
+
+    def _renew_twos(self, changed: Tensor, members: Tensor, everything: Tensor) -> None:
+        assert self.two is not None
+        high, low = _pairs(members)
+        all_high, all_low = _pairs(everything.unflatten(0, (self.count, self.m)))
+        flat = [t.flatten(0, 1) for t in (high, low, all_high, all_low)]
+        sums = [t.sum(1) for t in flat]
+        corrections = _positive(flat[1], sums[1], flat[2]) + _positive(flat[3], sums[3], flat[0]).t()
+        found = (sums[0][:, None] + sums[2][None] + corrections).reshape(len(changed), 6, self.count, 6)
+        self.two[changed] = found
+        self.two[:, :, changed] = found.permute(2, 3, 0, 1)
+
+    def _gains(self) -> tuple[Float[Tensor, "g g"], Tensor]:
+        """What the best exchange between two groups wins, and which it is."""
+        now = self.group_kept[:, None] + self.group_kept[None]
+        single = (self.ones + self.ones.permute(2, 3, 0, 1)).permute(0, 2, 1, 3).flatten(2)
+        options = [single]
+        if self.two is not None:
+            # Pair p of group i goes to group j for its pair q: i keeps the rest of p, and gets q.
+            both = self.two[:, _OTHER] + self.two[:, :, :, _OTHER]
+            options.append(both.permute(0, 2, 1, 3).flatten(2))
+        best, kind = torch.cat(options, 2).max(2)
+        gain = best - now
+        gain[self.fixed] = -torch.inf
+        gain[:, self.fixed] = -torch.inf
+        gain.fill_diagonal_(-torch.inf)
+        return gain, kind
+
+    def _apply(self, best: Tensor, at: Tensor, kind: Tensor) -> Int[Tensor, " k"]:
+        """Make the best exchanges of disjoint pairs of groups; the groups that changed."""
+        changed: list[int] = []
+        taken: set[int] = set()
+        order = self.order.reshape(self.count, self.m)
+        for i in best.argsort(descending=True).tolist():
+            j = int(at[i])
+            if best[i] <= _GAIN * max(float(self.group_kept[i]), 1e-30):
+                break
+            if i in taken or j in taken:
+                continue
+            option = int(kind[i, j])
+            if option < self.m**2:
+                a, b = divmod(option, self.m)
+                order[i, a], order[j, b] = order[j, b].clone(), order[i, a].clone()
+            else:
+                p, q = divmod(option - self.m**2, 6)
+                mine, theirs = _PAIRS[p], _PAIRS[q]
+                order[i, mine], order[j, theirs] = order[j, theirs].clone(), order[i, mine].clone()
+            taken |= {i, j}
+            changed += [i, j]
+        return torch.tensor(sorted(changed), dtype=torch.long)
+
+
+def _pairs(members: Float[Tensor, "g 4 r"]) -> tuple[Float[Tensor, "g 6 r"], Float[Tensor, "g 6 r"]]:
+    """The larger and the smaller of every pair of columns, row by row."""
+    first, second = members[:, _PAIRS[:, 0]], members[:, _PAIRS[:, 1]]
+    return torch.maximum(first, second), torch.minimum(first, second)
+
+
+def _positive(a: Float[Tensor, "p r"], sums: Float[Tensor, " p"], b: Float[Tensor, "q r"]) -> Float[Tensor, "p q"]:
+    """Sums over rows of max(0, a - b) for every a and b."""
+    distance = torch.cdist(a, b, p=1.0)
+    return 0.5 * (distance + sums[:, None] - b.sum(1)[None])
+
+
+def _groups(matrix: Float[Tensor, "r c"], m: int) -> Float[Tensor, "r g m"]:
+    return torch.nn.functional.pad(matrix, (0, -matrix.shape[1] % m)).unflatten(1, (-1, m))
+
+
+def _kept(groups: Float[Tensor, "r g m"], n: int) -> Float[Tensor, "r g"]:
+    return groups.topk(n, dim=2).values.sum(2)

@@ -1,0 +1,146 @@
+"""Reorder hidden units so that N:M pruning keeps more: the function stays, the groups of inputs change."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from weightspace.collection import Collection
+from weightspace.errors import InputError
+from weightspace.pattern import NM
+from weightspace.progress import progress
+from weightspace.sparse.order import Order, find_order
+from weightspace.symmetry import Group, Symmetry, trace
+
+
+@dataclass(frozen=True)
+class Reordered:
+    """Networks with other orders of hidden units, and what each order is worth.
+
+    Args:
+        networks: the same functions.
+        orders: for each network the :class:`Order` of each group of units that some layer reads in groups of M.
+    """
+
+    networks: Collection
+    orders: Sequence[dict[str, Order]]
+
+    def __str__(self) -> str:
+        lines = [f"{'network':<9}{'units of':<24}{'before':>10}{'kept':>10}{'bound':>10}{'efficacy':>10}"]
+        for i, orders in enumerate(self.orders):
+            for name, order in orders.items():
+                lines.append(
+                    f"{i:<9}{name:<24}{order.before:>10.2f}{order.kept:>10.2f}{order.bound:>10.2f}{order.efficacy:>9.1%}"
+                )
+        return "\n".join(lines)
+
+
+def reorder(
+    networks: Collection, pattern: NM = NM(2, 4), *, symmetry: Symmetry | None = None, example: Tensor | None = None,
+    seconds: float = 60.0, restarts: int = 30, seed: int = 0,
+) -> Reordered:  # fmt: skip
+    """Choose the order of every group of hidden units that keeps the most magnitude under N:M.
+
+    All layers that read the same units count together. Groups do not depend on each other, as a permutation changes the
+    groups of inputs of the layers that read the units, and of no others. Inputs of the network keep their order.
+
+    Args:
+        networks: dense, or under masks, which move along; extras and statistics too.
+        symmetry: of the architecture; by default it is traced.
+        example: inputs for tracing, where the architecture does not know its own.
+        seconds, restarts, seed: of each search; see :func:`find_order`.
+
+    Raises:
+        InputError: no example is known, or the network has no units that can be reordered.
+    """
+    if symmetry is None:
+        given = networks.architecture.example() if example is None else example
+        if given is None:
+            raise InputError("the inputs of this network are not known: give example=, a batch of at least two inputs")
+        symmetry = trace(networks.architecture.build_seeded(0).eval(), given, fix_unknown=True)
+    symmetry.layout.require(networks.layout, "the networks to reorder")
+    permutations: list[dict[str, Tensor]] = []
+    found: list[dict[str, Order]] = []
+    for weights in progress(
+        networks.weights, f"ordering the units of {len(networks)} networks for {pattern.n}:{pattern.m}"
+    ):
+        orders = _orders(symmetry, weights, pattern, seconds, restarts, seed)
+        found.append(orders)
+        permutations.append(symmetry.identity() | {name: order.columns for name, order in orders.items()})
+    if not found[0]:
+        raise InputError(
+            f"{networks.architecture.name} has no hidden units whose order matters for {pattern.n}:{pattern.m}"
+        )
+
+    def moved(vectors: Tensor) -> Tensor:
+        return torch.stack([symmetry.permute(v, p) for v, p in zip(vectors, permutations, strict=True)])
+
+    buffers = networks.buffers
+    rows = [symmetry.permute_buffers({n: b[i] for n, b in buffers.items()}, p) for i, p in enumerate(permutations)]
+    changed = networks.replace(
+        weights=moved(networks.weights),
+        masks=None if networks.dense else moved(networks.masks),
+        extras={name: moved(extra) for name, extra in networks.extras.items()},
+        buffers={name: torch.stack([row[name] for row in rows]) for name in buffers},
+    )
+    return Reordered(changed, found)
+
+
+def reorder_module(
+    module: nn.Module,
+    example: Tensor,
+    pattern: NM = NM(2, 4),
+    *,
+    seconds: float = 60.0,
+    restarts: int = 30,
+    seed: int = 0,
+) -> dict[str, Order]:
+    """The same for one module, in place.
+
+    Args:
+        module: any network that can be traced.
+        example: a batch of at least two inputs.
+
+    Returns:
+        The order of each group of units.
+    """
+    training = module.training
+    symmetry = trace(module.eval(), example, fix_unknown=True)
+    module.train(training)
+    state = {name: tensor.detach() for name, tensor in module.state_dict().items()}
+    orders = _orders(symmetry, symmetry.layout.pack(state).float(), pattern, seconds, restarts, seed)
+    permutations = symmetry.identity() | {name: order.columns for name, order in orders.items()}
+    module.load_state_dict(state | symmetry.move(state, permutations))
+    return orders
+
+
+def _orders(
+    symmetry: Symmetry, weights: Float[Tensor, " d"], pattern: NM, seconds: float, restarts: int, seed: int
+) -> dict[str, Order]:
+    tensors = symmetry.layout.tensors(weights)
+    found: dict[str, Order] = {}
+    for group in symmetry.groups:
+        readers = _readers(symmetry, group, pattern)
+        if readers:
+            matrix = torch.cat([tensors[name].movedim(1, -1).flatten(0, -2) for name in readers])
+            found[group.name] = find_order(matrix, pattern, seconds=seconds, restarts=restarts, seed=seed)
+    return found
+
+
+def _readers(symmetry: Symmetry, group: Group, pattern: NM) -> list[str]:
+    """Weights whose groups of M inputs are units of this group; none if the group cannot be moved freely."""
+    if group.parent is not None or symmetry.children(group.name) or any(axis.within is not None for axis in group.axes):
+        return []
+    weights = {entry.name: entry.shape for entry in symmetry.layout.parameters if entry.role == "weight"}
+    readers: list[str] = []
+    for axis in group.outgoing:
+        if axis.tensor not in weights or axis.axis != 1:
+            continue
+        slots = symmetry.places[group.name, axis].shape[1]
+        if axis.index is None or (slots == 1 and weights[axis.tensor][1] == group.size):
+            readers.append(axis.tensor)
+        elif slots % pattern.m:
+            return []  # a unit's inputs are spread over groups in a way that depends on its place
+    return readers
