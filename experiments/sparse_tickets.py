@@ -6,8 +6,8 @@ Dense networks (three seeds; LeNet: Adam 1.2e-3 with weight decay 1e-4, batches 
 eighth of the width: SGD 0.1, momentum 0.9, weight decay 5e-4, cosine, 6 epochs of 10,000 images) are pruned once, without and
 with reordered hidden units, and with the inputs of the first layer of LeNet reordered too (its columns gathered); then
 trained on for a quarter of their epochs ("retrained"). Beside them unstructured pruning to half of the weights, and IMP under
-2:4 in two levels (3:4, then 2:4) from reordered networks. BatchNorm statistics of pruned VGGs are estimated anew on training data, in
-all rows alike. Test accuracy is read at the end.
+2:4 in two levels (3:4, then 2:4) from reordered networks. BatchNorm statistics of VGGs are
+estimated anew on training data, in all rows alike. Test accuracy is read at the end.
 """
 
 import statistics

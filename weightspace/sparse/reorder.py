@@ -39,7 +39,7 @@ class Reordered:
 
 def reorder(
     networks: Collection, pattern: NM = NM(2, 4), *, symmetry: Symmetry | None = None, example: Tensor | None = None,
-    seconds: float = 60.0, restarts: int = 30, seed: int = 0,
+    seconds: float = 60.0, restarts: int | None = None, seed: int = 0,
 ) -> Reordered:  # fmt: skip
     """Choose the order of every group of hidden units that keeps the most magnitude under N:M.
 
@@ -94,7 +94,7 @@ def reorder_module(
     pattern: NM = NM(2, 4),
     *,
     seconds: float = 60.0,
-    restarts: int = 30,
+    restarts: int | None = None,
     seed: int = 0,
 ) -> dict[str, Order]:
     """The same for one module, in place.
@@ -117,7 +117,7 @@ def reorder_module(
 
 
 def _orders(
-    symmetry: Symmetry, weights: Float[Tensor, " d"], pattern: NM, seconds: float, restarts: int, seed: int
+    symmetry: Symmetry, weights: Float[Tensor, " d"], pattern: NM, seconds: float, restarts: int | None, seed: int
 ) -> dict[str, Order]:
     tensors = symmetry.layout.tensors(weights)
     found: dict[str, Order] = {}

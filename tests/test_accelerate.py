@@ -1,0 +1,225 @@
+"""2:4 checks, padding and packing on the CPU; compressed rows equal dense; the probe's choice is honoured."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+import weightspace as ws
+from weightspace import sparse
+from weightspace.errors import StorageError
+from weightspace.sparse.accelerate import MatrixConv, RowsLinear, relative_error
+from weightspace.sparse.bench import bench, blocks_2_4
+from weightspace.sparse.semi import padded, require_2_4
+
+
+def two_of_four(rows: int, columns: int, seed: int = 0) -> torch.Tensor:
+    weights = torch.randn(rows, -(-columns // 4) * 4, generator=torch.Generator().manual_seed(seed))
+    groups = weights.unflatten(1, (-1, 4))
+    groups *= torch.zeros_like(groups).scatter_(2, groups.abs().topk(2, dim=2).indices, 1.0)
+    return weights[:, :columns].contiguous()
+
+
+@given(
+    st.integers(1, 70),
+    st.integers(1, 150),
+    st.sampled_from([torch.float16, torch.bfloat16, torch.int8]),
+    st.integers(0, 9),
+)
+def test_packing_is_exact_at_every_shape(rows: int, columns: int, dtype: torch.dtype, seed: int) -> None:
+    weights = (10 * two_of_four(rows, columns, seed)).to(dtype)
+    packed = sparse.Packed.of(weights)
+    assert torch.equal(packed.dense(), weights)
+    whole = padded(weights, "cutlass")
+    assert packed.nbytes == whole.nbytes * (0.625 if dtype is torch.int8 else 0.5625)
+
+
+def test_padding_adds_zeros_alone() -> None:
+    weights = two_of_four(300, 784).bfloat16()
+    for backend, shape in (("cutlass", (320, 832)), ("cusparselt", (304, 784))):
+        whole = padded(weights, backend)  # pyright: ignore[reportArgumentType]
+        assert tuple(whole.shape) == shape
+        assert torch.equal(whole[:300, :784], weights)
+        assert not whole[300:].any()
+        assert not whole[:, 784:].any()
+    assert tuple(padded(two_of_four(10, 100).half(), "cusparselt").shape) == (16, 112)
+
+
+def test_what_torch_would_corrupt_is_refused() -> None:
+    weights = two_of_four(8, 16)
+    require_2_4(weights, torch.bfloat16)
+    with pytest.raises(ws.InputError, match=r"float32.*1:2.*drop weights"):
+        sparse.Packed.of(weights)
+    full = weights.clone()
+    full[3, 8:12] = 1.0
+    with pytest.raises(ws.InputError, match=r"layer: fc is not 2:4: row 3 has 4 weights in columns 8 to 11"):
+        sparse.Packed.of(full.half(), "layer: fc")
+    assert sparse.is_2_4(weights)
+    assert not sparse.is_2_4(full)
+    assert sparse.is_2_4(torch.tensor([[1.0, 0, 0, 1, 1, 1]]))  # a shorter last group
+    assert not sparse.is_2_4(torch.tensor([[1.0, 1, 0, 1]]))
+    with pytest.raises(ws.InputError, match="on CUDA"):
+        sparse.SemiLinear(weights.half(), None, "cutlass")
+
+
+def ticket(density: float = 0.02) -> nn.Module:
+    module = ws.Architecture("LeNet300").build_seeded(0)
+    layout = ws.Layout.of(module)
+    weights = layout.pack(module.state_dict())
+    mask = ws.Unstructured(density, "layer").mask(weights.abs(), layout)
+    module.load_state_dict(layout.unpack(weights * mask))
+    return module.eval()
+
+
+@given(st.integers(1, 20), st.integers(1, 30), st.floats(0, 1), st.integers(1, 9), st.booleans())
+def test_rows_equal_dense(outputs: int, inputs: int, density: float, batch: int, bias: bool) -> None:
+    random = torch.Generator().manual_seed(outputs * 31 + inputs)
+    weights = torch.randn(outputs, inputs, generator=random) * (torch.rand(outputs, inputs, generator=random) < density)
+    shift = torch.randn(outputs, generator=random) if bias else None
+    layer = RowsLinear(weights, shift)
+    for x in (torch.randn(batch, inputs, generator=random), torch.randn(2, batch, inputs, generator=random)):
+        assert torch.allclose(layer(x), nn.functional.linear(x, weights, shift), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("stride", "padding", "dilation"), [(1, 0, 1), (2, 1, 1), ((1, 2), (2, 0), 2)], ids=["plain", "strided", "odd"]
+)
+def test_convolutions_through_a_matrix(stride: int, padding: int, dilation: int) -> None:
+    conv = nn.Conv2d(8, 6, (3, 2), stride, padding, dilation).eval()
+    x = torch.randn(3, 8, 9, 10)
+    dense: Callable[[torch.Tensor, torch.Tensor | None], nn.Module] = lambda w, b: RowsLinear(w, b)  # noqa: E731
+    assert torch.allclose(MatrixConv(conv, dense)(x), conv(x), atol=1e-5)
+    layout = ws.Layout.of(conv)
+    mask = ws.NM(2, 4).mask(layout.pack(conv.state_dict()).abs(), layout)[: conv.weight.numel()]
+    conv.weight.data *= mask.reshape(conv.weight.shape)
+    product = MatrixConv(conv, dense).product
+    assert isinstance(product, RowsLinear)
+    whole = torch.zeros(product.rows.shape)
+    whole[conv.weight.detach().permute(0, 2, 3, 1).flatten(1) != 0] = product.values
+    assert sparse.is_2_4(whole)  # N:M along channels is N:M along the rows of the matrix
+
+
+def test_accelerated_is_the_same_function_and_says_what_it_chose() -> None:
+    module = ticket()
+    x = torch.randn(256, 784)
+    fast = sparse.accelerate(module, x)
+    assert relative_error(fast, module, x) < 1e-5
+    assert [choice.layer for choice in fast.choices] == ["1", "3", "5"]
+    for choice in fast.choices:
+        layer = fast.module.get_submodule(choice.layer)
+        assert isinstance(layer, RowsLinear) == (choice.form == "rows")
+        assert set(choice.seconds) == {"dense", "rows"}
+    assert fast.choices[0].form == "rows"  # 2 % of 235,200 weights: thirty times fewer products
+    assert "measured fastest" in str(fast)
+    assert isinstance(module[1], nn.Linear)  # the module itself is as it was
+
+
+@pytest.mark.parametrize("fastest", ["dense", "rows"])
+def test_the_measured_choice_is_honoured(fastest: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def measured(work: dict[str, Callable[[], object]], *, cuda: bool = False) -> dict[str, float]:
+        assert not cuda
+        return {form: 1.0 if form == fastest else 2.0 for form in work}
+
+    # The package has a function of the module's name.
+    monkeypatch.setattr(sys.modules["weightspace.sparse.accelerate"], "measured", measured)
+    fast = sparse.accelerate(ticket(), torch.randn(8, 784))
+    assert {choice.form for choice in fast.choices} == {fastest}
+    assert isinstance(fast.module.get_submodule("1"), RowsLinear if fastest == "rows" else nn.Linear)
+
+
+def test_layers_without_a_faster_form_stay_dense() -> None:
+    module = nn.Sequential(nn.Conv2d(4, 4, 3, groups=2), nn.Flatten(), nn.Linear(4, 2)).double().eval()
+    fast = sparse.accelerate(module, torch.randn(2, 4, 3, 3, dtype=torch.float64))
+    assert [choice.form for choice in fast.choices] == ["dense", "dense"]
+    assert "grouped" in fast.choices[0].reason
+    assert "float32" in fast.choices[1].reason
+    with pytest.raises(ws.InputError, match="does not run"):
+        sparse.accelerate(ticket(), torch.randn(3, 5))
+    with pytest.raises(ws.InputError, match="needs CUDA"):
+        sparse.accelerate(ticket(), torch.randn(3, 784), strict=True)
+
+
+def test_bench_measures_what_it_says() -> None:
+    rows, made = bench("small", ticket(), lambda n: torch.randn(n, 784), (4, 32), compiled=False)
+    whole = [row for row in rows if row.part == "network"]
+    assert [(row.batch, row.form) for row in whole] == [
+        (4, "dense"),
+        (4, "accelerated"),
+        (32, "dense"),
+        (32, "accelerated"),
+    ]
+    assert all(row.error < 1e-5 and row.milliseconds > 0 for row in whole)
+    assert all(row.speedup == 1 for row in whole if row.form == "dense")
+    assert len(made) == 2
+    assert rows[1].to_json()["share_of_limit"] == pytest.approx(rows[1].speedup * rows[1].density)
+    small = blocks_2_4(torch.bfloat16)["LeNet-300-100"][0]
+    assert all(sparse.is_2_4(layer.weight) for layer in small.modules() if isinstance(layer, nn.Linear))
+
+
+def test_a_ticket_on_its_own(tickets: ws.Collection, tmp_path: Path) -> None:
+    path = sparse.save_ticket(tickets[1], tmp_path / "t.safetensors")
+    back = sparse.load_ticket(path)
+    assert torch.equal(back.weights, tickets[1].weights)
+    assert torch.equal(back.mask, tickets[1].mask)
+    assert back.record == tickets[1].record
+    x = torch.randn(3, 64)
+    assert torch.equal(back.module()(x), tickets.module(1)(x))
+    data = bytearray(path.read_bytes())
+    (tmp_path / "short").write_bytes(data[:-50])
+    with pytest.raises(StorageError, match="cannot be read"):
+        sparse.load_ticket(tmp_path / "short")
+    with pytest.raises(StorageError, match="cannot be read"):
+        sparse.load_ticket(tmp_path / "absent")
+    shard = next(tickets.save(tmp_path / "c").glob("*.safetensors"))
+    with pytest.raises(StorageError, match="not a ticket"):
+        sparse.load_ticket(shard)
+
+
+def test_the_file_of_a_ticket_takes_the_bytes_of_its_weights(tmp_path: Path) -> None:
+    module = ticket(0.05)
+    layout = ws.Layout.of(module)
+    weights = layout.pack(module.state_dict())
+    mask = (weights != 0) | ~layout.prunable
+    one = ws.Collection(layout, weights[None], architecture=ws.Architecture("LeNet300"), masks=mask[None])
+    size = sparse.save_ticket(one[0], tmp_path / "t").stat().st_size
+    assert size <= 4 * int(mask.sum()) + layout.size / 8 + 2500
+    assert size < 0.1 * 4 * layout.size
+
+
+def test_onnx_computes_the_same(tickets: ws.Collection, task: ws.Task, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime", reason="needs the extra onnx")
+    small = ws.compact(tickets.module(0), task.train.x[:4])
+    path = sparse.to_onnx(small, task.train.x[:4], tmp_path / "t.onnx")
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path))
+    (found,) = session.run(None, {session.get_inputs()[0].name: task.test.x[:7].numpy()})
+    with torch.no_grad():
+        assert torch.allclose(torch.from_numpy(found), small(task.test.x[:7]), atol=1e-4)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("backend", ["cutlass", "cusparselt"])
+def test_2_4_on_a_card_equals_dense(backend: str) -> None:
+    for rows, columns in ((512, 1024), (300, 784), (10, 100)):
+        weights = two_of_four(rows, columns).bfloat16().cuda()
+        bias = torch.randn(rows, device="cuda", dtype=torch.bfloat16)
+        x = torch.randn(60, columns, device="cuda", dtype=torch.bfloat16)
+        layer = sparse.SemiLinear(weights, bias, backend)  # pyright: ignore[reportArgumentType]
+        expected = nn.functional.linear(x.double(), weights.double(), bias.double())
+        assert ((layer(x) - expected).abs().max() / expected.abs().max()).item() < 2e-2
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_accelerated_on_a_card_is_never_wrong() -> None:
+    for module, length in list(blocks_2_4(torch.bfloat16).values())[:1]:
+        fast = sparse.accelerate(module, torch.randn(512, length), device="cuda", dtype=torch.bfloat16)
+        assert relative_error(fast, module, torch.randn(64, length).cuda().bfloat16()) < 2e-2
+        assert {"dense", "cutlass"} <= set(fast.choices[0].seconds)

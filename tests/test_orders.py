@@ -1,0 +1,163 @@
+"""The order of columns under N:M: identities, bounds, brute force, the exhaustive oracle; networks reordered as a whole."""
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+import weightspace as ws
+from tests.conftest import outputs
+from tests.oracles import exhaustive_order
+from weightspace import sparse
+from weightspace.models.resnet import ResNet
+
+
+def matrix(rows: int, columns: int, seed: int, *, normal: bool = False) -> torch.Tensor:
+    draw = torch.randn if normal else torch.rand
+    return draw(rows, columns, generator=torch.Generator().manual_seed(seed))
+
+
+def by_hand(weights: torch.Tensor, n: int, m: int) -> float:
+    """The sum that N:M keeps, in plain Python."""
+    total = 0.0
+    for row in weights.abs().double().tolist():
+        for start in range(0, len(row), m):
+            total += sum(sorted(row[start : start + m], reverse=True)[:n])
+    return total
+
+
+@given(st.integers(1, 5), st.integers(1, 19), st.integers(1, 4), st.integers(1, 5), st.integers(0, 50))
+def test_an_order_is_a_permutation_that_keeps_what_it_says(rows: int, columns: int, n: int, m: int, seed: int) -> None:
+    pattern = ws.NM(min(n, m), m)
+    weights = matrix(rows, columns, seed, normal=True)
+    order = sparse.find_order(weights, pattern, restarts=2)
+    assert sorted(order.columns.tolist()) == list(range(columns))
+    assert order.before == pytest.approx(by_hand(weights, pattern.n, m))
+    assert order.kept == pytest.approx(by_hand(weights[:, order.columns], pattern.n, m))
+    assert order.before <= order.kept <= order.bound * (1 + 1e-12)
+    mask = pattern.mask(
+        torch.cat([weights[:, order.columns].abs().flatten(), torch.zeros(rows)]),
+        ws.Layout.of(nn.Linear(columns, rows)),
+    )
+    kept = (weights[:, order.columns].abs().flatten() * mask[: rows * columns]).sum()
+    assert kept.item() == pytest.approx(order.kept, rel=1e-5)  # what the pattern of the library keeps
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_two_groups_get_the_best_of_all_splits(seed: int) -> None:
+    weights = matrix(6, 8, seed)
+    splits = [[0, *rest] for rest in itertools.combinations(range(1, 8), 3)]
+    best = max(by_hand(weights[:, [*s, *(k for k in range(8) if k not in s)]], 2, 4) for s in splits)
+    assert len(splits) == 35
+    found = sparse.find_order(weights)
+    assert found.kept == pytest.approx(best)
+    assert found.finished
+    # Shuffling inside groups changes nothing.
+    shuffled = found.columns.reshape(2, 4)[
+        :, torch.randperm(4, generator=torch.Generator().manual_seed(seed))
+    ].flatten()
+    assert sparse.kept_magnitude(weights[:, shuffled], ws.NM(2, 4)) == pytest.approx(found.kept)
+
+
+@pytest.mark.parametrize("seed", [4, 5])
+@pytest.mark.parametrize(
+    ("rows", "columns", "normal"), [(128, 64, False), (64, 64, True), (40, 96, False), (100, 48, False)]
+)
+def test_never_less_than_the_exhaustive_search_over_pairs(rows: int, columns: int, normal: bool, seed: int) -> None:
+    weights = matrix(rows, columns, seed, normal=normal)
+    oracle = sparse.kept_magnitude(weights[:, exhaustive_order(weights)], ws.NM(2, 4))
+    found = sparse.find_order(weights)
+    assert found.kept >= oracle * (1 - 1e-12)
+    assert oracle > found.before
+
+
+def test_nothing_is_left_to_win_at_the_end() -> None:
+    """The last state of a search is a fixed point of the oracle too; the given order is not."""
+    weights = matrix(32, 32, 3)
+    found = sparse.find_order(weights, restarts=0)
+    assert torch.equal(exhaustive_order(weights[:, found.columns]), torch.arange(32))
+    assert not torch.equal(exhaustive_order(weights), torch.arange(32))
+
+
+def test_more_time_and_more_restarts_never_keep_less() -> None:
+    weights = matrix(48, 128, 0)
+    kept = [sparse.find_order(weights, seconds=0.0).kept]
+    kept += [sparse.find_order(weights, restarts=restarts).kept for restarts in (0, 3, 10)]
+    assert kept == sorted(kept)
+    assert sparse.find_order(weights, seconds=0.0).finished is False
+    assert torch.equal(sparse.find_order(weights, restarts=3).columns, sparse.find_order(weights, restarts=3).columns)
+    assert not torch.equal(
+        sparse.find_order(weights, restarts=10, seed=1).columns, sparse.find_order(weights, restarts=10).columns
+    )
+
+
+def test_bad_matrices_are_refused() -> None:
+    for wrong in (torch.zeros(0, 4), torch.tensor([[1.0, float("nan")]])):
+        with pytest.raises(ws.InputError, match="order"):
+            sparse.find_order(wrong)
+    equal = sparse.find_order(torch.ones(3, 12))
+    assert torch.equal(equal.columns, torch.arange(12))
+    assert equal.efficacy == 1.0  # there was nothing to win
+
+
+def kept(collection: ws.Collection, pattern: ws.NM) -> torch.Tensor:
+    mask = pattern.mask(collection.weights.abs(), collection.layout)
+    return (collection.weights.abs() * mask).double().sum(1)
+
+
+def test_reordered_networks_compute_the_same_and_lose_less(dense: ws.Collection, task: ws.Task) -> None:
+    networks = dense[:3]
+    found = sparse.reorder(networks)
+    x = task.test.x[:50]
+    assert torch.allclose(outputs(found.networks, x), outputs(networks, x), rtol=1e-9, atol=1e-10)
+    gain = kept(found.networks, ws.NM(2, 4)) - kept(networks, ws.NM(2, 4))
+    orders = [sum(o.kept - o.before for o in one.values()) for one in found.orders]
+    assert torch.allclose(gain, torch.tensor(orders, dtype=torch.float64), atol=1e-4)
+    assert (gain > 0).all()
+    assert "efficacy" in str(found)
+    halves = networks.replace(weights=found.networks.weights[[1, 0, 2]])  # another network's order is another network
+    assert not torch.allclose(outputs(halves, x)[0], outputs(networks, x)[0])
+
+
+def test_masks_extras_and_statistics_move_along(tickets: ws.Collection, task: ws.Task) -> None:
+    found = sparse.reorder(tickets[:2]).networks
+    x = task.test.x[:20]
+    assert torch.allclose(outputs(found, x), outputs(tickets[:2], x), rtol=1e-9, atol=1e-10)
+    assert torch.equal(found.masks.sum(1), tickets[:2].masks.sum(1))
+    assert not torch.equal(found.masks, tickets[:2].masks)
+
+
+def test_residual_networks_are_reordered_as_one() -> None:
+    """Stem and blocks share channels, BatchNorm's statistics are not at their start."""
+    module = ResNet((1, 1), (8, 12), inputs=1).double().eval()
+    random = torch.Generator().manual_seed(0)
+    for name, tensor in module.state_dict().items():
+        if tensor.is_floating_point():
+            tensor.copy_(
+                torch.rand(tensor.shape, generator=random, dtype=torch.float64) + (0.5 if "var" in name else -0.5)
+            )
+    x = torch.randn(4, 1, 8, 8, dtype=torch.float64)
+    before = module(x)
+    layout = ws.Layout.of(module)
+    mask = lambda: ws.NM(2, 4).mask(layout.pack(module.state_dict()).abs(), layout)  # noqa: E731
+    first = (layout.pack(module.state_dict()).abs() * mask()).sum()
+    orders = sparse.reorder_module(module, x)
+    assert set(orders) >= {"stem", "blocks.0.conv1"}
+    assert torch.allclose(module(x), before, rtol=1e-9, atol=1e-10)
+    gain = (layout.pack(module.state_dict()).abs() * mask()).sum() - first
+    assert gain.item() == pytest.approx(sum(o.kept - o.before for o in orders.values()), rel=1e-4)
+    assert gain > 0
+
+
+def test_flattened_channels_keep_their_place_where_groups_would_break() -> None:
+    """A channel of 9 positions: which of its inputs share a group depends on its place, so that it stays."""
+    module = nn.Sequential(nn.Conv2d(1, 8, 1), nn.Flatten(), nn.Linear(72, 4)).eval()
+    assert sparse.reorder_module(module, torch.randn(2, 1, 3, 3)) == {}
+    wide = nn.Sequential(nn.Conv2d(1, 8, 1), nn.ReLU(), nn.Conv2d(8, 8, 1), nn.Flatten(), nn.Linear(32, 4)).eval()
+    x = torch.randn(2, 1, 2, 2)
+    before = wide(x)
+    assert list(sparse.reorder_module(wide, x)) == ["0"]
+    assert torch.allclose(wide(x), before, atol=1e-6)
