@@ -161,3 +161,17 @@ def test_flattened_channels_keep_their_place_where_groups_would_break() -> None:
     before = wide(x)
     assert list(sparse.reorder_module(wide, x)) == ["0"]
     assert torch.allclose(wide(x), before, atol=1e-6)
+
+
+def test_a_first_layer_gathers_its_inputs(dense: ws.Collection, task: ws.Task) -> None:
+    module = dense.module(0).eval()
+    x = task.test.x[:30]
+    before, plain = module(x), sparse.kept_magnitude(module[1].weight.detach(), ws.NM(2, 4))
+    order = sparse.gather_inputs(module, "1")
+    assert torch.allclose(module(x), before, atol=1e-5)
+    assert sparse.kept_magnitude(module[1].linear.weight.detach(), ws.NM(2, 4)) == pytest.approx(order.kept)
+    assert order.kept > plain == pytest.approx(order.before)
+    module[1].order = torch.arange(64)  # the columns moved: without the gather it is another function
+    assert not torch.allclose(module(x), before, atol=1e-2)
+    with pytest.raises(ws.InputError, match="not a linear layer"):
+        sparse.gather_inputs(module, "0")

@@ -9,7 +9,9 @@ from weightspace.sparse.live import LiveNetwork as LiveNetwork
 from weightspace.sparse.order import Order as Order
 from weightspace.sparse.order import find_order as find_order
 from weightspace.sparse.order import kept_magnitude as kept_magnitude
+from weightspace.sparse.reorder import Gathered as Gathered
 from weightspace.sparse.reorder import Reordered as Reordered
+from weightspace.sparse.reorder import gather_inputs as gather_inputs
 from weightspace.sparse.reorder import reorder as reorder
 from weightspace.sparse.reorder import reorder_module as reorder_module
 from weightspace.sparse.rows import Rows as Rows

@@ -1,10 +1,11 @@
 """Reorder hidden units so that N:M pruning keeps more: the function stays, the groups of inputs change."""
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from weightspace.collection import Collection
@@ -114,6 +115,51 @@ def reorder_module(
     permutations = symmetry.identity() | {name: order.columns for name, order in orders.items()}
     module.load_state_dict(state | symmetry.move(state, permutations))
     return orders
+
+
+class Gathered(nn.Module):
+    """A linear layer that reads its inputs in another order, where their own cannot be changed, as those of a network.
+
+    Args:
+        linear: gets the columns in the new order; a copy, the given layer is left as it is.
+        order: (inputs,), position p reads input `order[p]`.
+    """
+
+    order: Tensor
+
+    def __init__(self, linear: nn.Linear, order: Int[Tensor, " inputs"]) -> None:
+        super().__init__()
+        self.register_buffer("order", order)
+        self.linear = copy.deepcopy(linear)
+        self.linear.weight.data = linear.weight.detach()[:, order].contiguous()
+
+    def forward(self, x: Float[Tensor, "*batch inputs"]) -> Float[Tensor, "*batch outputs"]:
+        return self.linear(x.index_select(-1, self.order))
+
+
+def gather_inputs(
+    module: nn.Module, layer: str, pattern: NM = NM(2, 4), *, seconds: float = 60.0, restarts: int | None = None,
+    seed: int = 0,
+) -> Order:  # fmt: skip
+    """Let one linear layer read its inputs in the order that keeps the most magnitude under N:M; in place.
+
+    For inputs that :func:`reorder_module` cannot move. The function stays the same; reading in another order costs a copy of
+    the inputs.
+
+    Args:
+        layer: name of an nn.Linear in the module; it becomes a :class:`Gathered`.
+
+    Raises:
+        InputError: there is no linear layer of this name.
+    """
+    linear = dict(module.named_modules()).get(layer)
+    if type(linear) is not nn.Linear or not layer:
+        names = [name for name, one in module.named_modules() if name and type(one) is nn.Linear]
+        raise InputError(f"{layer!r} is not a linear layer inside the module: there are {', '.join(names) or 'none'}")
+    order = find_order(linear.weight.detach(), pattern, seconds=seconds, restarts=restarts, seed=seed)
+    owner, _, name = layer.rpartition(".")
+    setattr(module.get_submodule(owner), name, Gathered(linear, order.columns.to(linear.weight.device)))
+    return order
 
 
 def _orders(
