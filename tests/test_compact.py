@@ -1,5 +1,7 @@
 """compact: fewer units, the same function."""
 
+import warnings
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -29,6 +31,57 @@ class Reshaped(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.last(self.first(x).relu().reshape(len(x), 8))
+
+
+class Reads(nn.Module):
+    """Units that something without parameters reads too, or nothing else."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how, self.first, self.last = how, nn.Linear(5, 8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.first(x)
+        return {
+            "sum": lambda: h.relu().sum(1),
+            "tied": lambda: nn.functional.linear(h.relu(), self.first.weight.t()),
+            "normalised": lambda: self.last(nn.functional.normalize(h)),
+            "softmax": lambda: self.last(h.softmax(1)),
+            "layer norm": lambda: self.last(nn.functional.layer_norm(h, (8,))),
+            "product": lambda: (h * self.first(x.flip(1))).sum(1),
+        }[self.how]()
+
+
+@pytest.mark.parametrize("how", ["sum", "tied", "normalised", "softmax", "layer norm", "product"])
+def test_what_is_read_without_weights_stays(how: str) -> None:
+    module = Reads(how).eval()
+    with torch.no_grad():
+        module.last.weight[:, 2] = 0
+        module.first.weight[4] = 0
+    x = torch.randn(6, 5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # some of these cannot be traced to the end
+        small = ws.compact(module, torch.randn(3, 5))
+    assert torch.allclose(small(x), module(x), atol=1e-6)
+
+
+def test_zero_channels_go_where_a_constant_one_stays() -> None:
+    module = nn.Sequential(nn.Conv2d(1, 4, 1), nn.ReLU(), nn.Conv2d(4, 2, 3, padding=1)).eval()
+    with torch.no_grad():
+        module[0].weight[:3] = 0
+        module[0].bias[:3] = torch.tensor([1.0, -1.0, -2.0])
+    x = torch.randn(2, 1, 5, 5)
+    small = ws.compact(module, x)
+    assert tuple(small[0].weight.shape) == (2, 1, 1, 1)
+    assert torch.allclose(small(x), module(x), atol=1e-6)
+
+
+def test_frozen_parameters_stay_frozen() -> None:
+    module = MLP([4, 3, 2])
+    module[1].weight.requires_grad_(False)
+    small = ws.compact(module, torch.randn(3, 4))
+    assert not small[1].weight.requires_grad
+    assert small[3].weight.requires_grad
 
 
 def pruned(module: nn.Module, density: float, seed: int = 0) -> nn.Module:

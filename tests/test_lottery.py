@@ -70,7 +70,7 @@ def test_a_curve_is_what_training_to_each_point_gives(task: ws.Task, watched: ws
     assert torch.equal(networks.weights, plain.weights)
     curve = networks.records[1]["curve"]
     total = task.recipe.length.total(task.recipe.per_epoch(len(task.train)))
-    assert curve["every"] == 7
+    assert curve["steps"] == [*range(7, total + 1, 7)]
     assert len(curve["validation_loss"]) == total // 7
     for look in (1, 5):
         short = replace(task, recipe=replace(task.recipe, length=ws.Step(iterations=7 * look), schedule="constant"))
@@ -82,6 +82,17 @@ def test_a_curve_is_what_training_to_each_point_gives(task: ws.Task, watched: ws
     best = curve["validation_loss"].index(min(curve["validation_loss"]))
     assert curve["best_step"] == 7 * (best + 1)
     assert "curve" not in plain.records[0]
+
+
+def test_looks_know_their_step(watched: ws.Task) -> None:
+    """From a shared start, past updates that a finder makes itself, and from the rewind point on."""
+    shared = ws.collect(watched, 1, kind=ws.SharedStart(ws.Step(iterations=30))).records[0]["curve"]
+    assert shared["steps"][0] == 35
+    assert shared["best_step"] in shared["steps"]
+    moving = ws.tickets.Dynamic(0.3, every=10).find(ws.collect(watched, 1), watched).records[0]["curve"]
+    assert all(step % 7 == 0 for step in moving["steps"])
+    rewound = ws.tickets.IMP(0.3, 0.7, rewind=ws.Step(iterations=15)).find(ws.collect(watched, 1), watched)
+    assert rewound.records[0]["curve"]["steps"][0] == 21
 
 
 def test_a_resumed_curve_is_whole(watched: ws.Task, tmp_path: Path) -> None:

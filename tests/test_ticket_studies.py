@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -66,8 +67,7 @@ def test_what_becomes_of_kept_weights(dense: ws.Collection, task: ws.Task) -> No
         assert torch.equal(plain.masks, Deconstruction(0.3).start(networks).masks)
         assert (plain.weights[mask] != first[mask]).double().mean() > 0.9
         assert (signed.weights[mask].sign() == first[mask].sign()).all()
-        if kept != "constant":
-            assert (plain.weights[mask].sign() != first[mask].sign()).any()
+        assert (plain.weights[mask].sign() != first[mask].sign()).any()
     for at in layers(networks):
         chosen = plain.masks[0, at]
         shuffled = Deconstruction(0.3, kept="reshuffle").start(networks).weights[0, at][chosen]
@@ -94,9 +94,36 @@ def test_frozen_weights_stay_while_the_kept_train(dense: ws.Collection, task: ws
 def test_every_variant_of_the_study_starts(dense: ws.Collection) -> None:
     starts = {name: variant.start(dense[:1]) for name, variant in deconstruct.variants(0.3).items()}
     assert len(starts) == len(deconstruct.CRITERIA) + 2 + 6 + 2
+    distinct = {name: start.weights for name, start in starts.items() if name != "large_final"}
+    assert all(not torch.equal(a, b) for i, a in enumerate(distinct.values()) for b in list(distinct.values())[:i])
     assert all(start.weights.isfinite().all() for start in starts.values())
     with pytest.raises(ws.InputError, match="density"):
         Deconstruction(0.0)
+
+
+def test_weights_of_the_other_sign_keep_their_own_order(dense: ws.Collection) -> None:
+    networks = dense[:1]
+    ticket = Deconstruction(0.9, signs="opposite").start(networks)  # too few weights changed their sign
+    agree = initial(networks.architecture, networks.records).weights.sign() == networks.weights.sign()
+    for at in layers(networks):
+        size, mask = networks.weights[0, at].abs(), ticket.masks[0, at]
+        same = agree[0, at]
+        assert mask[~same].all()
+        assert size[same & mask].min() >= size[same & ~mask].max()
+
+
+def test_a_deconstructed_ticket_has_dense_weights_to_start_from(dense: ws.Collection, task: ws.Task) -> None:
+    found = Deconstruction(0.2).find(dense[:2], task)
+    shuffled = ws.tickets.Controls(found).shuffled()
+    prunable = found.layout.prunable
+    assert torch.equal((shuffled.weights != 0)[:, prunable].sum(1), found.masks[:, prunable].sum(1))
+    with pytest.raises(ws.InputError, match="collect the networks first"):
+        Deconstruction(0.2).start(ws.train(dense[:1], task, "1ep"))
+
+
+def test_a_nameless_criterion_has_no_run_folder(dense: ws.Collection, task: ws.Task, tmp_path: Path) -> None:
+    with pytest.raises(ws.InputError, match="named function"):
+        Deconstruction(0.2, criterion=lambda _first, final: final.abs()).find(dense[:1], task, folder=tmp_path / "d")
 
 
 def test_signs_and_magnitudes_can_be_exchanged(found: ws.Collection, task: ws.Task) -> None:
@@ -169,6 +196,8 @@ def test_tickets_move_to_a_task_with_other_classes(found: ws.Collection, task: w
     wide = replace(task, architecture=ws.Architecture("MLP", {"sizes": [64, 12, 9, 10]}))
     with pytest.raises(ws.LayoutMismatch, match="only the output layer may differ"):
         transfer(found, wide)
+    with pytest.raises(ws.LayoutMismatch, match="in one of the two networks only"):
+        transfer(found, replace(task, architecture=ws.Architecture("MLP", {"sizes": [64, 12, 10]})))
 
 
 def test_refill_keeps_the_units_with_most_weights(found: ws.Collection) -> None:
@@ -237,6 +266,10 @@ def test_an_early_bird_is_smaller_and_the_same_function(images: ws.Task) -> None
     assert found.records[0]["drawn_in_epoch"] == 2
     late = EarlyBird(0.5, distance=1e-9, memory=2).find(networks[:1], images)
     assert late.records[0]["drawn_in_epoch"] == 3
+    for record, density in zip(found.records, found.densities, strict=True):
+        assert record["density"] == pytest.approx(density.item())
+    with pytest.raises(ws.InputError, match="two at least"):
+        EarlyBird().find(networks, replace(images, recipe=replace(images.recipe, length=ws.Step(epochs=1))))
     module = found.module(0)
     small = ws.compact(module, images.train.x[:2])
     assert sum(p.numel() for p in small.parameters()) < 0.5 * sum(p.numel() for p in module.parameters())
@@ -245,6 +278,15 @@ def test_an_early_bird_is_smaller_and_the_same_function(images: ws.Task) -> None
     alone = EarlyBird(0.5, distance=0.5, memory=1).find(networks[1:], images)
     assert torch.equal(alone.masks[0], found.masks[1])
     assert torch.allclose(alone.weights[0], found.weights[1], atol=1e-4)
+
+
+def test_statistics_start_anew_with_the_weights(images: ws.Task) -> None:
+    dense = ws.collect(images, 1)
+    found = ws.tickets.IMP(0.5, 0.5).find(dense, images)
+    assert (found.buffers["norm.running_var"] != 1).all()
+    for start in (ws.tickets.Controls(found).rewound(), EarlyPhase(found).noisy(0.1), refill(found)):
+        assert torch.equal(start.buffers["norm.running_var"], torch.ones(1, 6))
+        assert not start.buffers["norm.num_batches_tracked"].any()
 
 
 def test_channels_are_ranked_over_all_layers_and_none_is_emptied() -> None:

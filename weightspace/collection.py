@@ -237,7 +237,8 @@ class Collection:
         folder = Path(folder)
         with new_folder(folder) as temporary:
             writer = writer_for(temporary, self.layout, self.architecture)
-            row_bytes = max(1, sum(c.element_size() * c[0].numel() for c in self._stored(slice(0, 1)).values()))
+            first = self[slice(0, 1)]  # as it is in memory
+            row_bytes = max(1, sum(c.element_size() * c[0].numel() for c in map(first._column, self._names)))
             for rows in blocks(len(self), max(1, _SHARD_BYTES // row_bytes)):
                 writer.add(self._stored(rows), self.records[rows])
             writer.close()

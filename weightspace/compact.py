@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from weightspace.errors import InputError
 from weightspace.functional import evaluation
@@ -46,20 +47,43 @@ def compact(module: nn.Module, example: Tensor) -> nn.Module:
         raise InputError(f"the example is a batch of at least two inputs, got shape {tuple(example.shape)}")
     work = copy.deepcopy(module).double().eval()
     symmetry = trace(work, example.double(), fix_unknown=True)
+    inputs = torch.randn(example.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     groups = [group for group in symmetry.groups if _can_cut(symmetry, group, work)]
-    _fold(work, symmetry, groups, example.double())
+    # Whatever also acts without parameters (a softmax over units, say) is found out by the proof: all at once, and if that
+    # fails one by one.
+    work, groups = _proven_folds(module, work, symmetry, groups, example.double(), inputs)
     dead = {group.name: _all_but_one(~_read(symmetry, group, work)) for group in groups}
     dead = {name: units for name, units in dead.items() if units.any()}
-    inputs = torch.randn(example.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    small = work
-    for chosen in (list(dead), *([name] for name in dead)):  # all at once; if that fails, those that can go alone
-        trial = _cut(small, symmetry, {name: dead[name] for name in chosen})
-        if _same(module, trial, inputs):
-            small = trial
-            if len(chosen) == len(dead):
-                break
-    dtype = next(module.parameters()).dtype
-    return small.to(dtype).requires_grad_(any(p.requires_grad for p in module.parameters()))
+    small = _cut(work, symmetry, dead)
+    if dead and not _same(module, small, inputs):  # a module whose code knows its sizes by heart
+        small, accepted = work, {}
+        for name, units in dead.items():
+            trial = _cut(work, symmetry, accepted | {name: units})
+            if _same(module, trial, inputs):
+                small, accepted = trial, accepted | {name: units}
+    small = small.to(next(module.parameters()).dtype)
+    trained = {name: p.requires_grad for name, p in module.named_parameters()}
+    for name, p in small.named_parameters():
+        p.requires_grad_(trained[name])
+    return small
+
+
+def _proven_folds(
+    module: nn.Module, work: nn.Module, symmetry: Symmetry, groups: list[Group], example: Tensor, inputs: Tensor
+) -> tuple[nn.Module, list[Group]]:
+    """The module with constants folded, and the groups for which that is proven to change nothing."""
+    folded = copy.deepcopy(work)
+    _fold(folded, symmetry, groups, example)
+    if _same(module, folded, inputs):
+        return folded, groups
+    accepted: list[Group] = []
+    best = work
+    for group in groups:
+        folded = copy.deepcopy(work)
+        _fold(folded, symmetry, [*accepted, group], example)
+        if _same(module, folded, inputs):
+            best, accepted = folded, [*accepted, group]
+    return best, accepted
 
 
 def _all_but_one(units: Bool[Tensor, " units"]) -> Bool[Tensor, " units"]:
@@ -69,8 +93,13 @@ def _all_but_one(units: Bool[Tensor, " units"]) -> Bool[Tensor, " units"]:
 
 
 def _can_cut(symmetry: Symmetry, group: Group, module: nn.Module) -> bool:
-    """Do all of a group's axes lie in layers whose sizes are known?"""
-    if group.parent is not None or symmetry.children(group.name) or any(axis.within is not None for axis in group.axes):
+    """Do all of a group's axes lie in layers whose sizes are known? What no layer reads is read by something else."""
+    if (
+        not group.outgoing
+        or group.parent is not None
+        or symmetry.children(group.name)
+        or any(axis.within is not None for axis in group.axes)
+    ):
         return False
     tied = {name for pair in symmetry.layout.aliases for name in pair}
     for axis in group.axes:
@@ -121,10 +150,11 @@ def _fold(module: nn.Module, symmetry: Symmetry, groups: Sequence[Group], exampl
             if constant.any():
                 with _inputs_of(module, [axis.tensor for axis in group.outgoing]) as seen:
                     module(example)
-                if all(_foldable(module, symmetry, group, axis, constant, seen) for axis in group.outgoing):
-                    for axis in group.outgoing:
-                        _into_bias(module, symmetry, group, axis, constant, seen)
-                        changed |= _clear(module, symmetry, group, axis, constant)
+                for axis in group.outgoing:
+                    constant &= _foldable(module, symmetry, group, axis, seen)
+                for axis in group.outgoing if constant.any() else ():
+                    _into_bias(module, symmetry, group, axis, constant, seen)
+                    changed |= _clear(module, symmetry, group, axis, constant)
         if not changed:
             return
 
@@ -161,18 +191,18 @@ def _inputs_of(module: nn.Module, tensors: Sequence[str]) -> Iterator[dict[str, 
 
 
 def _foldable(
-    module: nn.Module, symmetry: Symmetry, group: Group, axis: Axis, units: Tensor, seen: Mapping[str, list[Tensor]]
-) -> bool:
-    """Is what the reader sees of these units one value each, which its bias can take over?"""
+    module: nn.Module, symmetry: Symmetry, group: Group, axis: Axis, seen: Mapping[str, list[Tensor]]
+) -> Bool[Tensor, " units"]:
+    """Of which units a reader sees one value each, which its bias can take over."""
     owner, calls = _owner(module, axis.tensor), seen[axis.tensor]
     if len(calls) != 1 or not isinstance(owner, nn.Linear | nn.modules.conv._ConvNd) or axis.axis != 1:
-        return False
-    values, constant = _values(symmetry, group, axis, units, owner, calls[0])
-    if not constant:
-        return False
+        return torch.zeros(group.size, dtype=torch.bool)
+    values, constant = _values(symmetry, group, axis, torch.ones(group.size, dtype=torch.bool), owner, calls[0])
     # At the borders a padded convolution sees zeros in place of the constant.
     bordered = isinstance(owner, nn.modules.conv._ConvNd) and (owner.padding_mode != "zeros" or _padded(owner))
-    return not values.any() or (owner.bias is not None and not bordered)
+    if owner.bias is None or bordered:
+        constant &= values == 0
+    return constant.reshape(group.size, -1).all(1)
 
 
 def _padded(owner: nn.modules.conv._ConvNd) -> bool:
@@ -181,11 +211,11 @@ def _padded(owner: nn.modules.conv._ConvNd) -> bool:
 
 def _values(
     symmetry: Symmetry, group: Group, axis: Axis, units: Tensor, owner: nn.Module, x: Tensor
-) -> tuple[Tensor, bool]:
-    """The constant of each slot of these units at a reader's input, and whether it is one."""
+) -> tuple[Float[Tensor, " slots"], Bool[Tensor, " slots"]]:
+    """The first value of each slot of these units at a reader's input, and whether it is the only one."""
     channel = x.ndim - 1 if isinstance(owner, nn.Linear) else 1
     own = x.movedim(channel, 0)[symmetry.places[group.name, axis][units].flatten()].flatten(1)
-    return own[:, 0], bool((own == own[:, :1]).all())
+    return own[:, 0], (own == own[:, :1]).all(1)
 
 
 def _into_bias(
@@ -237,13 +267,19 @@ def _same(module: nn.Module, small: nn.Module, inputs: Tensor) -> bool:
     """Do both compute the same? A module whose code knows its sizes by heart may not even run."""
     large = copy.deepcopy(module).double()
     with evaluation(large):
-        expected = large(inputs)
+        expected = [one for one in tree_leaves(large(inputs)) if isinstance(one, Tensor)]
     try:
-        found = small(inputs)
-    except RuntimeError:
+        found = [one for one in tree_leaves(small(inputs)) if isinstance(one, Tensor)]
+    except Exception:  # whatever the module's own code raises: then the units stay
         return False
-    scale = expected.abs().max().item()
-    return found.shape == expected.shape and (found - expected).abs().max().item() <= _SAME * max(scale, math.ulp(1.0))
+    return len(found) == len(expected) and all(map(_equal, found, expected))
+
+
+def _equal(found: Tensor, expected: Tensor) -> bool:
+    if found.shape != expected.shape or not found.numel():
+        return found.shape == expected.shape
+    scale = max(expected.abs().max().item(), math.ulp(1.0))
+    return (found - expected).abs().max().item() <= _SAME * scale
 
 
 def _owner(module: nn.Module, tensor: str) -> nn.Module:

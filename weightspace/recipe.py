@@ -106,7 +106,7 @@ class Recipe:
         schedule: of the learning rate; a name such as "cosine" is enough.
         augmentation: of training images.
         watch: look at the validation split every so often, such as "100it"; records then have a "curve". Changes
-            nothing else.
+            nothing else. Steps that a finder takes itself (RigL's updates, trained scores) are not looked at.
     """
 
     length: Step = Step(epochs=30)

@@ -104,7 +104,9 @@ class GatedNetwork(nn.Module):
                     pyro.sample("labels", likelihood, obs=y)
 
     def preserved(self, gates: Float[Tensor, "n k"], x: Tensor, y: Tensor) -> Float[Tensor, " n"]:
-        """What the gates change of the dense network's loss, features or gradients on a batch: 0 if nothing."""
+        """What the gates change of the dense network's loss, features or gradients on a batch: 0 if nothing. For the
+        norm of the gradient its negative.
+        """
         weights = self.weights.index_copy(1, self.at, self.weights[:, self.at] * gates)
         if self.objective == "features":
             pairs = zip(self._features(weights, x), self._features(self.weights, x), strict=True)
@@ -173,7 +175,7 @@ class GateSearch:
         objective: what the sparse network keeps. "labels" explains the training labels; the others are those of
             arXiv 2512.07142, towards the dense network: "dense" its outputs, by KL(sparse || dense); "features" the
             outputs of every layer; "loss" the loss on each batch, as |L_sparse / L_dense - 1|; "gradients" the gradient,
-            standardised in each layer; "gradient norm" makes the norm of the gates' gradient as large as it can.
+            standardised in each layer; "gradient norm" makes the gradient of the kept weights as large as it can.
         budget: what holds the number of open gates: the "prior", a KL to Bernoulli(density) with weight `strength`; or
             gradient "balance" (arXiv 2512.07142): a multiplier that follows the ratio of the gradients' norms.
         strength: weight of the KL to the prior.

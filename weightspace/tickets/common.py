@@ -56,3 +56,14 @@ def rewind_of(tickets: Collection) -> Float[Tensor, "n d"]:
             'add them with collection.replace(extras={"rewind": weights})'
         )
     return tickets.extras["rewind"]
+
+
+def collected(record: Record) -> bool:
+    """Was this network trained from the initialisation of its seed, as `collect` does?"""
+    return record.get("kind") in ("independent", "grid") and not record.get("aligned")
+
+
+def fresh_buffers(networks: Collection) -> dict[str, Tensor]:
+    """Statistics as they are before training, for networks that start again."""
+    state = networks.architecture.build_seeded(0).state_dict()
+    return {b.name: state[b.name].expand(len(networks), *b.shape).clone() for b in networks.layout.buffers}

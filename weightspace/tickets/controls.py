@@ -13,13 +13,16 @@ from weightspace.collection import Collection
 from weightspace.errors import InputError
 from weightspace.layout import Layout
 from weightspace.pattern import keep_counts
-from weightspace.tickets.common import rewind_of
+from weightspace.tickets.common import fresh_buffers, rewind_of
 from weightspace.training.start import initial
 
 
 @dataclass(frozen=True)
 class Controls:
     """Starts for training, each with exactly as many weights as the ticket. Give them to `weightspace.train`.
+
+    BatchNorm's statistics start anew. `train` goes through the data in a new order: compare controls with `rewound` tickets
+    trained the same way, as a finder trains its tickets in the order that their masks were found in.
 
     Args:
         tickets: as a finder returns them, with the weights to train from in `extras["rewind"]`.
@@ -43,8 +46,7 @@ class Controls:
         """The tickets' masks on a new initialisation of the architecture."""
         records = [{"seed": seeds.derive(self.seed, "re-initialised", i)} for i in range(len(self.tickets))]
         new = initial(self.tickets.architecture, records)
-        started = self.tickets.replace(buffers=new.buffers)
-        return _under(started, new.weights, self.tickets.masks)
+        return _under(self.tickets, new.weights, self.tickets.masks)
 
     def shuffled(self) -> Collection:
         """As many weights in each layer, at random places in it."""
@@ -92,4 +94,6 @@ def moved_masks(masks: Bool[Tensor, "n d"], layout: Layout, seed: int, *, apart:
 
 
 def _under(networks: Collection, weights: Tensor, masks: Tensor) -> Collection:
-    return networks.replace(weights=weights * masks, masks=masks, extras={"rewind": weights})
+    return networks.replace(
+        weights=weights * masks, masks=masks, buffers=fresh_buffers(networks), extras={"rewind": weights}
+    )

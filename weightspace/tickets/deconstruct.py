@@ -16,6 +16,7 @@ from weightspace.collection import Collection
 from weightspace.errors import InputError
 from weightspace.pattern import Pattern, Unstructured
 from weightspace.task import Task
+from weightspace.tickets.common import collected
 from weightspace.tickets.search import Block, search
 from weightspace.training.start import initial
 from weightspace.training.trainer import Trainer
@@ -79,8 +80,8 @@ class Deconstruction:
         criterion: one of those in this module, or any function of initial and final weights.
         signs: "any", or rank weights whose sign is the "same" before and after training (or "opposite") above all others.
         kept: kept weights start from their initial values ("rewind"), are drawn anew ("reinitialise"), are
-            shuffled among the kept of their layer ("reshuffle"), or are all as large as their layer's standard deviation
-            ("constant").
+            shuffled among the kept of their layer ("reshuffle"), or are all as large as their layer's standard deviation,
+            with random signs ("constant").
         keep_signs: of the initial values, whatever happens to the magnitudes.
         pruned: are set to "zero"; stay "frozen" at their initial values; or only those whose magnitude grew in training do
             ("frozen if grown"), the others are zero.
@@ -113,13 +114,21 @@ class Deconstruction:
         Args:
             networks: trained from the initialisation of their seeds.
         """
+        unknown = [i for i, record in enumerate(networks.records) if not collected(record)]
+        if unknown:
+            raise InputError(
+                f"network {unknown[0]} was not trained by `collect` from the initialisation of its seed, which all criteria "
+                "compare with: collect the networks first"
+            )
         layout = networks.layout
         begun = initial(networks.architecture, networks.records)
         first, final = begun.weights, networks.weights
         scores = self.criterion(first, final)
         if self.signs != "any":
             wanted = (first.sign() == final.sign()) == (self.signs == "same")
-            scores = scores.masked_fill(~wanted, float(scores[:, layout.prunable].min()) - 1)
+            prunable = scores[:, layout.prunable]
+            below = float(prunable.max() - prunable.min()) + 1
+            scores = torch.where(wanted, scores, scores - below)
         masks = (self.pattern or Unstructured(self.density, "layer")).mask(scores, layout)
         values = self._values(begun, masks)
         if self.keep_signs:
@@ -144,8 +153,14 @@ class Deconstruction:
 
         Raises:
             LayoutMismatch: the networks are not of the task's architecture.
-            InputError: a record has no seed.
+            InputError: networks that `collect` did not train, or a folder with a criterion without a name.
         """
+        name = getattr(self.criterion, "__qualname__", "<")
+        if folder is not None and "<" in name:
+            raise InputError(
+                f"the criterion {name} cannot be told from another one of that name in a run folder: use a named function of a "
+                "module, or no folder"
+            )
         length = task.recipe.length.total(task.recipe.per_epoch(len(task.train)))
         whole = self.start(networks)
 
@@ -156,7 +171,7 @@ class Deconstruction:
                 trainer.hold(own.extras["trained"] == 0)
             trainer.continue_from(block.checkpoint, block.tick)
             trainer.run(length, block.tick)
-            return trainer, own.weights
+            return trainer, own.extras.get("rewind", own.weights)
 
         return search(
             networks, task, find, method=self._method(), ticks=length, folder=folder, device=device,
@@ -178,7 +193,7 @@ class Deconstruction:
                 if self.kept == "reshuffle":
                     part[chosen] = part[chosen][torch.randperm(int(chosen.sum()), generator=random)]
                 elif self.kept == "constant":
-                    part.copy_(part.std() * torch.where(part < 0, -1.0, 1.0))
+                    part.copy_(part.std() * (2.0 * torch.randint(2, part.shape, generator=random) - 1))
         return values
 
     def _method(self) -> dict[str, Any]:

@@ -67,7 +67,12 @@ class EarlyBird:
                 f"{task.architecture.name} has no hidden channels with BatchNorm, whose scales rank them: use IMP with "
                 "pattern=Channels(...) instead"
             )
-        length = task.recipe.length.total(task.recipe.per_epoch(len(task.train)))
+        per_epoch = task.recipe.per_epoch(len(task.train))
+        length = task.recipe.length.total(per_epoch)
+        if length < 2 * per_epoch:
+            raise InputError(
+                f"early-bird tickets are drawn between epochs: train for two at least, got {task.recipe.length}"
+            )
 
         def find(block: Block) -> tuple[Trainer, Tensor]:
             trainer = block.trainer(block.start)
@@ -78,7 +83,7 @@ class EarlyBird:
             # Proposals are made of weights at the ends of epochs, so that an interrupted search starts anew.
             draws = _Draws(self, symmetry, groups, len(trainer.weights))
             while trainer.step < length:
-                waiting = torch.tensor([epoch == 0 for epoch in draws.epochs], device=l1.device)
+                waiting = torch.tensor([epoch is None for epoch in draws.epochs], device=l1.device)
                 trainer.l1 = l1 * waiting[:, None] if draws.waiting else None
                 trainer.run(min(length, (trainer.step // trainer.per_epoch + 1) * trainer.per_epoch), block.tick)
                 last = trainer.step + trainer.per_epoch >= length
@@ -105,18 +110,18 @@ class _Draws:
     def __init__(self, config: EarlyBird, symmetry: Symmetry, groups: list[Group], count: int) -> None:
         self.config, self.symmetry, self.groups = config, symmetry, groups
         self.masks = torch.ones(count, symmetry.layout.size, dtype=torch.bool)
-        self.epochs = [0] * count
+        self.epochs: list[int | None] = [None] * count
         self._seen: list[list[Tensor]] = [[] for _ in range(count)]
 
     @property
     def waiting(self) -> bool:
-        return 0 in self.epochs
+        return None in self.epochs
 
     def look(self, weights: Float[Tensor, "n d"], epoch: int, *, last: bool) -> bool:
         """Propose channels of each network that has no ticket; True if one was drawn."""
         drawn = False
         for i, row in enumerate(weights):
-            if self.epochs[i]:
+            if self.epochs[i] is not None:
                 continue
             kept = channels(row, self.symmetry, self.groups, self.config.density)
             newest, seen = torch.cat(list(kept.values())), self._seen[i]

@@ -15,7 +15,7 @@ from weightspace.collection import Collection
 from weightspace.errors import InputError, LayoutMismatch
 from weightspace.layout import Entry
 from weightspace.task import Task
-from weightspace.tickets.common import rewind_of
+from weightspace.tickets.common import fresh_buffers, rewind_of
 from weightspace.training.start import initial
 
 
@@ -107,7 +107,9 @@ class EarlyPhase:
 
     def _start(self, weights: Tensor) -> Collection:
         masks = self.tickets.masks
-        return self.tickets.replace(weights=weights * masks, masks=masks, extras={"rewind": weights})
+        return self.tickets.replace(
+            weights=weights * masks, masks=masks, buffers=fresh_buffers(self.tickets), extras={"rewind": weights}
+        )
 
 
 def transfer(tickets: Collection, task: Task, *, seed: int = 0) -> Collection:
@@ -133,12 +135,19 @@ def transfer(tickets: Collection, task: Task, *, seed: int = 0) -> Collection:
     source, target = tickets.layout, new.layout
     old = {entry.name: entry for entry in source.parameters}
     output = [entry.name for entry in target.parameters if entry.role == "weight"][-1].rpartition(".")[0]
+    names = [{e.name for e in layout.parameters} for layout in (source, target)]
+    if names[0] != names[1]:
+        other = min(names[0] ^ names[1])
+        raise LayoutMismatch(
+            f"tensor {other!r} is in one of the two networks only: tickets move between networks that differ in the shape of "
+            "the output layer at most"
+        )
     weights, masks = new.weights.clone(), torch.ones(new.weights.shape, dtype=torch.bool)
     for entry in target.parameters:
         at, is_output = target.slices[entry.name], entry.name.rpartition(".")[0] == output
-        same = entry.name in old and old[entry.name].shape == entry.shape
+        same = old[entry.name].shape == entry.shape
         if not same and not is_output:
-            found = f"has {old[entry.name].shape} there" if entry.name in old else "lacks it"
+            found = f"has {old[entry.name].shape} there"
             raise LayoutMismatch(
                 f"tensor {entry.name!r} of task {task.name!r} has shape {entry.shape}, the tickets' network {found}: only "
                 "the output layer may differ"

@@ -2,7 +2,7 @@
 Frankle et al. 2019, arXiv 1903.01611).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +20,7 @@ from weightspace.pattern import Pattern, Unstructured, steps_to
 from weightspace.recipe import Schedule, Step
 from weightspace.storage import atomic_file
 from weightspace.task import Task
-from weightspace.tickets.common import check_dense_enough, ticket_records
+from weightspace.tickets.common import check_dense_enough, collected, ticket_records
 from weightspace.training.blocks import block_size, in_blocks
 from weightspace.training.probe import Engine, engine
 from weightspace.training.start import finished, initial, trainer_for
@@ -199,8 +199,7 @@ class IMP:
         if self.pattern is None:
             check_dense_enough(networks, self.density)
         for i, record in enumerate(networks.records):
-            known = record.get("kind") in ("independent", "grid") and not record.get("aligned")
-            if not known or record.get("recipe") != task.recipe.to_json():
+            if not collected(record) or _training(record.get("recipe", {})) != _training(task.recipe.to_json()):
                 raise InputError(
                     f"network {i} is not as collect trained it with this task's recipe, so the weights to rewind "
                     "to are not known: collect the networks first, or use tickets.Gradual, which does not rewind"
@@ -223,3 +222,8 @@ class IMP:
     def _config(self, task: Task) -> dict[str, Any]:
         method = {"name": "IMP", **asdict(self), "rewind": str(self.rewind), "pattern": repr(self.pattern)}
         return {"method": method, "task": task.to_json(), "recipe": task.recipe.to_json()}
+
+
+def _training(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe without what does not change the networks."""
+    return {name: value for name, value in recipe.items() if name != "watch"}

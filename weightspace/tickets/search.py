@@ -48,7 +48,7 @@ def search(
 
     Args:
         find: gives trained tickets, and the dense weights that they were chosen from.
-        method: describes the finder, for records and for the run's identity; with a "density" if nothing is pruned.
+        method: describes the finder, for records and for the run's identity; the density in records is the achieved one.
         ticks: steps that a block takes.
 
     Raises:
@@ -62,9 +62,11 @@ def search(
         start = initial(task.architecture, networks[rows].records)
         how = engine(task, block, device=device, folder=Path(folder) if folder else None)
         trainer, rewind = find(Block(rows, start, task, how, device, tick, checkpoint))
-        kept = {} if trainer.masks is None else {"density": achieved(trainer.masks, trainer.layout)}
-        described = dict(method) | kept
-        records = ticket_records(start.records, rows.start, described, task)
+        first = {"density": 1.0} if trainer.masks is None else {"density": achieved(trainer.masks, trainer.layout)}
+        records = ticket_records(start.records, rows.start, dict(method) | first, task)
+        for record, mask in zip(records, trainer.masks if trainer.masks is not None else (), strict=False):
+            own = achieved(mask[None], trainer.layout)
+            record |= {"density": own, "method": record["method"] | {"density": own}}
         return finished(trainer, task, records).replace(extras={"rewind": rewind.cpu()})
 
     return in_blocks(

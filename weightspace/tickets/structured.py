@@ -11,14 +11,15 @@ from torch import Tensor
 
 from weightspace.collection import Collection
 from weightspace.errors import InputError
-from weightspace.tickets.common import rewind_of
+from weightspace.tickets.common import fresh_buffers, rewind_of
 
 
 def refill(tickets: Collection, *, by: Literal["count", "magnitude"] = "count", extra: float = 0.0) -> Collection:
     """Whole output units for about as many weights: each layer keeps its best units, filled up, and drops the others.
 
     A layer of m kept weights affords floor(m / inputs of a unit) units, at least one. The first and the output layer stay
-    as they are. Give the result to `weightspace.train`; :func:`weightspace.compact` then removes the dropped units.
+    as they are. Give the result to `weightspace.train`; :func:`weightspace.compact` then removes the dropped units, where
+    nothing else writes them (a residual connection) and no BatchNorm makes another constant than zero of them.
 
     Args:
         tickets: as a finder returns them, with the weights to train from in `extras["rewind"]`.
@@ -108,4 +109,6 @@ def _balanced(support: Float[Tensor, "r i"], count: int, seed: int) -> list[Tens
 
 def _started(tickets: Collection, masks: Tensor) -> Collection:
     weights = rewind_of(tickets)
-    return tickets.replace(weights=weights * masks, masks=masks, extras={"rewind": weights})
+    return tickets.replace(
+        weights=weights * masks, masks=masks, buffers=fresh_buffers(tickets), extras={"rewind": weights}
+    )

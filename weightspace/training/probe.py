@@ -189,6 +189,7 @@ def _source(architecture: Architecture) -> str:
 def _cache_file(task: Task, limit: int, device: str) -> Path:
     recipe = task.recipe.to_json()
     recipe.pop("length")
+    recipe.pop("watch", None)
     key = [
         task.architecture.layout().to_json(), task.architecture.to_json(), recipe, list(task.train.x.shape[1:]),
         repr(task.architecture.build_seeded(0)), _source(task.architecture), limit, device,

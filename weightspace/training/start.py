@@ -6,6 +6,7 @@ import torch
 
 from weightspace.architecture import Architecture
 from weightspace.collection import Collection
+from weightspace.errors import InputError
 from weightspace.functional import predict
 from weightspace.storage import Record
 from weightspace.task import Task
@@ -15,7 +16,17 @@ from weightspace.training.watch import Watch
 
 
 def initial(architecture: Architecture, records: Sequence[Record]) -> Collection:
-    """Untrained networks, one for each record's seed; the same seed gives the same weights."""
+    """Untrained networks, one for each record's seed; the same seed gives the same weights.
+
+    Raises:
+        InputError: a record has no seed.
+    """
+    missing = [i for i, record in enumerate(records) if "seed" not in record]
+    if missing:
+        raise InputError(
+            f"network {missing[0]} has no seed in its record, so that its initialisation is not known: give records a "
+            '"seed", or use networks that weightspace trained'
+        )
     layout = architecture.layout()
     weights = torch.empty(len(records), layout.size, dtype=layout.dtype)
     buffers = {b.name: torch.empty(len(records), *b.shape, dtype=getattr(torch, b.dtype)) for b in layout.buffers}
@@ -65,7 +76,7 @@ def finished(trainer: Trainer, task: Task, records: Sequence[Record]) -> Collect
             # What was aligned is no longer so once it has been trained on.
             {k: v for k, v in record.items() if k != "aligned"}
             | {"metrics": {name: values[i] for name, values in metrics.items()}}
-            | ({} if trainer.watch is None else {"curve": trainer.watch.summary(trainer.curve[i])})
+            | ({} if trainer.watch is None else {"curve": trainer.watch.summary(trainer.looks, trainer.curve[i])})
             for i, record in enumerate(records)
         ],
     )

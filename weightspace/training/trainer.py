@@ -131,7 +131,8 @@ class Trainer:
         self.l1: Tensor | None = None  # (n, D), weights of |w| in the loss
         self._held: tuple[Tensor, Tensor] | None = None
         self.watch: Watch | None = None
-        self.curve = torch.empty(len(weights), 0, 2)  # what `watch` has seen
+        self.curve = torch.empty(len(weights), 0, 2)  # what `watch` has seen, and in which iterations
+        self.looks: list[int] = []
         self._live: dict[int, LiveNetwork | None] = {}
         self._saved = time.monotonic()
         self._orders: dict[int, tuple[int, Tensor]] = {}
@@ -163,6 +164,7 @@ class Trainer:
         other.buffers = {name: buffer.clone() for name, buffer in self.buffers.items()}
         other.state = {name: tensor.clone() for name, tensor in self.state.items()}
         other.losses = self.losses.clone()
+        other.curve, other.looks = self.curve[:, :0], []  # under other masks it is another network
         other._frozen = self._frozen
         other._orders, other._live = dict(self._orders), dict(self._live)
         if masks is not None:
@@ -190,7 +192,7 @@ class Trainer:
                 self.step = stop
                 if self.watch is not None and stop % self.watch.every == 0:
                     seen = self.watch.look(self.module, self.layout, self.weights, self.buffers)
-                    self.curve = torch.cat([self.curve, seen], 1)
+                    self.curve, self.looks = torch.cat([self.curve, seen[:, None]], 1), [*self.looks, stop]
                 if self.checkpoint is not None and time.monotonic() - self._saved > _CHECKPOINT_SECONDS:
                     self.save(self.checkpoint)
                     self._saved = time.monotonic()
@@ -228,7 +230,8 @@ class Trainer:
 
     def save(self, path: Path) -> None:
         """Write everything needed to go on; data order and random numbers follow from seeds and step."""
-        tensors = {"weights": self.weights, "losses": self.losses, "step": torch.tensor(self.step), "curve": self.curve}
+        tensors = {"weights": self.weights, "losses": self.losses, "step": torch.tensor(self.step)}
+        tensors |= {"curve": self.curve, "looks": torch.tensor(self.looks, dtype=torch.long)}
         tensors |= {f"state.{name}": tensor for name, tensor in self.state.items()}
         tensors |= {f"buffer.{name}": tensor for name, tensor in self.buffers.items()}
         if self.masks is not None:
@@ -245,7 +248,8 @@ class Trainer:
         self.state = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
         self.buffers = {name: tensors[f"buffer.{name}"] for name in self.buffers}
         self.masks, self._live = tensors.get("masks"), {}
-        self.curve = tensors["curve"].cpu() if "curve" in tensors else self.curve
+        if "curve" in tensors:
+            self.curve, self.looks = tensors["curve"].cpu(), tensors["looks"].tolist()
 
     def continue_from(self, checkpoint: Path | None, tick: Callable[[int], object]) -> None:
         """Keep a checkpoint in this file while running, and go on from it if it is there."""

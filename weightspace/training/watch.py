@@ -30,7 +30,7 @@ class Watch:
 
     def look(
         self, module: nn.Module, layout: Layout, weights: Float[Tensor, "n d"], buffers: dict[str, Tensor]
-    ) -> Float[Tensor, "n 1 2"]:
+    ) -> Float[Tensor, "n 2"]:
         """Validation loss and accuracy of each network."""
         x, y = self.data.x.to(weights.device), self.data.y.to(weights.device)
         rows: list[list[float]] = []
@@ -39,15 +39,19 @@ class Watch:
             (output,) = predict(module, layout, weights[i : i + 1], own, x)
             accuracy = (output.argmax(-1) == y).double().mean().item() if self.classification else float("nan")
             rows.append([self.loss(output, y).item(), accuracy])
-        return torch.tensor(rows)[:, None]
+        return torch.tensor(rows)
 
-    def summary(self, curve: Float[Tensor, "looks 2"]) -> dict[str, Any]:
-        """What a record keeps: the curve, and the look with the smallest loss (early stopping)."""
+    def summary(self, steps: list[int], curve: Float[Tensor, "looks 2"]) -> dict[str, Any]:
+        """What a record keeps: the curve, and the look with the smallest loss (early stopping).
+
+        Args:
+            steps: when each look was.
+        """
         if not len(curve):
             return {}
         best = int(curve[:, 0].argmin())
-        found: dict[str, Any] = {"every": self.every, "validation_loss": [round(v, 6) for v in curve[:, 0].tolist()]}
-        found |= {"best_step": (best + 1) * self.every, "best_validation_loss": curve[best, 0].item()}
+        found: dict[str, Any] = {"steps": steps, "validation_loss": [round(v, 6) for v in curve[:, 0].tolist()]}
+        found |= {"best_step": steps[best], "best_validation_loss": curve[best, 0].item()}
         if self.classification:
             found["validation_accuracy"] = [round(v, 6) for v in curve[:, 1].tolist()]
             found["best_validation_accuracy"] = curve[best, 1].item()
