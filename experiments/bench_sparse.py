@@ -3,7 +3,7 @@ column orders.
 
     make bench-sparse                                     (a minute on one core)
 
-CPU, one thread: LeNet-300-100 at densities 0.10, 0.05 and 0.01 (20 independent turns of every measurement, medians), batches
+CPU, one thread: LeNet-300-100 at densities 0.10, 0.05 and 0.01 (five networks, medians), batches
 of 1, 60 and 512; the linear layers alone, and the whole network. CUDA: `weightspace bench --out runs/bench-sparse`, which
 this script calls where there is a card. Orders: CPU seconds and magnitude kept, beside the plain exhaustive search over
 pairs of groups that is the oracle of the tests.

@@ -94,6 +94,23 @@ def test_more_time_and_more_restarts_never_keep_less() -> None:
     )
 
 
+@pytest.mark.parametrize("columns", [5, 6, 7])
+def test_a_shorter_last_group_takes_part(columns: int) -> None:
+    weights = matrix(6, columns, 1)
+    best = max(by_hand(weights[:, list(order)], 2, 4) for order in itertools.permutations(range(columns)))
+    found = sparse.find_order(weights)
+    assert found.kept == pytest.approx(best)
+    assert found.kept > found.before
+
+
+def test_equal_columns_do_not_keep_the_search_going() -> None:
+    kinds = matrix(4000, 2, 0)
+    weights = kinds[:, torch.arange(32) % 2]
+    found = sparse.find_order(weights, seconds=30.0, restarts=0)
+    assert found.finished
+    assert found.kept <= found.bound * (1 + 1e-9)
+
+
 def test_bad_matrices_are_refused() -> None:
     for wrong in (torch.zeros(0, 4), torch.tensor([[1.0, float("nan")]])):
         with pytest.raises(ws.InputError, match="order"):
@@ -161,6 +178,39 @@ def test_flattened_channels_keep_their_place_where_groups_would_break() -> None:
     before = wide(x)
     assert list(sparse.reorder_module(wide, x)) == ["0"]
     assert torch.allclose(wide(x), before, atol=1e-6)
+
+
+class Twice(nn.Module):
+    """A convolution's channels read by another one, and flattened with the channels last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.head = nn.Conv2d(1, 16, 1), nn.Conv2d(16, 4, 1), nn.Linear(64, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = self.first(x).relu()
+        return self.second(h).mean((2, 3))[:, :3] + self.head(h.permute(0, 2, 3, 1).flatten(1))
+
+
+@pytest.mark.parametrize("kind", ["transposed", "embedding", "channels last"])
+def test_no_tensor_loses_what_another_one_wins(kind: str) -> None:
+    if kind == "transposed":
+        module, x = nn.Sequential(nn.ConvTranspose2d(3, 16, 1), nn.ReLU(), nn.Conv2d(16, 4, 1)), torch.randn(2, 3, 4, 4)
+    elif kind == "embedding":
+        module, x = nn.Sequential(nn.Embedding(30, 16), nn.Linear(16, 4)), torch.randint(30, (4, 5))
+    else:
+        module, x = Twice(), torch.randn(2, 1, 2, 2)
+    module = module.eval()
+    layout = ws.Layout.of(module)
+    total = lambda: float(  # noqa: E731
+        (
+            layout.pack(module.state_dict()).abs() * ws.NM(2, 4).mask(layout.pack(module.state_dict()).abs(), layout)
+        ).sum()
+    )
+    before, function = total(), module(x)
+    sparse.reorder_module(module, x)
+    assert total() >= before * (1 - 1e-6)
+    assert torch.allclose(module(x), function, atol=1e-5)
 
 
 def test_a_first_layer_gathers_its_inputs(dense: ws.Collection, task: ws.Task) -> None:

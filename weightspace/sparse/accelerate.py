@@ -1,19 +1,23 @@
 """Accelerate: for every layer the fastest of its executable forms, measured where it will run."""
 
 import copy
+import itertools
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils._pytree import tree_leaves
 
 from weightspace.errors import InputError
 from weightspace.functional import evaluation
+from weightspace.masking import KeepSparse
 from weightspace.sparse.rows import Rows
 from weightspace.sparse.semi import SHAPES, SemiLinear, is_2_4
 
@@ -56,8 +60,14 @@ class RowsLinear(nn.Module):
         self.values = nn.Parameter(weight.detach()[weight != 0], requires_grad=False)
         self.bias = bias if bias is None else nn.Parameter(bias.detach().clone(), requires_grad=False)
 
-    def forward(self, x: Float[Tensor, "*batch i"]) -> Float[Tensor, "*batch o"]:
-        return self.rows.infer(x, self.values, self.bias)
+    @property
+    def nbytes(self) -> int:
+        """Of values, indices and bias."""
+        parts = (self.values, self.rows.columns, self.rows.starts, *(() if self.bias is None else (self.bias,)))
+        return sum(part.nbytes for part in parts)
+
+    def forward(self, input: Float[Tensor, "*batch i"]) -> Float[Tensor, "*batch o"]:  # as nn.Linear calls it
+        return self.rows.infer(input, self.values, self.bias)
 
 
 class MatrixConv(nn.Module):
@@ -71,23 +81,26 @@ class MatrixConv(nn.Module):
 
     def __init__(self, conv: nn.Conv2d, linear: Callable[[Tensor, Tensor | None], nn.Module]) -> None:
         super().__init__()
-        self.conv = [conv]  # for its settings; not a submodule
+        self.size, self.padding = _pair(conv.kernel_size), _pair(conv.padding)
+        self.stride, self.dilation = _pair(conv.stride), _pair(conv.dilation)
         self.product = linear(conv.weight.detach().permute(0, 2, 3, 1).flatten(1).contiguous(), conv.bias)
 
-    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n o p q"]:
-        (conv,) = self.conv
-        settings = {name: getattr(conv, name) for name in ("dilation", "stride")}
-        patches = F.unfold(x, conv.kernel_size, padding=conv.padding, **settings)  # pyright: ignore[reportArgumentType]
+    def forward(self, input: Float[Tensor, "n c h w"]) -> Float[Tensor, "n o p q"]:
+        x = input
+        patches = F.unfold(x, self.size, self.dilation, self.padding, self.stride)
         n, channels = len(x), x.shape[1]
         patches = patches.unflatten(1, (channels, -1)).permute(0, 3, 2, 1).flatten(2)
         out = self.product(patches).transpose(1, 2)
-        size = [
-            (x.shape[2 + d] + 2 * int(conv.padding[d]) - conv.dilation[d] * (conv.kernel_size[d] - 1) - 1)
-            // conv.stride[d]
-            + 1
+        height, width = (
+            (x.shape[2 + d] + 2 * self.padding[d] - self.dilation[d] * (self.size[d] - 1) - 1) // self.stride[d] + 1
             for d in range(2)
-        ]
-        return out.reshape(n, -1, *size)
+        )
+        return out.reshape(n, -1, height, width).contiguous()
+
+
+def _pair(value: str | tuple[int, ...]) -> tuple[int, int]:
+    assert not isinstance(value, str), "convolutions with a padding by name stay as they are"
+    return value[0], value[-1]
 
 
 @dataclass(frozen=True)
@@ -108,6 +121,14 @@ class Accelerated:
     def __call__(self, x: Tensor) -> Tensor:
         with torch.no_grad():
             return self.module(x)
+
+    @property
+    def nbytes(self) -> int:
+        """Of all layers as they are held."""
+        forms = [m for m in self.module.modules() if isinstance(m, RowsLinear | SemiLinear)]
+        inside = {id(t) for form in forms for t in form.parameters()}
+        others = (t for t in itertools.chain(self.module.parameters(), self.module.buffers()) if id(t) not in inside)
+        return sum(form.nbytes for form in forms) + sum(t.nbytes for t in others)
 
     def __str__(self) -> str:
         lines = [f"{'layer':<20}{'shape':<20}{'density':>8}  {'form':<18}{'speed-up':>9}  why"]
@@ -130,7 +151,8 @@ def accelerate(
     On the CPU: compressed rows, where they beat the dense layer. On CUDA: 2:4 tensors by CUTLASS or cuSPARSELt, with and
     without a search for its fastest algorithm, in bfloat16 or float16. Each form is checked against the dense layer and
     timed on the inputs that the layer gets from the example, so that batch sizes matter; dense layers stay unless another
-    form is clearly faster.
+    form is clearly faster. At the end the whole network is checked and timed against the dense one; where it does not run
+    with the new layers, computes something else, or is not faster, all layers stay dense.
 
     Args:
         module: a ticket's module, or any; is left as it is.
@@ -143,34 +165,71 @@ def accelerate(
         InputError: the module does not run on the example; with `strict` also for float32, for weights that are not 2:4, and
             without CUDA.
     """
-    first = next(module.parameters())
+    first = next(module.parameters(), None)
+    if first is None:
+        raise InputError(f"{type(module).__name__} has no parameters: there is nothing to make faster")
     dtype, device = dtype or first.dtype, device or str(first.device)
-    work = copy.deepcopy(module).to(device=device, dtype=dtype).eval().requires_grad_(False)
-    example = example.to(device=device, dtype=dtype) if example.is_floating_point() else example.to(device)
     if strict and (not device.startswith("cuda") or dtype not in SHAPES["cutlass"]):
         raise InputError(
             f"strict asks for 2:4 in every layer, which needs CUDA and bfloat16 or float16; got {device} and "
             f"{str(dtype).removeprefix('torch.')}"
         )
-    with torch.no_grad(), _inputs(work) as seen:
+    try:
+        dense = copy.deepcopy(module)
+    except RuntimeError as error:
+        raise InputError(
+            f"{type(module).__name__} cannot be copied ({error}): make pruning by torch.nn.utils.prune permanent first, by "
+            "prune.remove"
+        ) from error
+    dense = dense.to(device=device, dtype=dtype).eval().requires_grad_(False)
+    example = example.to(device=device, dtype=dtype) if example.is_floating_point() else example.to(device)
+    with torch.no_grad(), _inputs(dense) as seen:
         try:
-            work(example)
-        except RuntimeError as error:
+            expected = dense(example)
+        except (RuntimeError, TypeError, IndexError) as error:
             raise InputError(
                 f"the module does not run on an example of shape {tuple(example.shape)}: {error}"
             ) from error
     choices: list[Choice] = []
-    for name, x in seen.items():
-        layer = work.get_submodule(name)
+    replaced: dict[nn.Module, nn.Module] = {}
+    for layer, (name, x) in seen.items():
         forms, why = _forms(layer, device, dtype)
-        if strict and not any("cu" in form for form in forms):
-            raise InputError(f"layer {name} cannot run as 2:4: {why}")
         chosen, choice = _choose(name, layer, forms, x, why)
+        if strict and choice.form == "dense" and not any("cu" in form for form in choice.seconds):
+            raise InputError(f"layer {name or 'itself'} cannot run as 2:4: {choice.reason}")
         choices.append(choice)
         if chosen is not layer:
-            owner, _, own = name.rpartition(".")
-            setattr(work.get_submodule(owner), own, chosen)
-    return Accelerated(work, choices, len(example), versions())
+            replaced[layer] = chosen
+    fast = _assembled(dense, replaced)
+    why = "" if not replaced else _objection(dense, fast, example, expected)
+    if why:  # some code around a layer does not go with its new form: all stay as they were
+        fast = dense
+        choices = [replace(choice, form="dense", reason=f"{why}, so that all layers stay dense") for choice in choices]
+    return Accelerated(fast, choices, len(example), versions())
+
+
+def _assembled(dense: nn.Module, replaced: Mapping[nn.Module, nn.Module]) -> nn.Module:
+    """A copy of a module with some of its layers replaced, under all of their names."""
+    if dense in replaced:
+        return replaced[dense]
+    memo: dict[int, Any] = {id(layer): chosen for layer, chosen in replaced.items()}
+    return copy.deepcopy(dense, memo)
+
+
+def _objection(dense: nn.Module, fast: nn.Module, example: Tensor, expected: Any) -> str:
+    """Why the network as a whole cannot be run with its new layers; empty if it can."""
+    leaves = [one for one in tree_leaves(expected) if isinstance(one, Tensor)]
+    with torch.no_grad():
+        try:
+            found = [one for one in tree_leaves(fast(example)) if isinstance(one, Tensor)]
+        except Exception as error:  # whatever the module's own code raises
+            return f"with them the network does not run ({type(error).__name__}: {str(error).splitlines()[0][:80]})"
+        tolerance = 1e-4 if example.dtype is torch.float32 else 5e-2
+        for a, b in zip(found, leaves, strict=True):
+            if a.shape != b.shape or float((a - b).abs().max()) > tolerance * max(float(b.abs().max()), 1e-30):
+                return "with them the network computes something else"
+        seconds = measured({"dense": lambda: dense(example), "fast": lambda: fast(example)}, cuda=example.is_cuda)
+    return "" if seconds["fast"] < seconds["dense"] else "as a whole the network is not faster with them"
 
 
 def versions() -> dict[str, str]:
@@ -182,19 +241,24 @@ def versions() -> dict[str, str]:
 
 
 @contextmanager
-def _inputs(module: nn.Module) -> Iterator[dict[str, Tensor]]:
-    """First inputs of the linear and convolution layers that run."""
-    seen: dict[str, Tensor] = {}
+def _inputs(module: nn.Module) -> Iterator[dict[nn.Module, tuple[str, Tensor]]]:
+    """First inputs of the linear and convolution layers that run, with the layers' names."""
+    seen: dict[nn.Module, tuple[str, Tensor]] = {}
 
-    def keep(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def hook(_layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            seen.setdefault(name, inputs[0].detach())
+    def keep(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], dict[str, Tensor]], None]:
+        def hook(layer: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
+            seen.setdefault(layer, (name, (*inputs, *named.values())[0].detach()))
 
         return hook
 
-    # Subclasses may use their weight in ways of their own.
-    layers = [(name, layer) for name, layer in module.named_modules() if type(layer) in (nn.Linear, nn.Conv2d)]
-    handles = [layer.register_forward_pre_hook(keep(name)) for name, layer in layers]
+    # Subclasses may use their weight in ways of their own, and hooks belong to a layer as it is; those that keep a ticket's
+    # pruned weights at zero while it trains have done their work.
+    layers = [
+        (name, layer) for name, layer in module.named_modules()
+        if type(layer) in (nn.Linear, nn.Conv2d) and isinstance(layer._parameters.get("weight"), nn.Parameter)
+        and not layer._forward_hooks and all(isinstance(h, KeepSparse) for h in layer._forward_pre_hooks.values())
+    ]  # fmt: skip
+    handles = [layer.register_forward_pre_hook(keep(name), with_kwargs=True) for name, layer in layers]
     try:
         yield seen
     finally:
@@ -218,8 +282,9 @@ def _forms(layer: nn.Module, device: str, dtype: torch.dtype) -> tuple[dict[str,
         return {"rows": lambda _x: form(RowsLinear)}, ""
     if dtype not in (torch.bfloat16, torch.float16):
         return {}, f"2:4 needs bfloat16 or float16, not {str(dtype).removeprefix('torch.')}"
-    matrix = weight if conv is None else weight.permute(0, 2, 3, 1).flatten(1)
-    if (conv is not None and weight.shape[1] % 4) or not is_2_4(matrix):
+    if conv is not None and weight.shape[1] % 4:
+        return {}, f"{weight.shape[1]} input channels, not a multiple of 4"
+    if not is_2_4(weight if conv is None else weight.permute(0, 2, 3, 1).flatten(1)):
         return {}, "the weights are not 2:4"
     return {
         "cutlass": lambda _x: form(lambda w, b: SemiLinear(w, b, "cutlass")),
@@ -253,7 +318,10 @@ def _choose(
             try:
                 trial = make(x)
                 error = float((trial(x) - expected).abs().max()) / scale
-            except RuntimeError as problem:  # a library that is missing here, or refuses the shape
+            except (
+                RuntimeError,
+                NotImplementedError,
+            ) as problem:  # a library that is missing here, or refuses the shape
                 failed.append(f"{form}: {str(problem).splitlines()[0][:60]}")
                 continue
             if error <= tolerance:
@@ -301,6 +369,6 @@ def relative_error(module: Callable[[Tensor], Tensor], reference: nn.Module, x: 
     """Largest error against the reference in float64, over its largest output."""
     exact = copy.deepcopy(reference).double().cpu()
     with torch.no_grad(), evaluation(exact):
-        expected = exact(x.double().cpu())
+        expected = exact(x.double().cpu() if x.is_floating_point() else x.cpu())
         found = module(x).double().cpu()
     return float((found - expected).abs().max() / expected.abs().max().clamp(min=1e-300))

@@ -65,16 +65,18 @@ def load_ticket(path: str | Path) -> Network:
         raise StorageError(f"{path} cannot be read ({error}): restore it from a copy") from error
     try:
         layout = Layout.from_json(header["layout"])
-        mask = torch.from_numpy(np.unpackbits(tensors["mask"].numpy(), count=layout.size)).bool()
-        values = tensors["values"]
+        bits, values = tensors["mask"].numpy(), tensors["values"]
+        if len(bits) != -(-layout.size // 8):
+            raise StorageError(f"{path} is damaged: a mask of {len(bits)} bytes for {layout.size} weights")
+        mask = torch.from_numpy(np.unpackbits(bits, count=layout.size)).bool()
         if int(mask.sum()) != len(values):
             raise StorageError(f"{path} is damaged: {len(values)} values for {int(mask.sum())} kept weights")
         buffers = {b.name: tensors[f"buffer.{b.name}"] for b in layout.buffers}
-        architecture = Architecture.from_json(header["architecture"])
-    except (KeyError, TypeError, ValueError) as error:
+        architecture, record = Architecture.from_json(header["architecture"]), header["record"]
+        weights = torch.zeros(layout.size, dtype=layout.dtype).masked_scatter(mask, values)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise StorageError(f"{path} is damaged ({error!r}): restore it from a copy") from error
-    weights = torch.zeros(layout.size, dtype=layout.dtype).masked_scatter(mask, values)
-    return Network(layout, architecture, weights, mask, buffers, header["record"])
+    return Network(layout, architecture, weights, mask, buffers, record)
 
 
 def to_onnx(module: nn.Module, example: Tensor, path: str | Path) -> Path:
@@ -104,12 +106,12 @@ def to_onnx(module: nn.Module, example: Tensor, path: str | Path) -> Path:
     assert program is not None
     with atomic_file(path) as temporary:
         program.save(str(temporary))
-    session: Any = onnxruntime.InferenceSession(str(path))
-    (name,) = [one.name for one in session.get_inputs()]
-    for x in (example, example[:1]):
-        (found,) = session.run(None, {name: x.numpy()})
-        with torch.no_grad():
-            expected = module(x)
-        if not torch.allclose(torch.from_numpy(found), expected, rtol=1e-3, atol=1e-4):
-            raise InputError(f"{path} computes something else than the module: do not use it")
+        session: Any = onnxruntime.InferenceSession(str(temporary))
+        (name,) = [one.name for one in session.get_inputs()]
+        for x in (example, example[:1]):
+            (found,) = session.run(None, {name: x.numpy()})
+            with torch.no_grad():
+                expected = module(x)
+            if not torch.allclose(torch.from_numpy(found), expected, rtol=1e-3, atol=1e-4):
+                raise InputError("what ONNX computes is not what the module does: nothing was written")
     return path

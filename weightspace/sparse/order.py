@@ -69,8 +69,8 @@ def find_order(
 
     All pairs of groups are searched at once, over every exchange of one column for one (and two for two under 2:4);
     the best improvements of disjoint pairs are made together, until there is none. Up to about 256 x 256 a second search goes
-    through the pairs one by one, as the plain exhaustive search does, so that under 2:4 no less is kept than by that. The
-    result never keeps less than the given order.
+    through the pairs one by one, as the plain exhaustive search does, so that under 2:4 no less is kept than by that (but
+    for ties, which it breaks in its own way). The result never keeps less than the given order.
 
     Args:
         matrix: (rows, columns); of several layers that read the same units, one above the other.
@@ -140,9 +140,8 @@ class _Search:
         self.columns, self.n, self.m = columns, pattern.n, pattern.m
         self.count = len(columns) // pattern.m
         self.sums = columns.sum(1)
-        self.fixed = torch.zeros(self.count, dtype=torch.bool)
-        if padded:
-            self.fixed[-1] = True  # a shorter group stays as it is: its padding cannot go elsewhere
+        # Padding cannot leave its group: of a shorter last group only the first columns are exchanged, one for one.
+        self.free = self.m - padded
         self.twos = (self.n, self.m) == (2, 4)
         self.set(torch.arange(len(columns)))
 
@@ -161,15 +160,20 @@ class _Search:
     def run(self, deadline: float) -> bool:
         """Exchange until nothing is won; True if that is so."""
         while True:
+            before, kept = self.order.clone(), self.total()
             gain, kind = self._gains()
             best, at = gain.flatten(1).max(1)
             changed = self._apply(best, at, kind)
             if not len(changed):
                 return True
-            if time.monotonic() > deadline:
-                self._renew(changed, tables=False)
+            late = time.monotonic() > deadline
+            self._renew(changed, tables=not late)
+            if self.total() <= kept:  # what rounding called an improvement
+                self.order = before
+                self._renew(changed, tables=not late)
+                return not late
+            if late:
                 return False
-            self._renew(changed)
 
     def sweep(self, deadline: float) -> bool:
         """Go through the pairs in order, make the best exchange of each at once, until nothing is won."""
@@ -185,9 +189,10 @@ class _Search:
                         self._exchange(i, j, kind)
                         # The first column stays in the first group, and columns in their order: which group is which, and
                         # so all that follows, is then as in the plain search.
-                        stays = torch.isin(before, order[i])
-                        stays = stays if stays[0] else ~stays
-                        order[i], order[j] = before[stays], before[~stays]
+                        if j < self.count - 1 or self.free == self.m:
+                            stays = torch.isin(before, order[i])
+                            stays = stays if stays[0] else ~stays
+                            order[i], order[j] = before[stays], before[~stays]
                         self._renew(torch.tensor([i, j]))
                         changed = True
                     if time.monotonic() > deadline:
@@ -196,10 +201,13 @@ class _Search:
 
     def _gain(self, i: int, j: int) -> tuple[float, int]:
         """What the best exchange between two groups wins, and which it is."""
-        if self.fixed[i] or self.fixed[j]:
-            return 0.0, 0
-        options = [(self.ones[i, :, j] + self.ones[j, :, i].t()).flatten()]
-        if self.two is not None:
+        single = self.ones[i, :, j] + self.ones[j, :, i].t()
+        short = self.free < self.m and j == self.count - 1
+        if short:
+            single = single.clone()
+            single[:, self.free :] = -torch.inf
+        options = [single.flatten()]
+        if self.two is not None and not short:
             options.append((self.two[i, :, j][_OTHER] + self.two[i, :, j][:, _OTHER]).flatten())
         best, kind = torch.cat(options).max(0)
         return float(best - self.group_kept[i] - self.group_kept[j]), int(kind)
@@ -258,15 +266,22 @@ class _Search:
         """What the best exchange between two groups wins, and which it is."""
         now = self.group_kept[:, None] + self.group_kept[None]
         single = (self.ones + self.ones.permute(2, 3, 0, 1)).permute(0, 2, 1, 3).flatten(2)
+        if self.free < self.m:
+            slots = torch.arange(self.m) >= self.free
+            single = single.unflatten(2, (self.m, self.m))
+            single[-1, :, slots] = -torch.inf
+            single[:, -1, :, slots] = -torch.inf
+            single = single.flatten(2)
         options = [single]
         if self.two is not None:
             # Pair p of group i goes to group j for its pair q: i keeps the rest of p, and gets q.
             both = self.two[:, _OTHER] + self.two[:, :, :, _OTHER]
-            options.append(both.permute(0, 2, 1, 3).flatten(2))
+            both = both.permute(0, 2, 1, 3).flatten(2)
+            if self.free < self.m:
+                both[-1], both[:, -1] = -torch.inf, -torch.inf
+            options.append(both)
         best, kind = torch.cat(options, 2).max(2)
         gain = best - now
-        gain[self.fixed] = -torch.inf
-        gain[:, self.fixed] = -torch.inf
         gain.fill_diagonal_(-torch.inf)
         return gain, kind
 

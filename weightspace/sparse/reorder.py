@@ -133,8 +133,8 @@ class Gathered(nn.Module):
         self.linear = copy.deepcopy(linear)
         self.linear.weight.data = linear.weight.detach()[:, order].contiguous()
 
-    def forward(self, x: Float[Tensor, "*batch inputs"]) -> Float[Tensor, "*batch outputs"]:
-        return self.linear(x.index_select(-1, self.order))
+    def forward(self, input: Float[Tensor, "*batch inputs"]) -> Float[Tensor, "*batch outputs"]:
+        return self.linear(input.index_select(-1, self.order))
 
 
 def gather_inputs(
@@ -181,12 +181,17 @@ def _readers(symmetry: Symmetry, group: Group, pattern: NM) -> list[str]:
         return []
     weights = {entry.name: entry.shape for entry in symmetry.layout.parameters if entry.role == "weight"}
     readers: list[str] = []
-    for axis in group.outgoing:
+    for (
+        axis
+    ) in group.axes:  # N:M runs along axis 1, also where that is what a tensor produces (transposed convolutions)
         if axis.tensor not in weights or axis.axis != 1:
             continue
-        slots = symmetry.places[group.name, axis].shape[1]
-        if axis.index is None or (slots == 1 and weights[axis.tensor][1] == group.size):
+        place = symmetry.places[group.name, axis]
+        if axis.index is None and weights[axis.tensor][1] == group.size:
             readers.append(axis.tensor)
-        elif slots % pattern.m:
-            return []  # a unit's inputs are spread over groups in a way that depends on its place
+            continue
+        # Units of whole groups can change places without changing what shares a group.
+        whole = place.shape[1] % pattern.m == 0 and bool((place[:, 0] % pattern.m == 0).all())
+        if not whole or not torch.equal(place, place[:, :1] + torch.arange(place.shape[1])):
+            return []
     return readers

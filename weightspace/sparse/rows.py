@@ -63,7 +63,8 @@ class Rows:
         out = self._times(values, flat.t())
         if bias is not None:
             out += bias[:, None]
-        return out.t() if x.ndim == 2 else out.t().reshape(*x.shape[:-1], self.shape[0])
+        # In more dimensions modules go on with `view`, which takes contiguous tensors alone.
+        return out.t() if x.ndim == 2 else out.t().contiguous().reshape(*x.shape[:-1], self.shape[0])
 
     def _times(self, values: Tensor, right: Tensor) -> Tensor:
         """W @ right, (outputs, batch)."""

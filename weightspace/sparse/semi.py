@@ -4,8 +4,9 @@
 four, and of a valid 2:4 matrix in float32 it loses weights, as the hardware's pattern there is 1:2. Both are refused here.
 """
 
+import warnings
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Shaped
@@ -122,20 +123,40 @@ class SemiLinear(torch.nn.Module):
         # The class is chosen by a global switch; what is made keeps its kind.
         kind = torch.sparse.SparseSemiStructuredTensor
         before = kind._FORCE_CUTLASS
-        try:
-            kind._FORCE_CUTLASS = backend == "cutlass"
-            self.weight = torch.sparse.to_sparse_semi_structured(whole)
-        finally:
-            kind._FORCE_CUTLASS = before
-        if tuned is not None and backend == "cusparselt":
-            columns = torch.zeros(self.columns, -(-tuned // 8) * 8, dtype=weight.dtype, device=weight.device)
-            # Not public, and what `to_sparse_semi_structured(alg_id=)` of later versions stands for.
-            search = getattr(torch, "_cslt_sparse_mm_search")  # noqa: B009
-            self.weight.alg_id_cusparselt = search(self.weight.packed, columns)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that the class is a prototype, said once for each process
+            try:
+                kind._FORCE_CUTLASS = backend == "cutlass"
+                self.weight = torch.sparse.to_sparse_semi_structured(whole)
+            finally:
+                kind._FORCE_CUTLASS = before
         extra = whole.shape[0] - self.outputs
         self.bias = None if bias is None else torch.nn.functional.pad(bias.detach(), (0, extra))
+        if tuned is not None and backend == "cusparselt":
+            self._tune(tuned)
 
-    def forward(self, x: Float[Tensor, "*batch i"]) -> Float[Tensor, "*batch o"]:
-        x = torch.nn.functional.pad(x, (0, self.columns - self.inputs)) if self.columns > self.inputs else x
-        out = torch.nn.functional.linear(x, self.weight, self.bias)
-        return out[..., : self.outputs]
+    def _tune(self, rows: int) -> None:
+        """Search for the product that `linear` does: of a transposed batch, with the bias, into a transposed result."""
+        packed: Any = self.weight
+        batch = torch.zeros(-(-rows // 8) * 8, self.columns, dtype=packed.dtype, device=packed.device)
+        # Not public, and what `to_sparse_semi_structured(alg_id=)` of later versions stands for.
+        search = getattr(torch, "_cslt_sparse_mm_search")  # noqa: B009
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = search(packed.packed, batch.t(), bias=self.bias, transpose_result=packed.fuse_transpose_cusparselt)
+        packed.alg_id_cusparselt = found
+
+    @property
+    def nbytes(self) -> int:
+        """Of the packed weight and the bias."""
+        packed: Any = self.weight
+        parts = (packed.packed, packed.meta, self.bias)
+        return sum(part.nbytes for part in parts if part is not None)
+
+    def forward(self, input: Float[Tensor, "*batch i"]) -> Float[Tensor, "*batch o"]:
+        x = input
+        # The libraries read a contiguous matrix, whatever strides the tensor has.
+        if self.columns > self.inputs:
+            x = torch.nn.functional.pad(x, (0, self.columns - self.inputs))
+        out = torch.nn.functional.linear(x.contiguous(), self.weight, self.bias)
+        return out[..., : self.outputs].contiguous()
