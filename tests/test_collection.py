@@ -83,9 +83,9 @@ def test_slicing_never_reads_the_rest(tmp_path: Path, monkeypatch: pytest.Monkey
     folder = collection.save(tmp_path / "c")
     loaded = ws.Collection.load(folder, factory=Norm)
     read: list[list[int]] = []
-    original = ShardReader.read
+    original = ShardReader.weights
     monkeypatch.setattr(
-        ShardReader, "read", lambda self, c, rows: read.append(rows.tolist()) or original(self, c, rows)
+        ShardReader, "weights", lambda self, rows, size: read.append(rows.tolist()) or original(self, rows, size)
     )
     part = loaded[1:3].filter(lambda record: record["seed"] == 2)
     assert read == []
