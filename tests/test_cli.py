@@ -112,6 +112,25 @@ def test_controls_of_tickets_are_written_and_trained(kind: str, work: Path, tmp_
     assert torch.equal(ws.Collection.load(tmp_path / "t").masks, start.masks)
 
 
+def test_tickets_are_timed_and_exported(work: Path, tmp_path: Path, capsys) -> None:
+    bench = ("bench", work / "imp", "--out", tmp_path / "b", "--batches", 4, 16, "--no-compiled")
+    code, out, err = run(capsys, *bench)
+    assert code == 0, err
+    assert "times as fast as dense" in out
+    assert "torch " in out
+    rows = (tmp_path / "b" / "speed.csv").read_text().splitlines()
+    assert len(rows) > 4
+    assert (tmp_path / "b" / "speed.png").stat().st_size > 1000
+    code, out, err = run(capsys, "export", work / "imp", "--out", tmp_path / "e")
+    assert code == 0, err
+    back = ws.sparse.load_ticket(tmp_path / "e" / "network-00001.safetensors")
+    assert torch.equal(back.weights, ws.Collection.load(work / "imp")[1].weights)
+    pytest.importorskip("onnxruntime", reason="needs the extra onnx")
+    code, _, err = run(capsys, "export", f"{work / 'imp'}@:1", "--out", tmp_path / "o", "--onnx")
+    assert code == 0, err
+    assert (tmp_path / "o" / "network-00000.onnx").exists()
+
+
 def test_a_second_run_returns_at_once_another_one_is_refused(work: Path, capsys) -> None:
     before = {p: p.stat().st_mtime_ns for p in (work / "samples").iterdir() if p.name != ".lock"}
     same = ("sample", work / "generator", "--out", work / "samples", "--n", 5, "--density", 0.15, "--seed")
@@ -195,6 +214,7 @@ def test_options_from_a_file_and_the_command_line_wins(work: Path, capsys, tmp_p
         (["collect", "--out", "{tmp}/x", "--device", "abacus"], 2, "'abacus' is not available"),
         (["tickets", "gradual", "{work}/dense", "--out", "{tmp}/x", "--density", "1.5"], 2, r"in (0, 1]"),
         (["tickets", "gradual", "{tmp}/nothing", "--out", "{tmp}/x"], 1, "not a folder"),
+        (["bench", "--out", "{tmp}/x", "--device", "cpu"], 1, "give a folder of tickets"),
         (["tickets", "bird", "{work}/dense", "--out", "{tmp}/x"], 1, "no hidden channels with BatchNorm"),
         (["tickets", "control", "{work}/dense", "--out", "{tmp}/x", "--kind", "shuffled"], 1, "extras[\"rewind\"]"),
         (["tickets", "control", "{work}/imp", "--out", "{tmp}/x", "--kind", "transfer"], 1, "--task names"),

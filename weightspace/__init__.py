@@ -4,6 +4,7 @@ from weightspace import threads as threads  # isort: skip  (must come before tor
 
 from weightspace import align as align
 from weightspace import models as models
+from weightspace import sparse as sparse
 from weightspace import symmetry as symmetry
 from weightspace import tasks as tasks
 from weightspace import tickets as tickets
