@@ -64,7 +64,7 @@ def cpu(turns: int) -> list[dict[str, object]]:
     found: list[dict[str, object]] = []
     for density in (0.10, 0.05, 0.01):
         for batch in (1, 60, 512):
-            ratios: dict[str, list[float]] = {"linear layers": [], "network": []}
+            ratios: dict[str, list[float]] = {"first layer": [], "linear layers": [], "network": []}
             times: list[float] = []
             for turn in range(turns):
                 module = ticket(density, turn)
@@ -72,6 +72,7 @@ def cpu(turns: int) -> list[dict[str, object]]:
                 (whole,) = [row for row in rows if row.part == "network" and row.form == "accelerated"]
                 dense = sum(choice.seconds["dense"] for choice in fast.choices)
                 ratios["linear layers"].append(dense / sum(choice.seconds[choice.form] for choice in fast.choices))
+                ratios["first layer"].append(fast.choices[0].speedup)
                 ratios["network"].append(whole.speedup)
                 times.append(whole.milliseconds)
                 assert whole.error < 1e-5, "first correct, then fast"
