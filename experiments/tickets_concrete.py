@@ -37,7 +37,8 @@ def main(
     recipe = ws.Recipe(ws.Step(epochs=4), batch_size=128, optimizer=ws.Adam(lr=1.2e-3), schedule="cosine")
     task = replace(ws.tasks.fashion_mnist(data_root=data_root), recipe=recipe)
     start = initial(task.architecture, [{"seed": seed} for seed in range(seeds)])
-    ways: list[tuple[Objective, int, int]] = [(objective, 2, 0) for objective in get_args(Objective)]
+    objectives: tuple[Objective, ...] = get_args(Objective)
+    ways: list[tuple[Objective, int, int]] = [(objective, 2, 0) for objective in objectives]
     ways += [("dense", 8, 0), ("dense", 2, 1), ("gradients", 2, 1), ("labels", 2, 1)]
     rows: list[dict[str, object]] = []
     for objective, length, rewind in ways:

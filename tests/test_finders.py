@@ -379,3 +379,27 @@ def test_replaying_the_learning_rate_starts_from_the_trained_weights(dense: ws.C
     kept, rewound = (tickets.IMP(0.5, 0.5, survivors=how).find(start, tiny) for how in ("keep", "rewind"))
     assert torch.equal(kept.masks, rewound.masks)
     assert not torch.equal(kept.weights, rewound.weights)
+
+
+def test_synaptic_flow_leaves_no_layer_of_a_deep_network_empty() -> None:
+    """Ten weights a layer are left of four hundred; magnitudes and SNIP's one round empty layers, as biases in the flow would."""
+    architecture = ws.Architecture("MLP", {"sizes": [20] * 12 + [5]})
+    base = ws.tasks.digits()
+    few = lambda split: ws.Split(split.x.flatten(1)[:, :20], split.y % 5)  # noqa: E731
+    task = replace(
+        base, architecture=architecture, train=few(base.train), validation=few(base.validation), test=few(base.test)
+    )
+    start = initial(architecture, [{"seed": 0}])
+    kept = start
+    for k in range(100):
+        mask = ws.Unstructured(0.025 ** ((k + 1) / 100)).mask(ws.tickets.SynFlow()(kept, task), start.layout)
+        kept = start.replace(weights=start.weights * mask, masks=mask)
+    assert ws.tickets.collapsed_layers(kept) == [[]]
+    assert ws.tickets.effective_density(kept, (20,)).item() == pytest.approx(0.025, abs=2e-4)
+    loud = start.weights.clone()
+    loud[:, [p.role == "bias" for p in start.layout.parameters for _ in range(p.size)]] *= 100
+    assert torch.equal(ws.tickets.SynFlow()(start.replace(weights=loud), task)[:, start.layout.prunable],
+                       ws.tickets.SynFlow()(start, task)[:, start.layout.prunable])  # fmt: skip
+    mask = ws.Unstructured(0.025).mask(ws.tickets.SNIP()(start, task), start.layout)
+    snip = start.replace(weights=start.weights * mask, masks=mask)
+    assert ws.tickets.collapsed_layers(snip) != [[]]

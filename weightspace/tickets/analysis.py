@@ -17,6 +17,7 @@ from torch.func import functional_call
 from weightspace.collection import Collection
 from weightspace.errors import InputError
 from weightspace.functional import evaluation
+from weightspace.layout import Layout
 
 _NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
@@ -39,8 +40,7 @@ def effective_masks(networks: Collection, shape: Sequence[int]) -> Bool[Tensor, 
     ones = torch.ones(1, *shape, dtype=torch.float64)
     kept = module.state_dict()
     buffers = {b.name: _identity(b.name, kept[b.name]) for b in layout.buffers}
-    off = torch.cat([torch.full((e.size,), e.role == "bias" or (e.role == "norm" and "bias" in e.name)) for e in
-                     layout.parameters])  # fmt: skip
+    off = biases(layout)
     found: list[Tensor] = []
     with evaluation(module):
         for mask in networks.masks:
@@ -51,6 +51,12 @@ def effective_masks(networks: Collection, shape: Sequence[int]) -> Bool[Tensor, 
                 raise InputError("the number of paths is too large for float64: look at the network in parts")
             found.append(torch.where(layout.prunable, mask & (gradient > 0), mask))
     return torch.stack(found)
+
+
+def biases(layout: Layout) -> Bool[Tensor, " d"]:
+    """Where the biases of layers and norms are."""
+    off = [e.role == "bias" or (e.role == "norm" and "bias" in e.name) for e in layout.parameters]
+    return torch.cat([torch.full((e.size,), one) for e, one in zip(layout.parameters, off, strict=True)])
 
 
 def require_flow(module: nn.Module) -> None:

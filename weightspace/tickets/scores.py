@@ -18,7 +18,7 @@ from weightspace.collection import Collection
 from weightspace.errors import InputError
 from weightspace.functional import evaluation
 from weightspace.task import Split, Task
-from weightspace.tickets.analysis import require_flow
+from weightspace.tickets.analysis import biases, require_flow
 
 
 @runtime_checkable
@@ -95,18 +95,20 @@ class GraSP:
 class SynFlow:
     """Synaptic flow: dR/dw w of the network of absolute values on an input of ones (Tanaka et al. 2020, arXiv 2006.05467).
 
-    In float64, with norm layers in evaluation mode and no data. Use it with `AtStart(rounds=100)`: one round
-    collapses a layer.
+    In float64, with norm layers in evaluation mode and no data. Biases take no part: in deep and very sparse networks the flow
+    that starts at late biases outweighs what comes through the layers before them, which would then lose all their weights. Use it
+    with `AtStart(rounds=100)`: one round collapses a layer.
     """
 
     def __call__(self, networks: Collection, task: Task) -> Float[Tensor, "n d"]:
         module = networks.architecture.build_seeded(0).double()
         require_flow(module)
         ones = torch.ones(1, *task.train.x.shape[1:], dtype=torch.float64)
+        off = biases(networks.layout)
         found: list[Tensor] = []
         with evaluation(module):
             for i in range(len(networks)):
-                weights = networks.weights[i].double().abs().requires_grad_()
+                weights = networks.weights[i].double().abs().masked_fill(off, 0.0).requires_grad_()
                 buffers = {n: _positive(n, b[i]) for n, b in networks.buffers.items()}
                 total = functional_call(module, (networks.layout.tensors(weights), buffers), (ones,)).sum()
                 (gradient,) = torch.autograd.grad(total, weights)
