@@ -38,10 +38,9 @@ def main(
     task = replace(ws.tasks.fashion_mnist(data_root=data_root), recipe=recipe)
     start = initial(task.architecture, [{"seed": seed} for seed in range(seeds)])
     objectives: tuple[Objective, ...] = get_args(Objective)
-    ways: list[tuple[Objective, int, int]] = [(objective, 2, 0) for objective in objectives]
-    ways += [("dense", 8, 0), ("dense", 2, 1), ("gradients", 2, 1), ("labels", 2, 1)]
+    more: list[tuple[Objective, int, int]] = [("dense", 8, 0), ("dense", 2, 1), ("gradients", 2, 1), ("labels", 2, 1)]
     rows: list[dict[str, object]] = []
-    for objective, length, rewind in ways:
+    for objective, length, rewind in [*((objective, 2, 0) for objective in objectives), *more]:
         began = time.process_time()
         networks = ws.train(start, task, ws.Step(epochs=rewind)) if rewind else start
         search = bayes.GateSearch.concrete(density, objective, length=ws.Step(epochs=length))
