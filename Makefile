@@ -38,7 +38,7 @@ bayes-tickets-mnist: $(READY)
 	$(BIN)/python experiments/bayes_tickets_figures.py
 
 test: $(READY)
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(READY)
 	$(BIN)/ruff check .
