@@ -20,6 +20,7 @@ import tyro
 from torch import nn
 
 import weightspace as ws
+from weightspace import memory
 from weightspace.align import Star
 from weightspace.models import MLP
 
@@ -94,6 +95,7 @@ def main(
         steps: of each flow; fewer only to try the script.
         results: where the CSV file goes.
     """
+    memory.keep()
     found: list[dict[str, object]] = []
     for i in rows or range(len(ROWS)):
         row = ROWS[i]

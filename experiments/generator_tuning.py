@@ -15,14 +15,16 @@ import tyro
 from tyro.conf import Positional
 
 import weightspace as ws
+from weightspace.generate import Directions
 
 IMAGES = 2000  # of the validation split
 
 
 def main(
     tickets: Positional[Path], learned_from: int = 320, steps: int = 4000, networks: int = 32, batch_size: int = 128,
-    lr: float = 1e-3, lr_mean: float | None = None, diversity: float = 0.3, components: int = 128, conv: bool = False,
-    data_root: Path | None = None, seed: int = 0,
+    lr: float = 1e-3, lr_mean: float | None = None, diversity: float = 0.3, components: int = 128, flow_steps: int = 4000,
+    directions: Directions = "tickets",
+    conv: bool = False, data_root: Path | None = None, seed: int = 0,
 ) -> None:  # fmt: skip
     """Print one line for the tickets, the samples and the flow alone.
 
@@ -36,6 +38,8 @@ def main(
         lr_mean: of the mean; by default three times lr.
         diversity: weight of the penalties.
         components: of the compression.
+        flow_steps: training iterations of the flow.
+        directions: that refinement starts from.
         conv: the tickets are those of generator_conv.py.
         data_root: folder with MNIST/raw and FashionMNIST/raw.
         seed: of the generator.
@@ -51,9 +55,13 @@ def main(
         lr=lr,
         lr_mean=lr_mean or 3 * lr,
         diversity=diversity,
+        directions=directions,
     )
     model = ws.TicketGenerator(
-        align=ws.WeightMatching(example=task.train.x[:8]), compress=ws.PCA(components), refine=refine
+        align=ws.WeightMatching(example=task.train.x[:8]),
+        compress=ws.PCA(components),
+        generate=ws.FlowMatching(steps=flow_steps),
+        refine=refine,
     )
     generator = model.fit(found, seed=seed)
     assert generator.align is not None
@@ -81,9 +89,10 @@ def show(name: str, networks: ws.Collection, task: ws.Task) -> None:
     kept = networks.masks[:, networks.layout.prunable].float()
     first, second = torch.triu_indices(len(kept), len(kept), offset=1)
     overlap = (kept @ kept.T)[first, second].mean() / kept.sum(1).mean()
+    apart = torch.cdist(networks.weights, networks.weights).fill_diagonal_(torch.inf).amin(1).median()
     print(
-        f"{name}: accuracy {right.mean():.4f} ± {right.std():.4f}, mask overlap {overlap:.2f}, ensemble accuracy "
-        f"{(mean.argmax(-1) == y).double().mean():.4f}, NLL {-mean.gather(1, y[:, None]).log().mean():.4f}",
+        f"{name}: accuracy {right.mean():.4f} ± {right.std():.4f}, nearest sample {apart:.2f}, mask overlap {overlap:.2f}, "
+        f"ensemble accuracy {(mean.argmax(-1) == y).double().mean():.4f}, NLL {-mean.gather(1, y[:, None]).log().mean():.4f}",
         flush=True,
     )
 

@@ -1,121 +1,145 @@
 """2:4 tickets with and without the permutation search: LeNet-300-100 on Fashion-MNIST and a small VGG on CIFAR-10.
 
-    python experiments/sparse_tickets.py --data-root data            (about half an hour on one core; resumable)
+    python experiments/sparse_tickets.py --data-root data            (about an hour and a half on one core; resumable)
 
-Dense networks (three seeds; LeNet: Adam 1.2e-3 with weight decay 1e-4, batches of 128, 8 epochs; VGG-16 with BatchNorm at an
-eighth of the width: SGD 0.1, momentum 0.9, weight decay 5e-4, cosine, 6 epochs of 10,000 images) are pruned once, without and
-with reordered hidden units, and with the inputs of the first layer of LeNet reordered too (its columns gathered); then
-trained on for a quarter of their epochs ("retrained"). Beside them unstructured pruning to half of the weights, and IMP under
-2:4 in two levels (3:4, then 2:4), whose networks are retrained in full twice. BatchNorm statistics of VGGs are
-estimated anew on training data, in all rows alike. Test accuracy is read at the end.
+Dense networks (LeNet: ten seeds, Adam 1.2e-3 with weight decay 1e-4, batches of 128, 8 epochs; VGG-16 with BatchNorm at an
+eighth of the width: three seeds, SGD 0.1, momentum 0.9, weight decay 5e-4, cosine, 20 epochs) are pruned once, by magnitude
+or by scores of 1,000 training inputs (`sparse.input_scores`), without and with reordered hidden units, and with the inputs
+of the first layer of LeNet, or the patches of all convolutions, gathered in the best order too (`sparse.gather_inputs`);
+their kept weights solved for anew on 2,000 training images ("refitted", `sparse.refit`), or trained on for a few epochs at
+three tenths of the learning rate ("retrained"). Beside them unstructured pruning to
+half of the weights, and for LeNet IMP under 2:4 in two levels (3:4, then 2:4), whose networks are retrained in full twice.
+BatchNorm statistics of VGGs are estimated anew on training data, in all rows alike. Test accuracy is read at the end.
 """
 
 import statistics
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import tables
 import torch
 import tyro
 from torch import Tensor
+from torch.nn import functional as F
 
 import weightspace as ws
 from weightspace import sparse
 from weightspace.batchnorm import recalibrated
+from weightspace.sparse.gathered import as_matrix
 
 PATTERN = ws.NM(2, 4)
+SCORED_ON, REFITTED_ON = 1000, 2000
+
+
+@dataclass(frozen=True)
+class Study:
+    """Networks to prune, how long they are retrained once pruned, and if they have linear layers alone."""
+
+    name: str
+    task: ws.Task
+    seeds: int
+    again: ws.Step
+    linear: bool
 
 
 def main(
-    data_root: Path | None = None, seeds: int = 3, cifar: bool = True, out: Path = Path("runs/sparse_tickets"),
+    data_root: Path | None = None, cifar: bool = True, out: Path = Path("runs/sparse_tickets"),
     results: Path = Path("docs/results"),
 ) -> None:  # fmt: skip
     """Print and write a row for each kind of pruning.
 
     Args:
         data_root: folder with the data.
-        seeds: networks of each kind.
         cifar: the VGG too.
         out: where networks are kept.
         results: where the CSV file goes.
     """
-    adam = ws.Adam(lr=1.2e-3, weight_decay=1e-4)
+    adam, sgd = ws.Adam(lr=1.2e-3, weight_decay=1e-4), ws.SGD(lr=0.1, momentum=0.9, weight_decay=5e-4)
     fashion = replace(
         ws.tasks.fashion_mnist(data_root=data_root), recipe=ws.Recipe(ws.Step(epochs=8), 128, adam, "cosine")
     )
-    tasks = {"LeNet-300-100, Fashion-MNIST": (fashion, ws.Step(epochs=2), True)}
+    studies = [Study("LeNet-300-100, Fashion-MNIST", fashion, 10, ws.Step(epochs=2), linear=True)]
     if cifar:
-        whole = ws.tasks.cifar10(data_root=data_root)
-        sgd = ws.SGD(lr=0.1, momentum=0.9, weight_decay=5e-4)
-        few = ws.Split(whole.train.x[:10_000], whole.train.y[:10_000])
-        recipe = ws.Recipe(ws.Step(epochs=6), 128, sgd, "cosine")
-        vgg = replace(whole, architecture=ws.Architecture("VGG", {"width": 0.125}), recipe=recipe, train=few)
-        tasks["VGG-16 x 1/8, CIFAR-10"] = (vgg, ws.Step(iterations=118), False)
+        recipe = ws.Recipe(ws.Step(epochs=20), 128, sgd, "cosine")
+        vgg = replace(
+            ws.tasks.cifar10(data_root=data_root), architecture=ws.Architecture("VGG", {"width": 0.125}), recipe=recipe
+        )
+        studies.append(Study("VGG-16 x 1/8, CIFAR-10", vgg, 3, ws.Step(epochs=2), linear=False))
     rows: list[dict[str, object]] = []
-    for name, (task, again, inputs) in tasks.items():
-        rows += study(name, task, seeds, again, out / task.name, inputs=inputs)
+    for study in studies:
+        rows += kinds(study, out / study.task.name)
         tables.write(results / "sparse_tickets.csv", rows)
 
 
-def study(
-    name: str, task: ws.Task, seeds: int, again: ws.Step, folder: Path, *, inputs: bool
-) -> list[dict[str, object]]:  # fmt: skip
-    dense = ws.collect(task, seeds, folder=folder / "dense")
-    ordered = sparse.reorder(dense)
-    print(ordered)
-    half = pruned(dense, ws.Unstructured(0.5).mask(dense.weights.abs(), dense.layout))
-    plain = pruned(dense, PATTERN.mask(dense.weights.abs(), dense.layout))
-    better = pruned(ordered.networks, PATTERN.mask(ordered.networks.weights.abs(), dense.layout))
-    found = {"dense": dense, "unstructured": half, "2:4": plain, "2:4, units reordered": better}
-    if inputs:
-        found["2:4, units and inputs reordered"] = pruned(ordered.networks, with_inputs(ordered.networks))
-    for pruned_once in [kind for kind in found if kind != "dense"]:
-        start = found[pruned_once]
-        slow = replace(
-            task,
-            recipe=replace(task.recipe, optimizer=replace(task.recipe.optimizer, lr=0.3 * task.recipe.optimizer.lr)),
+def kinds(study: Study, folder: Path) -> list[dict[str, object]]:
+    task = study.task
+    dense = ws.collect(task, study.seeds, folder=folder / "dense")
+    found = {
+        "dense": dense,
+        "unstructured": pruned(dense, ws.Unstructured(0.5).mask(dense.weights.abs(), dense.layout)),
+    }
+    before = {"unstructured": dense}  # what was pruned, its units in the order of the pruned networks
+    x = task.train.x[:SCORED_ON]
+    for by, scores in (("", dense.weights.abs()), (", by inputs", sparse.input_scores(dense, x))):
+        ordered = sparse.reorder(dense, scores=scores)
+        print(ordered)
+        found[f"2:4{by}"] = pruned(dense, PATTERN.mask(scores, dense.layout))
+        masks = PATTERN.mask(ordered.scores, dense.layout)
+        found[f"2:4{by}, units reordered"] = pruned(ordered.networks, masks)
+        masks = gathered(ordered.scores, masks, dense.layout, study.linear)
+        kind = "units and inputs reordered" if study.linear else "patches gathered"
+        found[f"2:4{by}, {kind}"] = pruned(ordered.networks, masks)
+        before |= {f"2:4{by}": dense} | dict.fromkeys(
+            (f"2:4{by}, units reordered", f"2:4{by}, {kind}"), ordered.networks
         )
-        found[f"{pruned_once}, retrained"] = ws.train(start, slow, again, folder=folder / f"{pruned_once}, retrained")
-    imp = ws.tickets.IMP(pattern=PATTERN, survivors="keep")
-    found["IMP to 2:4, learning rate rewound"] = imp.find(dense, task, folder=folder / "imp")
-    kept = replace(
-        task, recipe=replace(task.recipe, optimizer=replace(task.recipe.optimizer, lr=0.3 * task.recipe.optimizer.lr))
-    )
-    found["dense, retrained"] = ws.train(dense, kept, again, folder=folder / "dense, retrained")
-    found = {kind: recalibrated(networks, task.train) for kind, networks in found.items()}
-    base, loss = accuracies(found["dense"], task), None
+    once = {
+        f"{kind}, refitted": sparse.refit(found[kind], whole, task.train.x[:REFITTED_ON])
+        for kind, whole in before.items()
+    }
+    slow = replace(task.recipe, optimizer=replace(task.recipe.optimizer, lr=0.3 * task.recipe.optimizer.lr))
+    for kind, start in list(found.items()):
+        name = f"{kind}, retrained"
+        found[name] = ws.train(start, replace(task, recipe=slow), study.again, folder=folder / name.replace(":", "-"))
+    if study.linear:
+        imp = ws.tickets.IMP(pattern=PATTERN, survivors="keep")
+        found["IMP to 2:4, learning rate rewound"] = imp.find(dense, task, folder=folder / "imp")
+    found = {kind: recalibrated(networks, task.train) for kind, networks in (found | once).items()}
+    base = accuracies(found["dense"], task)
+    plain = [b - o for b, o in zip(base, accuracies(found["2:4"], task), strict=True)]
     rows: list[dict[str, object]] = []
     for kind, networks in found.items():
         own = accuracies(networks, task)
         lost = [100 * (b - o) for b, o in zip(base, own, strict=True)]
-        if kind == "2:4":
-            loss = statistics.fmean(lost)
-        once = loss is not None and kind.startswith("2:4") and "retrained" not in kind
+        untrained = kind.startswith("2:4") and "retrained" not in kind
+        as_they_were = kind in before  # pruned, and no value changed
         rows.append({
-            "network": name, "pruning": kind, "seeds": seeds, "accuracy": statistics.fmean(own), "std": statistics.stdev(own),
-            "points lost": statistics.fmean(lost), "lost std": statistics.stdev(lost),
-            "magnitude kept": magnitude(networks, dense) if "retrained" not in kind and "IMP" not in kind else float("nan"),
-            "loss recovered": 1 - statistics.fmean(lost) / loss if once and loss else float("nan"),
+            "network": study.name, "pruning": kind, "seeds": study.seeds, "accuracy": statistics.fmean(own),
+            "std": statistics.stdev(own), "points lost": statistics.fmean(lost), "lost std": statistics.stdev(lost),
+            "magnitude kept": magnitude(networks, dense) if as_they_were else float("nan"),
+            "loss recovered": 1 - statistics.fmean(lost) / 100 / statistics.fmean(plain) if untrained else float("nan"),
         })  # fmt: skip
         print({k: f"{v:.4f}" if isinstance(v, float) else v for k, v in rows[-1].items()}, flush=True)
     return rows
 
 
-def with_inputs(networks: ws.Collection) -> Tensor:
-    """Masks that are 2:4 in every layer, in the first one after its inputs are gathered in the best order."""
-    layout = networks.layout
-    masks = PATTERN.mask(networks.weights.abs(), layout)
-    first = next(entry for entry in layout.parameters if entry.role == "weight")
-    at = layout.slices[first.name]
-    for mask, weights in zip(masks, networks.weights, strict=True):
-        matrix = weights[at].reshape(first.shape).abs()
-        order = sparse.find_order(matrix, PATTERN).columns
-        groups = matrix[:, order].unflatten(1, (-1, 4))
-        kept = torch.zeros_like(groups, dtype=torch.bool).scatter_(2, groups.topk(2, dim=2).indices, True).flatten(1)
-        own = torch.zeros_like(kept)
-        own[:, order] = kept
-        mask[at] = own.flatten()
+def gathered(scores: Tensor, masks: Tensor, layout: ws.Layout, linear: bool) -> Tensor:
+    """Masks that are 2:4 in every layer, where columns are gathered in the order that `sparse.gather_inputs` finds: those of
+    the first layer, or of all convolutions.
+    """
+    masks = masks.clone()
+    weights = [entry for entry in layout.parameters if entry.role == "weight"]
+    for entry in weights[:1] if linear else [entry for entry in weights if len(entry.shape) == 4]:
+        for mask, own in zip(layout.tensors(masks)[entry.name], layout.tensors(scores)[entry.name], strict=True):
+            matrix = as_matrix(own)
+            order = sparse.find_order(matrix, PATTERN, restarts=None if linear else 0).columns
+            padded = F.pad(matrix[:, order], (0, -matrix.shape[1] % 4), value=-1.0).unflatten(1, (-1, 4))
+            kept = (
+                torch.zeros_like(padded, dtype=torch.bool).scatter_(2, padded.topk(2, dim=2).indices, True).flatten(1)
+            )
+            fitted = torch.zeros_like(matrix, dtype=torch.bool)
+            fitted[:, order] = kept[:, : matrix.shape[1]]
+            mask.copy_(fitted.reshape(own.movedim(1, -1).shape).movedim(-1, 1))
     return masks
 
 

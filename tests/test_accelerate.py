@@ -1,5 +1,6 @@
 """2:4 checks, padding and packing on the CPU; compressed rows equal dense; the probe's choice is honoured."""
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -8,13 +9,16 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import nn
 from torch.nn.utils import prune
 
 import weightspace as ws
 from weightspace import sparse
 from weightspace.errors import StorageError
-from weightspace.sparse.accelerate import MatrixConv, RowsLinear, relative_error
+from weightspace.sparse import MatrixConv
+from weightspace.sparse.accelerate import RowsLinear, relative_error
 from weightspace.sparse.bench import bench, blocks_2_4
 from weightspace.sparse.semi import padded, require_2_4
 
@@ -122,9 +126,9 @@ def test_accelerated_is_the_same_function_and_says_what_it_chose() -> None:
 
 @pytest.mark.parametrize("fastest", ["dense", "rows"])
 def test_the_measured_choice_is_honoured(fastest: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def measured(work: dict[str, Callable[[], object]], *, cuda: bool = False) -> dict[str, float]:
+    def measured(work: dict[str, Callable[[], object]], *, cuda: bool = False) -> dict[str, list[float]]:
         assert not cuda
-        return {form: 1.0 if form in (fastest, "fast") else 2.0 for form in work}
+        return {form: [1.0, 9.0, 1.0] if form in (fastest, "fast") else [2.0, 2.0, 0.1] for form in work}
 
     # The package has a function of the module's name.
     monkeypatch.setattr(sys.modules["weightspace.sparse.accelerate"], "measured", measured)
@@ -141,6 +145,10 @@ def test_layers_without_a_faster_form_stay_dense() -> None:
     assert "float32" in fast.choices[1].reason
     with pytest.raises(ws.InputError, match="does not run"):
         sparse.accelerate(ticket(), torch.randn(3, 5))
+    with pytest.raises(ws.InputError, match="at least one input"):
+        sparse.accelerate(ticket(), torch.randn(0, 784))
+    with pytest.raises(ws.InputError, match="all finite"):
+        sparse.accelerate(ticket(), torch.full((3, 784), torch.nan))
     with pytest.raises(ws.InputError, match="needs CUDA"):
         sparse.accelerate(ticket(), torch.randn(3, 784), strict=True)
 
@@ -245,8 +253,11 @@ def test_bench_measures_what_it_says() -> None:
         (32, "dense"),
         (32, "accelerated"),
     ]
-    assert all(row.error < 1e-5 and row.milliseconds > 0 for row in whole)
+    assert all(row.error < 1e-5 and 0 < row.lower <= row.milliseconds <= row.upper for row in whole)
     assert all(row.speedup == 1 for row in whole if row.form == "dense")
+    for row, one in zip((row for row in whole if row.form == "accelerated"), made, strict=True):
+        stays = {choice.form for choice in one.choices} == {"dense"}
+        assert (row.megabytes == whole[0].megabytes) == stays  # compressed rows take less or more, not the same
     assert len(made) == 2
     for row, one in zip((row for row in whole if row.form == "accelerated"), made, strict=True):
         limit = 1.0 if {choice.form for choice in one.choices} == {"dense"} else 1 / row.density
@@ -270,8 +281,19 @@ def test_a_ticket_on_its_own(tickets: ws.Collection, tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="cannot be read"):
         sparse.load_ticket(tmp_path / "absent")
     shard = next(tickets.save(tmp_path / "c").glob("*.safetensors"))
-    with pytest.raises(StorageError, match="not a ticket"):
+    with pytest.raises(StorageError, match=r"not a ticket that weightspace wrote$"):  # no copy would mend that
         sparse.load_ticket(shard)
+    with pytest.raises(StorageError, match="is a folder"):
+        sparse.load_ticket(tmp_path)
+    with safe_open(path, framework="pt") as file:
+        header, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    save_file(tensors | {"values": tensors["values"] * torch.nan}, tmp_path / "nan", header)
+    with pytest.raises(StorageError, match="not finite"):
+        sparse.load_ticket(tmp_path / "nan")
+    other = json.dumps(json.loads(header["weightspace"]) | {"architecture": {"name": "LeNet300", "arguments": {}}})
+    save_file(tensors, tmp_path / "foreign", {"weightspace": other})
+    with pytest.raises(StorageError, match="not those of a LeNet300"):
+        sparse.load_ticket(tmp_path / "foreign")
 
 
 def test_the_file_of_a_ticket_takes_the_bytes_of_its_weights(tmp_path: Path) -> None:
@@ -295,6 +317,16 @@ def test_onnx_computes_the_same(tickets: ws.Collection, task: ws.Task, tmp_path:
     (found,) = session.run(None, {session.get_inputs()[0].name: task.test.x[:7].numpy()})
     with torch.no_grad():
         assert torch.allclose(torch.from_numpy(found), small(task.test.x[:7]), atol=1e-4)
+    module = tickets.module(0).train()
+    sparse.to_onnx(module, task.train.x[:4], tmp_path / "u.onnx")
+    assert module.training  # as it was
+    with pytest.raises(ws.InputError, match=r"does not run on an example of shape \(4, 7\)"):
+        sparse.to_onnx(small, torch.ones(4, 7), tmp_path / "v.onnx")
+    with pytest.raises(ws.InputError, match="not finite"):
+        sparse.to_onnx(small, torch.full_like(task.train.x[:4], torch.nan), tmp_path / "v.onnx")
+    with pytest.raises(ws.InputError, match="one tensor can be exported"):
+        sparse.to_onnx(nn.LSTM(4, 2), torch.ones(4, 3, 4), tmp_path / "v.onnx")
+    assert not (tmp_path / "v.onnx").exists()
 
 
 @pytest.mark.gpu
@@ -319,3 +351,15 @@ def test_accelerated_on_a_card_is_never_wrong() -> None:
         fast = sparse.accelerate(module, torch.randn(512, length), device="cuda", dtype=torch.bfloat16)
         assert relative_error(fast, module, torch.randn(64, length).cuda().bfloat16()) < 2e-2
         assert {"dense", "cusparselt"} <= set(fast.choices[0].seconds)
+
+
+@pytest.mark.parametrize("shape", [(784,), (1, 28, 28)])
+def test_inputs_held_by_columns_are_read_without_a_copy(shape: tuple[int, ...]) -> None:
+    module = ticket()
+    layer = RowsLinear(module[1].weight, module[1].bias)
+    held = torch.randn(*shape, 32).movedim(-1, 0)  # (32, *shape), images last in memory
+    flat = held.flatten(1)
+    assert flat.data_ptr() == held.data_ptr()
+    assert flat.t().is_contiguous()  # what the product reads
+    torch.testing.assert_close(layer(flat), module[1](flat), rtol=1e-4, atol=1e-5)
+    assert not torch.randn(32, *shape).flatten(1).t().is_contiguous()

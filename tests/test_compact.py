@@ -188,3 +188,13 @@ def test_masks_are_cut_with_their_weights(tickets: ws.Collection, task: ws.Task)
 def test_one_input_is_refused() -> None:
     with pytest.raises(ws.InputError, match="at least two inputs"):
         ws.compact(MLP([4, 3, 2]), torch.randn(1, 4))
+
+
+def test_networks_of_tokens() -> None:
+    module = nn.Sequential(nn.Embedding(9, 6), nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+    with torch.no_grad():
+        module[3].weight[:, 2:5] = 0
+    tokens = torch.randint(9, (4, 5))
+    small = ws.compact(module, tokens)
+    assert small[1].out_features == 5
+    assert torch.allclose(small(tokens), module(tokens), atol=1e-6)

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -32,9 +33,7 @@ def test_a_gaussian_is_learned() -> None:
 
 
 def test_two_clusters_are_both_sampled() -> None:
-    random = torch.Generator().manual_seed(0)
-    side = (torch.arange(400) % 2 * 2 - 1)[:, None]
-    codes = side * torch.tensor([3.0, 0.0, 0.0]) + 0.2 * torch.randn(400, 3, generator=random)
+    codes = two_sides()
     samples = ws.FlowMatching(width=64, blocks=2, steps=800, batch_size=128).fit(codes, seed=0).sample(300, seed=0)
     right = (samples[:, 0] > 0).double().mean().item()
     assert 0.35 < right < 0.65
@@ -72,11 +71,72 @@ def test_a_resumed_fit_equals_an_uninterrupted_one(tmp_path: Path, monkeypatch: 
     assert not torch.equal(SMALL.fit(codes, seed=6).weights, whole.weights)
 
 
+def test_a_flow_judged_by_held_out_codes_does_not_gather_around_the_others() -> None:
+    """Sixty independent Gaussian codes in 32 dimensions: nothing but their size can be learned."""
+    codes = torch.randn(60, 32, generator=torch.Generator().manual_seed(0))
+    model = ws.FlowMatching(width=64, blocks=2, steps=1000, held_out=0.2)
+    samples = model.fit(codes).sample(200, seed=1)
+    by_heart = replace(model, held_out=0.0).fit(codes).sample(200, seed=1)  # the control
+    usual = torch.cdist(codes, codes).fill_diagonal_(torch.inf).amin(1).median()
+    assert torch.cdist(samples, codes).amin(1).median() > 0.9 * usual
+    assert torch.cdist(by_heart, codes).amin(1).median() < 0.75 * usual
+    assert samples.var(0).sum().item() == pytest.approx(codes.var(0).sum().item(), rel=0.1)
+
+
+@pytest.mark.parametrize("model", [
+    ws.FlowMatching(width=64, blocks=2, steps=120, batch_size=128, held_out=0.1),
+    ws.DeepWeightFlow(width=32, steps=120, held_out=0.1, lr=5e-3),
+])  # fmt: skip
+def test_a_flow_with_held_out_codes_is_resumed(
+    model: ws.FlowMatching, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codes = two_sides()
+    monkeypatch.setattr(flow_fit, "_CHECKPOINT_EVERY", 40)
+    whole, original = model.fit(codes), ws.FlowMatching._gradient
+    start = replace(model, steps=1, held_out=0.0, lr=1e-12, lr_final=0.0, weight_decay=0.0).fit(codes)
+    assert not torch.allclose(whole.weights, start.weights, atol=1e-3)  # what is kept was trained
+    ran: list[object] = []
+
+    def stop_at_85(*arguments: object) -> object:
+        ran.append(arguments[-1])
+        if arguments[-1] == 85 and len(ran) < 100:
+            raise KeyboardInterrupt
+        return original(*arguments)  # pyright: ignore[reportArgumentType]
+
+    monkeypatch.setattr(ws.FlowMatching, "_gradient", stop_at_85)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(codes, checkpoint=tmp_path / "c.safetensors")
+    ran *= 2
+    assert torch.equal(model.fit(codes, checkpoint=tmp_path / "c.safetensors").weights, whole.weights)
+    assert ran[172:] == list(range(80, 120))  # it went on from step 80
+
+
+def two_sides() -> torch.Tensor:
+    random = torch.Generator().manual_seed(0)
+    side = (torch.arange(400) % 2 * 2 - 1)[:, None]
+    return side * torch.tensor([3.0, 0.0, 0.0]) + 0.2 * torch.randn(400, 3, generator=random)
+
+
+def test_what_can_be_learned_is_learned_with_held_out_codes() -> None:
+    codes = two_sides()
+    told = (codes[:, :1] > 0).float()
+    model = ws.FlowMatching(width=64, blocks=2, steps=800, batch_size=128, held_out=0.1)
+    samples = model.fit(codes).sample(300, seed=0)
+    assert (samples[:, 0].abs() > 2).double().mean() > 0.9
+    right = model.fit(codes, told).sample(100, conditions=torch.ones(100, 1))
+    assert (right[:, 0] > 2).double().mean() > 0.9
+
+
 def test_bad_settings_and_codes_are_refused() -> None:
     with pytest.raises(InputError, match="at least 1"):
         ws.FlowMatching(steps=0)
     with pytest.raises(InputError, match="ema"):
         ws.FlowMatching(ema=1.0)
+    with pytest.raises(InputError, match="lie in"):
+        ws.FlowMatching(held_out=1.0)
+    for share in (0.01, 0.99):
+        with pytest.raises(InputError, match="at least one of each"):
+            ws.FlowMatching(held_out=share).fit(torch.randn(5, 3))
     with pytest.raises(InputError, match="nothing to learn"):
         SMALL.fit(torch.zeros(5, 3))
 

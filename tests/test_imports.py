@@ -8,10 +8,10 @@ from pathlib import Path
 
 # A module may import from its own level and from those before it.
 LEVELS: list[set[str]] = [
-    {"threads", "errors", "progress"},
+    {"threads", "memory", "errors", "progress"},
     {"devices", "seeds", "layout", "masking", "optimizers"},
     {"functional", "ensemble", "storage", "recipe", "results", "models"},
-    {"architecture", "runs", "pattern"},
+    {"architecture", "runs", "pattern", "checkpoint"},
     {"allocation"},
     {"network", "task"},
     {"collection"},

@@ -1,6 +1,9 @@
 """The order of columns under N:M: identities, bounds, brute force, the exhaustive oracle; networks reordered as a whole."""
 
 import itertools
+import math
+import sys
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -225,3 +228,172 @@ def test_a_first_layer_gathers_its_inputs(dense: ws.Collection, task: ws.Task) -
     assert not torch.allclose(module(x), before, atol=1e-2)
     with pytest.raises(ws.InputError, match="not a linear layer"):
         sparse.gather_inputs(module, "0")
+
+
+def collected(factory: Callable[[], nn.Module], n: int) -> ws.Collection:
+    architecture = ws.Architecture.of(factory)
+    layout = architecture.layout()
+    weights = torch.stack([layout.pack(architecture.build_seeded(i).state_dict()) for i in range(n)])
+    return ws.Collection(layout, weights, architecture=architecture)
+
+
+def test_input_scores_are_what_pruning_costs_the_outputs() -> None:
+    # Columns of a Hadamard matrix do not correlate: what a mask leaves out adds up to the error, row by row.
+    signs = torch.tensor([[1.0, 1.0], [1.0, -1.0]])
+    hadamard = torch.kron(torch.kron(signs, signs), signs)
+    x = hadamard * torch.arange(1.0, 9.0)  # inputs of other sizes
+    networks = collected(lambda: nn.Linear(8, 3), 2)
+    scores = sparse.input_scores(networks, x)
+    mask = ws.NM(2, 4).mask(scores, networks.layout)
+    pruned = networks.replace(weights=networks.weights * mask, masks=mask)
+    for i in range(2):
+        with torch.no_grad():
+            error = (networks.module(i)(x) - pruned.module(i)(x)).square().mean(0).sum()
+        assert error.item() == pytest.approx(scores[i][~mask[i]].sum().item(), rel=1e-5)
+        alike = x + 3  # correlated inputs: the sum is not the error
+        with torch.no_grad():
+            error = (networks.module(i)(alike) - pruned.module(i)(alike)).square().mean(0).sum()
+        left = sparse.input_scores(networks[i : i + 1], alike)[0][~mask[i]].sum()
+        assert error.item() != pytest.approx(left.item(), rel=0.01)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_input_scores_of_convolutions_are_by_channel(groups: int) -> None:
+    networks = collected(
+        lambda: nn.Sequential(nn.Conv2d(4, 6, 3, groups=groups, bias=False), nn.ReLU(), nn.Flatten(), nn.Linear(24, 2)),
+        1,
+    )
+    weight = networks.layout.tensors(networks.weights)["0.weight"][0]
+    x = matrix(600, 4 * 16, 0, normal=True).reshape(600, 4, 4, 4) * torch.arange(1.0, 5.0)[:, None, None]
+    found = networks.layout.tensors(sparse.input_scores(networks, x))["0.weight"][0]
+    for output in range(6):
+        for channel in range(4 // groups):
+            read = channel + (output // 3) * (4 // groups) if groups == 2 else channel
+            own = weight[output, channel].square() * x[:, read].square().mean()
+            torch.testing.assert_close(found[output, channel], own, rtol=1e-4, atol=1e-7)
+
+
+def test_networks_reordered_by_scores_take_the_scores_along(dense: ws.Collection, task: ws.Task) -> None:
+    x = task.train.x[:200]
+    networks = dense[:2]
+    scores = sparse.input_scores(networks, x)
+    found = sparse.reorder(networks, scores=scores)
+    torch.testing.assert_close(found.networks.module(1)(x), networks.module(1)(x), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found.scores, sparse.input_scores(found.networks, x), rtol=1e-3, atol=1e-6)
+    prunable, pattern = networks.layout.prunable, ws.NM(2, 4)
+    own, before = pattern.mask(found.scores, networks.layout), pattern.mask(scores, networks.layout)
+    by_size = sparse.reorder(networks)
+    other = pattern.mask(by_size.scores, networks.layout)
+    moved = sparse.input_scores(by_size.networks, x)
+    for i in range(2):
+        kept = found.scores[i][own[i] & prunable].sum()
+        assert kept > scores[i][before[i] & prunable].sum()
+        assert kept > moved[i][other[i] & prunable].sum()  # magnitudes choose another order, worth less
+
+
+def test_scores_that_do_not_fit_are_refused(dense: ws.Collection, task: ws.Task) -> None:
+    with pytest.raises(ws.InputError, match="one value for each weight"):
+        sparse.reorder(dense[:2], scores=torch.ones(2, 3))
+    with pytest.raises(ws.InputError, match="not negative"):
+        sparse.reorder(dense[:2], scores=dense[:2].weights)
+    with pytest.raises(ws.InputError, match="not finite"):
+        sparse.reorder(dense[:2], scores=torch.full_like(dense[:2].weights, math.nan))
+    with pytest.raises(ws.InputError, match="below 0"):
+        sparse.gather_inputs(dense.module(0), "1", scores=-dense.module(0)[1].weight.detach().abs())
+    with pytest.raises(ws.InputError, match="does not run on inputs"):
+        sparse.input_scores(dense[:1], torch.ones(3, 5))
+    with pytest.raises(ws.InputError, match="no fewer than 0"):
+        sparse.find_order(torch.rand(4, 8), restarts=-1)
+    with pytest.raises(ws.InputError, match="all finite"):
+        sparse.input_scores(dense[:1], torch.full_like(task.train.x[:2], math.nan))
+    with pytest.raises(ws.InputError, match="at least one input"):
+        sparse.input_scores(dense[:1], task.train.x[:0])
+    attention = collected(lambda: nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 1)
+    with pytest.raises(ws.InputError, match=r"self_attn.in_proj_weight.* magnitudes"):
+        sparse.input_scores(attention, torch.ones(2, 3, 8))
+    with pytest.raises(ws.InputError, match="scores of layer 1 have one value"):
+        sparse.gather_inputs(dense.module(0), "1", scores=torch.ones(2, 2))
+
+
+def test_a_tickets_module_is_reordered_with_its_masks(tickets: ws.Collection, task: ws.Task) -> None:
+    module, x = tickets.module(0), task.train.x[:16]
+    before, kept = module(x), [int((p != 0).sum()) for p in module.parameters()]
+    sparse.reorder_module(module, x, seconds=1.0, restarts=1)
+    torch.testing.assert_close(module(x), before, rtol=1e-4, atol=1e-4)
+    sparse.gather_inputs(module, "1", seconds=1.0, restarts=1)
+    torch.testing.assert_close(module(x), before, rtol=1e-4, atol=1e-4)
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+    module.train()(x).square().mean().backward()
+    optimizer.step()
+    after = [int((p != 0).sum()) for p in module.parameters()]
+    weights = [i for i, p in enumerate(module.parameters()) if p.ndim == 2]
+    assert [after[i] for i in weights] == [kept[i] for i in weights]  # pruned weights stay zero
+    assert not torch.equal(module(x), before)
+    module.load_state_dict(module.state_dict())
+    assert [int((p != 0).sum()) for i, p in enumerate(module.parameters()) if i in weights] == [
+        kept[i] for i in weights
+    ]
+
+
+class Tied(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False)
+        self.b.weight = self.a.weight
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.b(10 * self.a(input=x)) + self.b(2 * x)
+
+
+def test_a_weight_used_again_is_worth_the_sum_of_its_uses() -> None:
+    networks, x = collected(Tied, 1), matrix(50, 4, 0, normal=True)
+    module = networks.module(0)
+    with torch.no_grad():
+        reads = [x, 10 * module.a(x), 2 * x]
+    expected = networks.weights.reshape(4, 4).square() * sum(read.square().mean(0) for read in reads)
+    torch.testing.assert_close(sparse.input_scores(networks, x).reshape(4, 4), expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("pattern", [ws.NM(2, 1000), ws.NM(4, 4)])
+def test_nothing_to_win_is_seen_at_once(pattern: ws.NM, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules["weightspace.sparse.order"], "_Search", None)
+    order = sparse.find_order(matrix(8, 64, 0), pattern)
+    assert order.columns.tolist() == list(range(64))
+    assert order.finished
+    assert order.kept == order.bound
+    with pytest.raises(TypeError):  # otherwise it is searched
+        sparse.find_order(matrix(8, 64, 0))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_convolution_gathers_its_patches(bias: bool) -> None:
+    conv = nn.Conv2d(3, 6, 3, stride=2, padding=1, bias=bias)
+    module = nn.Sequential(conv, nn.ReLU(), nn.Flatten(), nn.Linear(54, 2))
+    x = torch.randn(5, 3, 6, 6)
+    before = module(x)
+    order = sparse.gather_inputs(module, "0")
+    torch.testing.assert_close(module(x), before, rtol=1e-4, atol=1e-5)
+    assert isinstance(module[0], sparse.MatrixConv)
+    product = module[0].product.weight
+    assert sparse.kept_magnitude(product.detach(), ws.NM(2, 4)) == pytest.approx(order.kept)
+    assert order.kept > order.before
+    with torch.no_grad():  # 2:4 of the gathered matrix is a mask of the convolution, in another place
+        product[:, 0] += 1.0
+    assert not torch.allclose(module(x), before)
+    with pytest.raises(ws.InputError, match="groups"):
+        sparse.gather_inputs(nn.Sequential(nn.Conv2d(4, 4, 3, groups=2)), "0")
+
+
+def test_a_convolution_under_a_mask_stays_sparse_when_gathered() -> None:
+    networks = collected(lambda: nn.Sequential(nn.Conv2d(4, 6, 3), nn.Flatten(), nn.Linear(24, 2)), 1)
+    mask = ws.Unstructured(0.3).mask(networks.weights.abs(), networks.layout)
+    module = networks.replace(weights=networks.weights * mask, masks=mask).module(0)
+    x, kept = torch.randn(5, 4, 4, 4), int((module[0].weight != 0).sum())
+    before = module(x)
+    sparse.gather_inputs(module, "0")
+    torch.testing.assert_close(module(x), before, rtol=1e-4, atol=1e-5)
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+    module(x).square().mean().backward()
+    optimizer.step()
+    assert int((module[0].product.weight != 0).sum()) == kept
+    assert not torch.allclose(module(x), before)

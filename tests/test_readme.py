@@ -28,3 +28,10 @@ def test_links_and_commands_exist(root: Path) -> None:
     rules = re.findall(r"^([a-z-]+):", (root / "Makefile").read_text(), re.M)
     for target in re.findall(r"(?:^|`)make ([a-z-]+)", text, re.M):
         assert target in rules, target
+
+
+def test_links_of_the_documentation_exist(root: Path) -> None:
+    links = [(page, target) for page in (root / "docs").glob("*.md") for target in
+             re.findall(r"\]\((?!http)([^)#]+)", page.read_text())]  # fmt: skip
+    assert len(links) > 50
+    assert [f"{page.name}: {target}" for page, target in links if not (page.parent / target).exists()] == []

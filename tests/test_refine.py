@@ -8,6 +8,7 @@ import torch
 
 import weightspace as ws
 from weightspace import generate
+from weightspace.checkpoint import save_checkpoint
 from weightspace.errors import InputError, LayoutMismatch
 from weightspace.generate import refine
 
@@ -199,3 +200,55 @@ def test_networks_that_do_not_vectorise_are_refined_one_by_one(tickets: ws.Colle
     fitted = replace(BASE, align=None, refine=settings(other, steps=3)).fit(networks, seed=0)
     assert fitted.refined is not None
     assert not torch.equal(fitted.refined.mean, fitted.compress.mean)
+
+
+def test_samples_start_as_varied_as_the_tickets(tickets: ws.Collection, task: ws.Task) -> None:
+    fitted = BASE.fit(tickets[:8], seed=0)
+    aligned = fitted.align.transform(tickets[:8])
+    decoded: dict[str, torch.Tensor] = {}
+    for directions in ("tickets", "widened", "random"):
+        config = replace(settings(task), directions=directions)
+        run = refine._Run(config, aligned, fitted.masks, fitted.compress, fitted.flow, ws.generate.Conditions(), 0)
+        decoded[directions] = run._codes(0) @ run.state["components"]
+    each = aligned.weights.var(0)
+    spread = {name: vectors.var(0).sum().item() / each.sum().item() for name, vectors in decoded.items()}
+    assert spread["tickets"] < 0.95  # five components of seven, and a flow that learned little
+    assert spread["widened"] == pytest.approx(1.0, rel=1e-4)
+    assert spread["random"] == pytest.approx(1.0, rel=0.15)
+    never = each == 0
+    assert never.any()
+    assert (decoded["random"][:, never] == 0).all()  # a weight that no ticket has stays away
+    inside = fitted.compress.components  # rows span what the tickets' directions span
+    share = {n: ((v @ inside.T).square().sum() / v.square().sum()).item() for n, v in decoded.items()}
+    assert share["widened"] == pytest.approx(1.0, rel=1e-3)
+    assert share["random"] < 0.1
+
+
+def test_tickets_of_their_own_densities_can_be_refined(tickets: ws.Collection, task: ws.Task) -> None:
+    densities = [0.20, 0.17, 0.14, 0.11, 0.08]
+    parts = []
+    for i, density in enumerate(densities):
+        mask = ws.Unstructured(density).mask(tickets[i : i + 1].weights.abs(), tickets.layout)
+        parts.append(tickets[i : i + 1].replace(weights=tickets[i : i + 1].weights * mask, masks=mask, extras={}))
+    ladder = ws.Collection.concatenate(parts)
+    cosine, overlap = refine._usual(ladder, ws.Unstructured(0.08), 0)
+    assert 0 < cosine < 1
+    assert 0 < overlap < 1
+
+
+def test_damaged_checkpoints_are_named(tickets: ws.Collection, task: ws.Task, tmp_path: Path) -> None:
+    fitted = BASE.fit(tickets[:8], seed=0)
+    aligned, path = fitted.align.transform(tickets[:8]), tmp_path / "state.safetensors"
+    arguments = (aligned, fitted.masks, fitted.compress, fitted.flow)
+    path.write_bytes(b"x" * 500)
+    with pytest.raises(ws.StorageError, match=r"state.safetensors is damaged.* delete it"):
+        settings(task).fit(*arguments, checkpoint=path)
+    run = refine._Run(settings(task), *arguments, ws.generate.Conditions(), 0)
+    save_checkpoint(path, run.state, 41)  # of 40
+    with pytest.raises(ws.StorageError, match="another training"):
+        settings(task).fit(*arguments, checkpoint=path)
+    save_checkpoint(path, {**run.state, "mean": run.state["mean"][1:]}, 10)
+    with pytest.raises(ws.StorageError, match="another training"):
+        settings(task).fit(*arguments, checkpoint=path)
+    save_checkpoint(path, run.state, 40)
+    torch.testing.assert_close(settings(task).fit(*arguments, checkpoint=path).mean, run.state["mean"])

@@ -12,7 +12,7 @@ from pathlib import Path
 import tyro
 import yaml
 
-from weightspace import align_verbs, bayes_verbs, sparse_verbs, ticket_verbs, train_verbs, verbs
+from weightspace import align_verbs, bayes_verbs, memory, sparse_verbs, ticket_verbs, train_verbs, verbs
 from weightspace.errors import InputError
 from weightspace.recipe import Step
 
@@ -52,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0 if words and words[-1] in ("-h", "--help") else 2
     try:
         arguments = _with_config(words[len(name.split()) :])
+        memory.keep()
         _run(_VERBS[name], name, arguments)
     except (InputError, OSError) as error:
         print(f"weightspace {name}: {error}", file=sys.stderr)

@@ -37,8 +37,8 @@ def compact(module: nn.Module, example: Tensor) -> nn.Module:
         example: a batch of at least two inputs.
 
     Returns:
-        A module of the same class in evaluation mode, proven on random inputs to compute the same. Units of layers that
-        cannot be cut (LayerNorm, attention, grouped convolutions) stay.
+        A module of the same class in evaluation mode, proven on random inputs (on the example, if it holds tokens) to
+        compute the same. Units of layers that cannot be cut (LayerNorm, attention, grouped convolutions) stay.
 
     Raises:
         InputError: the module cannot be traced.
@@ -46,12 +46,15 @@ def compact(module: nn.Module, example: Tensor) -> nn.Module:
     if example.ndim < 2 or len(example) < 2:
         raise InputError(f"the example is a batch of at least two inputs, got shape {tuple(example.shape)}")
     work = copy.deepcopy(module).double().eval()
-    symmetry = trace(work, example.double(), fix_unknown=True)
-    inputs = torch.randn(example.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    inputs = example  # of tokens: others may not exist
+    if example.is_floating_point():
+        example = example.double()
+        inputs = torch.randn(example.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    symmetry = trace(work, example, fix_unknown=True)
     groups = [group for group in symmetry.groups if _can_cut(symmetry, group, work)]
     # Whatever also acts without parameters (a softmax over units, say) is found out by the proof: all at once, and if that
     # fails one by one.
-    work, groups = _proven_folds(module, work, symmetry, groups, example.double(), inputs)
+    work, groups = _proven_folds(module, work, symmetry, groups, example, inputs)
     dead = {group.name: _all_but_one(~_read(symmetry, group, work)) for group in groups}
     dead = {name: units for name, units in dead.items() if units.any()}
     small = _cut(work, symmetry, dead)

@@ -93,13 +93,14 @@ def blocks(length: int, size: int) -> Iterator[slice]:
 
 @contextmanager
 def evaluation(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside, the module's own mode afterwards."""
-    training = module.training
+    """Evaluation mode inside, afterwards each submodule's own mode (one may be frozen while others train)."""
+    training = [(one, one.training) for one in module.modules()]
     module.eval()
     try:
         yield
     finally:
-        module.train(training)
+        for one, mode in training:
+            one.training = mode
 
 
 def activation_bytes(module: nn.Module, x: Tensor) -> int:

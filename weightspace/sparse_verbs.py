@@ -23,6 +23,7 @@ def bench_speed(
     batches: tuple[int, ...] = (),
     dtype: Literal["float32", "bfloat16", "float16"] | None = None,
     compiled: bool = True,
+    int8: bool = False,
     common: Shared = Common(),
 ) -> None:
     """Measure how fast sparse networks run: dense, compiled, and each layer in its fastest form.
@@ -34,11 +35,16 @@ def bench_speed(
         batches: batch sizes; by default 1, 60 and 512 on the CPU, 64 to 8192 on CUDA.
         dtype: to run in; by default float32 on the CPU and bfloat16 on CUDA.
         compiled: time torch.compile of the dense network too.
+        int8: time products in eight-bit integers too, which round; on CUDA.
     """
     device = devices.pick(common.device)
     cuda = device.startswith("cuda")
     kind = getattr(torch, dtype or ("bfloat16" if cuda else "float32"))
     sizes = batches or ((64, 512, 2048, 8192) if cuda else (1, 60, 512))
+    if min(sizes) < 1:
+        raise InputError(f"batch sizes are at least 1, got {min(sizes)}")
+    if int8 and not cuda:
+        raise InputError(f"products in eight-bit integers need CUDA, got {device}: leave --int8 out")
     random = seeds.generator(0, "inputs to time")
     rows: list[Row] = []
     if not networks:
@@ -47,7 +53,7 @@ def bench_speed(
         for name, (module, length) in blocks_2_4(kind).items():
             found, made = bench(
                 name, module, lambda n, length=length: torch.randn(n, length, generator=random), sizes, dtype=kind,
-                device=device, compiled=compiled,
+                device=device, compiled=compiled, int8=int8,
             )  # fmt: skip
             rows += found
             print(f"\n{name}, batches of {sizes[-1]}\n{made[-1]}")
@@ -59,7 +65,7 @@ def bench_speed(
         shape = example.shape[1:]
         rows, made = bench(
             f"{tickets.architecture.name}, density {tickets[0].density:.3g}", tickets.module(0),
-            lambda n: torch.randn(n, *shape, generator=random), sizes, dtype=kind, device=device, compiled=compiled,
+            lambda n: torch.randn(n, *shape, generator=random), sizes, dtype=kind, device=device, compiled=compiled, int8=int8,
         )  # fmt: skip
         for size, one in zip(sizes, made, strict=True):
             print(f"\nbatches of {size}\n{one}")
@@ -71,14 +77,17 @@ def bench_speed(
         writer.writerows({k: f"{v:.5g}" if isinstance(v, float) else v for k, v in row.items()} for row in table)
     speed(table).savefig(out / "speed.png")
     print(f"\n{', '.join(f'{name} {value}' for name, value in versions().items())}")
-    whole = [row for row in rows if row.part == "network" and row.form == "accelerated"]
-    for row in whole:
+    whole = {
+        f"{row.network}{row.form.removeprefix('accelerated')}, batch {row.batch}": row for row in rows
+        if row.part == "network" and row.form.startswith("accelerated")
+    }  # fmt: skip
+    for name, row in whole.items():
         print(
-            f"{row.network:<32} batch {row.batch:<6} {row.milliseconds:.4g} ms, {row.speedup:.2f} times as fast as dense "
-            f"({row.speedup / row.limit:.0%} of the limit), error {row.error:.1e}"
+            f"{name:<44} {row.milliseconds:.4g} ms (quartiles {row.lower:.4g} to {row.upper:.4g}), {row.speedup:.2f} times as "
+            f"fast as dense ({row.speedup / row.limit:.0%} of the limit), error {row.error:.1e}"
         )
-    slower = sorted({f"{row.network} at batch {row.batch}" for row in whole if row.speedup < 0.97})
-    print(f"slower than dense: {', '.join(slower) or 'nowhere'}")
+    slower = [name for name, row in whole.items() if row.speedup < 0.97]
+    print(f"slower than dense: {'; '.join(slower) or 'nowhere'}")
     print(f"written to {out}")
 
 

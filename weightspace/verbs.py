@@ -15,7 +15,15 @@ from weightspace.errors import InputError
 from weightspace.evaluation import MCDropout
 from weightspace.evaluation import evaluate as measure
 from weightspace.flow import FlowMatching
-from weightspace.generate import FittedGenerator, Gates, Magnitude, SharedSupport, TaskRefinement, TicketGenerator
+from weightspace.generate import (
+    Directions,
+    FittedGenerator,
+    Gates,
+    Magnitude,
+    SharedSupport,
+    TaskRefinement,
+    TicketGenerator,
+)
 from weightspace.naming import (
     Common,
     Folder,
@@ -51,6 +59,8 @@ def fit(
     conditions: tuple[str, ...] = (),
     refine_steps: int = 0,
     refine_diversity: float = TaskRefinement.diversity,
+    refine_directions: Directions = TaskRefinement.directions,
+    refine_lr: float = TaskRefinement.lr,
     task: str | None = None,
     common: Shared = Common(),
 ) -> None:
@@ -67,6 +77,9 @@ def fit(
         conditions: what the flow is told about each ticket, such as density or metrics.validation_accuracy.
         refine_steps: train the generator on through the task for so many steps.
         refine_diversity: weight of the penalties that keep refined samples apart.
+        refine_directions: that refinement starts from: the tickets' components, the same widened to their variance, or
+            random ones, which suit large networks with few tickets.
+        refine_lr: its learning rate, of the mean three times as high; lower for larger networks.
         task: to refine through, and on whose data the symmetry of networks with unknown inputs is traced; by
             default what the tickets' records say.
     """
@@ -78,7 +91,10 @@ def fit(
     matching = WeightMatching(balance=balance, example=example) if align else None
     refine = None
     if refine_steps:
-        refine = TaskRefinement(task_of(collection, task, common), steps=refine_steps, diversity=refine_diversity)
+        refine = TaskRefinement(
+            task_of(collection, task, common), steps=refine_steps, lr=refine_lr, lr_mean=3 * refine_lr,
+            diversity=refine_diversity, directions=refine_directions,
+        )  # fmt: skip
     rule = {"magnitude": Magnitude(), "shared": SharedSupport(), "gates": Gates()}[masks]
     stages = TicketGenerator(matching, compress, generate, refine, rule, conditions)
     model = stages.fit(collection, seed=seed, folder=out)

@@ -25,6 +25,7 @@ from weightspace.bayes.distributions import Gate
 from weightspace.bayes.elbo import MeanFieldELBO
 from weightspace.bayes.network import classes
 from weightspace.bayes.noise import OwnDraws
+from weightspace.checkpoint import read_checkpoint
 from weightspace.collection import Collection
 from weightspace.errors import InputError
 from weightspace.functional import evaluation, forward
@@ -35,7 +36,6 @@ from weightspace.storage import atomic_file
 from weightspace.task import Task
 from weightspace.tickets.common import check_dense_enough, ticket_records
 from weightspace.training.blocks import in_blocks
-from weightspace.training.trainer import load_checkpoint
 
 LOGITS = "gate logits"  # the extra of a collection that holds the gates' logits
 _BLOCK = 8  # networks searched side by side
@@ -327,7 +327,7 @@ class _Search:
         }  # fmt: skip
 
     def _resume(self, path: Path) -> None:
-        saved = load_checkpoint(path, "cpu")
+        saved = read_checkpoint(path, "its block")
         self.step, self.multiplier = int(saved["step"]), saved["multiplier"]
         self.network.logits.data = saved["logits"]
         moments = {name.removeprefix("adam."): t for name, t in saved.items() if name.startswith("adam.")}

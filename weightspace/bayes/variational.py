@@ -14,12 +14,12 @@ from weightspace import seeds
 from weightspace.bayes.elbo import MeanFieldELBO
 from weightspace.bayes.network import BayesianNetwork
 from weightspace.bayes.noise import OwnDraws
+from weightspace.checkpoint import read_checkpoint
 from weightspace.errors import InputError
 from weightspace.optimizers import Adam
 from weightspace.recipe import Augmentation, Step
 from weightspace.storage import atomic_file
 from weightspace.task import Task
-from weightspace.training.trainer import load_checkpoint
 
 _CHECKPOINT_STEPS = 200
 
@@ -110,7 +110,7 @@ class Inference:
 
     def resume(self, path: Path) -> None:
         """Go on from what `save` wrote."""
-        tensors = load_checkpoint(path, "cpu")
+        tensors = read_checkpoint(path, "its block")
         self.step, self.loss = int(tensors.pop("step")), float(tensors.pop("loss"))
         part = {p: {k[len(p) :]: t for k, t in tensors.items() if k.startswith(p)} for p in ("network.", "buffer.")}
         self.network.load_state_dict(part["network."])

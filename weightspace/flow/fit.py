@@ -9,21 +9,22 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.func import functional_call, jacrev, vmap
 from torchdiffeq import odeint
 
 from weightspace import seeds
+from weightspace.checkpoint import load_checkpoint, save_checkpoint
 from weightspace.errors import InputError
 from weightspace.flow.path import linear_path, pair
 from weightspace.flow.velocity import ResidualVelocity, Velocity
 from weightspace.layout import Layout
 from weightspace.optimizers import Adam
 from weightspace.progress import progress
-from weightspace.storage import atomic_file
 
 _CHECKPOINT_EVERY = 500
+_JUDGED_EVERY, _JUDGED_ON = 25, 4096  # steps, and pairs of noise and held-out codes
+_JUDGED_NUMBERS, _JUDGED_AT_ONCE = 2**24, 1024  # of such pairs for long codes, and pairs in a pass
 _JACOBIAN = 4096  # codes up to which exact likelihoods are computed
 
 
@@ -50,6 +51,9 @@ class FlowMatching:
         jitter: standard deviation of noise added to x_t.
         forget: chance that a condition is hidden from the field in a training step, so that it also learns to do
             without (classifier-free guidance, arXiv 2207.12598).
+        held_out: share of the codes that is not trained on: the flow keeps the (averaged) weights at which their loss is
+            lowest, be it those before the first step. A flow trained to the end learns few codes by heart, and its samples
+            gather around them. Codes must be independent: levels of one IMP run, say, know each other.
         solver_steps: Runge-Kutta steps from noise to codes, unless asked otherwise.
     """
 
@@ -66,13 +70,16 @@ class FlowMatching:
     source: float = 1.0
     jitter: float = 0.0
     forget: float = 0.1
+    held_out: float = 0.0
     solver_steps: int = 8
 
     def __post_init__(self) -> None:
         if min(self.width, self.blocks, self.steps, self.batch_size, self.solver_steps) < 1:
             raise InputError(f"width, blocks, steps, batch_size and solver_steps must be at least 1, got {self}")
-        if not (0 <= self.ema < 1 and 0 <= self.forget < 1):
-            raise InputError(f"ema and forget must lie in [0, 1), got {self.ema} and {self.forget}")
+        if not (0 <= self.ema < 1 and 0 <= self.forget < 1 and 0 <= self.held_out < 1):
+            raise InputError(
+                f"ema, forget and held_out must lie in [0, 1), got {self.ema}, {self.forget} and {self.held_out}"
+            )
         if not (self.source > 0 and self.jitter >= 0):
             raise InputError(f"source must be positive and jitter not negative, got {self.source} and {self.jitter}")
         if self.pairing not in ("independent", "optimal"):
@@ -116,6 +123,14 @@ class FlowMatching:
         if not (math.isfinite(scale) and scale > 0 and codes.any()):
             raise InputError("the codes are all zero or not finite: nothing to learn")
         data = (codes / scale).float()
+        order = torch.randperm(len(data), generator=seeds.generator(seed, "flow held out"))
+        apart = round(self.held_out * len(data))
+        if self.held_out and not 0 < apart < len(data):
+            raise InputError(
+                f"held_out = {self.held_out} leaves {len(data) - apart} of {len(data)} codes to train on and {apart} to judge: "
+                "at least one of each is needed"
+            )
+        unseen, seen = order[:apart].sort().values, order[apart:].sort().values
         described = 0 if conditions is None else conditions.shape[1]
         groups = torch.arange(len(widths or range(described))).repeat_interleave(
             torch.tensor(widths or [1] * described, dtype=torch.long)
@@ -128,16 +143,27 @@ class FlowMatching:
         state = {"weights": weights, **adam.start(weights)}
         if self.ema:
             state["average"] = weights.clone()
+        averaged = "average" if self.ema else "weights"
+        pairs: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+        if apart:
+            state |= {"best": weights.clone(), "least": torch.tensor(math.inf)}
+            random = seeds.generator(seed, "flow judged")
+            judged = max(self.batch_size, min(_JUDGED_ON, _JUDGED_NUMBERS // codes.shape[1]))
+            drawn = [self._pairs(data, unseen, self.batch_size, random) for _ in range(judged // self.batch_size)]
+            pairs = list(
+                zip(*(torch.cat(parts).split(_JUDGED_AT_ONCE) for parts in zip(*drawn, strict=True)), strict=True)
+            )
         done = 0
         if checkpoint is not None and checkpoint.exists():
-            state = load_file(checkpoint)
-            done = int(state.pop("done"))
+            state, done = load_checkpoint(checkpoint, state, self.steps)
         bar = progress(range(self.steps), "training the flow")
         bar.update(done)
         with bar:
             for step in range(done, self.steps):
+                if apart and step % _JUDGED_EVERY == 0:
+                    self._judge(velocity, layout, state, averaged, pairs, conditions)
                 loss, gradient = self._gradient(
-                    velocity, layout, state["weights"], data, conditions, groups, seed, step
+                    velocity, layout, state["weights"], data, conditions, seen, groups, seed, step
                 )
                 if not math.isfinite(loss):
                     raise InputError(f"flow matching diverged at step {step + 1}: lower lr ({self.lr})")
@@ -152,16 +178,17 @@ class FlowMatching:
                 if (step + 1) % _CHECKPOINT_EVERY == 0:
                     bar.set_postfix(loss=f"{loss:.3g}")
                     if checkpoint is not None:
-                        with atomic_file(checkpoint) as temporary:
-                            save_file(state | {"done": torch.tensor(step + 1)}, temporary)
-        return FittedFlow(self, state["average" if self.ema else "weights"], scale, codes.shape[1], described)
+                        save_checkpoint(checkpoint, state, step + 1)
+        if apart:
+            self._judge(velocity, layout, state, averaged, pairs, conditions)
+            averaged = "best"
+        return FittedFlow(self, state[averaged], scale, codes.shape[1], described)
 
-    def _gradient(
-        self, velocity: Velocity, layout: Layout, weights: Tensor, data: Tensor, conditions: Tensor | None,
-        groups: Tensor, seed: int, step: int,
-    ) -> tuple[float, Tensor]:  # fmt: skip
-        random = seeds.generator(seed, "flow batch", step)
-        chosen = torch.randint(len(data), (self.batch_size,), generator=random)
+    def _pairs(
+        self, data: Tensor, among: Tensor, count: int, random: torch.Generator
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Which codes, and t, x_t and dx_t on the paths to them, as training draws them."""
+        chosen = among[torch.randint(len(among), (count,), generator=random)]
         x_0 = torch.randn(len(chosen), data.shape[1], generator=random) * self.source
         t = torch.rand(len(chosen), 1, generator=random)
         if self.pairing == "optimal":
@@ -169,6 +196,32 @@ class FlowMatching:
         x_t, dx_t = linear_path(x_0, data[chosen], t)
         if self.jitter:
             x_t = x_t + self.jitter * torch.randn(x_t.shape, generator=random)
+        return chosen, t, x_t, dx_t
+
+    @torch.no_grad()
+    def _judge(
+        self, velocity: Velocity, layout: Layout, state: dict[str, Tensor], averaged: str,
+        pairs: Sequence[tuple[Tensor, Tensor, Tensor, Tensor]], conditions: Tensor | None,
+    ) -> None:  # fmt: skip
+        """Keep the weights if held-out codes have their lowest loss so far, always on the same pairs."""
+        velocity.eval()
+        total, count = 0.0, 0
+        for chosen, t, x_t, dx_t in pairs:
+            known = None if conditions is None else with_presence(conditions[chosen])
+            predicted = functional_call(velocity, layout.unpack(state[averaged]), (x_t, t, known))
+            total += (predicted - dx_t).square().sum().item()
+            count += dx_t.numel()
+        velocity.train()
+        if total / count < state["least"]:
+            state["least"].fill_(total / count)
+            state["best"].copy_(state[averaged])
+
+    def _gradient(
+        self, velocity: Velocity, layout: Layout, weights: Tensor, data: Tensor, conditions: Tensor | None,
+        seen: Tensor, groups: Tensor, seed: int, step: int,
+    ) -> tuple[float, Tensor]:  # fmt: skip
+        random = seeds.generator(seed, "flow batch", step)
+        chosen, t, x_t, dx_t = self._pairs(data, seen, self.batch_size, random)
         known = None
         if conditions is not None:
             told = conditions[chosen]

@@ -7,6 +7,7 @@ from weightspace.generate.fitted import FittedGenerator as FittedGenerator
 from weightspace.generate.parts import MANIFEST as MANIFEST
 from weightspace.generate.parts import TENSORS as TENSORS
 from weightspace.generate.posterior import Posteriors as Posteriors
+from weightspace.generate.refine import Directions as Directions
 from weightspace.generate.refine import Refined as Refined
 from weightspace.generate.refine import TaskRefinement as TaskRefinement
 from weightspace.generate.support import Gates as Gates

@@ -72,6 +72,8 @@ class TicketGenerator:
             "masks": repr(self.masks), "compress": asdict(self.compress) if self.compress else None,
             "generate": {"method": type(self.generate).__name__} | asdict(self.generate), "seed": seed,
         }  # fmt: skip
+        if not self.generate.held_out:  # so that runs from before there was such a thing go on
+            del config["generate"]["held_out"]
         if self.conditions:
             config["conditions"] = list(self.conditions)
         if self.refine is not None:

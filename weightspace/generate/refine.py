@@ -17,14 +17,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
 from weightspace import seeds
+from weightspace.checkpoint import load_checkpoint, save_checkpoint
 from weightspace.collection import Collection
 from weightspace.compress import FittedPCA
 from weightspace.errors import InputError
@@ -34,9 +35,10 @@ from weightspace.generate.support import FittedSupport, Magnitude
 from weightspace.optimizers import Adam
 from weightspace.pattern import Pattern, Unstructured, density_of
 from weightspace.progress import progress
-from weightspace.storage import atomic_file
 from weightspace.task import Task
 from weightspace.training.gradients import draws_random_numbers, one_by_one, side_by_side
+
+Directions = Literal["tickets", "widened", "random"]
 
 _CHECKPOINT_EVERY = 100
 _WARM_UP = 100  # steps, but at most a tenth of all
@@ -44,6 +46,7 @@ _SOFTNESS = 0.5  # width of the soft threshold that moves masks, in mean heights
 _CLIP = 1.0  # largest norm of a gradient
 _SMALL = 1e-12  # scales below are rounding
 _STOCK = 4096  # codes that are drawn once, for all steps
+_SAME_DENSITY, _FEW = 0.01, 4  # relative; and fewer tickets than these say nothing about pairs
 _TICKETS, _USUAL = 256, 0.95  # tickets whose pairs are compared, and the quantile that samples may reach
 
 
@@ -61,6 +64,10 @@ class TaskRefinement:
         lr_mean: of the mean network.
         diversity: weight of the penalties that keep samples as different as tickets are: for each pair
             its cosine and the overlap of its masks above the 95 % quantile of the tickets' pairs.
+        directions: what the components are before the first step. "tickets": those of the compression. "widened": the same,
+            scaled so that samples vary as much as the tickets do; a flow learned from few tickets is too narrow, and components
+            leave out what they do not explain. "random": random directions in which each weight varies as much as in the
+            tickets, so that samples know single tickets through the mean alone.
     """
 
     task: Task
@@ -71,6 +78,7 @@ class TaskRefinement:
     lr: float = 1e-3
     lr_mean: float = 3e-3
     diversity: float = 0.3
+    directions: Directions = "tickets"
 
     def __post_init__(self) -> None:
         if min(self.steps, self.batch_size) < 1 or self.networks < 2:
@@ -78,8 +86,21 @@ class TaskRefinement:
                 "refinement needs at least one step, one training sample and two networks a step, got "
                 f"{self.steps}, {self.batch_size} and {self.networks}"
             )
-        if self.patterns is not None and not self.patterns:
-            raise InputError("give at least one pattern, or None for the tickets' density")
+        if not (0 <= self.diversity < math.inf and 0 < self.lr < math.inf and 0 < self.lr_mean < math.inf):
+            raise InputError(
+                "learning rates are positive and the weight of diversity is not negative, all finite, got "
+                f"{self.lr}, {self.lr_mean} and {self.diversity}"
+            )
+        if self.directions not in get_args(Directions):
+            raise InputError(f"directions are 'tickets', 'widened' or 'random', got {self.directions!r}")
+        given = self.patterns
+        if given is not None and not (
+            isinstance(given, Sequence) and given and all(isinstance(one, Pattern) for one in given)
+        ):
+            raise InputError(
+                "patterns is a sequence of at least one pattern, such as [Unstructured(0.1)], or None for the tickets' "
+                f"density, got {given!r}"
+            )
 
     def check(self, tickets: Collection) -> None:
         """Raise if tickets like these cannot be refined for this task."""
@@ -107,13 +128,13 @@ class TaskRefinement:
 
         Raises:
             LayoutMismatch: the tickets are not of the task's architecture.
+            StorageError: the checkpoint is damaged, or of another training.
         """
         self.check(tickets)
         run = _Run(self, tickets, support, compress, flow, conditions, seed)
         done = 0
         if checkpoint is not None and checkpoint.exists():
-            run.state = load_file(checkpoint)
-            done = int(run.state.pop("done"))
+            run.state, done = load_checkpoint(checkpoint, run.state, self.steps)
         bar = progress(range(self.steps), "refining through the task")
         bar.update(done)
         with bar:
@@ -123,8 +144,7 @@ class TaskRefinement:
                 if (step + 1) % _CHECKPOINT_EVERY == 0:
                     bar.set_postfix(loss=f"{loss:.3f}")
                     if checkpoint is not None:
-                        with atomic_file(checkpoint) as temporary:
-                            save_file(run.state | {"done": torch.tensor(step + 1)}, temporary)
+                        save_checkpoint(checkpoint, run.state, step + 1)
         return Refined(run.state["mean"], run.state["components"])
 
 
@@ -169,10 +189,23 @@ class _Run:
         self.adam = Adam(lr=config.lr)
         self.state = {
             "mean": compress.mean.clone(),
-            "components": compress.components.clone(),
+            "components": self._directions(tickets, compress),
         }
+        self.gradient = torch.empty_like(self.state["components"])
         for name in ("mean", "components"):
             self.state |= {f"{name}.{k}": t for k, t in self.adam.start(self.state[name]).items()}
+
+    def _directions(self, tickets: Collection, compress: FittedPCA) -> Float[Tensor, "k m"]:
+        """The components to start from."""
+        if self.config.directions == "tickets":
+            return compress.components.clone()
+        varied = max(_SMALL, self._codes(0).var(0).sum().item())
+        if self.config.directions == "widened":
+            return compress.components * math.sqrt(compress.total_variance / varied)
+        vectors = self.support.vectors(tickets)
+        each = (vectors.weights if isinstance(vectors, Collection) else vectors).var(0)
+        random = torch.randn(compress.components.shape, generator=seeds.generator(self.seed, "refinement directions"))
+        return random.to(each.dtype) * (each / varied).sqrt()
 
     def step(self, step: int) -> float:
         """One update; returns the mean training loss of the sampled sparse networks."""
@@ -180,8 +213,8 @@ class _Run:
         random = seeds.generator(self.seed, "refinement", step)
         codes, which = self._drawn(random)
         pattern = self.patterns[which]
-        leaves = {name: self.state[name].detach().requires_grad_() for name in ("mean", "components")}
-        decoded = torch.addmm(leaves["mean"], codes.to(leaves["mean"].dtype), leaves["components"])
+        codes = codes.to(self.state["mean"].dtype)
+        decoded = torch.addmm(self.state["mean"], codes, self.state["components"]).requires_grad_()
         values, scores = self.support.split(decoded)
         mask = pattern.mask(scores.detach(), self.layout, within=(values.detach() != 0) | ~self.prunable)
         sparse = values * mask
@@ -207,13 +240,15 @@ class _Run:
                 total = total + (kept * (values.detach() * gradient)).sum() / len(sparse)
             if config.diversity:
                 total = total + config.diversity * self._too_alike(sparse, kept, which)
-        gradients = torch.autograd.grad(total, list(leaves.values()))
+        (moved,) = torch.autograd.grad(total, decoded)
+        # Kept from step to step, as it is as large as the components: fresh memory costs page faults.
+        gradients = {"mean": moved.sum(0), "components": torch.mm(codes.T, moved, out=self.gradient)}
         warm = max(1, min(_WARM_UP, config.steps // 10))
         share = min(1.0, (step + 1) / warm) * 0.5 * (1 + math.cos(math.pi * step / config.steps))
         rates = {"mean": config.lr_mean, "components": config.lr}
-        for name, found in zip(leaves, gradients, strict=True):
+        for name, found in gradients.items():
             norm = found.norm()
-            clipped = found.mul_(_CLIP / norm) if norm > _CLIP else found  # in place: it is as large as the components
+            clipped = found.mul_(_CLIP / norm) if norm > _CLIP else found
             own = {k.partition(".")[2]: t for k, t in self.state.items() if k.startswith(f"{name}.")}
             self.adam.update_(self.state[name], clipped, own, rates[name] * share, 0.0, step + 1)
         loss = losses.mean().item()
@@ -243,12 +278,17 @@ class _Run:
         stock has codes cannot learn single ones by heart.
         """
         which = int(torch.randint(len(self.patterns), (), generator=random))
+        stock = self._codes(which)
+        return stock[torch.randperm(len(stock), generator=random)[: self.config.networks]], which
+
+    def _codes(self, which: int) -> Float[Tensor, "s k"]:
+        """The stock of codes for a pattern."""
         if which not in self.stock:
-            x_0 = torch.randn(_STOCK, self.flow.codes, generator=seeds.generator(self.seed, "refinement codes", which))
-            asked = self.conditions.ask(None, _STOCK, density_of(self.patterns[which]))
+            size = max(_STOCK, self.config.networks)
+            x_0 = torch.randn(size, self.flow.codes, generator=seeds.generator(self.seed, "refinement codes", which))
+            asked = self.conditions.ask(None, size, density_of(self.patterns[which]))
             self.stock[which] = self.flow.carry(x_0 * self.flow.config.source, conditions=asked)
-        chosen = torch.randperm(_STOCK, generator=random)[: self.config.networks]
-        return self.stock[which][chosen], which
+        return self.stock[which]
 
     def _straight_through(
         self, scores: Float[Tensor, "n d"], mask: Bool[Tensor, "n d"], pattern: Pattern
@@ -281,13 +321,17 @@ class _Run:
 def _usual(tickets: Collection, pattern: Pattern, seed: int) -> tuple[float, float]:
     """Cosine and mask overlap that 95 % of the pairs of tickets stay below, under a pattern.
 
-    From tickets of the density nearest to the pattern's, pruned by it. If they have fewer weights than it keeps, their
-    own overlap is carried over as its share of the way from chance (the density) to one.
+    From tickets of the density nearest to the pattern's (where too few share one, from the nearest few), pruned by it. If
+    they have fewer weights than it keeps, their own overlap is carried over as its share of the way from chance (the
+    density) to one.
     """
     densities = tickets.densities
     wanted = density_of(pattern)
     nearest = densities.median() if wanted is None else densities[(densities.log() - math.log(wanted)).abs().argmin()]
-    alike = ((densities / nearest - 1).abs() < 0.01).nonzero()[:, 0]
+    apart = (densities / nearest - 1).abs()
+    alike = (apart < _SAME_DENSITY).nonzero()[:, 0]
+    if len(alike) < _FEW:
+        alike = apart.argsort(stable=True)[:_FEW]
     order = torch.randperm(len(alike), generator=seeds.generator(seed, "refinement pairs"))
     some = tickets[alike[order[:_TICKETS]]]
     free = ~tickets.layout.prunable

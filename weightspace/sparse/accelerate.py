@@ -12,14 +12,16 @@ from typing import Any
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils._pytree import tree_leaves
 
+from weightspace import devices
 from weightspace.errors import InputError
 from weightspace.functional import evaluation
 from weightspace.masking import KeepSparse
+from weightspace.sparse.gathered import MatrixConv, as_matrix
+from weightspace.sparse.int8 import Int8Linear
 from weightspace.sparse.rows import Rows
-from weightspace.sparse.semi import SHAPES, SemiLinear, is_2_4
+from weightspace.sparse.semi import SemiLinear, is_2_4
 
 _CLEARLY = 1.05  # a form must be so much faster than dense to be taken: measurements are noisy
 _REPEATS, _SECONDS = 7, 0.02
@@ -33,8 +35,9 @@ class Choice:
         layer: name of the layer.
         shape: of its weight.
         density: fraction of its weights that are not zero.
-        form: "dense", "rows" (compressed rows on the CPU), "cutlass", "cusparselt" or "cusparselt, tuned".
-        seconds: measured for each form that was tried, on the layer's own inputs.
+        form: "dense", "rows" (compressed rows on the CPU), "cutlass", "cusparselt" or "cusparselt, tuned"; with int8 also
+            "int8", "int8, cutlass" and "int8, cusparselt".
+        turns: seconds of a call of each form that was tried, on the layer's own inputs, measured in turns.
         reason: why, in words.
     """
 
@@ -42,8 +45,13 @@ class Choice:
     shape: tuple[int, ...]
     density: float
     form: str
-    seconds: Mapping[str, float]
+    turns: Mapping[str, Sequence[float]]
     reason: str
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Medians over the turns."""
+        return medians(self.turns)
 
     @property
     def speedup(self) -> float:
@@ -68,39 +76,6 @@ class RowsLinear(nn.Module):
 
     def forward(self, input: Float[Tensor, "*batch i"]) -> Float[Tensor, "*batch o"]:  # as nn.Linear calls it
         return self.rows.infer(input, self.values, self.bias)
-
-
-class MatrixConv(nn.Module):
-    """A convolution as a matrix product over patches; the matrix may be in any form.
-
-    Args:
-        conv: without groups, padding with zeros.
-        linear: makes the product's module from a (outputs, kernel positions x channels) matrix, channels last, so that
-            N:M along the channels is N:M along its rows.
-    """
-
-    def __init__(self, conv: nn.Conv2d, linear: Callable[[Tensor, Tensor | None], nn.Module]) -> None:
-        super().__init__()
-        self.size, self.padding = _pair(conv.kernel_size), _pair(conv.padding)
-        self.stride, self.dilation = _pair(conv.stride), _pair(conv.dilation)
-        self.product = linear(conv.weight.detach().permute(0, 2, 3, 1).flatten(1).contiguous(), conv.bias)
-
-    def forward(self, input: Float[Tensor, "n c h w"]) -> Float[Tensor, "n o p q"]:
-        x = input
-        patches = F.unfold(x, self.size, self.dilation, self.padding, self.stride)
-        n, channels = len(x), x.shape[1]
-        patches = patches.unflatten(1, (channels, -1)).permute(0, 3, 2, 1).flatten(2)
-        out = self.product(patches).transpose(1, 2)
-        height, width = (
-            (x.shape[2 + d] + 2 * self.padding[d] - self.dilation[d] * (self.size[d] - 1) - 1) // self.stride[d] + 1
-            for d in range(2)
-        )
-        return out.reshape(n, -1, height, width).contiguous()
-
-
-def _pair(value: str | tuple[int, ...]) -> tuple[int, int]:
-    assert not isinstance(value, str), "convolutions with a padding by name stay as they are"
-    return value[0], value[-1]
 
 
 @dataclass(frozen=True)
@@ -145,6 +120,7 @@ def accelerate(
     dtype: torch.dtype | None = None,
     device: str | None = None,
     strict: bool = False,
+    int8: bool = False,
 ) -> Accelerated:
     """The same network with every linear and convolution layer in its fastest form, for inference.
 
@@ -160,19 +136,27 @@ def accelerate(
         dtype: to run in; by default the module's.
         device: by default the module's.
         strict: raise where a layer cannot run as 2:4, instead of leaving it dense.
+        int8: also try products in eight-bit integers, dense and 2:4, which round weights and inputs
+            (:class:`weightspace.sparse.Int8Linear`); on CUDA. If with them the whole network computes something else, as
+            errors add up over layers, it is done again without.
 
     Raises:
-        InputError: the module does not run on the example; with `strict` also for float32, for weights that are not 2:4, and
-            without CUDA.
+        InputError: the module does not run on the example, which is empty or not finite, or there is no such device; with
+            `strict` also for float32, for weights that are not 2:4, and without CUDA.
     """
     first = next(module.parameters(), None)
     if first is None:
         raise InputError(f"{type(module).__name__} has no parameters: there is nothing to make faster")
-    dtype, device = dtype or first.dtype, device or str(first.device)
-    if strict and (not device.startswith("cuda") or dtype not in SHAPES["cutlass"]):
+    dtype, device = dtype or first.dtype, devices.pick(device) if device else str(first.device)
+    if strict and (not device.startswith("cuda") or dtype not in (torch.bfloat16, torch.float16)):
         raise InputError(
             f"strict asks for 2:4 in every layer, which needs CUDA and bfloat16 or float16; got {device} and "
             f"{str(dtype).removeprefix('torch.')}"
+        )
+    if int8 and (not device.startswith("cuda") or dtype not in (torch.bfloat16, torch.float16)):
+        raise InputError(
+            "products in eight-bit integers need CUDA and bfloat16 or float16 around them; got "
+            f"{device} and {str(dtype).removeprefix('torch.')}"
         )
     try:
         dense = copy.deepcopy(module)
@@ -181,6 +165,8 @@ def accelerate(
             f"{type(module).__name__} cannot be copied ({error}): make pruning by torch.nn.utils.prune permanent first, by "
             "prune.remove"
         ) from error
+    if not len(example) or (example.is_floating_point() and not example.isfinite().all()):
+        raise InputError(f"the example is a batch of at least one input, all finite; got shape {tuple(example.shape)}")
     dense = dense.to(device=device, dtype=dtype).eval().requires_grad_(False)
     example = example.to(device=device, dtype=dtype) if example.is_floating_point() else example.to(device)
     with torch.no_grad(), _inputs(dense) as seen:
@@ -193,7 +179,7 @@ def accelerate(
     choices: list[Choice] = []
     replaced: dict[nn.Module, nn.Module] = {}
     for layer, (name, x) in seen.items():
-        forms, why = _forms(layer, device, dtype)
+        forms, why = _forms(layer, device, dtype, int8)
         chosen, choice = _choose(name, layer, forms, x, why)
         if strict and choice.form == "dense" and not any("cu" in form for form in choice.seconds):
             raise InputError(f"layer {name or 'itself'} cannot run as 2:4: {choice.reason}")
@@ -202,6 +188,8 @@ def accelerate(
             replaced[layer] = chosen
     fast = _assembled(dense, replaced)
     why = "" if not replaced else _objection(dense, fast, example, expected)
+    if why and int8:
+        return accelerate(module, example, dtype=dtype, device=device, strict=strict)
     if why:  # some code around a layer does not go with its new form: all stay as they were
         fast = dense
         choices = [replace(choice, form="dense", reason=f"{why}, so that all layers stay dense") for choice in choices]
@@ -228,7 +216,8 @@ def _objection(dense: nn.Module, fast: nn.Module, example: Tensor, expected: Any
         for a, b in zip(found, leaves, strict=True):
             if a.shape != b.shape or float((a - b).abs().max()) > tolerance * max(float(b.abs().max()), 1e-30):
                 return "with them the network computes something else"
-        seconds = measured({"dense": lambda: dense(example), "fast": lambda: fast(example)}, cuda=example.is_cuda)
+        work = {"dense": lambda: dense(example), "fast": lambda: fast(example)}
+        seconds = medians(measured(work, cuda=example.is_cuda))
     return "" if seconds["fast"] < seconds["dense"] else "as a whole the network is not faster with them"
 
 
@@ -266,11 +255,13 @@ def _inputs(module: nn.Module) -> Iterator[dict[nn.Module, tuple[str, Tensor]]]:
             handle.remove()
 
 
-def _forms(layer: nn.Module, device: str, dtype: torch.dtype) -> tuple[dict[str, Callable[[Tensor], nn.Module]], str]:
+def _forms(
+    layer: nn.Module, device: str, dtype: torch.dtype, int8: bool
+) -> tuple[dict[str, Callable[[Tensor], nn.Module]], str]:
     """Executable forms of a layer besides the dense one, each made for an input; and why there are no more."""
     weight, bias = layer.get_parameter("weight"), getattr(layer, "bias", None)
     conv = layer if isinstance(layer, nn.Conv2d) else None
-    if conv is not None and (conv.groups != 1 or conv.padding_mode != "zeros" or isinstance(conv.padding, str)):
+    if conv is not None and not MatrixConv.takes(conv):
         return {}, "a grouped convolution, or one with a padding of its own"
 
     def form(linear: Callable[[Tensor, Tensor | None], nn.Module]) -> nn.Module:
@@ -282,11 +273,15 @@ def _forms(layer: nn.Module, device: str, dtype: torch.dtype) -> tuple[dict[str,
         return {"rows": lambda _x: form(RowsLinear)}, ""
     if dtype not in (torch.bfloat16, torch.float16):
         return {}, f"2:4 needs bfloat16 or float16, not {str(dtype).removeprefix('torch.')}"
+    rounded = {"int8": lambda _x: form(lambda w, b: Int8Linear(w, b, "dense"))} if int8 else {}
     if conv is not None and weight.shape[1] % 4:
-        return {}, f"{weight.shape[1]} input channels, not a multiple of 4"
-    if not is_2_4(weight if conv is None else weight.permute(0, 2, 3, 1).flatten(1)):
-        return {}, "the weights are not 2:4"
-    return {
+        return rounded, f"{weight.shape[1]} input channels, not a multiple of 4"
+    if not is_2_4(as_matrix(weight)):
+        return rounded, "the weights are not 2:4"
+    if int8:
+        rounded["int8, cutlass"] = lambda _x: form(lambda w, b: Int8Linear(w, b, "cutlass"))
+        rounded["int8, cusparselt"] = lambda _x: form(lambda w, b: Int8Linear(w, b, "cusparselt"))
+    return rounded | {
         "cutlass": lambda _x: form(lambda w, b: SemiLinear(w, b, "cutlass")),
         "cusparselt": lambda _x: form(lambda w, b: SemiLinear(w, b, "cusparselt")),
         "cusparselt, tuned": lambda x: form(lambda w, b: SemiLinear(w, b, "cusparselt", tuned=_rows(layer, x))),
@@ -305,23 +300,20 @@ def _choose(
     weight = layer.get_parameter("weight")
     density = float((weight != 0).double().mean())
 
-    def choice(form: str, seconds: Mapping[str, float], reason: str) -> Choice:
-        return Choice(name, tuple(weight.shape), density, form, seconds, reason)
+    def choice(form: str, turns: Mapping[str, Sequence[float]], reason: str) -> Choice:
+        return Choice(name, tuple(weight.shape), density, form, turns, reason)
 
     made: dict[str, nn.Module] = {"dense": layer}
     failed: list[str] = []
     with torch.no_grad():
         expected = layer(x)
         scale = float(expected.abs().max()) or 1.0
-        tolerance = 1e-4 if x.dtype is torch.float32 else 2e-2
         for form, make in forms.items():
+            tolerance = 1e-4 if x.dtype is torch.float32 else 5e-2 if form.startswith("int8") else 2e-2
             try:
                 trial = make(x)
                 error = float((trial(x) - expected).abs().max()) / scale
-            except (
-                RuntimeError,
-                NotImplementedError,
-            ) as problem:  # a library that is missing here, or refuses the shape
+            except RuntimeError as problem:  # a library that is missing here, or refuses the shape
                 failed.append(f"{form}: {str(problem).splitlines()[0][:60]}")
                 continue
             if error <= tolerance:
@@ -330,15 +322,21 @@ def _choose(
                 failed.append(f"{form}: wrong by {error:.1e} of the largest output")
         if len(made) == 1:
             return layer, choice("dense", {}, why or "; ".join(failed))
-        seconds = measured({form: (lambda m=m: m(x)) for form, m in made.items()}, cuda=x.is_cuda)
+        turns = measured({form: (lambda m=m: m(x)) for form, m in made.items()}, cuda=x.is_cuda)
+    seconds = medians(turns)
     fastest = min(seconds, key=seconds.__getitem__)
     if fastest != "dense" and seconds["dense"] > _CLEARLY * seconds[fastest]:
-        return made[fastest], choice(fastest, seconds, "; ".join(["measured fastest", *failed]))
-    return layer, choice("dense", seconds, "; ".join(["no form is clearly faster", *failed]))
+        return made[fastest], choice(fastest, turns, "; ".join(["measured fastest", *failed]))
+    return layer, choice("dense", turns, "; ".join([why or "no form is clearly faster", *failed]))
 
 
-def measured(work: Mapping[str, Callable[[], object]], *, cuda: bool = False) -> dict[str, float]:
-    """Seconds of one call of each, medians over turns; a turn is as many calls as take a few hundredths of a second."""
+def medians(turns: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """Of what :func:`measured` found."""
+    return {name: statistics.median(own) for name, own in turns.items()}
+
+
+def measured(work: Mapping[str, Callable[[], object]], *, cuda: bool = False) -> dict[str, list[float]]:
+    """Seconds of one call of each, turn by turn; a turn is as many calls as take a few hundredths of a second."""
     calls: dict[str, int] = {}
     for name, call in work.items():
         call()
@@ -347,7 +345,7 @@ def measured(work: Mapping[str, Callable[[], object]], *, cuda: bool = False) ->
     for _ in range(_REPEATS):
         for name, call in work.items():
             times[name].append(_once(call, calls[name], cuda))
-    return {name: statistics.median(own) for name, own in times.items()}
+    return times
 
 
 def _once(call: Callable[[], object], count: int, cuda: bool) -> float:

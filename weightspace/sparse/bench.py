@@ -2,13 +2,13 @@
 
 import copy
 import itertools
+import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from weightspace.functional import evaluation
 from weightspace.progress import progress
 from weightspace.sparse.accelerate import Accelerated, Choice, accelerate, measured, relative_error
 
@@ -26,9 +26,10 @@ class Row:
         density: fraction of the weights that are not zero.
         form: what ran.
         milliseconds: median of a call.
-        dense: the same of the dense form, in the same turns.
+        lower, upper: quartiles of the same.
+        dense: median of the dense form, in the same turns.
         error: relative to float64, of the largest output; NaN for single layers, whose forms are checked when made.
-        megabytes: of weights, as they are held.
+        megabytes: of weights and buffers, as they are held.
         limit: the speed-up that the hardware or the number of products allows.
     """
 
@@ -38,6 +39,8 @@ class Row:
     density: float
     form: str
     milliseconds: float
+    lower: float
+    upper: float
     dense: float
     error: float
     megabytes: float
@@ -55,7 +58,7 @@ class Row:
 
 def bench(
     name: str, module: nn.Module, inputs: Callable[[int], Tensor], batches: Sequence[int], *,
-    dtype: torch.dtype = torch.float32, device: str = "cpu", compiled: bool = True,
+    dtype: torch.dtype = torch.float32, device: str = "cpu", compiled: bool = True, int8: bool = False,
 ) -> tuple[list[Row], list[Accelerated]]:  # fmt: skip
     """Dense, compiled and accelerated, over batch sizes.
 
@@ -65,6 +68,7 @@ def bench(
         inputs: makes a batch of so many inputs.
         batches: their sizes.
         compiled: also time `torch.compile` of the dense module, where a compiler is found.
+        int8: also in eight-bit integers, on CUDA: a form of its own, as it rounds.
 
     Returns:
         The rows, and the accelerated module of each batch size with its choices.
@@ -73,6 +77,7 @@ def bench(
     weights = [p for p in plain.parameters() if p.ndim > 1]
     density = sum(float((p != 0).sum()) for p in weights) / sum(p.numel() for p in weights)
     cuda = device.startswith("cuda")
+    held = sum(t.nbytes for t in itertools.chain(plain.parameters(), plain.buffers()))
     rows: list[Row] = []
     made: list[Accelerated] = []
     for batch in progress(batches, f"timing {name}"):
@@ -80,27 +85,33 @@ def bench(
         x = x.to(dtype) if x.is_floating_point() else x
         fast = accelerate(plain, x)
         made.append(fast)
-        turns = _turns(x, cuda)
+        inputs_in_turn = _turns(x, cuda)
         forms: dict[str, Callable[[Tensor], Tensor]] = {"dense": plain, "accelerated": fast}
+        chosen = {"accelerated": fast}
+        if int8:
+            forms["accelerated, int8"] = chosen["accelerated, int8"] = accelerate(plain, x, int8=True)
         if compiled:
             forms |= _compiled(plain, x)
-        with torch.no_grad(), evaluation(plain):
-            calls = {form: _call(work, turns) for form, work in forms.items()}
-            seconds = measured(calls, cuda=cuda)
-        limit = _limit([choice.form for choice in fast.choices], density, cuda)
-        for form, taken in seconds.items():
-            size = fast.nbytes if form == "accelerated" else sum(p.nbytes for p in plain.parameters())
+        with torch.no_grad():
+            calls = {form: _call(work, inputs_in_turn) for form, work in forms.items()}
+            turns = measured(calls, cuda=cuda)
+        for form in forms:
+            one = chosen.get(form)
+            size = held if one is None else one.nbytes
+            limit = 1.0 if one is None else _limit([choice.form for choice in one.choices], density, cuda)
             rows.append(Row(
-                name, "network", batch, density, form, 1000 * taken, 1000 * seconds["dense"],
-                relative_error(forms[form], module, x[:64]), size / 1e6, limit if form == "accelerated" else 1.0,
+                name, "network", batch, density, form, *_spread(turns[form]), 1000 * statistics.median(turns["dense"]),
+                relative_error(forms[form], module, x[:64]), size / 1e6, limit,
             ))  # fmt: skip
-        for choice in fast.choices:
-            for form, taken in choice.seconds.items():
-                rows.append(Row(
-                    name, choice.layer, batch, choice.density, form, 1000 * taken, 1000 * choice.seconds["dense"],
-                    float("nan"), _megabytes(choice, form, dtype),
-                    1.0 if form == "dense" else _limit([form], choice.density, cuda),
-                ))  # fmt: skip
+        own_forms = [(choice, form, own) for choice in fast.choices for form, own in choice.turns.items()]
+        for choice in chosen["accelerated, int8"].choices if int8 else ():
+            own_forms += [(choice, form, own) for form, own in choice.turns.items() if form.startswith("int8")]
+        for choice, form, own in own_forms:
+            rows.append(Row(
+                name, choice.layer, batch, choice.density, form, *_spread(own), 1000 * choice.seconds["dense"],
+                float("nan"), _megabytes(choice, form, dtype),
+                1.0 if form == "dense" else _limit([form], choice.density, cuda),
+            ))  # fmt: skip
     return rows, made
 
 
@@ -152,20 +163,30 @@ def _compiled(module: nn.Module, x: Tensor) -> dict[str, Callable[[Tensor], Tens
     return {"dense, torch.compile": whole}
 
 
+def _spread(seconds: Sequence[float]) -> tuple[float, float, float]:
+    """Median and quartiles, in milliseconds."""
+    lower, median, upper = statistics.quantiles(seconds, n=4)
+    return 1000 * median, 1000 * lower, 1000 * upper
+
+
 def _limit(forms: Sequence[str], density: float, cuda: bool) -> float:
-    """What sparsity allows: twice the rate for 2:4 on a card (1.78 times where memory is what limits, as bytes are 0.5625 of
-    the dense ones); on the CPU the products that are left.
+    """What sparsity allows: twice the rate for 2:4 on a card, twice again in eight bits; on the CPU the products that are
+    left.
     """
     if all(form == "dense" for form in forms):
         return 1.0
-    return 2.0 if cuda else 1 / max(density, 1e-9)
+    if not cuda:
+        return 1 / max(density, 1e-9)
+    return max((2.0 if "cu" in form else 1.0) * (2.0 if form.startswith("int8") else 1.0) for form in forms)
 
 
 def _megabytes(choice: Choice, form: str, dtype: torch.dtype) -> float:
-    """A layer's weight in a form: 36 of 64 bits as 2:4; values and 8-byte indices as rows."""
+    """A layer's weight in a form: as 2:4 36 of 64 bits, in int8 20 of 32; values and 8-byte indices as rows."""
     count = 1
     for size in choice.shape:
         count *= size
     if form == "rows":
         return (choice.density * count * (dtype.itemsize + 8) + 8 * (choice.shape[0] + 1)) / 1e6
+    if form.startswith("int8"):
+        return count * (0.625 if "cu" in form else 1.0) / 1e6
     return count * dtype.itemsize * (1.0 if form == "dense" else 0.5625) / 1e6

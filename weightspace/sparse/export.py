@@ -1,6 +1,8 @@
 """A ticket on its own: one file with packed masks and values, or ONNX."""
 
+import copy
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,8 @@ def load_ticket(path: str | Path) -> Network:
         StorageError: the file is absent, damaged, foreign or of another version.
     """
     path = Path(path)
+    if path.is_dir():
+        raise StorageError(f"{path} is a folder: a ticket is one file, a collection is read by Collection.load")
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {}).get("weightspace", "null"))
@@ -61,6 +65,8 @@ def load_ticket(path: str | Path) -> Network:
                     f"{path} has version {header.get('version')}, this weightspace reads version {VERSION}"
                 )
             tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except StorageError:
+        raise
     except (OSError, SafetensorError, ValueError) as error:
         raise StorageError(f"{path} cannot be read ({error}): restore it from a copy") from error
     try:
@@ -71,9 +77,15 @@ def load_ticket(path: str | Path) -> Network:
         mask = torch.from_numpy(np.unpackbits(bits, count=layout.size)).bool()
         if int(mask.sum()) != len(values):
             raise StorageError(f"{path} is damaged: {len(values)} values for {int(mask.sum())} kept weights")
+        if not values.isfinite().all():
+            raise StorageError(f"{path} is damaged: {int((~values.isfinite()).sum())} values are not finite")
         buffers = {b.name: tensors[f"buffer.{b.name}"] for b in layout.buffers}
         architecture, record = Architecture.from_json(header["architecture"]), header["record"]
+        if architecture.known and architecture.layout() != layout:
+            raise StorageError(f"{path} is damaged: its weights are not those of a {architecture.name}")
         weights = torch.zeros(layout.size, dtype=layout.dtype).masked_scatter(mask, values)
+    except StorageError:
+        raise
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise StorageError(f"{path} is damaged ({error!r}): restore it from a copy") from error
     return Network(layout, architecture, weights, mask, buffers, record)
@@ -88,7 +100,8 @@ def to_onnx(module: nn.Module, example: Tensor, path: str | Path) -> Path:
         example: a batch of at least two inputs.
 
     Raises:
-        InputError: the extra is not installed, the module cannot be exported, or the exported one computes something else.
+        InputError: the extra is not installed, the module does not run on the example, gives more than one tensor, cannot be
+            exported, or the exported one computes something else.
         StorageError: the file cannot be written.
     """
     try:
@@ -97,12 +110,21 @@ def to_onnx(module: nn.Module, example: Tensor, path: str | Path) -> Path:
     except ImportError as error:
         raise InputError(f"export to ONNX needs the extra: pip install 'weightspace[onnx]' ({error})") from error
     path = Path(path)
-    module = module.eval()
+    module = copy.deepcopy(module).eval()
+    try:
+        with torch.no_grad():
+            expected = module(example)
+    except (RuntimeError, TypeError, IndexError) as error:
+        raise InputError(f"the module does not run on an example of shape {tuple(example.shape)}: {error}") from error
+    if not isinstance(expected, Tensor):
+        raise InputError(f"{type(module).__name__} gives {type(expected).__name__}: one tensor can be exported")
+    if not expected.isfinite().all():
+        raise InputError("the outputs on the example are not finite: nothing could be checked against them")
     batch = torch.export.Dim("batch")
     try:
         program = torch.onnx.export(module, (example,), dynamo=True, dynamic_shapes=({0: batch},), verbose=False)
     except Exception as error:  # whatever the exporter raises
-        raise InputError(f"{type(module).__name__} cannot be exported to ONNX: {str(error).splitlines()[0]}") from error
+        raise InputError(f"{type(module).__name__} cannot be exported to ONNX: {_cause(error)}") from error
     assert program is not None
     with atomic_file(path) as temporary:
         program.save(str(temporary))
@@ -110,8 +132,13 @@ def to_onnx(module: nn.Module, example: Tensor, path: str | Path) -> Path:
         (name,) = [one.name for one in session.get_inputs()]
         for x in (example, example[:1]):
             (found,) = session.run(None, {name: x.numpy()})
-            with torch.no_grad():
-                expected = module(x)
-            if not torch.allclose(torch.from_numpy(found), expected, rtol=1e-3, atol=1e-4):
+            if not torch.allclose(torch.from_numpy(found), expected[: len(x)], rtol=1e-3, atol=1e-4):
                 raise InputError("what ONNX computes is not what the module does: nothing was written")
     return path
+
+
+def _cause(error: BaseException) -> str:
+    """What was wrong in the first place, in one line without colours."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return re.sub(r"\x1b\[[0-9;]*m", "", next(iter(str(error).splitlines()), type(error).__name__))

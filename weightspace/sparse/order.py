@@ -25,7 +25,7 @@ _PAIRS = torch.tensor([[0, 1], [0, 2], [0, 3], [2, 3], [1, 3], [1, 2]])
 _OTHER = torch.tensor([3, 4, 5, 0, 1, 2])  # of pair p the rest is pair _OTHER[p]
 _WORK = 10**8  # rows x columns^2 of all restarts together
 _SMALL = 2**24  # rows x columns^2 up to which pairs are also gone through one by one
-_GAIN = {torch.float32: 1e-6, torch.float64: 1e-12}  #  relative to what is kept: less is rounding
+_GAIN = {torch.float32: 1e-6, torch.float64: 1e-12}  # relative to what is kept: less is rounding
 
 
 @dataclass(frozen=True)
@@ -81,17 +81,24 @@ def find_order(
         seed: of the shuffles.
 
     Raises:
-        InputError: not a matrix, or entries that are not finite.
+        InputError: not a matrix, entries that are not finite, or a time or number of restarts below 0.
     """
     if matrix.ndim != 2 or not matrix.numel():
         raise InputError(f"the order of a matrix's columns is searched, got shape {tuple(matrix.shape)}")
+    if seconds < 0 or (restarts is not None and restarts < 0):
+        raise InputError(f"a search takes no fewer than 0 seconds and 0 restarts, got {seconds} and {restarts}")
     if not matrix.isfinite().all():
         raise InputError("the matrix holds NaN or infinite values: an order cannot be chosen by them")
-    deadline = time.monotonic() + seconds
+    matrix, deadline = matrix.detach().cpu(), time.monotonic() + seconds
     count = matrix.shape[1]
+    before = kept_magnitude(matrix, pattern)
+    limit = pattern.n * (count // pattern.m) + min(pattern.n, count % pattern.m)
+    bound = float(matrix.abs().double().topk(limit, dim=1).values.sum())
+    if count <= pattern.m or before >= bound:  # one group, or nothing is lost: no order keeps more
+        return Order(torch.arange(count), before, before, bound, finished=True)
     padded = -count % pattern.m
     small = matrix.shape[0] * count**2 <= _SMALL
-    sizes = matrix.detach().abs().to(torch.float64 if small else torch.float32)
+    sizes = matrix.abs().to(torch.float64 if small else torch.float32)
     columns = torch.nn.functional.pad(sizes, (0, padded)).t().contiguous()
     search = _Search(columns, pattern, padded)
     finished = search.run(deadline)
@@ -109,11 +116,9 @@ def find_order(
         finished = search.run(deadline) and finished
         if search.total() > kept * (1 + _GAIN[columns.dtype]):
             best, kept = search.order.clone(), search.total()
-    before, after = kept_magnitude(matrix, pattern), kept_magnitude(matrix[:, best[:count]], pattern)
+    after = kept_magnitude(matrix[:, best[:count]], pattern)
     if after < before:  # what single precision called an improvement
         best, after = torch.arange(count), before
-    limit = pattern.n * (count // pattern.m) + min(pattern.n, count % pattern.m)
-    bound = float(matrix.detach().abs().double().topk(limit, dim=1).values.sum())
     return Order(best[:count].clone(), after, before, bound, finished)
 
 

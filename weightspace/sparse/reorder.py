@@ -1,17 +1,17 @@
 """Reorder hidden units so that N:M pruning keeps more: the function stays, the groups of inputs change."""
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from weightspace.collection import Collection
 from weightspace.errors import InputError
 from weightspace.pattern import NM
 from weightspace.progress import progress
+from weightspace.sparse.gathered import checked_scores
 from weightspace.sparse.order import Order, find_order
 from weightspace.symmetry import Group, Symmetry, trace
 
@@ -23,10 +23,12 @@ class Reordered:
     Args:
         networks: the same functions.
         orders: for each network the :class:`Order` of each group of units that some layer reads in groups of M.
+        scores: (n, D), what the orders were chosen by, moved along; the pattern's mask of them keeps what the orders say.
     """
 
     networks: Collection
     orders: Sequence[dict[str, Order]]
+    scores: Float[Tensor, "n d"]
 
     def __str__(self) -> str:
         lines = [f"{'network':<9}{'units of':<24}{'before':>10}{'kept':>10}{'bound':>10}{'efficacy':>10}"]
@@ -39,23 +41,26 @@ class Reordered:
 
 
 def reorder(
-    networks: Collection, pattern: NM = NM(2, 4), *, symmetry: Symmetry | None = None, example: Tensor | None = None,
-    seconds: float = 60.0, restarts: int | None = None, seed: int = 0,
+    networks: Collection, pattern: NM = NM(2, 4), *, scores: Float[Tensor, "n d"] | None = None,
+    symmetry: Symmetry | None = None, example: Tensor | None = None, seconds: float = 60.0, restarts: int | None = None,
+    seed: int = 0,
 ) -> Reordered:  # fmt: skip
-    """Choose the order of every group of hidden units that keeps the most magnitude under N:M.
+    """Choose the order of every group of hidden units that keeps the most magnitude, or most of other scores, under N:M.
 
     All layers that read the same units count together. Groups do not depend on each other, as a permutation changes the
     groups of inputs of the layers that read the units, and of no others. Inputs of the network keep their order.
 
     Args:
         networks: dense, or under masks, which move along; extras and statistics too.
+        scores: (n, D), not negative, what a kept weight is worth, such as :func:`input_scores`; by default its magnitude.
         symmetry: of the architecture; by default it is traced.
         example: inputs for tracing, where the architecture does not know its own.
         seconds, restarts, seed: of each search; see :func:`find_order`.
 
     Raises:
-        InputError: no example is known, or the network has no units that can be reordered.
+        InputError: no example is known, the network has no units that can be reordered, or scores that do not fit.
     """
+    worth = networks.weights.abs() if scores is None else checked_scores(scores, networks.weights, "these networks")
     if symmetry is None:
         given = networks.architecture.example() if example is None else example
         if given is None:
@@ -64,10 +69,8 @@ def reorder(
     symmetry.layout.require(networks.layout, "the networks to reorder")
     permutations: list[dict[str, Tensor]] = []
     found: list[dict[str, Order]] = []
-    for weights in progress(
-        networks.weights, f"ordering the units of {len(networks)} networks for {pattern.n}:{pattern.m}"
-    ):
-        orders = _orders(symmetry, weights, pattern, seconds, restarts, seed)
+    for row in progress(worth, f"ordering the units of {len(networks)} networks for {pattern.n}:{pattern.m}"):
+        orders = _orders(symmetry, row, pattern, seconds, restarts, seed)
         found.append(orders)
         permutations.append(symmetry.identity() | {name: order.columns for name, order in orders.items()})
     if not found[0]:
@@ -86,7 +89,7 @@ def reorder(
         extras={name: moved(extra) for name, extra in networks.extras.items()},
         buffers={name: torch.stack([row[name] for row in rows]) for name in buffers},
     )
-    return Reordered(changed, found)
+    return Reordered(changed, found, moved(worth))
 
 
 def reorder_module(
@@ -101,7 +104,7 @@ def reorder_module(
     """The same for one module, in place.
 
     Args:
-        module: any network that can be traced.
+        module: any network that can be traced; the masks of a ticket's module move along.
         example: a batch of at least two inputs.
 
     Returns:
@@ -111,55 +114,14 @@ def reorder_module(
     symmetry = trace(module.eval(), example, fix_unknown=True)
     module.train(training)
     state = {name: tensor.detach() for name, tensor in module.state_dict().items()}
+    masks = {name.removesuffix("_mask"): mask for name, mask in module.named_buffers() if name.endswith("_mask")}
+    masks = {name: mask for name, mask in masks.items() if name in state}
     orders = _orders(symmetry, symmetry.layout.pack(state).float(), pattern, seconds, restarts, seed)
     permutations = symmetry.identity() | {name: order.columns for name, order in orders.items()}
+    for name, mask in symmetry.move(masks, permutations).items():  # before the weights, which they are held to
+        module.get_buffer(f"{name}_mask").copy_(mask)
     module.load_state_dict(state | symmetry.move(state, permutations))
     return orders
-
-
-class Gathered(nn.Module):
-    """A linear layer that reads its inputs in another order, where their own cannot be changed, as those of a network.
-
-    Args:
-        linear: gets the columns in the new order; a copy, the given layer is left as it is.
-        order: (inputs,), position p reads input `order[p]`.
-    """
-
-    order: Tensor
-
-    def __init__(self, linear: nn.Linear, order: Int[Tensor, " inputs"]) -> None:
-        super().__init__()
-        self.register_buffer("order", order)
-        self.linear = copy.deepcopy(linear)
-        self.linear.weight.data = linear.weight.detach()[:, order].contiguous()
-
-    def forward(self, input: Float[Tensor, "*batch inputs"]) -> Float[Tensor, "*batch outputs"]:
-        return self.linear(input.index_select(-1, self.order))
-
-
-def gather_inputs(
-    module: nn.Module, layer: str, pattern: NM = NM(2, 4), *, seconds: float = 60.0, restarts: int | None = None,
-    seed: int = 0,
-) -> Order:  # fmt: skip
-    """Let one linear layer read its inputs in the order that keeps the most magnitude under N:M; in place.
-
-    For inputs that :func:`reorder_module` cannot move. The function stays the same; reading in another order costs a copy of
-    the inputs.
-
-    Args:
-        layer: name of an nn.Linear in the module; it becomes a :class:`Gathered`.
-
-    Raises:
-        InputError: there is no linear layer of this name.
-    """
-    linear = dict(module.named_modules()).get(layer)
-    if type(linear) is not nn.Linear or not layer:
-        names = [name for name, one in module.named_modules() if name and type(one) is nn.Linear]
-        raise InputError(f"{layer!r} is not a linear layer inside the module: there are {', '.join(names) or 'none'}")
-    order = find_order(linear.weight.detach(), pattern, seconds=seconds, restarts=restarts, seed=seed)
-    owner, _, name = layer.rpartition(".")
-    setattr(module.get_submodule(owner), name, Gathered(linear, order.columns.to(linear.weight.device)))
-    return order
 
 
 def _orders(

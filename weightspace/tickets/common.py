@@ -58,12 +58,15 @@ def rewind_of(tickets: Collection) -> Float[Tensor, "n d"]:
     return tickets.extras["rewind"]
 
 
+def start_from(networks: Collection, weights: Float[Tensor, "n d"], masks: Bool[Tensor, "n d"]) -> Collection:
+    """Networks to be trained from these weights under these masks; statistics are as before training."""
+    state = networks.architecture.build_seeded(0).state_dict()
+    return networks.replace(
+        weights=weights * masks, masks=masks, extras={"rewind": weights},
+        buffers={b.name: state[b.name].expand(len(networks), *b.shape).clone() for b in networks.layout.buffers},
+    )  # fmt: skip
+
+
 def collected(record: Record) -> bool:
     """Was this network trained from the initialisation of its seed, as `collect` does?"""
     return record.get("kind") in ("independent", "grid") and not record.get("aligned")
-
-
-def fresh_buffers(networks: Collection) -> dict[str, Tensor]:
-    """Statistics as they are before training, for networks that start again."""
-    state = networks.architecture.build_seeded(0).state_dict()
-    return {b.name: state[b.name].expand(len(networks), *b.shape).clone() for b in networks.layout.buffers}

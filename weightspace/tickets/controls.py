@@ -13,7 +13,7 @@ from weightspace.collection import Collection
 from weightspace.errors import InputError
 from weightspace.layout import Layout
 from weightspace.pattern import keep_counts
-from weightspace.tickets.common import fresh_buffers, rewind_of
+from weightspace.tickets.common import rewind_of, start_from
 from weightspace.training.start import initial
 
 
@@ -46,7 +46,7 @@ class Controls:
         """The tickets' masks on a new initialisation of the architecture."""
         records = [{"seed": seeds.derive(self.seed, "re-initialised", i)} for i in range(len(self.tickets))]
         new = initial(self.tickets.architecture, records)
-        return _under(self.tickets, new.weights, self.tickets.masks)
+        return start_from(self.tickets, new.weights, self.tickets.masks)
 
     def shuffled(self) -> Collection:
         """As many weights in each layer, at random places in it."""
@@ -73,7 +73,7 @@ class Controls:
         return self._start(torch.stack(rows))
 
     def _start(self, masks: Tensor) -> Collection:
-        return _under(self.tickets, rewind_of(self.tickets), masks)
+        return start_from(self.tickets, rewind_of(self.tickets), masks)
 
 
 def moved_masks(masks: Bool[Tensor, "n d"], layout: Layout, seed: int, *, apart: bool) -> Bool[Tensor, "n d"]:
@@ -91,9 +91,3 @@ def moved_masks(masks: Bool[Tensor, "n d"], layout: Layout, seed: int, *, apart:
         for group in groups:
             row[group] = row[group][torch.randperm(len(group), generator=random)]
     return masks
-
-
-def _under(networks: Collection, weights: Tensor, masks: Tensor) -> Collection:
-    return networks.replace(
-        weights=weights * masks, masks=masks, buffers=fresh_buffers(networks), extras={"rewind": weights}
-    )

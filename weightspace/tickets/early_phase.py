@@ -15,7 +15,7 @@ from weightspace.collection import Collection
 from weightspace.errors import InputError, LayoutMismatch
 from weightspace.layout import Entry
 from weightspace.task import Task
-from weightspace.tickets.common import fresh_buffers, rewind_of
+from weightspace.tickets.common import rewind_of, start_from
 from weightspace.training.start import initial
 
 
@@ -106,10 +106,7 @@ class EarlyPhase:
         return torch.where(self.tickets.layout.prunable, weights, self._rewind)
 
     def _start(self, weights: Tensor) -> Collection:
-        masks = self.tickets.masks
-        return self.tickets.replace(
-            weights=weights * masks, masks=masks, buffers=fresh_buffers(self.tickets), extras={"rewind": weights}
-        )
+        return start_from(self.tickets, weights, self.tickets.masks)
 
 
 def transfer(tickets: Collection, task: Task, *, seed: int = 0) -> Collection:

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from weightspace import devices
+from weightspace.checkpoint import read_checkpoint
 from weightspace.collection import Collection
 from weightspace.errors import InputError
 from weightspace.layout import Layout
@@ -24,7 +25,7 @@ from weightspace.tickets.common import check_dense_enough, collected, ticket_rec
 from weightspace.training.blocks import block_size, in_blocks
 from weightspace.training.probe import Engine, engine
 from weightspace.training.start import finished, initial, trainer_for
-from weightspace.training.trainer import Trainer, load_checkpoint
+from weightspace.training.trainer import Trainer
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ class IMP:
             early.run(rewind, tick)
             trained, done = start, 0
             if checkpoint is not None and checkpoint.exists():
-                saved = load_checkpoint(checkpoint, "cpu")
+                saved = read_checkpoint(checkpoint, "its block")
                 done = int(saved["levels"])
                 trained = start.replace(
                     weights=saved["weights"],

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from weightspace.collection import Collection
 from weightspace.errors import InputError
-from weightspace.tickets.common import fresh_buffers, rewind_of
+from weightspace.tickets.common import rewind_of, start_from
 
 
 def refill(tickets: Collection, *, by: Literal["count", "magnitude"] = "count", extra: float = 0.0) -> Collection:
@@ -45,7 +45,7 @@ def refill(tickets: Collection, *, by: Literal["count", "magnitude"] = "count", 
             kept = torch.zeros(entry.shape[0], dtype=torch.bool)
             kept[score.argsort(descending=True, stable=True)[:count]] = True
             mask[at] = kept[:, None].expand_as(rows).flatten()
-    return _started(tickets, masks)
+    return start_from(tickets, rewind_of(tickets), masks)
 
 
 def regroup(tickets: Collection, *, clusters: int = 8, fill: float = 1.5, rows: int = 16, seed: int = 0) -> Collection:
@@ -74,7 +74,7 @@ def regroup(tickets: Collection, *, clusters: int = 8, fill: float = 1.5, rows: 
             at = layout.slices[entry.name]
             matrix = mask[at].reshape(entry.shape[0], -1)
             mask[at] = _blocks(matrix, clusters, fill, rows, seed).flatten()
-    return _started(tickets, masks)
+    return start_from(tickets, rewind_of(tickets), masks)
 
 
 def _blocks(matrix: Bool[Tensor, "o i"], clusters: int, fill: float, rows: int, seed: int) -> Bool[Tensor, "o i"]:
@@ -105,10 +105,3 @@ def _balanced(support: Float[Tensor, "r i"], count: int, seed: int) -> list[Tens
     _, seats = linear_sum_assignment(cost)
     chosen = torch.from_numpy(places[seats])
     return [(chosen == c).nonzero()[:, 0] for c in range(count)]
-
-
-def _started(tickets: Collection, masks: Tensor) -> Collection:
-    weights = rewind_of(tickets)
-    return tickets.replace(
-        weights=weights * masks, masks=masks, buffers=fresh_buffers(tickets), extras={"rewind": weights}
-    )

@@ -6,12 +6,11 @@ import torch
 
 from weightspace.architecture import Architecture
 from weightspace.collection import Collection
-from weightspace.errors import InputError
 from weightspace.functional import predict
 from weightspace.storage import Record
 from weightspace.task import Task
 from weightspace.training.probe import Engine
-from weightspace.training.trainer import Individual, Trainer
+from weightspace.training.trainer import Individual, Trainer, require_seeds
 from weightspace.training.watch import Watch
 
 
@@ -21,12 +20,7 @@ def initial(architecture: Architecture, records: Sequence[Record]) -> Collection
     Raises:
         InputError: a record has no seed.
     """
-    missing = [i for i, record in enumerate(records) if "seed" not in record]
-    if missing:
-        raise InputError(
-            f"network {missing[0]} has no seed in its record, so that its initialisation is not known: give records a "
-            '"seed", or use networks that weightspace trained'
-        )
+    require_seeds(records)
     layout = architecture.layout()
     weights = torch.empty(len(records), layout.size, dtype=layout.dtype)
     buffers = {b.name: torch.empty(len(records), *b.shape, dtype=getattr(torch, b.dtype)) for b in layout.buffers}

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Bool, Float, Int
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from weightspace import seeds
 from weightspace.architecture import Architecture
-from weightspace.errors import InputError, StorageError
+from weightspace.checkpoint import read_checkpoint
+from weightspace.errors import InputError
 from weightspace.functional import blocks
 from weightspace.layout import Layout
 from weightspace.optimizers import State
@@ -56,12 +56,7 @@ class Individual:
         Raises:
             InputError: a record has no seed.
         """
-        missing = [i for i, record in enumerate(records) if "seed" not in record]
-        if missing:
-            raise InputError(
-                f"network {missing[0]} has no seed in its record, so its data order is not defined: "
-                'give records a "seed", for example collection.replace(records=[{**r, "seed": i} ...])'
-            )
+        require_seeds(records)
         own = [record.get("individual", {}) for record in records]
 
         def column(name: str, default: float) -> Tensor | None:
@@ -241,7 +236,7 @@ class Trainer:
 
     def resume(self, path: Path) -> None:
         """Go on from what `save` wrote."""
-        tensors = load_checkpoint(path, str(self.weights.device))
+        tensors = read_checkpoint(path, "its block", str(self.weights.device))
         self.weights, self.losses = tensors["weights"], tensors["losses"]
         self.step = int(tensors["step"])
         prefix = "state."
@@ -345,18 +340,14 @@ class Trainer:
         return x, y
 
 
-def load_checkpoint(path: Path, device: str) -> dict[str, Tensor]:
-    """The tensors of a checkpoint.
-
-    Raises:
-        StorageError: the file is damaged.
-    """
-    try:
-        return load_file(path, device=device)
-    except (SafetensorError, OSError) as error:
-        raise StorageError(
-            f"the checkpoint {path} is damaged ({error}): delete it and run again, only its block starts anew"
-        ) from error
+def require_seeds(records: Sequence[Record]) -> None:
+    """Raise InputError unless every record has a seed."""
+    missing = [i for i, record in enumerate(records) if "seed" not in record]
+    if missing:
+        raise InputError(
+            f"network {missing[0]} has no seed in its record, so its initialisation and data order are not defined: "
+            'give records a "seed", for example collection.replace(records=[{**r, "seed": i} ...])'
+        )
 
 
 def _noisy_labels(y: Tensor, individual: Individual) -> Tensor | None:
