@@ -1,6 +1,6 @@
 """Does a flow learn a distribution from few tickets, or the tickets by heart? Its likelihood on codes it has not seen.
 
-    python experiments/flow_by_heart.py runs/generator_fashion/tickets-0.1 --data-root data      (two minutes on one core)
+    python experiments/flow_by_heart.py runs/generator_fashion/shard-*/tickets-0.1 --data-root data      (two minutes on one core)
 
 Flows are trained for more and more steps on the codes of 180 aligned tickets. For each: the log-density of these codes and of
 20 others, in nats for each of the components, how far samples are from the nearest code trained on, how much they vary, and
@@ -24,13 +24,13 @@ SAMPLES = 400
 
 
 def main(
-    tickets: Positional[Path], components: int = 32, learned_from: int = 180, judged_on: int = 20,
+    tickets: Positional[tuple[Path, ...]], components: int = 32, learned_from: int = 180, judged_on: int = 20,
     data_root: Path | None = None, seed: int = 0, results: Path = Path("docs/results"),
 ) -> None:  # fmt: skip
     """Print and write a row for each length of training.
 
     Args:
-        tickets: folder of tickets of a built-in task.
+        tickets: folders of tickets of a built-in task, one after the other.
         components: of the compression.
         learned_from: tickets whose codes the flows see.
         judged_on: tickets whose codes they do not.
@@ -38,9 +38,9 @@ def main(
         seed: of the flows.
         results: where the CSV file goes.
     """
-    found = ws.Collection.load(tickets)
+    found = ws.Collection.concatenate([ws.Collection.load(folder) for folder in tickets])
     if len(found) < learned_from + judged_on:
-        raise SystemExit(f"{learned_from + judged_on} tickets are needed, {tickets} has {len(found)}")
+        raise SystemExit(f"{learned_from + judged_on} tickets are needed, these folders have {len(found)}")
     found = found[: learned_from + judged_on]
     task = generator_tuning.task_of(found, data_root)
     aligned = ws.WeightMatching(example=task.train.x[:8]).fit(found).transform(found)

@@ -1,6 +1,6 @@
 """The generator on LeNet-300-100 and Fashion-MNIST, densities 0.10 and 0.05.
 
-    python experiments/generator_fashion.py --data-root data      (some hours on one core; every stage is kept)
+    python experiments/generator_fashion.py --data-root data --workers 2      (some hours; every stage is kept)
 
 264 networks of 5 epochs (Adam 1e-3, cosine decay, batches of 128); tickets of density 0.10 by 9 further epochs of
 gradual magnitude pruning, where their validation loss is at its lowest, and from these in 7 more epochs tickets of
@@ -9,7 +9,9 @@ starts from random directions. Three generators with other seeds on the same tic
 as many gradients of single networks on single images as the refinement takes.
 """
 
-from dataclasses import replace
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
 
 import generator_rows
@@ -17,18 +19,79 @@ import tables
 import tyro
 
 import weightspace as ws
+from weightspace import memory, threads
 from weightspace.generate import Directions
 
-NETWORKS, LEARNED_FROM, SAMPLES = 264, 200, 100
+NETWORKS, LEARNED_FROM, SAMPLES, SHARDS = 264, 200, 100, 6
 LADDER = (
     ws.tickets.Gradual(density=0.10, length=ws.Step(epochs=9), ramp=0.5),
     ws.tickets.Gradual(density=0.05, length=ws.Step(epochs=7)),
 )  # each starts from the tickets before it
 
 
+@dataclass(frozen=True)
+class Study:
+    """What its two kinds of work, one shard of the networks and one generator, can be done from by any worker."""
+
+    data_root: Path | None
+    out: Path
+    steps: int
+    directions: Directions
+
+    def task(self) -> ws.Task:
+        task = ws.tasks.fashion_mnist(data_root=self.data_root)
+        return replace(task, recipe=replace(task.recipe, length=ws.Step(epochs=5)))
+
+    def networks(self, shard: int, levels: int) -> ws.Collection:
+        """A shard of the tickets after some levels of the ladder; read from disk where they are there."""
+        task, here = self.task(), self.out / f"shard-{shard}"
+        found = ws.collect(task, NETWORKS, shard=(shard, SHARDS), folder=here / "dense")
+        for gradual in LADDER[:levels]:
+            found = gradual.find(found, task, folder=here / f"tickets-{gradual.density}")
+        return found
+
+    def prepare(self, job: tuple[int, int]) -> None:
+        self.networks(*job)
+
+    def tickets(self, levels: int) -> ws.Collection:
+        return ws.Collection.concatenate([self.networks(shard, levels) for shard in range(SHARDS)])
+
+    def generator(self, job: tuple[int, int]) -> list[dict[str, object]]:
+        """Fit one generator and judge it."""
+        levels, seed = job
+        task, tickets, density = self.task(), self.tickets(levels), LADDER[levels - 1].density
+        training, held_out = tickets.split(LEARNED_FROM, NETWORKS - LEARNED_FROM)
+        refine = ws.TaskRefinement(
+            task, steps=self.steps, networks=16, lr=1e-4, lr_mean=4e-4, diversity=0.2, directions=self.directions
+        )
+        model = ws.TicketGenerator(compress=ws.PCA(32), generate=ws.FlowMatching(held_out=0.1), refine=refine)
+        here = self.out / f"density-{density}-{seed}-{self.steps}-{self.directions}"
+        generator = model.fit(training, seed=seed, folder=here / "generator")
+        draw = {"density": density, "seed": seed + 1}
+        samples = generator.sample(SAMPLES, **draw)
+        gradients = self.steps * refine.networks * refine.batch_size / LEARNED_FROM
+        longer = ws.Step(iterations=max(1, round(gradients / task.recipe.batch_size)))
+        others = {
+            "flow alone": replace(generator, refined=None).sample(SAMPLES, **draw),
+            "tickets trained on": ws.train(training[:SAMPLES], task, longer, folder=here / "trained-on"),
+        }
+        report = ws.evaluate(
+            samples, task, reference=training, held_out=held_out, others=others, dropout=None, seed=seed
+        )
+        report.write(here / "report")
+        keys = {"density": density, "seed": seed}
+        return [keys | generator_rows.row(report, arm.name) | generator_rows.verdicts(report) for arm in report.arms]
+
+
+def ready() -> None:
+    """A worker: one thread, and freed memory stays with it."""
+    threads.use(1)
+    memory.keep()
+
+
 def main(
     data_root: Path | None = None, densities: int = 2, seeds: tuple[int, ...] = (0, 1, 2),
-    steps: int = 8000, directions: Directions = "random",
+    steps: int = 8000, directions: Directions = "random", workers: int = 1,
     out: Path = Path("runs/generator_fashion"), results: Path = Path("docs/results"),
 ) -> None:  # fmt: skip
     """Print and write one row for each set of networks, density and seed.
@@ -39,45 +102,21 @@ def main(
         seeds: of the generators and their samples; networks and tickets are the same.
         steps: of refinement.
         directions: that it starts from.
+        workers: processes, of one thread each.
         out: where all stages are kept.
         results: where the CSV file goes.
     """
-    task = ws.tasks.fashion_mnist(data_root=data_root)
-    task = replace(task, recipe=replace(task.recipe, length=ws.Step(epochs=5)))
-    dense = ws.collect(task, NETWORKS, folder=out / "dense")
+    study = Study(data_root, out, steps, directions)
+    name = "generator_fashion" + (f"_{directions}" if directions != "random" else "")
     rows: list[dict[str, object]] = []
-    tickets = dense
-    for gradual in LADDER[:densities]:
-        density = gradual.density
-        tickets = gradual.find(tickets, task, folder=out / f"tickets-{density}")
-        training, held_out = tickets.split(LEARNED_FROM, NETWORKS - LEARNED_FROM)
-        for seed in seeds:
-            refine = ws.TaskRefinement(
-                task, steps=steps, networks=16, lr=1e-4, lr_mean=4e-4, diversity=0.2, directions=directions
-            )
-            model = ws.TicketGenerator(compress=ws.PCA(32), generate=ws.FlowMatching(held_out=0.1), refine=refine)
-            here = out / f"density-{density}-{seed}-{steps}-{directions}"
-            generator = model.fit(training, seed=seed, folder=here / "generator")
-            draw = {"density": density, "seed": seed + 1}
-            samples = generator.sample(SAMPLES, **draw)
-            gradients = steps * refine.networks * refine.batch_size / LEARNED_FROM
-            longer = ws.Step(iterations=max(1, round(gradients / task.recipe.batch_size)))
-            others = {
-                "flow alone": replace(generator, refined=None).sample(SAMPLES, **draw),
-                "tickets trained on": ws.train(training[:SAMPLES], task, longer, folder=here / "trained-on"),
-            }
-            report = ws.evaluate(
-                samples, task, reference=training, held_out=held_out, others=others, dropout=None, seed=seed
-            )
-            report.write(here / "report")
-            keys = {"density": density, "seed": seed}
-            rows += [
-                keys | generator_rows.row(report, arm.name) | generator_rows.verdicts(report) for arm in report.arms
-            ]
-            name = "generator_fashion" + (f"_{directions}" if directions != "random" else "")
-            tables.write(results / f"{name}.csv", rows)
-            few = [row for row in rows if row["networks"] in ("samples", report.reference, *others)]
-            generator_rows.summary(few, ("density", "networks"))
+    shown = ("training tickets", "held-out tickets", "samples", "flow alone", "tickets trained on")
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=ready) as pool:
+        for levels in range(1, densities + 1):
+            list(pool.map(study.prepare, [(shard, levels) for shard in range(SHARDS)]))
+            for judged in pool.map(study.generator, [(levels, seed) for seed in seeds]):
+                rows += judged
+                tables.write(results / f"{name}.csv", rows)
+    generator_rows.summary([row for row in rows if row["networks"] in shown], ("density", "networks"))
 
 
 if __name__ == "__main__":

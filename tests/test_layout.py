@@ -48,6 +48,11 @@ def test_roles_and_prunable_weights() -> None:
     }  # fmt: skip
     assert layout.num_prunable == 2 * 9 + 24 == int(layout.prunable.sum())
     assert layout.size == 18 + 2 + 2 + 2 + 24 + 3 + 3
+    assert layout.free == [slice(18, 24), slice(48, 54)]  # neighbours in one slice
+    covered = torch.zeros(layout.size, dtype=torch.bool)
+    for at in layout.free:
+        covered[at] = True
+    assert torch.equal(covered, ~layout.prunable)
 
 
 def test_attention_and_recurrent_weights_are_prunable() -> None:

@@ -364,9 +364,10 @@ def _check_masks(weights: Tensor | None, masks: Tensor, layout: Layout) -> None:
     if masks.dtype != torch.bool:
         raise InputError(f"masks must be boolean, True where a weight is kept; got {masks.dtype}")
     for at in blocks(len(masks), _CHECKED):
-        if not (masks[at] | layout.prunable).all():
+        if not all(masks[at, free].all() for free in layout.free):
             raise InputError("masks remove biases or norm parameters, which are never pruned: leave those True")
-        if weights is not None and ((weights[at] != 0) & ~masks[at]).any():
+        # NumPy looks for a True much faster than torch.
+        if weights is not None and ((weights[at] != 0) > masks[at]).numpy(force=True).any():
             raise InputError("some pruned weights are not zero: multiply the weights by their masks first")
 
 

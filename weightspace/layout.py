@@ -127,6 +127,19 @@ class Layout:
         return torch.cat(parts)
 
     @cached_property
+    def free(self) -> list[slice]:
+        """Where the vector holds what no mask may remove: the complement of `prunable`, as few slices."""
+        found: list[slice] = []
+        for entry in self.parameters:
+            at = self.slices[entry.name]
+            if entry.role == "weight":
+                continue
+            if found and found[-1].stop == at.start:
+                at = slice(found.pop().start, at.stop)
+            found.append(at)
+        return found
+
+    @cached_property
     def num_prunable(self) -> int:
         return sum(entry.size for entry in self.parameters if entry.role == "weight")
 

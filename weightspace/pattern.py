@@ -72,7 +72,10 @@ class Unstructured:
         scores = _usable(scores, layout, within)
         total = self.count(layout)
         if self.scope == "global":
-            return _keep_top(scores, total, "the network").logical_or_(~layout.prunable.to(scores.device))
+            mask = _keep_top(scores, total, "the network")
+            for at in layout.free:
+                mask[..., at] = True
+            return mask
         counts = _apportion([entry.size for entry in layout.parameters if entry.role == "weight"], total)
         return _keep_counts(scores, layout, counts)
 
@@ -226,10 +229,11 @@ def _usable(scores: Tensor, layout: Layout, within: Tensor | None) -> Tensor:
     """Scores of the weights that may be kept, -inf elsewhere."""
     if scores.shape[-1] != layout.size:
         raise InputError(f"scores have {scores.shape[-1]} values a network, the layout has {layout.size}")
-    prunable = layout.prunable.to(scores.device)
-    usable = scores.masked_fill(~prunable if within is None else ~(prunable & within), -math.inf)
+    usable = scores.clone() if within is None else scores.masked_fill(~within, -math.inf)
+    for at in layout.free:
+        usable[..., at] = -math.inf
     # The largest is NaN if any score is; only then look at each.
-    if not usable.amax(-1).isfinite().all() and scores[..., prunable].isnan().any():
+    if not usable.amax(-1).isfinite().all() and scores[..., layout.prunable.to(scores.device)].isnan().any():
         raise InputError("scores contain NaN: a mask cannot be chosen from them")
     return usable
 

@@ -378,7 +378,7 @@ class FittedFlow:
             raise InputError("guidance strengthens conditions, but none were given")
 
         def field(t: Tensor, x: Tensor) -> Tensor:
-            at = t.expand(len(x), 1)
+            at = t.reshape(1, 1)  # one time for all: what follows from it alone is computed once
             v = velocity(x, at, known)
             if guidance == 1.0:
                 return v

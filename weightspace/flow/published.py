@@ -37,9 +37,9 @@ class BottleneckVelocity(nn.Module):
         nn.init.zeros_(self.outward.bias)
 
     def forward(
-        self, x: Float[Tensor, "n k"], t: Float[Tensor, "n 1"], conditions: Float[Tensor, "n c"] | None = None
+        self, x: Float[Tensor, "n k"], t: Float[Tensor, "#n 1"], conditions: Float[Tensor, "n c"] | None = None
     ) -> Float[Tensor, "n k"]:
-        return self.outward(self.hidden(torch.cat([x, self.time(t)], dim=1)))
+        return self.outward(self.hidden(torch.cat([x, self.time(t).expand(len(x), -1)], dim=1)))
 
 
 @dataclass(frozen=True)

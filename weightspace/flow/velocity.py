@@ -9,7 +9,7 @@ from torch import Tensor, nn
 _FREQUENCIES = 32
 
 Velocity = nn.Module
-"""velocity(x, t, conditions): (n, K), (n, 1), (n, C) -> (n, K)."""
+"""velocity(x, t, conditions): (n, K), (n, 1) or one time for all (1, 1), (n, C) -> (n, K)."""
 
 
 class ResidualVelocity(nn.Module):
@@ -36,7 +36,7 @@ class ResidualVelocity(nn.Module):
         nn.init.zeros_(self.outward.bias)
 
     def forward(
-        self, x: Float[Tensor, "n k"], t: Float[Tensor, "n 1"], conditions: Float[Tensor, "n c"] | None = None
+        self, x: Float[Tensor, "n k"], t: Float[Tensor, "#n 1"], conditions: Float[Tensor, "n c"] | None = None
     ) -> Float[Tensor, "n k"]:
         frequencies = torch.exp(torch.linspace(0, math.log(200.0), _FREQUENCIES, device=x.device, dtype=x.dtype))
         angles = t * frequencies  # (n, frequencies)
@@ -61,5 +61,5 @@ class Block(nn.Module):
         nn.init.zeros_(self.second.weight)
         nn.init.zeros_(self.second.bias)
 
-    def forward(self, h: Float[Tensor, "n width"], time: Float[Tensor, "n width"]) -> Float[Tensor, "n width"]:
+    def forward(self, h: Float[Tensor, "n width"], time: Float[Tensor, "#n width"]) -> Float[Tensor, "n width"]:
         return h + self.second(nn.functional.silu(self.first(self.norm(h)) + self.time(time)))
