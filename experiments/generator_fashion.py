@@ -42,25 +42,26 @@ class Study:
         task = ws.tasks.fashion_mnist(data_root=self.data_root)
         return replace(task, recipe=replace(task.recipe, length=ws.Step(epochs=5)))
 
-    def networks(self, shard: int, levels: int) -> ws.Collection:
-        """A shard of the tickets after some levels of the ladder; read from disk where they are there."""
-        task, here = self.task(), self.out / f"shard-{shard}"
-        found = ws.collect(task, NETWORKS, shard=(shard, SHARDS), folder=here / "dense")
-        for gradual in LADDER[:levels]:
-            found = gradual.find(found, task, folder=here / f"tickets-{gradual.density}")
-        return found
+    def kept(self, shard: int, stage: str) -> Path:
+        return self.out / f"shard-{shard}" / stage
 
     def prepare(self, job: tuple[int, int]) -> None:
-        self.networks(*job)
+        """A shard of the tickets after some levels of the ladder, made where it is not there."""
+        (shard, levels), task = job, self.task()
+        found = ws.collect(task, NETWORKS, shard=(shard, SHARDS), folder=self.kept(shard, "dense"))
+        for gradual in LADDER[:levels]:
+            found = gradual.find(found, task, folder=self.kept(shard, f"tickets-{gradual.density}"))
 
-    def tickets(self, levels: int) -> ws.Collection:
-        return ws.Collection.concatenate([self.networks(shard, levels) for shard in range(SHARDS)])
+    def tickets(self, density: float) -> ws.Collection:
+        """Read, as `collect` and `find` let one process at a time into a folder, and generators are fitted side by side."""
+        shards = [ws.Collection.load(self.kept(shard, f"tickets-{density}")) for shard in range(SHARDS)]
+        return ws.Collection.concatenate(shards)
 
     def generator(self, job: tuple[int, int]) -> list[dict[str, object]]:
         """Fit one generator and judge it."""
         levels, seed = job
-        task, tickets, density = self.task(), self.tickets(levels), LADDER[levels - 1].density
-        training, held_out = tickets.split(LEARNED_FROM, NETWORKS - LEARNED_FROM)
+        task, density = self.task(), LADDER[levels - 1].density
+        training, held_out = self.tickets(density).split(LEARNED_FROM, NETWORKS - LEARNED_FROM)
         refine = ws.TaskRefinement(
             task, steps=self.steps, networks=16, lr=1e-4, lr_mean=4e-4, diversity=0.2, directions=self.directions
         )
