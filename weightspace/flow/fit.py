@@ -16,15 +16,15 @@ from torchdiffeq import odeint
 from weightspace import seeds
 from weightspace.checkpoint import load_checkpoint, save_checkpoint
 from weightspace.errors import InputError
+from weightspace.flow.held_out import HeldOut, Pairs
 from weightspace.flow.path import linear_path, pair
-from weightspace.flow.velocity import ResidualVelocity, Velocity
+from weightspace.flow.velocity import ResidualVelocity, Velocity, with_presence
 from weightspace.layout import Layout
 from weightspace.optimizers import Adam
 from weightspace.progress import progress
 
 _CHECKPOINT_EVERY = 500
-_JUDGED_EVERY, _JUDGED_ON = 25, 4096  # steps, and pairs of noise and held-out codes
-_JUDGED_NUMBERS, _JUDGED_AT_ONCE = 2**24, 1024  # of such pairs for long codes, and pairs in a pass
+_JUDGED_EVERY = 25  # steps
 _JACOBIAN = 4096  # codes up to which exact likelihoods are computed
 
 
@@ -144,15 +144,11 @@ class FlowMatching:
         if self.ema:
             state["average"] = weights.clone()
         averaged = "average" if self.ema else "weights"
-        pairs: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+        judge: HeldOut | None = None
         if apart:
-            state |= {"best": weights.clone(), "least": torch.tensor(math.inf)}
             random = seeds.generator(seed, "flow judged")
-            judged = max(self.batch_size, min(_JUDGED_ON, _JUDGED_NUMBERS // codes.shape[1]))
-            drawn = [self._pairs(data, unseen, self.batch_size, random) for _ in range(judged // self.batch_size)]
-            pairs = list(
-                zip(*(torch.cat(parts).split(_JUDGED_AT_ONCE) for parts in zip(*drawn, strict=True)), strict=True)
-            )
+            judge = HeldOut.draw(lambda: self._pairs(data, unseen, self.batch_size, random), conditions)
+            state |= judge.start(weights)
         done = 0
         if checkpoint is not None and checkpoint.exists():
             state, done = load_checkpoint(checkpoint, state, self.steps)
@@ -160,8 +156,8 @@ class FlowMatching:
         bar.update(done)
         with bar:
             for step in range(done, self.steps):
-                if apart and step % _JUDGED_EVERY == 0:
-                    self._judge(velocity, layout, state, averaged, pairs, conditions)
+                if judge is not None and step % _JUDGED_EVERY == 0:
+                    judge.keep_best(velocity, layout, state, averaged)
                 loss, gradient = self._gradient(
                     velocity, layout, state["weights"], data, conditions, seen, groups, seed, step
                 )
@@ -179,15 +175,13 @@ class FlowMatching:
                     bar.set_postfix(loss=f"{loss:.3g}")
                     if checkpoint is not None:
                         save_checkpoint(checkpoint, state, step + 1)
-        if apart:
-            self._judge(velocity, layout, state, averaged, pairs, conditions)
+        if judge is not None:
+            judge.keep_best(velocity, layout, state, averaged)
             averaged = "best"
         return FittedFlow(self, state[averaged], scale, codes.shape[1], described)
 
-    def _pairs(
-        self, data: Tensor, among: Tensor, count: int, random: torch.Generator
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Which codes, and t, x_t and dx_t on the paths to them, as training draws them."""
+    def _pairs(self, data: Tensor, among: Tensor, count: int, random: torch.Generator) -> Pairs:
+        """As training draws them."""
         chosen = among[torch.randint(len(among), (count,), generator=random)]
         x_0 = torch.randn(len(chosen), data.shape[1], generator=random) * self.source
         t = torch.rand(len(chosen), 1, generator=random)
@@ -197,24 +191,6 @@ class FlowMatching:
         if self.jitter:
             x_t = x_t + self.jitter * torch.randn(x_t.shape, generator=random)
         return chosen, t, x_t, dx_t
-
-    @torch.no_grad()
-    def _judge(
-        self, velocity: Velocity, layout: Layout, state: dict[str, Tensor], averaged: str,
-        pairs: Sequence[tuple[Tensor, Tensor, Tensor, Tensor]], conditions: Tensor | None,
-    ) -> None:  # fmt: skip
-        """Keep the weights if held-out codes have their lowest loss so far, always on the same pairs."""
-        velocity.eval()
-        total, count = 0.0, 0
-        for chosen, t, x_t, dx_t in pairs:
-            known = None if conditions is None else with_presence(conditions[chosen])
-            predicted = functional_call(velocity, layout.unpack(state[averaged]), (x_t, t, known))
-            total += (predicted - dx_t).square().sum().item()
-            count += dx_t.numel()
-        velocity.train()
-        if total / count < state["least"]:
-            state["least"].fill_(total / count)
-            state["best"].copy_(state[averaged])
 
     def _gradient(
         self, velocity: Velocity, layout: Layout, weights: Tensor, data: Tensor, conditions: Tensor | None,
@@ -236,12 +212,6 @@ class FlowMatching:
         loss = (predicted - dx_t).square().mean()
         gradients = torch.autograd.grad(loss, list(leaves.values()))
         return loss.item(), layout.pack(dict(zip(leaves, gradients, strict=True)))
-
-
-def with_presence(conditions: Float[Tensor, "n c"]) -> Float[Tensor, "n twice"]:
-    """Conditions as the field sees them: unknown ones (NaN) are zero, and a flag says which are known."""
-    known = ~conditions.isnan()
-    return torch.cat([conditions.masked_fill(~known, 0.0), known.to(conditions.dtype)], dim=1)
 
 
 @dataclass(frozen=True)

@@ -63,3 +63,9 @@ class Block(nn.Module):
 
     def forward(self, h: Float[Tensor, "n width"], time: Float[Tensor, "#n width"]) -> Float[Tensor, "n width"]:
         return h + self.second(nn.functional.silu(self.first(self.norm(h)) + self.time(time)))
+
+
+def with_presence(conditions: Float[Tensor, "n c"]) -> Float[Tensor, "n twice"]:
+    """Conditions as the field sees them: unknown ones (NaN) are zero, and a flag says which are known."""
+    known = ~conditions.isnan()
+    return torch.cat([conditions.masked_fill(~known, 0.0), known.to(conditions.dtype)], dim=1)
