@@ -110,6 +110,7 @@ def main(
     study = Study(data_root, out, steps, directions)
     name = "generator_fashion" + (f"_{directions}" if directions != "random" else "")
     rows: list[dict[str, object]] = []
+    study.task()  # unpacks the images, before several workers would do so at once
     shown = ("training tickets", "held-out tickets", "samples", "flow alone", "tickets trained on")
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=ready) as pool:
         for levels in range(1, densities + 1):

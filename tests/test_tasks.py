@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -53,7 +54,19 @@ def test_missing_data_say_where_they_belong(tmp_path: Path, monkeypatch: pytest.
     from torchvision import datasets
 
     monkeypatch.setattr(datasets.MNIST, "mirrors", [])
-    with pytest.raises(StorageError, match=r"(?s)MNIST was not found under .*--data-root"):
+    with pytest.raises(StorageError, match=r"(?s)MNIST could neither be read from .*--data-root"):
+        ws.tasks.mnist(data_root=tmp_path)
+
+
+@pytest.mark.parametrize("size", [0, 5_000])
+def test_images_that_end_too_early_are_refused(tmp_path: Path, size: int) -> None:
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for part, count in (("train", 60_000), ("t10k", 10_000)):
+        write_idx(raw / f"{part}-images-idx3-ubyte", torch.zeros(count, 28, 28, dtype=torch.uint8))
+        write_idx(raw / f"{part}-labels-idx1-ubyte", torch.zeros(count, dtype=torch.uint8))
+    os.truncate(raw / "train-images-idx3-ubyte", size)
+    with pytest.raises(StorageError, match=r"(?s)MNIST could neither be read from .*four whole files"):
         ws.tasks.mnist(data_root=tmp_path)
 
 

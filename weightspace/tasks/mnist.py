@@ -28,7 +28,7 @@ def mnist(hidden: Sequence[int] = (300, 100), *, data_root: str | Path | None = 
             WEIGHTSPACE_DATA, else ./data. Missing files are downloaded by torchvision.
 
     Raises:
-        StorageError: the data are neither there nor to be downloaded.
+        StorageError: the data are not there or not whole, nor to be downloaded.
     """
     return _task("mnist", hidden, data_root, recipe, other="fashion_mnist")
 
@@ -66,9 +66,10 @@ def _read(name: str, root: Path, *, train: bool) -> tuple[Tensor, Tensor]:
     kind = _SETS[name][0]
     try:
         data = kind(str(root), train=train, download=True)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, ValueError) as error:  # the last two also for files that end too early
         raise StorageError(
-            f"{kind.__name__} was not found under {root} and could not be downloaded ({error}): put its four "
-            f"files into {root / kind.__name__ / 'raw'}, or give another --data-root"
+            f"{kind.__name__} could neither be read from {root} nor downloaded to it ({error}): put its four whole files "
+            f"into {root / kind.__name__ / 'raw'} (if another process is just unpacking them there, try again), or give "
+            "another --data-root"
         ) from error
     return data.data[:, None].float() / 255, data.targets
