@@ -37,17 +37,18 @@ class Setting:
     held_out: int
     densities: tuple[float, ...]
     controls: bool
+    ramp: float
 
 
-DEEP = Setting("digits", (128, 64), 400, 80, (0.10, 0.05), controls=True)
-WIDE = Setting("digits_wide", (32,), 2000, 200, (0.4,), controls=False)
+DEEP = Setting("digits", (128, 64), 400, 80, (0.10, 0.05), controls=True, ramp=0.5)
+WIDE = Setting("digits_wide", (32,), 2000, 200, (0.4,), controls=False, ramp=0.0)
 
 
-def model(task: ws.Task, steps: int) -> ws.TicketGenerator:
+def model(task: ws.Task, steps: int, ramp: float) -> ws.TicketGenerator:
     return ws.TicketGenerator(
         compress=ws.PCA(128),
         generate=ws.FlowMatching(width=256, blocks=2, steps=4000),
-        refine=ws.TaskRefinement(task, steps=steps),
+        refine=ws.TaskRefinement(task, steps=steps, ramp=ramp),
     )
 
 
@@ -75,7 +76,7 @@ def main(
             here = folder / f"density-{density}"
             tickets = ws.tickets.Gradual(density=density).find(dense, task, folder=here / "tickets")
             training, held_out = tickets.split(len(tickets) - setting.held_out, setting.held_out)
-            chosen = model(task, steps)
+            chosen = model(task, steps, setting.ramp)
             generator = chosen.fit(training, seed=seed, folder=here / f"generator-{steps}")
             samples = generator.sample(SAMPLES, density=density, seed=seed + 1)
             others = {"flow alone": replace(generator, refined=None).sample(SAMPLES, density=density, seed=seed + 1)}

@@ -27,6 +27,7 @@ LADDER = (
     ws.tickets.Gradual(density=0.10, length=ws.Step(epochs=9), ramp=0.5),
     ws.tickets.Gradual(density=0.05, length=ws.Step(epochs=7)),
 )  # each starts from the tickets before it
+RAMPS = {0.10: 0.0, 0.05: 0.5}  # of the refinement: no difference at 0.10; at 0.05 digits need one (validation data)
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,14 @@ class Study:
         task, density = self.task(), LADDER[levels - 1].density
         training, held_out = self.tickets(density).split(LEARNED_FROM, NETWORKS - LEARNED_FROM)
         refine = ws.TaskRefinement(
-            task, steps=self.steps, networks=16, lr=1e-4, lr_mean=4e-4, diversity=0.2, directions=self.directions
+            task,
+            steps=self.steps,
+            networks=16,
+            lr=1e-4,
+            lr_mean=4e-4,
+            diversity=0.2,
+            directions=self.directions,
+            ramp=RAMPS[density],
         )
         model = ws.TicketGenerator(compress=ws.PCA(32), generate=ws.FlowMatching(held_out=0.1), refine=refine)
         here = self.out / f"density-{density}-{seed}-{self.steps}-{self.directions}"

@@ -10,7 +10,8 @@ import weightspace as ws
 from weightspace import generate
 from weightspace.checkpoint import save_checkpoint
 from weightspace.errors import InputError, LayoutMismatch
-from weightspace.generate import refine
+from weightspace.generate import pairs, refine
+from weightspace.pattern import Pattern
 
 BASE = ws.TicketGenerator(compress=ws.PCA(5), generate=ws.FlowMatching(width=16, blocks=1, steps=60, batch_size=16))
 
@@ -55,7 +56,7 @@ def test_the_gradient_is_that_of_the_sparse_networks_and_reaches_pruned_weights(
     """The first step of Adam moves the mean by the sign of the gradient, taken at the sparse networks."""
     fitted = BASE.fit(tickets[:8], seed=0)
     aligned = fitted.align.transform(tickets[:8])
-    config = replace(settings(task), diversity=0.0)
+    config = replace(settings(task), diversity=0.0, ramp=0.0)
     run = refine._Run(config, aligned, fitted.masks, fitted.compress, fitted.flow, ws.generate.Conditions(), 0)
     before = {name: run.state[name].clone() for name in ("mean", "components")}
     run.step(0)
@@ -82,20 +83,50 @@ def test_the_gradient_is_that_of_the_sparse_networks_and_reaches_pruned_weights(
     assert not torch.equal(moved[clear], dense.sign()[clear])
 
 
+@pytest.mark.parametrize("pattern", [ws.Unstructured(0.1), ws.Unstructured(0.1, scope="layer"), ws.NM(1, 4)])
+def test_samples_become_sparse_along_the_ramp(tickets: ws.Collection, task: ws.Task, pattern: Pattern) -> None:
+    """From all weights that a ticket keeps to the pattern's, in whose mask all weights stay that it asks for."""
+    fitted = BASE.fit(tickets[:8], seed=0)
+    aligned, layout = fitted.align.transform(tickets[:8]), tickets.layout
+    config = replace(settings(task, steps=20), ramp=0.5, patterns=[pattern])
+    run = refine._Run(config, aligned, fitted.masks, fitted.compress, fitted.flow, ws.generate.Conditions(), 0)
+    decoded = fitted.compress.inverse_transform(run._codes(0)[:6]).requires_grad_()
+    scores, within = decoded.abs(), (decoded != 0) | ~layout.prunable
+    final = pattern.mask(scores, layout, within=within)
+    counts = []
+    for step in range(12):
+        mask, beside = run._mask(scores, pattern, within, step)
+        assert (mask >= final).all()
+        kept, asked = (m[:, layout.prunable].sum(1) for m in (mask, final))
+        assert (kept - asked).tolist() == pytest.approx((beside * (layout.num_prunable - asked)).tolist())
+        if step >= 10:
+            assert torch.equal(mask, final)
+            assert beside == 0
+        counts.append(kept.float().mean().item())
+    reach = aligned.masks.any(0)[layout.prunable].sum().item()
+    assert counts[0] == pytest.approx(reach, rel=0.01)
+    assert counts == sorted(counts, reverse=True)
+    assert counts[5] < 0.5 * counts[0], "cubic: at half of the ramp an eighth of the way is left"
+    run.config = replace(config, ramp=0.0)
+    assert torch.equal(run._mask(scores, pattern, within, 0)[0], final)
+    run.config = config
+    assert torch.equal(run._mask(scores.detach(), pattern, within, 0)[0], final), "such scores choose nothing"
+
+
 def test_samples_are_pushed_apart() -> None:
     same = torch.ones(6, 20) + 1e-3 * torch.randn(6, 20, generator=torch.Generator().manual_seed(0))
     apart = torch.eye(6, 20)
     free = torch.zeros(20, dtype=torch.bool)
     for weights, expected in ((same, 1.0), (apart, 0.0)):
-        cosine, overlap = refine._alike(weights, weights > 0.5, free)
+        cosine, overlap = pairs.alike(weights, weights > 0.5, free)
         assert cosine.shape == (15,)
         assert cosine.tolist() == pytest.approx([expected] * 15, abs=1e-3)
         assert overlap.tolist() == pytest.approx([expected] * 15, abs=1e-3)
     masks = torch.rand(5, 40, generator=torch.Generator().manual_seed(1)) < 0.3
-    pairs = [(a & b).sum() / masks.sum(1).float().mean() for i, a in enumerate(masks) for b in masks[i + 1 :]]
+    shared = [(a & b).sum() / masks.sum(1).float().mean() for i, a in enumerate(masks) for b in masks[i + 1 :]]
     free = torch.arange(43) >= 40  # biases, which every network keeps and which do not count
     every = torch.cat([masks, torch.ones(5, 3, dtype=torch.bool)], dim=1)
-    assert refine._alike(every.float(), every, free)[1].tolist() == pytest.approx(torch.stack(pairs).tolist())
+    assert pairs.alike(every.float(), every, free)[1].tolist() == pytest.approx(torch.stack(shared).tolist())
 
 
 def test_an_interrupted_refinement_continues_to_the_same_bytes(
@@ -143,6 +174,8 @@ def test_any_density_between_those_refined_for(tickets: ws.Collection, task: ws.
 def test_bad_settings_are_refused(tickets: ws.Collection, task: ws.Task) -> None:
     with pytest.raises(InputError, match="two networks a step"):
         replace(settings(task), networks=1)
+    with pytest.raises(InputError, match="share of the steps"):
+        ws.TaskRefinement(task, ramp=1.5)
     with pytest.raises(InputError, match="one pattern"):
         replace(settings(task), patterns=())
     other = ws.tasks.digits(hidden=(3,))
@@ -173,10 +206,10 @@ def test_usual_pairs_belong_to_the_pattern(tickets: ws.Collection) -> None:
     sparse = tickets.replace(weights=tickets.weights * sparser, masks=sparser)
     both = ws.Collection.concatenate([tickets, sparse])
     for density, own in ((0.2, tickets), (0.05, sparse)):
-        expected = refine._usual(own, ws.Unstructured(density), 0)
-        assert refine._usual(both, ws.Unstructured(density), 0) == pytest.approx(expected)
+        expected = pairs.usual(own, ws.Unstructured(density), 0)
+        assert pairs.usual(both, ws.Unstructured(density), 0) == pytest.approx(expected)
     for pattern, chance in ((ws.NM(2, 4), 0.5), (ws.Unstructured(0.5), 0.5)):
-        assert chance < refine._usual(both, pattern, 0)[1] < 1, "more than two random masks share"
+        assert chance < pairs.usual(both, pattern, 0)[1] < 1, "more than two random masks share"
 
 
 class Stubborn(torch.nn.Module):
@@ -231,7 +264,7 @@ def test_tickets_of_their_own_densities_can_be_refined(tickets: ws.Collection, t
         mask = ws.Unstructured(density).mask(tickets[i : i + 1].weights.abs(), tickets.layout)
         parts.append(tickets[i : i + 1].replace(weights=tickets[i : i + 1].weights * mask, masks=mask, extras={}))
     ladder = ws.Collection.concatenate(parts)
-    cosine, overlap = refine._usual(ladder, ws.Unstructured(0.08), 0)
+    cosine, overlap = pairs.usual(ladder, ws.Unstructured(0.08), 0)
     assert 0 < cosine < 1
     assert 0 < overlap < 1
 

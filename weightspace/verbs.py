@@ -61,6 +61,7 @@ def fit(
     refine_diversity: float = TaskRefinement.diversity,
     refine_directions: Directions = TaskRefinement.directions,
     refine_lr: float = TaskRefinement.lr,
+    refine_ramp: float = TaskRefinement.ramp,
     task: str | None = None,
     common: Shared = Common(),
 ) -> None:
@@ -80,6 +81,7 @@ def fit(
         refine_directions: that refinement starts from: the tickets' components, the same widened to their variance, or
             random ones, which suit large networks with few tickets.
         refine_lr: its learning rate, of the mean three times as high; lower for larger networks.
+        refine_ramp: share of its steps in which samples become sparse; 0.5 for densities of 0.05 and below.
         task: to refine through, and on whose data the symmetry of networks with unknown inputs is traced; by
             default what the tickets' records say.
     """
@@ -92,7 +94,7 @@ def fit(
     refine = None
     if refine_steps:
         refine = TaskRefinement(
-            task_of(collection, task, common), steps=refine_steps, lr=refine_lr, lr_mean=3 * refine_lr,
+            task_of(collection, task, common), steps=refine_steps, lr=refine_lr, lr_mean=3 * refine_lr, ramp=refine_ramp,
             diversity=refine_diversity, directions=refine_directions,
         )  # fmt: skip
     rule = {"magnitude": Magnitude(), "shared": SharedSupport(), "gates": Gates()}[masks]

@@ -31,6 +31,7 @@ from weightspace.compress import FittedPCA
 from weightspace.errors import InputError
 from weightspace.flow.fit import FittedFlow
 from weightspace.generate.conditions import Conditions
+from weightspace.generate.pairs import alike, usual
 from weightspace.generate.support import FittedSupport, Magnitude
 from weightspace.optimizers import Adam
 from weightspace.pattern import Pattern, Unstructured, density_of
@@ -46,8 +47,6 @@ _SOFTNESS = 0.5  # width of the soft threshold that moves masks, in mean heights
 _CLIP = 1.0  # largest norm of a gradient
 _SMALL = 1e-12  # scales below are rounding
 _STOCK = 4096  # codes that are drawn once, for all steps
-_SAME_DENSITY, _FEW = 0.01, 4  # relative; and fewer tickets than these say nothing about pairs
-_TICKETS, _USUAL = 256, 0.95  # tickets whose pairs are compared, and the quantile that samples may reach
 
 
 @dataclass(frozen=True)
@@ -62,6 +61,10 @@ class TaskRefinement:
         batch_size: training samples for each of them.
         lr: of the components, with cosine decay.
         lr_mean: of the mean network.
+        ramp: share of the steps in which samples become sparse: they keep, beside the pattern, the weights with the highest
+            scores, at first all that any ticket keeps, ever fewer by the cubic schedule of gradual pruning (arXiv 1710.01878).
+            0 prunes by the pattern from the first step. About 0.5 makes single samples of low density better and more
+            alike.
         diversity: weight of the penalties that keep samples as different as tickets are: for each pair
             its cosine and the overlap of its masks above the 95 % quantile of the tickets' pairs.
         directions: what the components are before the first step. "tickets": those of the compression. "widened": the same,
@@ -77,6 +80,7 @@ class TaskRefinement:
     batch_size: int = 128
     lr: float = 1e-3
     lr_mean: float = 3e-3
+    ramp: float = 0.0
     diversity: float = 0.3
     directions: Directions = "tickets"
 
@@ -91,6 +95,8 @@ class TaskRefinement:
                 "learning rates are positive and the weight of diversity is not negative, all finite, got "
                 f"{self.lr}, {self.lr_mean} and {self.diversity}"
             )
+        if not 0 <= self.ramp <= 1:
+            raise InputError(f"ramp is a share of the steps, from 0 to 1, got {self.ramp}")
         if self.directions not in get_args(Directions):
             raise InputError(f"directions are 'tickets', 'widened' or 'random', got {self.directions!r}")
         given = self.patterns
@@ -185,7 +191,7 @@ class _Run:
         self.by_magnitude = isinstance(support, Magnitude)
         self.patterns = list(config.patterns or [Unstructured(tickets.densities.median().item())])
         self.stock: dict[int, Tensor] = {}
-        self.usual = [_usual(tickets, pattern, seed) for pattern in self.patterns]
+        self.usual = [usual(tickets, pattern, seed) for pattern in self.patterns]
         self.adam = Adam(lr=config.lr)
         self.state = {
             "mean": compress.mean.clone(),
@@ -216,7 +222,7 @@ class _Run:
         codes = codes.to(self.state["mean"].dtype)
         decoded = torch.addmm(self.state["mean"], codes, self.state["components"]).requires_grad_()
         values, scores = self.support.split(decoded)
-        mask = pattern.mask(scores.detach(), self.layout, within=(values.detach() != 0) | ~self.prunable)
+        mask, beside = self._mask(scores, pattern, (values.detach() != 0) | ~self.prunable, step)
         sparse = values * mask
         chosen = torch.randint(len(task.train), (config.networks, config.batch_size), generator=random)
         gradient = torch.empty_like(sparse)
@@ -239,7 +245,7 @@ class _Run:
             if not self.by_magnitude:
                 total = total + (kept * (values.detach() * gradient)).sum() / len(sparse)
             if config.diversity:
-                total = total + config.diversity * self._too_alike(sparse, kept, which)
+                total = total + config.diversity * self._too_alike(sparse, kept, which, beside)
         (moved,) = torch.autograd.grad(total, decoded)
         # Kept from step to step, as it is as large as the components: fresh memory costs page faults.
         gradients = {"mean": moved.sum(0), "components": torch.mm(codes.T, moved, out=self.gradient)}
@@ -290,6 +296,24 @@ class _Run:
             self.stock[which] = self.flow.carry(x_0 * self.flow.config.source, conditions=asked)
         return self.stock[which]
 
+    def _mask(
+        self, scores: Float[Tensor, "n d"], pattern: Pattern, within: Bool[Tensor, "n d"], step: int
+    ) -> tuple[Bool[Tensor, "n d"], float]:
+        """The mask of each network, and the share of the weights outside the pattern that it keeps for now."""
+        last = self.config.ramp * self.config.steps
+        fixed, total = scores.detach(), self.layout.num_prunable
+        if step >= last or not scores.requires_grad:  # a mask that cannot change has nothing to choose
+            return pattern.mask(fixed, self.layout, within=within), 0.0
+        if isinstance(pattern, Unstructured) and pattern.scope == "global":
+            kept = pattern.count(self.layout)
+        else:
+            narrow = pattern.mask(fixed, self.layout, within=within)
+            kept, fixed = int((narrow & self.prunable).sum(1).amax()), fixed.masked_fill(narrow, math.inf)
+        reach = int(within.sum(1).amin()) - (self.layout.size - total)
+        beside = max(0, round((reach - kept) * (1 - step / last) ** 3))
+        wide = Unstructured((kept + beside) / total)
+        return wide.mask(fixed, self.layout, within=within), beside / max(1, total - kept)
+
     def _straight_through(
         self, scores: Float[Tensor, "n d"], mask: Bool[Tensor, "n d"], pattern: Pattern
     ) -> Float[Tensor, "n d"]:
@@ -308,62 +332,17 @@ class _Run:
         soft = torch.sigmoid((scores - edge) / (_SOFTNESS * height).clamp(min=_SMALL))
         return mask + soft - soft.detach()
 
-    def _too_alike(self, sparse: Float[Tensor, "n d"], kept: Float[Tensor, "n d"], which: int) -> Float[Tensor, ""]:
+    def _too_alike(
+        self, sparse: Float[Tensor, "n d"], kept: Float[Tensor, "n d"], which: int, beside: float
+    ) -> Float[Tensor, ""]:
         """How far pairs of samples are above nearly all pairs of tickets, in cosine and in mask overlap.
 
         Pair by pair: a mean over pairs would be content with a few clusters far from each other.
+
+        Args:
+            beside: share of the weights outside the pattern that are kept; so much nearer to one may overlaps be.
         """
-        cosine, overlap = _alike(sparse, kept, ~self.prunable)
+        cosine, overlap = alike(sparse, kept, ~self.prunable)
         usual_cosine, usual_overlap = self.usual[which]
+        usual_overlap += beside * (1 - usual_overlap)
         return F.relu(cosine - usual_cosine).mean() + F.relu(overlap - usual_overlap).mean()
-
-
-def _usual(tickets: Collection, pattern: Pattern, seed: int) -> tuple[float, float]:
-    """Cosine and mask overlap that 95 % of the pairs of tickets stay below, under a pattern.
-
-    From tickets of the density nearest to the pattern's (where too few share one, from the nearest few), pruned by it. If
-    they have fewer weights than it keeps, their own overlap is carried over as its share of the way from chance (the
-    density) to one.
-    """
-    densities = tickets.densities
-    wanted = density_of(pattern)
-    nearest = densities.median() if wanted is None else densities[(densities.log() - math.log(wanted)).abs().argmin()]
-    apart = (densities / nearest - 1).abs()
-    alike = (apart < _SAME_DENSITY).nonzero()[:, 0]
-    if len(alike) < _FEW:
-        alike = apart.argsort(stable=True)[:_FEW]
-    order = torch.randperm(len(alike), generator=seeds.generator(seed, "refinement pairs"))
-    some = tickets[alike[order[:_TICKETS]]]
-    free = ~tickets.layout.prunable
-    if wanted is None or wanted > 1.01 * nearest.item():
-        cosine, overlap = _alike(some.weights, some.masks, free)
-        own, chance = overlap.quantile(_USUAL).item(), nearest.item()
-        if wanted is not None:
-            own = wanted + (1 - wanted) * max(0.0, own - chance) / max(_SMALL, 1 - chance)
-        return cosine.quantile(_USUAL).item(), own
-    fewer = isinstance(pattern, Unstructured) and wanted > 0.99 * nearest.item()  # theirs already, but for rounding
-    masks = some.masks if fewer else pattern.mask(some.weights.abs(), tickets.layout, within=some.masks)
-    cosine, overlap = _alike(some.weights * masks, masks, free)
-    return cosine.quantile(_USUAL).item(), overlap.quantile(_USUAL).item()
-
-
-def _alike(
-    weights: Float[Tensor, "n d"], masks: Tensor, free: Bool[Tensor, " d"]
-) -> tuple[Float[Tensor, " pairs"], Float[Tensor, " pairs"]]:
-    """Cosine of each pair of networks, and overlap of their masks (shared non-zeros over non-zeros).
-
-    Args:
-        masks: (n, d), or soft values between 0 and 1 whose gradient moves masks.
-        free: positions that are not prunable, which do not count.
-    """
-    first, second = torch.triu_indices(len(weights), len(weights), offset=1)
-    inner, shared = _products(weights, free), _products(masks.to(weights.dtype), free)
-    norm = inner.diagonal().sqrt()
-    cosine = inner / (norm[:, None] * norm)
-    return cosine[first, second], shared[first, second] / shared.detach().diagonal().mean()
-
-
-def _products(rows: Float[Tensor, "n d"], free: Bool[Tensor, " d"]) -> Float[Tensor, "n n"]:
-    """Inner products over the prunable positions: all, less the few others (selecting the many would copy them)."""
-    others = rows[:, free]
-    return rows @ rows.T - others @ others.T
