@@ -113,20 +113,59 @@ def test_samples_become_sparse_along_the_ramp(tickets: ws.Collection, task: ws.T
     assert torch.equal(run._mask(scores.detach(), pattern, within, 0)[0], final), "such scores choose nothing"
 
 
-def test_samples_are_pushed_apart() -> None:
-    same = torch.ones(6, 20) + 1e-3 * torch.randn(6, 20, generator=torch.Generator().manual_seed(0))
-    apart = torch.eye(6, 20)
-    free = torch.zeros(20, dtype=torch.bool)
+def test_alike_pairs_have_large_cosines_and_overlaps(tickets: ws.Collection) -> None:
+    layout = tickets.layout
+    random = torch.Generator().manual_seed(0)
+    same = torch.ones(6, layout.size) + 1e-3 * torch.randn(6, layout.size, generator=random)
+    apart = torch.zeros(6, layout.size)
+    apart[range(6), layout.prunable.nonzero()[:6, 0]] = 1.0
     for weights, expected in ((same, 1.0), (apart, 0.0)):
-        cosine, overlap = pairs.alike(weights, weights > 0.5, free)
+        masks = (weights > 0.5).float()
+        cosine, overlap = pairs.alike(pairs.products(weights, layout), pairs.products(masks, layout))
         assert cosine.shape == (15,)
         assert cosine.tolist() == pytest.approx([expected] * 15, abs=1e-3)
         assert overlap.tolist() == pytest.approx([expected] * 15, abs=1e-3)
-    masks = torch.rand(5, 40, generator=torch.Generator().manual_seed(1)) < 0.3
-    shared = [(a & b).sum() / masks.sum(1).float().mean() for i, a in enumerate(masks) for b in masks[i + 1 :]]
-    free = torch.arange(43) >= 40  # biases, which every network keeps and which do not count
-    every = torch.cat([masks, torch.ones(5, 3, dtype=torch.bool)], dim=1)
-    assert pairs.alike(every.float(), every, free)[1].tolist() == pytest.approx(torch.stack(shared).tolist())
+    masks = (torch.rand(5, layout.size, generator=random) < 0.3) | ~layout.prunable  # biases, which do not count
+    own = masks[:, layout.prunable]
+    shared = [(a & b).sum() / own.sum(1).float().mean() for i, a in enumerate(own) for b in own[i + 1 :]]
+    found = pairs.products(masks.float(), layout)
+    assert pairs.alike(found, found)[1].tolist() == pytest.approx(torch.stack(shared).tolist())
+
+
+@pytest.mark.parametrize("pattern", [ws.Unstructured(0.2), ws.NM(2, 4)])
+@pytest.mark.parametrize("rule", [ws.generate.Magnitude(), ws.Gates()])
+def test_the_penalties_gradient_is_that_of_soft_masks(
+    tickets: ws.Collection, task: ws.Task, pattern: Pattern, rule: ws.generate.Magnitude | ws.Gates
+) -> None:
+    """The products' gradients, written out in `step`, against automatic differentiation through soft masks."""
+    layout, support = tickets.layout, rule.fit(tickets)
+    size = layout.size + (layout.num_prunable if isinstance(rule, ws.Gates) else 0)
+    decoded = torch.randn(4, size, generator=torch.Generator().manual_seed(0)).double().requires_grad_()
+    values, scores = support.split(decoded)
+    mask = pattern.mask(scores.detach(), layout)
+    fixed, kept = scores.detach(), mask & layout.prunable
+    if isinstance(pattern, ws.Unstructured):
+        lowest = fixed.where(kept, torch.inf).amin(1, keepdim=True)
+        mean = (fixed * kept).sum(1, keepdim=True) / kept.sum(1, keepdim=True)
+        soft = torch.sigmoid((scores - lowest) / (0.5 * (mean - lowest)))
+    else:
+        soft = scores / fixed.std(1, keepdim=True)
+    masks = mask + soft - soft.detach()
+    sparse, at = values * mask, layout.prunable
+    inner, shared = sparse[:, at] @ sparse[:, at].T, masks[:, at] @ masks[:, at].T
+    first, second = torch.triu_indices(4, 4, offset=1)
+    cosine = (inner / (inner.diagonal()[:, None] * inner.diagonal()).sqrt())[first, second]
+    overlap = shared[first, second] / shared.detach().diagonal().mean()
+    limits = (cosine.median().item() + 1e-6, overlap.median().item() + 1e-6)  # some pairs are above, some below
+    total = (cosine - limits[0]).relu().mean() + (overlap - limits[1]).relu().mean()
+    (expected,) = torch.autograd.grad(total, decoded, retain_graph=True)
+
+    by_value, by_mask = pairs.too_alike(sparse.detach(), mask.double(), limits, layout)
+    slope = refine.slope(fixed, mask, pattern, layout)
+    (found,) = torch.autograd.grad([values, scores], decoded, [by_value * mask, by_mask * slope])
+    torch.testing.assert_close(found, expected)
+    without = torch.autograd.grad(support.split(decoded)[0], decoded, by_value * mask)[0]
+    assert not torch.allclose(without, expected)
 
 
 def test_an_interrupted_refinement_continues_to_the_same_bytes(

@@ -5,9 +5,11 @@ import math
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.nn import functional as F
 
 from weightspace import seeds
 from weightspace.collection import Collection
+from weightspace.layout import Layout
 from weightspace.pattern import Pattern, Unstructured, density_of
 
 _SAME_DENSITY, _FEW = 0.01, 4  # relative; and fewer tickets than these say nothing about pairs
@@ -31,36 +33,62 @@ def usual(tickets: Collection, pattern: Pattern, seed: int) -> tuple[float, floa
         near = apart.argsort(stable=True)[:_FEW]
     order = torch.randperm(len(near), generator=seeds.generator(seed, "refinement pairs"))
     some = tickets[near[order[:_TICKETS]]]
-    free = ~tickets.layout.prunable
+    layout = tickets.layout
     if wanted is None or wanted > 1.01 * nearest.item():
-        cosine, overlap = alike(some.weights, some.masks, free)
+        cosine, overlap = _of(some.weights, some.masks, layout)
         own, chance = overlap.quantile(_USUAL).item(), nearest.item()
         if wanted is not None:
             own = wanted + (1 - wanted) * max(0.0, own - chance) / max(_SMALL, 1 - chance)
         return cosine.quantile(_USUAL).item(), own
     fewer = isinstance(pattern, Unstructured) and wanted > 0.99 * nearest.item()  # theirs already, but for rounding
-    masks = some.masks if fewer else pattern.mask(some.weights.abs(), tickets.layout, within=some.masks)
-    cosine, overlap = alike(some.weights * masks, masks, free)
+    masks = some.masks if fewer else pattern.mask(some.weights.abs(), layout, within=some.masks)
+    cosine, overlap = _of(some.weights * masks, masks, layout)
     return cosine.quantile(_USUAL).item(), overlap.quantile(_USUAL).item()
 
 
+def _of(weights: Float[Tensor, "n d"], masks: Bool[Tensor, "n d"], layout: Layout) -> tuple[Tensor, Tensor]:
+    return alike(products(weights, layout), products(masks.to(weights.dtype), layout))
+
+
+def products(rows: Float[Tensor, "n d"], layout: Layout) -> Float[Tensor, "n n"]:
+    """Inner products over the prunable positions: all, less the few others (selecting the many would copy them)."""
+    found = rows @ rows.T
+    for at in layout.free:
+        found -= rows[:, at] @ rows[:, at].T
+    return found
+
+
 def alike(
-    weights: Float[Tensor, "n d"], masks: Tensor, free: Bool[Tensor, " d"]
+    inner: Float[Tensor, "n n"], shared: Float[Tensor, "n n"]
 ) -> tuple[Float[Tensor, " pairs"], Float[Tensor, " pairs"]]:
     """Cosine of each pair of networks, and overlap of their masks (shared non-zeros over non-zeros).
 
     Args:
-        masks: (n, d), or soft values between 0 and 1 whose gradient moves masks.
-        free: positions that are not prunable, which do not count.
+        inner: products of their weights.
+        shared: products of their masks.
     """
-    first, second = torch.triu_indices(len(weights), len(weights), offset=1)
-    inner, shared = _products(weights, free), _products(masks.to(weights.dtype), free)
+    first, second = torch.triu_indices(len(inner), len(inner), offset=1)
     norm = inner.diagonal().sqrt()
     cosine = inner / (norm[:, None] * norm)
     return cosine[first, second], shared[first, second] / shared.detach().diagonal().mean()
 
 
-def _products(rows: Float[Tensor, "n d"], free: Bool[Tensor, " d"]) -> Float[Tensor, "n n"]:
-    """Inner products over the prunable positions: all, less the few others (selecting the many would copy them)."""
-    others = rows[:, free]
-    return rows @ rows.T - others @ others.T
+def too_alike(
+    sparse: Float[Tensor, "n d"], masks: Float[Tensor, "n d"], limits: tuple[float, float], layout: Layout
+) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n d"]]:
+    """Gradients, for the weights and for the masks as if these were soft, of how far pairs are above the limits.
+
+    Pair by pair: a mean over pairs would be content with a few clusters far from each other. The penalty is the
+    mean of relu(cosine - limit) and that of relu(overlap - limit). It is a function of n x n products, through
+    which two matrix products carry it back; automatic differentiation would do so through a dozen passes over all weights.
+    """
+    inner, shared = (products(rows, layout).requires_grad_() for rows in (sparse, masks))
+    cosine, overlap = alike(inner, shared)
+    total = F.relu(cosine - limits[0]).mean() + F.relu(overlap - limits[1]).mean()
+    moved: list[Tensor] = []
+    for rows, found in zip((sparse, masks), torch.autograd.grad(total, (inner, shared)), strict=True):
+        by_rows = (found + found.T) @ rows
+        for at in layout.free:
+            by_rows[:, at] = 0
+        moved.append(by_rows)
+    return moved[0], moved[1]

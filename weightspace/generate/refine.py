@@ -22,7 +22,6 @@ from typing import Literal, get_args
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.nn import functional as F
 
 from weightspace import seeds
 from weightspace.checkpoint import load_checkpoint, save_checkpoint
@@ -31,8 +30,9 @@ from weightspace.compress import FittedPCA
 from weightspace.errors import InputError
 from weightspace.flow.fit import FittedFlow
 from weightspace.generate.conditions import Conditions
-from weightspace.generate.pairs import alike, usual
+from weightspace.generate.pairs import too_alike, usual
 from weightspace.generate.support import FittedSupport, Magnitude
+from weightspace.layout import Layout
 from weightspace.optimizers import Adam
 from weightspace.pattern import Pattern, Unstructured, density_of
 from weightspace.progress import progress
@@ -223,30 +223,35 @@ class _Run:
         decoded = torch.addmm(self.state["mean"], codes, self.state["components"]).requires_grad_()
         values, scores = self.support.split(decoded)
         mask, beside = self._mask(scores, pattern, (values.detach() != 0) | ~self.prunable, step)
-        sparse = values * mask
+        masks = mask.to(values.dtype)
+        sparse = values.detach() * masks
         chosen = torch.randint(len(task.train), (config.networks, config.batch_size), generator=random)
         gradient = torch.empty_like(sparse)
         buffers = {n: b.expand(config.networks, *b.shape[1:]).clone() for n, b in self.buffers.items()}
         arguments = (
-            self.module, self.layout, task.loss, sparse.detach(), buffers, task.train.x[chosen], task.train.y[chosen],
-            gradient,
+            self.module, self.layout, task.loss, sparse, buffers, task.train.x[chosen], task.train.y[chosen], gradient,
         )  # fmt: skip
         if self.alone:
             noise = [seeds.derive(self.seed, f"dropout {i}", step) for i in range(len(sparse))]
             losses = one_by_one(*arguments, noise if self.random else None)
         else:
             losses = side_by_side(*arguments)
+        # The mean of the networks' own gradients, straight through the mask.
+        by_value = gradient.div_(len(sparse))
         if not scores.requires_grad:  # the mask cannot change, and what lies outside it must not
-            gradient.mul_(mask)
-        # A stand-in whose gradient is the mean of the networks' own, straight through the mask.
-        total = (values * gradient).sum() / len(sparse)
-        if not self.by_magnitude or config.diversity:
-            kept = self._straight_through(scores, mask, pattern)
-            if not self.by_magnitude:
-                total = total + (kept * (values.detach() * gradient)).sum() / len(sparse)
-            if config.diversity:
-                total = total + config.diversity * self._too_alike(sparse, kept, which, beside)
-        (moved,) = torch.autograd.grad(total, decoded)
+            by_value.mul_(masks)
+        by_mask = None if self.by_magnitude else values.detach() * by_value
+        if config.diversity:
+            usual_cosine, usual_overlap = self.usual[which]
+            usual_overlap += beside * (1 - usual_overlap)  # denser masks share more
+            apart, masks_apart = too_alike(sparse, masks, (usual_cosine, usual_overlap), self.layout)
+            by_value.addcmul_(apart, masks, value=config.diversity)
+            by_mask = masks_apart.mul_(config.diversity).add_(0 if by_mask is None else by_mask)
+        ends, moves = [values], [by_value]
+        if by_mask is not None and scores.requires_grad:
+            ends.append(scores)
+            moves.append(by_mask.mul_(slope(scores.detach(), mask, pattern, self.layout)))
+        (moved,) = torch.autograd.grad(ends, decoded, moves)
         # Kept from step to step, as it is as large as the components: fresh memory costs page faults.
         gradients = {"mean": moved.sum(0), "components": torch.mm(codes.T, moved, out=self.gradient)}
         warm = max(1, min(_WARM_UP, config.steps // 10))
@@ -314,35 +319,23 @@ class _Run:
         wide = Unstructured((kept + beside) / total)
         return wide.mask(fixed, self.layout, within=within), beside / max(1, total - kept)
 
-    def _straight_through(
-        self, scores: Float[Tensor, "n d"], mask: Bool[Tensor, "n d"], pattern: Pattern
-    ) -> Float[Tensor, "n d"]:
-        """The mask, with the gradient of a soft one.
 
-        Where one threshold decides, weights near it have the largest gradient; where each group or layer has its own,
-        all have the same.
-        """
-        if not (isinstance(pattern, Unstructured) and pattern.scope == "global"):
-            size = scores.detach().std(1, keepdim=True).clamp(min=_SMALL)
-            return mask + (scores - scores.detach()) / size
-        fixed, free = scores.detach(), ~self.prunable
-        edge = fixed.masked_fill(~mask | free, math.inf).amin(1, keepdim=True)
-        count = int(mask[0].sum()) - int(free.sum())
-        height = (fixed - edge).masked_fill(~mask | free, 0.0).sum(1, keepdim=True) / count
-        soft = torch.sigmoid((scores - edge) / (_SOFTNESS * height).clamp(min=_SMALL))
-        return mask + soft - soft.detach()
+def slope(
+    scores: Float[Tensor, "n d"], mask: Bool[Tensor, "n d"], pattern: Pattern, layout: Layout
+) -> Float[Tensor, "n #d"]:
+    """Derivative of a soft mask for each score, (n, D) or (n, 1).
 
-    def _too_alike(
-        self, sparse: Float[Tensor, "n d"], kept: Float[Tensor, "n d"], which: int, beside: float
-    ) -> Float[Tensor, ""]:
-        """How far pairs of samples are above nearly all pairs of tickets, in cosine and in mask overlap.
-
-        Pair by pair: a mean over pairs would be content with a few clusters far from each other.
-
-        Args:
-            beside: share of the weights outside the pattern that are kept; so much nearer to one may overlaps be.
-        """
-        cosine, overlap = alike(sparse, kept, ~self.prunable)
-        usual_cosine, usual_overlap = self.usual[which]
-        usual_overlap += beside * (1 - usual_overlap)
-        return F.relu(cosine - usual_cosine).mean() + F.relu(overlap - usual_overlap).mean()
+    Where one threshold decides, weights near it have the largest; where each group or layer has its own, all have
+    the same.
+    """
+    if not (isinstance(pattern, Unstructured) and pattern.scope == "global"):
+        return 1 / scores.std(1, keepdim=True).clamp(min=_SMALL)
+    heights, total = scores.where(mask, torch.inf), torch.linalg.vecdot(scores, mask.to(scores.dtype))
+    for at in layout.free:
+        heights[:, at] = torch.inf
+        total -= scores[:, at].sum(1)
+    edge = heights.amin(1)
+    count = int(mask[0].sum()) - (layout.size - layout.num_prunable)
+    edge, width = edge[:, None], (_SOFTNESS * (total / count - edge)).clamp(min=_SMALL)[:, None]
+    soft = torch.sigmoid((scores - edge).div_(width))
+    return soft.addcmul_(soft, soft, value=-1).div_(width)
