@@ -35,13 +35,12 @@ class Setting:
     hidden: tuple[int, ...]
     networks: int
     held_out: int
-    densities: tuple[float, ...]
+    densities: dict[float, float]  # and the ramp of the refinement at each
     controls: bool
-    ramp: float
 
 
-DEEP = Setting("digits", (128, 64), 400, 80, (0.10, 0.05), controls=True, ramp=0.5)
-WIDE = Setting("digits_wide", (32,), 2000, 200, (0.4,), controls=False, ramp=0.0)
+DEEP = Setting("digits", (128, 64), 400, 80, {0.10: 0.0, 0.05: 0.5}, controls=True)
+WIDE = Setting("digits_wide", (32,), 2000, 200, {0.4: 0.0}, controls=False)
 
 
 def model(task: ws.Task, steps: int, ramp: float) -> ws.TicketGenerator:
@@ -69,18 +68,18 @@ def main(
     setting = WIDE if wide else DEEP
     task = ws.tasks.digits(hidden=setting.hidden)
     rows: list[dict[str, object]] = []
-    for density in setting.densities:
+    for density, ramp in setting.densities.items():
         for seed in seeds:
             folder = out / f"{setting.name}-{seed}"
             dense = ws.collect(task, setting.networks, seed=seed, folder=folder / "dense")
             here = folder / f"density-{density}"
             tickets = ws.tickets.Gradual(density=density).find(dense, task, folder=here / "tickets")
             training, held_out = tickets.split(len(tickets) - setting.held_out, setting.held_out)
-            chosen = model(task, steps, setting.ramp)
+            chosen = model(task, steps, ramp)
             generator = chosen.fit(training, seed=seed, folder=here / f"generator-{steps}")
             samples = generator.sample(SAMPLES, density=density, seed=seed + 1)
             others = {"flow alone": replace(generator, refined=None).sample(SAMPLES, density=density, seed=seed + 1)}
-            if controls and setting.controls and density == setting.densities[0]:
+            if controls and setting.controls and density == max(setting.densities):
                 others |= parts_of(chosen, generator, training, task, density, seed, here)
             report = ws.evaluate(
                 samples, task, reference=training, held_out=held_out, others=others | {"dense": dense[:SAMPLES]},
