@@ -3,10 +3,10 @@
     python experiments/generator_digits.py            (about an hour on one core; every stage is kept under --out)
 
 MLP 64-128-64-10, 400 dense networks, tickets of density 0.10 and 0.05 by gradual magnitude pruning; the generator
-sees 320 of them, 80 are held out. Beside the refined generator and the baselines of every report there are, at
-density 0.10, these controls: the flow alone; the refinement without the flow's training; the refinement of a random
-decoder, without the tickets; the flow's samples trained one by one, and the tickets trained on, for the same number of
-gradients of single networks on single training images; and the two other rules for masks.
+sees 320 of them, 80 are held out, and is refined along a ramp for 0.05. Beside the refined generator and the baselines
+of every report there are, at density 0.10, these controls: the flow alone; the refinement without the flow's training;
+the refinement of a random decoder, without the tickets; the flow's samples trained one by one, and the tickets trained
+on, for the same number of gradients of single networks on single training images; and the two other rules for masks.
 Settings were chosen on the validation split; the test split is read here.
 
 --wide runs the other target instead: MLP 64-32-10, 2,000 networks, density 0.4.
