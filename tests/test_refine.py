@@ -56,7 +56,7 @@ def test_the_gradient_is_that_of_the_sparse_networks_and_reaches_pruned_weights(
     """The first step of Adam moves the mean by the sign of the gradient, taken at the sparse networks."""
     fitted = BASE.fit(tickets[:8], seed=0)
     aligned = fitted.align.transform(tickets[:8])
-    config = replace(settings(task), diversity=0.0, ramp=0.0)
+    config = replace(settings(task), diversity=0.0)
     run = refine._Run(config, aligned, fitted.masks, fitted.compress, fitted.flow, ws.generate.Conditions(), 0)
     before = {name: run.state[name].clone() for name in ("mean", "components")}
     run.step(0)
@@ -172,7 +172,7 @@ def test_an_interrupted_refinement_continues_to_the_same_bytes(
     tickets: ws.Collection, task: ws.Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(refine, "_CHECKPOINT_EVERY", 10)
-    model = replace(BASE, refine=settings(task, steps=25))
+    model = replace(BASE, refine=replace(settings(task, steps=25), ramp=0.8))  # interrupted on the ramp
     model.fit(tickets[:8], folder=tmp_path / "whole")
     original, calls = refine._Run.step, 0
 

@@ -81,7 +81,7 @@ def fit(
         refine_directions: that refinement starts from: the tickets' components, the same widened to their variance, or
             random ones, which suit large networks with few tickets.
         refine_lr: its learning rate, of the mean three times as high; lower for larger networks.
-        refine_ramp: share of its steps in which samples become sparse; 0.5 for densities of 0.05 and below.
+        refine_ramp: share of its steps in which samples become sparse; 0.5 helps small networks at a density of 0.05.
         task: to refine through, and on whose data the symmetry of networks with unknown inputs is traced; by
             default what the tickets' records say.
     """

@@ -63,8 +63,8 @@ class TaskRefinement:
         lr_mean: of the mean network.
         ramp: share of the steps in which samples become sparse: they keep, beside the pattern, the weights with the highest
             scores, at first all that any ticket keeps, ever fewer by the cubic schedule of gradual pruning (arXiv 1710.01878).
-            0 prunes by the pattern from the first step. About 0.5 makes single samples of low density better and more
-            alike.
+            0 prunes by the pattern from the first step. 0.5 makes samples of small networks better at a density of 0.05,
+            and more alike.
         diversity: weight of the penalties that keep samples as different as tickets are: for each pair
             its cosine and the overlap of its masks above the 95 % quantile of the tickets' pairs.
         directions: what the components are before the first step. "tickets": those of the compression. "widened": the same,
