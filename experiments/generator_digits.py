@@ -9,7 +9,8 @@ the refinement of a random decoder, without the tickets; the flow's samples trai
 on, for the same number of gradients of single networks on single training images; and the two other rules for masks.
 Settings were chosen on the validation split; the test split is read here.
 
---wide runs the other target instead: MLP 64-32-10, 2,000 networks, density 0.4.
+--wide runs the other target instead: MLP 64-32-10, 2,000 networks, density 0.4. --several refines each generator
+under twice its density too, in twice the steps; its only control are the tickets trained on for as long.
 """
 
 from dataclasses import dataclass, replace
@@ -43,25 +44,31 @@ DEEP = Setting("digits", (128, 64), 400, 80, {0.10: 0.0, 0.05: 0.5}, controls=Tr
 WIDE = Setting("digits_wide", (32,), 2000, 200, {0.4: 0.0}, controls=False)
 
 
-def model(task: ws.Task, steps: int, ramp: float) -> ws.TicketGenerator:
+def model(refine: ws.TaskRefinement) -> ws.TicketGenerator:
     return ws.TicketGenerator(
-        compress=ws.PCA(128),
-        generate=ws.FlowMatching(width=256, blocks=2, steps=4000),
-        refine=ws.TaskRefinement(task, steps=steps, ramp=ramp),
+        compress=ws.PCA(128), generate=ws.FlowMatching(width=256, blocks=2, steps=4000), refine=refine
     )
 
 
+def refinement(task: ws.Task, density: float, steps: int, ramp: float, several: bool) -> ws.TaskRefinement:
+    if several:
+        under = [ws.Unstructured(2 * density), ws.Unstructured(density)]
+        return ws.TaskRefinement(task, steps=2 * steps, patterns=under)
+    return ws.TaskRefinement(task, steps=steps, ramp=ramp)
+
+
 def main(
-    wide: bool = False, controls: bool = True, seeds: tuple[int, ...] = (0, 1, 2), steps: int = 4000,
+    wide: bool = False, several: bool = False, controls: bool = True, seeds: tuple[int, ...] = (0, 1, 2), steps: int = 4000,
     out: Path = Path("runs/generator_digits"), results: Path = Path("docs/results"),
 ) -> None:  # fmt: skip
     """Print and write one row for each set of networks, density and seed.
 
     Args:
         wide: the target with a small network and many of them.
+        several: densities at once in the refinement.
         controls: without them it takes a third of the time.
         seeds: of networks, tickets and generators.
-        steps: of refinement.
+        steps: of refinement for each of its densities.
         out: where all stages are kept.
         results: where the CSV file goes.
     """
@@ -75,22 +82,26 @@ def main(
             here = folder / f"density-{density}"
             tickets = ws.tickets.Gradual(density=density).find(dense, task, folder=here / "tickets")
             training, held_out = tickets.split(len(tickets) - setting.held_out, setting.held_out)
-            chosen = model(task, steps, ramp)
-            generator = chosen.fit(training, seed=seed, folder=here / f"generator-{steps}")
+            chosen = model(refinement(task, density, steps, ramp, several))
+            kind = f"several-{steps}" if several else f"{steps}"
+            generator = chosen.fit(training, seed=seed, folder=here / f"generator-{kind}")
             samples = generator.sample(SAMPLES, density=density, seed=seed + 1)
             others = {"flow alone": replace(generator, refined=None).sample(SAMPLES, density=density, seed=seed + 1)}
-            if controls and setting.controls and density == max(setting.densities):
+            if controls and several:
+                others["tickets trained on"] = trained_on(chosen, training, task, here / f"trained-on-{kind}")
+            elif controls and setting.controls and density == max(setting.densities):
                 others |= parts_of(chosen, generator, training, task, density, seed, here)
             report = ws.evaluate(
                 samples, task, reference=training, held_out=held_out, others=others | {"dense": dense[:SAMPLES]},
                 dropout=None, seed=seed,
             )  # fmt: skip
-            report.write(here / f"report-{steps}")
+            report.write(here / f"report-{kind}")
             keys = {"density": density, "seed": seed}
             rows += [
                 keys | generator_rows.row(report, arm.name) | generator_rows.verdicts(report) for arm in report.arms
             ]
-            tables.write(results / f"generator_{setting.name}.csv", rows)
+            name = setting.name + ("_several" if several else "")
+            tables.write(results / f"generator_{name}.csv", rows)
             few = [row for row in rows if row["networks"] in ("samples", report.reference, *others)]
             generator_rows.summary(few, ("density", "networks"))
 
@@ -123,8 +134,7 @@ def parts_of(
     found["flow alone, fine-tuned"] = ws.train(
         flow_alone, task, steps_for(gradients / SAMPLES, task), folder=folder / "tuned"
     )
-    longer = steps_for(gradients / len(training), task)
-    found["tickets trained on"] = ws.train(training, task, longer, folder=folder / "trained-on")[:SAMPLES]
+    found["tickets trained on"] = trained_on(model, training, task, folder / "trained-on")
 
     for name, masks in {"shared support": ws.SharedSupport(), "gates": ws.Gates()}.items():
         other = replace(model, masks=masks, refine=None).fit(training, seed=seed, folder=folder / name)
@@ -132,6 +142,13 @@ def parts_of(
     refined_gates = replace(model, masks=ws.Gates()).fit(training, seed=seed, folder=folder / f"gates-{refine.steps}")
     found["gates, refined"] = refined_gates.sample(SAMPLES, **draw)
     return found
+
+
+def trained_on(model: ws.TicketGenerator, training: ws.Collection, task: ws.Task, folder: Path) -> ws.Collection:
+    """Tickets that have got as many gradients more as the refinement takes."""
+    assert model.refine is not None
+    gradients = model.refine.steps * model.refine.networks * model.refine.batch_size
+    return ws.train(training, task, steps_for(gradients / len(training), task), folder=folder)[:SAMPLES]
 
 
 def random_decoder(generator: FittedGenerator, task: ws.Task, seed: int) -> FittedPCA:

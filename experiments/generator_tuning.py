@@ -22,7 +22,8 @@ IMAGES = 2000  # of the validation split
 
 def main(
     tickets: Positional[Path], learned_from: int = 320, steps: int = 4000, networks: int = 32, batch_size: int = 128,
-    lr: float = 1e-3, lr_mean: float | None = None, ramp: float = 0.0, diversity: float = 0.3,
+    lr: float = 1e-3, lr_mean: float | None = None, ramp: float = 0.0,
+    densities: tuple[float, ...] = (), diversity: float = 0.3,
     components: int = 128, flow_steps: int = 4000,
     directions: Directions = "tickets",
     conv: bool = False, data_root: Path | None = None, seed: int = 0,
@@ -38,6 +39,7 @@ def main(
         lr: of the components.
         lr_mean: of the mean; by default three times lr.
         ramp: share of the steps in which samples become sparse.
+        densities: that it is refined under; by default the tickets' own.
         diversity: weight of the penalties.
         components: of the compression.
         flow_steps: training iterations of the flow.
@@ -57,6 +59,7 @@ def main(
         lr=lr,
         lr_mean=lr_mean or 3 * lr,
         ramp=ramp,
+        patterns=[*map(ws.Unstructured, densities)] or None,
         diversity=diversity,
         directions=directions,
     )

@@ -3,6 +3,7 @@
 import math
 from collections import defaultdict
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -11,6 +12,10 @@ from weightspace.symmetry import Axis, Group, Symmetry
 
 _PASSES = 1000  # ten are usual; nearly dead units of very sparse networks take longer
 _LARGEST = math.log(1e3)  # of the scales of one pass
+
+# NumPy, as balancing is many operations on small arrays, and most of PyTorch's time would go into calling them.
+Array = Float[np.ndarray, "..."]
+Units = Float[np.ndarray, "_"]  # one number each
 
 
 def balance_scales(weights: Float[Tensor, "nets d"], symmetry: Symmetry) -> dict[str, Float[Tensor, "nets units"]]:
@@ -23,81 +28,79 @@ def balance_scales(weights: Float[Tensor, "nets d"], symmetry: Symmetry) -> dict
     """
     groups = [group for group in symmetry.groups if group.homogeneous]
     # One network at a time, so that the last bit does not depend on which others are balanced with it.
-    each = [_balance(row[None], symmetry, groups) for row in weights]
-    return {g.name: torch.cat([one[g.name] for one in each]).to(weights.dtype) for g in groups}
+    each = [_balance(_Squares(row, symmetry, groups), groups) for row in weights]
+    return {g.name: torch.from_numpy(np.stack([one[g.name] for one in each])).to(weights.dtype) for g in groups}
 
 
-def _balance(weights: Tensor, symmetry: Symmetry, groups: list[Group]) -> dict[str, Float[Tensor, "1 units"]]:
-    tensors = _Squares(weights, symmetry, groups)
-    logs = {group.name: torch.zeros(len(weights), group.size, dtype=torch.float64) for group in groups}
+def _balance(squares: "_Squares", groups: list[Group]) -> dict[str, Units]:
+    logs = {group.name: np.zeros(group.size) for group in groups}
     for _ in range(_PASSES):
         change = 0.0
         for group in groups:
-            incoming, outgoing = (tensors.norms(group, side, logs) for side in (group.incoming, group.outgoing))
-            step = _towards_balance(incoming, outgoing).clamp(-_LARGEST, _LARGEST)
-            logs[group.name] = logs[group.name] + step
-            change = max(change, float(step.abs().max()))
+            incoming, outgoing = (squares.norms(group, side, logs) for side in (group.incoming, group.outgoing))
+            step = _towards_balance(incoming, outgoing).clip(-_LARGEST, _LARGEST)
+            logs[group.name] += step
+            change = max(change, float(np.abs(step).max()))
         if change < 1e-7:
             break
-    return {name: log.exp() for name, log in logs.items()}
+    return {name: np.exp(log) for name, log in logs.items()}
 
 
-def _towards_balance(incoming: Tensor, outgoing: Tensor) -> Float[Tensor, "nets units"]:
+def _towards_balance(incoming: Units, outgoing: Units) -> Units:
     """Log scales by which units of given squared norms are multiplied in one pass."""
     live = (incoming > 0) & (outgoing > 0)
-    ins, outs = incoming.log(), outgoing.log()
-    step = torch.where(live, 0.25 * (outs - ins), 0.0)
-    count = live.sum(1, keepdim=True)
-    target = torch.where(live, 0.5 * (ins + outs), 0.0).sum(1, keepdim=True) / count.clamp(min=1)
-    alone = count > 0
-    step = torch.where(alone & (incoming > 0) & (outgoing == 0), 0.5 * (target - ins), step)
-    return torch.where(alone & (incoming == 0) & (outgoing > 0), 0.5 * (outs - target), step)
+    with np.errstate(divide="ignore"):
+        ins, outs = np.log(incoming), np.log(outgoing)
+    step = np.zeros_like(ins)
+    if not live.any():
+        return step
+    step[live] = 0.25 * (outs[live] - ins[live])
+    target = 0.5 * (ins[live] + outs[live]).mean()
+    leaving, entering = (incoming > 0) & ~live, (outgoing > 0) & ~live
+    step[leaving] = 0.5 * (target - ins[leaving])
+    step[entering] = 0.5 * (outs[entering] - target)
+    return step
 
 
 class _Squares:
-    """Squared weights of each tensor, summed over all but the axes of homogeneous units.
+    """A network's squared weights of each tensor, summed over all but the axes of homogeneous units.
 
     Balancing then works on matrices units x units, whatever the layers are.
     """
 
-    def __init__(self, weights: Tensor, symmetry: Symmetry, groups: list[Group]) -> None:
-        self.symmetry = symmetry
+    def __init__(self, weights: Float[Tensor, "d"], symmetry: Symmetry, groups: list[Group]) -> None:
+        self.places = {key: place.numpy() for key, place in symmetry.places.items()}
         self.on: dict[str, list[tuple[Group, Axis, int]]] = defaultdict(list)
         for group in groups:
             for side, sign in ((group.incoming, 2), (group.outgoing, -2)):
                 for axis in side:
                     self.on[axis.tensor].append((group, axis, sign))
         state = symmetry.layout.tensors(weights.double())
-        self.squares: dict[str, Tensor] = {}
+        self.squares: dict[str, Array] = {}
         self.dims: dict[str, list[int]] = {}
         for name, uses in self.on.items():
-            dims = sorted({axis.axis for _, axis, _ in uses})
-            squared = state[name].square()
-            rest = [d + 1 for d in range(squared.ndim - 1) if d not in dims]
-            self.squares[name] = squared.sum(rest) if rest else squared
-            self.dims[name] = dims
+            squared = state[name].square().numpy()
+            dims = self.dims[name] = sorted({axis.axis for _, axis, _ in uses})
+            self.squares[name] = squared.sum(tuple(d for d in range(squared.ndim) if d not in dims))
 
-    def norms(self, group: Group, side: tuple[Axis, ...], logs: dict[str, Tensor]) -> Float[Tensor, "nets units"]:
+    def norms(self, group: Group, side: tuple[Axis, ...], logs: dict[str, Units]) -> Units:
         """Squared norm of everything that belongs to each unit on these axes, at the present scales."""
-        total = torch.zeros_like(logs[group.name])
+        total = np.zeros(group.size)
         for axis in side:
             value, dims = self.squares[axis.tensor], self.dims[axis.tensor]
-            letters = dict(zip(dims, "abcdef", strict=False))
-            others = [d for d in dims if d != axis.axis]
-            factors = {d: self._factors(axis.tensor, d, value.shape[dims.index(d) + 1], logs) for d in dims}
-            inputs = ",".join(["n" + "".join(letters.values()), *("n" + letters[d] for d in others)])
-            summed = torch.einsum(f"{inputs}->n{letters[axis.axis]}", value, *(factors[d] for d in others))
-            row = summed * factors[axis.axis]
-            place = self.symmetry.places[group.name, axis]
-            total = total + row[:, place.flatten()].reshape(len(row), *place.shape).sum(2)
+            others = [(at, d) for at, d in enumerate(dims) if d != axis.axis]
+            inputs = [part for at, d in others for part in (self._factors(axis.tensor, d, value.shape[at], logs), [at])]
+            own = dims.index(axis.axis)
+            row = np.einsum(value, [*range(value.ndim)], *inputs, [own])
+            row = row * self._factors(axis.tensor, axis.axis, len(row), logs)
+            total += row[self.places[group.name, axis]].sum(1)
         return total
 
-    def _factors(self, tensor: str, dim: int, size: int, logs: dict[str, Tensor]) -> Float[Tensor, "nets size"]:
+    def _factors(self, tensor: str, dim: int, size: int, logs: dict[str, Units]) -> Units:
         """By how much the present scales multiply squared weights along one axis."""
-        nets = len(self.squares[tensor])
-        log = torch.zeros(nets, size, dtype=torch.float64)
+        log = np.zeros(size)
         for group, axis, sign in self.on[tensor]:
             if axis.axis == dim:
-                place = self.symmetry.places[group.name, axis]
-                log[:, place.flatten()] += sign * logs[group.name].repeat_interleave(place.shape[1], 1)
-        return log.exp()
+                place = self.places[group.name, axis]
+                log[place] += sign * logs[group.name][:, None]
+        return np.exp(log)
