@@ -38,7 +38,7 @@ from weightspace.naming import (
     report_done,
     task_of,
 )
-from weightspace.pattern import NM
+from weightspace.pattern import NM, Unstructured
 from weightspace.report import Report
 from weightspace.runs import CONFIG, open_run
 from weightspace.storage import MANIFEST
@@ -62,6 +62,7 @@ def fit(
     refine_directions: Directions = TaskRefinement.directions,
     refine_lr: float = TaskRefinement.lr,
     refine_ramp: float = TaskRefinement.ramp,
+    refine_densities: tuple[float, ...] = (),
     task: str | None = None,
     common: Shared = Common(),
 ) -> None:
@@ -82,6 +83,7 @@ def fit(
             random ones, which suit large networks with few tickets.
         refine_lr: its learning rate, of the mean three times as high; lower for larger networks.
         refine_ramp: share of its steps in which samples become sparse; 0.5 helps small networks at a density of 0.05.
+        refine_densities: that samples are pruned to in turn while it is refined; by default the tickets' median density.
         task: to refine through, and on whose data the symmetry of networks with unknown inputs is traced; by
             default what the tickets' records say.
     """
@@ -91,12 +93,18 @@ def fit(
     unknown = align and collection.architecture.example() is None
     example = task_of(collection, task, common).train.x[:8] if unknown else None
     matching = WeightMatching(balance=balance, example=example) if align else None
+    settings = {
+        "diversity": refine_diversity, "directions": refine_directions, "lr": refine_lr, "ramp": refine_ramp,
+        "patterns": [Unstructured(density) for density in refine_densities] or None,
+    }  # fmt: skip
     refine = None
     if refine_steps:
-        refine = TaskRefinement(
-            task_of(collection, task, common), steps=refine_steps, lr=refine_lr, lr_mean=3 * refine_lr, ramp=refine_ramp,
-            diversity=refine_diversity, directions=refine_directions,
-        )  # fmt: skip
+        through = task_of(collection, task, common)
+        refine = TaskRefinement(through, steps=refine_steps, lr_mean=3 * refine_lr, **settings)
+    elif any(value != getattr(TaskRefinement, name) for name, value in settings.items()):
+        raise InputError(
+            "options of the refinement were given, but no refinement: say for how many steps, for example --refine-steps 4000"
+        )
     rule = {"magnitude": Magnitude(), "shared": SharedSupport(), "gates": Gates()}[masks]
     stages = TicketGenerator(matching, compress, generate, refine, rule, conditions)
     model = stages.fit(collection, seed=seed, folder=out)
