@@ -23,7 +23,7 @@ IMAGES = 2000  # of the validation split
 def main(
     tickets: Positional[Path], learned_from: int = 320, steps: int = 4000, networks: int = 32, batch_size: int = 128,
     lr: float = 1e-3, lr_mean: float | None = None, ramp: float = 0.0,
-    densities: tuple[float, ...] = (), diversity: float = 0.3,
+    densities: tuple[float, ...] = (), gates: bool = False, diversity: float = 0.3,
     components: int = 128, flow_steps: int = 4000,
     directions: Directions = "tickets",
     conv: bool = False, data_root: Path | None = None, seed: int = 0,
@@ -40,6 +40,7 @@ def main(
         lr_mean: of the mean; by default three times lr.
         ramp: share of the steps in which samples become sparse.
         densities: that it is refined under; by default the tickets' own.
+        gates: decide the masks.
         diversity: weight of the penalties.
         components: of the compression.
         flow_steps: training iterations of the flow.
@@ -68,6 +69,7 @@ def main(
         compress=ws.PCA(components),
         generate=ws.FlowMatching(steps=flow_steps),
         refine=refine,
+        masks=ws.Gates() if gates else ws.Magnitude(),
     )
     generator = model.fit(found, seed=seed)
     assert generator.align is not None

@@ -2,9 +2,12 @@
 
 import ast
 import re
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
+
+import pytest
 
 # A module may import from its own level and from those before it.
 LEVELS: list[set[str]] = [
@@ -107,3 +110,10 @@ def test_public_names_are_reexported_explicitly(root: Path) -> None:
 def test_files_stay_readable(root: Path) -> None:
     long = {p.name: n for p in (root / "weightspace").rglob("*.py") if (n := len(p.read_text().splitlines())) > 400}
     assert long == {}
+
+
+@pytest.mark.parametrize(("module", "loaded"), [("torchvision", False), ("pyro", False), ("torch", True)])
+def test_what_takes_seconds_to_import_waits_until_it_is_used(module: str, loaded: bool) -> None:
+    code = f"import sys, weightspace; print({module!r} in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == str(loaded)

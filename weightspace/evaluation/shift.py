@@ -10,8 +10,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2 import functional as images
 
 from weightspace import seeds
 from weightspace.task import Task
@@ -57,6 +55,9 @@ def shifts(task: Task, x: Tensor, *, seed: int = 0) -> Iterator[Shift]:
         yield Shift("contrast", i + 1, middle + left * (x - middle))
     if not image:
         return
+    from torchvision.transforms.v2 import InterpolationMode  # here, as they take seconds
+    from torchvision.transforms.v2 import functional as images
+
     height = x.shape[-2]
     background = task.train.x.amin((0, 2, 3)).tolist()
     for i, width in enumerate(_BLUR):

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision import datasets
 
 from weightspace import seeds
 from weightspace.architecture import Architecture
@@ -68,6 +67,8 @@ def _read(folder: Path, names: list[str]) -> tuple[Tensor, Tensor]:
 
 
 def _through_torchvision(root: Path) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    from torchvision import datasets  # here, as it takes seconds
+
     try:
         train, test = (datasets.CIFAR10(str(root), train=part, download=True) for part in (True, False))
     except (OSError, RuntimeError) as error:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torchvision import datasets
 
 from weightspace import seeds
 from weightspace.architecture import Architecture
@@ -40,8 +39,8 @@ def fashion_mnist(
     return _task("fashion_mnist", hidden, data_root, recipe, other="mnist")
 
 
-# Reader, and mean and standard deviation of the training pixels.
-_SETS = {"mnist": (datasets.MNIST, 0.1307, 0.3081), "fashion_mnist": (datasets.FashionMNIST, 0.2860, 0.3530)}
+# Name at torchvision, and mean and standard deviation of the training pixels.
+_SETS = {"mnist": ("MNIST", 0.1307, 0.3081), "fashion_mnist": ("FashionMNIST", 0.2860, 0.3530)}
 
 
 def _task(name: str, hidden: Sequence[int], data_root: str | Path | None, recipe: Recipe, *, other: str) -> Task:
@@ -63,13 +62,15 @@ def _strangers(other: str, root: Path, mean: float, std: float) -> Tensor:
 
 def _read(name: str, root: Path, *, train: bool) -> tuple[Tensor, Tensor]:
     """Images (samples, 1, 28, 28) in [0, 1] and labels."""
+    from torchvision import datasets  # here, as it takes seconds
+
     kind = _SETS[name][0]
     try:
-        data = kind(str(root), train=train, download=True)
+        data = getattr(datasets, kind)(str(root), train=train, download=True)
     except (OSError, RuntimeError, ValueError) as error:  # the last two also for files that end too early
         raise StorageError(
-            f"{kind.__name__} could neither be read from {root} nor downloaded to it ({error}): put its four whole files "
-            f"into {root / kind.__name__ / 'raw'} (if another process is just unpacking them there, try again), or give "
+            f"{kind} could neither be read from {root} nor downloaded to it ({error}): put its four whole files "
+            f"into {root / kind / 'raw'} (if another process is just unpacking them there, try again), or give "
             "another --data-root"
         ) from error
     return data.data[:, None].float() / 255, data.targets
