@@ -9,8 +9,9 @@ the refinement of a random decoder, without the tickets; the flow's samples trai
 on, for the same number of gradients of single networks on single training images; and the two other rules for masks.
 Settings were chosen on the validation split; the test split is read here.
 
---wide runs the other target instead: MLP 64-32-10, 2,000 networks, density 0.4. --several refines the generator of
-density 0.10 under 0.20 too, in twice the steps; its only control are the tickets trained on for as long.
+--wide runs the other target instead: MLP 64-32-10, 2,000 networks, density 0.4. --several refines each generator under
+twice its density too, in twice the steps; --gates lets gates decide its masks. The only control of these two are the
+tickets trained on for as long.
 """
 
 from dataclasses import dataclass, replace
@@ -44,21 +45,24 @@ DEEP = Setting("digits", (128, 64), 400, 80, {0.10: 0.0, 0.05: 0.5}, controls=Tr
 WIDE = Setting("digits_wide", (32,), 2000, 200, {0.4: 0.0}, controls=False)
 
 
-def model(refine: ws.TaskRefinement) -> ws.TicketGenerator:
+def model(
+    task: ws.Task, density: float, *, steps: int, ramp: float, several: bool, gates: bool, diversity: float
+) -> ws.TicketGenerator:
+    under = [ws.Unstructured(2 * density), ws.Unstructured(density)] if several else None
     return ws.TicketGenerator(
-        compress=ws.PCA(128), generate=ws.FlowMatching(width=256, blocks=2, steps=4000), refine=refine
+        compress=ws.PCA(128),
+        generate=ws.FlowMatching(width=256, blocks=2, steps=4000),
+        refine=ws.TaskRefinement(
+            task, patterns=under, steps=steps * (1 + several), ramp=0.0 if several else ramp, diversity=diversity
+        ),
+        masks=ws.Gates() if gates else ws.Magnitude(),
     )
 
 
-def refinement(task: ws.Task, density: float, steps: int, ramp: float, several: bool) -> ws.TaskRefinement:
-    if several:
-        under = [ws.Unstructured(2 * density), ws.Unstructured(density)]
-        return ws.TaskRefinement(task, steps=2 * steps, patterns=under)
-    return ws.TaskRefinement(task, steps=steps, ramp=ramp)
-
-
 def main(
-    wide: bool = False, several: bool = False, controls: bool = True, seeds: tuple[int, ...] = (0, 1, 2), steps: int = 4000,
+    wide: bool = False, several: bool = False, gates: bool = False, controls: bool = True,
+    densities: tuple[float, ...] = (), seeds: tuple[int, ...] = (0, 1, 2), steps: int = 4000,
+    diversity: float = 0.3,
     out: Path = Path("runs/generator_digits"), results: Path = Path("docs/results"),
 ) -> None:  # fmt: skip
     """Print and write one row for each set of networks, density and seed.
@@ -66,31 +70,38 @@ def main(
     Args:
         wide: the target with a small network and many of them.
         several: refine under two densities at once.
+        gates: decide the masks.
         controls: without them it takes a third of the time.
+        densities: to do; by default all of the setting.
         seeds: of networks, tickets and generators.
         steps: of refinement for each of its densities.
+        diversity: weight of its penalties.
         out: where all stages are kept.
         results: where the CSV file goes.
     """
     setting = WIDE if wide else DEEP
     task = ws.tasks.digits(hidden=setting.hidden)
     rows: list[dict[str, object]] = []
-    largest = max(setting.densities)
-    for density, ramp in {largest: 0.0}.items() if several else setting.densities.items():
+    variant = "_several" * several + "_gates" * gates
+    for density in densities or setting.densities:
         for seed in seeds:
             folder = out / f"{setting.name}-{seed}"
             dense = ws.collect(task, setting.networks, seed=seed, folder=folder / "dense")
             here = folder / f"density-{density}"
             tickets = ws.tickets.Gradual(density=density).find(dense, task, folder=here / "tickets")
             training, held_out = tickets.split(len(tickets) - setting.held_out, setting.held_out)
-            chosen = model(refinement(task, density, steps, ramp, several))
-            kind = f"several-{steps}" if several else f"{steps}"
+            ramp = setting.densities[density]
+            chosen = model(
+                task, density, steps=steps, ramp=ramp, several=several, gates=gates, diversity=diversity
+            )  # fmt: skip
+            kind = f"{steps}{variant}-{diversity}"
             generator = chosen.fit(training, seed=seed, folder=here / f"generator-{kind}")
             samples = generator.sample(SAMPLES, density=density, seed=seed + 1)
             others = {"flow alone": replace(generator, refined=None).sample(SAMPLES, density=density, seed=seed + 1)}
-            if controls and several:
-                others["tickets trained on"] = trained_on(chosen, training, task, here / f"trained-on-{kind}")
-            elif controls and setting.controls and density == largest:
+            if controls and variant:
+                longer = here / f"trained-on-{steps}{'-several' * several}"
+                others["tickets trained on"] = trained_on(chosen, training, task, longer)
+            elif controls and setting.controls and density == max(setting.densities):
                 others |= parts_of(chosen, generator, training, task, density, seed, here)
             report = ws.evaluate(
                 samples, task, reference=training, held_out=held_out, others=others | {"dense": dense[:SAMPLES]},
@@ -101,8 +112,7 @@ def main(
             rows += [
                 keys | generator_rows.row(report, arm.name) | generator_rows.verdicts(report) for arm in report.arms
             ]
-            name = setting.name + ("_several" if several else "")
-            tables.write(results / f"generator_{name}.csv", rows)
+            tables.write(results / f"generator_{setting.name}{variant}.csv", rows)
             few = [row for row in rows if row["networks"] in ("samples", report.reference, *others)]
             generator_rows.summary(few, ("density", "networks"))
 
