@@ -82,6 +82,8 @@ def main(
     setting = WIDE if wide else DEEP
     task = ws.tasks.digits(hidden=setting.hidden)
     rows: list[dict[str, object]] = []
+    if unknown := set(densities) - set(setting.densities):
+        raise SystemExit(f"densities of this setting are {', '.join(map(str, setting.densities))}, got {unknown}")
     variant = "_several" * several + "_gates" * gates
     for density in densities or setting.densities:
         for seed in seeds:
