@@ -23,19 +23,22 @@ NETWORKS, OTHERS = 160, 100
 
 
 def main(
-    seeds: tuple[int, ...] = (0, 1, 2), steps: int = 12_000, out: Path = Path("runs/generator_densities"),
-    results: Path = Path("docs/results"),
+    seeds: tuple[int, ...] = (0, 1, 2), steps: int = 12_000, ramp: float = 0.0, gates: bool = False,
+    out: Path = Path("runs/generator_densities"), results: Path = Path("docs/results"),
 ) -> None:  # fmt: skip
     """Print and write one row for each density asked and seed.
 
     Args:
         seeds: of networks, tickets and generators.
         steps: of refinement.
+        ramp: share of them in which samples become sparse.
+        gates: let gates decide the masks of samples.
         out: where all stages are kept.
         results: where the CSV file goes.
     """
     task = ws.tasks.digits()
     two_of_four = ws.NM(2, 4)
+    setting = f"-ramp-{ramp:g}" * (ramp > 0) + "-gates" * gates
     rows: list[dict[str, object]] = []
     for seed in seeds:
         folder = out / f"seed-{seed}"
@@ -46,9 +49,10 @@ def main(
         ]  # fmt: skip
         model = ws.TicketGenerator(
             compress=ws.PCA(128), conditions=("density",),
-            refine=ws.TaskRefinement(task, steps=steps, patterns=[*map(ws.Unstructured, LEARNED), two_of_four]),
+            refine=ws.TaskRefinement(task, steps=steps, ramp=ramp, patterns=[*map(ws.Unstructured, LEARNED), two_of_four]),
+            masks=ws.Gates() if gates else ws.Magnitude(),
         )  # fmt: skip
-        generator = model.fit(ws.Collection.concatenate(learned), seed=seed, folder=folder / f"generator-{steps}")
+        generator = model.fit(ws.Collection.concatenate(learned), seed=seed, folder=folder / f"generator-{steps}{setting}")
         for asked in (*map(ws.Unstructured, ASKED), two_of_four):
             name = "2:4" if isinstance(asked, ws.NM) else f"{asked.density:g}"
             samples = generator.sample(OTHERS, pattern=asked, seed=seed + 1)
@@ -68,7 +72,7 @@ def main(
                         "density": networks.densities.mean().item(), **ensemble(networks, task),
                     }
                 )  # fmt: skip
-        tables.write(results / "generator_densities.csv", rows)
+        tables.write(results / f"generator_densities{setting.replace('-', '_')}.csv", rows)
     generator_rows.summary(rows, ("asked", "networks"))
 
 
