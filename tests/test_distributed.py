@@ -66,7 +66,7 @@ def test_shards_from_the_command_line_merge(tmp_path: Path, capsys: pytest.Captu
 @pytest.mark.filterwarnings("ignore")  # Ray's own
 def test_ray_finishes_although_a_worker_is_killed(task: ws.Task, tmp_path: Path) -> None:
     ray = pytest.importorskip("ray", reason="the extra `ray` is not installed")
-    slower = replace(task, recipe=replace(task.recipe, length=ws.Step(epochs=150)))
+    slower = replace(task, recipe=replace(task.recipe, length=ws.Step(epochs=50)))
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
     try:
 
@@ -91,11 +91,11 @@ def test_ray_finishes_although_a_worker_is_killed(task: ws.Task, tmp_path: Path)
 
         with ThreadPoolExecutor(1) as pool:
             watcher = pool.submit(kill_one_worker)
-            made = ws.collect_on(ws.OnRay(), slower, 8, shards=4, folder=folder, seed=2)
+            made = ws.collect_on(ws.OnRay(), slower, 4, shards=2, folder=folder, seed=2)
             watcher.result()
         assert len(killed) == 1
-        assert [r["seed"] for r in made.records] == [r["seed"] for r in ws.Independent().runs(8, 2)]
-        assert min(r["metrics"]["validation_accuracy"] for r in made.records) > 0.9
+        assert [r["seed"] for r in made.records] == [r["seed"] for r in ws.Independent().runs(4, 2)]
+        assert min(r["metrics"]["validation_accuracy"] for r in made.records) > 0.7
     finally:
         ray.shutdown()
 

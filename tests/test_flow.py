@@ -24,7 +24,7 @@ def test_a_gaussian_is_learned() -> None:
     random = torch.Generator().manual_seed(0)
     mixing = torch.tensor([[2.0, 0.0], [1.0, 0.5]])
     codes = torch.randn(4000, 2, generator=random) @ mixing.T + torch.tensor([1.0, -3.0])
-    flow = ws.FlowMatching(width=64, blocks=2, steps=1200, batch_size=256).fit(codes, seed=0)
+    flow = ws.FlowMatching(width=64, blocks=2, steps=600, batch_size=256).fit(codes, seed=0)
     samples = flow.sample(2000, seed=1)
     torch.testing.assert_close(samples.mean(0), codes.mean(0), atol=0.15, rtol=0)
     torch.testing.assert_close(samples.T.cov(), codes.T.cov(), atol=0.5, rtol=0.15)
@@ -158,14 +158,15 @@ def test_a_known_gaussian_is_carried_and_its_likelihood_exact(monkeypatch: pytes
     flow = flow_fit.FittedFlow(flow.config, flow.weights, 2.0, 3)  # codes are twice what the field carries to
     m, s = torch.tensor([1.0, -2.0, 0.5]), 0.4
     monkeypatch.setattr(flow_fit.FittedFlow, "velocity", lambda _: GaussianField(m, s))
-    x_0 = flow.noise(50, seed=1)
+    x_0 = flow.noise(20, seed=1)
     exact = 2 * (m + s * x_0)
     torch.testing.assert_close(flow.carry(x_0, solver_steps=40), exact, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(flow.encode(exact, solver_steps=40), x_0, rtol=1e-3, atol=1e-3)
     known = torch.distributions.Normal((2 * m).double(), 2 * s).log_prob(exact.double()).sum(1)
-    torch.testing.assert_close(flow.log_prob(exact), known, rtol=1e-3, atol=2e-3)
+    found = flow.log_prob(exact)
+    torch.testing.assert_close(found, known, rtol=1e-3, atol=2e-3)
     torch.testing.assert_close(flow.log_prob(exact, solver_steps=60), known, rtol=1e-3, atol=2e-3)
-    assert (flow.log_prob(exact + 3) < flow.log_prob(exact)).all()
+    assert (flow.log_prob(exact + 3, solver_steps=60) < found).all()
 
 
 def test_the_likelihood_of_a_trained_flow_integrates_to_one() -> None:

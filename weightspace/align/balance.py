@@ -12,9 +12,9 @@ from weightspace.symmetry import Axis, Group, Symmetry
 
 _PASSES = 1000  # ten are usual; nearly dead units of very sparse networks take longer
 _LARGEST = math.log(1e3)  # of the scales of one pass
+_BLOCK = 2**20  # weights of networks that are balanced at once
 
-# NumPy, as balancing is many operations on small arrays, and most of PyTorch's time would go into calling them. For the
-# same reason the shapes of inner functions are not checked while tests run.
+# NumPy, as balancing is many operations on small arrays, and most of PyTorch's time would go into calling them.
 Along = dict[str, dict[int, np.ndarray]]  # axes of tensors
 
 
@@ -30,22 +30,24 @@ def balance_scales(weights: Float[Tensor, "nets d"], symmetry: Symmetry) -> dict
     """
     groups = [group for group in symmetry.groups if group.homogeneous]
     places = {key: place.numpy() for key, place in symmetry.places.items()}
-    # One network at a time, so that the last bit does not depend on which others are balanced with it.
-    each = [_Balance(row, symmetry, groups, places).scales() for row in weights]
-    return {g.name: torch.from_numpy(np.stack([one[g.name] for one in each])).to(weights.dtype) for g in groups}
+    # Many small networks at once, as most of the time goes into calls. No result depends on which others are in its block.
+    blocks = weights.split(max(1, _BLOCK // weights.shape[1]))
+    each = [_Balance(block, symmetry, groups, places).scales() for block in blocks]
+    return {g.name: torch.from_numpy(np.concatenate([one[g.name] for one in each])).to(weights.dtype) for g in groups}
 
 
 class _Balance:
-    """Balancing of one network, on its squared weights summed over all but the axes of homogeneous units.
+    """Balancing of a block of networks, on their squared weights summed over all but the axes of homogeneous units.
 
     These are matrices units x units, whatever the layers are, and stay as they are: the scales found so far are
-    factors along their axes, and units that do not count yet are hidden from others by zeros.
+    factors along their axes, and units that do not count yet are hidden from others by zeros. All arrays have the
+    networks in front.
     """
 
     def __init__(
         self, weights: Tensor, symmetry: Symmetry, groups: list[Group], places: dict[tuple[str, Axis], np.ndarray]
     ) -> None:
-        self.groups, self.places = groups, places
+        self.groups, self.places, nets = groups, places, len(weights)
         dims: dict[str, set[int]] = defaultdict(set)
         for group in groups:
             for axis in (*group.incoming, *group.outgoing):
@@ -55,10 +57,10 @@ class _Balance:
         self.factors: Along = {}
         for name, kept in dims.items():
             squared = state[name].square().numpy()
-            self.squares[name] = squared.sum(tuple(d for d in range(squared.ndim) if d not in kept))
-            self.factors[name] = {d: np.ones(squared.shape[d]) for d in sorted(kept)}
+            self.squares[name] = squared.sum(tuple(d + 1 for d in range(squared.ndim - 1) if d not in kept))
+            self.factors[name] = {d: np.ones((nets, squared.shape[d + 1])) for d in sorted(kept)}
         self.shown = self._ones()
-        self.logs = {group.name: np.zeros(group.size) for group in groups}
+        self.logs = {group.name: np.zeros((nets, group.size)) for group in groups}
 
     def scales(self) -> dict[str, np.ndarray]:
         reached, heard = self._live("incoming", "outgoing"), self._live("outgoing", "incoming")
@@ -72,7 +74,7 @@ class _Balance:
 
     def _live(self, side: str, other: str) -> dict[str, np.ndarray]:
         """Units that have weights on one side, from or to units of which the same is true."""
-        live = {group.name: np.ones(group.size, bool) for group in self.groups}
+        live = {name: np.ones(log.shape, bool) for name, log in self.logs.items()}
         count, before = sum(units.sum() for units in live.values()), None
         while count != before:
             for group in self.groups:
@@ -83,40 +85,38 @@ class _Balance:
         return live
 
     def _balance(self, live: dict[str, np.ndarray]) -> None:
+        moving = np.ones((len(next(iter(live.values()))) if live else 0, 1))  # networks that have not arrived
         for _ in range(_PASSES):
-            change = 0.0
+            change = np.zeros_like(moving)
             for group in self.groups:
                 incoming, outgoing = self._log_norms(group, live[group.name])
-                step = (0.25 * (outgoing - incoming)).clip(-_LARGEST, _LARGEST)
+                step = (0.25 * (outgoing - incoming)).clip(-_LARGEST, _LARGEST) * moving
                 self._scale(group, step)
-                change = max(change, float(np.abs(step).max()))
-            if change < 1e-7:
+                change = np.maximum(change, np.abs(step).max(1, keepdims=True))
+            moving = moving * (change >= 1e-7)
+            if not moving.any():
                 break
 
     def _attach(self, live: dict[str, np.ndarray]) -> None:
         """Scale dead units next to units that have their scale, until none is left."""
         targets = {}
         for group in self.groups:
-            units = live[group.name]
-            targets[group.name] = np.mean(self._log_norms(group, units), where=units) if units.any() else 0.0
+            incoming, outgoing = self._log_norms(group, live[group.name])
+            count = live[group.name].sum(1, keepdims=True).clip(1)
+            targets[group.name] = 0.5 * (incoming + outgoing).sum(1, keepdims=True) / count
         attached = True
         while attached:
             attached = False
             for group in self.groups:
                 waiting = ~live[group.name]
-                has = [waiting & (self._norms(group, side) > 0) for side in (group.incoming, group.outgoing)]
-                if not (has[0].any() or has[1].any()):
+                below, above = (waiting & (self._norms(group, side) > 0) for side in (group.incoming, group.outgoing))
+                if not (below.any() or above.any()):
                     continue
                 incoming, outgoing = self._log_norms(group, waiting)
                 target = targets[group.name]
-                self._scale(
-                    group,
-                    np.select(
-                        [has[0] & has[1], has[0], has[1]],
-                        [0.25 * (outgoing - incoming), 0.5 * (target - incoming), 0.5 * (outgoing - target)],
-                    ),
-                )
-                live[group.name] = live[group.name] | has[0] | has[1]
+                steps = 0.25 * (outgoing - incoming), 0.5 * (target - incoming), 0.5 * (outgoing - target)
+                self._scale(group, np.select([below & above, below, above], steps))
+                live[group.name] = live[group.name] | below | above
                 self._show(group, live[group.name])
                 attached = True
 
@@ -128,25 +128,27 @@ class _Balance:
 
     def _norms(self, group: Group, side: tuple[Axis, ...]) -> np.ndarray:
         """Squared norm of all weights between each unit and those that are shown, at the present scales."""
-        total = np.zeros(group.size)
+        total = np.zeros_like(self.logs[group.name])
         for axis in side:
             value, factors, shown = self.squares[axis.tensor], self.factors[axis.tensor], self.shown[axis.tensor]
-            for at, dim in reversed([*enumerate(factors)]):  # the last first: the others keep their positions
+            for at, dim in reversed([*enumerate(factors, 1)]):  # the last first: the others keep their positions
                 if dim != axis.axis:
-                    value = np.moveaxis(value, at, -1) @ (factors[dim] * shown[dim])
-            total += (value * factors[axis.axis])[self.places[group.name, axis]].sum(1)
+                    factor = factors[dim] * shown[dim]
+                    column = factor.reshape(len(factor), *[1] * (value.ndim - 3), -1, 1)
+                    value = (np.moveaxis(value, at, -1) @ column)[..., 0]
+            total += (value * factors[axis.axis])[:, self.places[group.name, axis]].sum(2)
         return total
 
     def _scale(self, group: Group, step: np.ndarray) -> None:
         self.logs[group.name] += step
         for side, by in ((group.incoming, np.exp(2 * step)), (group.outgoing, np.exp(-2 * step))):
             for axis in side:
-                self.factors[axis.tensor][axis.axis][self.places[group.name, axis]] *= by[:, None]
+                self.factors[axis.tensor][axis.axis][:, self.places[group.name, axis]] *= by[..., None]
 
     def _show(self, group: Group, units: np.ndarray, axes: tuple[Axis, ...] | None = None) -> None:
         """Let these units of the group count for others, and no more of them."""
         for axis in (*group.incoming, *group.outgoing) if axes is None else axes:
-            self.shown[axis.tensor][axis.axis][self.places[group.name, axis]] = units[:, None]
+            self.shown[axis.tensor][axis.axis][:, self.places[group.name, axis]] = units[..., None]
 
     def _ones(self) -> Along:
         return {name: {d: np.ones_like(f) for d, f in each.items()} for name, each in self.factors.items()}
