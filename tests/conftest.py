@@ -11,8 +11,10 @@ os.environ["XDG_CACHE_HOME"] = _CACHE.name
 from jaxtyping import install_import_hook
 
 ROOT = Path(__file__).parent.parent
-# Of the functions called in an evaluation's tests, seven in ten are of these: checked, it takes twice as long.
-INNER_LOOPS = {f"weightspace.align.{name}" for name in ("assign", "balance", "matcher")}
+# Most calls of an evaluation and of a tracing are of functions in these: checked, they take twice as long.
+INNER_LOOPS = {f"weightspace.align.{name}" for name in ("assign", "balance", "matcher")} | {
+    f"weightspace.symmetry.{name}" for name in ("extract", "labels", "passes", "proof", "rules", "tracer")
+}
 MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts) for path in (ROOT / "weightspace").rglob("[!_]*.py")}
 
 with install_import_hook(sorted(MODULES - INNER_LOOPS), "beartype.beartype"):

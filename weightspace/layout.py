@@ -41,7 +41,7 @@ class Entry:
     role: Role
     dtype: str
 
-    @property
+    @cached_property
     def size(self) -> int:
         return math.prod(self.shape)
 
