@@ -52,7 +52,9 @@ def main(
             refine=ws.TaskRefinement(task, steps=steps, ramp=ramp, patterns=[*map(ws.Unstructured, LEARNED), two_of_four]),
             masks=ws.Gates() if gates else ws.Magnitude(),
         )  # fmt: skip
-        generator = model.fit(ws.Collection.concatenate(learned), seed=seed, folder=folder / f"generator-{steps}{setting}")
+        generator = model.fit(
+            ws.Collection.concatenate(learned), seed=seed, folder=folder / f"generator-{steps}{setting}"
+        )
         for asked in (*map(ws.Unstructured, ASKED), two_of_four):
             name = "2:4" if isinstance(asked, ws.NM) else f"{asked.density:g}"
             samples = generator.sample(OTHERS, pattern=asked, seed=seed + 1)
