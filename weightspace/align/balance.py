@@ -47,7 +47,7 @@ class _Balance:
     def __init__(
         self, weights: Tensor, symmetry: Symmetry, groups: list[Group], places: dict[tuple[str, Axis], np.ndarray]
     ) -> None:
-        self.groups, self.places, nets = groups, places, len(weights)
+        self.groups, self.places, self.nets = groups, places, len(weights)
         dims: dict[str, set[int]] = defaultdict(set)
         for group in groups:
             for axis in (*group.incoming, *group.outgoing):
@@ -58,9 +58,9 @@ class _Balance:
         for name, kept in dims.items():
             squared = state[name].square().numpy()
             self.squares[name] = squared.sum(tuple(d + 1 for d in range(squared.ndim - 1) if d not in kept))
-            self.factors[name] = {d: np.ones((nets, squared.shape[d + 1])) for d in sorted(kept)}
+            self.factors[name] = {d: np.ones((self.nets, squared.shape[d + 1])) for d in sorted(kept)}
         self.shown = self._ones()
-        self.logs = {group.name: np.zeros((nets, group.size)) for group in groups}
+        self.logs = {group.name: np.zeros((self.nets, group.size)) for group in groups}
 
     def scales(self) -> dict[str, np.ndarray]:
         reached, heard = self._live("incoming", "outgoing"), self._live("outgoing", "incoming")
@@ -85,7 +85,7 @@ class _Balance:
         return live
 
     def _balance(self, live: dict[str, np.ndarray]) -> None:
-        moving = np.ones((len(next(iter(live.values()))) if live else 0, 1))  # networks that have not arrived
+        moving = np.ones((self.nets, 1))  # networks that have not arrived
         for _ in range(_PASSES):
             change = np.zeros_like(moving)
             for group in self.groups:
