@@ -23,7 +23,8 @@ NETWORKS, OTHERS = 160, 100
 
 
 def main(
-    seeds: tuple[int, ...] = (0, 1, 2), steps: int = 12_000, ramp: float = 0.0, gates: bool = False,
+    seeds: tuple[int, ...] = (0, 1, 2), steps: int = 12_000, ramp: float = 0.5, gates: bool = False,
+    validation: bool = False,
     out: Path = Path("runs/generator_densities"), results: Path = Path("docs/results"),
 ) -> None:  # fmt: skip
     """Print and write one row for each density asked and seed.
@@ -31,14 +32,16 @@ def main(
     Args:
         seeds: of networks, tickets and generators.
         steps: of refinement.
-        ramp: share of them in which samples become sparse.
+        ramp: share of them in which samples become sparse; 0.5 was chosen on the validation split.
         gates: let gates decide the masks of samples.
+        validation: judge on the validation split, to choose a setting; otherwise on the test split.
         out: where all stages are kept.
         results: where the CSV file goes.
     """
     task = ws.tasks.digits()
+    judged = task.validation if validation else task.test
     two_of_four = ws.NM(2, 4)
-    setting = f"-ramp-{ramp:g}" * (ramp > 0) + "-gates" * gates
+    setting = f"-ramp-{ramp:g}" * (ramp != 0.5) + "-gates" * gates
     rows: list[dict[str, object]] = []
     for seed in seeds:
         folder = out / f"seed-{seed}"
@@ -66,28 +69,29 @@ def main(
                 gradual = ws.tickets.Gradual(density=asked.density)
                 found = gradual.find(foreign, task, folder=folder / f"tickets-{asked.density}")
             for kind, networks in {"samples": samples, "tickets": found}.items():
-                right = accuracies(networks, task)
+                right = accuracies(networks, judged)
                 rows.append(
                     {
                         "asked": name, "networks": kind, "seed": seed, "n": len(networks),
                         "accuracy": right.mean().item(), "accuracy std": right.std().item(),
-                        "density": networks.densities.mean().item(), **ensemble(networks, task),
+                        "density": networks.densities.mean().item(), **ensemble(networks, judged),
                     }
                 )  # fmt: skip
-        tables.write(results / f"generator_densities{setting.replace('-', '_')}.csv", rows)
+        name = f"generator_densities{setting.replace('-', '_')}{'_validation' * validation}.csv"
+        tables.write(results / name, rows)
     generator_rows.summary(rows, ("asked", "networks"))
 
 
-def accuracies(networks: ws.Collection, task: ws.Task) -> torch.Tensor:
-    """Test accuracy of each network."""
-    return (networks.ensemble().logits(task.test.x).argmax(-1) == task.test.y).double().mean(1)
+def accuracies(networks: ws.Collection, judged: ws.Split) -> torch.Tensor:
+    """Of each network."""
+    return (networks.ensemble().logits(judged.x).argmax(-1) == judged.y).double().mean(1)
 
 
-def ensemble(networks: ws.Collection, task: ws.Task) -> dict[str, object]:
-    """Test accuracy and negative log-likelihood of their mean prediction."""
-    probable = networks.ensemble().predict_proba(task.test.x).double()
-    right = (probable.argmax(-1) == task.test.y).double().mean().item()
-    nll = -probable.gather(1, task.test.y[:, None]).log().mean().item()
+def ensemble(networks: ws.Collection, judged: ws.Split) -> dict[str, object]:
+    """Accuracy and negative log-likelihood of their mean prediction."""
+    probable = networks.ensemble().predict_proba(judged.x).double()
+    right = (probable.argmax(-1) == judged.y).double().mean().item()
+    nll = -probable.gather(1, judged.y[:, None]).log().mean().item()
     return {"ensemble accuracy": right, "ensemble nll": nll}
 
 
