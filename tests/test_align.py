@@ -112,7 +112,7 @@ def test_other_layouts_are_refused(dense: ws.Collection) -> None:
 
 
 @pytest.mark.parametrize("density", [0.15, 0.03])
-def test_balancing_of_networks_in_pieces(density: float, task: ws.Task) -> None:
+def test_balancing_of_networks_in_pieces(density: float) -> None:
     task = ws.tasks.digits(hidden=(20, 15, 12))
     symmetry = trace(task.architecture.build_seeded(0), task.train.x[:8])
     random = torch.Generator().manual_seed(0)
