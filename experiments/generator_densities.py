@@ -77,8 +77,8 @@ def main(
                         "density": networks.densities.mean().item(), **ensemble(networks, judged),
                     }
                 )  # fmt: skip
-        name = f"generator_densities{setting.replace('-', '_')}{'_validation' * validation}.csv"
-        tables.write(results / name, rows)
+        variant = setting.replace("-", "_") + "_validation" * validation
+        tables.write(results / f"generator_densities{variant}.csv", rows)
     generator_rows.summary(rows, ("asked", "networks"))
 
 

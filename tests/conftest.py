@@ -17,6 +17,7 @@ INNER_LOOPS = {f"weightspace.align.{name}" for name in ("assign", "balance", "ma
 }
 MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts) for path in (ROOT / "weightspace").rglob("[!_]*.py")}
 
+assert INNER_LOOPS <= MODULES
 with install_import_hook(sorted(MODULES - INNER_LOOPS), "beartype.beartype"):
     import weightspace as ws
 

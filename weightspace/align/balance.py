@@ -89,7 +89,7 @@ class _Balance:
         for _ in range(_PASSES):
             change = np.zeros_like(moving)
             for group in self.groups:
-                incoming, outgoing = self._log_norms(group, live[group.name])
+                incoming, outgoing = (_log(norms, live[group.name]) for norms in self._sides(group))
                 step = (0.25 * (outgoing - incoming)).clip(-_LARGEST, _LARGEST) * moving
                 self._scale(group, step)
                 change = np.maximum(change, np.abs(step).max(1, keepdims=True))
@@ -101,7 +101,7 @@ class _Balance:
         """Scale dead units next to units that have their scale, until none is left."""
         targets = {}
         for group in self.groups:
-            incoming, outgoing = self._log_norms(group, live[group.name])
+            incoming, outgoing = (_log(norms, live[group.name]) for norms in self._sides(group))
             count = live[group.name].sum(1, keepdims=True).clip(1)
             targets[group.name] = 0.5 * (incoming + outgoing).sum(1, keepdims=True) / count
         attached = True
@@ -109,10 +109,11 @@ class _Balance:
             attached = False
             for group in self.groups:
                 waiting = ~live[group.name]
-                below, above = (waiting & (self._norms(group, side) > 0) for side in (group.incoming, group.outgoing))
+                sides = self._sides(group)
+                below, above = (waiting & (norms > 0) for norms in sides)
                 if not (below.any() or above.any()):
                     continue
-                incoming, outgoing = self._log_norms(group, waiting)
+                incoming, outgoing = (_log(norms, waiting) for norms in sides)
                 target = targets[group.name]
                 steps = 0.25 * (outgoing - incoming), 0.5 * (target - incoming), 0.5 * (outgoing - target)
                 self._scale(group, np.select([below & above, below, above], steps))
@@ -120,11 +121,8 @@ class _Balance:
                 self._show(group, live[group.name])
                 attached = True
 
-    def _log_norms(self, group: Group, which: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Logarithms of squared norms of incoming and outgoing weights, 0 for other units and where there are none."""
-        both = self._norms(group, group.incoming), self._norms(group, group.outgoing)
-        first, second = (np.log(norms, out=np.zeros_like(norms), where=which & (norms > 0)) for norms in both)
-        return first, second
+    def _sides(self, group: Group) -> tuple[np.ndarray, np.ndarray]:
+        return self._norms(group, group.incoming), self._norms(group, group.outgoing)
 
     def _norms(self, group: Group, side: tuple[Axis, ...]) -> np.ndarray:
         """Squared norm of all weights between each unit and those that are shown, at the present scales."""
@@ -152,3 +150,8 @@ class _Balance:
 
     def _ones(self) -> Along:
         return {name: {d: np.ones_like(f) for d, f in each.items()} for name, each in self.factors.items()}
+
+
+def _log(norms: np.ndarray, which: np.ndarray) -> np.ndarray:
+    """Logarithms for these units, 0 for others and where there is no weight."""
+    return np.log(norms, out=np.zeros_like(norms), where=which & (norms > 0))
