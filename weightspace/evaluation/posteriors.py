@@ -1,7 +1,7 @@
 """Ensembles as predictive distributions: calibration, foreign inputs, shift; equal numbers, validation temperature."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -50,11 +50,28 @@ class Peer:
         )
         return cls("MC dropout", note, lambda x: fitted.passes(x, n, seed=seed))
 
-    def predict(self, x: Tensor) -> Predictions:
-        gatherer = Gatherer()
-        for logits in self.stream(x):
-            gatherer.add(logits)
-        return gatherer.result()
+    def predict(self, inputs: Mapping[str, Tensor]) -> dict[str, Predictions]:
+        """What it predicts on several sets of inputs, by name.
+
+        Sets of one shape go through the networks together, as what a block of networks needs before it predicts
+        (BatchNorm statistics of the training data) takes longer than predictions do.
+        """
+        found: dict[str, Predictions] = {}
+        for names in _of_one_shape(inputs):
+            gatherers = [Gatherer() for _ in names]
+            for logits in self.stream(torch.cat([inputs[name] for name in names])):
+                parts = logits.split([len(inputs[name]) for name in names], dim=1)
+                for gatherer, part in zip(gatherers, parts, strict=True):
+                    gatherer.add(part)
+            found |= {name: gatherer.result() for name, gatherer in zip(names, gatherers, strict=True)}
+        return found
+
+
+def _of_one_shape(inputs: Mapping[str, Tensor]) -> list[list[str]]:
+    groups: dict[object, list[str]] = {}
+    for name, x in inputs.items():
+        groups.setdefault((x.shape[1:], x.dtype), []).append(name)
+    return list(groups.values())
 
 
 @dataclass(frozen=True)
@@ -103,9 +120,10 @@ class Trial:
             predicted: what it predicts on the test split, if that is known.
         """
         test, validation = self.task.test, self.task.validation
-        own = predicted or peer.predict(test.x)
-        temperature = calibration.fit_temperature(peer.predict(validation.x).joint, validation.y)
-        away = peer.predict(self.foreign)
+        inputs = {"validation": validation.x, "foreign": self.foreign} | {name: part.x for name, part in self.shifted}
+        on = peer.predict(inputs | ({} if predicted else {"test": test.x}))
+        own, away = predicted or on["test"], on["foreign"]
+        temperature = calibration.fit_temperature(on["validation"].joint, validation.y)
         scores = {"entropy": (own.entropy, away.entropy)}
         if own.networks > 1:
             scores["mutual information"] = (own.mutual_information, away.mutual_information)
@@ -115,9 +133,7 @@ class Trial:
             for metric, f in (("auroc", detection.auroc), ("fpr95", detection.fpr95))
         }
         moved = {
-            name: {
-                k: v for k, v in of_joint(peer.predict(part.x).joint, part.y).items() if k in ("accuracy", "nll", "ece")
-            }
+            name: {k: v for k, v in of_joint(on[name].joint, part.y).items() if k in ("accuracy", "nll", "ece")}
             for name, part in self.shifted
         }
         return Posterior(
