@@ -10,8 +10,8 @@ on, for the same number of gradients of single networks on single training image
 Settings were chosen on the validation split; the test split is read here.
 
 --wide runs the other target instead: MLP 64-32-10, 2,000 networks, density 0.4. --several refines each generator under
-twice its density too, in twice the steps; --gates lets gates decide its masks. The only control of these two are the
-tickets trained on for as long.
+twice its density too, in twice the steps; --gates lets gates decide its masks; --equal-lengths brings all codes to one
+length. The only control of these three are the tickets trained on for as long.
 """
 
 from dataclasses import dataclass, replace
@@ -46,21 +46,34 @@ WIDE = Setting("digits_wide", (32,), 2000, 200, {0.4: 0.0}, controls=False)
 
 
 def model(
-    task: ws.Task, density: float, *, steps: int, ramp: float, several: bool, gates: bool, diversity: float
+    task: ws.Task,
+    density: float,
+    *,
+    steps: int,
+    ramp: float,
+    several: bool,
+    gates: bool,
+    equal_lengths: bool,
+    diversity: float,
 ) -> ws.TicketGenerator:
     under = [ws.Unstructured(2 * density), ws.Unstructured(density)] if several else None
     return ws.TicketGenerator(
         compress=ws.PCA(128),
         generate=ws.FlowMatching(width=256, blocks=2, steps=4000),
         refine=ws.TaskRefinement(
-            task, patterns=under, steps=steps * (1 + several), ramp=0.0 if several else ramp, diversity=diversity
+            task,
+            patterns=under,
+            steps=steps * (1 + several),
+            ramp=0.0 if several else ramp,
+            diversity=diversity,
+            length=1.0 if equal_lengths else None,
         ),
         masks=ws.Gates() if gates else ws.Magnitude(),
     )
 
 
 def main(
-    wide: bool = False, several: bool = False, gates: bool = False, controls: bool = True,
+    wide: bool = False, several: bool = False, gates: bool = False, equal_lengths: bool = False, controls: bool = True,
     densities: tuple[float, ...] = (), seeds: tuple[int, ...] = (0, 1, 2), steps: int = 4000,
     diversity: float = 0.3,
     out: Path = Path("runs/generator_digits"), results: Path = Path("docs/results"),
@@ -71,6 +84,7 @@ def main(
         wide: the target with a small network and many of them.
         several: refine under two densities at once.
         gates: decide the masks.
+        equal_lengths: of all codes.
         controls: without them it takes a third of the time.
         densities: to do; by default all of the setting.
         seeds: of networks, tickets and generators.
@@ -84,7 +98,7 @@ def main(
     rows: list[dict[str, object]] = []
     if unknown := set(densities) - set(setting.densities):
         raise SystemExit(f"densities of this setting are {', '.join(map(str, setting.densities))}, got {unknown}")
-    variant = "_several" * several + "_gates" * gates
+    variant = "_several" * several + "_gates" * gates + "_equal" * equal_lengths
     for density in densities or setting.densities:
         for seed in seeds:
             folder = out / f"{setting.name}-{seed}"
@@ -94,14 +108,15 @@ def main(
             training, held_out = tickets.split(len(tickets) - setting.held_out, setting.held_out)
             ramp = setting.densities[density]
             chosen = model(
-                task, density, steps=steps, ramp=ramp, several=several, gates=gates, diversity=diversity
+                task, density, steps=steps, ramp=ramp, several=several, gates=gates, equal_lengths=equal_lengths,
+                diversity=diversity,
             )  # fmt: skip
             kind = f"{steps}{variant}-{diversity}"
             generator = chosen.fit(training, seed=seed, folder=here / f"generator-{kind}")
             samples = generator.sample(SAMPLES, density=density, seed=seed + 1)
             others = {"flow alone": replace(generator, refined=None).sample(SAMPLES, density=density, seed=seed + 1)}
             if controls and variant:
-                longer = here / f"trained-on-{steps}{'-several' * several}"
+                longer = here / f"trained-on-{steps}{'-several' * several}"  # not of how the generator is refined
                 others["tickets trained on"] = trained_on(chosen, training, task, longer)
             elif controls and setting.controls and density == max(setting.densities):
                 others |= parts_of(chosen, generator, training, task, density, seed, here)

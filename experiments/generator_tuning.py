@@ -3,7 +3,7 @@
     python experiments/generator_tuning.py runs/generator_digits/digits-0/density-0.1/tickets --lr 1e-3 --diversity 0.3
 
 Fits a generator to a folder of tickets (built-in tasks and networks; the convolutional one with --conv) and prints
-accuracy, mask overlap and ensemble of 100 samples beside 100 of the tickets. The test split is not read.
+fit, accuracy, mask overlap and ensemble of 100 samples beside 100 of the tickets. The test split is not read.
 """
 
 from dataclasses import replace
@@ -17,14 +17,14 @@ from tyro.conf import Positional
 import weightspace as ws
 from weightspace.generate import Directions
 
-IMAGES = 2000  # of the validation split
+IMAGES = 2000  # of the training and of the validation split
 
 
 def main(
     tickets: Positional[Path], learned_from: int = 320, steps: int = 4000, networks: int = 32, batch_size: int = 128,
     lr: float = 1e-3, lr_mean: float | None = None, ramp: float = 0.0,
     densities: tuple[float, ...] = (), gates: bool = False, diversity: float = 0.3,
-    components: int = 128, flow_steps: int = 4000,
+    length: float | None = 1.0, components: int = 128, flow_steps: int = 4000,
     directions: Directions = "tickets",
     conv: bool = False, data_root: Path | None = None, seed: int = 0,
 ) -> None:  # fmt: skip
@@ -42,6 +42,7 @@ def main(
         densities: that it is refined under; by default the tickets' own.
         gates: decide the masks.
         diversity: weight of the penalties.
+        length: that codes are brought to; None leaves them as the flow makes them.
         components: of the compression.
         flow_steps: training iterations of the flow.
         directions: that refinement starts from.
@@ -62,6 +63,7 @@ def main(
         ramp=ramp,
         patterns=[*map(ws.Unstructured, densities)] or None,
         diversity=diversity,
+        length=length,
         directions=directions,
     )
     model = ws.TicketGenerator(
@@ -90,6 +92,9 @@ def task_of(tickets: ws.Collection, data_root: Path | None) -> ws.Task:
 
 
 def show(name: str, networks: ws.Collection, task: ws.Task) -> None:
+    x, y = task.train.x[:IMAGES], task.train.y[:IMAGES]
+    trained = networks.ensemble().member_proba(x).double().gather(2, y.expand(len(networks), -1)[..., None])
+    fit = -trained[..., 0].log().mean(1)
     x, y = task.validation.x[:IMAGES], task.validation.y[:IMAGES]
     probable = networks.ensemble().member_proba(x).double()
     right = (probable.argmax(-1) == y).double().mean(1)
@@ -99,7 +104,8 @@ def show(name: str, networks: ws.Collection, task: ws.Task) -> None:
     overlap = (kept @ kept.T)[first, second].mean() / kept.sum(1).mean()
     apart = torch.cdist(networks.weights, networks.weights).fill_diagonal_(torch.inf).amin(1).median()
     print(
-        f"{name}: accuracy {right.mean():.4f} ± {right.std():.4f}, nearest sample {apart:.2f}, mask overlap {overlap:.2f}, "
+        f"{name}: training NLL {fit.mean():.4f} ± {fit.std():.4f}, accuracy {right.mean():.4f} ± {right.std():.4f}, "
+        f"nearest sample {apart:.2f}, mask overlap {overlap:.2f}, "
         f"ensemble accuracy {(mean.argmax(-1) == y).double().mean():.4f}, NLL {-mean.gather(1, y[:, None]).log().mean():.4f}",
         flush=True,
     )

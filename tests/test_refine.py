@@ -1,5 +1,6 @@
 """Refinement through the task: it helps, reads training data only, can be interrupted, and is saved."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import torch
 import weightspace as ws
 from weightspace import generate
 from weightspace.checkpoint import save_checkpoint
-from weightspace.errors import InputError, LayoutMismatch
+from weightspace.errors import InputError, LayoutMismatch, StorageError
 from weightspace.generate import pairs, refine
 from weightspace.pattern import Pattern
 
@@ -198,6 +199,40 @@ def test_saved_equals_loaded(refined: ws.FittedGenerator, tmp_path: Path) -> Non
     assert loaded.refined is not None
     assert torch.equal(loaded.sample(3, density=0.2).weights, refined.sample(3, density=0.2).weights)
     assert loaded.fingerprint() == refined.fingerprint()
+
+
+def test_codes_are_brought_to_one_length(tickets: ws.Collection, task: ws.Task, tmp_path: Path) -> None:
+    model = replace(BASE, refine=replace(settings(task, steps=2), length=0.8))
+    one = model.fit(tickets[:8], seed=0)
+    free = replace(model, refine=replace(settings(task, steps=2), length=None)).fit(tickets[:8], seed=0)
+    assert one.refined is not None
+    assert free.refined is not None
+    codes = one.encode(tickets[:8])
+    known = codes.square().sum(1).mean().sqrt().item()
+    assert one.refined.length == pytest.approx(0.8 * known, rel=1e-4)
+    moved = one.refined.decode(codes) - one.refined.mean
+    by_hand = (codes / codes.norm(dim=1, keepdim=True)).to(moved.dtype) * one.refined.length @ one.refined.components
+    torch.testing.assert_close(moved, by_hand, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(one.refined.decode(3 * codes), one.refined.decode(codes))
+    assert not torch.allclose(free.refined.decode(3 * codes), free.refined.decode(codes))
+    assert ws.FittedGenerator.load(one.save(tmp_path / "one")).refined.length == one.refined.length
+    assert ws.FittedGenerator.load(free.save(tmp_path / "free")).refined.length is None
+    with pytest.raises(InputError, match="length is positive"):
+        ws.TaskRefinement(task, length=0.0)
+
+
+def test_refined_generators_of_the_version_before_are_read(refined: ws.FittedGenerator, tmp_path: Path) -> None:
+    """They left codes as the flow makes them."""
+    folder = refined.save(tmp_path / "g")
+    path = folder / generate.MANIFEST
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"version": 3, "refined": True}))
+    loaded = ws.FittedGenerator.load(folder)
+    assert loaded.refined is not None
+    assert loaded.refined.length is None
+    assert torch.equal(loaded.refined.mean, refined.refined.mean)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"version": 5}))
+    with pytest.raises(StorageError, match="format version 5"):
+        ws.FittedGenerator.load(folder)
 
 
 def test_any_density_between_those_refined_for(tickets: ws.Collection, task: ws.Task) -> None:

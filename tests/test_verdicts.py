@@ -97,6 +97,22 @@ def test_one_network_repeated_is_called_a_collapse(judge, crowd: list[ws.Collect
     assert judge(crowd[2][[0, 1, 2] * 4])["no collapse"] == "fail"
 
 
+def test_clusters_are_called_a_collapse_however_large_their_networks(judge, crowd: list[ws.Collection], wide) -> None:
+    """Weights three times as large are as far apart inside a cluster as tickets are."""
+    new = crowd[2]
+    random = torch.Generator().manual_seed(0)
+    noise = 0.2 * torch.randn(SAMPLES, new.layout.size, generator=random)
+    clusters = new[[0, 1, 2] * (SAMPLES // 3)]
+    gathered = clusters.replace(weights=(3 * clusters.weights + 3 * noise) * clusters.masks)
+    report = ws.evaluate(gathered, wide, reference=crowd[0], held_out=crowd[1], dropout=None)
+    verdict = report.verdict("no collapse")
+    assert verdict.outcome == "fail"
+    assert "gathered in clusters" in verdict.words
+    assert "closer to each other" not in verdict.words
+    scattered = new.replace(weights=(3 * new.weights + 3 * noise) * new.masks)
+    assert judge(scattered)["no collapse"] == "pass"
+
+
 def test_random_networks_are_new_and_useless(judge, crowd: list[ws.Collection]) -> None:
     training = crowd[0]
     fresh = torch.stack(

@@ -225,3 +225,9 @@ def median_of_nearest(among: Float[Tensor, "n n"], size: int, *, seed: int, draw
         for rows in (torch.randperm(len(among), generator=random)[:size] for _ in range(draws))
     ]
     return torch.stack(found)
+
+
+def clustered(among: Float[Tensor, "n n"], near: float) -> float:
+    """Share of the networks that have another nearer than so much of the median distance between two."""
+    typical = among[~torch.eye(len(among), dtype=torch.bool)].quantile(0.5)
+    return (among.min(1).values < near * typical).double().mean().item()

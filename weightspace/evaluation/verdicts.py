@@ -15,13 +15,14 @@ from torch import Tensor
 
 from weightspace import seeds
 from weightspace.evaluation import bootstrap
-from weightspace.evaluation.measure import Measured, Yardstick, median_of_nearest
+from weightspace.evaluation.measure import Measured, Yardstick, clustered, median_of_nearest
 from weightspace.results import ArmResult, Outcome, Point, Verdict
 
 LEVEL = 0.01  # of the rank tests; intervals are 95 %
 ENOUGH = 10  # networks on each side of a comparison
 _AVERAGE = 0.5  # share of a deviation that 16 training networks explain
 _SPREAD = 0.8  # of the training networks' spread: below it the literature raises an alarm
+_CLUSTER = 0.5  # of the typical distance between two networks of a group: nearer ones are of one cluster
 _FAR = 0.95  # a baseline is at a comparable distance from this share of the samples' on
 _SHARE = 0.1  # of the samples must be new and perform
 _EQUAL = 0.03  # errors overlap equally if they differ by less
@@ -161,6 +162,13 @@ def _collapse(e: Evidence) -> Verdict:
     ratio = own / band.quantile(0.5).item()
     reasons = ["closer to each other"] * (ratio < _SPREAD and own < band.quantile(LEVEL).item())
     words = f"The nearest other sample is {ratio:.2f} times as far as it is among as many training {e.names}"
+    # Larger networks lie farther apart: clusters of them are told by distances among themselves.
+    count = min(len(e.samples.among), len(e.training.among))
+    gathered, common = (clustered(m.among[:count, :count], _CLUSTER) for m in (e.samples, e.training))
+    words += (
+        f"; {gathered:.0%} of {count} have another within half the usual distance among them ({e.names} {common:.0%})"
+    )
+    reasons += ["gathered in clusters"] * (gathered > (1 + common) / 2)
     if "mask overlap" in together and "mask overlap" in usual:
         words += f"; masks overlap by {together['mask overlap']:.2f} ({e.names} {usual['mask overlap']:.2f})"
         reasons += ["alike in their masks"] * (together["mask overlap"] > (1 + usual["mask overlap"]) / 2)
@@ -168,7 +176,7 @@ def _collapse(e: Evidence) -> Verdict:
     reasons += ["alike in their errors"] * (together["error IoU among"] > (1 + usual["error IoU among"]) / 2)
     test = (
         f"nearest distance below {_SPREAD} of, and below the 1 % quantile over 200 subsets of {size}, training "
-        "networks; overlap of masks or errors more than halfway from the training networks' to 1"
+        "networks; share in clusters, overlap of masks or of errors more than halfway from the training networks' to 1"
     )
     if reasons:
         return Verdict("no collapse", "fail", f"{words}: samples are {' and '.join(reasons)}.", test)

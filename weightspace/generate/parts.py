@@ -30,7 +30,8 @@ from weightspace.storage import (
 from weightspace.symmetry import Symmetry
 
 FORMAT = "weightspace.generator"
-VERSION = 3
+VERSION = 4
+_READABLE = (3, VERSION)  # refined generators of version 3 leave their codes as the flow makes them
 MANIFEST = "generator.json"
 TENSORS = "generator.safetensors"
 _KEYS = (
@@ -91,7 +92,7 @@ class Parts:
                 "method": type(self.flow.config).__name__, "config": asdict(self.flow.config), **self.flow.to_json(),
             },
             "conditions": self.conditions.to_json(),
-            "refined": self.refined is not None,
+            "refined": None if self.refined is None else {"length": self.refined.length},
             "trained_on": self.trained_on,
         }  # fmt: skip
 
@@ -138,7 +139,7 @@ class Parts:
             raise StorageError(
                 f"{folder} has no {MANIFEST}: it is not a generator, or its fit was interrupted (run it again)"
             )
-        manifest = read_manifest(folder / MANIFEST, FORMAT, VERSION, _KEYS)
+        manifest = read_manifest(folder / MANIFEST, FORMAT, _READABLE, _KEYS)
         check_file(folder / TENSORS, **manifest["tensors"])
         tensors: dict[str, Tensor] = load_file(folder / TENSORS)
         layout = Layout.from_json(manifest["layout"])
@@ -165,7 +166,8 @@ class Parts:
         fitted = FittedFlow(config, tensors["flow.weights"], flow["scale"], flow["codes"], flow["conditions"])
         refined = None
         if manifest["refined"]:
-            refined = Refined(tensors["refined.mean"], tensors["refined.components"])
+            length = manifest["refined"]["length"] if manifest["version"] > 3 else None
+            refined = Refined(tensors["refined.mean"], tensors["refined.components"], length)
         return cls(
             layout, architecture, align, load_support(manifest["masks"], tensors, layout), compress, fitted,
             manifest["trained_on"], [tensors[f"buffer.{b.name}"] for b in layout.buffers], refined,

@@ -67,6 +67,9 @@ class TaskRefinement:
             and more alike.
         diversity: weight of the penalties that keep samples as different as tickets are: for each pair
             its cosine and the overlap of its masks above the 95 % quantile of the tickets' pairs.
+        length: that all codes are brought to before they are decoded, in terms of the root mean square length of the tickets'
+            codes. A flow makes codes of unequal length, and the networks of long ones are bad, those of short ones alike.
+            None leaves them as the flow makes them.
         directions: what the components are before the first step. "tickets": those of the compression. "widened": the same,
             scaled so that samples vary as much as the tickets do; a flow learned from few tickets is too narrow, and components
             leave out what they do not explain. "random": random directions in which each weight varies as much as in the
@@ -82,6 +85,7 @@ class TaskRefinement:
     lr_mean: float = 3e-3
     ramp: float = 0.0
     diversity: float = 0.3
+    length: float | None = None
     directions: Directions = "tickets"
 
     def __post_init__(self) -> None:
@@ -97,6 +101,10 @@ class TaskRefinement:
             )
         if not 0 <= self.ramp <= 1:
             raise InputError(f"ramp is a share of the steps, from 0 to 1, got {self.ramp}")
+        if self.length is not None and not 0 < self.length < math.inf:
+            raise InputError(
+                f"length is positive and finite, in terms of the tickets' codes, or None, got {self.length}"
+            )
         if self.directions not in get_args(Directions):
             raise InputError(f"directions are 'tickets', 'widened' or 'random', got {self.directions!r}")
         given = self.patterns
@@ -151,7 +159,7 @@ class TaskRefinement:
                     bar.set_postfix(loss=f"{loss:.3f}")
                     if checkpoint is not None:
                         save_checkpoint(checkpoint, run.state, step + 1)
-        return Refined(run.state["mean"], run.state["components"])
+        return Refined(run.state["mean"], run.state["components"], run.length)
 
 
 @dataclass(frozen=True)
@@ -161,17 +169,24 @@ class Refined:
     Args:
         mean: (M,).
         components: (K, M); no longer orthonormal, nor in the span of the tickets.
+        length: of all codes that are decoded, if they are brought to one.
     """
 
     mean: Float[Tensor, " m"]
     components: Float[Tensor, "k m"]
+    length: float | None = None
 
     def decode(self, codes: Float[Tensor, "n k"]) -> Float[Tensor, "n m"]:
         """Vectors of codes, before they are split and their masks are chosen."""
-        return torch.addmm(self.mean, codes.to(self.mean.dtype), self.components)
+        return torch.addmm(self.mean, of_length(codes, self.length).to(self.mean.dtype), self.components)
 
     def tensors(self) -> dict[str, Tensor]:
         return {"refined.mean": self.mean, "refined.components": self.components}
+
+
+def of_length(codes: Float[Tensor, "n k"], length: float | None) -> Float[Tensor, "n k"]:
+    """Codes in their own directions, all of one length."""
+    return codes if length is None else codes * (length / codes.norm(dim=1, keepdim=True))
 
 
 class _Run:
@@ -182,6 +197,7 @@ class _Run:
         flow: FittedFlow, conditions: Conditions, seed: int,
     ) -> None:  # fmt: skip
         self.config, self.seed, self.flow = config, seed, flow
+        self.length = None if config.length is None else config.length * flow.scale * math.sqrt(flow.codes)
         self.support, self.conditions = support, conditions
         self.layout, self.prunable = tickets.layout, tickets.layout.prunable
         self.module = config.task.architecture.build_seeded(0).train()
@@ -298,7 +314,8 @@ class _Run:
             size = max(_STOCK, self.config.networks)
             x_0 = torch.randn(size, self.flow.codes, generator=seeds.generator(self.seed, "refinement codes", which))
             asked = self.conditions.ask(None, size, density_of(self.patterns[which]))
-            self.stock[which] = self.flow.carry(x_0 * self.flow.config.source, conditions=asked)
+            codes = self.flow.carry(x_0 * self.flow.config.source, conditions=asked)
+            self.stock[which] = of_length(codes, self.length)
         return self.stock[which]
 
     def _mask(
