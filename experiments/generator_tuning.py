@@ -24,7 +24,7 @@ def main(
     tickets: Positional[Path], learned_from: int = 320, steps: int = 4000, networks: int = 32, batch_size: int = 128,
     lr: float = 1e-3, lr_mean: float | None = None, ramp: float = 0.0,
     densities: tuple[float, ...] = (), gates: bool = False, diversity: float = 0.3,
-    length: float | None = 1.0, components: int = 128, flow_steps: int = 4000,
+    length: float | None = None, components: int = 128, flow_steps: int = 4000,
     directions: Directions = "tickets",
     conv: bool = False, data_root: Path | None = None, seed: int = 0,
 ) -> None:  # fmt: skip

@@ -106,6 +106,23 @@ def test_the_temperature_never_sees_test_data(tickets: ws.Collection, task: ws.T
     assert found[0].scaled["accuracy"] == pytest.approx(found[0].metrics["accuracy"])
 
 
+def test_sets_of_inputs_go_through_an_ensemble_together(tickets: ws.Collection, task: ws.Task) -> None:
+    """What is done to networks first, such as estimating BatchNorm statistics, is done once for sets of one shape."""
+    prepared: list[int] = []
+    peer = Peer.of("tickets", "", tickets, memory=2**30, prepare=lambda part: prepared.append(len(part)) or part)
+    inputs = {"first": task.test.x[:50], "second": task.train.x[:30]}
+    both = peer.predict(inputs)
+    assert prepared == [len(tickets)]
+    for name, x in inputs.items():
+        alone = peer.predict({name: x})[name]
+        torch.testing.assert_close(both[name].joint, alone.joint)
+        torch.testing.assert_close(both[name].mean_entropy, alone.mean_entropy)
+        assert torch.equal(both[name].votes, alone.votes)
+    small = Peer("of any size", "", lambda x: [x.mean((2, 3))[None]])  # as networks with global pooling are
+    found = small.predict({"small": torch.rand(4, 10, 3, 3), "large": torch.rand(6, 10, 5, 5)})
+    assert [len(found[name].votes) for name in ("small", "large")] == [4, 6]
+
+
 def test_baselines_are_what_they_say(made: Baselines) -> None:
     weights, masks = made.aligned.weights, made.aligned.masks
     prunable = made.aligned.layout.prunable

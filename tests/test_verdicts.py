@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import weightspace as ws
+from weightspace.evaluation.measure import clustered
 
 TRAINING, HELD_OUT, SAMPLES = 24, 12, 12
 
@@ -97,7 +98,7 @@ def test_one_network_repeated_is_called_a_collapse(judge, crowd: list[ws.Collect
     assert judge(crowd[2][[0, 1, 2] * 4])["no collapse"] == "fail"
 
 
-def test_clusters_are_called_a_collapse_however_large_their_networks(judge, crowd: list[ws.Collection], wide) -> None:
+def test_clusters_are_called_a_collapse_however_large_their_networks(crowd: list[ws.Collection], wide: ws.Task) -> None:
     """Weights three times as large are as far apart inside a cluster as tickets are."""
     new = crowd[2]
     random = torch.Generator().manual_seed(0)
@@ -109,8 +110,8 @@ def test_clusters_are_called_a_collapse_however_large_their_networks(judge, crow
     assert verdict.outcome == "fail"
     assert "gathered in clusters" in verdict.words
     assert "closer to each other" not in verdict.words
-    scattered = new.replace(weights=(3 * new.weights + 3 * noise) * new.masks)
-    assert judge(scattered)["no collapse"] == "pass"
+    for networks, share in ((gathered, 1.0), (new, 0.0)):
+        assert clustered(torch.cdist(networks.weights, networks.weights).fill_diagonal_(torch.inf), 0.5) == share
 
 
 def test_random_networks_are_new_and_useless(judge, crowd: list[ws.Collection]) -> None:
