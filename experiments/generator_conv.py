@@ -43,7 +43,7 @@ def small_task(data_root: Path | None) -> ws.Task:
 
 
 def main(
-    data_root: Path | None = None, seeds: tuple[int, ...] = (0, 1, 2), steps: int = 3000,
+    data_root: Path | None = None, seeds: tuple[int, ...] = (0, 1, 2), steps: int = 3000, by_heart: bool = False,
     out: Path = Path("runs/generator_conv"), results: Path = Path("docs/results"),
 ) -> None:  # fmt: skip
     """Print and write one row for each set of networks and generator.
@@ -52,6 +52,7 @@ def main(
         data_root: folder with FashionMNIST/raw.
         seeds: of the generators and their samples; networks and tickets are the same.
         steps: of refinement.
+        by_heart: train the flow to the end and leave codes as it makes them.
         out: where all stages are kept.
         results: where the CSV file goes.
     """
@@ -61,13 +62,15 @@ def main(
     gradual = ws.tickets.Gradual(density=DENSITY, length=ws.Step(epochs=6))
     tickets = gradual.find(dense, task, folder=out / "tickets")
     training, held_out = tickets.split(LEARNED_FROM, NETWORKS - LEARNED_FROM)
+    kind = f"{steps}{'-by-heart' * by_heart}"
     rows: list[dict[str, object]] = []
     for seed in seeds:
         model = ws.TicketGenerator(
             align=ws.WeightMatching(example=task.train.x[:8]), compress=ws.PCA(LEARNED_FROM - 1),
-            generate=ws.FlowMatching(held_out=0.1), refine=ws.TaskRefinement(task, steps=steps, networks=16, length=0.5),
+            generate=ws.FlowMatching(held_out=0.0 if by_heart else 0.1),
+            refine=ws.TaskRefinement(task, steps=steps, networks=16, length=None if by_heart else 0.5),
         )  # fmt: skip
-        generator = model.fit(training, seed=seed, folder=out / f"generator-{seed}-{steps}")
+        generator = model.fit(training, seed=seed, folder=out / f"generator-{seed}-{kind}")
         draw = {"density": DENSITY, "data": task.train, "seed": seed + 1}
         samples = generator.sample(SAMPLES, **draw)
         flow_alone = replace(generator, refined=None).sample(SAMPLES, **draw)
@@ -75,10 +78,10 @@ def main(
             samples, judged, reference=training, held_out=held_out, others={"flow alone": flow_alone, "dense": dense},
             align=model.align, dropout=None, seed=seed,
         )  # fmt: skip
-        report.write(out / f"report-{seed}-{steps}")
+        report.write(out / f"report-{seed}-{kind}")
         keys = {"density": DENSITY, "seed": seed}
         rows += [keys | generator_rows.row(report, arm.name) | generator_rows.verdicts(report) for arm in report.arms]
-        tables.write(results / "generator_conv.csv", rows)
+        tables.write(results / f"generator_conv{'_by_heart' * by_heart}.csv", rows)
         few = [row for row in rows if row["networks"] in ("samples", report.reference, "flow alone", "dense")]
         generator_rows.summary(few, ("networks",))
 

@@ -25,7 +25,7 @@ NETWORKS, OTHERS = 160, 100
 
 def main(
     seeds: tuple[int, ...] = (0, 1, 2), steps: int = 24_000, ramp: float = 0.5, gates: bool = False,
-    validation: bool = False,
+    own_densities: bool = False, validation: bool = False,
     out: Path = Path("runs/generator_densities"), results: Path = Path("docs/results"),
 ) -> None:  # fmt: skip
     """Print and write one row for each density asked and seed.
@@ -35,6 +35,7 @@ def main(
         steps: of refinement.
         ramp: share of them in which samples become sparse; 0.5 was chosen on the validation split.
         gates: let gates decide the masks of samples.
+        own_densities: refine under the three densities of the tickets and 2:4 alone, as often each.
         validation: judge on the validation split, to choose a setting; otherwise on the test split.
         out: where all stages are kept.
         results: where the CSV file goes.
@@ -42,8 +43,10 @@ def main(
     task = ws.tasks.digits()
     judged = task.validation if validation else task.test
     two_of_four = ws.NM(2, 4)
-    setting = f"-ramp-{ramp:g}" * (ramp != 0.5) + "-gates" * gates
-    patterns = [*map(ws.Unstructured, REFINED), two_of_four, two_of_four]  # 2:4 as often as any two neighbours
+    setting = "-own-densities" * own_densities + f"-ramp-{ramp:g}" * (ramp != 0.5) + "-gates" * gates
+    # 2:4 as often as any two neighbours among many densities.
+    under = [*LEARNED, two_of_four] if own_densities else [*REFINED, two_of_four, two_of_four]
+    patterns = [one if isinstance(one, ws.NM) else ws.Unstructured(one) for one in under]
     rows: list[dict[str, object]] = []
     for seed in seeds:
         folder = out / f"seed-{seed}"

@@ -17,6 +17,7 @@ from weightspace.errors import InputError
 from weightspace.evaluation.baselines import EQUAL_ERRORS, NAMES, Arm, Baselines
 from weightspace.evaluation.dropout import MCDropout
 from weightspace.evaluation.measure import Measured, Yardstick
+from weightspace.evaluation.neighbours import distances_among
 from weightspace.evaluation.pictures import pictures
 from weightspace.evaluation.posteriors import Peer, Trial
 from weightspace.evaluation.predictions import SOME
@@ -119,7 +120,8 @@ def evaluate(
             for name, networks in further.items()
         ]
         equal = next(arm for arm in results if arm.name == EQUAL_ERRORS)
-        verdicts = judge_claims(Evidence(own, trained, unseen, results, points, equal, yardstick, kind))
+        as_given = distances_among(samples[:SOME], budget), distances_among(reference[:SOME], budget)
+        verdicts = judge_claims(Evidence(own, trained, unseen, results, points, equal, yardstick, kind, as_given))
 
         n = min(len(samples), len(reference), SOME)
         peers = {

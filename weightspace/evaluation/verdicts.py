@@ -35,6 +35,8 @@ class Evidence:
     Args:
         equal_errors: training networks with as much noise as makes their errors overlap as the samples' do.
         names: what the networks are called, "tickets" or "networks".
+        as_given: distances among the samples and among the training networks before they were made canonical, infinite
+            to oneself: matching parts near copies whose best order is not clear.
     """
 
     samples: Measured
@@ -45,6 +47,7 @@ class Evidence:
     equal_errors: ArmResult
     yardstick: Yardstick
     names: str
+    as_given: tuple[Float[Tensor, "n n"], Float[Tensor, "m m"]]
 
     @property
     def n(self) -> int:
@@ -164,7 +167,10 @@ def _collapse(e: Evidence) -> Verdict:
     words = f"The nearest other sample is {ratio:.2f} times as far as it is among as many training {e.names}"
     # Larger networks lie farther apart: clusters of them are told by distances among themselves.
     count = min(len(e.samples.among), len(e.training.among))
-    gathered, common = (clustered(m.among[:count, :count], _CLUSTER) for m in (e.samples, e.training))
+    gathered, common = (
+        max(clustered(among[:count, :count], _CLUSTER) for among in (m.among, given))
+        for m, given in zip((e.samples, e.training), e.as_given, strict=True)
+    )
     words += (
         f"; {gathered:.0%} of {count} have another within half the usual distance among them ({e.names} {common:.0%})"
     )
