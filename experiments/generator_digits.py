@@ -10,7 +10,7 @@ on, for the same number of gradients of single networks on single training image
 Settings were chosen on the validation split; the test split is read here.
 
 --wide runs the other target instead: MLP 64-32-10, 2,000 networks, density 0.4. --several refines each generator under
-twice its density too, in twice the steps; --gates lets gates decide its masks; --equal-lengths brings all codes to one
+twice its density too, in twice the steps; --gates lets gates decide its masks; --length brings all codes to one
 length. The only control of these three are the tickets trained on for as long.
 """
 
@@ -53,7 +53,7 @@ def model(
     ramp: float,
     several: bool,
     gates: bool,
-    equal_lengths: bool,
+    length: float | None,
     diversity: float,
 ) -> ws.TicketGenerator:
     under = [ws.Unstructured(2 * density), ws.Unstructured(density)] if several else None
@@ -66,14 +66,14 @@ def model(
             steps=steps * (1 + several),
             ramp=0.0 if several else ramp,
             diversity=diversity,
-            length=1.0 if equal_lengths else None,
+            length=length,
         ),
         masks=ws.Gates() if gates else ws.Magnitude(),
     )
 
 
 def main(
-    wide: bool = False, several: bool = False, gates: bool = False, equal_lengths: bool = False, controls: bool = True,
+    wide: bool = False, several: bool = False, gates: bool = False, length: float | None = None, controls: bool = True,
     densities: tuple[float, ...] = (), seeds: tuple[int, ...] = (0, 1, 2), steps: int = 4000,
     diversity: float = 0.3,
     out: Path = Path("runs/generator_digits"), results: Path = Path("docs/results"),
@@ -84,7 +84,7 @@ def main(
         wide: the target with a small network and many of them.
         several: refine under two densities at once.
         gates: decide the masks.
-        equal_lengths: of all codes.
+        length: of all codes, in terms of the tickets'; None leaves them as the flow makes them.
         controls: without them it takes a third of the time.
         densities: to do; by default all of the setting.
         seeds: of networks, tickets and generators.
@@ -98,7 +98,7 @@ def main(
     rows: list[dict[str, object]] = []
     if unknown := set(densities) - set(setting.densities):
         raise SystemExit(f"densities of this setting are {', '.join(map(str, setting.densities))}, got {unknown}")
-    variant = "_several" * several + "_gates" * gates + "_equal" * equal_lengths
+    variant = "_several" * several + "_gates" * gates + (f"_length_{length:g}" if length else "")
     for density in densities or setting.densities:
         for seed in seeds:
             folder = out / f"{setting.name}-{seed}"
@@ -108,7 +108,7 @@ def main(
             training, held_out = tickets.split(len(tickets) - setting.held_out, setting.held_out)
             ramp = setting.densities[density]
             chosen = model(
-                task, density, steps=steps, ramp=ramp, several=several, gates=gates, equal_lengths=equal_lengths,
+                task, density, steps=steps, ramp=ramp, several=several, gates=gates, length=length,
                 diversity=diversity,
             )  # fmt: skip
             kind = f"{steps}{variant}-{diversity}"
