@@ -186,7 +186,7 @@ class Refined:
 
 def of_length(codes: Float[Tensor, "n k"], length: float | None) -> Float[Tensor, "n k"]:
     """Codes in their own directions, all of one length."""
-    return codes if length is None else codes * (length / codes.norm(dim=1, keepdim=True))
+    return codes if length is None else length * torch.nn.functional.normalize(codes)
 
 
 class _Run:
