@@ -5,7 +5,7 @@ from pathlib import Path
 
 # The example takes minutes at its own sizes, whose figures are those of experiments/demo_seeds.py.
 SMALLER = {
-    "n=300": "n=30", "components=128": "components=24", "steps=4_000": "steps=400", "steps=1_000": "steps=100",
+    "n=300": "n=30", "steps=4_000": "steps=400", "steps=2_000": "steps=100",
     "sample(100,": "sample(12,",
 }  # fmt: skip
 
