@@ -1,6 +1,6 @@
 """The generator on handwritten digits: is a sampled sparse network as good as a ticket, and what makes it so?
 
-    python experiments/generator_digits.py            (about an hour on one core; every stage is kept under --out)
+    python experiments/generator_digits.py            (about an hour and a half on one core; every stage is kept under --out)
 
 MLP 64-128-64-10, 400 dense networks, tickets of density 0.10 and 0.05 by gradual magnitude pruning; the generator
 sees 320 of them, 80 are held out. It has few components and brings all codes to one length, and is refined along a ramp
@@ -26,7 +26,8 @@ import weightspace as ws
 from weightspace.compress import FittedPCA
 from weightspace.generate import FittedGenerator
 
-SAMPLES, COMPONENTS, LENGTH = 100, 16, 2.5
+SAMPLES = 100
+STEPS, COMPONENTS, LENGTH, DIVERSITY = 8000, 16, 2.5, 0.3  # CSV files of other settings are named after them
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,8 @@ def model(
 
 def main(
     wide: bool = False, components: int = COMPONENTS, length: float | None = LENGTH, controls: bool = True,
-    densities: tuple[float, ...] = (), seeds: tuple[int, ...] = (0, 1, 2), steps: int = 8000,
-    diversity: float = 0.3,
+    densities: tuple[float, ...] = (), seeds: tuple[int, ...] = (0, 1, 2), steps: int = STEPS,
+    diversity: float = DIVERSITY,
     out: Path = Path("runs/generator_digits"), results: Path = Path("docs/results"),
 ) -> None:  # fmt: skip
     """Print and write one row for each set of networks, density and seed.
@@ -80,8 +81,8 @@ def main(
     rows: list[dict[str, object]] = []
     if unknown := set(densities) - set(setting.densities):
         raise SystemExit(f"densities of this setting are {', '.join(map(str, setting.densities))}, got {unknown}")
-    usual = (components, length) == (COMPONENTS, LENGTH)
-    variant = "" if usual else f"_components_{components}_length_{length}"
+    kind = f"{steps}-{components}-{length}-{diversity}"
+    variant = "" if kind == f"{STEPS}-{COMPONENTS}-{LENGTH}-{DIVERSITY}" else f"_{kind}"
     for density in densities or setting.densities:
         for seed in seeds:
             folder = out / f"{setting.name}-{seed}"
@@ -93,7 +94,6 @@ def main(
                 task, components=components, length=length, steps=steps, ramp=setting.densities[density],
                 diversity=diversity,
             )  # fmt: skip
-            kind = f"{steps}-{components}-{length}-{diversity}"
             generator = chosen.fit(training, seed=seed, folder=here / f"generator-{kind}")
             samples = generator.sample(SAMPLES, density=density, seed=seed + 1)
             others = {"flow alone": replace(generator, refined=None).sample(SAMPLES, density=density, seed=seed + 1)}

@@ -344,6 +344,10 @@ def slope(
 
     Where one threshold decides, weights near it have the largest; where each group or layer has its own, all have
     the same.
+
+    The threshold is taken as fixed, though it moves with the scores, as the number of weights that are kept is what is fixed. The
+    derivative that respects this parts masks far better, but then the norm of the weights grows without bound and
+    samples get worse (digits, validation data).
     """
     if not (isinstance(pattern, Unstructured) and pattern.scope == "global"):
         return 1 / scores.std(1, keepdim=True).clamp(min=_SMALL)
