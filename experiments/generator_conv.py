@@ -68,7 +68,7 @@ def main(
         model = ws.TicketGenerator(
             align=ws.WeightMatching(example=task.train.x[:8]), compress=ws.PCA(LEARNED_FROM - 1),
             generate=ws.FlowMatching(held_out=0.0 if by_heart else 0.1),
-            refine=ws.TaskRefinement(task, steps=steps, networks=16, length=None if by_heart else 0.5),
+            refine=ws.TaskRefinement(task, steps=steps, networks=16, radius=None if by_heart else 0.5),
         )  # fmt: skip
         generator = model.fit(training, seed=seed, folder=out / f"generator-{seed}-{kind}")
         draw = {"density": DENSITY, "data": task.train, "seed": seed + 1}

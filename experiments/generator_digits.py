@@ -3,12 +3,12 @@
     python experiments/generator_digits.py            (about an hour and a half on one core; every stage is kept under --out)
 
 MLP 64-128-64-10, 400 dense networks, tickets of density 0.10 and 0.05 by gradual magnitude pruning; the generator
-sees 320 of them, 80 are held out. It has few components and brings all codes to one length, and is refined along a ramp
-for 0.05. Beside the refined generator and the baselines of every report there are, at density 0.10, these controls: the
-flow alone; the refinement without the flow's training; the refinement of a random decoder, without the tickets; the
-flow's samples trained one by one, and the tickets trained on, for the same number of gradients of single networks on
-single training images; and the two other rules for masks. Settings were chosen on the validation split; the test split
-is read here.
+sees 320 of them, 80 are held out. It has few components, a flow that is chosen by a tenth of their codes, samples that
+start on a sphere, and is refined along a ramp for 0.05. Beside the refined generator and the baselines of every report
+there are, at density 0.10, these controls: the flow alone; the refinement without the flow's training; the refinement of
+a random decoder, without the tickets; the flow's samples trained one by one, and the tickets trained on, for the same
+number of gradients of single networks on single training images; and the two other rules for masks. Settings were chosen
+on the validation split; the test split is read here.
 
 --wide runs the other target instead: MLP 64-32-10, 2,000 networks, density 0.4. The only control there, and at density
 0.05, are the tickets trained on.
@@ -23,11 +23,11 @@ import torch
 import tyro
 
 import weightspace as ws
-from weightspace.compress import FittedPCA
 from weightspace.generate import FittedGenerator
 
 SAMPLES = 100
-STEPS, COMPONENTS, LENGTH, DIVERSITY = 8000, 16, 2.5, 0.3  # CSV files of other settings are named after them
+# CSV files of other settings are named after them.
+STEPS, COMPONENTS, RADIUS, HELD_OUT, DIVERSITY = 8000, 16, 0.9, 0.1, 0.3
 
 
 @dataclass(frozen=True)
@@ -47,19 +47,19 @@ WIDE = Setting("digits_wide", (32,), 2000, 200, {0.4: 0.0}, controls=False)
 
 
 def model(
-    task: ws.Task, *, components: int, length: float | None, steps: int, ramp: float, diversity: float
+    task: ws.Task, *, components: int, radius: float | None, steps: int, ramp: float, held_out: float, diversity: float
 ) -> ws.TicketGenerator:
     return ws.TicketGenerator(
         compress=ws.PCA(components),
-        generate=ws.FlowMatching(width=256, blocks=2, steps=4000),
-        refine=ws.TaskRefinement(task, steps=steps, ramp=ramp, diversity=diversity, length=length),
+        generate=ws.FlowMatching(width=256, blocks=2, steps=4000, held_out=held_out),
+        refine=ws.TaskRefinement(task, steps=steps, ramp=ramp, diversity=diversity, radius=radius),
     )
 
 
 def main(
-    wide: bool = False, components: int = COMPONENTS, length: float | None = LENGTH, controls: bool = True,
+    wide: bool = False, components: int = COMPONENTS, radius: float | None = RADIUS, controls: bool = True,
     densities: tuple[float, ...] = (), seeds: tuple[int, ...] = (0, 1, 2), steps: int = STEPS,
-    diversity: float = DIVERSITY,
+    held_out: float = HELD_OUT, diversity: float = DIVERSITY,
     out: Path = Path("runs/generator_digits"), results: Path = Path("docs/results"),
 ) -> None:  # fmt: skip
     """Print and write one row for each set of networks, density and seed.
@@ -67,12 +67,13 @@ def main(
     Args:
         wide: the target with a small network and many of them.
         components: of the compression.
-        length: of all codes, in terms of the tickets'; None leaves them as the flow makes them.
+        radius: that samples start at; None leaves codes as the flow makes them.
         controls: without them it takes a third of the time.
         densities: to do; by default all of the setting.
         seeds: of networks, tickets and generators.
         steps: of refinement.
-        diversity: weight of its penalties.
+        held_out: share of the codes that the flow is chosen by; 0 trains it to the end.
+        diversity: weight of the penalties.
         out: where all stages are kept.
         results: where the CSV file goes.
     """
@@ -81,18 +82,18 @@ def main(
     rows: list[dict[str, object]] = []
     if unknown := set(densities) - set(setting.densities):
         raise SystemExit(f"densities of this setting are {', '.join(map(str, setting.densities))}, got {unknown}")
-    kind = f"{steps}-{components}-{length}-{diversity}"
-    variant = "" if kind == f"{STEPS}-{COMPONENTS}-{LENGTH}-{DIVERSITY}" else f"_{kind}"
+    kind = f"{steps}-{components}-{radius}-{held_out}-{diversity}"
+    variant = "" if kind == f"{STEPS}-{COMPONENTS}-{RADIUS}-{HELD_OUT}-{DIVERSITY}" else f"_{kind}"
     for density in densities or setting.densities:
         for seed in seeds:
             folder = out / f"{setting.name}-{seed}"
             dense = ws.collect(task, setting.networks, seed=seed, folder=folder / "dense")
             here = folder / f"density-{density}"
             tickets = ws.tickets.Gradual(density=density).find(dense, task, folder=here / "tickets")
-            training, held_out = tickets.split(len(tickets) - setting.held_out, setting.held_out)
+            training, held = tickets.split(len(tickets) - setting.held_out, setting.held_out)
             chosen = model(
-                task, components=components, length=length, steps=steps, ramp=setting.densities[density],
-                diversity=diversity,
+                task, components=components, radius=radius, steps=steps, ramp=setting.densities[density],
+                held_out=held_out, diversity=diversity,
             )  # fmt: skip
             generator = chosen.fit(training, seed=seed, folder=here / f"generator-{kind}")
             samples = generator.sample(SAMPLES, density=density, seed=seed + 1)
@@ -102,7 +103,7 @@ def main(
             elif controls:
                 others["tickets trained on"] = trained_on(chosen, training, task, here / f"trained-on-{steps}")
             report = ws.evaluate(
-                samples, task, reference=training, held_out=held_out, others=others | {"dense": dense[:SAMPLES]},
+                samples, task, reference=training, held_out=held, others=others | {"dense": dense[:SAMPLES]},
                 dropout=None, seed=seed,
             )  # fmt: skip
             report.write(here / f"report-{kind}")
@@ -121,23 +122,18 @@ def parts_of(
 ) -> dict[str, ws.Collection]:  # fmt: skip
     """Collections that say what each part of the method is worth."""
     assert model.refine is not None
-    assert generator.compress is not None
-    assert generator.align is not None
-    refine, aligned = model.refine, generator.align.transform(training)
+    refine = model.refine
     draw = {"density": density, "seed": seed + 1}
     gradients = refine.steps * refine.networks * refine.batch_size
 
-    untrained = replace(model, generate=replace(model.generate, steps=1))
+    untrained = replace(model, generate=replace(model.generate, steps=1, held_out=0.0))
     found = {
         "without the flow's training": untrained.fit(training, seed=seed, folder=folder / "untrained-flow").sample(
             SAMPLES, **draw
         )
     }
-    random = replace(generator, compress=random_decoder(generator, task, seed))
-    assert random.compress is not None
     kept = folder / "random-decoder.checkpoint.safetensors"
-    refined = refine.fit(aligned, random.masks, random.compress, random.flow, seed=seed, checkpoint=kept)
-    found["random decoder"] = replace(random, refined=refined).sample(SAMPLES, **draw)
+    found["random decoder"] = refined_random(generator, refine, training, task, seed, kept).sample(SAMPLES, **draw)
 
     flow_alone = replace(generator, refined=None).sample(SAMPLES, **draw)
     found["flow alone, fine-tuned"] = ws.train(
@@ -160,14 +156,21 @@ def trained_on(model: ws.TicketGenerator, training: ws.Collection, task: ws.Task
     return ws.train(training, task, steps_for(gradients / len(training), task), folder=folder)[:SAMPLES]
 
 
-def random_decoder(generator: FittedGenerator, task: ws.Task, seed: int) -> FittedPCA:
-    """Components that know nothing of the tickets: an untrained network for the mean, random directions as long."""
+def refined_random(
+    generator: FittedGenerator, refine: ws.TaskRefinement, tickets: ws.Collection, task: ws.Task, seed: int,
+    checkpoint: Path | None = None,
+) -> FittedGenerator:  # fmt: skip
+    """A generator refined from what knows nothing of the tickets: an untrained network for the mean, random directions."""
     assert generator.compress is not None
+    assert generator.align is not None
     own = generator.compress
     start = task.architecture.build_seeded(seed)
     random = torch.randn(own.components.shape, generator=torch.Generator().manual_seed(seed))
     directions = torch.nn.functional.normalize(random, dim=1) * own.components.norm(dim=1, keepdim=True)
-    return replace(own, mean=generator.layout.pack(start.state_dict()), components=directions)
+    decoder = replace(own, mean=generator.layout.pack(start.state_dict()), components=directions)
+    aligned = generator.align.transform(tickets)
+    refined = refine.fit(aligned, generator.masks, decoder, generator.flow, seed=seed, checkpoint=checkpoint)
+    return replace(generator, compress=decoder, refined=refined)
 
 
 def steps_for(gradients: float, task: ws.Task) -> ws.Step:

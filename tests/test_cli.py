@@ -229,7 +229,7 @@ def test_options_from_a_file_and_the_command_line_wins(work: Path, capsys, tmp_p
         (["import", "{tmp}", "--out", "{tmp}/x"], 1, "--model"),
         (["fit", "{work}/tickets", "--out", "{tmp}/x", "--refine-steps", "5", "--refine-lr", "-1"], 1, "positive"),
         (["fit", "{work}/tickets", "--out", "{tmp}/x", "--refine-ramp", "0.5"], 1, "--refine-steps 4000"),
-        (["fit", "{work}/tickets", "--out", "{tmp}/x", "--refine-steps", "9", "--refine-length", "0"], 1, "length is positive"),
+        (["fit", "{work}/tickets", "--out", "{tmp}/x", "--refine-steps", "9", "--refine-radius", "0"], 1, "radius is positive"),
         (["fit", "{work}/tickets", "--out", "{tmp}/x", "--refine-steps", "5", "--refine-densities", "2"], 1, "density"),
         (["fit", "{work}/tickets", "--out", "{tmp}/x", "--components", "4", "--steps", "0"], 1, "at least 1"),
         (["sample", "{work}/generator", "--out", "{tmp}/x", "--density", "1e-9"], 1, "keeps none"),

@@ -201,15 +201,17 @@ def test_saved_equals_loaded(refined: ws.FittedGenerator, tmp_path: Path) -> Non
     assert loaded.fingerprint() == refined.fingerprint()
 
 
-def test_codes_are_brought_to_one_length(tickets: ws.Collection, task: ws.Task, tmp_path: Path) -> None:
-    model = replace(BASE, refine=replace(settings(task, steps=2), length=0.8))
+def test_codes_are_brought_to_one_radius(tickets: ws.Collection, task: ws.Task, tmp_path: Path) -> None:
+    model = replace(BASE, refine=replace(settings(task, steps=2), radius=0.8))
     one = model.fit(tickets[:8], seed=0)
-    free = replace(model, refine=replace(settings(task, steps=2), length=None)).fit(tickets[:8], seed=0)
+    free = replace(model, refine=replace(settings(task, steps=2), radius=None)).fit(tickets[:8], seed=0)
     assert one.refined is not None
     assert free.refined is not None
     codes = one.encode(tickets[:8])
-    known = codes.square().sum(1).mean().sqrt().item()
-    assert one.refined.length == pytest.approx(0.8 * known, rel=1e-4)
+    aligned = one.align.transform(tickets[:8]).weights  # all of their variance, not the five components' share
+    tickets_own = (aligned - aligned.mean(0)).square().sum().div(7).sqrt().item()
+    assert one.refined.length == pytest.approx(0.8 * tickets_own, rel=1e-4)
+    assert codes.square().sum(1).mean().sqrt() < 0.95 * tickets_own
     moved = one.refined.decode(codes) - one.refined.mean
     by_hand = (codes / codes.norm(dim=1, keepdim=True)).to(moved.dtype) * one.refined.length @ one.refined.components
     torch.testing.assert_close(moved, by_hand, rtol=1e-4, atol=1e-5)
@@ -217,8 +219,10 @@ def test_codes_are_brought_to_one_length(tickets: ws.Collection, task: ws.Task, 
     assert not torch.allclose(free.refined.decode(3 * codes), free.refined.decode(codes))
     assert ws.FittedGenerator.load(one.save(tmp_path / "one")).refined.length == one.refined.length
     assert ws.FittedGenerator.load(free.save(tmp_path / "free")).refined.length is None
-    with pytest.raises(InputError, match="length is positive"):
-        ws.TaskRefinement(task, length=0.0)
+    with pytest.raises(InputError, match="radius is positive"):
+        ws.TaskRefinement(task, radius=0.0)
+    with pytest.raises(InputError, match="radius=1 and the tickets' own directions"):
+        ws.TaskRefinement(task, radius=1.0, directions="widened")
 
 
 def test_refined_generators_of_the_version_before_are_read(refined: ws.FittedGenerator, tmp_path: Path) -> None:
@@ -322,6 +326,11 @@ def test_samples_start_as_varied_as_the_tickets(tickets: ws.Collection, task: ws
     assert spread["tickets"] < 0.95  # five components of seven, and a flow that learned little
     assert spread["widened"] == pytest.approx(1.0, rel=1e-4)
     assert spread["random"] == pytest.approx(1.0, rel=0.15)
+    for directions in ("tickets", "random"):  # on a sphere, whatever the flow makes
+        config = replace(settings(task), directions=directions, radius=0.7)
+        run = refine._Run(config, aligned, fitted.masks, fitted.compress, fitted.flow, ws.generate.Conditions(), 0)
+        radii = (run._codes(0) @ run.state["components"]).norm(dim=1) / each.sum().sqrt()
+        torch.testing.assert_close(radii, torch.full_like(radii, 0.7), rtol=1e-4 if directions == "tickets" else 0.2, atol=0)
     never = each == 0
     assert never.any()
     assert (decoded["random"][:, never] == 0).all()  # a weight that no ticket has stays away

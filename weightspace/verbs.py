@@ -62,7 +62,7 @@ def fit(
     refine_directions: Directions = TaskRefinement.directions,
     refine_lr: float = TaskRefinement.lr,
     refine_ramp: float = TaskRefinement.ramp,
-    refine_length: float | None = TaskRefinement.length,
+    refine_radius: float | None = TaskRefinement.radius,
     refine_densities: tuple[float, ...] = (),
     task: str | None = None,
     common: Shared = Common(),
@@ -84,7 +84,7 @@ def fit(
             random ones, which suit large networks with few tickets.
         refine_lr: its learning rate, of the mean three times as high; lower for larger networks.
         refine_ramp: share of its steps in which samples become sparse; 0.5 helps small networks at a density of 0.05.
-        refine_length: that codes are brought to, in terms of the tickets' codes; by default as the flow makes them.
+        refine_radius: distance from their mean at which samples start, in terms of the tickets'; by default as the flow makes it.
         refine_densities: that samples are pruned to in turn while it is refined; by default the tickets' median density.
         task: to refine through, and on whose data the symmetry of networks with unknown inputs is traced; by
             default what the tickets' records say.
@@ -97,7 +97,7 @@ def fit(
     matching = WeightMatching(balance=balance, example=example) if align else None
     settings = {
         "diversity": refine_diversity, "directions": refine_directions, "lr": refine_lr, "ramp": refine_ramp,
-        "length": refine_length,
+        "radius": refine_radius,
         "patterns": [Unstructured(density) for density in refine_densities] or None,
     }  # fmt: skip
     refine = None

@@ -67,13 +67,13 @@ class TaskRefinement:
             and more alike.
         diversity: weight of the penalties that keep samples as different as tickets are: for each pair
             its cosine and the overlap of its masks above the 95 % quantile of the tickets' pairs.
-        length: that all codes are brought to before they are decoded, in terms of the root mean square length of the tickets'
-            codes. A flow makes codes of unequal length, and the networks of long ones are bad, those of short ones alike.
-            None leaves them as the flow makes them.
+        radius: of the sphere around the mean that samples start on, in terms of the tickets' root mean square distance from
+            theirs, however much of it the components explain. A flow makes codes of unequal length, and the networks of long
+            ones are bad, those of short ones alike. None leaves codes as the flow makes them.
         directions: what the components are before the first step. "tickets": those of the compression. "widened": the same,
             scaled so that samples vary as much as the tickets do; a flow learned from few tickets is too narrow, and components
-            leave out what they do not explain. "random": random directions in which each weight varies as much as in the
-            tickets, so that samples know single tickets through the mean alone.
+            leave out what they do not explain. Needs radius=None, as `radius` widens them itself. "random": random directions
+            in which each weight varies as much as in the tickets, so that samples know single tickets through the mean alone.
     """
 
     task: Task
@@ -85,7 +85,7 @@ class TaskRefinement:
     lr_mean: float = 3e-3
     ramp: float = 0.0
     diversity: float = 0.3
-    length: float | None = None
+    radius: float | None = None
     directions: Directions = "tickets"
 
     def __post_init__(self) -> None:
@@ -101,12 +101,17 @@ class TaskRefinement:
             )
         if not 0 <= self.ramp <= 1:
             raise InputError(f"ramp is a share of the steps, from 0 to 1, got {self.ramp}")
-        if self.length is not None and not 0 < self.length < math.inf:
+        if self.radius is not None and not 0 < self.radius < math.inf:
             raise InputError(
-                f"length is positive and finite, in terms of the tickets' codes, or None, got {self.length}"
+                f"radius is positive and finite, in terms of the tickets' distance from their mean, or None, got {self.radius}"
             )
         if self.directions not in get_args(Directions):
             raise InputError(f"directions are 'tickets', 'widened' or 'random', got {self.directions!r}")
+        if self.radius is not None and self.directions == "widened":
+            raise InputError(
+                "widened directions are for codes as the flow makes them: give radius=1 and the tickets' own directions, got "
+                f"radius={self.radius}"
+            )
         given = self.patterns
         if given is not None and not (
             isinstance(given, Sequence) and given and all(isinstance(one, Pattern) for one in given)
@@ -197,7 +202,7 @@ class _Run:
         flow: FittedFlow, conditions: Conditions, seed: int,
     ) -> None:  # fmt: skip
         self.config, self.seed, self.flow = config, seed, flow
-        self.length = None if config.length is None else config.length * flow.scale * math.sqrt(flow.codes)
+        self.length = None if config.radius is None else config.radius * math.sqrt(compress.total_variance)
         self.support, self.conditions = support, conditions
         self.layout, self.prunable = tickets.layout, tickets.layout.prunable
         self.module = config.task.architecture.build_seeded(0).train()
@@ -221,7 +226,8 @@ class _Run:
         """The components to start from."""
         if self.config.directions == "tickets":
             return compress.components.clone()
-        varied = max(_SMALL, self._codes(0).var(0).sum().item())
+        # A sphere has its radius; what the flow makes has to be widened to the tickets' variance.
+        varied = compress.total_variance if self.length else max(_SMALL, self._codes(0).var(0).sum().item())
         if self.config.directions == "widened":
             return compress.components * math.sqrt(compress.total_variance / varied)
         vectors = self.support.vectors(tickets)
