@@ -26,8 +26,33 @@ import weightspace as ws
 from weightspace.generate import FittedGenerator
 
 SAMPLES = 100
-# CSV files of other settings are named after them.
-STEPS, COMPONENTS, RADIUS, HELD_OUT, DIVERSITY = 8000, 16, 0.9, 0.1, 0.3
+RANDOM_RADIUS = 0.4  # of the random decoder, better for it than 0.9 (validation data)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How a generator is fitted; `ramp` along which its samples become sparse."""
+
+    components: int
+    radius: float | None
+    steps: int
+    ramp: float = 0.0
+    held_out: float = 0.1
+    diversity: float = 0.3
+
+    def model(self, task: ws.Task) -> ws.TicketGenerator:
+        return ws.TicketGenerator(
+            compress=ws.PCA(self.components),
+            generate=ws.FlowMatching(width=256, blocks=2, steps=4000, held_out=self.held_out),
+            refine=ws.TaskRefinement(
+                task, steps=self.steps, ramp=self.ramp, diversity=self.diversity, radius=self.radius
+            ),
+        )  # fmt: skip
+
+    @property
+    def kind(self) -> str:
+        """The name of its folders."""
+        return f"{self.steps}-{self.components}-{self.radius}-{self.held_out}-{self.diversity}"
 
 
 @dataclass(frozen=True)
@@ -38,70 +63,61 @@ class Setting:
     hidden: tuple[int, ...]
     networks: int
     held_out: int
-    densities: dict[float, float]  # and the ramp of the refinement at each
+    fits: dict[float, Fit]  # by density
     controls: bool
 
 
-DEEP = Setting("digits", (128, 64), 400, 80, {0.10: 0.0, 0.05: 0.5}, controls=True)
-WIDE = Setting("digits_wide", (32,), 2000, 200, {0.4: 0.0}, controls=False)
-
-
-def model(
-    task: ws.Task, *, components: int, radius: float | None, steps: int, ramp: float, held_out: float, diversity: float
-) -> ws.TicketGenerator:
-    return ws.TicketGenerator(
-        compress=ws.PCA(components),
-        generate=ws.FlowMatching(width=256, blocks=2, steps=4000, held_out=held_out),
-        refine=ws.TaskRefinement(task, steps=steps, ramp=ramp, diversity=diversity, radius=radius),
-    )
+DEEP = Setting(
+    "digits", (128, 64), 400, 80, {0.10: Fit(16, 0.9, 8000), 0.05: Fit(12, 1.0, 5000, ramp=0.5)}, controls=True
+)
+WIDE = Setting("digits_wide", (32,), 2000, 200, {0.4: Fit(128, None, 4000, held_out=0.0)}, controls=False)
 
 
 def main(
-    wide: bool = False, components: int = COMPONENTS, radius: float | None = RADIUS, controls: bool = True,
-    densities: tuple[float, ...] = (), seeds: tuple[int, ...] = (0, 1, 2), steps: int = STEPS,
-    held_out: float = HELD_OUT, diversity: float = DIVERSITY,
+    wide: bool = False, controls: bool = True, densities: tuple[float, ...] = (), seeds: tuple[int, ...] = (0, 1, 2),
+    components: int | None = None, radius: float | None = None, steps: int | None = None, held_out: float | None = None,
+    free: bool = False,
     out: Path = Path("runs/generator_digits"), results: Path = Path("docs/results"),
 ) -> None:  # fmt: skip
     """Print and write one row for each set of networks, density and seed.
 
     Args:
         wide: the target with a small network and many of them.
-        components: of the compression.
-        radius: that samples start at; None leaves codes as the flow makes them.
         controls: without them it takes a third of the time.
         densities: to do; by default all of the setting.
         seeds: of networks, tickets and generators.
+        components: of the compression, in place of the setting's own, as the next three.
+        radius: that samples start at.
         steps: of refinement.
         held_out: share of the codes that the flow is chosen by; 0 trains it to the end.
-        diversity: weight of the penalties.
+        free: no radius; codes are as the flow makes them.
         out: where all stages are kept.
         results: where the CSV file goes.
     """
     setting = WIDE if wide else DEEP
     task = ws.tasks.digits(hidden=setting.hidden)
     rows: list[dict[str, object]] = []
-    if unknown := set(densities) - set(setting.densities):
-        raise SystemExit(f"densities of this setting are {', '.join(map(str, setting.densities))}, got {unknown}")
-    kind = f"{steps}-{components}-{radius}-{held_out}-{diversity}"
-    variant = "" if kind == f"{STEPS}-{COMPONENTS}-{RADIUS}-{HELD_OUT}-{DIVERSITY}" else f"_{kind}"
-    for density in densities or setting.densities:
+    if unknown := set(densities) - set(setting.fits):
+        raise SystemExit(f"densities of this setting are {', '.join(map(str, setting.fits))}, got {unknown}")
+    given = {"components": components, "radius": radius, "steps": steps, "held_out": held_out}
+    other = {name: value for name, value in given.items() if value is not None} | ({"radius": None} if free else {})
+    variant = "".join(f"_{name}-{value}" for name, value in other.items())  # of the CSV file's name
+    for density in densities or setting.fits:
+        fit = replace(setting.fits[density], **other)
+        chosen, kind = fit.model(task), fit.kind
         for seed in seeds:
             folder = out / f"{setting.name}-{seed}"
             dense = ws.collect(task, setting.networks, seed=seed, folder=folder / "dense")
             here = folder / f"density-{density}"
             tickets = ws.tickets.Gradual(density=density).find(dense, task, folder=here / "tickets")
             training, held = tickets.split(len(tickets) - setting.held_out, setting.held_out)
-            chosen = model(
-                task, components=components, radius=radius, steps=steps, ramp=setting.densities[density],
-                held_out=held_out, diversity=diversity,
-            )  # fmt: skip
             generator = chosen.fit(training, seed=seed, folder=here / f"generator-{kind}")
             samples = generator.sample(SAMPLES, density=density, seed=seed + 1)
             others = {"flow alone": replace(generator, refined=None).sample(SAMPLES, density=density, seed=seed + 1)}
-            if controls and setting.controls and density == max(setting.densities):
+            if controls and setting.controls and density == max(setting.fits):
                 others |= parts_of(chosen, generator, training, task, density, seed, here / f"parts-{kind}")
             elif controls:
-                others["tickets trained on"] = trained_on(chosen, training, task, here / f"trained-on-{steps}")
+                others["tickets trained on"] = trained_on(chosen, training, task, here / f"trained-on-{fit.steps}")
             report = ws.evaluate(
                 samples, task, reference=training, held_out=held, others=others | {"dense": dense[:SAMPLES]},
                 dropout=None, seed=seed,
@@ -132,8 +148,8 @@ def parts_of(
             SAMPLES, **draw
         )
     }
-    kept = folder / "random-decoder.checkpoint.safetensors"
-    found["random decoder"] = refined_random(generator, refine, training, task, seed, kept).sample(SAMPLES, **draw)
+    nearer, kept = replace(refine, radius=RANDOM_RADIUS), folder / "random-decoder.checkpoint.safetensors"
+    found["random decoder"] = refined_random(generator, nearer, training, task, seed, kept).sample(SAMPLES, **draw)
 
     flow_alone = replace(generator, refined=None).sample(SAMPLES, **draw)
     found["flow alone, fine-tuned"] = ws.train(

@@ -330,7 +330,9 @@ def test_samples_start_as_varied_as_the_tickets(tickets: ws.Collection, task: ws
         config = replace(settings(task), directions=directions, radius=0.7)
         run = refine._Run(config, aligned, fitted.masks, fitted.compress, fitted.flow, ws.generate.Conditions(), 0)
         radii = (run._codes(0) @ run.state["components"]).norm(dim=1) / each.sum().sqrt()
-        torch.testing.assert_close(radii, torch.full_like(radii, 0.7), rtol=1e-4 if directions == "tickets" else 0.2, atol=0)
+        torch.testing.assert_close(
+            radii, torch.full_like(radii, 0.7), rtol=1e-4 if directions == "tickets" else 0.2, atol=0
+        )
     never = each == 0
     assert never.any()
     assert (decoded["random"][:, never] == 0).all()  # a weight that no ticket has stays away
