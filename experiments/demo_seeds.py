@@ -1,6 +1,6 @@
 """The demo's figures over seeds: does the result hold, or was it luck?
 
-    python experiments/demo_seeds.py        (about 5 minutes a seed on two cores; resumable)
+    python experiments/demo_seeds.py        (about 7 minutes a seed on two cores; resumable)
 
 Runs experiments/demo.py with three seeds (other networks, tickets, flow and samples on the same data
 splits) and writes the mean over seeds and its spread to docs/results/demo_seeds.csv.
