@@ -1,6 +1,6 @@
 """The generator on handwritten digits: is a sampled sparse network as good as a ticket, and what makes it so?
 
-    python experiments/generator_digits.py            (about an hour and a half on one core; every stage is kept under --out)
+    python experiments/generator_digits.py            (about two hours on one core; every stage is kept under --out)
 
 MLP 64-128-64-10, 400 dense networks, tickets of density 0.10 and 0.05 by gradual magnitude pruning; the generator
 sees 320 of them, 80 are held out. It has few components, a flow that is chosen by a tenth of their codes, samples that
