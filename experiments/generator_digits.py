@@ -99,6 +99,8 @@ def main(
     rows: list[dict[str, object]] = []
     if unknown := set(densities) - set(setting.fits):
         raise SystemExit(f"densities of this setting are {', '.join(map(str, setting.fits))}, got {unknown}")
+    if free and radius is not None:
+        raise SystemExit(f"--free has no radius, got {radius}: give one of the two")
     given = {"components": components, "radius": radius, "steps": steps, "held_out": held_out}
     other = {name: value for name, value in given.items() if value is not None} | ({"radius": None} if free else {})
     variant = "".join(f"_{name}-{value}" for name, value in other.items())  # of the CSV file's name
