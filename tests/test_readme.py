@@ -5,8 +5,8 @@ from pathlib import Path
 
 # The example takes minutes at its own sizes, whose figures are those of experiments/demo_seeds.py.
 SMALLER = {
-    "n=300": "n=30", "steps=4_000": "steps=400", "steps=2_000": "steps=100",
-    "sample(100,": "sample(12,",
+    "n=300": "n=30", "sample(100,": "sample(12,",
+    "width=256, steps=4_000": "width=256, steps=400", "task, steps=4_000": "task, steps=100",
 }  # fmt: skip
 
 
