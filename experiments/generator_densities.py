@@ -25,7 +25,7 @@ NETWORKS, OTHERS = 160, 100
 
 def main(
     seeds: tuple[int, ...] = (0, 1, 2), steps: int = 24_000, ramp: float = 0.5, gates: bool = False,
-    own_densities: bool = False, validation: bool = False,
+    own_densities: bool = False, components: int = 128, radius: float | None = None, validation: bool = False,
     out: Path = Path("runs/generator_densities"), results: Path = Path("docs/results"),
 ) -> None:  # fmt: skip
     """Print and write one row for each density asked and seed.
@@ -36,6 +36,9 @@ def main(
         ramp: share of them in which samples become sparse; 0.5 was chosen on the validation split.
         gates: let gates decide the masks of samples.
         own_densities: refine under the three densities of the tickets and 2:4 alone, as often each.
+        components: of the compression.
+        radius: that samples start at, by a flow that held-out codes choose; by default codes are as a flow that is trained to
+            the end makes them.
         validation: judge on the validation split, to choose a setting; otherwise on the test split.
         out: where all stages are kept.
         results: where the CSV file goes.
@@ -44,6 +47,7 @@ def main(
     judged = task.validation if validation else task.test
     two_of_four = ws.NM(2, 4)
     setting = "-own-densities" * own_densities + f"-ramp-{ramp:g}" * (ramp != 0.5) + "-gates" * gates
+    setting += f"-components-{components}" * (components != 128) + f"-radius-{radius}" * (radius is not None)
     # 2:4 as often as any two neighbours among many densities.
     under = [*LEARNED, two_of_four] if own_densities else [*REFINED, two_of_four, two_of_four]
     patterns = [one if isinstance(one, ws.NM) else ws.Unstructured(one) for one in under]
@@ -56,8 +60,9 @@ def main(
             ws.tickets.Gradual(density=d).find(own, task, folder=folder / f"learned-{d}") for d in LEARNED
         ]  # fmt: skip
         model = ws.TicketGenerator(
-            compress=ws.PCA(128), conditions=("density",),
-            refine=ws.TaskRefinement(task, steps=steps, ramp=ramp, patterns=patterns),
+            compress=ws.PCA(components), conditions=("density",),
+            generate=ws.FlowMatching(held_out=0.0 if radius is None else 0.1),
+            refine=ws.TaskRefinement(task, steps=steps, ramp=ramp, patterns=patterns, radius=radius),
             masks=ws.Gates() if gates else ws.Magnitude(),
         )  # fmt: skip
         generator = model.fit(

@@ -80,8 +80,8 @@ def fit(
         conditions: what the flow is told about each ticket, such as density or metrics.validation_accuracy.
         refine_steps: train the generator on through the task for so many steps.
         refine_diversity: weight of the penalties that keep refined samples apart.
-        refine_directions: that refinement starts from: the tickets' components, the same widened to their variance, or
-            random ones, which suit large networks with few tickets.
+        refine_directions: that refinement starts from: the tickets' components, or random ones, which suit large networks
+            with few tickets.
         refine_lr: its learning rate, of the mean three times as high; lower for larger networks.
         refine_ramp: share of its steps in which samples become sparse; 0.5 helps small networks at a density of 0.05.
         refine_radius: distance from their mean at which samples start, in terms of the tickets'; by default as the flow makes it.

@@ -39,7 +39,7 @@ from weightspace.progress import progress
 from weightspace.task import Task
 from weightspace.training.gradients import draws_random_numbers, one_by_one, side_by_side
 
-Directions = Literal["tickets", "widened", "random"]
+Directions = Literal["tickets", "random"]
 
 _CHECKPOINT_EVERY = 100
 _WARM_UP = 100  # steps, but at most a tenth of all
@@ -70,10 +70,9 @@ class TaskRefinement:
         radius: of the sphere around the mean that samples start on, in terms of the tickets' root mean square distance from
             theirs, however much of it the components explain. A flow makes codes of unequal length, and the networks of long
             ones are bad, those of short ones alike. None leaves codes as the flow makes them.
-        directions: what the components are before the first step. "tickets": those of the compression. "widened": the same,
-            scaled so that samples vary as much as the tickets do; a flow learned from few tickets is too narrow, and components
-            leave out what they do not explain. Needs radius=None, as `radius` widens them itself. "random": random directions
-            in which each weight varies as much as in the tickets, so that samples know single tickets through the mean alone.
+        directions: what the components are before the first step. "tickets": those of the compression. "random": random
+            directions in which each weight varies as much as in the tickets, so that samples know single tickets through the
+            mean alone.
     """
 
     task: Task
@@ -106,12 +105,7 @@ class TaskRefinement:
                 f"radius is positive and finite, in terms of the tickets' distance from their mean, or None, got {self.radius}"
             )
         if self.directions not in get_args(Directions):
-            raise InputError(f"directions are 'tickets', 'widened' or 'random', got {self.directions!r}")
-        if self.radius is not None and self.directions == "widened":
-            raise InputError(
-                "widened directions are for codes as the flow makes them: give radius=1 and the tickets' own directions, got "
-                f"radius={self.radius}"
-            )
+            raise InputError(f"directions are 'tickets' or 'random', got {self.directions!r}")
         given = self.patterns
         if given is not None and not (
             isinstance(given, Sequence) and given and all(isinstance(one, Pattern) for one in given)
@@ -228,8 +222,6 @@ class _Run:
             return compress.components.clone()
         # A sphere has its radius; what the flow makes has to be widened to the tickets' variance.
         varied = compress.total_variance if self.length else max(_SMALL, self._codes(0).var(0).sum().item())
-        if self.config.directions == "widened":
-            return compress.components * math.sqrt(compress.total_variance / varied)
         vectors = self.support.vectors(tickets)
         each = (vectors.weights if isinstance(vectors, Collection) else vectors).var(0)
         random = torch.randn(compress.components.shape, generator=seeds.generator(self.seed, "refinement directions"))
