@@ -80,6 +80,10 @@ def test_every_group_keeps_n_of_m(seed: int, n: int, more: int, inputs: int) -> 
     for start in range(0, inputs, m):
         group = mask[:, start : start + m]
         assert (group.sum(1) == min(n, group.shape[1])).all()
+        # Which: the largest, of equal scores the first (Python's sort is stable).
+        for row, kept in zip(scores.reshape(3, inputs)[:, start : start + m].tolist(), group, strict=True):
+            best = sorted(range(len(row)), key=lambda i: -row[i])[:n]
+            assert kept.nonzero()[:, 0].tolist() == sorted(best)
 
 
 def test_pruned_stays_pruned_within_an_earlier_mask() -> None:

@@ -120,10 +120,7 @@ class NM:
             # Padding ranks below every real weight and is cut off again.
             padded = rows.new_full((*rows.shape[:-1], groups * self.m), -math.inf)
             padded[..., :inputs] = rows
-            kept = _top(padded.unflatten(-1, (groups, self.m)), self.n) & (padded > -math.inf).unflatten(
-                -1, (groups, self.m)
-            )
-            kept = kept.flatten(-2)[..., :inputs]
+            kept = (_top_few(padded.unflatten(-1, (groups, self.m)), self.n).flatten(-2) & (padded > -math.inf))[..., :inputs]
             kept = kept.movedim(-1, len(lead) + 1) if len(entry.shape) > 1 else kept
             mask[..., at] = kept.reshape(*lead, entry.size)
         return mask
@@ -254,6 +251,18 @@ def _keep_top(scores: Float[Tensor, "*lead p"], count: int, where: str) -> Bool[
 def _top(scores: Float[Tensor, "*lead p"], count: int) -> Bool[Tensor, "*lead p"]:
     """The `count` largest along the last axis, of those that are -inf too."""
     return _at_least(scores, _threshold(scores, count), count)
+
+
+def _top_few(scores: Float[Tensor, "*lead m"], count: int) -> Bool[Tensor, "*lead m"]:
+    """As `_top`, for very many short rows: each position counts those that come before it, pair by pair."""
+    columns = scores.unbind(-1)
+    before = [torch.zeros(scores.shape[:-1], dtype=torch.int16, device=scores.device) for _ in columns]
+    for j in range(1, len(columns)):
+        for i in range(j):
+            larger = columns[j] > columns[i]
+            before[i] += larger
+            before[j] += ~larger  # of equal scores the first come first
+    return torch.stack([own < count for own in before], -1)
 
 
 def _at_least(
