@@ -4,9 +4,9 @@
 
 264 networks of 5 epochs (Adam 1e-3, cosine decay, batches of 128); tickets of density 0.10 by 9 further epochs of
 gradual magnitude pruning, where their validation loss is at its lowest, and from these in 7 more epochs tickets of
-density 0.05; the generator sees 200 of them, its flow is chosen by the loss of a tenth of their codes, and its refinement
-starts from random directions. Three generators with other seeds on the same tickets. Control: the tickets trained on for
-as many gradients of single networks on single images as the refinement takes.
+density 0.05; the generator sees 200 of them, its flow is chosen by the loss of a tenth of their codes, and its samples
+start on a sphere. Three generators with other seeds on the same tickets. Control: the tickets trained on for as many
+gradients of single networks on single images as the refinement takes.
 """
 
 from concurrent.futures import ProcessPoolExecutor
@@ -31,13 +31,36 @@ RAMPS = {0.10: 0.0, 0.05: 0.5}  # of the refinement: no difference at 0.10; at 0
 
 
 @dataclass(frozen=True)
+class Fit:
+    """How the generators are fitted.
+
+    Args:
+        components: of the compression.
+        radius: that samples start at; None leaves codes as the flow makes them.
+        steps: of refinement.
+        lr_mean: learning rate of the mean; the components' is 1e-4.
+        directions: that it starts from.
+    """
+
+    components: int = 16
+    radius: float | None = 0.6
+    steps: int = 6000
+    lr_mean: float = 1e-3
+    directions: Directions = "tickets"
+
+    @property
+    def kind(self) -> str:
+        """The name of its folders."""
+        return f"{self.components}-{self.radius}-{self.steps}-{self.lr_mean}-{self.directions}"
+
+
+@dataclass(frozen=True)
 class Study:
     """What its two kinds of work, one shard of the networks and one generator, can be done from by any worker."""
 
     data_root: Path | None
     out: Path
-    steps: int
-    directions: Directions
+    fit: Fit
 
     def task(self) -> ws.Task:
         task = ws.tasks.fashion_mnist(data_root=self.data_root)
@@ -65,20 +88,23 @@ class Study:
         training, held_out = self.tickets(density).split(LEARNED_FROM, NETWORKS - LEARNED_FROM)
         refine = ws.TaskRefinement(
             task,
-            steps=self.steps,
+            steps=self.fit.steps,
             networks=16,
             lr=1e-4,
-            lr_mean=4e-4,
+            lr_mean=self.fit.lr_mean,
             diversity=0.2,
-            directions=self.directions,
+            radius=self.fit.radius,
+            directions=self.fit.directions,
             ramp=RAMPS[density],
         )
-        model = ws.TicketGenerator(compress=ws.PCA(32), generate=ws.FlowMatching(held_out=0.1), refine=refine)
-        here = self.out / f"density-{density}-{seed}-{self.steps}-{self.directions}"
+        model = ws.TicketGenerator(
+            compress=ws.PCA(self.fit.components), generate=ws.FlowMatching(held_out=0.1), refine=refine
+        )
+        here = self.out / f"density-{density}-{seed}-{self.fit.kind}"
         generator = model.fit(training, seed=seed, folder=here / "generator")
         draw = {"density": density, "seed": seed + 1}
         samples = generator.sample(SAMPLES, **draw)
-        gradients = self.steps * refine.networks * refine.batch_size / LEARNED_FROM
+        gradients = self.fit.steps * refine.networks * refine.batch_size / LEARNED_FROM
         longer = ws.Step(iterations=max(1, round(gradients / task.recipe.batch_size)))
         others = {
             "flow alone": replace(generator, refined=None).sample(SAMPLES, **draw),
@@ -100,7 +126,7 @@ def ready() -> None:
 
 def main(
     data_root: Path | None = None, densities: int = 2, seeds: tuple[int, ...] = (0, 1, 2),
-    steps: int = 8000, directions: Directions = "random", workers: int = 1,
+    fit: Fit = Fit(), workers: int = 1,
     out: Path = Path("runs/generator_fashion"), results: Path = Path("docs/results"),
 ) -> None:  # fmt: skip
     """Print and write one row for each set of networks, density and seed.
@@ -109,14 +135,13 @@ def main(
         data_root: folder with FashionMNIST/raw.
         densities: 1 stops after density 0.10.
         seeds: of the generators and their samples; networks and tickets are the same.
-        steps: of refinement.
-        directions: that it starts from.
+        fit: how; another than the default goes into the CSV file's name.
         workers: processes, of one thread each.
         out: where all stages are kept.
         results: where the CSV file goes.
     """
-    study = Study(data_root, out, steps, directions)
-    name = "generator_fashion" + (f"_{directions}" if directions != "random" else "")
+    study = Study(data_root, out, fit)
+    name = "generator_fashion" + (f"_{fit.kind}" if fit != Fit() else "")
     rows: list[dict[str, object]] = []
     study.task()  # unpacks the images, before several workers would do so at once
     shown = ("training tickets", "held-out tickets", "samples", "flow alone", "tickets trained on")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import generator_digits
 import generator_rows
+import generator_tuning
 import tables
 import tyro
 
@@ -22,7 +23,7 @@ LEARNED_FROM, HELD_OUT, SAMPLES = 160, 100, 100
 
 
 def main(
-    seeds: tuple[int, ...] = (0, 1, 2), components: int = 16, radius: float = 0.7, steps: int = 6000,
+    seeds: tuple[int, ...] = (0, 1, 2), components: int = 16, radius: float = 0.5, steps: int = 6000,
     validation: bool = False, out: Path = Path("runs/generator_nm"), results: Path = Path("docs/results"),
 ) -> None:  # fmt: skip
     """Print and write one row for each set of networks and seed.
@@ -59,8 +60,13 @@ def main(
             "tickets trained on": generator_digits.trained_on(model, training, task, folder / f"trained-on-{steps}"),
             "dense": dense[:SAMPLES],
         }
+        samples = generator.sample(SAMPLES, **draw)
+        fit = generator_tuning.training_nll(samples, task).mean()
+        print(
+            f"training NLL of samples {fit:.4f}, of tickets {generator_tuning.training_nll(training, task).mean():.4f}"
+        )
         report = ws.evaluate(
-            generator.sample(SAMPLES, **draw), judged, reference=training, held_out=held_out, others=others,
+            samples, judged, reference=training, held_out=held_out, others=others,
             dropout=None, seed=seed,
         )  # fmt: skip
         report.write(folder / f"report-{kind}")

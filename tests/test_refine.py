@@ -169,6 +169,25 @@ def test_the_penalties_gradient_is_that_of_soft_masks(
     assert not torch.allclose(without, expected)
 
 
+def test_masks_are_pulled_apart_where_one_threshold_decides_alone(
+    tickets: ws.Collection, task: ws.Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under N:M, or a density for each layer, the pull on masks would spoil the networks."""
+    fitted = BASE.fit(tickets[:8], seed=0)
+    aligned = fitted.align.transform(tickets[:8])
+    for pattern, pulled in ((ws.NM(2, 4), False), (ws.Unstructured(0.2, "layer"), False), (ws.Unstructured(0.2), True)):
+        means: list[torch.Tensor] = []
+        for pull in (0.0, 1.0):
+            monkeypatch.setattr(
+                refine, "too_alike", lambda sparse, *_, p=pull: (torch.zeros_like(sparse), torch.full_like(sparse, p))
+            )
+            config = replace(settings(task), patterns=[pattern])
+            run = refine._Run(config, aligned, fitted.masks, fitted.compress, fitted.flow, ws.generate.Conditions(), 0)
+            run.step(0)
+            means.append(run.state["mean"])
+        assert torch.equal(*means) != pulled
+
+
 def test_an_interrupted_refinement_continues_to_the_same_bytes(
     tickets: ws.Collection, task: ws.Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,7 +17,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, TypeGuard, get_args
 
 import torch
 from jaxtyping import Bool, Float
@@ -65,8 +65,8 @@ class TaskRefinement:
             scores, at first all that any ticket keeps, ever fewer by the cubic schedule of gradual pruning (arXiv 1710.01878).
             0 prunes by the pattern from the first step. 0.5 makes samples of small networks better at a density of 0.05,
             and more alike.
-        diversity: weight of the penalties that keep samples as different as tickets are: for each pair
-            its cosine and the overlap of its masks above the 95 % quantile of the tickets' pairs.
+        diversity: weight of the penalties that keep samples as different as tickets are: for each pair its cosine and, under
+            a global density, the overlap of its masks above the 95 % quantile of the tickets' pairs.
         radius: of the sphere around the mean that samples start on, in terms of the tickets' root mean square distance from
             theirs, however much of it the components explain. A flow makes codes of unequal length, and the networks of long
             ones are bad, those of short ones alike. None leaves codes as the flow makes them.
@@ -260,7 +260,9 @@ class _Run:
             usual_overlap += beside * (1 - usual_overlap)  # denser masks share more
             apart, masks_apart = too_alike(sparse, masks, (usual_cosine, usual_overlap), self.layout)
             by_value.addcmul_(apart, masks, value=config.diversity)
-            by_mask = masks_apart.mul_(config.diversity).add_(0 if by_mask is None else by_mask)
+            # Where each group or layer has a threshold of its own, the pull on masks spoils networks and parts nothing.
+            if one_threshold(pattern):
+                by_mask = masks_apart.mul_(config.diversity).add_(0 if by_mask is None else by_mask)
         ends, moves = [values], [by_value]
         if by_mask is not None and scores.requires_grad:
             ends.append(scores)
@@ -324,7 +326,7 @@ class _Run:
         fixed, total = scores.detach(), self.layout.num_prunable
         if step >= last or not scores.requires_grad:  # a mask that cannot change has nothing to choose
             return pattern.mask(fixed, self.layout, within=within), 0.0
-        if isinstance(pattern, Unstructured) and pattern.scope == "global":
+        if one_threshold(pattern):
             kept = pattern.count(self.layout)
         else:
             narrow = pattern.mask(fixed, self.layout, within=within)
@@ -333,6 +335,11 @@ class _Run:
         beside = max(0, round((reach - kept) * (1 - step / last) ** 3))
         wide = Unstructured((kept + beside) / total)
         return wide.mask(fixed, self.layout, within=within), beside / max(1, total - kept)
+
+
+def one_threshold(pattern: Pattern) -> TypeGuard[Unstructured]:
+    """Does one score, for the whole network, decide what is kept?"""
+    return isinstance(pattern, Unstructured) and pattern.scope == "global"
 
 
 def slope(
@@ -347,7 +354,7 @@ def slope(
     derivative that respects this parts masks far better, but then the norm of the weights grows without bound and
     samples get worse (digits, validation data).
     """
-    if not (isinstance(pattern, Unstructured) and pattern.scope == "global"):
+    if not one_threshold(pattern):
         return 1 / scores.std(1, keepdim=True).clamp(min=_SMALL)
     heights, total = scores.where(mask, torch.inf), torch.linalg.vecdot(scores, mask.to(scores.dtype))
     for at in layout.free:
