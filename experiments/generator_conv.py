@@ -43,7 +43,7 @@ def small_task(data_root: Path | None) -> ws.Task:
 
 
 def main(
-    data_root: Path | None = None, seeds: tuple[int, ...] = (0, 1, 2), components: int = 12, steps: int = 6000,
+    data_root: Path | None = None, seeds: tuple[int, ...] = (0, 1, 2), components: int = LEARNED_FROM - 1, steps: int = 3000,
     by_heart: bool = False,
     out: Path = Path("runs/generator_conv"), results: Path = Path("docs/results"),
 ) -> None:  # fmt: skip

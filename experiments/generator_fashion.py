@@ -4,8 +4,8 @@
 
 264 networks of 5 epochs (Adam 1e-3, cosine decay, batches of 128); tickets of density 0.10 by 9 further epochs of
 gradual magnitude pruning, where their validation loss is at its lowest, and from these in 7 more epochs tickets of
-density 0.05; the generator sees 200 of them, its flow is chosen by the loss of a tenth of their codes, and its samples
-start on a sphere. Three generators with other seeds on the same tickets. Control: the tickets trained on for as many
+density 0.05; the generator sees 200 of them, its flow is chosen by the loss of a tenth of their codes, and its refinement
+starts from random directions. Three generators with other seeds on the same tickets. Control: the tickets trained on for as many
 gradients of single networks on single images as the refinement takes.
 """
 
@@ -42,11 +42,11 @@ class Fit:
         directions: that it starts from.
     """
 
-    components: int = 16
-    radius: float | None = 0.6
-    steps: int = 6000
-    lr_mean: float = 1e-3
-    directions: Directions = "tickets"
+    components: int = 32
+    radius: float | None = None
+    steps: int = 8000
+    lr_mean: float = 4e-4
+    directions: Directions = "random"
 
     @property
     def kind(self) -> str:
