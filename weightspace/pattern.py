@@ -120,9 +120,8 @@ class NM:
             # Padding ranks below every real weight and is cut off again.
             padded = rows.new_full((*rows.shape[:-1], groups * self.m), -math.inf)
             padded[..., :inputs] = rows
-            kept = (_top_few(padded.unflatten(-1, (groups, self.m)), self.n).flatten(-2) & (padded > -math.inf))[
-                ..., :inputs
-            ]
+            best = _top_few(padded.unflatten(-1, (groups, self.m)), self.n).flatten(-2)
+            kept = (best & (padded > -math.inf))[..., :inputs]
             kept = kept.movedim(-1, len(lead) + 1) if len(entry.shape) > 1 else kept
             mask[..., at] = kept.reshape(*lead, entry.size)
         return mask
