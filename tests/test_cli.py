@@ -84,6 +84,25 @@ def test_conditions_gates_and_patterns_from_the_command_line(work: Path, tmp_pat
     assert torch.equal(ws.Collection.load(tmp_path / "s").weights, expected.weights)
 
 
+def test_refinement_under_several_patterns_from_the_command_line(work: Path, tmp_path: Path, capsys) -> None:
+    fit = ("fit", work / "tickets", "--components", 4, "--steps", 30, "--width", 8, "--refine-steps", 8)
+    found: list[torch.Tensor] = []
+    for i, named in enumerate(
+        [("--refine-nm", "2:4"), ("--refine-densities", 0.5), ("--refine-densities", 0.5, "--refine-nm", "2:4")]
+    ):
+        code, _, err = run(capsys, *fit, *named, "--out", tmp_path / str(i))
+        assert code == 0, err
+        found.append(ws.FittedGenerator.load(tmp_path / str(i)).refined.mean)
+    tickets = ws.Collection.load(work / "tickets")
+    model = ws.TicketGenerator(
+        compress=ws.PCA(4), generate=ws.FlowMatching(steps=30, width=8),
+        refine=ws.TaskRefinement(ws.tasks.digits(tickets.architecture.arguments["sizes"][1:-1]), steps=8, patterns=[ws.NM(2, 4)]),
+    )  # fmt: skip
+    assert torch.equal(model.fit(tickets, seed=0).refined.mean, found[0])
+    assert not torch.equal(found[0], found[1])
+    assert not torch.equal(found[1], found[2])
+
+
 @pytest.mark.parametrize(
     "words",
     [
@@ -231,6 +250,7 @@ def test_options_from_a_file_and_the_command_line_wins(work: Path, capsys, tmp_p
         (["fit", "{work}/tickets", "--out", "{tmp}/x", "--refine-ramp", "0.5"], 1, "--refine-steps 4000"),
         (["fit", "{work}/tickets", "--out", "{tmp}/x", "--refine-steps", "9", "--refine-radius", "0"], 1, "radius is positive"),
         (["fit", "{work}/tickets", "--out", "{tmp}/x", "--refine-steps", "5", "--refine-densities", "2"], 1, "density"),
+        (["fit", "{work}/tickets", "--out", "{tmp}/x", "--refine-steps", "5", "--refine-nm", "24"], 1, "written like 2:4"),
         (["fit", "{work}/tickets", "--out", "{tmp}/x", "--components", "4", "--steps", "0"], 1, "at least 1"),
         (["sample", "{work}/generator", "--out", "{tmp}/x", "--density", "1e-9"], 1, "keeps none"),
         (["import", "{tmp}", "--out", "{tmp}/x", "--model", "MLP", "--arguments", "5"], 1, "mapping"),

@@ -64,6 +64,7 @@ def fit(
     refine_ramp: float = TaskRefinement.ramp,
     refine_radius: float | None = TaskRefinement.radius,
     refine_densities: tuple[float, ...] = (),
+    refine_nm: str | None = None,
     task: str | None = None,
     common: Shared = Common(),
 ) -> None:
@@ -86,6 +87,7 @@ def fit(
         refine_ramp: share of its steps in which samples become sparse; 0.5 helps small networks at a density of 0.05.
         refine_radius: distance from their mean at which samples start, in terms of the tickets'; by default as the flow makes it.
         refine_densities: that samples are pruned to in turn while it is refined; by default the tickets' median density.
+        refine_nm: a pattern such as 2:4 that they are pruned to as well, or alone if no densities are given.
         task: to refine through, and on whose data the symmetry of networks with unknown inputs is traced; by
             default what the tickets' records say.
     """
@@ -98,7 +100,7 @@ def fit(
     settings = {
         "diversity": refine_diversity, "directions": refine_directions, "lr": refine_lr, "ramp": refine_ramp,
         "radius": refine_radius,
-        "patterns": [Unstructured(density) for density in refine_densities] or None,
+        "patterns": [*map(Unstructured, refine_densities), *([NM.of(refine_nm)] if refine_nm else [])] or None,
     }  # fmt: skip
     refine = None
     if refine_steps:
