@@ -44,7 +44,7 @@ def small_task(data_root: Path | None) -> ws.Task:
 
 def main(
     data_root: Path | None = None, seeds: tuple[int, ...] = (0, 1, 2), components: int = LEARNED_FROM - 1, steps: int = 3000,
-    by_heart: bool = False,
+    mask_diversity: float = 0.3, by_heart: bool = False,
     out: Path = Path("runs/generator_conv"), results: Path = Path("docs/results"),
 ) -> None:  # fmt: skip
     """Print and write one row for each set of networks and generator.
@@ -54,6 +54,7 @@ def main(
         seeds: of the generators and their samples; networks and tickets are the same.
         components: of the compression.
         steps: of refinement.
+        mask_diversity: weight of the penalty on masks that are alike.
         by_heart: train the flow to the end and leave codes as it makes them.
         out: where all stages are kept.
         results: where the CSV file goes.
@@ -64,13 +65,15 @@ def main(
     gradual = ws.tickets.Gradual(density=DENSITY, length=ws.Step(epochs=6))
     tickets = gradual.find(dense, task, folder=out / "tickets")
     training, held_out = tickets.split(LEARNED_FROM, NETWORKS - LEARNED_FROM)
-    kind = f"{components}-{steps}{'-by-heart' * by_heart}"
+    kind = f"{components}-{steps}-{mask_diversity}{'-by-heart' * by_heart}"
     rows: list[dict[str, object]] = []
     for seed in seeds:
         model = ws.TicketGenerator(
             align=ws.WeightMatching(example=task.train.x[:8]), compress=ws.PCA(components),
             generate=ws.FlowMatching(held_out=0.0 if by_heart else 0.1),
-            refine=ws.TaskRefinement(task, steps=steps, networks=16, radius=None if by_heart else 0.5),
+            refine=ws.TaskRefinement(
+                task, steps=steps, networks=16, radius=None if by_heart else 0.5, mask_diversity=mask_diversity
+            ),
         )  # fmt: skip
         generator = model.fit(training, seed=seed, folder=out / f"generator-{seed}-{kind}")
         draw = {"density": DENSITY, "data": task.train, "seed": seed + 1}

@@ -16,6 +16,7 @@ import torch
 import tyro
 
 import weightspace as ws
+from weightspace.evaluation.connectivity import mask_overlap
 
 LEARNED = (0.2, 0.1, 0.05)
 REFINED = (0.2, 0.16, 0.126, 0.1, 0.08, 0.063, 0.05)
@@ -25,7 +26,8 @@ NETWORKS, OTHERS = 160, 100
 
 def main(
     seeds: tuple[int, ...] = (0, 1, 2), steps: int = 24_000, ramp: float = 0.5, gates: bool = False,
-    own_densities: bool = False, components: int = 128, radius: float | None = None, validation: bool = False,
+    own_densities: bool = False, components: int = 128, radius: float | None = None,
+    mask_diversity: float = 0.3, validation: bool = False,
     out: Path = Path("runs/generator_densities"), results: Path = Path("docs/results"),
 ) -> None:  # fmt: skip
     """Print and write one row for each density asked and seed.
@@ -39,6 +41,7 @@ def main(
         components: of the compression.
         radius: that samples start at, by a flow that held-out codes choose; by default codes are as a flow that is trained to
             the end makes them.
+        mask_diversity: weight of the penalty on masks that are alike.
         validation: judge on the validation split, to choose a setting; otherwise on the test split.
         out: where all stages are kept.
         results: where the CSV file goes.
@@ -48,6 +51,7 @@ def main(
     two_of_four = ws.NM(2, 4)
     setting = "-own-densities" * own_densities + f"-ramp-{ramp:g}" * (ramp != 0.5) + "-gates" * gates
     setting += f"-components-{components}" * (components != 128) + f"-radius-{radius}" * (radius is not None)
+    setting += f"-mask-diversity-{mask_diversity:g}" * (mask_diversity != 0.3)
     # 2:4 as often as any two neighbours among many densities.
     under = [*LEARNED, two_of_four] if own_densities else [*REFINED, two_of_four, two_of_four]
     patterns = [one if isinstance(one, ws.NM) else ws.Unstructured(one) for one in under]
@@ -62,12 +66,15 @@ def main(
         model = ws.TicketGenerator(
             compress=ws.PCA(components), conditions=("density",),
             generate=ws.FlowMatching(held_out=0.0 if radius is None else 0.1),
-            refine=ws.TaskRefinement(task, steps=steps, ramp=ramp, patterns=patterns, radius=radius),
+            refine=ws.TaskRefinement(
+                task, steps=steps, ramp=ramp, patterns=patterns, radius=radius, mask_diversity=mask_diversity
+            ),
             masks=ws.Gates() if gates else ws.Magnitude(),
         )  # fmt: skip
         generator = model.fit(
             ws.Collection.concatenate(learned), seed=seed, folder=folder / f"generator-{steps}{setting}"
         )
+        assert generator.align is not None
         for asked in (*map(ws.Unstructured, ASKED), two_of_four):
             name = "2:4" if isinstance(asked, ws.NM) else f"{asked.density:g}"
             samples = generator.sample(OTHERS, pattern=asked, seed=seed + 1)
@@ -80,11 +87,12 @@ def main(
                 found = gradual.find(foreign, task, folder=folder / f"tickets-{asked.density}")
             for kind, networks in {"samples": samples, "tickets": found}.items():
                 right = accuracies(networks, judged)
+                alike = mask_overlap(generator.align.transform(networks)).shared
                 rows.append(
                     {
                         "asked": name, "networks": kind, "seed": seed, "n": len(networks),
                         "accuracy": right.mean().item(), "accuracy std": right.std().item(),
-                        "density": networks.densities.mean().item(), **ensemble(networks, judged),
+                        "density": networks.densities.mean().item(), "mask overlap": alike, **ensemble(networks, judged),
                     }
                 )  # fmt: skip
         variant = setting.replace("-", "_") + "_validation" * validation

@@ -38,21 +38,21 @@ class Fit:
     steps: int
     ramp: float = 0.0
     held_out: float = 0.1
-    diversity: float = 0.3
+    mask_diversity: float = 0.3
 
     def model(self, task: ws.Task) -> ws.TicketGenerator:
         return ws.TicketGenerator(
             compress=ws.PCA(self.components),
             generate=ws.FlowMatching(width=256, blocks=2, steps=4000, held_out=self.held_out),
             refine=ws.TaskRefinement(
-                task, steps=self.steps, ramp=self.ramp, diversity=self.diversity, radius=self.radius
+                task, steps=self.steps, ramp=self.ramp, radius=self.radius, mask_diversity=self.mask_diversity
             ),
         )  # fmt: skip
 
     @property
     def kind(self) -> str:
         """The name of its folders."""
-        return f"{self.steps}-{self.components}-{self.radius}-{self.held_out}-{self.diversity}"
+        return f"{self.steps}-{self.components}-{self.radius}-{self.held_out}-{self.mask_diversity}"
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,12 @@ class Setting:
 
 
 DEEP = Setting(
-    "digits", (128, 64), 400, 80, {0.10: Fit(16, 0.9, 8000), 0.05: Fit(12, 1.0, 5000, ramp=0.5)}, controls=True
+    "digits",
+    (128, 64),
+    400,
+    80,
+    {0.10: Fit(16, 0.5, 4000, mask_diversity=0.15), 0.05: Fit(12, 1.0, 5000, ramp=0.5)},
+    controls=True,
 )
 WIDE = Setting("digits_wide", (32,), 2000, 200, {0.4: Fit(128, None, 4000, held_out=0.0)}, controls=False)
 
@@ -76,7 +81,7 @@ WIDE = Setting("digits_wide", (32,), 2000, 200, {0.4: Fit(128, None, 4000, held_
 def main(
     wide: bool = False, controls: bool = True, densities: tuple[float, ...] = (), seeds: tuple[int, ...] = (0, 1, 2),
     components: int | None = None, radius: float | None = None, steps: int | None = None, held_out: float | None = None,
-    free: bool = False,
+    mask_diversity: float | None = None, free: bool = False,
     out: Path = Path("runs/generator_digits"), results: Path = Path("docs/results"),
 ) -> None:  # fmt: skip
     """Print and write one row for each set of networks, density and seed.
@@ -86,10 +91,11 @@ def main(
         controls: without them it takes a third of the time.
         densities: to do; by default all of the setting.
         seeds: of networks, tickets and generators.
-        components: of the compression, in place of the setting's own, as the next three.
+        components: of the compression, in place of the setting's own, as the next four.
         radius: that samples start at.
         steps: of refinement.
         held_out: share of the codes that the flow is chosen by; 0 trains it to the end.
+        mask_diversity: weight of the penalty on masks that are alike.
         free: no radius; codes are as the flow makes them.
         out: where all stages are kept.
         results: where the CSV file goes.
@@ -102,6 +108,7 @@ def main(
     if free and radius is not None:
         raise SystemExit(f"--free has no radius, got {radius}: give one of the two")
     given = {"components": components, "radius": radius, "steps": steps, "held_out": held_out}
+    given |= {"mask_diversity": mask_diversity}
     other = {name: value for name, value in given.items() if value is not None} | ({"radius": None} if free else {})
     variant = "".join(f"_{name}-{value}" for name, value in other.items())  # of the CSV file's name
     for density in densities or setting.fits:

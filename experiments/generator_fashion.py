@@ -40,6 +40,7 @@ class Fit:
         steps: of refinement.
         lr_mean: learning rate of the mean; the components' is 1e-4.
         directions: that it starts from.
+        mask_diversity: weight of the penalty on masks that are alike.
     """
 
     components: int = 32
@@ -47,11 +48,12 @@ class Fit:
     steps: int = 8000
     lr_mean: float = 4e-4
     directions: Directions = "random"
+    mask_diversity: float = 0.2
 
     @property
     def kind(self) -> str:
         """The name of its folders."""
-        return f"{self.components}-{self.radius}-{self.steps}-{self.lr_mean}-{self.directions}"
+        return f"{self.components}-{self.radius}-{self.steps}-{self.lr_mean}-{self.directions}-{self.mask_diversity}"
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,7 @@ class Study:
             lr=1e-4,
             lr_mean=self.fit.lr_mean,
             diversity=0.2,
+            mask_diversity=self.fit.mask_diversity,
             radius=self.fit.radius,
             directions=self.fit.directions,
             ramp=RAMPS[density],

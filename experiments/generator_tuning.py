@@ -26,6 +26,7 @@ def main(
     tickets: Positional[Path], learned_from: int = 320, steps: int = 8000, networks: int = 32, batch_size: int = 128,
     lr: float = 1e-3, lr_mean: float | None = None, ramp: float = 0.0,
     densities: tuple[float, ...] = (), gates: bool = False, diversity: float = 0.3,
+    mask_diversity: float = 0.3,
     radius: float | None = None, components: int = 16, flow_steps: int = 4000, held_out: float = 0.1,
     directions: Directions = "tickets", random_decoder: bool = False,
     conv: bool = False, data_root: Path | None = None, seed: int = 0,
@@ -43,7 +44,8 @@ def main(
         ramp: share of the steps in which samples become sparse.
         densities: that it is refined under; by default the tickets' own.
         gates: decide the masks.
-        diversity: weight of the penalties.
+        diversity: weight of the penalty on values that are alike.
+        mask_diversity: weight of the penalty on masks that are alike.
         radius: that samples start at; None leaves codes as the flow makes them.
         components: of the compression.
         flow_steps: training iterations of the flow.
@@ -67,6 +69,7 @@ def main(
         ramp=ramp,
         patterns=[*map(ws.Unstructured, densities)] or None,
         diversity=diversity,
+        mask_diversity=mask_diversity,
         radius=radius,
         directions=directions,
     )

@@ -57,7 +57,7 @@ def test_the_gradient_is_that_of_the_sparse_networks_and_reaches_pruned_weights(
     """The first step of Adam moves the mean by the sign of the gradient, taken at the sparse networks."""
     fitted = BASE.fit(tickets[:8], seed=0)
     aligned = fitted.align.transform(tickets[:8])
-    config = replace(settings(task), diversity=0.0)
+    config = replace(settings(task), diversity=0.0, mask_diversity=0.0)
     run = refine._Run(config, aligned, fitted.masks, fitted.compress, fitted.flow, ws.generate.Conditions(), 0)
     before = {name: run.state[name].clone() for name in ("mean", "components")}
     run.step(0)
@@ -175,13 +175,16 @@ def test_masks_are_pulled_apart_where_one_threshold_decides_alone(
     """Under N:M, or a density for each layer, the pull on masks would spoil the networks."""
     fitted = BASE.fit(tickets[:8], seed=0)
     aligned = fitted.align.transform(tickets[:8])
-    for pattern, pulled in ((ws.NM(2, 4), False), (ws.Unstructured(0.2, "layer"), False), (ws.Unstructured(0.2), True)):
+    for pattern, weight, pulled in (
+        (ws.NM(2, 4), 0.3, False), (ws.Unstructured(0.2, "layer"), 0.3, False), (ws.Unstructured(0.2), 0.3, True),
+        (ws.Unstructured(0.2), 0.0, False),
+    ):  # fmt: skip
         means: list[torch.Tensor] = []
         for pull in (0.0, 1.0):
             monkeypatch.setattr(
                 refine, "too_alike", lambda sparse, *_, p=pull: (torch.zeros_like(sparse), torch.full_like(sparse, p))
             )
-            config = replace(settings(task), patterns=[pattern])
+            config = replace(settings(task), patterns=[pattern], mask_diversity=weight)
             run = refine._Run(config, aligned, fitted.masks, fitted.compress, fitted.flow, ws.generate.Conditions(), 0)
             run.step(0)
             means.append(run.state["mean"])
@@ -335,7 +338,7 @@ def test_samples_start_as_varied_as_the_tickets(tickets: ws.Collection, task: ws
     aligned = fitted.align.transform(tickets[:8])
     decoded: dict[str, torch.Tensor] = {}
     for directions in ("tickets", "random"):
-        config = replace(settings(task), directions=directions)
+        config = replace(settings(task), directions=directions, radius=None)
         run = refine._Run(config, aligned, fitted.masks, fitted.compress, fitted.flow, ws.generate.Conditions(), 0)
         decoded[directions] = run._codes(0) @ run.state["components"]
     each = aligned.weights.var(0)

@@ -59,6 +59,7 @@ def fit(
     conditions: tuple[str, ...] = (),
     refine_steps: int = 0,
     refine_diversity: float = TaskRefinement.diversity,
+    refine_mask_diversity: float = TaskRefinement.mask_diversity,
     refine_directions: Directions = TaskRefinement.directions,
     refine_lr: float = TaskRefinement.lr,
     refine_ramp: float = TaskRefinement.ramp,
@@ -80,12 +81,13 @@ def fit(
             by gates that are coded beside the weights.
         conditions: what the flow is told about each ticket, such as density or metrics.validation_accuracy.
         refine_steps: train the generator on through the task for so many steps.
-        refine_diversity: weight of the penalties that keep refined samples apart.
+        refine_diversity: weight of the penalty that keeps the values of refined samples apart.
+        refine_mask_diversity: weight of the penalty that keeps their masks apart.
         refine_directions: that refinement starts from: the tickets' components, or random ones, which suit large networks
             with few tickets.
         refine_lr: its learning rate, of the mean three times as high; lower for larger networks.
         refine_ramp: share of its steps in which samples become sparse; 0.5 helps small networks at a density of 0.05.
-        refine_radius: distance from their mean at which samples start, in terms of the tickets'; by default as the flow makes it.
+        refine_radius: distance from their mean at which samples start, in terms of the tickets'; "None" leaves it as the flow makes it.
         refine_densities: that samples are pruned to in turn while it is refined; by default the tickets' median density.
         refine_nm: a pattern such as 2:4 that they are pruned to as well, or alone if no densities are given.
         task: to refine through, and on whose data the symmetry of networks with unknown inputs is traced; by
@@ -98,8 +100,8 @@ def fit(
     example = task_of(collection, task, common).train.x[:8] if unknown else None
     matching = WeightMatching(balance=balance, example=example) if align else None
     settings = {
-        "diversity": refine_diversity, "directions": refine_directions, "lr": refine_lr, "ramp": refine_ramp,
-        "radius": refine_radius,
+        "diversity": refine_diversity, "mask_diversity": refine_mask_diversity, "directions": refine_directions,
+        "lr": refine_lr, "ramp": refine_ramp, "radius": refine_radius,
         "patterns": [*map(Unstructured, refine_densities), *([NM.of(refine_nm)] if refine_nm else [])] or None,
     }  # fmt: skip
     refine = None

@@ -65,8 +65,10 @@ class TaskRefinement:
             scores, at first all that any ticket keeps, ever fewer by the cubic schedule of gradual pruning (arXiv 1710.01878).
             0 prunes by the pattern from the first step. 0.5 makes samples of small networks better at a density of 0.05,
             and more alike.
-        diversity: weight of the penalties that keep samples as different as tickets are: for each pair its cosine and, under
-            a global density, the overlap of its masks above the 95 % quantile of the tickets' pairs.
+        diversity: weight of the penalty that keeps values as different as tickets' are: for each pair its cosine above the
+            95 % quantile of the tickets' pairs.
+        mask_diversity: weight of the same for masks, under a global density: for each pair their overlap above the quantile.
+            At low densities samples need it to be good at all; twice as much lets masks merge.
         radius: of the sphere around the mean that samples start on, in terms of the tickets' root mean square distance from
             theirs, however much of it the components explain. A flow makes codes of unequal length, and the networks of long
             ones are bad, those of short ones alike. None leaves codes as the flow makes them.
@@ -84,7 +86,8 @@ class TaskRefinement:
     lr_mean: float = 3e-3
     ramp: float = 0.0
     diversity: float = 0.3
-    radius: float | None = None
+    mask_diversity: float = 0.15
+    radius: float | None = 0.5
     directions: Directions = "tickets"
 
     def __post_init__(self) -> None:
@@ -93,10 +96,12 @@ class TaskRefinement:
                 "refinement needs at least one step, one training sample and two networks a step, got "
                 f"{self.steps}, {self.batch_size} and {self.networks}"
             )
-        if not (0 <= self.diversity < math.inf and 0 < self.lr < math.inf and 0 < self.lr_mean < math.inf):
+        if not (0 < self.lr < math.inf and 0 < self.lr_mean < math.inf):
+            raise InputError(f"learning rates are positive and finite, got {self.lr} and {self.lr_mean}")
+        if not (0 <= self.diversity < math.inf and 0 <= self.mask_diversity < math.inf):
             raise InputError(
-                "learning rates are positive and the weight of diversity is not negative, all finite, got "
-                f"{self.lr}, {self.lr_mean} and {self.diversity}"
+                "the weights of diversity, of values and of masks, are finite and not negative, got "
+                f"{self.diversity} and {self.mask_diversity}"
             )
         if not 0 <= self.ramp <= 1:
             raise InputError(f"ramp is a share of the steps, from 0 to 1, got {self.ramp}")
@@ -255,14 +260,14 @@ class _Run:
         if not scores.requires_grad:  # the mask cannot change, and what lies outside it must not
             by_value.mul_(masks)
         by_mask = None if self.by_magnitude else values.detach() * by_value
-        if config.diversity:
+        if config.diversity or config.mask_diversity:
             usual_cosine, usual_overlap = self.usual[which]
             usual_overlap += beside * (1 - usual_overlap)  # denser masks share more
             apart, masks_apart = too_alike(sparse, masks, (usual_cosine, usual_overlap), self.layout)
             by_value.addcmul_(apart, masks, value=config.diversity)
             # Where each group or layer has a threshold of its own, the pull on masks spoils networks and parts nothing.
             if one_threshold(pattern):
-                by_mask = masks_apart.mul_(config.diversity).add_(0 if by_mask is None else by_mask)
+                by_mask = masks_apart.mul_(config.mask_diversity).add_(0 if by_mask is None else by_mask)
         ends, moves = [values], [by_value]
         if by_mask is not None and scores.requires_grad:
             ends.append(scores)
