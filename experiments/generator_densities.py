@@ -87,7 +87,9 @@ def main(
                 found = gradual.find(foreign, task, folder=folder / f"tickets-{asked.density}")
             for kind, networks in {"samples": samples, "tickets": found}.items():
                 right = accuracies(networks, judged)
-                alike = mask_overlap(generator.align.transform(networks)).shared
+                # Samples have the tickets' order of units; matching their values anew can hide a mask that they share.
+                ordered = networks if kind == "samples" else generator.align.transform(networks)
+                alike = mask_overlap(ordered).shared
                 rows.append(
                     {
                         "asked": name, "networks": kind, "seed": seed, "n": len(networks),

@@ -8,6 +8,7 @@ import torch
 import weightspace as ws
 from weightspace.errors import InputError, LayoutMismatch
 from weightspace.evaluation.baselines import NAMES, Baselines
+from weightspace.evaluation.connectivity import mask_overlap
 from weightspace.evaluation.posteriors import Peer, Trial
 from weightspace.symmetry import trace
 
@@ -44,6 +45,20 @@ def test_permuted_rescaled_copies_are_seen_as_copies(tickets: ws.Collection, tas
     assert min(report["samples"].per_network["max error IoU"]) == 1
     assert report["permuted copy"].median("nearest distance") < 1e-5 * unit
     assert report["permuted copy"].median("max error IoU") == 1
+
+
+def test_one_mask_is_seen_under_values_that_differ(tickets: ws.Collection, task: ws.Task) -> None:
+    """Matching their values puts networks of one mask into different orders, in which it looks like several."""
+    random = torch.randn(6, tickets.layout.size, generator=torch.Generator().manual_seed(0))
+    masks = tickets.masks[:1].expand(6, -1)
+    alike = tickets[:6].replace(weights=torch.where(masks, random, 0.0), masks=masks.clone())
+    report = ws.evaluate(alike, task, reference=tickets, dropout=None)
+    assert report["samples"].together["mask overlap"] == pytest.approx(1.0)
+    matching = ws.WeightMatching(example=task.train.x[:8]).fit(tickets)
+    assert mask_overlap(matching.transform(alike)).shared < 0.9
+    # Tickets share more in the order that matches them.
+    found = [mask_overlap(one).shared for one in (tickets, matching.transform(tickets))]
+    assert found[0] < found[1] == pytest.approx(report["training tickets"].together["mask overlap"])
 
 
 def test_the_report_puts_samples_beside_their_baselines(report: ws.Report) -> None:

@@ -39,7 +39,8 @@ def _summary(report: Report) -> Table:
          "networks (1 = as far as another one)"),
         ("error IoU", "median over networks of the largest overlap of test errors with a training network's"),
         ("dispersion", "spread around the own mean relative to the training networks' (below 0.8: drawn together)"),
-        ("mask overlap", "shared non-zeros over non-zeros, between networks of the row, and by chance at their densities"),
+        ("mask overlap", "shared non-zeros over non-zeros, between networks of the row, as given or aligned, whichever is "
+         "more; and by chance at their densities"),
     ]  # fmt: skip
     notes = [(arm.name, arm.note) for arm in report.arms]
     return Table("Samples beside their baselines", [header, *map(row, report.arms)], legend, [report.samples], notes)

@@ -87,7 +87,7 @@ def fit(
             with few tickets.
         refine_lr: its learning rate, of the mean three times as high; lower for larger networks.
         refine_ramp: share of its steps in which samples become sparse; 0.5 helps small networks at a density of 0.05.
-        refine_radius: distance from their mean at which samples start, in terms of the tickets'; "None" leaves it as the flow makes it.
+        refine_radius: distance from their mean at which samples start, in terms of the tickets'; None leaves it to the flow.
         refine_densities: that samples are pruned to in turn while it is refined; by default the tickets' median density.
         refine_nm: a pattern such as 2:4 that they are pruned to as well, or alone if no densities are given.
         task: to refine through, and on whose data the symmetry of networks with unknown inputs is traced; by

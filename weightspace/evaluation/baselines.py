@@ -36,11 +36,16 @@ NAMES = (
 
 @dataclass(frozen=True)
 class Arm:
-    """Networks to compare, with a name and a line that says what they are."""
+    """Networks to compare, with a name and a line that says what they are.
+
+    Args:
+        given: the same networks before they were made canonical, if they were.
+    """
 
     name: str
     note: str
     networks: Collection
+    given: Collection | None = None
 
 
 @dataclass(frozen=True)

@@ -139,7 +139,7 @@ class Yardstick:
             )
         names = [entry.name for entry in networks.layout.parameters if entry.role == "weight"]
         joint = judged.predictions.joint
-        together = ensemble_metrics(judged.predictions, test.y) | self._variety(some, judged, among, kept[:SOME], sizes)
+        together = ensemble_metrics(judged.predictions, test.y) | self._variety(arm, judged, among, kept[:SOME], sizes)
         together["copies"] = (nearest.first < self.close(nearest)).double().mean().item()
         if not itself:
             together["dispersion around the training mean"] = (
@@ -165,10 +165,11 @@ class Yardstick:
         return torch.maximum(0.5 * nearest.second, torch.tensor(0.1 * self.unit, dtype=torch.float64))
 
     def _variety(
-        self, some: Collection, judged: Judged, among: Float[Tensor, "n n"], kept: Float[Tensor, "n layers"],
+        self, arm: Arm, judged: Judged, among: Float[Tensor, "n n"], kept: Float[Tensor, "n layers"],
         sizes: Float[Tensor, " layers"],
     ) -> dict[str, float]:  # fmt: skip
         """How different the networks are from each other."""
+        some = arm.networks[:SOME]
         if len(some) < 2:
             return {}
         wrong = judged.wrong[:SOME]
@@ -180,7 +181,9 @@ class Yardstick:
             "nearest among": among.min(1).values.quantile(0.5).item(),
         }
         if not some.dense:
-            found["mask overlap"] = novelty.off_diagonal(mask_overlaps(some, some, self.memory))
+            # Networks with one mask and other values are put into other orders, which hides that it is one.
+            orders = [some] if arm.given is None else [some, arm.given[:SOME]]
+            found["mask overlap"] = max(novelty.off_diagonal(mask_overlaps(o, o, self.memory)) for o in orders)
             found["mask overlap by chance"] = novelty.chance_mask_overlap(kept, sizes)
         return found
 

@@ -92,14 +92,18 @@ def evaluate(
         training = canonical(reference)
         yardstick = Yardstick(task, training, canonical, performing, budget, seed)
         _refuse_copies(yardstick)
-        trained = yardstick.measure(Arm(training_name, "what the generator learned from", training), itself=True)
+        trained = yardstick.measure(
+            Arm(training_name, "what the generator learned from", training, reference), itself=True
+        )
         aligned = {SAMPLES: canonical(samples), training_name: training}
         unseen: Measured | None = None
         if held_out is not None:
             aligned[held_name] = canonical(held_out)
-            unseen = yardstick.measure(Arm(held_name, "same recipe, not seen by the generator", aligned[held_name]))
+            unseen = yardstick.measure(
+                Arm(held_name, "same recipe, not seen by the generator", aligned[held_name], held_out)
+            )
         far = None if unseen is None else unseen.around.nearest.first
-        own = yardstick.measure(Arm(SAMPLES, "from the generator", aligned[SAMPLES]), held_out=far)
+        own = yardstick.measure(Arm(SAMPLES, "from the generator", aligned[SAMPLES], samples), held_out=far)
 
         chosen = torch.randperm(len(reference), generator=seeds.generator(seed, "pool"))[:fits].sort().values
         pool = training[chosen], reference[chosen]
@@ -112,11 +116,11 @@ def evaluate(
         sigma = _equal_errors(points, own.result)
         arms = made.arms(distance=own.around.nearest.first.quantile(0.5).item(), sigma=sigma)
         results = [
-            yardstick.measure(replace(arm, networks=canonical(arm.networks)), held_out=far).result
+            yardstick.measure(replace(arm, networks=canonical(arm.networks), given=arm.networks), held_out=far).result
             for arm in progress(arms, "baselines", total=len(NAMES) - (made.symmetry is None))
         ]
         compared = [
-            yardstick.measure(Arm(name, "given for comparison", canonical(networks)), held_out=far).result
+            yardstick.measure(Arm(name, "given for comparison", canonical(networks), networks), held_out=far).result
             for name, networks in further.items()
         ]
         equal = next(arm for arm in results if arm.name == EQUAL_ERRORS)
