@@ -37,7 +37,7 @@ def main(out: Path = Path("runs/demo"), seed: int = 0, small: bool = False) -> w
     """
     started = time.perf_counter()
     task, gradual, imp, model = ws.tasks.digits(), ws.tickets.Gradual(density=0.1), ws.tickets.IMP(density=0.1), MODEL
-    refinement = ws.TaskRefinement(task, steps=4000)
+    refinement = ws.TaskRefinement(task, steps=4000, radius=0.8, mask_diversity=0.3)
     networks, learned_from, imp_networks, samples = NETWORKS, LEARNED_FROM, 20, 100
     if small:
         short = ws.Step(epochs=2)

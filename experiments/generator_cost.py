@@ -9,11 +9,9 @@ is continued would cost nothing. Both kinds of ticket are trained side by side, 
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-import demo
 import tables
 import tyro
 
@@ -44,7 +42,7 @@ def main(networks: int = 360, imp_networks: int = 40, steps: int = 4000, results
     dense = timed("dense networks", lambda: ws.collect(task, networks), networks)
     tickets = timed("tickets (gradual)", lambda: ws.tickets.Gradual(density=0.1).find(dense, task), networks)
     aligned = timed("alignment", lambda: ws.WeightMatching().fit(tickets).transform(tickets), networks)
-    model = replace(demo.MODEL, align=None, refine=ws.TaskRefinement(task, steps=steps))
+    model = ws.TicketGenerator(align=None, refine=ws.TaskRefinement(task, steps=steps, radius=None, mask_diversity=0.3))
     generator = timed("compression, flow and refinement", lambda: model.fit(aligned), networks)
     timed("sampling", lambda: generator.sample(1000, density=0.1, seed=1), 1000)
     own = dense[:imp_networks]
