@@ -68,7 +68,7 @@ class TaskRefinement:
         diversity: weight of the penalty that keeps values as different as tickets' are: for each pair its cosine above the
             95 % quantile of the tickets' pairs.
         mask_diversity: weight of the same for masks, under a global density: for each pair their overlap above the quantile.
-            At low densities samples need it to be good at all; twice as much lets masks merge.
+            Without it samples are worse at low densities; twice as much lets masks merge on a small sphere.
         radius: of the sphere around the mean that samples start on, in terms of the tickets' root mean square distance from
             theirs, however much of it the components explain. A flow makes codes of unequal length, and the networks of long
             ones are bad, those of short ones alike. None leaves codes as the flow makes them.
