@@ -107,8 +107,9 @@ def main(
         raise SystemExit(f"densities of this setting are {', '.join(map(str, setting.fits))}, got {unknown}")
     if free and radius is not None:
         raise SystemExit(f"--free has no radius, got {radius}: give one of the two")
-    given = {"components": components, "radius": radius, "steps": steps, "held_out": held_out}
-    given |= {"mask_diversity": mask_diversity}
+    given = {
+        "components": components, "radius": radius, "steps": steps, "held_out": held_out, "mask_diversity": mask_diversity,
+    }  # fmt: skip
     other = {name: value for name, value in given.items() if value is not None} | ({"radius": None} if free else {})
     variant = "".join(f"_{name}-{value}" for name, value in other.items())  # of the CSV file's name
     for density in densities or setting.fits:

@@ -273,7 +273,7 @@ def test_bad_settings_are_refused(tickets: ws.Collection, task: ws.Task) -> None
     with pytest.raises(InputError, match="two networks a step"):
         replace(settings(task), networks=1)
     for wrong in ({"mask_diversity": -0.1}, {"diversity": float("inf")}):
-        with pytest.raises(InputError, match="of values and of masks, are finite"):
+        with pytest.raises(InputError, match="diversity and mask_diversity are weights"):
             ws.TaskRefinement(task, **wrong)
     with pytest.raises(InputError, match="share of the steps"):
         ws.TaskRefinement(task, ramp=1.5)

@@ -100,7 +100,7 @@ class TaskRefinement:
             raise InputError(f"learning rates are positive and finite, got {self.lr} and {self.lr_mean}")
         if not (0 <= self.diversity < math.inf and 0 <= self.mask_diversity < math.inf):
             raise InputError(
-                "the weights of diversity, of values and of masks, are finite and not negative, got "
+                "diversity and mask_diversity are weights of penalties, finite and not negative, got "
                 f"{self.diversity} and {self.mask_diversity}"
             )
         if not 0 <= self.ramp <= 1:
