@@ -72,7 +72,8 @@ def main(
         report.write(folder / f"report-{kind}")
         keys = {"seed": seed, "density": report[report.samples].mean("density")}
         rows += [keys | generator_rows.row(report, arm.name) | generator_rows.verdicts(report) for arm in report.arms]
-        tables.write(results / f"generator_nm{'_validation' * validation}.csv", rows)
+        variant = tables.variant(main, components=components, radius=radius, steps=steps, validation=validation)
+        tables.write(results / f"generator_nm{variant}.csv", rows)
         few = [row for row in rows if row["networks"] in ("samples", report.reference, *others)]
         generator_rows.summary(few, ("networks",))
 

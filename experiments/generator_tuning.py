@@ -2,7 +2,7 @@
 
     python experiments/generator_tuning.py runs/generator_digits/digits-0/density-0.1/tickets --components 16 --radius 0.9
 
-Fits a generator to a folder of tickets (built-in tasks and networks; the convolutional one with --conv) and judges 100
+Fits a generator to tickets (built-in tasks and networks; the convolutional one with --conv) and judges 100
 samples as the other experiments do, but on the validation split in place of the test split, which is not read.
 """
 
@@ -20,21 +20,22 @@ import weightspace as ws
 from weightspace.generate import Directions
 
 IMAGES = 2000  # of the training and of the validation split
+TEACHERS = 50  # tickets whose predictions are distilled, if any are
 
 
 def main(
-    tickets: Positional[Path], learned_from: int = 320, steps: int = 8000, networks: int = 32, batch_size: int = 128,
+    tickets: Positional[tuple[Path, ...]], learned_from: int = 320, steps: int = 8000, networks: int = 32, batch_size: int = 128,
     lr: float = 1e-3, lr_mean: float | None = None, ramp: float = 0.0,
     densities: tuple[float, ...] = (), gates: bool = False, diversity: float = 0.3,
     mask_diversity: float = 0.3,
     radius: float | None = None, components: int = 16, flow_steps: int = 4000, held_out: float = 0.1,
-    directions: Directions = "tickets", random_decoder: bool = False,
+    directions: Directions = "tickets", random_decoder: bool = False, distill: float = 0.0,
     conv: bool = False, data_root: Path | None = None, seed: int = 0,
 ) -> None:  # fmt: skip
     """Print one line for the tickets, the samples and the flow alone, and the verdicts.
 
     Args:
-        tickets: folder.
+        tickets: folder, or folders of one collection in parts.
         learned_from: how many of them the generator sees; the others are held out.
         steps: of refinement.
         networks: samples a step.
@@ -52,15 +53,17 @@ def main(
         held_out: share of the codes that it is chosen by.
         directions: that refinement starts from.
         random_decoder: refine an untrained network and random directions instead, the control of generator_digits.py.
+        distill: share of the tickets' own predictions in the targets.
         conv: the tickets are those of generator_conv.py.
         data_root: folder with MNIST/raw and FashionMNIST/raw.
         seed: of the generator.
     """
-    every = ws.Collection.load(tickets, factory=generator_conv.network if conv else None)
+    factory = generator_conv.network if conv else None
+    every = ws.Collection.concatenate([ws.Collection.load(folder, factory=factory) for folder in tickets])
     found, held = every[:learned_from], every[learned_from:]
     task = generator_conv.small_task(data_root) if conv else task_of(found, data_root)
     refine = ws.TaskRefinement(
-        task,
+        ws.tasks.distilled(task, found[:TEACHERS], share=distill) if distill else task,
         steps=steps,
         networks=networks,
         batch_size=batch_size,

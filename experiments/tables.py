@@ -1,7 +1,8 @@
 """Tables of results as CSV files."""
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from inspect import signature
 from pathlib import Path
 
 
@@ -12,3 +13,10 @@ def write(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
         table = csv.DictWriter(file, list(rows[0]))
         table.writeheader()
         table.writerows({k: f"{v:.5f}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
+
+
+def variant(main: Callable[..., None], **given: object) -> str:
+    """What a file's name says of settings other than `main`'s own, so that no table takes another's place."""
+    usual = {name: one.default for name, one in signature(main).parameters.items()}
+    other = {name: value for name, value in given.items() if value != usual[name]}
+    return "".join(f"_{name}" if value is True else f"_{name}-{value}" for name, value in other.items())

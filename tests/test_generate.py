@@ -46,6 +46,7 @@ def test_samples_differ_and_follow_their_seed(generator: ws.FittedGenerator) -> 
     assert torch.equal(a.weights, b.weights)
     assert not torch.allclose(a.weights, c.weights)
     assert not torch.allclose(a[0].weights, a[1].weights)
+    assert {record["generator"] for record in a.records} == {record["generator"] for record in c.records}
     few = generator.sample(2, density=0.2, seed=1)
     torch.testing.assert_close(few.weights, a[:2].weights, rtol=1e-4, atol=1e-5)
 
@@ -55,6 +56,14 @@ def test_saved_equals_loaded(generator: ws.FittedGenerator, tmp_path: Path) -> N
     assert torch.equal(loaded.sample(3, density=0.2).weights, generator.sample(3, density=0.2).weights)
     assert loaded.trained_on == generator.trained_on
     assert loaded.trained_on["networks"] == 8
+    made_by = [g.sample(1, density=0.2).records[0]["generator"] for g in (loaded, generator)]
+    assert (
+        made_by[0]
+        == made_by[1]
+        != replace(generator, trained_on=generator.trained_on | {"seed": 7})
+        .sample(1, density=0.2)
+        .records[0]["generator"]
+    )
     assert loaded.align is not None
     assert torch.equal(loaded.align.reference["weights"], generator.align.reference["weights"])
     with pytest.raises(StorageError, match="not empty"):
@@ -128,6 +137,8 @@ def test_impossible_requests_are_refused(generator: ws.FittedGenerator, tickets:
         generator.sample(0, density=0.1)
     with pytest.raises(InputError, match="10 networks of"):
         ws.TicketGenerator(compress=ws.PCA(10)).fit(tickets)
+    with pytest.raises(InputError, match="at least one of each"):
+        ws.TicketGenerator(compress=ws.PCA(1)).fit(tickets[:4])
 
 
 def test_several_densities_are_nested_or_independent(generator: ws.FittedGenerator) -> None:

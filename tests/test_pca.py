@@ -82,6 +82,8 @@ def test_a_share_of_the_variance_is_explained_by_as_few_components_as_can() -> N
     assert len(ws.PCA(2.0).fit(x).components) == 2
     with pytest.raises(InputError, match="share of the variance"):
         ws.PCA(2.5)
+    with pytest.raises(InputError, match="write 1, or a share below 1"):
+        ws.PCA(1.0)
 
 
 @given(st.integers(0, 30))

@@ -26,6 +26,13 @@ def loss(networks: ws.Collection, split: ws.Split) -> float:
     return torch.nn.functional.cross_entropy(logits.flatten(0, 1), split.y.repeat(len(networks))).item()
 
 
+def test_the_mean_learns_three_times_as_fast_by_default(task: ws.Task) -> None:
+    slow = replace(settings(task), lr=1e-4, lr_mean=None)
+    assert slow.rate_of_mean == pytest.approx(3e-4)
+    assert replace(slow, lr_mean=1e-3).rate_of_mean == 1e-3
+    assert slow.to_json()["lr_mean"] == slow.rate_of_mean
+
+
 @pytest.fixture(scope="module")
 def refined(tickets: ws.Collection, task: ws.Task) -> ws.FittedGenerator:
     return replace(BASE, refine=settings(task)).fit(tickets[:8], seed=0)

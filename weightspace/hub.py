@@ -101,6 +101,11 @@ def _card(generator: FittedGenerator, name: str, text: str) -> str:
     factory = "" if generator.architecture.factory is None else ", factory=your_network"
     data = ", data=training_split" if generator.layout.buffers else ""
     conditions = ", ".join(generator.conditions.names) or "none"
+    how = known.get("refined")
+    refined = "yes" if generator.refined else "no"
+    if how is not None:  # generators from before 0.1 do not say
+        under = ", ".join(how["patterns"] or ["their median density"])
+        refined = f"{how['task']}, {how['steps']} steps, under {under}"
     return (
         f"""# Generator of sparse networks
 
@@ -109,7 +114,7 @@ Samples {generator.architecture.name} networks, mask and weights together, with
 
 - fitted to: {known["networks"]} networks of density {density}, trained on {", ".join(known["tasks"])}
   (fingerprint {known["fingerprint"]})
-- refined through the task: {"yes" if generator.refined else "no"}
+- refined through the task: {refined}
 - conditions: {conditions}
 
 ```python

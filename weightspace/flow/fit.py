@@ -85,13 +85,24 @@ class FlowMatching:
         if self.pairing not in ("independent", "optimal"):
             raise InputError(f"pairing is 'independent' or 'optimal', got {self.pairing!r}")
 
-    def check(self, conditions: int) -> None:
-        """Raise InputError if a flow of this kind cannot be trained with so many conditions."""
+    def check(self, conditions: int, codes: int) -> None:
+        """Raise InputError if a flow of this kind cannot be trained with so many conditions, or on so many codes."""
+        self._apart(codes)
         if conditions and self.pairing == "optimal":
             raise InputError(
                 'pairing="optimal" would pair noise with codes regardless of their conditions, and samples would not '
                 'follow these: use pairing="independent" with conditions'
             )
+
+    def _apart(self, codes: int) -> int:
+        """How many codes are not trained on."""
+        apart = round(self.held_out * codes)
+        if self.held_out and not 0 < apart < codes:
+            raise InputError(
+                f"held_out = {self.held_out} leaves {codes - apart} of {codes} codes to train on and {apart} to judge: "
+                "at least one of each is needed (held_out=0 trains to the end)"
+            )
+        return apart
 
     def scale(self, codes: Float[Tensor, "n k"]) -> float:
         """What codes are divided by."""
@@ -118,18 +129,13 @@ class FlowMatching:
             checkpoint: file to continue from if it exists, and to save progress to. A continued run
                 gives the same bytes as an uninterrupted one.
         """
-        self.check(0 if conditions is None else conditions.shape[1])
+        self.check(0 if conditions is None else conditions.shape[1], len(codes))
         scale = self.scale(codes)
         if not (math.isfinite(scale) and scale > 0 and codes.any()):
             raise InputError("the codes are all zero or not finite: nothing to learn")
         data = (codes / scale).float()
         order = torch.randperm(len(data), generator=seeds.generator(seed, "flow held out"))
-        apart = round(self.held_out * len(data))
-        if self.held_out and not 0 < apart < len(data):
-            raise InputError(
-                f"held_out = {self.held_out} leaves {len(data) - apart} of {len(data)} codes to train on and {apart} to judge: "
-                "at least one of each is needed"
-            )
+        apart = self._apart(len(data))
         unseen, seen = order[:apart].sort().values, order[apart:].sort().values
         described = 0 if conditions is None else conditions.shape[1]
         groups = torch.arange(len(widths or range(described))).repeat_interleave(

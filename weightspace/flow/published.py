@@ -79,9 +79,10 @@ class DeepWeightFlow(FlowMatching):
     def scale(self, codes: Float[Tensor, "n k"]) -> float:
         return 1.0
 
-    def check(self, conditions: int) -> None:
+    def check(self, conditions: int, codes: int) -> None:
         if conditions:
             raise InputError("DeepWeightFlow takes no conditions: use FlowMatching, or conditions=()")
+        super().check(conditions, codes)
 
     def velocity(self, codes: int, conditions: int) -> Velocity:
         return BottleneckVelocity(codes, self.width, self.time, self.dropout)

@@ -26,7 +26,7 @@ class TicketGenerator:
 
     Args:
         align: brings the tickets into one basin; None takes them as they are.
-        compress: turns networks into codes; None lets the flow carry raw weights.
+        compress: turns networks into codes, few by default, as refined ones work best; None lets the flow carry raw weights.
         generate: learns the distribution of the codes.
         refine: trains the generator on through the task; None leaves it as flow matching made it.
         masks: how the mask of a sample is decided.
@@ -35,8 +35,8 @@ class TicketGenerator:
     """
 
     align: WeightMatching | None = field(default_factory=WeightMatching)
-    compress: PCA | None = field(default_factory=PCA)
-    generate: FlowMatching = field(default_factory=FlowMatching)
+    compress: PCA | None = PCA(16)
+    generate: FlowMatching = FlowMatching(held_out=0.1)
     refine: TaskRefinement | None = None
     masks: Support = field(default_factory=Magnitude)
     conditions: Sequence[str] = ()
@@ -77,9 +77,7 @@ class TicketGenerator:
         if self.conditions:
             config["conditions"] = list(self.conditions)
         if self.refine is not None:
-            settings = {k: v for k, v in vars(self.refine).items() if k not in ("task", "patterns")}
-            patterns = None if self.refine.patterns is None else [repr(pattern) for pattern in self.refine.patterns]
-            config["refine"] = settings | {"patterns": patterns, "task": self.refine.task.to_json()}
+            config["refine"] = self.refine.to_json() | {"task": self.refine.task.to_json()}
         with open_run(folder, "fit", config, {"tickets": tickets.fingerprint()}) as run:
             if not run.complete:
                 checkpoint = folder / _FLOW
@@ -93,7 +91,7 @@ class TicketGenerator:
         """Find mistakes before the work."""
         if self.compress is not None:
             self.compress.check(len(tickets), tickets.layout.size)
-        self.generate.check(len(Conditions.of(self.conditions, tickets).widths))
+        self.generate.check(len(Conditions.of(self.conditions, tickets).widths), len(tickets))
         if isinstance(self.masks, Gates) and tickets.dense:
             raise InputError(DENSE)
         if isinstance(self.masks, Posteriors) and self.align is not None and STD not in self.align.cost.rescaled:
@@ -132,6 +130,8 @@ class TicketGenerator:
             "tasks": sorted({record.get("task", "unknown") for record in tickets.records}),
             "density": [densities.min().item(), densities.max().item()],
             "basin": matching.fingerprint() if matching else basins.pop() if together else None,
+            "seed": seed,
+            "refined": None if self.refine is None else self.refine.to_json() | {"task": self.refine.task.name},
         }
         buffers = [aligned[:1].buffers[b.name][0].clone() for b in tickets.layout.buffers]
         return FittedGenerator(

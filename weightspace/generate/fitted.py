@@ -19,7 +19,7 @@ from weightspace.generate.parts import Parts, digest_of
 from weightspace.generate.posterior import FittedPosteriors
 from weightspace.generate.support import Magnitude
 from weightspace.pattern import Pattern, Unstructured, density_of
-from weightspace.storage import Record
+from weightspace.storage import Record, dump_json
 from weightspace.task import Split
 from weightspace.training.blocks import in_blocks
 
@@ -78,6 +78,7 @@ class FittedGenerator(Parts):
         if guidance != 1.0 and not self.conditions:
             raise InputError("guidance strengthens conditions, and this generator was fitted without: leave it at 1")
         together = nested or len(rules) == 1
+        made_by = digest_of(text=dump_json(self._settings(), "the generator"))  # its tensors would take long to read
         count = n * len(rules)
 
         def make(rows: slice, tick: Callable[[int], object], _checkpoint: Path | None) -> Collection:
@@ -90,7 +91,7 @@ class FittedGenerator(Parts):
                 record = {
                     "kind": "sample", "sample_seed": own, "condition": dict(condition or {}), "guidance": guidance,
                     "pattern": repr(rule), "aligned": self.trained_on["basin"],
-                    "task": ", ".join(self.trained_on["tasks"]), "generator": self.trained_on["fingerprint"],
+                    "task": ", ".join(self.trained_on["tasks"]), "generator": made_by,
                 }  # fmt: skip
                 records = [
                     record | {"index": i * n + k, "seed": seeds.derive(own, "sample", k)} for k in range(first, last)
@@ -201,8 +202,11 @@ class FittedGenerator(Parts):
 
     def _rules(self, density: float | Sequence[float] | None, pattern: Pattern | None) -> list[Pattern]:
         if (density is None) == (pattern is None):
-            raise InputError("give either density= or pattern=: the density of the training tickets was "
-                             f"{self.trained_on['density'][0]:g}")  # fmt: skip
+            low, high = self.trained_on["density"]
+            raise InputError(
+                "give either density= or pattern=: the density of the training tickets was "
+                f"{low:.4g}{f' to {high:.4g}' if high > low else ''}"
+            )
         if pattern is not None:
             return [pattern]
         # NumPy's and torch's scalars are numbers too.

@@ -62,7 +62,7 @@ class Parts:
         buffers: of the first ticket, in the layout's order: samples start from them before their BatchNorm
             statistics are estimated.
         refined: the decoder of samples, if the generator was refined through a task. `encode`, `decode`,
-            `reconstruct` and `interpolate` always use the components of the tickets.
+            `reconstruct`, `interpolate` and `log_prob` always use the components of the tickets.
         conditions: what samples can be asked to be like.
     """
 

@@ -17,7 +17,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeGuard, get_args
+from typing import Any, Literal, TypeGuard, get_args
 
 import torch
 from jaxtyping import Bool, Float
@@ -60,7 +60,7 @@ class TaskRefinement:
         networks: samples a step.
         batch_size: training samples for each of them.
         lr: of the components, with cosine decay.
-        lr_mean: of the mean network.
+        lr_mean: of the mean network; by default three times lr.
         ramp: share of the steps in which samples become sparse: they keep, beside the pattern, the weights with the highest
             scores, at first all that any ticket keeps, ever fewer by the cubic schedule of gradual pruning (arXiv 1710.01878).
             0 prunes by the pattern from the first step. 0.5 makes samples of small networks better at a density of 0.05,
@@ -83,7 +83,7 @@ class TaskRefinement:
     networks: int = 32
     batch_size: int = 128
     lr: float = 1e-3
-    lr_mean: float = 3e-3
+    lr_mean: float | None = None
     ramp: float = 0.0
     diversity: float = 0.3
     mask_diversity: float = 0.15
@@ -96,7 +96,7 @@ class TaskRefinement:
                 "refinement needs at least one step, one training sample and two networks a step, got "
                 f"{self.steps}, {self.batch_size} and {self.networks}"
             )
-        if not (0 < self.lr < math.inf and 0 < self.lr_mean < math.inf):
+        if not (0 < self.lr < math.inf and 0 < self.rate_of_mean < math.inf):
             raise InputError(f"learning rates are positive and finite, got {self.lr} and {self.lr_mean}")
         if not (0 <= self.diversity < math.inf and 0 <= self.mask_diversity < math.inf):
             raise InputError(
@@ -119,6 +119,19 @@ class TaskRefinement:
                 "patterns is a sequence of at least one pattern, such as [Unstructured(0.1)], or None for the tickets' "
                 f"density, got {given!r}"
             )
+
+    @property
+    def rate_of_mean(self) -> float:
+        """The learning rate of the mean network."""
+        return 3 * self.lr if self.lr_mean is None else self.lr_mean
+
+    def to_json(self) -> dict[str, Any]:
+        """The settings, without the task."""
+        patterns = None if self.patterns is None else [repr(pattern) for pattern in self.patterns]
+        return {k: v for k, v in vars(self).items() if k != "task"} | {
+            "lr_mean": self.rate_of_mean,
+            "patterns": patterns,
+        }
 
     def check(self, tickets: Collection) -> None:
         """Raise if tickets like these cannot be refined for this task."""
@@ -277,7 +290,7 @@ class _Run:
         gradients = {"mean": moved.sum(0), "components": torch.mm(codes.T, moved, out=self.gradient)}
         warm = max(1, min(_WARM_UP, config.steps // 10))
         share = min(1.0, (step + 1) / warm) * 0.5 * (1 + math.cos(math.pi * step / config.steps))
-        rates = {"mean": config.lr_mean, "components": config.lr}
+        rates = {"mean": config.rate_of_mean, "components": config.lr}
         for name, found in gradients.items():
             norm = found.norm()
             clipped = found.mul_(_CLIP / norm) if norm > _CLIP else found
@@ -286,7 +299,7 @@ class _Run:
         loss = losses.mean().item()
         if not math.isfinite(loss):
             raise InputError(
-                f"refinement diverged at step {step + 1}: lower lr and lr_mean ({config.lr}, {config.lr_mean})"
+                f"refinement diverged at step {step + 1}: lower lr and lr_mean ({config.lr}, {config.rate_of_mean})"
             )
         return loss
 
