@@ -1,6 +1,7 @@
 """The hub's format, offline."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,16 @@ def test_a_folder_for_the_hub_says_what_it_holds(generator: ws.FittedGenerator, 
     assert torch.equal(again.sample(2, density=0.2).weights, generator.sample(2, density=0.2).weights)
     with pytest.raises(StorageError, match="not empty"):
         hub.save_pretrained(generator, folder)
+
+
+def test_the_card_says_how_a_generator_was_refined(tickets: ws.Collection, task: ws.Task, tmp_path: Path) -> None:
+    refine = ws.TaskRefinement(task, steps=2, networks=2, batch_size=4, patterns=[ws.Unstructured(0.1), ws.NM(2, 4)])
+    base = ws.TicketGenerator(compress=ws.PCA(3), generate=ws.FlowMatching(steps=2, width=4, blocks=1))
+    plain, refined = (replace(base, refine=one).fit(tickets[:5]) for one in (None, refine))
+    card = (hub.save_pretrained(refined, tmp_path / "refined") / hub.CARD).read_text()
+    assert "refined through the task: digits, 2 steps, under" in card
+    assert "2, 4" in card
+    assert "refined through the task: no" in (hub.save_pretrained(plain, tmp_path / "plain") / hub.CARD).read_text()
 
 
 def test_a_cached_repository_is_opened_without_network(generator: ws.FittedGenerator, tmp_path: Path) -> None:
