@@ -43,7 +43,7 @@ def test_the_card_says_how_a_generator_was_refined(tickets: ws.Collection, task:
     plain, refined = (replace(base, refine=one).fit(tickets[:5]) for one in (None, refine))
     card = (hub.save_pretrained(refined, tmp_path / "refined") / hub.CARD).read_text()
     assert "refined through the task: digits, 2 steps, under" in card
-    assert "2, 4" in card
+    assert "NM(n=2, m=4)" in card
     assert "refined through the task: no" in (hub.save_pretrained(plain, tmp_path / "plain") / hub.CARD).read_text()
 
 
