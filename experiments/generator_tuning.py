@@ -3,7 +3,8 @@
     python experiments/generator_tuning.py runs/generator_digits/digits-0/density-0.1/tickets --components 16 --radius 0.9
 
 Fits a generator to tickets (built-in tasks and networks; the convolutional one with --conv) and judges 100
-samples as the other experiments do, but on the validation split in place of the test split, which is not read.
+samples as the other experiments do, but on the validation split in place of the test split, which is not read. Figures are
+printed, and added to a CSV file (those from before there was one are in docs/generator-measured.md alone).
 """
 
 from dataclasses import replace
@@ -12,6 +13,7 @@ from pathlib import Path
 import generator_conv
 import generator_digits
 import generator_rows
+import tables
 import torch
 import tyro
 from tyro.conf import Positional
@@ -30,7 +32,7 @@ def main(
     mask_diversity: float = 0.3,
     radius: float | None = None, components: int = 16, flow_steps: int = 4000, held_out: float = 0.1,
     directions: Directions = "tickets", random_decoder: bool = False, distill: float = 0.0,
-    conv: bool = False, data_root: Path | None = None, seed: int = 0,
+    conv: bool = False, data_root: Path | None = None, seed: int = 0, results: Path = Path("docs/results"),
 ) -> None:  # fmt: skip
     """Print one line for the tickets, the samples and the flow alone, and the verdicts.
 
@@ -57,7 +59,10 @@ def main(
         conv: the tickets are those of generator_conv.py.
         data_root: folder with MNIST/raw and FashionMNIST/raw.
         seed: of the generator.
+        results: where the CSV file is that the figures are added to.
     """
+    given = locals()
+    setting = tables.variant(main, **{k: v for k, v in given.items() if k not in ("tickets", "data_root", "results")})
     factory = generator_conv.network if conv else None
     every = ws.Collection.concatenate([ws.Collection.load(folder, factory=factory) for folder in tickets])
     found, held = every[:learned_from], every[learned_from:]
@@ -93,10 +98,15 @@ def main(
         samples, judged, reference=found, held_out=held if len(held) else None, others={"flow alone": alone},
         align=model.align, dropout=None, seed=seed,
     )  # fmt: skip
+    rows: list[dict[str, object]] = []
     for name, some in {report.reference: found[:100], report.samples: samples, "flow alone": alone}.items():
         fit = training_nll(some, task)
         print(f"training NLL {fit.mean():.4f} ± {fit.std():.4f}; ", end="")
-        generator_rows.summary([generator_rows.row(report, name)], ("networks",))
+        row = generator_rows.row(report, name)
+        keys = {"task": task.name, "density": draw["density"], "settings": setting.strip("_")}
+        rows.append(keys | {"training NLL": fit.mean().item(), "training NLL std": fit.std().item()} | row)
+        generator_rows.summary([row], ("networks",))
+    tables.add(results / "generator_tuning.csv", rows)
     for verdict in report.verdicts:
         print(f"{verdict.outcome}: {verdict.words}", flush=True)
 

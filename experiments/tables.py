@@ -15,6 +15,15 @@ def write(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
         table.writerows({k: f"{v:.5f}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
 
 
+def add(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
+    """Write rows below those that a file has already."""
+    before: list[Mapping[str, object]] = []
+    if path.exists():
+        with open(path, newline="", encoding="utf-8") as file:
+            before = [*csv.DictReader(file)]
+    write(path, [*before, *rows])
+
+
 def variant(main: Callable[..., None], **given: object) -> str:
     """What a file's name says of settings other than `main`'s own, so that no table takes another's place."""
     usual = {name: one.default for name, one in signature(main).parameters.items()}
