@@ -44,7 +44,7 @@ def small_task(data_root: Path | None) -> ws.Task:
 
 def main(
     data_root: Path | None = None, seeds: tuple[int, ...] = (0, 1, 2), components: int = LEARNED_FROM - 1,
-    steps: int = 3000, mask_diversity: float = 0.3, distill: float = 0.0, by_heart: bool = False,
+    steps: int = 3000, mask_diversity: float = 0.3, by_heart: bool = False,
     out: Path = Path("runs/generator_conv"), results: Path = Path("docs/results"),
 ) -> None:  # fmt: skip
     """Print and write one row for each set of networks and generator.
@@ -55,7 +55,6 @@ def main(
         components: of the compression.
         steps: of refinement.
         mask_diversity: weight of the penalty on masks that are alike.
-        distill: share of the tickets' own predictions in the targets.
         by_heart: train the flow to the end and leave codes as it makes them.
         out: where all stages are kept.
         results: where the CSV file goes.
@@ -66,18 +65,15 @@ def main(
     gradual = ws.tickets.Gradual(density=DENSITY, length=ws.Step(epochs=6))
     tickets = gradual.find(dense, task, folder=out / "tickets")
     training, held_out = tickets.split(LEARNED_FROM, NETWORKS - LEARNED_FROM)
-    taught = ws.tasks.distilled(task, training, share=distill) if distill else task
-    kind = f"{components}-{steps}-{mask_diversity}{f'-{distill}' * bool(distill)}{'-by-heart' * by_heart}"
-    variant = tables.variant(
-        main, components=components, steps=steps, mask_diversity=mask_diversity, distill=distill, by_heart=by_heart
-    )
+    kind = f"{components}-{steps}-{mask_diversity}{'-by-heart' * by_heart}"
+    variant = tables.variant(main, components=components, steps=steps, mask_diversity=mask_diversity, by_heart=by_heart)
     rows: list[dict[str, object]] = []
     for seed in seeds:
         model = ws.TicketGenerator(
             align=ws.WeightMatching(example=task.train.x[:8]), compress=ws.PCA(components),
             generate=ws.FlowMatching(held_out=0.0 if by_heart else 0.1),
             refine=ws.TaskRefinement(
-                taught, steps=steps, networks=16, radius=None if by_heart else 0.5, mask_diversity=mask_diversity
+                task, steps=steps, networks=16, radius=None if by_heart else 0.5, mask_diversity=mask_diversity
             ),
         )  # fmt: skip
         generator = model.fit(training, seed=seed, folder=out / f"generator-{seed}-{kind}")

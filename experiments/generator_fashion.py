@@ -23,7 +23,6 @@ from weightspace import memory, threads
 from weightspace.generate import Directions
 
 NETWORKS, LEARNED_FROM, SAMPLES, SHARDS = 264, 200, 100, 6
-TEACHERS = 50  # tickets whose predictions are distilled, if any are: all 200 would say nearly the same
 LADDER = (
     ws.tickets.Gradual(density=0.10, length=ws.Step(epochs=9), ramp=0.5),
     ws.tickets.Gradual(density=0.05, length=ws.Step(epochs=7)),
@@ -42,7 +41,6 @@ class Fit:
         lr_mean: learning rate of the mean; the components' is 1e-4.
         directions: that it starts from.
         mask_diversity: weight of the penalty on masks that are alike.
-        distill: share of the tickets' own predictions in the targets, of the generator and of the control.
     """
 
     components: int = 32
@@ -51,7 +49,6 @@ class Fit:
     lr_mean: float = 4e-4
     directions: Directions = "random"
     mask_diversity: float = 0.2
-    distill: float = 0.0
 
     @property
     def kind(self) -> str:
@@ -91,9 +88,8 @@ class Study:
         levels, seed = job
         task, density = self.task(), LADDER[levels - 1].density
         training, held_out = self.tickets(density).split(LEARNED_FROM, NETWORKS - LEARNED_FROM)
-        taught = ws.tasks.distilled(task, training[:TEACHERS], share=self.fit.distill) if self.fit.distill else task
         refine = ws.TaskRefinement(
-            taught,
+            task,
             steps=self.fit.steps,
             networks=16,
             lr=1e-4,
@@ -115,7 +111,7 @@ class Study:
         longer = ws.Step(iterations=max(1, round(gradients / task.recipe.batch_size)))
         others = {
             "flow alone": replace(generator, refined=None).sample(SAMPLES, **draw),
-            "tickets trained on": ws.train(training[:SAMPLES], taught, longer, folder=here / "trained-on"),
+            "tickets trained on": ws.train(training[:SAMPLES], task, longer, folder=here / "trained-on"),
         }
         report = ws.evaluate(
             samples, task, reference=training, held_out=held_out, others=others, dropout=None, seed=seed

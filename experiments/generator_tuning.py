@@ -22,7 +22,6 @@ import weightspace as ws
 from weightspace.generate import Directions
 
 IMAGES = 2000  # of the training and of the validation split
-TEACHERS = 50  # tickets whose predictions are distilled, if any are
 
 
 def main(
@@ -31,7 +30,7 @@ def main(
     densities: tuple[float, ...] = (), gates: bool = False, diversity: float = 0.3,
     mask_diversity: float = 0.3,
     radius: float | None = None, components: int = 16, flow_steps: int = 4000, held_out: float = 0.1,
-    directions: Directions = "tickets", random_decoder: bool = False, distill: float = 0.0,
+    directions: Directions = "tickets", random_decoder: bool = False,
     conv: bool = False, data_root: Path | None = None, seed: int = 0, results: Path = Path("docs/results"),
 ) -> None:  # fmt: skip
     """Print one line for the tickets, the samples and the flow alone, and the verdicts.
@@ -55,7 +54,6 @@ def main(
         held_out: share of the codes that it is chosen by.
         directions: that refinement starts from.
         random_decoder: refine an untrained network and random directions instead, the control of generator_digits.py.
-        distill: share of the tickets' own predictions in the targets.
         conv: the tickets are those of generator_conv.py.
         data_root: folder with MNIST/raw and FashionMNIST/raw.
         seed: of the generator.
@@ -68,7 +66,7 @@ def main(
     found, held = every[:learned_from], every[learned_from:]
     task = generator_conv.small_task(data_root) if conv else task_of(found, data_root)
     refine = ws.TaskRefinement(
-        ws.tasks.distilled(task, found[:TEACHERS], share=distill) if distill else task,
+        task,
         steps=steps,
         networks=networks,
         batch_size=batch_size,

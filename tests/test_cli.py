@@ -248,8 +248,6 @@ def test_options_from_a_file_and_the_command_line_wins(work: Path, capsys, tmp_p
         (["import", "{tmp}", "--out", "{tmp}/x"], 1, "--model"),
         (["fit", "{work}/tickets", "--out", "{tmp}/x", "--refine-steps", "5", "--refine-lr", "-1"], 1, "positive"),
         (["fit", "{work}/tickets", "--out", "{tmp}/x", "--refine-ramp", "0.5"], 1, "--refine-steps 4000"),
-        (["fit", "{work}/tickets", "--out", "{tmp}/x", "--refine-distill", "0.5"], 1, "--refine-steps 4000"),
-        (["fit", "{work}/tickets", "--out", "{tmp}/x", "--refine-steps", "5", "--refine-distill", "2"], 1, "at most 1"),
         (["fit", "{work}/tickets", "--out", "{tmp}/x", "--refine-steps", "9", "--refine-radius", "0"], 1, "radius is positive"),
         (["fit", "{work}/tickets", "--out", "{tmp}/x", "--refine-steps", "5", "--refine-densities", "2"], 1, "density"),
         (["fit", "{work}/tickets", "--out", "{tmp}/x", "--refine-steps", "5", "--refine-nm", "24"], 1, "written like 2:4"),

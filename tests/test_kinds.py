@@ -354,10 +354,6 @@ def test_our_cross_entropy_is_torchs() -> None:
     ours, theirs = cross_entropy(logits, y), F.cross_entropy(logits, y)
     torch.testing.assert_close(ours, theirs)
     torch.testing.assert_close(torch.autograd.grad(ours, logits)[0], torch.autograd.grad(theirs, logits)[0])
-    soft = torch.rand(50, 7, dtype=torch.float64)
-    ours, theirs = cross_entropy(logits, soft), F.cross_entropy(logits, soft)
-    torch.testing.assert_close(ours, theirs)
-    torch.testing.assert_close(torch.autograd.grad(ours, logits)[0], torch.autograd.grad(theirs, logits)[0])
 
 
 def test_bad_kinds_are_refused(task: ws.Task) -> None:

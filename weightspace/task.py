@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from weightspace import seeds
@@ -17,7 +16,7 @@ from weightspace.recipe import Recipe
 
 @dataclass(frozen=True)
 class Split:
-    """Inputs (samples, ...) and targets: (samples,), or class probabilities (samples, classes)."""
+    """Inputs (samples, ...) and targets (samples,)."""
 
     x: Tensor
     y: Tensor
@@ -40,18 +39,12 @@ class Split:
 
 
 def cross_entropy(outputs: Tensor, y: Tensor) -> Tensor:
-    """Mean cross-entropy of logits (batch, classes) against class numbers (batch,) or class probabilities (batch, classes).
+    """Mean cross-entropy of logits (batch, classes) against class numbers (batch,).
 
     The same as torch.nn.functional.cross_entropy, whose kernel is slow for a few classes in many
     networks: it took a third of the time of a training step.
     """
     shifted = outputs - outputs.detach().amax(-1, keepdim=True)
-    if y.is_floating_point():
-        if y.shape != outputs.shape:
-            raise ValueError(
-                f"class probabilities have the shape of the outputs, {tuple(outputs.shape)}, got {tuple(y.shape)}"
-            )
-        return (shifted.exp().sum(-1).log() * y.sum(-1) - (shifted * y).sum(-1)).mean()
     chosen = shifted.gather(-1, y[..., None]).squeeze(-1)
     return (shifted.exp().sum(-1).log() - chosen).mean()
 
@@ -60,9 +53,8 @@ def cross_entropy(outputs: Tensor, y: Tensor) -> Tensor:
 class Task:
     """A task: classification if the targets are integers, else regression.
 
-    The training targets of a classification may be class probabilities (see `tasks.distilled`).
-
-    Only `train` is used to fit anything; `validation` chooses between settings; `test` is read by evaluation alone.
+    Only `train` is used to fit anything; `validation` chooses between settings; `test` is read by
+    evaluation alone.
 
     Args:
         name: for records and reports.
@@ -83,8 +75,8 @@ class Task:
 
     @property
     def classification(self) -> bool:
-        """True if the targets are class numbers; those of training may be class probabilities."""
-        return not self.validation.y.is_floating_point()
+        """True if the targets are class numbers."""
+        return not self.train.y.is_floating_point()
 
     @torch.no_grad()
     def try_out(self) -> float:
@@ -105,14 +97,7 @@ class Task:
             ) from error
         if self.loss is cross_entropy:
             for part in (self.train, self.validation, self.test):
-                if part is self.train and part.y.is_floating_point():
-                    _require_probabilities(part.y, self.name)
-                elif part.y.is_floating_point():
-                    raise InputError(
-                        f"validation and test targets of task {self.name!r} are class numbers, got {part.y.dtype} (or give the "
-                        "task a loss for regression)"
-                    )
-                elif not 0 <= int(part.y.min()) <= int(part.y.max()) < outputs.shape[-1]:
+                if not 0 <= int(part.y.min()) <= int(part.y.max()) < outputs.shape[-1]:
                     raise InputError(
                         f"{self.architecture.name} has {outputs.shape[-1]} outputs and does not fit the data of task "
                         f"{self.name!r}: its classes run from {int(part.y.min())} to {int(part.y.max())}"
@@ -140,14 +125,6 @@ class Task:
             "untrained_loss": f"{self.try_out():.5g}",
             "sha256": digest.hexdigest()[:16],
         }
-
-
-def _require_probabilities(y: Float[Tensor, "samples classes"], name: str) -> None:
-    if y.min() < 0 or (y.sum(1) - 1).abs().max() > 1e-3:
-        raise InputError(
-            f"targets of task {name!r} that are not class numbers are class probabilities: not negative, with a sum of one "
-            "for each sample (or give the task a loss for regression)"
-        )
 
 
 def split(x: Tensor, y: Tensor, *, validation: int, test: int, seed: int = 0) -> tuple[Split, Split, Split]:

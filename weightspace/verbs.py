@@ -42,7 +42,6 @@ from weightspace.pattern import NM, Unstructured
 from weightspace.report import Report
 from weightspace.runs import CONFIG, open_run
 from weightspace.storage import MANIFEST
-from weightspace.tasks import distilled
 
 REPORT = "report.json"
 
@@ -67,7 +66,6 @@ def fit(
     refine_radius: float | None = TaskRefinement.radius,
     refine_densities: tuple[float, ...] = (),
     refine_nm: str | None = None,
-    refine_distill: float = 0.0,
     task: str | None = None,
     common: Shared = Common(),
 ) -> None:
@@ -92,7 +90,6 @@ def fit(
         refine_radius: distance from their mean at which samples start, in terms of the tickets'; None leaves it to the flow.
         refine_densities: that samples are pruned to in turn while it is refined; by default the tickets' median density.
         refine_nm: a pattern such as 2:4 that they are pruned to as well, or alone if no densities are given.
-        refine_distill: share of the tickets' own predictions in the targets that it learns; 0 learns the labels.
         task: to refine through, and on whose data the symmetry of networks with unknown inputs is traced; by
             default what the tickets' records say.
     """
@@ -110,10 +107,8 @@ def fit(
     refine = None
     if refine_steps:
         through = task_of(collection, task, common)
-        if refine_distill:
-            through = distilled(through, collection, share=refine_distill)
         refine = TaskRefinement(through, steps=refine_steps, **settings)
-    elif refine_distill or any(value != getattr(TaskRefinement, name) for name, value in settings.items()):
+    elif any(value != getattr(TaskRefinement, name) for name, value in settings.items()):
         raise InputError(
             "options of the refinement were given, but no refinement: say for how many steps, for example --refine-steps 4000"
         )

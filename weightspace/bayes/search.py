@@ -63,15 +63,7 @@ class Variational:
 
         Args:
             networks: means; the extra "std", if they have it, holds the standard deviations to start from.
-
-        Raises:
-            InputError: the training targets are no class numbers, which the likelihood is of.
         """
-        if task.train.y.is_floating_point():
-            raise InputError(
-                f"posteriors are trained by the likelihood of class numbers, and the training targets of task {task.name!r} "
-                "are none: give the task without distillation"
-            )
         module = task.architecture.build_seeded(0).train()
         layout = Layout.of(module)
         own = networks.extras.get(STD)

@@ -2,7 +2,6 @@
 
 from weightspace.tasks.cifar10 import cifar10 as cifar10
 from weightspace.tasks.digits import digits as digits
-from weightspace.tasks.distilled import distilled as distilled
 from weightspace.tasks.mnist import fashion_mnist as fashion_mnist
 from weightspace.tasks.mnist import mnist as mnist
 from weightspace.tasks.own import from_dataset as from_dataset

@@ -155,8 +155,6 @@ def balanced(task: Task, per_class: int, seed: int) -> Split:
     """Training samples, so many of each class (or in all, for a regression task)."""
     order = torch.randperm(len(task.train), generator=seeds.generator(seed, "balanced batch"))
     y = task.train.y[order]
-    if task.classification and y.ndim > 1:  # class probabilities
-        y = y.argmax(1)
     groups = [order] if y.is_floating_point() else [order[y == label] for label in y.unique()]
     chosen = torch.cat([group[:per_class] for group in groups])
     return Split(task.train.x[chosen], task.train.y[chosen])

@@ -355,9 +355,7 @@ def _noisy_labels(y: Tensor, individual: Individual) -> Tensor | None:
     if individual.label_noise is None:
         return None
     if y.is_floating_point():
-        raise InputError(
-            "label noise draws class numbers anew: it does not apply to regression, nor to class probabilities"
-        )
+        raise InputError("label noise draws classes anew: it does not apply to a regression task")
     classes = int(y.max()) + 1
     labels = y.repeat(len(individual.seeds), 1)
     drawn = individual.label_seeds or individual.seeds
