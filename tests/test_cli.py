@@ -95,7 +95,7 @@ def test_refinement_under_several_patterns_from_the_command_line(work: Path, tmp
         found.append(ws.FittedGenerator.load(tmp_path / str(i)).refined.mean)
     tickets = ws.Collection.load(work / "tickets")
     model = ws.TicketGenerator(
-        compress=ws.PCA(4), generate=ws.FlowMatching(steps=30, width=8),
+        compress=ws.PCA(4), generate=ws.FlowMatching(held_out=0.1, steps=30, width=8),
         refine=ws.TaskRefinement(ws.tasks.digits(tickets.architecture.arguments["sizes"][1:-1]), steps=8, patterns=[ws.NM(2, 4)]),
     )  # fmt: skip
     assert torch.equal(model.fit(tickets, seed=0).refined.mean, found[0])
@@ -241,7 +241,7 @@ def test_options_from_a_file_and_the_command_line_wins(work: Path, capsys, tmp_p
         (["tickets", "gradual", "{work}/dense@7", "--out", "{tmp}/x"], 1, "FOLDER@START:STOP"),
         (["sample", "{work}/generator", "--out", "{tmp}/x", "--density", "0"], 1, "density"),
         (["sample", "{work}/dense", "--out", "{tmp}/x", "--density", "0.1"], 1, "not a generator"),
-        (["fit", "{work}/tickets", "--out", "{tmp}/x"], 1, "at most 7 principal components, 128 were asked"),
+        (["fit", "{work}/tickets", "--out", "{tmp}/x"], 1, "at most 7 principal components, 16 were asked"),
         (["fit", "{work}/tickets", "--components", "4", "--out", "{work}/dense"], 1, "holds another run"),
         (["evaluate", "{work}/samples", "--reference", "{work}/tickets", "--others", "x", "--out", "{tmp}/x"], 1, "NAME=FOLDER"),
         (["show", "{tmp}"], 1, "not a collection"),
