@@ -111,7 +111,7 @@ def main(
         "components": components, "radius": radius, "steps": steps, "held_out": held_out, "mask_diversity": mask_diversity,
     }  # fmt: skip
     other = {name: value for name, value in given.items() if value is not None} | ({"radius": None} if free else {})
-    variant = "".join(f"_{name}-{value}" for name, value in other.items())  # of the CSV file's name
+    variant = tables.variant(main, **given) + "_radius-None" * free
     for density in densities or setting.fits:
         fit = replace(setting.fits[density], **other)
         chosen, kind = fit.model(task), fit.kind

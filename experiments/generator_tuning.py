@@ -71,7 +71,7 @@ def main(
         networks=networks,
         batch_size=batch_size,
         lr=lr,
-        lr_mean=lr_mean or 3 * lr,
+        lr_mean=lr_mean,
         ramp=ramp,
         patterns=[*map(ws.Unstructured, densities)] or None,
         diversity=diversity,

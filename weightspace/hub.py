@@ -103,7 +103,7 @@ def _card(generator: FittedGenerator, name: str, text: str) -> str:
     conditions = ", ".join(generator.conditions.names) or "none"
     how = known.get("refined")
     refined = "yes" if generator.refined else "no"
-    if how is not None:  # generators from before 0.1 do not say
+    if how is not None:  # generators that were saved before this was recorded do not say how
         under = ", ".join(how["patterns"] or ["their median density"])
         refined = f"{how['task']}, {how['steps']} steps, under {under}"
     return (

@@ -30,11 +30,11 @@ class PCA:
     components: int | float = 128
 
     def __post_init__(self) -> None:
-        share = isinstance(self.components, float) and not self.components.is_integer()
         if isinstance(self.components, float) and self.components == 1:
             raise InputError(
                 "components = 1.0 could be one component or all of the variance: write 1, or a share below 1"
             )
+        share = isinstance(self.components, float) and not self.components.is_integer()
         if share and not 0 < self.components < 1:
             raise InputError(f"components are a number, or a share of the variance in (0, 1); got {self.components}")
         if not share:
