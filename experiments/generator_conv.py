@@ -43,8 +43,8 @@ def small_task(data_root: Path | None) -> ws.Task:
 
 
 def main(
-    data_root: Path | None = None, seeds: tuple[int, ...] = (0, 1, 2), components: int = LEARNED_FROM - 1,
-    steps: int = 3000, mask_diversity: float = 0.3, by_heart: bool = False,
+    data_root: Path | None = None, seeds: tuple[int, ...] = (0, 1, 2), components: int = 12,
+    steps: int = 3000, mask_diversity: float = 0.15, radius: float = 0.3, by_heart: bool = False,
     out: Path = Path("runs/generator_conv"), results: Path = Path("docs/results"),
 ) -> None:  # fmt: skip
     """Print and write one row for each set of networks and generator.
@@ -55,7 +55,8 @@ def main(
         components: of the compression.
         steps: of refinement.
         mask_diversity: weight of the penalty on masks that are alike.
-        by_heart: train the flow to the end and leave codes as it makes them.
+        radius: that samples start at.
+        by_heart: train the flow to the end and leave codes as it makes them, whatever the radius.
         out: where all stages are kept.
         results: where the CSV file goes.
     """
@@ -65,15 +66,17 @@ def main(
     gradual = ws.tickets.Gradual(density=DENSITY, length=ws.Step(epochs=6))
     tickets = gradual.find(dense, task, folder=out / "tickets")
     training, held_out = tickets.split(LEARNED_FROM, NETWORKS - LEARNED_FROM)
-    kind = f"{components}-{steps}-{mask_diversity}{'-by-heart' * by_heart}"
-    variant = tables.variant(main, components=components, steps=steps, mask_diversity=mask_diversity, by_heart=by_heart)
+    kind = f"{components}-{steps}-{mask_diversity}-{radius}{'-by-heart' * by_heart}"
+    variant = tables.variant(
+        main, components=components, steps=steps, mask_diversity=mask_diversity, radius=radius, by_heart=by_heart
+    )
     rows: list[dict[str, object]] = []
     for seed in seeds:
         model = ws.TicketGenerator(
             align=ws.WeightMatching(example=task.train.x[:8]), compress=ws.PCA(components),
             generate=ws.FlowMatching(held_out=0.0 if by_heart else 0.1),
             refine=ws.TaskRefinement(
-                task, steps=steps, networks=16, radius=None if by_heart else 0.5, mask_diversity=mask_diversity
+                task, steps=steps, networks=16, radius=None if by_heart else radius, mask_diversity=mask_diversity
             ),
         )  # fmt: skip
         generator = model.fit(training, seed=seed, folder=out / f"generator-{seed}-{kind}")

@@ -83,12 +83,20 @@ class Study:
         shards = [ws.Collection.load(self.kept(shard, f"tickets-{density}")) for shard in range(SHARDS)]
         return ws.Collection.concatenate(shards)
 
-    def generator(self, job: tuple[int, int]) -> list[dict[str, object]]:
-        """Fit one generator and judge it."""
-        levels, seed = job
+    def longer(self, density: float) -> Path:
+        """Where tickets are that were trained on."""
+        return self.out / f"density-{density}-trained-on-{self.fit.steps}"
+
+    def train_on(self, levels: int) -> None:
+        """The control, the same for all seeds of the generator."""
         task, density = self.task(), LADDER[levels - 1].density
-        training, held_out = self.tickets(density).split(LEARNED_FROM, NETWORKS - LEARNED_FROM)
-        refine = ws.TaskRefinement(
+        refine = self.refine(task, density)
+        gradients = refine.steps * refine.networks * refine.batch_size / LEARNED_FROM
+        length = ws.Step(iterations=max(1, round(gradients / task.recipe.batch_size)))
+        ws.train(self.tickets(density)[:SAMPLES], task, length, folder=self.longer(density))
+
+    def refine(self, task: ws.Task, density: float) -> ws.TaskRefinement:
+        return ws.TaskRefinement(
             task,
             steps=self.fit.steps,
             networks=16,
@@ -100,18 +108,24 @@ class Study:
             directions=self.fit.directions,
             ramp=RAMPS[density],
         )
+
+    def generator(self, job: tuple[int, int]) -> list[dict[str, object]]:
+        """Fit one generator and judge it."""
+        levels, seed = job
+        task, density = self.task(), LADDER[levels - 1].density
+        training, held_out = self.tickets(density).split(LEARNED_FROM, NETWORKS - LEARNED_FROM)
         model = ws.TicketGenerator(
-            compress=ws.PCA(self.fit.components), generate=ws.FlowMatching(held_out=0.1), refine=refine
+            compress=ws.PCA(self.fit.components),
+            generate=ws.FlowMatching(held_out=0.1),
+            refine=self.refine(task, density),
         )
         here = self.out / f"density-{density}-{seed}-{self.fit.kind}"
         generator = model.fit(training, seed=seed, folder=here / "generator")
         draw = {"density": density, "seed": seed + 1}
         samples = generator.sample(SAMPLES, **draw)
-        gradients = self.fit.steps * refine.networks * refine.batch_size / LEARNED_FROM
-        longer = ws.Step(iterations=max(1, round(gradients / task.recipe.batch_size)))
         others = {
             "flow alone": replace(generator, refined=None).sample(SAMPLES, **draw),
-            "tickets trained on": ws.train(training[:SAMPLES], task, longer, folder=here / "trained-on"),
+            "tickets trained on": ws.Collection.load(self.longer(density)),
         }
         report = ws.evaluate(
             samples, task, reference=training, held_out=held_out, others=others, dropout=None, seed=seed
@@ -151,6 +165,7 @@ def main(
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=ready) as pool:
         for levels in range(1, densities + 1):
             list(pool.map(study.prepare, [(shard, levels) for shard in range(SHARDS)]))
+            list(pool.map(study.train_on, [levels]))
             for judged in pool.map(study.generator, [(levels, seed) for seed in seeds]):
                 rows += judged
                 tables.write(results / f"{name}.csv", rows)

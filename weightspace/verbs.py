@@ -62,6 +62,7 @@ def fit(
     refine_mask_diversity: float = TaskRefinement.mask_diversity,
     refine_directions: Directions = TaskRefinement.directions,
     refine_lr: float = TaskRefinement.lr,
+    refine_lr_mean: float | None = None,
     refine_ramp: float = TaskRefinement.ramp,
     refine_radius: float | None = TaskRefinement.radius,
     refine_densities: tuple[float, ...] = (),
@@ -85,7 +86,8 @@ def fit(
         refine_mask_diversity: weight of the penalty that keeps their masks apart.
         refine_directions: that refinement starts from: the tickets' components, or random ones, which suit large networks
             with few tickets.
-        refine_lr: its learning rate, of the mean three times as high; lower for larger networks.
+        refine_lr: its learning rate; lower for larger networks.
+        refine_lr_mean: learning rate of the mean, by default three times as high.
         refine_ramp: share of its steps in which samples become sparse; 0.5 helps small networks at a density of 0.05.
         refine_radius: distance from their mean at which samples start, in terms of the tickets'; None leaves it to the flow.
         refine_densities: that samples are pruned to in turn while it is refined; by default the tickets' median density.
@@ -101,7 +103,7 @@ def fit(
     matching = WeightMatching(balance=balance, example=example) if align else None
     settings = {
         "diversity": refine_diversity, "mask_diversity": refine_mask_diversity, "directions": refine_directions,
-        "lr": refine_lr, "ramp": refine_ramp, "radius": refine_radius,
+        "lr": refine_lr, "lr_mean": refine_lr_mean, "ramp": refine_ramp, "radius": refine_radius,
         "patterns": [*map(Unstructured, refine_densities), *([NM.of(refine_nm)] if refine_nm else [])] or None,
     }  # fmt: skip
     refine = None
