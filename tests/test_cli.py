@@ -247,6 +247,7 @@ def test_options_from_a_file_and_the_command_line_wins(work: Path, capsys, tmp_p
         (["show", "{tmp}"], 1, "not a collection"),
         (["import", "{tmp}", "--out", "{tmp}/x"], 1, "--model"),
         (["fit", "{work}/tickets", "--out", "{tmp}/x", "--refine-steps", "5", "--refine-lr", "-1"], 1, "positive"),
+        (["fit", "{work}/tickets", "--out", "{tmp}/x", "--refine-steps", "5", "--refine-lr-mean", "0"], 1, "0.001 and 0"),
         (["fit", "{work}/tickets", "--out", "{tmp}/x", "--refine-ramp", "0.5"], 1, "--refine-steps 4000"),
         (["fit", "{work}/tickets", "--out", "{tmp}/x", "--refine-steps", "9", "--refine-radius", "0"], 1, "radius is positive"),
         (["fit", "{work}/tickets", "--out", "{tmp}/x", "--refine-steps", "5", "--refine-densities", "2"], 1, "density"),
