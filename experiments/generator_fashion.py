@@ -158,7 +158,7 @@ def main(
         results: where the CSV file goes.
     """
     study = Study(data_root, out, fit)
-    name = "generator_fashion" + (f"_{fit.kind}" if fit != Fit() else "")
+    name = "generator_fashion" + tables.variant(Fit, **vars(fit))
     rows: list[dict[str, object]] = []
     study.task()  # unpacks the images, before several workers would do so at once
     shown = ("training tickets", "held-out tickets", "samples", "flow alone", "tickets trained on")

@@ -24,8 +24,8 @@ def add(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
     write(path, [*before, *rows])
 
 
-def variant(main: Callable[..., None], **given: object) -> str:
-    """What a file's name says of settings other than `main`'s own, so that no table takes another's place."""
+def variant(main: Callable[..., object], **given: object) -> str:
+    """What a file's name says of settings other than those by default, so that no table takes another's place."""
     usual = {name: one.default for name, one in signature(main).parameters.items()}
     other = {name: value for name, value in given.items() if value != usual[name]}
     return "".join(f"_{name}" if value is True else f"_{name}-{value}" for name, value in other.items())
