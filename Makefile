@@ -19,23 +19,23 @@ export GOMP_SPINCOUNT ?= 0
 .DEFAULT_GOAL := demo
 
 demo: $(READY)
-	$(BIN)/python experiments/demo.py
+	$(BIN)/python -m experiments.demo.run
 
 tickets: $(READY)
-	$(BIN)/python experiments/tickets_digits.py
+	$(BIN)/python -m experiments.tickets.digits
 
 lottery: $(READY)
-	$(BIN)/python experiments/lottery.py
+	$(BIN)/python -m experiments.tickets.lottery
 
 bench-sparse: $(READY)
-	$(BIN)/python experiments/bench_sparse.py
+	$(BIN)/python -m experiments.benchmarks.sparse
 
 bayes-tickets: $(READY)
-	$(BIN)/python experiments/bayes_tickets.py
+	$(BIN)/python -m experiments.bayes.digits
 
 bayes-tickets-mnist: $(READY)
-	$(BIN)/python experiments/bayes_tickets_mnist.py
-	$(BIN)/python experiments/bayes_tickets_figures.py
+	$(BIN)/python -m experiments.bayes.mnist
+	$(BIN)/python -m experiments.bayes.figures
 
 test: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist worksteal

@@ -12,8 +12,10 @@ from jaxtyping import install_import_hook
 
 ROOT = Path(__file__).parent.parent
 # Most calls of an evaluation and of a tracing are of functions in these: checked, they take twice as long.
-INNER_LOOPS = {f"weightspace.align.{name}" for name in ("assign", "balance", "matcher")} | {
-    f"weightspace.symmetry.{name}" for name in ("extract", "labels", "passes", "proof", "rules", "tracer")
+INNER_LOOPS = {
+    *(f"weightspace.align.{name}" for name in ("assign", "balance", "matcher")),
+    *(f"weightspace.symmetry.{name}" for name in ("passes", "proof")),
+    *(f"weightspace.symmetry.tracing.{name}" for name in ("extract", "labels", "rules", "tracer")),
 }
 MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts) for path in (ROOT / "weightspace").rglob("[!_]*.py")}
 

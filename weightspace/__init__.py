@@ -1,6 +1,6 @@
 """weightspace: trained networks as data."""
 
-from weightspace import threads as threads  # isort: skip  (must come before torch is imported)
+from weightspace.runtime import threads as threads  # isort: skip  (must come before torch is imported)
 
 from weightspace import align as align
 from weightspace import models as models
@@ -9,13 +9,6 @@ from weightspace import symmetry as symmetry
 from weightspace import tasks as tasks
 from weightspace import tickets as tickets
 from weightspace.align import WeightMatching as WeightMatching
-from weightspace.allocation import ERK as ERK
-from weightspace.allocation import Balanced as Balanced
-from weightspace.allocation import LayerRates as LayerRates
-from weightspace.architecture import Architecture as Architecture
-from weightspace.collection import Collection as Collection
-from weightspace.compact import compact as compact
-from weightspace.comparison import Comparison as Comparison
 from weightspace.compress import PCA as PCA
 from weightspace.errors import InputError as InputError
 from weightspace.errors import LayoutMismatch as LayoutMismatch
@@ -24,28 +17,35 @@ from weightspace.evaluation import MCDropout as MCDropout
 from weightspace.evaluation import evaluate as evaluate
 from weightspace.flow import DeepWeightFlow as DeepWeightFlow
 from weightspace.flow import FlowMatching as FlowMatching
-from weightspace.generate import FittedGenerator as FittedGenerator
-from weightspace.generate import Gates as Gates
-from weightspace.generate import Magnitude as Magnitude
-from weightspace.generate import Posteriors as Posteriors
-from weightspace.generate import SharedSupport as SharedSupport
-from weightspace.generate import TaskRefinement as TaskRefinement
-from weightspace.generate import TicketGenerator as TicketGenerator
-from weightspace.layout import Layout as Layout
-from weightspace.merging import merge as merge
-from weightspace.optimizers import SGD as SGD
-from weightspace.optimizers import Adam as Adam
-from weightspace.pattern import NM as NM
-from weightspace.pattern import Channels as Channels
-from weightspace.pattern import Unstructured as Unstructured
-from weightspace.recipe import Augmentation as Augmentation
-from weightspace.recipe import Recipe as Recipe
-from weightspace.recipe import Schedule as Schedule
-from weightspace.recipe import Step as Step
-from weightspace.report import Report as Report
-from weightspace.state_dicts import from_state_dicts as from_state_dicts
-from weightspace.task import Split as Split
-from weightspace.task import Task as Task
+from weightspace.generator import FittedGenerator as FittedGenerator
+from weightspace.generator import Gates as Gates
+from weightspace.generator import Magnitude as Magnitude
+from weightspace.generator import Posteriors as Posteriors
+from weightspace.generator import SharedSupport as SharedSupport
+from weightspace.generator import TaskRefinement as TaskRefinement
+from weightspace.generator import TicketGenerator as TicketGenerator
+from weightspace.masks.layerwise import ERK as ERK
+from weightspace.masks.layerwise import Balanced as Balanced
+from weightspace.masks.layerwise import LayerRates as LayerRates
+from weightspace.masks.patterns import NM as NM
+from weightspace.masks.patterns import Channels as Channels
+from weightspace.masks.patterns import Unstructured as Unstructured
+from weightspace.networks.architecture import Architecture as Architecture
+from weightspace.networks.collection import Collection as Collection
+from weightspace.networks.importing import from_state_dicts as from_state_dicts
+from weightspace.networks.layout import Layout as Layout
+from weightspace.networks.merging import merge as merge
+from weightspace.recipes.optimizers import SGD as SGD
+from weightspace.recipes.optimizers import Adam as Adam
+from weightspace.recipes.recipe import Augmentation as Augmentation
+from weightspace.recipes.recipe import Recipe as Recipe
+from weightspace.recipes.schedule import Schedule as Schedule
+from weightspace.recipes.step import Step as Step
+from weightspace.report.comparison import Comparison as Comparison
+from weightspace.report.report import Report as Report
+from weightspace.sparse.compact import compact as compact
+from weightspace.tasks.task import Split as Split
+from weightspace.tasks.task import Task as Task
 from weightspace.training import Grid as Grid
 from weightspace.training import Independent as Independent
 from weightspace.training import OnRay as OnRay

@@ -2,6 +2,6 @@
 
 import sys
 
-from weightspace.cli import main
+from weightspace.cli.main import main
 
 sys.exit(main())

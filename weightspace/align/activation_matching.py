@@ -10,14 +10,14 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from weightspace.align.assign import assign
-from weightspace.align.family import outer_and_inner
+from weightspace.align.nested_groups import outer_and_inner
 from weightspace.align.population import require_member
 from weightspace.align.weight_matching import FittedMatching, WeightMatching
-from weightspace.collection import Collection
 from weightspace.errors import InputError
-from weightspace.functional import blocks
-from weightspace.network import Network
-from weightspace.progress import progress
+from weightspace.networks.collection import Collection
+from weightspace.networks.forward import blocks
+from weightspace.networks.network import Network
+from weightspace.runtime.progress import progress
 from weightspace.symmetry import Symmetry
 
 _BATCH = 128

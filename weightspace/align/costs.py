@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from weightspace.collection import Collection
 from weightspace.errors import InputError
+from weightspace.networks.collection import Collection
 
 
 @runtime_checkable

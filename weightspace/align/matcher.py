@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from weightspace.align.assign import assign
-from weightspace.align.family import Family
+from weightspace.align.nested_groups import Family
 from weightspace.symmetry import Axis, Group, Symmetry
 
 _STEPS = 100  # visits of a group; three to ten are usual

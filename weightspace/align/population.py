@@ -7,10 +7,10 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from weightspace import seeds
 from weightspace.align.costs import Cost
 from weightspace.errors import InputError
-from weightspace.progress import progress
+from weightspace.runtime import seeds
+from weightspace.runtime.progress import progress
 from weightspace.symmetry import Symmetry
 
 _GAIN = 1e-5  # MergeMany stops after a pass that gained less than this share

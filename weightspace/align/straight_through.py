@@ -6,16 +6,16 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from weightspace import seeds
 from weightspace.align.matcher import Matcher
 from weightspace.align.population import require_member
 from weightspace.align.weight_matching import FittedMatching, WeightMatching
-from weightspace.collection import Collection
-from weightspace.network import Network
-from weightspace.progress import progress
-from weightspace.recipe import Step
+from weightspace.networks.collection import Collection
+from weightspace.networks.network import Network
+from weightspace.recipes.step import Step
+from weightspace.runtime import seeds
+from weightspace.runtime.progress import progress
 from weightspace.symmetry import Symmetry
-from weightspace.task import Task
+from weightspace.tasks.task import Task
 
 
 @dataclass(frozen=True)

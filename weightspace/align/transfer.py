@@ -5,8 +5,8 @@ from dataclasses import replace
 from torch import Tensor
 
 from weightspace.align.activation_matching import ActivationMatching
-from weightspace.collection import Collection
 from weightspace.errors import InputError
+from weightspace.networks.collection import Collection
 
 
 def transfer_masks(

@@ -10,7 +10,7 @@ from torch import Tensor
 from weightspace.align.assign import assign
 from weightspace.align.population import Fields, Matching
 from weightspace.errors import InputError
-from weightspace.progress import progress
+from weightspace.runtime.progress import progress
 from weightspace.symmetry import Axis, Symmetry
 
 

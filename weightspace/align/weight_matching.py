@@ -14,12 +14,12 @@ from weightspace.align.balance import balance_scales
 from weightspace.align.costs import Cost, Weights, cost_from_json, cost_to_json, require_fields
 from weightspace.align.matcher import Matched, Matcher
 from weightspace.align.population import Fields, GrowingMean, Population
-from weightspace.collection import Collection
 from weightspace.errors import InputError
-from weightspace.functional import blocks
-from weightspace.progress import progress
+from weightspace.networks.collection import Collection
+from weightspace.networks.forward import blocks
+from weightspace.runtime.executor import Executor
+from weightspace.runtime.progress import progress
 from weightspace.symmetry import Symmetry, prove, trace
-from weightspace.training.distributed import Executor
 
 _BLOCK = 64  # networks in memory at once
 _JOB = 4  # networks that an executor's worker matches at a time

@@ -1,22 +1,19 @@
 """Bayesian networks and their lottery tickets, in Pyro."""
 
-from weightspace.bayes import pages as pages
 from weightspace.bayes.draws import draw as draw
 from weightspace.bayes.draws import means as means
 from weightspace.bayes.draws import predict as predict
-from weightspace.bayes.elbo import MeanFieldELBO as MeanFieldELBO
 from weightspace.bayes.gates import GatedNetwork as GatedNetwork
 from weightspace.bayes.gates import GateSearch as GateSearch
 from weightspace.bayes.gates import draw_gates as draw_gates
-from weightspace.bayes.judge import Judge as Judge
-from weightspace.bayes.network import BayesianNetwork as BayesianNetwork
-from weightspace.bayes.network import bayesian_positions as bayesian_positions
-from weightspace.bayes.network import initial_std as initial_std
-from weightspace.bayes.pages import write_report as write_report
-from weightspace.bayes.priors import Centred as Centred
-from weightspace.bayes.priors import Horseshoe as Horseshoe
-from weightspace.bayes.priors import Normal as Normal
-from weightspace.bayes.priors import ScaleMixture as ScaleMixture
+from weightspace.bayes.inference.elbo import MeanFieldELBO as MeanFieldELBO
+from weightspace.bayes.inference.network import BayesianNetwork as BayesianNetwork
+from weightspace.bayes.inference.network import bayesian_positions as bayesian_positions
+from weightspace.bayes.inference.network import initial_std as initial_std
+from weightspace.bayes.inference.priors import Centred as Centred
+from weightspace.bayes.inference.priors import Horseshoe as Horseshoe
+from weightspace.bayes.inference.priors import Normal as Normal
+from weightspace.bayes.inference.priors import ScaleMixture as ScaleMixture
 from weightspace.bayes.reference import Nuts as Nuts
 from weightspace.bayes.reference import WithGuide as WithGuide
 from weightspace.bayes.reference import guide_draws as guide_draws
@@ -30,6 +27,9 @@ from weightspace.bayes.scores import RootSecondMoment as RootSecondMoment
 from weightspace.bayes.scores import SignalToNoise as SignalToNoise
 from weightspace.bayes.search import BayesianIMP as BayesianIMP
 from weightspace.bayes.search import Variational as Variational
-from weightspace.bayes.study import SCORES as SCORES
-from weightspace.bayes.study import Study as Study
-from weightspace.bayes.study import StudyResult as StudyResult
+from weightspace.bayes.study import pages as pages
+from weightspace.bayes.study.judge import Judge as Judge
+from weightspace.bayes.study.pages import write_report as write_report
+from weightspace.bayes.study.study import SCORES as SCORES
+from weightspace.bayes.study.study import Study as Study
+from weightspace.bayes.study.study import StudyResult as StudyResult

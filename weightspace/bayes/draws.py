@@ -4,12 +4,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from weightspace import seeds
 from weightspace.bayes.search import STD
-from weightspace.collection import Collection
 from weightspace.errors import InputError
-from weightspace.functional import blocks
-from weightspace.functional import predict as outputs
+from weightspace.networks.collection import Collection
+from weightspace.networks.forward import blocks
+from weightspace.networks.forward import predict as outputs
+from weightspace.runtime import seeds
 
 _CACHED = 2**20  # weights of a block of networks that stay in the cache until they have predicted
 

@@ -20,22 +20,22 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn import functional as F
 
-from weightspace import seeds
-from weightspace.bayes.distributions import Gate
-from weightspace.bayes.elbo import MeanFieldELBO
-from weightspace.bayes.network import classes
-from weightspace.bayes.noise import OwnDraws
-from weightspace.checkpoint import read_checkpoint
-from weightspace.collection import Collection
+from weightspace.bayes.inference.distributions import Gate
+from weightspace.bayes.inference.elbo import MeanFieldELBO
+from weightspace.bayes.inference.network import classes
+from weightspace.bayes.inference.noise import OwnDraws
 from weightspace.errors import InputError
-from weightspace.functional import evaluation, forward
-from weightspace.layout import Layout
-from weightspace.pattern import Unstructured, check_density
-from weightspace.recipe import Step
-from weightspace.storage import atomic_file
-from weightspace.task import Task
-from weightspace.tickets.common import check_dense_enough, ticket_records
-from weightspace.training.blocks import in_blocks
+from weightspace.masks.patterns import Unstructured, check_density
+from weightspace.networks.building import in_blocks
+from weightspace.networks.collection import Collection
+from weightspace.networks.forward import evaluation, forward
+from weightspace.networks.layout import Layout
+from weightspace.recipes.step import Step
+from weightspace.runtime import seeds
+from weightspace.storage.checkpoints import read_checkpoint
+from weightspace.storage.files import atomic_file
+from weightspace.tasks.task import Task
+from weightspace.tickets.finder import check_dense_enough, ticket_records
 
 LOGITS = "gate logits"  # the extra of a collection that holds the gates' logits
 _BLOCK = 8  # networks searched side by side

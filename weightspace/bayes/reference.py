@@ -16,13 +16,13 @@ from pyro.infer import MCMC, NUTS, Trace_ELBO
 from pyro.infer.autoguide import AutoLaplaceApproximation, init_to_value
 from torch import Tensor
 
-from weightspace import seeds
-from weightspace.bayes.network import BayesianNetwork
+from weightspace.bayes.inference.network import BayesianNetwork
 from weightspace.bayes.search import Variational
-from weightspace.collection import Collection
 from weightspace.errors import InputError
-from weightspace.progress import progress
-from weightspace.task import Task
+from weightspace.networks.collection import Collection
+from weightspace.runtime import seeds
+from weightspace.runtime.progress import progress
+from weightspace.tasks.task import Task
 
 MakeGuide = Callable[..., Any]  # (model, init_loc_fn=...) -> one of Pyro's automatic guides
 

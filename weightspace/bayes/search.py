@@ -9,20 +9,21 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from weightspace.bayes.network import BayesianNetwork, Estimator, initial_std
-from weightspace.bayes.priors import Normal, Prior
+from weightspace.bayes.inference.network import BayesianNetwork, Estimator, initial_std
+from weightspace.bayes.inference.priors import Normal, Prior
+from weightspace.bayes.inference.variational import Inference
 from weightspace.bayes.scores import Magnitude, Score
-from weightspace.bayes.variational import Inference
-from weightspace.collection import Collection
 from weightspace.errors import InputError
-from weightspace.functional import predict
-from weightspace.layout import Layout
-from weightspace.pattern import Pattern, Unstructured, steps_to
-from weightspace.recipe import Step
-from weightspace.task import Task
-from weightspace.tickets.common import check_dense_enough, ticket_records
-from weightspace.training.blocks import in_blocks
-from weightspace.training.start import initial
+from weightspace.masks.patterns import Pattern, Unstructured
+from weightspace.masks.schedule import steps_to
+from weightspace.networks.building import in_blocks
+from weightspace.networks.collection import Collection
+from weightspace.networks.forward import predict
+from weightspace.networks.layout import Layout
+from weightspace.recipes.step import Step
+from weightspace.tasks.task import Task
+from weightspace.tickets.finder import check_dense_enough, ticket_records
+from weightspace.training.conversion import initial
 
 STD = "std"  # the extra of a collection of posteriors that holds standard deviations
 _BLOCK = 8  # posteriors trained side by side

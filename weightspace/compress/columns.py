@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from weightspace.collection import Collection
+from weightspace.networks.collection import Collection
 
 _BYTES = 256 * 2**20  # of a block, in float64
 

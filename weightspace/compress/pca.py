@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from weightspace.collection import Collection
 from weightspace.compress.columns import Columns
 from weightspace.errors import InputError
+from weightspace.networks.collection import Collection
 
 _RANK = 1e-12  # eigenvalues below this share of the largest are rounding
 

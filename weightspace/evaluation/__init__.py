@@ -1,6 +1,6 @@
 """Evaluation: how good networks are, how sure, and how new."""
 
-from weightspace.evaluation.alignment import AlignmentReport as AlignmentReport
-from weightspace.evaluation.alignment import alignment_report as alignment_report
+from weightspace.evaluation.alignment_report import AlignmentReport as AlignmentReport
+from weightspace.evaluation.alignment_report import alignment_report as alignment_report
 from weightspace.evaluation.dropout import MCDropout as MCDropout
-from weightspace.evaluation.run import evaluate as evaluate
+from weightspace.evaluation.evaluate import evaluate as evaluate

@@ -13,11 +13,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from weightspace import seeds
-from weightspace.collection import Collection
 from weightspace.compress import PCA, FittedPCA
 from weightspace.errors import InputError
-from weightspace.pattern import Unstructured
+from weightspace.masks.patterns import Unstructured
+from weightspace.networks.collection import Collection
+from weightspace.runtime import seeds
 from weightspace.symmetry import Symmetry
 
 EQUAL_ERRORS = "noise, equal errors"

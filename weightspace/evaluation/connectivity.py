@@ -9,15 +9,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from weightspace.batchnorm import recalibrated
-from weightspace.collection import Collection
 from weightspace.errors import InputError
-from weightspace.evaluation import predictive
-from weightspace.functional import blocks, predict
-from weightspace.progress import progress
-from weightspace.recipe import Step
-from weightspace.task import Split, Task
+from weightspace.evaluation.metrics import predictive
+from weightspace.masks.overlap import Overlap
+from weightspace.networks.collection import Collection
+from weightspace.networks.forward import blocks, predict
+from weightspace.recipes.step import Step
+from weightspace.runtime.progress import progress
+from weightspace.tasks.task import Split, Task
 from weightspace.training import SharedStart, collect
+from weightspace.training.batchnorm import recalibrated
 
 _NETWORKS = 64  # interpolated networks in memory at once
 
@@ -72,22 +73,6 @@ class Barrier:
 
     def _above(self, values: Sequence[float]) -> list[float]:
         return [v - (1 - t) * values[0] - t * values[-1] for t, v in zip(self.positions, values, strict=True)][1:-1]
-
-
-@dataclass(frozen=True)
-class Overlap:
-    """Agreement of masks, as the mean over pairs of networks, beside chance.
-
-    Args:
-        shared: shared non-zeros over non-zeros (their mean where two masks differ in size).
-        iou: shared non-zeros over the union.
-        chance_shared, chance_iou: expected for independent masks with the same densities per layer.
-    """
-
-    shared: float
-    iou: float
-    chance_shared: float
-    chance_iou: float
 
 
 def measure(

@@ -8,13 +8,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from weightspace import seeds
-from weightspace.architecture import Architecture
 from weightspace.errors import InputError
-from weightspace.evaluation import predictive
-from weightspace.functional import blocks
-from weightspace.network import Network
-from weightspace.task import Task
+from weightspace.evaluation.metrics import predictive
+from weightspace.networks.architecture import Architecture
+from weightspace.networks.forward import blocks
+from weightspace.networks.network import Network
+from weightspace.runtime import seeds
+from weightspace.tasks.task import Task
 from weightspace.training import collect
 
 _LAYERS = (nn.Linear, nn.modules.conv._ConvNd)

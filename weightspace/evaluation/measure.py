@@ -8,10 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from weightspace.collection import Collection
-from weightspace.evaluation import bootstrap, calibration, novelty, predictive
 from weightspace.evaluation.baselines import Arm
 from weightspace.evaluation.connectivity import recalibrated, sum_of
+from weightspace.evaluation.metrics import calibration, intervals, novelty, predictive
 from weightspace.evaluation.neighbours import (
     Nearest,
     Neighbours,
@@ -24,8 +23,10 @@ from weightspace.evaluation.neighbours import (
     squared_spread,
 )
 from weightspace.evaluation.predictions import SOME, Judged, Predictions, judge
-from weightspace.results import ArmResult
-from weightspace.task import Task
+from weightspace.masks import overlap
+from weightspace.networks.collection import Collection
+from weightspace.report.results import ArmResult
+from weightspace.tasks.task import Task
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,7 @@ class Yardstick:
         result = ArmResult(
             arm.name, arm.note, {name: values.tolist() for name, values in metrics.items()}, together,
             dict(zip(names, (kept / sizes).mean(0).tolist(), strict=True)),
-            bootstrap.intervals(joint, test.y, seed=self.seed), reliability(joint, test.y),
+            intervals.intervals(joint, test.y, seed=self.seed), reliability(joint, test.y),
         )  # fmt: skip
         return Measured(result, judged, around, overlap, among)
 
@@ -176,15 +177,15 @@ class Yardstick:
         own = squared_spread(some, sum_of(some) / len(some), self.memory) / (len(some) - 1)
         found = {
             "dispersion": own**0.5 / self.dispersion,
-            "error IoU among": novelty.off_diagonal(novelty.error_iou(wrong, wrong)),
+            "error IoU among": overlap.off_diagonal(novelty.error_iou(wrong, wrong)),
             "error IoU by chance": novelty.chance_iou(wrong),
             "nearest among": among.min(1).values.quantile(0.5).item(),
         }
         if not some.dense:
             # Networks with one mask and other values are put into other orders, which hides that it is one.
             orders = [some] if arm.given is None else [some, arm.given[:SOME]]
-            found["mask overlap"] = max(novelty.off_diagonal(mask_overlaps(o, o, self.memory)) for o in orders)
-            found["mask overlap by chance"] = novelty.chance_mask_overlap(kept, sizes)
+            found["mask overlap"] = max(overlap.off_diagonal(mask_overlaps(o, o, self.memory)) for o in orders)
+            found["mask overlap by chance"] = overlap.chance_mask_overlap(kept, sizes)
         return found
 
 

@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from weightspace.collection import Collection
-from weightspace.evaluation import novelty
-from weightspace.functional import blocks
+from weightspace.evaluation.metrics import novelty
+from weightspace.networks.collection import Collection
+from weightspace.networks.forward import blocks
 
 _ERRORS = 512  # networks whose errors are compared at once
 _BASES = 2048  # training networks that a network may be a combination of

@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from weightspace.collection import Collection
-from weightspace.evaluation import calibration, predictive
-from weightspace.functional import blocks, predict
-from weightspace.task import Split
+from weightspace.evaluation.metrics import calibration, predictive
+from weightspace.networks.collection import Collection
+from weightspace.networks.forward import blocks, predict
+from weightspace.tasks.task import Split
 
 SOME = 512  # of larger groups so many networks are compared one by one
 _COPIES = 6  # logits, and probabilities, logarithms, ... in float64 beside them

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from weightspace import seeds
-from weightspace.task import Task
+from weightspace.runtime import seeds
+from weightspace.tasks.task import Task
 
 _NOISE = (0.25, 0.5, 1.0)  # standard deviations of the training inputs
 _BLUR = (1 / 28, 2 / 28, 3 / 28)  # standard deviation of the kernel, in image heights

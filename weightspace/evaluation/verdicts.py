@@ -3,20 +3,18 @@
 "Pass" needs enough networks to have failed: with fewer than ten on either side a claim stays open.
 """
 
-import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jaxtyping import Float
-from scipy.stats import mannwhitneyu
-from scipy.stats import t as student
 from torch import Tensor
 
-from weightspace import seeds
-from weightspace.evaluation import bootstrap
 from weightspace.evaluation.measure import Measured, Yardstick, clustered, median_of_nearest
-from weightspace.results import ArmResult, Outcome, Point, Verdict
+from weightspace.evaluation.metrics import intervals
+from weightspace.evaluation.metrics.intervals import _difference, _p, _rank_test, _welch
+from weightspace.report.results import ArmResult, Outcome, Point, Verdict
+from weightspace.runtime import seeds
 
 LEVEL = 0.01  # of the rank tests; intervals are 95 %
 ENOUGH = 10  # networks on each side of a comparison
@@ -269,7 +267,7 @@ def better_ensemble(names: str, own: Float[Tensor, "n s"], usual: Float[Tensor, 
     claim, test = "a better ensemble", "95 % bootstrap interval of the difference, over networks and test samples"
     if len(own) < ENOUGH:
         return Verdict(claim, "open", f"{words}; fewer than {ENOUGH} networks do not decide.", test)
-    low, high = bootstrap.of_two_ensembles(own, usual, seed=seed)
+    low, high = intervals.of_two_ensembles(own, usual, seed=seed)
     outcome: Outcome = "pass" if high < 0 else "fail" if low > 0 else "open"
     says = {"pass": "better", "fail": "worse", "open": "not told apart"}[outcome]
     return Verdict(claim, outcome, f"{words}: {says} (difference {low:+.4f} to {high:+.4f}).", test)
@@ -277,27 +275,3 @@ def better_ensemble(names: str, own: Float[Tensor, "n s"], usual: Float[Tensor, 
 
 def _passed(e: Evidence) -> Outcome:
     return "pass" if e.enough else "open"
-
-
-def _rank_test(a: Float[Tensor, " n"], b: Float[Tensor, " m"], alternative: str) -> float:
-    return float(mannwhitneyu(a.numpy(), b.numpy(), alternative=alternative).pvalue)
-
-
-def _difference(a: ArmResult, b: ArmResult) -> tuple[float, float]:
-    one, two = ((r.mean("accuracy"), r.std("accuracy"), r.count) for r in (a, b))
-    return _welch(*one, *two)
-
-
-def _welch(mean_a: float, std_a: float, n: int, mean_b: float, std_b: float, m: int) -> tuple[float, float]:
-    """95 % interval of a difference of means; a group of one network, such as the mean network, has no spread."""
-    a, b = std_a**2 / n, std_b**2 / m
-    gap = mean_a - mean_b
-    if a + b == 0:
-        return gap, gap
-    freedom = (a + b) ** 2 / (a**2 / max(n - 1, 1) + b**2 / max(m - 1, 1))
-    half = float(student.ppf(0.975, freedom)) * math.sqrt(a + b)
-    return gap - half, gap + half
-
-
-def _p(value: float) -> str:
-    return "< 0.0001" if value < 1e-4 else f"= {value:.2g}"

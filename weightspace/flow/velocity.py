@@ -19,7 +19,7 @@ class ResidualVelocity(nn.Module):
         codes: length of a code.
         width: of the residual stream.
         blocks: number of residual blocks.
-        conditions: numbers that describe each network (see :class:`weightspace.generate.Conditions`); they are added to
+        conditions: numbers that describe each network (see :class:`weightspace.generator.Conditions`); they are added to
             the time.
     """
 

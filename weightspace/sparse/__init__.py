@@ -1,5 +1,7 @@
 """Sparse networks that run fast."""
 
+from weightspace.kernels.csr import Rows as Rows
+from weightspace.kernels.live_network import LiveNetwork as LiveNetwork
 from weightspace.sparse.accelerate import Accelerated as Accelerated
 from weightspace.sparse.accelerate import accelerate as accelerate
 from weightspace.sparse.export import load_ticket as load_ticket
@@ -8,8 +10,8 @@ from weightspace.sparse.export import to_onnx as to_onnx
 from weightspace.sparse.gathered import Gathered as Gathered
 from weightspace.sparse.gathered import MatrixConv as MatrixConv
 from weightspace.sparse.gathered import gather_inputs as gather_inputs
+from weightspace.sparse.input_scores import input_scores as input_scores
 from weightspace.sparse.int8 import Int8Linear as Int8Linear
-from weightspace.sparse.live import LiveNetwork as LiveNetwork
 from weightspace.sparse.order import Order as Order
 from weightspace.sparse.order import find_order as find_order
 from weightspace.sparse.order import kept_magnitude as kept_magnitude
@@ -18,8 +20,6 @@ from weightspace.sparse.refit import refit_module as refit_module
 from weightspace.sparse.reorder import Reordered as Reordered
 from weightspace.sparse.reorder import reorder as reorder
 from weightspace.sparse.reorder import reorder_module as reorder_module
-from weightspace.sparse.rows import Rows as Rows
-from weightspace.sparse.saliency import input_scores as input_scores
-from weightspace.sparse.semi import Packed as Packed
-from weightspace.sparse.semi import SemiLinear as SemiLinear
-from weightspace.sparse.semi import is_2_4 as is_2_4
+from weightspace.sparse.two_four import Packed as Packed
+from weightspace.sparse.two_four import SemiLinear as SemiLinear
+from weightspace.sparse.two_four import is_2_4 as is_2_4

@@ -14,14 +14,14 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from weightspace import devices
 from weightspace.errors import InputError
-from weightspace.functional import evaluation
-from weightspace.masking import KeepSparse
+from weightspace.kernels.csr import Rows
+from weightspace.networks.forward import evaluation
+from weightspace.networks.sparse_module import KeepSparse
+from weightspace.runtime import devices
 from weightspace.sparse.gathered import MatrixConv, as_matrix
 from weightspace.sparse.int8 import Int8Linear
-from weightspace.sparse.rows import Rows
-from weightspace.sparse.semi import SemiLinear, is_2_4
+from weightspace.sparse.two_four import SemiLinear, is_2_4
 
 _CLEARLY = 1.05  # a form must be so much faster than dense to be taken: measurements are noisy
 _REPEATS, _SECONDS = 7, 0.02

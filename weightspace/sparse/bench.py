@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from weightspace.progress import progress
+from weightspace.runtime.progress import progress
 from weightspace.sparse.accelerate import Accelerated, Choice, accelerate, measured, relative_error
 
 _CACHE = 128 * 2**20  # inputs in turn fill more than the card's cache

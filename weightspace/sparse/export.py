@@ -12,11 +12,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from weightspace.architecture import Architecture
 from weightspace.errors import InputError, StorageError
-from weightspace.layout import Layout
-from weightspace.network import Network
-from weightspace.storage import atomic_file, dump_json
+from weightspace.networks.architecture import Architecture
+from weightspace.networks.layout import Layout
+from weightspace.networks.network import Network
+from weightspace.storage.files import atomic_file, dump_json
 
 FORMAT, VERSION = "weightspace.ticket", 1
 
@@ -94,7 +94,7 @@ def load_ticket(path: str | Path) -> Network:
 def to_onnx(module: nn.Module, example: Tensor, path: str | Path) -> Path:
     """Export a module to ONNX with a free batch size, checked with onnxruntime against the module. Needs the extra `onnx`.
 
-    Compact it first (:func:`weightspace.compact`): ONNX knows no masks, a smaller module is what makes it faster.
+    Compact it first (:func:`weightspace.sparse.compact`): ONNX knows no masks, a smaller module is what makes it faster.
 
     Args:
         example: a batch of at least two inputs.

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from weightspace.errors import InputError
-from weightspace.masking import keep_sparse
-from weightspace.pattern import NM
+from weightspace.masks.patterns import NM
+from weightspace.networks.sparse_module import keep_sparse
 from weightspace.sparse.order import Order, find_order
 
 

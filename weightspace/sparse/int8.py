@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from torch.sparse._semi_structured_conversions import sparse_semi_structured_from_dense_cutlass
 
 from weightspace.errors import InputError
-from weightspace.sparse.semi import padded, require_2_4
+from weightspace.sparse.two_four import padded, require_2_4
 
 Product = Literal["dense", "cutlass", "cusparselt"]
 

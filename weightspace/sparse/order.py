@@ -16,9 +16,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from weightspace import seeds
 from weightspace.errors import InputError
-from weightspace.pattern import NM
+from weightspace.masks.patterns import NM
+from weightspace.runtime import seeds
 
 # Two columns of a group of four, and the other two.
 _PAIRS = torch.tensor([[0, 1], [0, 2], [0, 3], [2, 3], [1, 3], [1, 2]])

@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from weightspace.collection import Collection
 from weightspace.errors import InputError
-from weightspace.functional import evaluation
-from weightspace.progress import progress
+from weightspace.networks.collection import Collection
+from weightspace.networks.forward import evaluation
+from weightspace.runtime.progress import progress
 from weightspace.sparse.gathered import MatrixConv, as_matrix, read_by
 
 _READ_BYTES = 2**28  # of what a layer reads in a pass
@@ -38,7 +38,7 @@ def refit(pruned: Collection, dense: Collection, x: Tensor, *, ridge: float = 0.
 
     Returns:
         The pruned networks with other values and the same masks, without extras and the metrics of their records, which are
-        not theirs any more. BatchNorm statistics stay: estimate them anew (`weightspace.batchnorm.recalibrated`).
+        not theirs any more. BatchNorm statistics stay: estimate them anew (`weightspace.training.batchnorm.recalibrated`).
 
     Raises:
         InputError: collections that do not belong together, inputs that are not finite or do not fit, layers that do not run

@@ -7,10 +7,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from weightspace.collection import Collection
 from weightspace.errors import InputError
-from weightspace.pattern import NM
-from weightspace.progress import progress
+from weightspace.masks.patterns import NM
+from weightspace.networks.collection import Collection
+from weightspace.runtime.progress import progress
 from weightspace.sparse.gathered import checked_scores
 from weightspace.sparse.order import Order, find_order
 from weightspace.symmetry import Group, Symmetry, trace

@@ -8,12 +8,12 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
 from weightspace.errors import InputError
-from weightspace.layout import Layout
-from weightspace.symmetry import tracer
-from weightspace.symmetry.extract import table
+from weightspace.networks.layout import Layout
 from weightspace.symmetry.passes import Inputs
 from weightspace.symmetry.proof import SAME, Probe, WrongSymmetry, prove
 from weightspace.symmetry.spec import Group, Symmetry
+from weightspace.symmetry.tracing import tracer
+from weightspace.symmetry.tracing.extract import table
 
 
 def trace(module: nn.Module, example: Tensor | Inputs, *, fix_unknown: bool = False) -> Symmetry:

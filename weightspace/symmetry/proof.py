@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from weightspace import seeds
 from weightspace.errors import InputError
+from weightspace.runtime import seeds
 from weightspace.symmetry.passes import Inputs, call, doubled, in_double, tensors_in, training_mode
 from weightspace.symmetry.spec import Axis, Symmetry
 

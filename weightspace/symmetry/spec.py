@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from weightspace.errors import InputError, LayoutMismatch
-from weightspace.layout import Layout
+from weightspace.networks.layout import Layout
 
 Permutations = Mapping[str, Tensor]
 

@@ -7,12 +7,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from weightspace import seeds
-from weightspace.architecture import Architecture
 from weightspace.errors import StorageError
-from weightspace.optimizers import SGD
-from weightspace.recipe import Augmentation, Recipe, Schedule, Step
-from weightspace.task import Split, Task
+from weightspace.networks.architecture import Architecture
+from weightspace.recipes.optimizers import SGD
+from weightspace.recipes.recipe import Augmentation, Recipe
+from weightspace.recipes.schedule import Schedule
+from weightspace.recipes.step import Step
+from weightspace.runtime import seeds
+from weightspace.tasks.task import Split, Task
 
 RECIPE = Recipe(
     length=Step(epochs=160),

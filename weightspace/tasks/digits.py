@@ -5,11 +5,12 @@ from collections.abc import Sequence
 import torch
 from sklearn.datasets import load_digits
 
-from weightspace.architecture import Architecture
 from weightspace.errors import InputError
-from weightspace.optimizers import SGD
-from weightspace.recipe import Recipe, Step
-from weightspace.task import Split, Task, split
+from weightspace.networks.architecture import Architecture
+from weightspace.recipes.optimizers import SGD
+from weightspace.recipes.recipe import Recipe
+from weightspace.recipes.step import Step
+from weightspace.tasks.task import Split, Task, split
 
 # Chosen on the validation split among SGD and Adam, learning rates from 1e-3 to 0.3, 20 to 60 epochs.
 RECIPE = Recipe(length=Step(epochs=30), batch_size=64, optimizer=SGD(lr=0.2), schedule="cosine")

@@ -8,12 +8,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from weightspace import seeds
-from weightspace.architecture import Architecture
 from weightspace.errors import StorageError
-from weightspace.optimizers import Adam
-from weightspace.recipe import Recipe, Step
-from weightspace.task import Split, Task
+from weightspace.networks.architecture import Architecture
+from weightspace.recipes.optimizers import Adam
+from weightspace.recipes.recipe import Recipe
+from weightspace.recipes.step import Step
+from weightspace.runtime import seeds
+from weightspace.tasks.task import Split, Task
 
 RECIPE = Recipe(length=Step(epochs=10), batch_size=128, optimizer=Adam(lr=1e-3), schedule="cosine")
 

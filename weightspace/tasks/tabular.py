@@ -6,10 +6,11 @@ from typing import Any
 import torch
 from sklearn.datasets import load_breast_cancer, load_iris, load_wine
 
-from weightspace.architecture import Architecture
-from weightspace.optimizers import Adam
-from weightspace.recipe import Recipe, Step
-from weightspace.task import Split, Task, split
+from weightspace.networks.architecture import Architecture
+from weightspace.recipes.optimizers import Adam
+from weightspace.recipes.recipe import Recipe
+from weightspace.recipes.step import Step
+from weightspace.tasks.task import Split, Task, split
 
 RECIPE = Recipe(length=Step(epochs=60), batch_size=16, optimizer=Adam(lr=3e-3), schedule="cosine")
 

@@ -8,13 +8,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from weightspace.collection import Collection
 from weightspace.errors import InputError
-from weightspace.layout import Layout
-from weightspace.pattern import check_density
+from weightspace.masks.patterns import check_density
+from weightspace.networks.collection import Collection
+from weightspace.networks.layout import Layout
 from weightspace.symmetry import Group, Symmetry, trace
-from weightspace.task import Task
-from weightspace.tickets.search import Block, search
+from weightspace.tasks.task import Task
+from weightspace.tickets.finder import Block, search
 from weightspace.training.trainer import Trainer
 
 
@@ -24,7 +24,7 @@ class EarlyBird:
 
     Each epoch proposes the channels with the largest |gamma|; a network's ticket is drawn when the newest proposal differs
     from each of the last few in less than `distance` of the channels, or at the latest before the last epoch. Rows and
-    columns of the other channels are pruned, so that :func:`weightspace.compact` makes the network physically smaller. One
+    columns of the other channels are pruned, so that :func:`weightspace.sparse.compact` makes the network physically smaller. One
     channel of every layer stays; channels without BatchNorm stay, as do those of wirings that cannot be traced.
 
     Args:

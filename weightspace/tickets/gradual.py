@@ -5,16 +5,16 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from weightspace import devices
-from weightspace.collection import Collection
 from weightspace.errors import InputError
-from weightspace.pattern import Unstructured
-from weightspace.recipe import Step
-from weightspace.task import Task
-from weightspace.tickets.common import check_dense_enough, ticket_records
-from weightspace.training.blocks import block_size, in_blocks
-from weightspace.training.probe import engine
-from weightspace.training.start import finished, trainer_for
+from weightspace.masks.patterns import Unstructured
+from weightspace.networks.building import in_blocks
+from weightspace.networks.collection import Collection
+from weightspace.recipes.step import Step
+from weightspace.runtime import devices
+from weightspace.tasks.task import Task
+from weightspace.tickets.finder import check_dense_enough, ticket_records
+from weightspace.training.conversion import finished, trainer_for
+from weightspace.training.engine import block_size, engine
 
 
 @dataclass(frozen=True)

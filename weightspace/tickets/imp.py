@@ -12,19 +12,21 @@ from jaxtyping import Bool
 from safetensors.torch import save_file
 from torch import Tensor
 
-from weightspace import devices
-from weightspace.checkpoint import read_checkpoint
-from weightspace.collection import Collection
 from weightspace.errors import InputError
-from weightspace.layout import Layout
-from weightspace.pattern import Pattern, Unstructured, steps_to
-from weightspace.recipe import Schedule, Step
-from weightspace.storage import atomic_file
-from weightspace.task import Task
-from weightspace.tickets.common import check_dense_enough, collected, ticket_records
-from weightspace.training.blocks import block_size, in_blocks
-from weightspace.training.probe import Engine, engine
-from weightspace.training.start import finished, initial, trainer_for
+from weightspace.masks.patterns import Pattern, Unstructured
+from weightspace.masks.schedule import steps_to
+from weightspace.networks.building import in_blocks
+from weightspace.networks.collection import Collection
+from weightspace.networks.layout import Layout
+from weightspace.recipes.schedule import Schedule
+from weightspace.recipes.step import Step
+from weightspace.runtime import devices
+from weightspace.storage.checkpoints import read_checkpoint
+from weightspace.storage.files import atomic_file
+from weightspace.tasks.task import Task
+from weightspace.tickets.finder import check_dense_enough, collected, ticket_records
+from weightspace.training.conversion import finished, initial, trainer_for
+from weightspace.training.engine import Engine, block_size, engine
 from weightspace.training.trainer import Trainer
 
 

@@ -13,12 +13,12 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.func import functional_call
 
-from weightspace import seeds
-from weightspace.collection import Collection
 from weightspace.errors import InputError
-from weightspace.functional import evaluation
-from weightspace.task import Split, Task
-from weightspace.tickets.analysis import biases, require_flow
+from weightspace.networks.collection import Collection
+from weightspace.networks.forward import evaluation
+from weightspace.runtime import seeds
+from weightspace.tasks.task import Split, Task
+from weightspace.tickets.paths import biases, require_flow
 
 
 @runtime_checkable

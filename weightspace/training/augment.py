@@ -7,8 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from weightspace import seeds
-from weightspace.recipe import Augmentation
+from weightspace.recipes.recipe import Augmentation
+from weightspace.runtime import seeds
 
 
 def augment(

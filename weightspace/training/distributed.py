@@ -4,26 +4,18 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
-from weightspace import threads
-from weightspace.collection import Collection, writer_for
 from weightspace.errors import InputError
-from weightspace.progress import progress
-from weightspace.runs import open_run
-from weightspace.storage import MANIFEST
-from weightspace.task import Task
-from weightspace.training.collecting import collect, describe
-from weightspace.training.kinds import Independent, Kind
-
-
-@runtime_checkable
-class Executor(Protocol):
-    """Anything with the `map` of concurrent.futures: a ProcessPoolExecutor, or :class:`OnRay`."""
-
-    def map(self, function: Callable[[Any], Any], items: Iterable[Any], /) -> Iterator[Any]:
-        """Apply the function to every item, somewhere."""
-        ...
+from weightspace.networks.collection import Collection, writer_for
+from weightspace.runtime import threads
+from weightspace.runtime.executor import Executor
+from weightspace.runtime.progress import progress
+from weightspace.storage.runs import open_run
+from weightspace.storage.shards import MANIFEST
+from weightspace.tasks.task import Task
+from weightspace.training.collect import collect, describe
+from weightspace.training.plans import Independent, Kind
 
 
 class OnRay:

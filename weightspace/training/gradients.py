@@ -7,10 +7,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from weightspace import seeds
-from weightspace.functional import forward
-from weightspace.layout import Layout
-from weightspace.sparse.live import LiveNetwork
+from weightspace.kernels.live_network import LiveNetwork
+from weightspace.networks.forward import forward
+from weightspace.networks.layout import Layout
+from weightspace.runtime import seeds
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 

@@ -2,9 +2,8 @@
 
 import copy
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -12,65 +11,24 @@ from jaxtyping import Bool, Float, Int
 from safetensors.torch import save_file
 from torch import Tensor
 
-from weightspace import seeds
-from weightspace.architecture import Architecture
-from weightspace.checkpoint import read_checkpoint
 from weightspace.errors import InputError
-from weightspace.functional import blocks
-from weightspace.layout import Layout
-from weightspace.optimizers import State
-from weightspace.recipe import Augmentation, Recipe
-from weightspace.sparse.live import LiveNetwork
-from weightspace.storage import Record, atomic_file
-from weightspace.task import Split
+from weightspace.kernels.live_network import LiveNetwork
+from weightspace.networks.architecture import Architecture
+from weightspace.networks.forward import blocks
+from weightspace.networks.layout import Layout
+from weightspace.recipes.optimizers import State
+from weightspace.recipes.recipe import Augmentation, Recipe
+from weightspace.runtime import seeds
+from weightspace.storage.checkpoints import read_checkpoint
+from weightspace.storage.files import atomic_file
+from weightspace.tasks.task import Split
 from weightspace.training.augment import augment
 from weightspace.training.gradients import Loss, draws_random_numbers, live_weights, one_by_one, side_by_side
-from weightspace.training.watch import Watch
+from weightspace.training.individual import Individual, _noisy_labels
+from weightspace.training.validation_curve import Watch
 
 _CHECKPOINT_SECONDS = 15.0
 _WORTH = 0.75  # share of the pruned tensors that must be run as sparse matrices for this to be faster
-
-
-@dataclass(frozen=True)
-class Individual:
-    """What networks trained side by side have of their own, one value a network.
-
-    Args:
-        seeds: of data order, augmentation, dropout and label noise.
-        lr: learning rates (n, 1); None for the recipe's.
-        weight_decay: (n, 1); None for the recipe's.
-        label_noise: fraction of training labels drawn anew, uniformly; None for none.
-        label_seeds: of the label noise; None for `seeds`.
-    """
-
-    seeds: Sequence[int]
-    lr: Float[Tensor, "n 1"] | None = None
-    weight_decay: Float[Tensor, "n 1"] | None = None
-    label_noise: Sequence[float] | None = None
-    label_seeds: Sequence[int] | None = None
-
-    @classmethod
-    def of(cls, records: Sequence[Record], recipe: Recipe) -> "Individual":
-        """Read from records: "seed", and "individual" where a network departs from the recipe.
-
-        Raises:
-            InputError: a record has no seed.
-        """
-        require_seeds(records)
-        own = [record.get("individual", {}) for record in records]
-
-        def column(name: str, default: float) -> Tensor | None:
-            values = [float(one.get(name, default)) for one in own]
-            return torch.tensor(values)[:, None] if any(name in one for one in own) else None
-
-        noise = [float(one.get("label_noise", 0.0)) for one in own]
-        return cls(
-            [record["seed"] for record in records],
-            column("lr", recipe.optimizer.lr),
-            column("weight_decay", recipe.optimizer.weight_decay),
-            noise if any(noise) else None,
-            [one.get("label_seed", record["seed"]) for one, record in zip(own, records, strict=True)],
-        )
 
 
 class Trainer:
@@ -338,32 +296,6 @@ class Trainer:
             else self._labels[rows].gather(1, index.long())
         )
         return x, y
-
-
-def require_seeds(records: Sequence[Record]) -> None:
-    """Raise InputError unless every record has a seed."""
-    missing = [i for i, record in enumerate(records) if "seed" not in record]
-    if missing:
-        raise InputError(
-            f"network {missing[0]} has no seed in its record, so its initialisation and data order are not defined: "
-            'give records a "seed", for example collection.replace(records=[{**r, "seed": i} ...])'
-        )
-
-
-def _noisy_labels(y: Tensor, individual: Individual) -> Tensor | None:
-    """Each network's own training labels (n, samples), or None if all learn the true ones."""
-    if individual.label_noise is None:
-        return None
-    if y.is_floating_point():
-        raise InputError("label noise draws classes anew: it does not apply to a regression task")
-    classes = int(y.max()) + 1
-    labels = y.repeat(len(individual.seeds), 1)
-    drawn = individual.label_seeds or individual.seeds
-    for row, seed, fraction in zip(labels, drawn, individual.label_noise, strict=True):
-        random = seeds.generator(seed, "label noise")
-        chosen = torch.randperm(len(y), generator=random)[: round(fraction * len(y))].to(y.device)
-        row[chosen] = torch.randint(classes, (len(chosen),), generator=random).to(y.device)
-    return labels
 
 
 @contextmanager

@@ -1,0 +1,78 @@
+"""Figures of the Bayesian tickets on MNIST, from the CSV that bayes_tickets_mnist.py wrote.
+
+python -m experiments.bayes.figures
+"""
+
+import csv
+import statistics
+from pathlib import Path
+
+import tyro
+from matplotlib.figure import Figure
+
+from weightspace.bayes.study import pages
+from weightspace.bayes.study.judge import Row
+from weightspace.bayes.study.study import StudyResult
+from weightspace.report.plots.style import tidy
+
+# Strength of each score in the family |mu| - lambda sigma; all prune the same posteriors, those of the ladder by |mu|.
+FAMILY = {
+    "lambda -1": -1.0, "|mu|": 0.0, "lambda 0.25": 0.25, "lambda 0.5": 0.5, "lambda 0.75": 0.75,
+    "lambda 1.5": 1.5, "lambda 2": 2.0,
+}  # fmt: skip
+
+
+def main(source: Path = Path("docs/results/bayes_tickets_mnist.csv"), out: Path = Path("docs/figures")) -> None:
+    """Write bayes_tickets_mnist.png and bayes_tickets_lambda.png, and print the tables.
+
+    Args:
+        source: CSV.
+        out: folder of the figures.
+    """
+    with open(source, newline="", encoding="utf-8") as file:
+        rows: list[Row] = [{k: _value(v) for k, v in row.items() if v != ""} for row in csv.DictReader(file)]
+    ladders = [row for row in rows if not str(row["method"]).startswith("lambda")]
+    result = StudyResult("mnist", 10_000, ladders, {})
+    pages.curves(result).figure.savefig(out / "bayes_tickets_mnist.png")
+    sweep(rows).savefig(out / "bayes_tickets_lambda.png")
+    for table in (pages.over_densities(result, "accuracy"), pages.at_the_end(result), pages.differences(result)):
+        print(f"\n{table.heading}\n{table.text()}")
+
+
+def sweep(rows: list[Row]) -> Figure:
+    """Accuracy over the strength of the penalty, first seed."""
+    figure = Figure(figsize=(9.0, 3.8), layout="constrained", dpi=130)
+    densities = sorted({_number(r["density"]) for r in rows if str(r["method"]).startswith("lambda")}, reverse=True)
+    for i, density in enumerate(densities):
+        axes = figure.add_subplot(1, len(densities), i + 1)
+        tidy(axes)
+        near = [r for r in rows if abs(_number(r["density"]) / density - 1) < 1e-3]
+        points = {
+            strength: _number(r["accuracy"]) for name, strength in FAMILY.items() for r in near
+            if r["method"] == name and r["network"] == 0
+        }  # fmt: skip
+        axes.plot(list(points), list(points.values()), "o-", color="#c2410c")
+        own = [_number(r["accuracy"]) for r in near if r["method"] == "|mu|"]
+        axes.axhspan(min(own), max(own), color="#1d4ed8", alpha=0.12, label=f"|mu|, {len(own)} seeds: range")
+        axes.axhline(statistics.fmean(own), color="#1d4ed8", linewidth=1)
+        axes.set_xlabel("strength of the penalty on sigma\n(0: |mu|, 1 would be |mu| / sigma)")
+        axes.set_ylabel("test accuracy")
+        axes.set_title(f"density {density:.3g}")
+        axes.legend(fontsize=8, frameon=False)
+    return figure
+
+
+def _value(text: str) -> object:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _number(value: object) -> float:
+    assert isinstance(value, float)
+    return value
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

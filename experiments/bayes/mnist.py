@@ -1,0 +1,121 @@
+"""Bayesian lottery tickets on LeNet-300-100 and MNIST: which score, at what price, against what controls?
+
+    python -m experiments.bayes.mnist --data-root data       (hours on one core; every level is kept)
+
+Twenty levels of 20 % each, down to 1.15 % of the weights (arXiv 2602.18825): train a mean-field posterior (KL weight
+0.1, Adam 1e-3 with cosine decay, batches of 128), score, prune, reset. The score |mu| with all seeds; |mu| / sigma and
+sqrt(mu^2 + sigma^2) beside it; at two levels the whole family |mu| - lambda sigma, pruned from the same posteriors.
+Controls: deterministic tickets by the same ladder, raw and with a temperature; transplants of them; the masks
+re-initialised, shuffled inside the layers and over the whole network; ensembles of deterministic tickets; MC dropout.
+The test split is read once, by the final measurements; temperatures come from the validation split.
+"""
+
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import tyro
+
+import weightspace as ws
+from experiments.common import tables
+from weightspace import bayes
+from weightspace.bayes.study.controls import Controls
+from weightspace.bayes.study.judge import Judge, Row
+from weightspace.evaluation.dropout import MCDropout
+
+DENSITY = 0.8**20
+SWEEP = {
+    "lambda -1": -1.0,
+    "lambda 0.25": 0.25,
+    "lambda 0.5": 0.5,
+    "lambda 0.75": 0.75,
+    "lambda 1.5": 1.5,
+    "lambda 2": 2.0,
+}
+
+
+def main(
+    data_root: Path | None = None, seeds: int = 3, epochs: int = 20, draws: int = 20,
+    out: Path = Path("runs/bayes_tickets_mnist"), results: Path = Path("docs/results"),
+) -> None:  # fmt: skip
+    """Write a row for each method, density and seed.
+
+    Args:
+        data_root: folder with MNIST/raw.
+        seeds: of the main score and of all controls; the other scores use the first.
+        epochs: of each level.
+        draws: networks drawn from each posterior to predict.
+        out: where all levels are kept.
+        results: where the CSV file goes.
+    """
+    recipe = ws.Recipe(ws.Step(epochs=epochs), batch_size=128, optimizer=ws.Adam(lr=1e-3), schedule="cosine")
+    task = replace(ws.tasks.mnist(data_root=data_root), recipe=recipe)
+    dense = ws.collect(task, seeds, folder=out / "dense")
+    judge = Judge(task, draws)
+    rows: list[Row] = []
+
+    def add(new: list[Row], folder: Path | None = None) -> None:
+        rows.extend(row | {"seconds": seconds(folder)} for row in new)
+        tables.write(results / "bayes_tickets_mnist.csv", rows)
+        print(
+            {k: v for k, v in rows[-1].items() if k in ("method", "density", "accuracy", "nll", "seconds")}, flush=True
+        )
+
+    main_score = bayes.BayesianIMP(density=DENSITY, score=bayes.Magnitude())
+    ladder = main_score.ladder(dense, task, folder=out / "magnitude")
+    for level, posteriors in enumerate(ladder):
+        add(judge.rows("|mu|", posteriors), out / f"magnitude/level-{level:02}")
+
+    plain = ws.tickets.IMP(density=DENSITY).ladder(dense, task, folder=out / "deterministic")
+    for level, tickets in enumerate(plain):
+        where = out / (f"deterministic/level-{level:02}" if level else "dense")
+        add(judge.rows("deterministic", tickets), where)
+        add([judge.together(f"ensemble of {seeds} deterministic", tickets)])
+
+    for level in (10, 15, 20):
+        here = out / f"transplant/level-{level:02}"
+        add(judge.rows("transplant", bayes.Variational().fit(plain[level], task, folder=here)), here)
+    controls = {
+        "re-initialised": Controls.reinitialised,
+        "shuffled": Controls.shuffled,
+        "scattered": Controls.scattered,
+    }
+    begun = main_score.start(dense, task)
+    for level in (10, 20):
+        for name, make in controls.items():
+            here = out / f"{name}/level-{level:02}"
+            add(
+                judge.rows(name, bayes.Variational().fit(make(Controls(ladder[level], begun)), task, folder=here)), here
+            )
+    dropout = MCDropout().fit(task, seed=0)
+    add([judge.passes("MC dropout", lambda x: list(dropout.passes(x, draws)))])
+
+    one = dense[:1]
+    others = {"|mu| / sigma": bayes.SignalToNoise(), "sqrt(mu^2 + sigma^2)": bayes.RootSecondMoment()}
+    for name, score in others.items():
+        here = out / type(score).__name__
+        found = replace(main_score, score=score).ladder(one, task, folder=here)
+        for level, posteriors in enumerate(found):
+            add(judge.rows(name, posteriors), here / f"level-{level:02}")
+    untrained = ladder[0][:1].replace(weights=ladder[0].extras["rewind"][:1], extras={})
+    for level in (10, 20):
+        before = ladder[level - 1][:1]
+        for name, strength in SWEEP.items():
+            finder = replace(main_score, score=bayes.Bound(strength))
+            start = finder.pruned(before, untrained, finder.levels()[level - 1])
+            here = out / f"sweep-{name}/level-{level:02}"
+            add(judge.rows(name, finder.variational.fit(start, task, folder=here)), here)
+
+
+def seconds(folder: Path | None) -> float:
+    """What a run took, if it was not interrupted; NaN where there is none."""
+    if folder is None or not (folder / "complete.json").exists():
+        return float("nan")
+    return json.loads((folder / "complete.json").read_text())["time"] - (folder / "config.yaml").stat().st_mtime
+
+
+if __name__ == "__main__":
+    started = time.time()
+    tyro.cli(main)
+    print(f"{time.time() - started:.0f} s")

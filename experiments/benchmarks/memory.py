@@ -1,0 +1,111 @@
+"""What it costs that the C library hands large freed blocks back to the system: `weightspace.runtime.allocator.keep()` against not.
+
+    python -m experiments.benchmarks.memory                               (three minutes on one core)
+
+Each measurement in a process of its own, turn by turn, median CPU time of three: a step of refinement of a LeNet-300-100 generator
+(64 components, 16 networks), of the flow on raw weights as published (784-32-32-10, width 512), and of dense
+LeNet-300-100 training (8 networks side by side). Data are random: only time is measured.
+"""
+
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+import tyro
+
+import weightspace as ws
+from experiments.common import tables
+from weightspace.models import MLP
+from weightspace.runtime import allocator
+
+TURNS = 3
+
+
+def task(steps: int) -> ws.Task:
+    x, y = torch.randn(2048, 784), torch.arange(2048) % 10
+    digits = ws.tasks.digits()
+    split, recipe = ws.Split(x, y), replace(digits.recipe, length=ws.Step(iterations=steps))
+    return replace(
+        digits, name="random", architecture=ws.Architecture("LeNet300"), train=split, validation=split, test=split,
+        recipe=recipe, ood=None,
+    )  # fmt: skip
+
+
+def refinement() -> float:
+    own = task(1)
+    dense = ws.collect(own, 66)
+    mask = ws.Unstructured(0.1).mask(dense.weights.abs(), dense.layout)
+    tickets = dense.replace(weights=dense.weights * mask, masks=mask)
+    fits = [0.0, 0.0]
+    for i, steps in enumerate((5, 25)):
+        model = ws.TicketGenerator(
+            align=None, compress=ws.PCA(64), generate=ws.FlowMatching(steps=5),
+            refine=ws.TaskRefinement(own, steps=steps, networks=16, batch_size=64, lr=1e-5, lr_mean=1e-5),
+        )  # fmt: skip
+        began = time.process_time()
+        model.fit(tickets)
+        fits[i] = time.process_time() - began
+    return (fits[1] - fits[0]) / 20
+
+
+def published() -> float:
+    codes = torch.randn(100, ws.Layout.of(MLP([784, 32, 32, 10])).size)
+    fits = [0.0, 0.0]
+    for i, steps in enumerate((2, 22)):
+        began = time.process_time()
+        ws.DeepWeightFlow(width=512, steps=steps).fit(codes)
+        fits[i] = time.process_time() - began
+    return (fits[1] - fits[0]) / 20
+
+
+def training() -> float:
+    fits = [0.0, 0.0]
+    for i, steps in enumerate((5, 45)):
+        began = time.process_time()
+        ws.collect(task(steps), 8)
+        fits[i] = time.process_time() - began
+    return (fits[1] - fits[0]) / 40
+
+
+WORK: dict[str, Callable[[], float]] = {
+    "refinement, LeNet-300-100": refinement, "raw flow, width 512": published, "training, 8 x LeNet-300-100": training,
+}  # fmt: skip
+
+
+def main(results: Path = Path("docs/results"), one: str = "", keep: bool = False) -> None:
+    """Print and write one row for each kind of work.
+
+    Args:
+        results: where the CSV file goes.
+        one: only this work, in this process; prints its seconds a step.
+        keep: with `one`, keep freed memory.
+    """
+    if one:
+        torch.set_num_threads(1)
+        if keep:
+            allocator.keep()
+        print(WORK[one]())
+        return
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    rows: list[dict[str, object]] = []
+    for work in WORK:
+        seconds: dict[bool, list[float]] = {False: [], True: []}
+        for _ in range(TURNS):
+            for kept, own in seconds.items():
+                words = [sys.executable, __file__, "--one", work, *(["--keep"] if kept else [])]
+                run = subprocess.run(words, capture_output=True, text=True, env=clean, check=True)
+                own.append(float(run.stdout.split()[-1]))
+        slow, fast = (statistics.median(own) for own in seconds.values())
+        rows.append({"work": work, "CPU seconds a step": slow, "with keep()": fast, "ratio": slow / fast})
+        print({k: f"{v:.4f}" if isinstance(v, float) else v for k, v in rows[-1].items()}, flush=True)
+    tables.write(results / "bench_memory.csv", rows)
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

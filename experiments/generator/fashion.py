@@ -1,0 +1,175 @@
+"""The generator on LeNet-300-100 and Fashion-MNIST, densities 0.10 and 0.05.
+
+    python -m experiments.generator.fashion --data-root data --workers 2      (some hours; every stage is kept)
+
+264 networks of 5 epochs (Adam 1e-3, cosine decay, batches of 128); tickets of density 0.10 by 9 further epochs of
+gradual magnitude pruning, where their validation loss is at its lowest, and from these in 7 more epochs tickets of
+density 0.05; the generator sees 200 of them, its flow is chosen by the loss of a tenth of their codes, and its refinement
+starts from random directions. Three generators with other seeds on the same tickets. Control: the tickets trained on for as many
+gradients of single networks on single images as the refinement takes.
+"""
+
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+
+import tyro
+
+import weightspace as ws
+from experiments.common import report_rows, tables
+from weightspace.generator import Directions
+from weightspace.runtime import allocator, threads
+
+NETWORKS, LEARNED_FROM, SAMPLES, SHARDS = 264, 200, 100, 6
+LADDER = (
+    ws.tickets.Gradual(density=0.10, length=ws.Step(epochs=9), ramp=0.5),
+    ws.tickets.Gradual(density=0.05, length=ws.Step(epochs=7)),
+)  # each starts from the tickets before it
+RAMPS = {0.10: 0.0, 0.05: 0.5}  # of the refinement: no difference at 0.10; at 0.05 digits need one (validation data)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How the generators are fitted.
+
+    Args:
+        components: of the compression.
+        radius: that samples start at; None leaves codes as the flow makes them.
+        steps: of refinement.
+        lr_mean: learning rate of the mean; the components' is 1e-4.
+        directions: that it starts from.
+        mask_diversity: weight of the penalty on masks that are alike.
+    """
+
+    components: int = 32
+    radius: float | None = None
+    steps: int = 8000
+    lr_mean: float = 4e-4
+    directions: Directions = "random"
+    mask_diversity: float = 0.2
+
+    @property
+    def kind(self) -> str:
+        """The name of its folders."""
+        return "-".join(map(str, vars(self).values()))
+
+
+@dataclass(frozen=True)
+class Study:
+    """What its two kinds of work, one shard of the networks and one generator, can be done from by any worker."""
+
+    data_root: Path | None
+    out: Path
+    fit: Fit
+
+    def task(self) -> ws.Task:
+        task = ws.tasks.fashion_mnist(data_root=self.data_root)
+        return replace(task, recipe=replace(task.recipe, length=ws.Step(epochs=5)))
+
+    def kept(self, shard: int, stage: str) -> Path:
+        return self.out / f"shard-{shard}" / stage
+
+    def prepare(self, job: tuple[int, int]) -> None:
+        """A shard of the tickets after some levels of the ladder, made where it is not there."""
+        (shard, levels), task = job, self.task()
+        found = ws.collect(task, NETWORKS, shard=(shard, SHARDS), folder=self.kept(shard, "dense"))
+        for gradual in LADDER[:levels]:
+            found = gradual.find(found, task, folder=self.kept(shard, f"tickets-{gradual.density}"))
+
+    def tickets(self, density: float) -> ws.Collection:
+        """Read, as `collect` and `find` let one process at a time into a folder, and generators are fitted side by side."""
+        shards = [ws.Collection.load(self.kept(shard, f"tickets-{density}")) for shard in range(SHARDS)]
+        return ws.Collection.concatenate(shards)
+
+    def longer(self, density: float) -> Path:
+        """Where tickets are that were trained on."""
+        return self.out / f"density-{density}-trained-on-{self.fit.steps}"
+
+    def train_on(self, levels: int) -> None:
+        """The control, the same for all seeds of the generator."""
+        task, density = self.task(), LADDER[levels - 1].density
+        refine = self.refine(task, density)
+        gradients = refine.steps * refine.networks * refine.batch_size / LEARNED_FROM
+        length = ws.Step(iterations=max(1, round(gradients / task.recipe.batch_size)))
+        ws.train(self.tickets(density)[:SAMPLES], task, length, folder=self.longer(density))
+
+    def refine(self, task: ws.Task, density: float) -> ws.TaskRefinement:
+        return ws.TaskRefinement(
+            task,
+            steps=self.fit.steps,
+            networks=16,
+            lr=1e-4,
+            lr_mean=self.fit.lr_mean,
+            diversity=0.2,
+            mask_diversity=self.fit.mask_diversity,
+            radius=self.fit.radius,
+            directions=self.fit.directions,
+            ramp=RAMPS[density],
+        )
+
+    def generator(self, job: tuple[int, int]) -> list[dict[str, object]]:
+        """Fit one generator and judge it."""
+        levels, seed = job
+        task, density = self.task(), LADDER[levels - 1].density
+        training, held_out = self.tickets(density).split(LEARNED_FROM, NETWORKS - LEARNED_FROM)
+        model = ws.TicketGenerator(
+            compress=ws.PCA(self.fit.components),
+            generate=ws.FlowMatching(held_out=0.1),
+            refine=self.refine(task, density),
+        )
+        here = self.out / f"density-{density}-{seed}-{self.fit.kind}"
+        generator = model.fit(training, seed=seed, folder=here / "generator")
+        draw = {"density": density, "seed": seed + 1}
+        samples = generator.sample(SAMPLES, **draw)
+        others = {
+            "flow alone": replace(generator, refined=None).sample(SAMPLES, **draw),
+            "tickets trained on": ws.Collection.load(self.longer(density)),
+        }
+        report = ws.evaluate(
+            samples, task, reference=training, held_out=held_out, others=others, dropout=None, seed=seed
+        )
+        report.write(here / "report")
+        keys = {"density": density, "seed": seed}
+        return [keys | report_rows.row(report, arm.name) | report_rows.verdicts(report) for arm in report.arms]
+
+
+def ready() -> None:
+    """A worker: one thread, and freed memory stays with it."""
+    threads.use(1)
+    allocator.keep()
+
+
+def main(
+    data_root: Path | None = None, densities: int = 2, seeds: tuple[int, ...] = (0, 1, 2),
+    fit: Fit = Fit(), workers: int = 1,
+    out: Path = Path("runs/generator_fashion"), results: Path = Path("docs/results"),
+) -> None:  # fmt: skip
+    """Print and write one row for each set of networks, density and seed.
+
+    Args:
+        data_root: folder with FashionMNIST/raw.
+        densities: 1 stops after density 0.10.
+        seeds: of the generators and their samples; networks and tickets are the same.
+        fit: how; another than the default goes into the CSV file's name.
+        workers: processes, of one thread each.
+        out: where all stages are kept.
+        results: where the CSV file goes.
+    """
+    study = Study(data_root, out, fit)
+    name = "generator_fashion" + tables.variant(Fit, **vars(fit))
+    rows: list[dict[str, object]] = []
+    study.task()  # unpacks the images, before several workers would do so at once
+    shown = ("training tickets", "held-out tickets", "samples", "flow alone", "tickets trained on")
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=ready) as pool:
+        for levels in range(1, densities + 1):
+            list(pool.map(study.prepare, [(shard, levels) for shard in range(SHARDS)]))
+            list(pool.map(study.train_on, [levels]))
+            for judged in pool.map(study.generator, [(levels, seed) for seed in seeds]):
+                rows += judged
+                tables.write(results / f"{name}.csv", rows)
+    report_rows.summary([row for row in rows if row["networks"] in shown], ("density", "networks"))
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

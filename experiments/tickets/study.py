@@ -1,0 +1,182 @@
+"""Every ticket finder at one density, with its accuracy and cost: what the experiments on finders share."""
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+import weightspace as ws
+from experiments.common import tables
+from weightspace import bayes
+from weightspace.tickets.edge_popup import fixed_weights
+from weightspace.training.conversion import initial
+
+Find = Callable[[ws.Collection, ws.Task, Path | None], ws.Collection]
+
+
+class Finder(Protocol):
+    def find(self, networks: ws.Collection, task: ws.Task, *, folder: Path | None) -> ws.Collection: ...
+
+
+def methods(
+    density: float, searching: ws.Task, rate: float, rewind: ws.Step, updates: int, search: ws.Step
+) -> dict[str, tuple[Find, float]]:
+    """How each method finds tickets, and its cost in trainings.
+
+    Args:
+        searching, rate, rewind, updates, search: see :func:`study`.
+    """
+    t = ws.tickets
+    imp = t.IMP(density, rate, rewind)
+    start = {
+        "random, same everywhere": t.AtStart(t.Random(), density, "layer"),
+        "random, ERK": t.AtStart(t.Random(), pattern=ws.ERK(density)),
+        "random, balanced": t.AtStart(t.Random(), pattern=ws.Balanced(density)),
+        "magnitude at the start": t.AtStart(t.Magnitude(), density),
+        "SNIP": t.AtStart(t.SNIP(), density),
+        "GraSP": t.AtStart(t.GraSP(), density),
+        "SynFlow": t.AtStart(t.SynFlow(), density, rounds=100),
+        "SET": t.Dynamic(density, every=updates, grow="random"),
+        "RigL": t.Dynamic(density, every=updates),
+    }
+    found: dict[str, tuple[Find, float]] = {name: (plain(finder), 1.0) for name, finder in start.items()}
+    found["edge-popup (untrained weights)"] = (
+        lambda n, _task, folder: t.EdgePopup(density).find(n, searching, folder=folder),
+        1.0,
+    )
+    found["multi-prize (binary weights)"] = (
+        lambda n, _task, folder: t.EdgePopup(density, binary=True).find(n, searching, folder=folder),
+        1.0,
+    )
+    found["supermask (untrained weights)"] = (
+        lambda n, task, folder: bayes.GateSearch(density, strength=0.05, length=task.recipe.length).find(
+            fixed(n, density), task, folder=folder
+        ), 1.0,
+    )  # fmt: skip
+    found["concrete ticket search"] = (
+        concrete(density, search),
+        1.0 + epochs(search) / epochs(searching.recipe.length),
+    )
+    found["continuous sparsification"] = (plain(t.ContinuousSparsification(density)), 2.0)
+    found["one-shot magnitude"] = (plain(t.IMP(density, 1 - density)), 2.0)
+    found["gradual magnitude"] = (plain(t.Gradual(density, length=searching.recipe.length)), 2.0)
+    found["IMP, rewinding"] = (plain(imp), 1.0 + len(imp.levels()))
+    found["IMP, learning-rate rewinding"] = (
+        plain(replace(imp, rewind=ws.Step(), survivors="keep")),
+        1.0 + len(imp.levels()),
+    )
+    return found
+
+
+def plain(finder: Finder) -> Find:
+    return lambda networks, task, folder: finder.find(networks, task, folder=folder)
+
+
+def concrete(density: float, length: ws.Step) -> Find:
+    """Search at initialisation, then train."""
+
+    def find(networks: ws.Collection, task: ws.Task, folder: Path | None) -> ws.Collection:
+        start = initial(task.architecture, networks.records)
+        places = (None, None) if folder is None else (folder / "gates", folder / "trained")
+        found = bayes.GateSearch.concrete(density, length=length).find(start, task, folder=places[0])
+        return ws.train(found, task, task.recipe.length, folder=places[1])
+
+    return find
+
+
+def epochs(step: ws.Step) -> float:
+    assert not step.iterations, "costs are counted in epochs"
+    return step.epochs
+
+
+def fixed(networks: ws.Collection, density: float) -> ws.Collection:
+    """Untrained weights as edge-popup has them."""
+    start = initial(networks.architecture, networks.records)
+    return start.replace(weights=fixed_weights(start, "kaiming", density))
+
+
+def accuracies(networks: ws.Collection, data: ws.Split) -> list[float]:
+    right = networks.ensemble().logits(data.x).argmax(-1) == data.y
+    return right.double().mean(1).tolist()
+
+
+def study(
+    task: ws.Task, seeds: int, densities: Sequence[float], out: Path, folder: Path | None, only: Sequence[str] = (),
+    searching: ws.Task | None = None, rate: float = 0.2, updates: int = 20, search: ws.Step = ws.Step(epochs=20),
+    rewind: ws.Step = ws.Step(),
+) -> None:  # fmt: skip
+    """Print and write a row for each method and density.
+
+    Args:
+        seeds: networks, trained side by side.
+        out: CSV to write.
+        folder: keep the networks of every method there, to go on after an interruption; None keeps nothing.
+        only: names of methods; by default all.
+        searching: the task with the recipe for scores of untrained weights.
+        rate, rewind: of iterative pruning.
+        updates: iterations between two moves of connections.
+        search: length of a concrete ticket search.
+    """
+    kept = (lambda *_parts: None) if folder is None else lambda *parts: folder.joinpath(*map(str, parts))
+    shape = task.train.x.shape[1:]
+    dense = ws.collect(task, seeds, folder=kept("dense"))
+    base = accuracies(dense, task.test)
+    rows: list[dict[str, object]] = [row("dense", 1.0, base, base, 1.0, dense, 0.0, shape)]
+    for density in densities:
+        for name, (find, cost) in methods(density, searching or task, rate, rewind, updates, search).items():
+            if only and name not in only:
+                continue
+            place = kept(density, name)
+            before = place is not None and place.exists()
+            started = time.process_time()
+            found = find(dense, task, place)
+            took = float("nan") if before else time.process_time() - started  # an earlier process did the work
+            rows.append(row(name, density, accuracies(found, task.test), base, cost, found, took, shape))
+            tables.write(out, rows)
+            if name == "IMP, rewinding" and not only:
+                controls = ws.tickets.Controls(found)
+                for control, start in (
+                    ("IMP's mask, new weights", controls.reinitialised()),
+                    ("IMP's mask shuffled in layers", controls.shuffled()),
+                    ("IMP's mask scattered", controls.scattered()),
+                    ("IMP's mask inverted", controls.inverted(dense.weights.abs())),
+                ):
+                    trained = ws.train(start, task, task.recipe.length, folder=kept(density, control))
+                    rows.append(
+                        row(control, density, accuracies(trained, task.test), base, 1.0, trained, float("nan"), shape)
+                    )
+        tables.write(out, rows)
+
+
+def row(
+    name: str,
+    density: float,
+    found: list[float],
+    base: list[float],
+    cost: float,
+    networks: ws.Collection,
+    took: float,
+    shape: Sequence[int],
+) -> dict[str, object]:
+    kept = networks.masks[:, networks.layout.prunable].sum(1)
+    assert (kept == round(density * networks.layout.num_prunable)).all(), "the achieved count is the asked one"
+    match = ws.tickets.matching(found, base)
+    effective = ws.tickets.effective_density(networks, shape).mean().item()
+    first, second = torch.triu_indices(len(kept), len(kept), offset=1)
+    masks = networks.masks[:, networks.layout.prunable].float()
+    overlap = ((masks @ masks.T)[first, second] / kept[0]).mean().item()
+    print(
+        f"{density:<6} {name:<32} {statistics.fmean(found):.4f} ± {statistics.stdev(found):.4f}  minus dense "
+        f"{100 * match.difference:+.2f} ± {100 * match.half_width:.2f}  cost {cost:.1f}  {took:.1f} s",
+        flush=True,
+    )
+    return {
+        "method": name, "density": density, "accuracy": statistics.fmean(found), "std": statistics.stdev(found),
+        "minus_dense": match.difference, "half_width": match.half_width, "trainings": cost, "cpu_seconds": took,
+        "effective_density": effective, "collapsed": sum(map(bool, ws.tickets.collapsed_layers(networks))),
+        "mask_overlap": overlap,
+    }  # fmt: skip

@@ -1,0 +1,111 @@
+"""The study of Bayesian tickets: its rows, controls, page and verb."""
+
+import csv
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import weightspace as ws
+from weightspace import bayes
+from weightspace.bayes.study.controls import Controls
+from weightspace.cli.main import main
+from weightspace.evaluation.metrics import calibration
+from weightspace.runtime import seeds
+from weightspace.training.conversion import initial
+
+
+@pytest.fixture(scope="module")
+def short(task: ws.Task) -> ws.Task:
+    return replace(task, recipe=ws.Recipe(ws.Step(epochs=3), batch_size=64, optimizer=ws.Adam(lr=5e-3)))
+
+
+@pytest.fixture(scope="module")
+def study(short: ws.Task) -> bayes.Study:
+    scores = {"|mu|": bayes.Magnitude(), "|mu| / sigma": bayes.SignalToNoise()}
+    return bayes.Study(short, bayes.BayesianIMP(density=0.2, rate=0.5), scores, networks=2, draws=4)
+
+
+@pytest.fixture(scope="module")
+def result(study: bayes.Study, tmp_path_factory: pytest.TempPathFactory) -> tuple[bayes.StudyResult, Path]:
+    folder = tmp_path_factory.mktemp("study")
+    return study.run(folder), folder
+
+
+def test_every_method_has_a_row_for_each_density_and_seed(result: tuple[bayes.StudyResult, Path]) -> None:
+    rows, folder = result[0].rows, result[1]
+    count = {m: sum(row["method"] == m for row in rows) for m in dict.fromkeys(row["method"] for row in rows)}
+    assert count == {
+        "|mu|": 8, "|mu| / sigma": 8, "deterministic": 8, "ensemble of 2 deterministic": 4, "transplant of deterministic": 6,
+        "mask re-initialised": 4, "mask shuffled in layers": 4, "mask scattered": 4, "MC dropout": 1,
+    }  # fmt: skip
+    with open(folder / "rows.csv", newline="", encoding="utf-8") as file:
+        assert len(list(csv.DictReader(file))) == len(rows)
+    assert all(0 < row["seconds"] < 1000 for row in rows if row["method"] == "|mu|")
+    dense = {m: [r["nll"] for r in rows if r["method"] == m and r["density"] == 1] for m in ("|mu|", "|mu| / sigma")}
+    assert dense["|mu|"] == dense["|mu| / sigma"], "all scores start from the same posteriors"
+
+
+def test_a_row_is_the_mean_prediction_of_the_draws(short: ws.Task, result: tuple[bayes.StudyResult, Path]) -> None:
+    posteriors = ws.Collection.load(result[1] / "0-Magnitude" / "level-02")
+    row = bayes.Judge(short, draws=4).rows("x", posteriors)[1]
+    drawn = bayes.draw(posteriors[[1]], 4, seed=seeds.derive(0, "judged", 1))
+    p = torch.stack([n.module().eval()(short.test.x).double().softmax(-1) for n in drawn]).mean(0)
+    assert row["accuracy"] == pytest.approx((p.argmax(1) == short.test.y).double().mean().item())
+    assert row["nll"] == pytest.approx(-p[torch.arange(len(p)), short.test.y].log().mean().item(), rel=1e-4)
+    assert row["ece"] == pytest.approx(calibration.equal_width(p.log()[None], short.test.y).ece.item(), rel=1e-4)
+    one = next(r for r in result[0].rows if r["method"] == "|mu|" and r["network"] == 1 and r["density"] < 0.3)
+    assert one["nll"] == row["nll"]
+
+
+def test_controls_keep_the_number_of_weights(result: tuple[bayes.StudyResult, Path]) -> None:
+    tickets = ws.Collection.load(result[1] / "0-Magnitude" / "level-03")
+    start = initial(tickets.architecture, tickets.records)
+    controls, layout = Controls(tickets, start), tickets.layout
+    again, shuffled, scattered = controls.reinitialised(), controls.shuffled(), controls.scattered()
+    assert torch.equal(again.masks, tickets.masks)
+    assert not torch.equal(again.weights, tickets.extras["rewind"])
+    weights = [e.name for e in layout.parameters if e.role == "weight"]
+    for moved in (shuffled, scattered):
+        assert not torch.equal(moved.masks, tickets.masks)
+        assert torch.equal(moved.masks.sum(1), tickets.masks.sum(1))
+        assert not moved.weights[~moved.masks].any()
+        assert (moved.extras["std"][moved.masks] > 0).all()
+    counts = [[m.masks[:, layout.slices[n]].sum(1).tolist() for n in weights] for m in (tickets, shuffled, scattered)]
+    assert counts[0] == counts[1]
+    assert counts[0] != counts[2]
+
+
+def test_overlaps_are_those_of_the_last_masks(result: tuple[bayes.StudyResult, Path]) -> None:
+    one, other = (ws.Collection.load(result[1] / f / "level-03") for f in ("0-Magnitude", "1-SignalToNoise"))
+    prunable = one.layout.prunable
+    shared = [(a & b)[prunable].sum() / a[prunable].sum() for a, b in zip(one.masks, other.masks, strict=True)]
+    assert result[0].overlaps["|mu|", "|mu| / sigma"] == pytest.approx(torch.stack(shared).mean().item())
+
+
+def test_the_page_shows_all_of_it(result: tuple[bayes.StudyResult, Path], tmp_path: Path) -> None:
+    bayes.write_report(result[0], tmp_path)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    for method in {str(row["method"]) for row in result[0].rows}:
+        assert method in page
+    assert (tmp_path / "curves.svg").exists()
+
+
+def test_paired_intervals_are_students() -> None:
+    assert bayes.pages.paired([0.01, 0.02, 0.03]) == "+2.00 ± 2.48"  # 4.303 * 1 / sqrt(3)
+    assert bayes.pages.paired([0.01]) == "–"
+    assert math.isclose(4.303 / 3**0.5, 2.48, abs_tol=0.01)
+
+
+def test_the_verb_runs_a_study_and_reads_it_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["bayes", "--out", str(tmp_path / "b"), "--hidden", "8", "--n", "2", "--scores", "magnitude", "band",
+             "--density", "0.4", "--rate", "0.6", "--length", "2ep", "--draws", "2"]  # fmt: skip
+    assert main(words) == 0
+    first = capsys.readouterr().out
+    assert "band of |mu|, then sigma" in first
+    assert main(words) == 0
+    assert capsys.readouterr().out == first
+    assert main([*words[:-1], "0"]) == 1
+    assert "a score, a network and a draw" in capsys.readouterr().err

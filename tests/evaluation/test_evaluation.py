@@ -1,0 +1,247 @@
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import weightspace as ws
+from weightspace.errors import InputError, LayoutMismatch
+from weightspace.evaluation.baselines import NAMES, Baselines
+from weightspace.evaluation.connectivity import mask_overlap
+from weightspace.evaluation.ensembles import Peer, Trial
+from weightspace.symmetry import trace
+
+
+@pytest.fixture(scope="module")
+def report(generator: ws.FittedGenerator, tickets: ws.Collection, task: ws.Task) -> ws.Report:
+    samples = generator.sample(6, density=0.2, seed=1)
+    return ws.evaluate(samples, task, reference=tickets[:8], held_out=tickets[8:], dropout=ws.MCDropout((0.2,)))
+
+
+@pytest.fixture(scope="module")
+def made(tickets: ws.Collection, task: ws.Task) -> Baselines:
+    matching = ws.WeightMatching(example=task.train.x[:8]).fit(tickets)
+    aligned = matching.transform(tickets)
+    return Baselines(aligned, tickets, n=12, density=0.2, components=5, symmetry=matching.symmetry, seed=0)
+
+
+def test_permuted_rescaled_copies_are_seen_as_copies(tickets: ws.Collection, task: ws.Task) -> None:
+    symmetry = trace(tickets.architecture.build_seeded(0), task.test.x[:8])
+    random = torch.Generator().manual_seed(0)
+    hidden = []
+    for network in tickets[:6]:
+        scales = {g.name: torch.rand(g.size, generator=random) + 0.5 for g in symmetry.groups}
+        p = symmetry.random(random)
+        hidden.append((symmetry.permute(symmetry.scale(network.weights, scales), p), symmetry.permute(network.mask, p)))
+    weights, masks = (torch.stack(parts) for parts in zip(*hidden, strict=True))
+    copies = tickets[:6].replace(weights=weights, masks=masks)
+    raw = torch.cdist(weights, tickets.weights).min(1).values
+    report = ws.evaluate(copies, task, reference=tickets, dropout=None)
+    unit = report["training tickets"].median("nearest distance")
+    # Not exactly zero: a unit that lost all its outgoing weights has no canonical scale.
+    assert max(report["samples"].per_network["nearest distance"]) < 1e-5 * unit
+    assert raw.min() > 0.5 * unit  # without alignment they would have passed as new
+    assert min(report["samples"].per_network["max error IoU"]) == 1
+    assert report["permuted copy"].median("nearest distance") < 1e-5 * unit
+    assert report["permuted copy"].median("max error IoU") == 1
+
+
+def test_one_mask_is_seen_under_values_that_differ(tickets: ws.Collection, task: ws.Task) -> None:
+    """Matching their values puts networks of one mask into different orders, in which it looks like several."""
+    random = torch.randn(6, tickets.layout.size, generator=torch.Generator().manual_seed(0))
+    masks = tickets.masks[:1].expand(6, -1)
+    alike = tickets[:6].replace(weights=torch.where(masks, random, 0.0), masks=masks.clone())
+    report = ws.evaluate(alike, task, reference=tickets, dropout=None)
+    assert report["samples"].together["mask overlap"] == pytest.approx(1.0)
+    matching = ws.WeightMatching(example=task.train.x[:8]).fit(tickets)
+    assert mask_overlap(matching.transform(alike)).shared < 0.9
+    # Tickets share more in the order that matches them.
+    found = [mask_overlap(one).shared for one in (tickets, matching.transform(tickets))]
+    assert found[0] < found[1] == pytest.approx(report["training tickets"].together["mask overlap"])
+
+
+def test_the_report_puts_samples_beside_their_baselines(report: ws.Report) -> None:
+    names = [arm.name for arm in report.arms]
+    assert names == [
+        "training tickets", "held-out tickets", "samples", "noise", "noise, equal errors",
+        "interpolation", "soup of 8", "mean network", "Gaussian per weight", "Gaussian", "KDE", "dense sample, pruned",
+        "retrieval", "swapped mask", "typical mask", "random mask", "unaligned average", "random", "permuted copy",
+    ]  # fmt: skip
+    for arm in report.arms:
+        assert all(len(values) == arm.count for values in arm.per_network.values())
+        assert set(arm.per_network["density"]) == {report["samples"].per_network["density"][0]}
+    assert report["mean network"].count == 1
+    assert report["random"].mean("accuracy") < 0.3 < report["training tickets"].mean("accuracy")
+    assert report["interpolation"].median("nearest distance") < report["training tickets"].median("nearest distance")
+    assert report["retrieval"].median("nearest distance") == pytest.approx(0, abs=1e-5)
+    assert {p.family for p in report.points} == {
+        "noise", "noise relative to each layer", "interpolation", "soup", "KDE"
+    }  # fmt: skip
+    assert [p.name for p in report.posteriors] == [
+        "samples", "training tickets", "held-out tickets", "one of the training tickets", "MC dropout"
+    ]  # fmt: skip
+    assert {p.networks for p in report.posteriors} == {6, 2, 1}
+
+
+def test_more_noise_means_less_in_common(report: ws.Report) -> None:
+    for family in ("noise", "noise relative to each layer"):
+        points = [p for p in report.points if p.family == family]
+        assert [p.level for p in points] == sorted(p.level for p in points)
+        assert all(np.diff([p.distance for p in points]) > 0)
+        assert all(np.diff([p.error_iou for p in points]) < 0.02)  # of a handful of networks
+        assert points[0].error_iou > (0.95 if family == "noise" else 0.8)
+        assert points[-1].error_iou < 0.7
+
+
+def test_numbers_in_the_report_come_from_the_networks(report: ws.Report, tickets: ws.Collection, task: ws.Task) -> None:
+    arm = report["held-out tickets"]
+    by_hand = [(n.module().eval()(task.test.x).argmax(-1) == task.test.y).double().mean().item() for n in tickets[8:]]
+    assert list(arm.per_network["accuracy"]) == pytest.approx(by_hand)
+    ensemble = (tickets[8:].ensemble().predict(task.test.x) == task.test.y).double().mean().item()
+    assert arm.together["accuracy"] == pytest.approx(ensemble)
+    assert report.posterior("held-out tickets").metrics["accuracy"] == pytest.approx(ensemble)
+    assert arm.intervals["accuracy"][0] <= ensemble <= arm.intervals["accuracy"][1]
+    low, high = arm.interval("accuracy")
+    assert low <= arm.mean("accuracy") <= high
+    aligned = ws.WeightMatching(example=task.train.x[:8]).fit(tickets[:8]).transform(tickets)
+    by_hand = torch.cdist(aligned.weights[8:].double(), aligned.weights[:8].double()).min(1).values
+    assert list(arm.per_network["nearest distance"]) == pytest.approx(by_hand.tolist())
+    assert sum(count for count, _, _ in arm.reliability) == len(task.test)
+
+
+def test_the_temperature_never_sees_test_data(tickets: ws.Collection, task: ws.Task) -> None:
+    found = []
+    for x in (task.test.x, task.test.x.flip(0)):  # the second test split has wrong labels
+        trial = Trial.of(replace(task, test=ws.Split(x, task.test.y)), seed=0)
+        peer = Peer.of("tickets", "", tickets, memory=2**30, prepare=lambda networks: networks)
+        found.append(trial.run(peer))
+    assert found[0].temperature == found[1].temperature
+    assert found[1].metrics["accuracy"] < 0.3 < found[0].metrics["accuracy"]
+    assert found[0].scaled["accuracy"] == pytest.approx(found[0].metrics["accuracy"])
+
+
+def test_sets_of_inputs_go_through_an_ensemble_together(tickets: ws.Collection, task: ws.Task) -> None:
+    """What is done to networks first, such as estimating BatchNorm statistics, is done once for sets of one shape."""
+    prepared: list[int] = []
+    peer = Peer.of("tickets", "", tickets, memory=2**30, prepare=lambda part: prepared.append(len(part)) or part)
+    inputs = {"first": task.test.x[:50], "second": task.train.x[:30]}
+    both = peer.predict(inputs)
+    assert prepared == [len(tickets)]
+    for name, x in inputs.items():
+        alone = peer.predict({name: x})[name]
+        torch.testing.assert_close(both[name].joint, alone.joint)
+        torch.testing.assert_close(both[name].mean_entropy, alone.mean_entropy)
+        assert torch.equal(both[name].votes, alone.votes)
+    small = Peer("of any size", "", lambda x: [x.mean((2, 3))[None]])  # as networks with global pooling are
+    found = small.predict({"small": torch.rand(4, 10, 3, 3), "large": torch.rand(6, 10, 5, 5)})
+    assert [len(found[name].votes) for name in ("small", "large")] == [4, 6]
+
+
+def test_baselines_are_what_they_say(made: Baselines) -> None:
+    weights, masks = made.aligned.weights, made.aligned.masks
+    prunable = made.aligned.layout.prunable
+    count = round(0.2 * made.aligned.layout.num_prunable)
+    for arm in made.arms(distance=1.5, sigma=0.01):
+        assert (arm.networks.masks[:, prunable].sum(1) == count).all(), arm.name
+        assert arm.name in NAMES or arm.name.startswith("soup of ")
+    far = made.noisy(1.5, "arm", of_length=True)
+    assert torch.cdist(far.weights.double(), weights.double()).min(1).values.tolist() == pytest.approx(
+        [1.5] * 12, rel=1e-4
+    )
+    halves = made.between(0.5)
+    pairs = made._choose(2, "pairs")
+    exact = (weights[pairs[:, 0]] + weights[pairs[:, 1]]) / 2
+    assert torch.allclose(halves.weights, exact * halves.masks)
+    assert len(made.soup(len(weights))) == 1
+    typical = made.mean_values(by_frequency=True)
+    usual = masks.float().mean(0)
+    share = [(m.masks.float().mean(0) * usual)[prunable].sum() for m in (typical, made.mean_values(by_frequency=False))]
+    assert share[0] > 1.5 * share[1]  # weights that tickets often keep are kept often
+    per_layer = {
+        e.name: at
+        for e in made.aligned.layout.parameters
+        if e.role == "weight"
+        for at in [made.aligned.layout.slices[e.name]]
+    }
+    pruned = made._pruned(made.gaussian(), by_layer=True)
+    for at in per_layer.values():
+        assert pruned.masks[:, at].float().mean().item() == pytest.approx(masks[:, at].float().mean().item(), abs=0.02)
+    swapped = made.swapped()
+    pair = made._choose(2, "swap")
+    inside = weights[pair[:, 0]] * masks[pair[:, 1]]
+    assert torch.equal(swapped.weights, inside)
+
+
+def test_dense_networks_can_be_judged(dense: ws.Collection, task: ws.Task) -> None:
+    report = ws.evaluate(dense[6:], task, reference=dense[:6], dropout=None)
+    assert report.reference == "training networks"
+    assert "mask overlap" not in report["samples"].together
+    assert report["soup of 6"].mean("density") == 1
+
+
+def test_networks_with_batchnorm_get_one_pass_in_every_row() -> None:
+    class Net(torch.nn.Sequential):
+        def __init__(self) -> None:
+            super().__init__(
+                torch.nn.Flatten(),
+                torch.nn.Linear(64, 10),
+                torch.nn.BatchNorm1d(10),
+                torch.nn.ReLU(),
+                torch.nn.Linear(10, 10),
+            )
+            self.input_shape = (64,)
+
+    base = ws.tasks.digits(recipe=ws.Recipe(ws.Step(epochs=3), optimizer=ws.SGD(lr=0.1)))
+    task = ws.Task("bn", ws.Architecture.of(Net), base.train, base.validation, base.test, base.recipe)
+    networks = ws.collect(task, 8)
+    wrong = networks.replace(buffers={n: b + 3 if b.is_floating_point() else b for n, b in networks.buffers.items()})
+    found = [ws.evaluate(n[5:], task, reference=n[:5], dropout=None) for n in (networks, wrong)]
+    for arm in found[0].arms:  # the stored statistics are read by no row
+        assert arm.mean("accuracy") == pytest.approx(found[1][arm.name].mean("accuracy"))
+    assert found[0]["samples"].mean("accuracy") > 0.7
+    assert found[0]["permuted copy"].mean("accuracy") > 0.7
+
+
+def test_memory_changes_how_not_what(tickets: ws.Collection, task: ws.Task) -> None:
+    whole = ws.evaluate(tickets[8:], task, reference=tickets[:4], dropout=None)
+    # Room for 3 networks: collections are spooled to disk, and baselines made from 3 of them.
+    tight = ws.evaluate(tickets[8:], task, reference=tickets[:4], dropout=None, memory=8 * 5 * 3 * 974 / 2**30)
+    assert tight.settings["made from"] == 3
+    assert whole.settings["made from"] == 4
+    for name in ("samples", "training tickets"):
+        for metric, values in whole[name].per_network.items():
+            assert list(tight[name].per_network[metric]) == pytest.approx(list(values), rel=1e-6, abs=1e-6), metric
+
+
+def test_one_sample_is_enough(tickets: ws.Collection, task: ws.Task) -> None:
+    report = ws.evaluate(tickets[9:], task, reference=tickets[:8], held_out=tickets[8:9], dropout=None)
+    assert report["samples"].count == 1
+    assert report.verdict("no collapse").outcome == "open"
+    assert all(math.isfinite(v) for v in report["samples"].together.values())
+    assert str(report)
+
+
+def test_same_seed_same_report(generator: ws.FittedGenerator, tickets: ws.Collection, task: ws.Task, report) -> None:
+    samples = generator.sample(6, density=0.2, seed=1)
+    again = ws.evaluate(samples, task, reference=tickets[:8], held_out=tickets[8:], dropout=ws.MCDropout((0.2,)))
+    assert again.to_json() == report.to_json()
+
+
+def test_bad_requests_are_refused(tickets: ws.Collection, task: ws.Task) -> None:
+    with pytest.raises(InputError, match="at least 3 networks"):
+        ws.evaluate(tickets, task, reference=tickets[:2])
+    with pytest.raises(InputError, match="share of the reference's accuracy"):
+        ws.evaluate(tickets, task, reference=tickets, performing=95.0)
+    with pytest.raises(InputError, match="GiB"):
+        ws.evaluate(tickets, task, reference=tickets, memory=0.0)
+    other = ws.collect(ws.tasks.digits(hidden=(2,), recipe=ws.Recipe(ws.Step(epochs=1))), 3)
+    with pytest.raises(LayoutMismatch, match="samples has another layout"):
+        ws.evaluate(other, task, reference=tickets)
+    line = ws.tasks.from_tensors(
+        "line", torch.randn(60, 2), torch.randn(60, 1), lambda: torch.nn.Linear(2, 1),
+        recipe=ws.Recipe(ws.Step(epochs=1)), loss=torch.nn.functional.mse_loss,
+    )  # fmt: skip
+    fitted = ws.collect(line, 4)
+    with pytest.raises(InputError, match="measures classifiers"):
+        ws.evaluate(fitted, line, reference=fitted)

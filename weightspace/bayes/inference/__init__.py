@@ -1,0 +1,1 @@
+"""Bayesian networks, priors and variational inference in Pyro."""

@@ -1,0 +1,246 @@
+"""Bayesian networks: any module as a Pyro model with a mean-field guide over its live weights alone.
+
+One flat site holds the weights that are left, so that drawing, KL and optimiser shrink with the density; they are
+scattered into a zero vector and cut into the module's tensors. N networks lie side by side, in a plate.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import Any, Literal
+
+import pyro
+import pyro.distributions as dist
+import torch
+from jaxtyping import Bool, Float
+from pyro import poutine
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from weightspace.bayes.inference import estimators
+from weightspace.bayes.inference.distributions import MeanField
+from weightspace.bayes.inference.estimators import BAYESIAN
+from weightspace.bayes.inference.priors import Centred, Normal, Prior
+from weightspace.errors import InputError
+from weightspace.networks.forward import forward
+from weightspace.networks.layout import Layout
+from weightspace.runtime import seeds
+from weightspace.sparse import LiveNetwork
+
+_NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+
+_LARGE = 50_000  # parameters
+
+Likelihood = Callable[[Tensor], Distribution]
+Estimator = Literal["weights", "local", "flipout"]
+
+
+def classes(logits: Float[Tensor, "n batch classes"]) -> Distribution:
+    """Categorical likelihood: the loss is the cross-entropy."""
+    return dist.Categorical(logits=logits)
+
+
+def bayesian_positions(module: nn.Module, layout: Layout, deterministic: Sequence[str] = ()) -> Bool[Tensor, " d"]:
+    """True at the positions of linear and convolutional layers; norm layers stay deterministic.
+
+    Args:
+        deterministic: names of further modules that stay so.
+
+    Raises:
+        InputError: a layer of another kind has parameters.
+    """
+    found, tied = torch.zeros(layout.size, dtype=torch.bool), dict(layout.aliases)
+    for name, part in module.named_modules():
+        own = [n for n, _ in part.named_parameters(prefix=name, recurse=False)]
+        if not own or isinstance(part, _NORMS) or any(name == d or name.startswith(f"{d}.") for d in deterministic):
+            continue
+        if not isinstance(part, BAYESIAN):
+            raise InputError(
+                f"layer {name or 'the module'} is a {type(part).__name__}, and only linear and convolutional layers "
+                f"can be Bayesian: keep it deterministic with deterministic=({name!r},), or build it from these layers"
+            )
+        for one in own:
+            found[layout.slices[tied.get(one, one)]] = True
+    if not found.any():
+        raise InputError("the module has no linear or convolutional layer that could be Bayesian")
+    return found
+
+
+def initial_std(module: nn.Module, layout: Layout, share: float = 0.01) -> Float[Tensor, " d"]:
+    """`share` of 1 / sqrt(fan-in) for the weights and biases of each layer (arXiv 2602.18825, table 1)."""
+    if not 0 < share < math.inf:
+        raise InputError(f"the initial standard deviation is a positive share of 1 / sqrt(fan-in), got {share}")
+    found, tied = torch.zeros(layout.size), dict(layout.aliases)
+    for name, part in module.named_modules():
+        if isinstance(part, BAYESIAN):
+            fan_in = part.weight[0].numel()
+            for one, _ in part.named_parameters(prefix=name, recurse=False):
+                found[layout.slices[tied.get(one, one)]] = share / math.sqrt(fan_in)
+    return found
+
+
+class BayesianNetwork(nn.Module):
+    """N Bayesian networks of one architecture: `model` and `guide` for Pyro, and the parameters of the guide.
+
+    Args:
+        module: gives the computation; its own parameters are not used.
+        weights: (n, D), means of the posteriors at the start and centre of a centred prior; zero where pruned.
+        std: (n, D), standard deviations at the start.
+        masks: (n, D), the same number of live weights in each network; None for dense ones.
+        buffers: (n, *shape) by name.
+        prior: of the live weights.
+        temperature: weight of the KL term (arXiv 2002.02405).
+        likelihood: of the labels, given the network's outputs (n, batch, ...).
+        deterministic: names of modules that stay deterministic, beside the norm layers.
+        estimator: of the expected log-likelihood: one draw of the "weights" for a batch; "local"
+            reparameterisation, which draws pre-activations and needs a prior with an analytic KL; or "flipout".
+
+    Raises:
+        InputError: an unsupported layer, a temperature that is not positive, no positive standard deviation, or
+            masks with different counts.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        weights: Float[Tensor, "n d"],
+        std: Float[Tensor, "n d"],
+        *,
+        masks: Bool[Tensor, "n d"] | None = None,
+        buffers: dict[str, Tensor] | None = None,
+        prior: Prior = Normal(),
+        temperature: float = 1.0,
+        likelihood: Likelihood = classes,
+        deterministic: Sequence[str] = (),
+        estimator: Estimator = "weights",
+    ) -> None:
+        super().__init__()
+        if not 0 < temperature < math.inf:
+            raise InputError(f"the temperature, the weight of the KL term, must be positive, got {temperature}")
+        if estimator not in ("weights", "local", "flipout"):
+            raise InputError(f"the estimator is 'weights', 'local' or 'flipout', got {estimator!r}")
+        if estimator == "local" and not isinstance(prior, Normal | Centred):
+            raise InputError(
+                f"local reparameterisation draws no weights, from which the KL to {prior!r} could be estimated: use a "
+                "normal prior, or another estimator"
+            )
+        other = [name for name, m in module.named_modules() if isinstance(m, BAYESIAN) and type(m) not in BAYESIAN]
+        if estimator != "weights" and other:
+            raise InputError(f"layer {other[0]} is a {type(module.get_submodule(other[0])).__name__}, with a forward of its "
+                             f"own: the estimator {estimator!r} replaces forwards, use 'weights'")  # fmt: skip
+        dropping = [name for name, m in module.named_modules() if isinstance(m, nn.modules.dropout._DropoutNd) and m.p]
+        if dropping:
+            raise InputError(f"layer {dropping[0]} is a dropout: the weights are random already, so leave it out (p=0)")
+        if estimator != "weights" and deterministic:
+            raise InputError("layers are kept deterministic with the estimator 'weights' alone")
+        self.estimator: Estimator = estimator
+        rules = {"local": estimators.local_reparameterisation, "flipout": estimators.flipout}
+        self._noisy = [estimators.with_second(module, rules[estimator])] if estimator != "weights" else []
+        self.noise: list[int] | None = None  # a seed for each network's noise in this step; None draws on
+        self._module = [module]  # in a list, so that its parameters are not taken for this one's
+        self.layout = Layout.of(module)
+        self.prior, self.temperature, self.likelihood = prior, temperature, likelihood
+        bayesian = bayesian_positions(module, self.layout, deterministic)
+        live = bayesian.expand(len(weights), -1) if masks is None else bayesian & masks
+        counts = live.sum(1)
+        if (counts != counts[0]).any():
+            raise InputError(
+                f"networks side by side need equally many live weights, got {counts.min()} to {counts.max()}: prune "
+                "them to one density, or train them apart"
+            )
+        count = int(counts[0])
+        # `live`: where the posterior's weights lie in the vector of their network; `fixed`: the deterministic rest.
+        self.live = nn.Buffer(live.nonzero()[:, 1].reshape(len(weights), count))
+        self.fixed = nn.Buffer((~bayesian).nonzero()[:, 0])
+        # One after another where the price of vmap is more than it saves: large networks, and sparse ones.
+        one = LiveNetwork(module, live[0] | ~bayesian)
+        apart = len(weights) == 1 or self.layout.size >= _LARGE or bool(one.sparse)
+        self._apart = [one, *(LiveNetwork(module, row | ~bayesian) for row in live[1:])] if apart else []
+        self._order = torch.cat([self.live, self.fixed.expand(len(weights), -1)], 1).argsort(1)
+        at = std.gather(1, self.live)
+        if not (at > 0).all() or not at.isfinite().all():
+            raise InputError("standard deviations of live weights must be positive and finite")
+        self.mu = nn.Parameter(weights.gather(1, self.live))
+        self.rho = nn.Parameter(at.log())
+        self.rest = nn.Parameter(weights[:, self.fixed].clone())
+        self.centre = nn.Buffer(self.mu.detach().clone())
+        self.sites = nn.ParameterDict(prior.parameters(self.mu.detach()))
+        self.state = {name: buffer.clone() for name, buffer in (buffers or {}).items()}
+
+    @property
+    def module(self) -> nn.Module:
+        return self._module[0]
+
+    def __len__(self) -> int:
+        return len(self.mu)
+
+    @property
+    def std(self) -> Float[Tensor, "n k"]:
+        return self.rho.exp()
+
+    def vectors(self, live: Float[Tensor, "n k"]) -> Float[Tensor, "n d"]:
+        """Whole networks of their live weights: zero where pruned, the deterministic parameters in their places."""
+        if live.shape[1] == self.layout.size:
+            return live
+        whole = live.new_zeros(len(live), self.layout.size).scatter(1, self.live, live)
+        return whole.index_copy(1, self.fixed, self.rest) if len(self.fixed) else whole
+
+    def outputs(self, live: Float[Tensor, "n k"], x: Tensor) -> Tensor:
+        """Outputs (n, batch, ...) for inputs (n, batch, ...)."""
+        if not self._apart:
+            parameters = self.layout.tensors(self.vectors(live))
+            return forward(self.module, parameters, self.state, x, shared_input=False)
+        if len(self.fixed):
+            live = torch.cat([live, self.rest], 1).gather(1, self._order)
+        together = zip(self._apart, live.unbind(), x.unbind(), strict=True)
+        return torch.stack([
+            network(own, {name: buffer[i] for name, buffer in self.state.items()}, batch)
+            for i, (network, own, batch) in enumerate(together)
+        ])  # fmt: skip
+
+    def _noisy_outputs(self, drawn: Float[Tensor, "n k"], x: Tensor) -> Tensor:
+        """Outputs by the estimator, one network after another where each has noise of its own."""
+        if not self._noisy:
+            return self.outputs(drawn, x)
+        second = self.std.square() if self.estimator == "local" else drawn - self.mu
+        first = self.layout.tensors(self.vectors(self.mu))
+        zeros = second.new_zeros(len(self), self.layout.size)
+        rest = self.layout.tensors(zeros.scatter(1, self.live, second))
+        found: list[Tensor] = []
+        for i in range(len(self)):
+            mean, other, state = ({name: t[i] for name, t in part.items()} for part in (first, rest, self.state))
+            with seeds.seeded_modules(self.noise[i], "noise") if self.noise else nullcontext():
+                found.append(estimators.outputs(self._noisy[0], mean, other, state, x[i]))
+        return torch.stack(found)
+
+    def model(self, x: Tensor, y: Tensor, total: int) -> None:
+        """The Pyro model.
+
+        Args:
+            x: (n, batch, ...), a batch for each network.
+            y: (n, batch).
+            total: samples in the training split.
+        """
+        with pyro.plate("networks", len(self), dim=-2):
+            with poutine.scale(scale=self.temperature):
+                prior: Any = self.prior.distribution(self.centre[:, None])
+                weights = pyro.sample("weights", prior)
+            likelihood: Any = self.likelihood(self._noisy_outputs(weights[:, 0], x))
+            # Any indices do, as x is the subsample; left to itself a plate shuffles all of the data in each step.
+            with pyro.plate("data", total, subsample=torch.arange(x.shape[1]), dim=-1):
+                pyro.sample("labels", likelihood, obs=y)
+
+    def guide(self, x: Tensor, y: Tensor, total: int) -> None:
+        """The mean-field guide, with the same sites as the model."""
+        with pyro.plate("networks", len(self), dim=-2), poutine.scale(scale=self.temperature):
+            self.prior.guide(dict(self.sites.items()))
+            pyro.sample("weights", MeanField(self.mu[:, None], self.rho[:, None]).to_event(1))
+
+    def means(self) -> Float[Tensor, "n d"]:
+        """Posterior means as whole networks."""
+        return self.vectors(self.mu).detach()
+
+    def stds(self) -> Float[Tensor, "n d"]:
+        """Posterior standard deviations; zero where pruned or deterministic."""
+        zeros = torch.zeros(len(self), self.layout.size, dtype=self.mu.dtype, device=self.mu.device)
+        return zeros.scatter(1, self.live, self.std.detach())

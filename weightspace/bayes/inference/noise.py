@@ -1,0 +1,55 @@
+"""Random draws of networks side by side, each from a generator of its own."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+from pyro.poutine.messenger import Messenger
+from torch import Tensor
+
+from weightspace.bayes.inference.distributions import Gate, MeanField
+from weightspace.runtime import seeds
+
+
+class OwnDraws(Messenger):
+    """An effect handler: network i's row of every normal or gate site depends on its seed, the site and the step alone.
+
+    Pyro draws all rows from one stream, so that a network's draws would depend on which networks lie beside it.
+
+    Args:
+        own: a seed for each network.
+        step: iteration.
+        still: sites whose value is their location, as nobody reads it.
+    """
+
+    def __init__(self, own: Sequence[int], step: int, still: Sequence[str] = ()) -> None:
+        super().__init__()
+        self.own, self.step, self.still = own, step, still
+        self.drawn = 0
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["done"] or msg["is_observed"] or msg["value"] is not None:
+            return
+        base = msg["fn"]
+        while isinstance(base, dist.Independent):
+            base = base.base_dist
+        if msg["name"] in self.still:
+            msg["value"], msg["done"] = base.loc, True
+            return
+        if type(base) in (dist.Normal, MeanField, dist.LogNormal):
+            noise = self._rows(torch.randn, base.loc.shape[1:], msg["name"])
+            value: Tensor = torch.addcmul(base.loc, base.scale, noise)
+            msg["value"] = value.exp() if type(base) is dist.LogNormal else value
+        elif type(base) is Gate:
+            msg["value"] = base.of_uniform(self._rows(torch.rand, base.logits.shape[1:], msg["name"]))
+        else:
+            return
+        msg["done"] = True
+        self.drawn += 1
+
+    def _rows(self, source: Callable[..., Tensor], shape: torch.Size, site: str) -> Tensor:
+        """Random numbers (networks, *shape), each network's from a generator of its own."""
+        purpose = f"draw {self.drawn} of {site}"
+        rows = [source(shape, generator=seeds.generator(own, purpose, self.step)) for own in self.own]
+        return torch.stack(rows) if len(rows) > 1 else rows[0][None]

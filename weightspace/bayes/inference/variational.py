@@ -1,0 +1,138 @@
+"""Variational training of Bayesian networks, many side by side."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pyro
+import torch
+from jaxtyping import Int
+from safetensors.torch import save_file
+from torch import Tensor
+
+from weightspace.bayes.inference.elbo import MeanFieldELBO
+from weightspace.bayes.inference.network import BayesianNetwork
+from weightspace.bayes.inference.noise import OwnDraws
+from weightspace.errors import InputError
+from weightspace.recipes.optimizers import Adam
+from weightspace.recipes.recipe import Augmentation
+from weightspace.recipes.step import Step
+from weightspace.runtime import seeds
+from weightspace.storage.checkpoints import read_checkpoint
+from weightspace.storage.files import atomic_file
+from weightspace.tasks.task import Task
+
+_CHECKPOINT_STEPS = 200
+
+
+class Inference:
+    """Bayesian networks, their optimiser and position in training.
+
+    What network i draws (data order, weights) depends on its own seed and the step alone.
+
+    Args:
+        network: trained in place.
+        own: a seed for each network.
+        warm_up: iterations over which the weight of the KL term rises from zero.
+        draws: of the weights, a step.
+    """
+
+    def __init__(
+        self, network: BayesianNetwork, task: Task, own: list[int], *, warm_up: Step = Step(), draws: int = 1
+    ) -> None:
+        if draws < 1:
+            raise InputError(f"at least one draw of the weights a step, got {draws}")
+        self.network, self.task, self.own, self.draws = network, task, own, draws
+        self.recipe, self.data = task.recipe, task.train
+        self.per_epoch = self.recipe.per_epoch(len(self.data))
+        self.length = self.recipe.length.total(self.per_epoch)
+        self.warm_up = warm_up.total(self.per_epoch)
+        self.temperature = network.temperature
+        if not isinstance(self.recipe.optimizer, Adam):
+            raise InputError(f"variational training uses Adam, the recipe has {self.recipe.optimizer!r}")
+        if self.recipe.optimizer.weight_decay or self.recipe.augmentation != Augmentation():
+            raise InputError(
+                "variational training knows neither weight decay (the prior takes its place) nor augmentation: leave "
+                "them out of the recipe"
+            )
+        settings = self.recipe.optimizer
+        self.optimizer = torch.optim.Adam(
+            network.parameters(), lr=settings.lr, betas=settings.betas, eps=settings.eps, fused=True
+        )
+        self.step = 0
+        self.loss = math.nan
+        self._order: tuple[int, Tensor] = (-1, torch.empty(0))
+
+    def run(
+        self, until: int, tick: Callable[[int], object] = lambda _steps: None, checkpoint: Path | None = None
+    ) -> None:
+        """Train up to iteration `until`.
+
+        Raises:
+            InputError: the loss is no longer finite; the last checkpoint is kept.
+        """
+        elbo = MeanFieldELBO(num_particles=self.draws)
+        while self.step < until:
+            x, y = self._batch()
+            factor = self.recipe.lr_factor(self.step, self.length, self.per_epoch)
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.recipe.optimizer.lr * factor
+            share = min(1.0, (self.step + 1) / self.warm_up) if self.warm_up else 1.0
+            self.network.temperature = self.temperature * share
+            self.network.noise = [seeds.derive(own, "likelihood noise", self.step) for own in self.own]
+            still = ("weights",) if self.network.estimator == "local" else ()
+            with pyro.validation_enabled(False), OwnDraws(self.own, self.step, still):
+                loss = elbo.differentiable_loss(self.network.model, self.network.guide, x, y, len(self.data))
+            value = loss.item()
+            if not math.isfinite(value):
+                raise InputError(
+                    f"the ELBO is {-value} at step {self.step + 1} (learning rate {self.recipe.optimizer.lr * factor:g}): "
+                    "train with a lower learning rate, a lower temperature or a KL warm-up"
+                )
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+            self.loss = value / len(self.data)
+            self.step += 1
+            tick(1)
+            if checkpoint is not None and self.step % _CHECKPOINT_STEPS == 0:
+                self.save(checkpoint)
+        self.network.temperature = self.temperature
+
+    def save(self, path: Path) -> None:
+        """Write everything needed to go on."""
+        tensors = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
+        tensors |= {f"buffer.{name}": tensor for name, tensor in self.network.state.items()}
+        for i, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{i}.{name}": tensor for name, tensor in state.items()}
+        position = {"step": torch.tensor(self.step), "loss": torch.tensor(self.loss, dtype=torch.float64)}
+        with atomic_file(path) as temporary:
+            save_file({k: t.contiguous() for k, t in tensors.items()} | position, temporary)
+
+    def resume(self, path: Path) -> None:
+        """Go on from what `save` wrote."""
+        tensors = read_checkpoint(path, "its block")
+        self.step, self.loss = int(tensors.pop("step")), float(tensors.pop("loss"))
+        part = {p: {k[len(p) :]: t for k, t in tensors.items() if k.startswith(p)} for p in ("network.", "buffer.")}
+        self.network.load_state_dict(part["network."])
+        self.network.state = part["buffer."]
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in tensors.items():
+            kind, _, rest = name.partition(".")
+            if kind == "optimizer":
+                i, _, key = rest.partition(".")
+                state.setdefault(int(i), {})[key] = tensor
+        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": state})
+
+    def _batch(self) -> tuple[Tensor, Tensor]:
+        epoch, position = divmod(self.step, self.per_epoch)
+        if self._order[0] != epoch:
+            orders = [
+                torch.randperm(len(self.data), generator=seeds.generator(s, "data order", epoch)) for s in self.own
+            ]
+            self._order = (epoch, torch.stack(orders))
+        start = position * self.recipe.batch_size
+        end = None if position == self.per_epoch - 1 else start + self.recipe.batch_size
+        index: Int[Tensor, "n batch"] = self._order[1][:, start:end]
+        flat = index.flatten()
+        return (part.index_select(0, flat).unflatten(0, index.shape) for part in (self.data.x, self.data.y))  # pyright: ignore[reportReturnType]

@@ -1,0 +1,1 @@
+"""Bayesian ticket studies: scores and controls side by side."""

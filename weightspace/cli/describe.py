@@ -1,0 +1,47 @@
+"""What the command line says about collections, generators and reports."""
+
+from pathlib import Path
+
+import torch
+
+from weightspace.generator import FittedGenerator
+from weightspace.networks.collection import Collection
+
+
+def report_done(networks: Collection, out: Path) -> None:
+    print(describe_collection(networks))
+    print(f"written to {out}")
+
+
+def describe_collection(networks: Collection) -> str:
+    layout = networks.layout
+    lines = [repr(networks)]
+    densities = networks.densities
+    lines.append(
+        f"density {densities.min():.4g}" + (f" to {densities.max():.4g}" if densities.max() > densities.min() else "")
+        + f" of {layout.num_prunable:,} prunable weights"
+    )  # fmt: skip
+    accuracy = [r["metrics"]["validation_accuracy"] for r in networks.records if "metrics" in r]
+    if accuracy:
+        spread = torch.tensor(accuracy, dtype=torch.float64)
+        lines.append(
+            f"validation accuracy {spread.mean():.4f} ± {spread.std(correction=0):.4f} over {len(accuracy)} networks"
+        )
+    lines += [f"  {e.name:<32}{tuple(e.shape)!s:<20}{e.role}" for e in layout.entries]
+    return "\n".join(lines)
+
+
+def describe_generator(model: FittedGenerator) -> str:
+    low, high = model.trained_on["density"]
+    lines = [
+        f"a generator of {model.architecture.name} networks, trained on {model.trained_on['networks']} tickets of "
+        f"density {low:.4g}{f' to {high:.4g}' if high > low else ''} ({', '.join(model.trained_on['tasks'])})"
+    ]
+    if model.compress is not None:
+        kept = model.compress.explained_variance_ratio.sum().item()
+        lines.append(f"{len(model.compress.components)} components explain {kept:.1%} of the variance")
+    lines.append(f"flow: {model.flow.config}")
+    lines.append(f"masks: {model.masks.to_json()['rule']}")
+    if model.conditions:
+        lines.append(f"conditions: {', '.join(model.conditions.names)}")
+    return "\n".join(lines + ["refined through the task"] * (model.refined is not None))

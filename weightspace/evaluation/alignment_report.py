@@ -1,0 +1,228 @@
+"""AlignmentReport: what an alignment did, before and after, on networks that nobody aligned to each other."""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from weightspace.errors import InputError
+from weightspace.evaluation import connectivity
+from weightspace.evaluation.connectivity import Barrier, Measured
+from weightspace.masks.overlap import Overlap
+from weightspace.networks.collection import Collection
+from weightspace.storage.files import dump_json, write_text
+from weightspace.tasks.task import Task
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FORMAT = "weightspace.alignment"
+
+
+@dataclass(frozen=True)
+class Side:
+    """One way to look at the same networks, such as "as found" or "aligned"."""
+
+    name: str
+    residual_share: float
+    barriers: Sequence[Barrier]
+    mean_loss: float
+    mean_accuracy: float
+    overlap: Overlap | None
+
+    @property
+    def barrier(self) -> float:
+        """Mean loss barrier over pairs."""
+        return statistics.fmean(b.loss for b in self.barriers)
+
+
+@dataclass(frozen=True)
+class AlignmentReport:
+    """Networks before and after alignment.
+
+    Args:
+        task: name of the task; everything is measured on its test split.
+        networks: how many networks were measured, for whom `accuracy` is the mean.
+        sides: as found first.
+        settings: how they were aligned, for the reader.
+        centre: the network that all others were matched to, if there is one and it was measured.
+    """
+
+    task: str
+    networks: int
+    accuracy: float
+    sides: Sequence[Side]
+    settings: str = ""
+    centre: int | None = None
+
+    @property
+    def columns(self) -> list[str]:
+        return [
+            "networks", "mean barrier", "largest", "mean network acc.", "mean network loss", "residual share",
+            "mask overlap",
+        ]  # fmt: skip
+
+    def rows(self) -> list[list[str]]:
+        return [
+            [
+                side.name,
+                f"{side.barrier:.4f}",
+                f"{max(b.loss for b in side.barriers):.4f}",
+                f"{side.mean_accuracy:.4f}",
+                f"{side.mean_loss:.4f}",
+                f"{side.residual_share:.3f}",
+                "-" if side.overlap is None else f"{side.overlap.shared:.3f} (chance {side.overlap.chance_shared:.3f})",
+            ]
+            for side in self.sides
+        ]
+
+    def findings(self) -> list[str]:
+        """What the table says, in words."""
+        before, after = self.sides[0], self.sides[-1]
+        lines = [
+            f"The networks reach {self.accuracy:.4f} on average; their mean network {before.mean_accuracy:.4f} as found "
+            f"and {after.mean_accuracy:.4f} aligned.",
+            f"The loss barrier between two networks is {before.barrier:.4f} as found and {after.barrier:.4f} aligned "
+            f"(mean over {len(after.barriers)} pairs, {len(after.barriers[0].positions) - 2} points on each line).",
+            f"{after.residual_share:.0%} of their squared norm is not in the mean ({before.residual_share:.0%} as found; "
+            f"unrelated networks: {1 - 1 / self.networks:.0%}).",
+        ]
+        if self.centre is not None:
+            joined = [b.loss for b in after.barriers if self.centre in b.pair]
+            others = [b.loss for b in after.barriers if self.centre not in b.pair]
+            if others:
+                lines.append(
+                    f"All were matched to network {self.centre}: pairs with it have a barrier of "
+                    f"{statistics.fmean(joined):.4f}, all others, which nobody aligned to each other, of "
+                    f"{statistics.fmean(others):.4f}."
+                )
+        lines.append(self._verdict(before, after))
+        return lines
+
+    def _verdict(self, before: Side, after: Side) -> str:
+        if after.mean_accuracy < 0.9 * self.accuracy:
+            return (
+                "Not in one basin: the mean network is far below its members, so that averages, codes and distances of "
+                "these networks mean little. Wider networks align better."
+            )
+        if before.mean_accuracy >= 0.9 * self.accuracy:
+            return "They were in one basin already, as copies of one start or networks aligned before are."
+        return "In one basin: the mean network works."
+
+    def __str__(self) -> str:
+        table = [self.columns, *self.rows()]
+        widths = [max(len(row[i]) for row in table) for i in range(len(self.columns))]
+        text = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in table]
+        return "\n".join([f"{self.task}, test split, {self.networks} networks", *text, *self.findings()])
+
+    def plot(self) -> "dict[str, Figure]":
+        """Lines of loss and accuracy, barriers of all pairs, overlap of masks."""
+        from weightspace.report import plots
+
+        loss = {s.name: [(b.positions, b.losses) for b in s.barriers] for s in self.sides}
+        accuracy = {s.name: [(b.positions, b.accuracies) for b in s.barriers] for s in self.sides}
+        figures = {
+            "loss between networks: flat is good, a hump is a barrier": plots.lines(
+                loss, "test loss", logarithmic=True
+            ),
+            "accuracy between networks: flat is good, a dip is a barrier": plots.lines(accuracy, "test accuracy"),
+            f"barriers of all pairs, light is good{self._star()}": plots.matrices(
+                {s.name: self._matrix(s) for s in self.sides}, "loss barrier"
+            ),
+        }
+        overlaps = {s.name: s.overlap for s in self.sides if s.overlap is not None}
+        if overlaps:
+            rows = {name: {"shared": o.shared, "by chance": o.chance_shared} for name, o in overlaps.items()}
+            figures["mask overlap: above chance means that the same weights are kept"] = plots.bars(
+                rows, "shared non-zeros over non-zeros"
+            )
+        return figures
+
+    def _star(self) -> str:
+        if self.centre is None:
+            return ""
+        return f": only row {self.centre} was aligned directly; dark elsewhere means that the others are not joined"
+
+    def _matrix(self, side: Side) -> np.ndarray:
+        matrix = np.full((self.networks, self.networks), np.nan)
+        for barrier in side.barriers:
+            i, j = barrier.pair
+            matrix[i, j] = matrix[j, i] = barrier.loss
+        return matrix
+
+    def to_json(self) -> dict[str, Any]:
+        return {"format": FORMAT, "version": 1, **asdict(self)}
+
+    def write(self, folder: Path) -> None:
+        """Write alignment.json, alignment.html and the figures as PNG into an existing folder."""
+        from weightspace.report.page import Picture, Table, render
+
+        pictures: list[Picture] = []
+        for name, figure in self.plot().items():
+            short, _, caption = name.partition(":")
+            figure.savefig(folder / f"{short.replace(' ', '_')}.png")
+            pictures.append(Picture(short, caption.strip(), figure))
+        legend = [
+            ("barrier", "test loss on the line between two networks above the straight line between their own losses"),
+            ("residual share", "fraction of squared norm that is not in the mean network"),
+            ("mask overlap", "shared non-zeros over non-zeros"),
+        ]
+        page = render(
+            f"weightspace alignment: {self.task}",
+            f"{self.networks} networks, measured on the test split before and after alignment. {self.settings}".strip(),
+            findings=self.findings(),
+            tables=[Table("Before and after", [self.columns, *self.rows()], legend, [self.sides[-1].name])],
+            pictures=pictures,
+        )
+        write_text(folder / "alignment.html", page)
+        write_text(folder / "alignment.json", dump_json(self.to_json(), "the alignment report", indent=1))
+
+
+def alignment_report(
+    found: Collection, aligned: Collection, task: Task, *, networks: int = 8, points: int = 9, settings: str = "",
+    reference: int | None = None,
+) -> AlignmentReport:  # fmt: skip
+    """Compare networks before and after alignment, on the test split.
+
+    Args:
+        found, aligned: the same networks in the same order.
+        networks: measure so many of them, spread evenly (and the reference); all pairs among them are tried.
+        points: interior points of each line.
+        settings: a sentence on how they were aligned, for the page.
+        reference: number of the network that all others were matched to, if it is one of them.
+
+    Raises:
+        InputError: fewer than two networks, or the two collections differ in length.
+    """
+    if len(found) != len(aligned):
+        raise InputError(f"a report compares the same networks: got {len(found)} and {len(aligned)}")
+    if networks < 2:
+        raise InputError(f"a report on alignment measures at least two networks, got networks={networks}")
+    if len(found) < 2:
+        raise InputError("a report on alignment needs at least two networks")
+    count = min(networks, len(found))
+    rows = [i * len(found) // count for i in range(count)]
+    if reference is not None and reference not in rows:
+        rows[0] = reference
+    centre = None if reference is None else rows.index(reference)
+    sides: list[Side] = []
+    measured: Measured | None = None
+    for name, collection in (("as found", found), ("aligned", aligned)):
+        part = collection[rows]
+        measured = measured or connectivity.measure(part, task)
+        mean = connectivity.mean_network(part, task)
+        sides.append(
+            Side(
+                name,
+                connectivity.residual_share(part),
+                connectivity.barriers(part, task, points=points),
+                mean.loss,
+                mean.accuracy,
+                None if part.dense else connectivity.mask_overlap(part),
+            )
+        )
+    assert measured is not None
+    return AlignmentReport(task.name, count, measured.accuracy, sides, settings, centre)

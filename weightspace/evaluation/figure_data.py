@@ -1,0 +1,115 @@
+"""The figures' data: codes, spectrum, lines between networks, overlaps of masks, filters, confusion."""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from weightspace.compress import FittedPCA
+from weightspace.evaluation.connectivity import barriers
+from weightspace.evaluation.metrics import novelty, predictive
+from weightspace.evaluation.predictions import Judged
+from weightspace.networks.collection import Collection
+from weightspace.networks.forward import blocks
+from weightspace.report.results import Filters, Lines, Pictures
+from weightspace.tasks.task import Task
+
+_POINTS = 300  # of a group in the plane of codes
+_MASKS = 12  # of each side in the overlap matrices
+_PAIRS = 4
+_STEPS = 7
+_UNITS = 12
+
+
+def pictures(
+    samples: Collection, training: Collection, found: tuple[Collection, Collection], groups: Mapping[str, Collection],
+    judged: Mapping[str, Judged], pca: FittedPCA, task: Task, recalibrated: Callable[[Collection], Collection],
+) -> Pictures:  # fmt: skip
+    """Collect what the figures show.
+
+    Args:
+        samples, training: in canonical form.
+        found: the same as they were given.
+        groups: shown in the plane of codes, in canonical form.
+        judged: ensembles whose confusions are shown.
+        recalibrated: estimates BatchNorm statistics of networks at the ends of lines.
+    """
+    sparse = not (samples.dense or training.dense)
+    overlaps = {"as given": _overlaps(*found), "aligned": _overlaps(samples, training)} if sparse else {}
+    return Pictures(
+        spectrum=pca.explained_variance_ratio.tolist(),
+        codes={name: _codes(pca, networks) for name, networks in groups.items()},
+        lines=_lines(samples, training, found[1], task, recalibrated),
+        overlaps=overlaps,
+        overlap_training=min(_MASKS, len(training)),
+        filters=_filters(samples, training, task),
+        confusion={
+            name: predictive.confusion(j.predictions.joint[0], task.test.y).tolist() for name, j in judged.items()
+        },
+    )
+
+
+def _codes(pca: FittedPCA, networks: Collection) -> list[tuple[float, float]]:
+    some = networks[:_POINTS]
+    two = FittedPCA(pca.mean, pca.components[:2], pca.variances[:2], pca.total_variance, pca.networks)
+    codes = torch.cat([two.transform(some[rows].weights) for rows in blocks(len(some), 64)])
+    scaled = codes.double() / two.variances.sqrt()
+    padded = torch.nn.functional.pad(scaled, (0, 2 - scaled.shape[1]))  # networks may differ in one direction only
+    return [(x, y) for x, y in padded.tolist()]
+
+
+def _lines(
+    samples: Collection, training: Collection, unaligned: Collection, task: Task,
+    recalibrated: Callable[[Collection], Collection],
+) -> dict[str, Lines]:  # fmt: skip
+    k = min(_PAIRS, len(samples), len(training))
+    samples, training, unaligned = (recalibrated(part[: 2 * k]) for part in (samples, training, unaligned))
+
+    def between(a: Collection, b: Collection) -> Lines:
+        # Masks do not matter on a line, and the two sides may not both have them.
+        ends = Collection(
+            a.layout, torch.cat([a.weights, b.weights]), architecture=training.architecture,
+            buffers={n: torch.cat([a.buffers[n], b.buffers[n]]) for n in a.buffers},
+        )  # fmt: skip
+        found = barriers(ends, task, pairs=[(i, len(a) + i) for i in range(len(a))], points=_STEPS)
+        return Lines(found[0].positions, [f.losses for f in found], [f.accuracies for f in found])
+
+    result = {"sample to training network": between(samples[:k], training[:k])}
+    if len(samples) >= 2 * k:
+        result["sample to sample"] = between(samples[:k], samples[k : 2 * k])
+    if len(training) >= 2 * k:
+        result["training networks, aligned"] = between(training[:k], training[k : 2 * k])
+        result["training networks, not aligned"] = between(unaligned[:k], unaligned[k : 2 * k])
+    return result
+
+
+def _overlaps(samples: Collection, training: Collection) -> list[list[float | None]]:
+    prunable = training.layout.prunable
+    masks = torch.cat([training[:_MASKS].masks[:, prunable], samples[:_MASKS].masks[:, prunable]])
+    return [[None if i == j else v for j, v in enumerate(row)] for i, row in enumerate(
+        novelty.mask_overlap(masks, masks).tolist())]  # fmt: skip
+
+
+def _filters(samples: Collection, training: Collection, task: Task) -> Filters | None:
+    first = next(entry for entry in training.layout.parameters if entry.role == "weight")
+    shape = task.train.x.shape[1:]
+    if len(shape) != 3:
+        return None
+    if len(first.shape) == 4:
+        images = first.shape
+    elif first.shape[1] == shape.numel():
+        images = (first.shape[0], *shape)
+    else:
+        return None
+    if min(images[-2:]) < 2:
+        return None
+    chosen = [*training[: min(2, len(training))].weights, *samples[: min(2, len(samples))].weights]
+    at = training.layout.slices[first.name]
+    stacked: Float[Tensor, "n units h w"] = torch.stack([w[at] for w in chosen]).reshape(-1, *images).mean(2)
+    busiest = stacked.abs().sum((0, 2, 3)).topk(min(_UNITS, len(stacked[0]))).indices
+    labels = [f"training {i}" for i in range(min(2, len(training)))] + [
+        f"sample {i}" for i in range(min(2, len(samples)))
+    ]
+    rounded = (stacked[:, busiest].double() * 1e4).round() / 1e4
+    return Filters(labels, rounded.tolist())

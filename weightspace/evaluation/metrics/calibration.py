@@ -1,0 +1,82 @@
+"""Does confidence match accuracy? Calibration errors, reliability bins, temperature scaling.
+
+Inputs are logits (nets, samples, classes). Confidence is the probability of the predicted class.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from scipy.optimize import minimize_scalar
+from torch import Tensor
+
+from weightspace.evaluation.metrics import predictive
+
+BINS = 15
+
+
+@dataclass(frozen=True)
+class Bins:
+    """Samples grouped by confidence, for each network.
+
+    Args:
+        count: samples in each bin.
+        confidence, accuracy: sums over the samples of each bin.
+    """
+
+    count: Float[Tensor, "n b"]
+    confidence: Float[Tensor, "n b"]
+    accuracy: Float[Tensor, "n b"]
+
+    @property
+    def ece(self) -> Float[Tensor, " n"]:
+        """Expected calibration error: the bins' gaps weighted by their samples (Guo et al. 2017, eq. 3)."""
+        return (self.accuracy - self.confidence).abs().sum(1) / self.count.sum(1)
+
+    @property
+    def mace(self) -> Float[Tensor, " n"]:
+        """Mean absolute calibration error: the plain mean of the gaps of bins that hold samples (arXiv 2602.18825)."""
+        gaps = (self.accuracy - self.confidence).abs() / self.count.clamp(min=1)
+        return gaps.sum(1) / (self.count > 0).sum(1)
+
+
+def equal_width(logits: Float[Tensor, "n s c"], y: Int[Tensor, " s"]) -> Bins:
+    """15 bins of equal width on [0, 1]; a confidence on an edge belongs to the bin below it."""
+    confidence, right = _confidence(logits, y)
+    return _grouped(confidence, right, (confidence * BINS).ceil().long().sub(1).clamp(0, BINS - 1))
+
+
+def equal_mass(logits: Float[Tensor, "n s c"], y: Int[Tensor, " s"]) -> Bins:
+    """15 bins of equally many samples (up to one), in order of confidence; ties stay in the samples' order."""
+    confidence, right = _confidence(logits, y)
+    samples = confidence.shape[1]
+    rank = torch.empty_like(confidence, dtype=torch.long)
+    order = confidence.argsort(dim=1, stable=True)
+    rank.scatter_(1, order, torch.arange(samples).expand_as(order))
+    return _grouped(confidence, right, rank * min(BINS, samples) // samples)
+
+
+def fit_temperature(logits: Float[Tensor, "1 s c"], y: Int[Tensor, " s"]) -> float:
+    """The T > 0 that minimises the NLL of softmax(logits / T); fit it on validation data.
+
+    For an ensemble give its log-probabilities: p is then proportional to the mean probability to the power 1/T.
+    """
+
+    def loss(log_t: float) -> float:
+        return predictive.nll(logits / math.exp(log_t), y).item()
+
+    found = minimize_scalar(loss, bounds=(math.log(0.02), math.log(50.0)), method="bounded")
+    return math.exp(float(found.x))
+
+
+def _confidence(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    confidence, predicted = logits.double().softmax(-1).max(-1)
+    return confidence, (predicted == y).double()
+
+
+def _grouped(confidence: Tensor, right: Tensor, bins: Tensor) -> Bins:
+    def summed(values: Tensor) -> Tensor:
+        return torch.zeros(len(values), BINS, dtype=torch.float64).scatter_add(1, bins, values)
+
+    return Bins(summed(torch.ones_like(confidence)), summed(confidence), summed(right))

@@ -1,0 +1,93 @@
+"""How far networks are from the networks a generator learned from, in weights, errors and masks."""
+
+import math
+
+import torch
+from jaxtyping import Bool, Float
+from scipy.stats import mannwhitneyu
+from torch import Tensor
+
+from weightspace.masks.overlap import off_diagonal
+
+TAUS = (1, 2, 3, 4, 6)
+FEW = 16
+
+
+def distances(networks: Float[Tensor, "n d"], others: Float[Tensor, "m d"] | None = None) -> Float[Tensor, "n m"]:
+    """Euclidean distances, in float64; without `others` among the networks, infinite to oneself."""
+    if others is not None:
+        return torch.cdist(networks.double(), others.double())
+    return torch.cdist(networks.double(), networks.double()).fill_diagonal_(torch.inf)
+
+
+def error_iou(networks: Bool[Tensor, "n s"], others: Bool[Tensor, "m s"]) -> Float[Tensor, "n m"]:
+    """Overlap of errors: samples both get wrong over samples either gets wrong.
+
+    Two networks without errors overlap by 1 (convention of arXiv 2601.05052).
+    """
+    a, b = networks.float(), others.float()  # counts stay exact below 2^24 samples
+    both = a @ b.T
+    either = a.sum(1, keepdim=True) + b.sum(1) - both
+    return torch.where(either > 0, both / either.clamp(min=1), 1.0).double()
+
+
+def chance_iou(wrong: Bool[Tensor, "n s"]) -> float:
+    """Mean overlap of errors if networks erred independently: pq / (p + q - pq) for error rates p and q."""
+    p = wrong.double().mean(1)
+    both = p[:, None] * p
+    union = p[:, None] + p - both
+    overlap = torch.where(union > 0, both / union.clamp(min=1e-300), 1.0)
+    return off_diagonal(overlap)
+
+
+def mask_overlap(masks: Bool[Tensor, "n p"], others: Bool[Tensor, "m p"]) -> Float[Tensor, "n m"]:
+    """Shared non-zeros over non-zeros (their mean where two masks differ in size).
+
+    Random masks of density d overlap by d.
+    """
+    a, b = masks.float(), others.float()
+    return (2 * (a @ b.T) / (a.sum(1, keepdim=True) + b.sum(1))).double()
+
+
+def from_few(
+    target: Float[Tensor, "n k"], gram: Float[Tensor, "n k k"], squares: Float[Tensor, " n"]
+) -> Float[Tensor, " n"]:
+    """Share of each vector's squared length that the best combination of its k base vectors explains.
+
+    With deviations from the training mean as vectors and bases: an average of up to k training networks
+    has 1, a network of the same recipe that the generator has not seen has little.
+
+    Args:
+        target: inner products of each vector with its bases.
+        gram: inner products among the bases.
+        squares: squared lengths of the vectors.
+    """
+    # Copies among the bases make the system singular: the pseudo-inverse takes the shortest solution.
+    solution = torch.linalg.pinv(gram, rtol=1e-9, hermitian=True) @ target[..., None]
+    explained = (solution[..., 0] * target).sum(1)
+    # A vector of rounding errors alone has no length that could be unexplained.
+    tiny = 1e-12 * gram.diagonal(dim1=1, dim2=2).mean(1)
+    return torch.where(squares > tiny, explained / squares.clamp(min=1e-300), 1.0).clamp(0, 1)
+
+
+def z_u(samples: Float[Tensor, " n"], held_out: Float[Tensor, " m"]) -> tuple[float, float]:
+    """Data-copying test (Meehan et al. 2020, arXiv 2004.05675): are samples closer to the training set than others?
+
+    Args:
+        samples, held_out: distances to the nearest training network.
+
+    Returns:
+        Z_U, far below 0 for copies, far above 0 for networks that are too far, and U / (nm), the
+        probability that a sample is farther than a held-out network. Z_U grows with n and m, the
+        probability does not.
+    """
+    n, m = len(samples), len(held_out)
+    u = float(mannwhitneyu(samples.numpy(), held_out.numpy(), method="asymptotic").statistic)
+    return (u - n * m / 2) / math.sqrt(n * m * (n + m + 1) / 12), u / (n * m)
+
+
+def novel_and_performing(
+    accuracy: Float[Tensor, " n"], distance: Float[Tensor, " n"], *, threshold: float, unit: float
+) -> dict[int, float]:
+    """Share of networks with at least the threshold's accuracy and tau units of distance, for each tau."""
+    return {tau: ((accuracy >= threshold) & (distance >= tau * unit)).double().mean().item() for tau in TAUS}

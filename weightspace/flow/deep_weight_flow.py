@@ -1,0 +1,88 @@
+"""The recipe of DeepWeightFlow (arXiv 2601.05052), to compare with.
+
+Written from the paper and its released code, with these mistakes of the code left out: source noise is drawn
+afresh each step instead of once per network, and the last iterate is kept instead of the one with the lowest loss
+on a single mini-batch.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from weightspace.errors import InputError
+from weightspace.flow.flow_matching import FlowMatching
+from weightspace.flow.velocity import Velocity
+
+
+class BottleneckVelocity(nn.Module):
+    """[x, time] -> h -> h/2 -> h -> x, LayerNorm and GELU after each: small enough for raw weights.
+
+    The output moves in an affine space of at most h dimensions; in all others x_0 passes through unchanged.
+    """
+
+    def __init__(self, codes: int, width: int, time: int, dropout: float) -> None:
+        super().__init__()
+        self.time = nn.Sequential(nn.Linear(1, time), nn.GELU(), nn.Linear(time, time))
+        sizes = (codes + time, width, width // 2, width)
+        layers: list[nn.Module] = []
+        for i, (fan_in, units) in enumerate(pairwise(sizes)):
+            layers += [nn.Linear(fan_in, units), nn.LayerNorm(units), nn.GELU()]
+            layers += [nn.Dropout(dropout)] if i < 2 else []
+        self.hidden = nn.Sequential(*layers)
+        self.outward = nn.Linear(width, codes)
+        nn.init.zeros_(self.outward.weight)
+        nn.init.zeros_(self.outward.bias)
+
+    def forward(
+        self, x: Float[Tensor, "n k"], t: Float[Tensor, "#n 1"], conditions: Float[Tensor, "n c"] | None = None
+    ) -> Float[Tensor, "n k"]:
+        return self.outward(self.hidden(torch.cat([x, self.time(t).expand(len(x), -1)], dim=1)))
+
+
+@dataclass(frozen=True)
+class DeepWeightFlow(FlowMatching):
+    """Flow matching as DeepWeightFlow does it, on raw weights (`compress=None`) or on PCA codes.
+
+    Small source noise, no scaling of the codes, a bottleneck network, AdamW with small batches and no averaging;
+    99 steps of Runge-Kutta to sample. With alignment to the first network and without scale balancing it is the
+    published system: see `experiments/generator/published.py`.
+
+    Args:
+        time: width of the embedding of t.
+        dropout: after the first two hidden layers.
+        jitter: standard deviation of noise added to x_t.
+        source: standard deviation of x_0, in units of the codes.
+    """
+
+    width: int = 512
+    steps: int = 30_000
+    batch_size: int = 8
+    lr: float = 5e-4
+    lr_final: float = 1e-6
+    weight_decay: float = 1e-5
+    betas: tuple[float, float] = (0.9, 0.95)
+    ema: float = 0.0
+    source: float = 0.01
+    solver_steps: int = 99
+    time: int = 64
+    dropout: float = 0.1
+    jitter: float = 1e-3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.width < 2 or self.time < 1 or not 0 <= self.dropout < 1 or self.jitter < 0:
+            raise InputError(f"width must be at least 2, time 1, dropout in [0, 1) and jitter not negative, got {self}")
+
+    def scale(self, codes: Float[Tensor, "n k"]) -> float:
+        return 1.0
+
+    def check(self, conditions: int, codes: int) -> None:
+        if conditions:
+            raise InputError("DeepWeightFlow takes no conditions: use FlowMatching, or conditions=()")
+        super().check(conditions, codes)
+
+    def velocity(self, codes: int, conditions: int) -> Velocity:
+        return BottleneckVelocity(codes, self.width, self.time, self.dropout)

@@ -1,0 +1,139 @@
+"""Generators in the format of the Hugging Face hub: a folder with a model card; needs `pip install weightspace[hub]`."""
+
+import re
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType
+
+from torch import nn
+
+from weightspace.errors import InputError, StorageError
+from weightspace.generator import MANIFEST, TENSORS, FittedGenerator
+from weightspace.storage.files import new_folder, write_text
+
+CARD = "README.md"
+
+
+def save_pretrained(
+    generator: FittedGenerator, folder: str | Path, *, name: str = "owner/name", text: str = "",
+    license: str | None = None, datasets: Sequence[str] | None = None,
+) -> Path:  # fmt: skip
+    """Write a generator as a folder that can be uploaded: its files, and a model card that says what it is.
+
+    Args:
+        folder: new or empty.
+        name: of the repository, for the example in the card.
+        text: more about it, in Markdown, below what is known.
+        license: for the card, such as "mit".
+        datasets: for the card: names on the hub of the data that the tickets were trained on.
+
+    Raises:
+        StorageError: the folder is not empty or cannot be written.
+    """
+    hub = _hub()
+    data = hub.ModelCardData(
+        library_name="weightspace", tags=_TAGS, license=license, datasets=None if datasets is None else list(datasets)
+    )
+    card = f"---\n{data.to_yaml()}\n---\n\n{_card(generator, name, text)}"
+    with new_folder(Path(folder)) as temporary:
+        generator.write(temporary)
+        write_text(temporary / CARD, card)
+    return Path(folder)
+
+
+def push_to_hub(
+    generator: FittedGenerator, repository: str, *, private: bool = False, text: str = "",
+    license: str | None = None, datasets: Sequence[str] | None = None,
+) -> str:  # fmt: skip
+    """Upload a generator; returns the address of the commit. Log in with `hf auth login` first."""
+    api = _hub().HfApi()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "generator"
+        save_pretrained(generator, folder, name=repository, text=text, license=license, datasets=datasets)
+        api.create_repo(repository, private=private, exist_ok=True)
+        return str(api.upload_folder(repo_id=repository, folder_path=folder, commit_message="Upload generator"))
+
+
+def from_pretrained(
+    name: str | Path,
+    *,
+    revision: str | None = None,
+    offline: bool = False,
+    cache: str | Path | None = None,
+    factory: Callable[[], nn.Module] | None = None,
+) -> FittedGenerator:
+    """Open a generator from a folder, or from the hub or its local cache; only JSON and safetensors are read.
+
+    Args:
+        name: a folder, or "owner/repository".
+        revision: branch, tag or commit; by default the main branch.
+        offline: never ask the hub, only the cache.
+        cache: folder of the cache, by default the hub's own.
+        factory: builds the network, for architectures that are not built in.
+
+    Raises:
+        StorageError: there is no such generator, or it is damaged.
+    """
+    if Path(name).is_dir():
+        return FittedGenerator.load(name, factory=factory)
+    if isinstance(name, Path) or not _REPOSITORY.fullmatch(name):
+        raise StorageError(f"{name} is neither a folder nor a repository of the hub (owner/name)")
+    hub = _hub()
+    try:
+        folder = hub.snapshot_download(
+            name, revision=revision, cache_dir=cache, local_files_only=offline, allow_patterns=[MANIFEST, TENSORS]
+        )
+    except (hub.errors.HfHubHTTPError, hub.errors.LocalEntryNotFoundError, OSError) as error:
+        where = "the local cache" if offline else "the hub"
+        raise StorageError(f"{name} was not found in {where}: {error}") from error
+    return FittedGenerator.load(folder, factory=factory)
+
+
+_REPOSITORY = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
+_TAGS = ["weightspace", "weight-generation", "sparsity", "lottery-ticket"]
+
+
+def _card(generator: FittedGenerator, name: str, text: str) -> str:
+    known = generator.trained_on
+    low, high = known["density"]
+    density = f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
+    factory = "" if generator.architecture.factory is None else ", factory=your_network"
+    data = ", data=training_split" if generator.layout.buffers else ""
+    conditions = ", ".join(generator.conditions.names) or "none"
+    how = known.get("refined")
+    refined = "yes" if generator.refined else "no"
+    if how is not None:  # generators that were saved before this was recorded do not say how
+        under = ", ".join(how["patterns"] or ["their median density"])
+        refined = f"{how['task']}, {how['steps']} steps, under {under}"
+    return (
+        f"""# Generator of sparse networks
+
+Samples {generator.architecture.name} networks, mask and weights together, with
+{generator.layout.num_prunable:,} prunable weights.
+
+- fitted to: {known["networks"]} networks of density {density}, trained on {", ".join(known["tasks"])}
+  (fingerprint {known["fingerprint"]})
+- refined through the task: {refined}
+- conditions: {conditions}
+
+```python
+from weightspace import hub
+
+generator = hub.from_pretrained("{name}"{factory})
+networks = generator.sample(100, density={low:.3g}{data}, seed=0)
+```
+
+{text}
+""".rstrip()
+        + "\n"
+    )
+
+
+def _hub() -> ModuleType:
+    try:
+        import huggingface_hub
+        import huggingface_hub.errors
+    except ImportError as error:
+        raise InputError("the hub needs huggingface_hub: pip install 'weightspace[hub]'") from error
+    return huggingface_hub

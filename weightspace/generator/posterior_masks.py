@@ -1,0 +1,103 @@
+"""Generate posteriors: codes of means, standard deviations, and gates that come from a Bayesian score."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from weightspace.errors import InputError
+from weightspace.networks.collection import Collection
+from weightspace.networks.layout import Layout
+
+STD = "std"  # the extra that holds standard deviations, as in weightspace.bayes
+
+
+@dataclass(frozen=True)
+class Posteriors:
+    """Learn from sparse mean-field posteriors; samples are sparse posteriors too, with the extra "std".
+
+    Beside each mean go its log standard deviation and a gate: -1 where the weight is pruned, between 0 and 1 where it is
+    kept, by the rank of |mu| / sigma among the kept weights. Decoded gates rank the weights of a sample, so that what
+    the posteriors were certain of is kept first.
+
+    Args:
+        gates: share of the total variance that the gates have, in (0, 1).
+        spread: share that the log standard deviations have; the rest is the means'.
+    """
+
+    gates: float = 0.4
+    spread: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not (0 < self.gates < 1 and 0 < self.spread < 1 and self.gates + self.spread < 1):
+            raise InputError(
+                f"the shares of gates and spread must be positive and leave some to the means, got {self.gates} and "
+                f"{self.spread}"
+            )
+
+    def fit(self, tickets: Collection) -> "FittedPosteriors":
+        if STD not in tickets.extras:
+            raise InputError(
+                f'posteriors have the extra "{STD}": train them with bayes.Variational, or use Magnitude()'
+            )
+        if tickets.dense:
+            raise InputError("gates code which weights a posterior keeps, and these are dense: use sparse ones")
+        random = (tickets.extras[STD] > 0).any(0)
+        unit = FittedPosteriors(tickets.layout, 1.0, 1.0, random)
+        parts = unit.vectors(tickets).split(unit.sizes, dim=1)
+        means, gates, spread = (part.var(0).sum().item() for part in parts)
+        if not (gates > 0 and spread > 0 and means > 0):
+            raise InputError("all posteriors are alike: there is no distribution to learn")
+        rest = means / (1 - self.gates - self.spread)
+        scales = (rest * self.gates / gates) ** 0.5, (rest * self.spread / spread) ** 0.5
+        return FittedPosteriors(tickets.layout, *scales, random)
+
+
+@dataclass(frozen=True)
+class FittedPosteriors:
+    """:class:`Posteriors` of a collection.
+
+    Args:
+        gate, spread: scales of the gates and of the log standard deviations in the vectors.
+        random: (D,), the parameters that have a posterior; norm layers do not.
+    """
+
+    layout: Layout
+    gate: float
+    spread: float
+    random: Bool[Tensor, " d"]
+
+    @property
+    def sizes(self) -> list[int]:
+        return [self.layout.size, self.layout.num_prunable, self.layout.size]
+
+    def vectors(self, tickets: Collection) -> Float[Tensor, "n m"]:
+        mu, std, masks = tickets.weights, tickets.extras[STD], tickets.masks
+        prunable = self.layout.prunable
+        # Parameters without a posterior (pruned, deterministic) get their network's mean, which says nothing.
+        live = std > 0
+        logs = torch.where(live, std.clamp(min=torch.finfo(std.dtype).tiny).log(), torch.zeros_like(std))
+        logs = torch.where(live, logs, logs.sum(1, keepdim=True) / live.sum(1, keepdim=True).clamp(min=1))
+        certain = (mu.abs() / logs.exp()).masked_fill(~masks, -1.0)[:, prunable]
+        rank = certain.argsort(1).argsort(1).to(mu.dtype)
+        pruned = (~masks[:, prunable]).sum(1, keepdim=True)
+        kept = (rank - pruned + 1) / masks[:, prunable].sum(1, keepdim=True)
+        gates = torch.where(masks[:, prunable], kept, -torch.ones_like(kept))
+        return torch.cat([mu, gates * self.gate, logs * self.spread], dim=1)
+
+    def split(self, vectors: Float[Tensor, "n m"]) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n d"]]:
+        values, gates, _ = vectors.split(self.sizes, dim=1)
+        scores = torch.zeros_like(values).index_copy(1, self.layout.prunable.nonzero()[:, 0], gates / self.gate)
+        return values, scores
+
+    def extras(self, vectors: Float[Tensor, "n m"], masks: Tensor) -> dict[str, Tensor]:
+        """Standard deviations of the weights that are kept."""
+        return {STD: (vectors[:, -self.layout.size :] / self.spread).exp() * (masks & self.random)}
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {"posteriors.random": self.random}
+
+    def to_json(self) -> dict[str, Any]:
+        return {"rule": "posteriors", "gate": self.gate, "spread": self.spread}

@@ -1,0 +1,13 @@
+"""Patterns of zeros, how layers share them, and how masks are compared."""
+
+from weightspace.masks.layerwise import ERK as ERK
+from weightspace.masks.layerwise import Balanced as Balanced
+from weightspace.masks.layerwise import LayerRates as LayerRates
+from weightspace.masks.patterns import NM as NM
+from weightspace.masks.patterns import Channels as Channels
+from weightspace.masks.patterns import Pattern as Pattern
+from weightspace.masks.patterns import Stepwise as Stepwise
+from weightspace.masks.patterns import Unstructured as Unstructured
+from weightspace.masks.schedule import densities_to as densities_to
+from weightspace.masks.schedule import density_of as density_of
+from weightspace.masks.schedule import steps_to as steps_to

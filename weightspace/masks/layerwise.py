@@ -1,0 +1,144 @@
+"""Patterns that decide first how many weights each layer keeps, then which: ERK, balanced, rates of one's own."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from weightspace.errors import InputError
+from weightspace.masks.patterns import Pattern, check_density, keep_counts
+from weightspace.masks.schedule import densities_to
+from weightspace.networks.layout import Entry, Layout
+
+
+@dataclass(frozen=True)
+class _Shares(ABC):
+    """A total that is divided over the layers before weights are ranked in each."""
+
+    density: float
+
+    def __post_init__(self) -> None:
+        check_density(self.density)
+
+    @abstractmethod
+    def _raw(self, entry: Entry) -> float:
+        """Density of a layer, up to a common factor."""
+
+    def counts(self, layout: Layout) -> list[int]:
+        """Weights kept in each weight tensor, in the layout's order."""
+        weights = _weights(layout)
+        return _shared(weights, _total(self.density, layout), [self._raw(entry) for entry in weights])
+
+    def steps(self, rate: float) -> "list[Pattern]":
+        """The patterns on the way to this one."""
+        return [replace(self, density=density) for density in densities_to(self.density, rate)]
+
+    def mask(
+        self, scores: Float[Tensor, "*nets d"], layout: Layout, within: Bool[Tensor, "*nets d"] | None = None
+    ) -> Bool[Tensor, "*nets d"]:
+        return keep_counts(scores, layout, self.counts(layout), within)
+
+
+@dataclass(frozen=True)
+class ERK(_Shares):
+    """Erdos-Renyi kernel: a layer's density is proportional to (sum of its dimensions) / (their product).
+
+    Evci et al. 2020 (arXiv 1911.11134). Where this exceeds one the layer is dense and the others share the rest, so that
+    the total is exact.
+
+    Args:
+        density: fraction of all prunable weights kept, in (0, 1].
+    """
+
+    def _raw(self, entry: Entry) -> float:
+        return sum(entry.shape) / entry.size
+
+
+@dataclass(frozen=True)
+class Balanced(_Shares):
+    """The same number of weights in every layer; what a small layer cannot take goes to the others.
+
+    Args:
+        density: fraction of all prunable weights kept, in (0, 1].
+    """
+
+    def _raw(self, entry: Entry) -> float:
+        return 1 / entry.size
+
+
+@dataclass(frozen=True)
+class LayerRates:
+    """Density (1 - rate)^level in every layer, with rates of their own for some (Frankle & Carbin 2019, section 2).
+
+    LeNet in the paper: `LayerRates(level)`, 20 % of each layer and 10 % of the output layer at every level.
+
+    Args:
+        level: how often the layers have been pruned.
+        rate: fraction of a layer's remaining weights removed at each level.
+        output: that of the last weight tensor.
+        others: of further ones, by name.
+    """
+
+    level: int
+    rate: float = 0.2
+    output: float = 0.1
+    others: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        rates = [self.rate, self.output, *self.others.values()]
+        if self.level < 0 or not all(0 <= rate < 1 for rate in rates):
+            raise InputError(
+                f"a level is not negative and rates lie in [0, 1), got level {self.level} and rates {rates}"
+            )
+
+    def counts(self, layout: Layout) -> list[int]:
+        """Weights kept in each weight tensor, in the layout's order."""
+        weights = _weights(layout)
+        unknown = self.others.keys() - {e.name for e in weights}
+        if unknown:
+            raise InputError(f"no weight is called {min(unknown)!r}: there are {', '.join(e.name for e in weights)}")
+        rates = {e.name: self.rate for e in weights} | {weights[-1].name: self.output} | dict(self.others)
+        return [max(1, round((1 - rates[e.name]) ** self.level * e.size)) for e in weights]
+
+    def steps(self, _rate: float) -> "list[Pattern]":
+        """Level by level, at this pattern's own rates."""
+        return [replace(self, level=level) for level in range(1, self.level + 1)] or [self]
+
+    def mask(
+        self, scores: Float[Tensor, "*nets d"], layout: Layout, within: Bool[Tensor, "*nets d"] | None = None
+    ) -> Bool[Tensor, "*nets d"]:
+        return keep_counts(scores, layout, self.counts(layout), within)
+
+
+def _weights(layout: Layout) -> list[Entry]:
+    return [entry for entry in layout.parameters if entry.role == "weight"]
+
+
+def _total(density: float, layout: Layout) -> int:
+    count = round(density * layout.num_prunable)
+    if count < 1:
+        raise InputError(f"density {density} keeps none of {layout.num_prunable} prunable weights: ask for more")
+    return count
+
+
+def _shared(weights: Sequence[Entry], total: int, raw: Sequence[float]) -> list[int]:
+    """Counts that sum to `total`, proportional to raw density times size, none above its size."""
+    sizes = torch.tensor([e.size for e in weights], dtype=torch.float64)
+    share = torch.tensor(raw, dtype=torch.float64) * sizes
+    full = torch.zeros(len(sizes), dtype=torch.bool)
+    while True:
+        left = total - sizes[full].sum()
+        wanted = torch.where(full, sizes, share * left / share[~full].sum().clamp(min=1e-300))
+        over = ~full & (wanted > sizes)
+        if not over.any():
+            break
+        full |= over
+    # By the highest quotients of fixed shares: largest remainders can give a layer more as the total falls.
+    counts = torch.where(full, sizes, (wanted - len(sizes)).floor().clamp(min=0)).long()
+    while int(counts.sum()) < total:
+        quotient = torch.where(counts < sizes, share / (counts + 0.5), torch.tensor(-1.0, dtype=torch.float64))
+        counts[quotient.argmax()] += 1
+    return counts.tolist()

@@ -1,0 +1,1 @@
+"""Layouts, networks, collections and ensembles."""

@@ -1,0 +1,95 @@
+"""Architecture: how to build the module of a collection.
+
+A built-in network is known by name and arguments and can be written to disk. Any other module comes
+from a factory, a function without arguments, that a user hands over again on loading.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from weightspace import models
+from weightspace.errors import InputError
+from weightspace.networks.layout import Layout
+from weightspace.runtime import seeds
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A network factory with a name.
+
+    Args:
+        name: class in `weightspace.models`, or a label for a user's factory.
+        arguments: keyword arguments of the built-in class.
+        factory: a user's function that returns a fresh module; None for built-in networks.
+    """
+
+    name: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    factory: Callable[[], nn.Module] | None = field(default=None, compare=False)
+
+    @classmethod
+    def of(cls, factory: Callable[[], nn.Module]) -> "Architecture":
+        """Wrap a user's factory."""
+        return cls(getattr(factory, "__qualname__", type(factory).__name__), {}, factory)
+
+    @property
+    def known(self) -> bool:
+        """True if a module can be built: a user's factory is there, or the network is built in."""
+        return self.factory is not None or isinstance(getattr(models, self.name, None), type)
+
+    def build(self) -> nn.Module:
+        """A fresh module, initialised from PyTorch's global random state.
+
+        Raises:
+            InputError: no built-in network of this name exists, or it refuses its arguments.
+        """
+        if self.factory is not None:
+            module = self.factory()
+            if not isinstance(module, nn.Module):
+                raise InputError(f"the factory {self.name} returned a {type(module).__name__}, not an nn.Module")
+            return module
+        built_in = {k: v for k, v in vars(models).items() if isinstance(v, type) and issubclass(v, nn.Module)}
+        if self.name not in built_in:
+            raise InputError(
+                f"no built-in network is called {self.name!r} (there are {', '.join(sorted(built_in))}); "
+                "for a network of your own pass factory= (--factory), a function that returns a fresh module"
+            )
+        try:
+            return built_in[self.name](**self.arguments)
+        except TypeError as error:
+            raise InputError(f"{self.name} cannot be built from {dict(self.arguments)}: {error}") from error
+
+    def build_seeded(self, seed: int) -> nn.Module:
+        """A fresh module whose initial weights depend on the seed alone."""
+        with seeds.seeded_modules(seed, "initialisation"):
+            return self.build()
+
+    def example(self, samples: int = 4) -> Tensor | None:
+        """Random inputs, for tracing; None if this network's input is not known.
+
+        Built-in networks know theirs (`input_shape`, without the batch), a user's network may have the
+        same attribute or begin, as an nn.Sequential, with a linear layer.
+        """
+        module = self.build_seeded(0)
+        shape = getattr(module, "input_shape", None)
+        if shape is None and isinstance(module, nn.Sequential):
+            first = next((layer for layer in module if list(layer.parameters())), None)
+            shape = (first.in_features,) if isinstance(first, nn.Linear) else None
+        if shape is None:
+            return None
+        return torch.randn(samples, *shape, generator=seeds.generator(0, "example inputs"))
+
+    def layout(self) -> Layout:
+        return Layout.of(self.build_seeded(0))
+
+    def to_json(self) -> dict[str, Any]:
+        return {"name": self.name, "arguments": dict(self.arguments)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Architecture":
+        """The inverse of `to_json`; a user's factory is not part of it."""
+        return cls(data["name"], data["arguments"])

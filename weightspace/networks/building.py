@@ -1,0 +1,60 @@
+"""Work on a collection block by block: in memory, or into a run folder that can be resumed."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from weightspace.networks.architecture import Architecture
+from weightspace.networks.collection import Collection, writer_for
+from weightspace.networks.forward import blocks
+from weightspace.runtime.progress import progress
+from weightspace.storage.runs import open_run
+from weightspace.storage.shards import MANIFEST
+
+
+def in_blocks(
+    make: Callable[[slice, Callable[[int], object], Path | None], Collection],
+    *,
+    architecture: Architecture,
+    count: int,
+    block: int,
+    ticks: int,
+    what: str,
+    folder: str | Path | None,
+    stage: str,
+    config: Mapping[str, Any],
+    inputs: Mapping[str, str] | None = None,
+) -> Collection:
+    """Make `count` networks in blocks, with one progress bar.
+
+    Args:
+        make: makes the networks of a slice of range(count); calls its second argument with the steps
+            done, and may keep a checkpoint in the file given last.
+        ticks: steps a block takes.
+        folder: write each finished block there and continue where an earlier process stopped; None
+            keeps everything in memory.
+        stage, config, inputs: identify the run (see :func:`weightspace.storage.runs.open_run`).
+    """
+    with progress(range(-(-count // block) * ticks), what) as bar:
+        if folder is None:
+            parts = [make(rows, bar.update, None) for rows in blocks(count, block)]
+            return parts[0] if len(parts) == 1 else Collection.concatenate(parts)
+        folder = Path(folder)
+        with open_run(folder, stage, config, inputs) as run:
+            written_before = (folder / MANIFEST).exists()
+            if not written_before:
+                writer = writer_for(folder, architecture.layout(), architecture)
+                bar.update(len(writer) // block * ticks)  # done by an earlier process
+                while len(writer) < count:
+                    # From where the files end, whatever block size wrote them.
+                    rows = slice(len(writer), min(len(writer) + block, count))
+                    checkpoint = folder / f"networks-{rows.start}-{rows.stop}.checkpoint.safetensors"
+                    made = make(rows, bar.update, checkpoint)
+                    made.write_to(writer)
+                    run.log(networks=len(writer), of=count)
+                for checkpoint in folder.glob("*.checkpoint.safetensors"):
+                    checkpoint.unlink()
+                writer.close()
+            if not run.complete:
+                run.finish(networks=count)
+        return Collection.load(folder, factory=architecture.factory, verify=written_before)

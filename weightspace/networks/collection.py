@@ -1,0 +1,386 @@
+"""Collection: N networks of one layout. Every stage takes one and returns one."""
+
+import csv
+import hashlib
+import operator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, SupportsIndex, overload
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from weightspace.errors import InputError, LayoutMismatch
+from weightspace.networks.architecture import Architecture
+from weightspace.networks.ensemble import Ensemble
+from weightspace.networks.forward import blocks
+from weightspace.networks.layout import Layout
+from weightspace.networks.network import Network
+from weightspace.storage.files import dump_json, new_folder
+from weightspace.storage.shards import Record, ShardReader, ShardWriter, pack_values, unpack_bits
+
+_SHARD_BYTES = 256 * 2**20
+_READ = 64  # networks whose masks are read at once
+_CHECKED = 4  # networks whose masks are checked at once: what that needs stays in the cache
+
+
+class Collection:
+    """N networks of one layout: weights, masks, buffers and a record each.
+
+    Rows of a collection loaded from disk are read when their tensors are asked for; slicing and
+    filtering read nothing.
+
+    Args:
+        layout: of all networks.
+        weights: (N, D), finite, zero where the mask is False.
+        masks: (N, D), True where a weight is kept, always True off the prunable weights; None for
+            dense networks.
+        buffers: (N, *shape) by name.
+        extras: further vectors of each network that live in weight space, (N, D) by name, such as
+            "rewind"; permutations act on them as on the weights.
+        records: a JSON-like dict per network: seed, recipe, metrics, parents.
+        architecture: how to build a module.
+
+    Raises:
+        InputError: wrong shapes, NaN or infinite weights, masked weights that are not zero.
+        LayoutMismatch: tensors of another layout.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        weights: Float[Tensor, "n d"],
+        *,
+        architecture: Architecture,
+        masks: Bool[Tensor, "n d"] | None = None,
+        buffers: Mapping[str, Tensor] | None = None,
+        extras: Mapping[str, Tensor] | None = None,
+        records: Sequence[Record] | None = None,
+    ) -> None:
+        columns = {"weights": weights}
+        if masks is not None:
+            columns["masks"] = masks
+        columns |= {f"extra.{name}": tensor for name, tensor in (extras or {}).items()}
+        columns |= {f"buffer.{name}": tensor for name, tensor in (buffers or {}).items()}
+        self.layout = layout
+        self.architecture = architecture
+        self.records: list[Record] = [dict(r) for r in records] if records is not None else [{} for _ in weights]
+        self._reader: ShardReader | None = None
+        self._rows: Tensor = torch.arange(len(weights))
+        self._columns: dict[str, Tensor] = {}
+        self._names = list(columns)
+        for name, tensor in columns.items():
+            self._columns[name] = self._checked(name, tensor)
+        missing = [b.name for b in layout.buffers if f"buffer.{b.name}" not in columns]
+        if missing:
+            raise LayoutMismatch(f"the layout has buffers that were not given: {missing}")
+        if len(self.records) != len(weights):
+            raise InputError(f"got {len(self.records)} records for {len(weights)} networks")
+
+    @property
+    def weights(self) -> Float[Tensor, "n d"]:
+        """(N, D); pruned weights are exactly zero."""
+        return self._column("weights")
+
+    def weight_columns(self, at: slice) -> Float[Tensor, "n b"]:
+        """Some positions of the weights of all networks; the others stay on disk."""
+        if "weights" in self._columns:
+            return self._columns["weights"][:, at]
+        assert self._reader is not None
+        return self._reader.weights(self._rows, self.layout.size, slice(*at.indices(self.layout.size)))
+
+    @property
+    def masks(self) -> Bool[Tensor, "n d"]:
+        """(N, D), True where a weight is kept; all True for dense networks."""
+        if self.dense:
+            return torch.ones(1, 1, dtype=torch.bool).expand(len(self), self.layout.size)
+        return self._column("masks")
+
+    @property
+    def buffers(self) -> dict[str, Tensor]:
+        """(N, *shape) by state-dict name."""
+        return {b.name: self._column(f"buffer.{b.name}") for b in self.layout.buffers}
+
+    @property
+    def extras(self) -> dict[str, Tensor]:
+        """(N, D) by name: further vectors in weight space, such as "rewind"."""
+        names = [name.removeprefix("extra.") for name in self._names if name.startswith("extra.")]
+        return {name: self._column(f"extra.{name}") for name in names}
+
+    @property
+    def dense(self) -> bool:
+        """True if the networks carry no masks."""
+        return "masks" not in self._names
+
+    @property
+    def densities(self) -> Float[Tensor, " n"]:
+        """Fraction of prunable weights kept by each network's mask."""
+        if self.dense:
+            return torch.ones(len(self), dtype=torch.float64)
+        always = self.layout.size - self.layout.num_prunable  # what is not prunable is True in every mask
+        counts = [np.count_nonzero(row) for at in blocks(len(self), _READ) for row in self[at].masks.cpu().numpy()]
+        return (torch.tensor(counts, dtype=torch.float64) - always) / self.layout.num_prunable
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __repr__(self) -> str:
+        kind = "dense" if self.dense else "sparse"
+        return f"Collection({len(self)} {kind} networks, {self.architecture.name}, D = {self.layout.size:,})"
+
+    @overload
+    def __getitem__(self, index: int) -> Network: ...
+    @overload
+    def __getitem__(self, index: slice | Sequence[int] | Tensor) -> "Collection": ...
+    def __getitem__(self, index: SupportsIndex | slice | Sequence[int] | Tensor) -> "Network | Collection":
+        """One network for an integer; a collection for a slice, a list of indices or a boolean mask."""
+        index = _integer(index)
+        if isinstance(index, int):
+            if not -len(self) <= index < len(self):
+                raise IndexError(f"network {index} of {len(self)}")
+            one = self[[index % len(self)]]
+            buffers = {name: buffer[0] for name, buffer in one.buffers.items()}
+            return Network(self.layout, self.architecture, one.weights[0], one.masks[0], buffers, one.records[0])
+        if not isinstance(index, slice):
+            index = torch.as_tensor(index) if len(index) else slice(0, 0)
+        positions = torch.arange(len(self))[index]
+        if not len(positions):
+            raise InputError(f"the selection is empty: a collection needs at least one network (of {len(self)})")
+        part = object.__new__(Collection)
+        part.layout, part.architecture, part._reader, part._names = (
+            self.layout, self.architecture, self._reader, self._names,
+        )  # fmt: skip
+        part._rows = self._rows[positions]
+        part._columns = {name: column[positions] for name, column in self._columns.items()}
+        part.records = [self.records[i] for i in positions.tolist()]
+        return part
+
+    def __iter__(self) -> Iterator[Network]:
+        return (self[i] for i in range(len(self)))
+
+    def module(self, i: int) -> nn.Module:
+        """A plain nn.Module of network i; its pruned weights stay zero under further training."""
+        return self[i].module()
+
+    def ensemble(self) -> Ensemble:
+        """All networks as one predictor."""
+        return Ensemble(self.architecture.build_seeded(0), self.layout, self.weights, self.buffers)
+
+    def filter(self, keep: Callable[[Record], bool]) -> "Collection":
+        """The networks whose record satisfies a condition; reads no weights."""
+        return self[[i for i, record in enumerate(self.records) if keep(record)]]
+
+    def best(self, k: int, metric: str | None = None, *, lowest: bool = False) -> "Collection":
+        """The k networks with the highest (or lowest) value of a metric in their records, best first.
+
+        Args:
+            k: how many.
+            metric: by default validation accuracy, or the lowest validation loss where there is none.
+            lowest: small values are good.
+
+        Raises:
+            InputError: not so many networks, or a record without the metric.
+        """
+        if not 1 <= k <= len(self):
+            raise InputError(f"cannot take the best {k} of {len(self)} networks")
+        if metric is None:
+            lowest = "validation_accuracy" not in self.records[0].get("metrics", {})
+            metric = "validation_loss" if lowest else "validation_accuracy"
+        values = [record.get("metrics", {}).get(metric) for record in self.records]
+        if None in values:
+            raise InputError(f"network {values.index(None)} has no metric {metric!r} in its record")
+        order = sorted(range(len(self)), key=values.__getitem__, reverse=not lowest)
+        return self[order[:k]]
+
+    def split(self, *counts: int) -> list["Collection"]:
+        """Consecutive parts of the given sizes, which must add up to the whole."""
+        if any(count < 1 for count in counts) or sum(counts) != len(self):
+            raise InputError(f"cannot split {len(self)} networks into {counts}: the counts must add up")
+        stops = torch.tensor(counts).cumsum(0).tolist()
+        return [self[stop - count : stop] for stop, count in zip(stops, counts, strict=True)]
+
+    @classmethod
+    def concatenate(cls, collections: Sequence["Collection"]) -> "Collection":
+        """One collection of all networks, in order. Extras that not all have are dropped."""
+        if not collections:
+            raise InputError("nothing to concatenate: give at least one collection")
+        first = collections[0]
+        for other in collections[1:]:
+            first.layout.require(other.layout, "a collection to concatenate")
+        shared = set.intersection(*(set(c.extras) for c in collections))
+        return cls(
+            first.layout,
+            torch.cat([c.weights for c in collections]),
+            architecture=first.architecture,
+            masks=None if all(c.dense for c in collections) else torch.cat([c.masks for c in collections]),
+            buffers={b.name: torch.cat([c.buffers[b.name] for c in collections]) for b in first.layout.buffers},
+            extras={name: torch.cat([c.extras[name] for c in collections]) for name in sorted(shared)},
+            records=[record for c in collections for record in c.records],
+        )
+
+    def replace(self, **changes: Any) -> "Collection":
+        """A collection with some of weights, masks, buffers, extras, records changed."""
+        masks = None if self.dense else self.masks
+        current = {
+            "weights": self.weights, "masks": masks, "buffers": self.buffers, "extras": self.extras,
+            "records": self.records, "architecture": self.architecture,
+        }  # fmt: skip
+        return Collection(self.layout, **(current | changes))
+
+    def save(self, folder: str | Path) -> Path:
+        """Write to a new folder; it appears complete or not at all.
+
+        Raises:
+            StorageError: the folder exists and is not empty, or cannot be written.
+        """
+        folder = Path(folder)
+        with new_folder(folder) as temporary:
+            writer = writer_for(temporary, self.layout, self.architecture)
+            first = self[slice(0, 1)]  # as it is in memory
+            row_bytes = max(1, sum(c.element_size() * c[0].numel() for c in map(first._column, self._names)))
+            for rows in blocks(len(self), max(1, _SHARD_BYTES // row_bytes)):
+                writer.add(self._stored(rows), self.records[rows])
+            writer.close()
+        return folder
+
+    def write_to(self, writer: ShardWriter) -> None:
+        """Add all networks to a writer as one shard."""
+        writer.add(self._stored(slice(None)), self.records)
+
+    @classmethod
+    def load(
+        cls, folder: str | Path, *, factory: Callable[[], nn.Module] | None = None, verify: bool = True
+    ) -> "Collection":
+        """Open a collection folder; tensors are read when asked for.
+
+        Args:
+            factory: builds the network; needed for modules where the architecture is not built in.
+            verify: check every file against its checksum first.
+
+        Raises:
+            StorageError: the folder is absent, empty, unfinished, damaged or of another version.
+            LayoutMismatch: the factory's network has another layout.
+        """
+        reader = ShardReader.open(Path(folder), verify=verify)
+        layout = Layout.from_json(reader.manifest["layout"])
+        architecture = Architecture.from_json(reader.manifest["architecture"])
+        if factory is not None:
+            architecture = Architecture.of(factory)
+            layout.require(architecture.layout(), "the network of the given factory")
+        loaded = object.__new__(cls)
+        loaded.layout, loaded.architecture, loaded._reader = layout, architecture, reader
+        loaded._rows, loaded._columns = torch.arange(len(reader.records)), {}
+        loaded._names, loaded.records = reader.columns, reader.records
+        return loaded
+
+    def fingerprint(self) -> str:
+        """Identifies the content: from the checksums on disk, or from the tensors in memory."""
+        digest = hashlib.sha256(repr(self._rows.tolist()).encode())
+        if self._reader is not None:
+            digest.update(dump_json(self._reader.manifest["shards"], "the manifest").encode())
+        else:
+            for name in self._names:
+                digest.update(self._columns[name].contiguous().numpy().data)
+            digest.update(dump_json(self.records, "the records").encode())
+        return digest.hexdigest()[:16]
+
+    def to_csv(self, path: str | Path) -> None:
+        """Write the records as a table; nested entries become dotted columns."""
+        rows = [_flatten(record) for record in self.records]
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        with open(path, "w", newline="", encoding="utf-8") as file:
+            table = csv.DictWriter(file, ["network", *names])
+            table.writeheader()
+            table.writerows({"network": i, **row} for i, row in enumerate(rows))
+
+    def _column(self, name: str) -> Tensor:
+        if name not in self._columns:
+            assert self._reader is not None
+            packed = name == "weights"
+            tensor = (
+                self._reader.weights(self._rows, self.layout.size) if packed else self._reader.read(name, self._rows)
+            )
+            if name == "masks":
+                tensor = unpack_bits(tensor, self.layout.size)
+            self._columns[name] = self._checked(name, tensor)
+        return self._columns[name]
+
+    def _stored(self, rows: slice) -> dict[str, Tensor]:
+        """Columns as they go to disk. Rows of a lazy collection are read here and not kept."""
+        part = self[rows]
+        columns = {name: part._column(name) for name in self._names}
+        if "masks" in columns:
+            columns |= pack_values(columns.pop("weights"), columns["masks"])
+        return columns
+
+    def _checked(self, name: str, tensor: Tensor) -> Tensor:
+        kind, _, detail = name.partition(".")
+        if kind == "buffer":
+            entry = next((b for b in self.layout.buffers if b.name == detail), None)
+            if entry is None:
+                raise LayoutMismatch(f"the layout has no buffer {detail!r}")
+            expected = (len(self), *entry.shape)
+        else:
+            expected = (len(self), self.layout.size)
+        if not len(self) or tuple(tensor.shape) != expected:
+            raise LayoutMismatch(
+                f"{name} has shape {tuple(tensor.shape)}, expected {expected}: "
+                "at least one network, and a row of the layout's size for each"
+            )
+        if kind in ("weights", "extra") and tensor.dtype != self.layout.dtype:
+            raise InputError(
+                f"{name} are {tensor.dtype}, the layout's parameters are {self.layout.dtype}: convert them with .to()"
+            )
+        if kind == "masks":
+            _check_masks(self._columns.get("weights"), tensor, self.layout)
+        elif tensor.is_floating_point() and tensor.numel() and not all(end.isfinite() for end in torch.aminmax(tensor)):
+            bad = (~tensor.isfinite()).nonzero()[0].tolist()
+            raise InputError(
+                f"{name} of network {bad[0]} holds NaN or infinite values (first: {_tensor_name(self.layout, bad[1])}): "
+                "leave diverged networks out, or train them with a lower learning rate"
+            )
+        return tensor.detach()
+
+
+def writer_for(folder: Path, layout: Layout, architecture: Architecture) -> ShardWriter:
+    """A writer for networks of one layout; continues a folder that was left unfinished."""
+    return ShardWriter(folder, {"layout": layout.to_json(), "architecture": architecture.to_json()})
+
+
+def _integer(index: SupportsIndex | slice | Sequence[int] | Tensor) -> int | slice | Sequence[int] | Tensor:
+    """Integers of any kind (NumPy's, zero-dimensional tensors) as int; everything else as it is."""
+    if isinstance(index, np.ndarray):
+        index = torch.as_tensor(index)
+    if isinstance(index, Tensor) and index.ndim:  # one of one element would pass for an integer
+        return index
+    try:
+        return operator.index(index)  # pyright: ignore[reportArgumentType]
+    except TypeError:
+        return index  # pyright: ignore[reportReturnType]
+
+
+def _check_masks(weights: Tensor | None, masks: Tensor, layout: Layout) -> None:
+    if masks.dtype != torch.bool:
+        raise InputError(f"masks must be boolean, True where a weight is kept; got {masks.dtype}")
+    for at in blocks(len(masks), _CHECKED):
+        if not all(masks[at, free].all() for free in layout.free):
+            raise InputError("masks remove biases or norm parameters, which are never pruned: leave those True")
+        # NumPy looks for a True much faster than torch.
+        if weights is not None and ((weights[at] != 0) > masks[at]).numpy(force=True).any():
+            raise InputError("some pruned weights are not zero: multiply the weights by their masks first")
+
+
+def _tensor_name(layout: Layout, position: int) -> str:
+    return next((name for name, at in layout.slices.items() if at.start <= position < at.stop), "a buffer")
+
+
+def _flatten(record: Record, prefix: str = "") -> Record:
+    flat: Record = {}
+    for key, value in record.items():
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

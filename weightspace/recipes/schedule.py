@@ -1,0 +1,44 @@
+"""Schedule: the learning rate over a training run."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from weightspace.errors import InputError
+from weightspace.recipes.step import Step
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The learning rate over a run, relative to the optimiser's.
+
+    Args:
+        shape: "constant"; "step" multiplies by `gamma` at each milestone; "cosine" falls to zero;
+            "triangular" falls to zero along a straight line after the warm-up.
+        warmup: the rate rises from zero along a straight line until this step.
+        milestones: steps of the "step" schedule.
+        gamma: factor of the "step" schedule.
+    """
+
+    shape: Literal["constant", "step", "cosine", "triangular"] = "constant"
+    warmup: Step = Step()
+    milestones: tuple[Step, ...] = ()
+    gamma: float = 0.1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "warmup", Step.of(self.warmup))
+        object.__setattr__(self, "milestones", tuple(Step.of(m) for m in self.milestones))
+        if self.shape not in ("constant", "step", "cosine", "triangular"):
+            raise InputError(f"the schedule must be constant, step, cosine or triangular, got {self.shape!r}")
+        if bool(self.milestones) != (self.shape == "step"):
+            raise InputError("milestones belong to the step schedule, which needs at least one")
+
+    def factor(self, step: int, total: int, per_epoch: int) -> float:
+        """The factor for iteration `step` (from 0) of `total`."""
+        warmup = self.warmup.total(per_epoch)
+        if step < warmup:
+            return (step + 1) / warmup
+        left = (total - step) / (total - warmup)  # 1 after the warm-up, falling to 0
+        if self.shape == "step":
+            return self.gamma ** sum(step >= milestone.total(per_epoch) for milestone in self.milestones)
+        return {"constant": 1.0, "cosine": 0.5 * (1 - math.cos(math.pi * left)), "triangular": left}[self.shape]

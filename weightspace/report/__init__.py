@@ -1,0 +1,1 @@
+"""What evaluation found, as data, tables, figures and pages."""

@@ -1,0 +1,92 @@
+"""Figures of predictions: reliability, confusion, behaviour under shift."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from weightspace.report.plots.style import OTHER, colours, new, tidy
+from weightspace.report.results import ArmResult, Posterior
+
+
+def reliability(arms: Sequence[ArmResult], samples: str, reference: str) -> Figure:
+    """Accuracy against confidence of each ensemble, and how its confidences are spread."""
+    figure = Figure(figsize=(6.0, 6.2), layout="constrained", dpi=130)
+    grid = figure.add_gridspec(2, 1, height_ratios=(3, 1))
+    top, low = figure.add_subplot(grid[0]), figure.add_subplot(grid[1])
+    tidy(top)
+    tidy(low)
+    palette = colours([arm.name for arm in arms], samples, reference)
+    top.plot([0, 1], [0, 1], color=OTHER, linewidth=0.8, linestyle="--", label="calibrated")
+    for arm in arms:
+        used = [(count, confidence, right) for count, confidence, right in arm.reliability if count]
+        total = sum(count for count, _, _ in used)
+        counts, x, y = (np.array(values) for values in zip(*used, strict=True))
+        top.scatter(x, y, s=12 + 120 * counts / total, color=palette[arm.name], label=arm.name, alpha=0.8)
+        low.plot(x, counts / total, ".-", color=palette[arm.name], alpha=0.8)
+    top.set_ylabel("accuracy")
+    top.legend(frameon=False, fontsize=8)
+    low.set_xlabel("confidence of the ensemble")
+    low.set_ylabel("share of samples")
+    return figure
+
+
+def confusion(matrices: Mapping[str, Sequence[Sequence[int]]]) -> Figure:
+    """Samples of each class that an ensemble takes for another; right answers are on the diagonal."""
+    count = len(matrices)
+    size = len(next(iter(matrices.values())))
+    figure = Figure(figsize=(4.6 * count, 4.6), layout="constrained", dpi=130)
+    for k, (name, matrix) in enumerate(matrices.items()):
+        axes = figure.add_subplot(1, count, k + 1)
+        values = np.asarray(matrix, dtype=float)
+        errors = values - np.diag(np.diag(values))  # the diagonal would drown them
+        most = max(1.0, float(errors.max()))
+        axes.imshow(errors, cmap="Oranges", vmin=0, vmax=most)
+        if size <= 20:
+            for i, j in np.argwhere(values > 0):
+                dark = i != j and values[i, j] > 0.6 * most
+                axes.text(j, i, f"{int(values[i, j])}", ha="center", va="center", fontsize=7 if size <= 10 else 5,
+                          color="white" if dark else "black")  # fmt: skip
+            axes.set_xticks(range(size))
+            axes.set_yticks(range(size))
+        axes.set_title(f"ensemble of {name}", fontsize=10)
+        axes.set_xlabel("predicted class")
+        axes.set_ylabel("class")
+    return figure
+
+
+def shift(posteriors: Sequence[Posterior], samples: str, reference: str) -> Figure:
+    """NLL of each ensemble as the inputs drift away, a panel a kind of shift."""
+    kinds = [k for k in dict.fromkeys(name.rpartition(" ")[0] for name in posteriors[0].shifted) if k != "none"]
+    figure = Figure(figsize=(3.0 * len(kinds) + 2.4, 3.4), layout="constrained", dpi=130)
+    palette = colours([p.name for p in posteriors], samples, reference)
+    for k, kind in enumerate(kinds):
+        axes = figure.add_subplot(1, len(kinds), k + 1)
+        tidy(axes)
+        for posterior in posteriors:
+            levels = {n: v["nll"] for n, v in posterior.shifted.items() if n.rpartition(" ")[0] == kind}
+            y = [posterior.shifted["none 0"]["nll"], *levels.values()]
+            axes.plot(range(len(y)), y, ".-", color=palette[posterior.name], label=posterior.name if k == 0 else None)
+        axes.set_title(kind, fontsize=10)
+        axes.set_xticks(range(4))
+        axes.set_xlabel("severity")
+    figure.axes[0].set_ylabel("NLL of the ensemble")
+    figure.legend(loc="outside right upper", fontsize=8, frameon=False)
+    return figure
+
+
+def comparison(rows: Mapping[str, tuple[float, float, float, float]], what: str) -> Figure:
+    """Runs side by side: accuracy with its standard deviation against distance.
+
+    Args:
+        rows: by name distance, accuracy, standard deviation, ensemble accuracy.
+    """
+    figure, axes = new(height=5.0)
+    palette = colours(list(rows), "", "")
+    for name, (distance, accuracy, std, ensemble) in rows.items():
+        axes.errorbar(distance, accuracy, yerr=std, fmt="o", color=palette[name], label=name, capsize=3)
+        axes.plot(distance, ensemble, "^", color=palette[name], markersize=7, markeredgecolor="white")
+    axes.set_xlabel(what)
+    axes.set_ylabel("test accuracy (triangle: ensemble)")
+    figure.legend(loc="outside right upper", fontsize=8, frameon=False)
+    return figure

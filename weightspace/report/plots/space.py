@@ -1,0 +1,49 @@
+"""Figures of weight space: spectrum, codes, filters."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from weightspace.report.plots.style import TRAINING, colours, new
+
+
+def spectrum(ratio: Sequence[float]) -> Figure:
+    """Cumulative share of the total variance that the leading components explain."""
+    figure, axes = new()
+    cumulative = np.cumsum(ratio)
+    axes.plot(np.arange(1, len(cumulative) + 1), cumulative, color=TRAINING)
+    axes.set_xlabel("principal components")
+    axes.set_ylabel("share of the total variance")
+    axes.set_ylim(0, 1)
+    return figure
+
+
+def codes(groups: Mapping[str, Sequence[Sequence[float]]], samples: str, reference: str) -> Figure:
+    """The two leading components of groups of networks, in standard deviations of the training networks."""
+    figure, axes = new(width=5.5, height=5.0)
+    palette = colours(list(groups), samples, reference)
+    for name in sorted(groups, key=lambda name: name == samples):  # samples on top
+        x, y = np.asarray(groups[name]).T
+        axes.plot(x, y, ".", color=palette[name], alpha=0.5, label=name)
+    axes.set_xlabel("component 1 (standard deviations)")
+    axes.set_ylabel("component 2 (standard deviations)")
+    axes.set_aspect("equal", adjustable="datalim")
+    axes.legend(frameon=False)
+    return figure
+
+
+def filters(images: np.ndarray, labels: Sequence[str]) -> Figure:
+    """Incoming weights of first-layer units as images (networks, units, height, width), a row for each network."""
+    rows, columns = images.shape[:2]
+    figure = Figure(figsize=(0.55 * columns + 1.5, 0.55 * rows + 0.3), layout="constrained", dpi=130)
+    limit = float(np.quantile(np.abs(images), 0.995)) or 1.0
+    for row in range(rows):
+        for column in range(columns):
+            axes = figure.add_subplot(rows, columns, row * columns + column + 1)
+            axes.imshow(images[row, column], cmap="RdBu", vmin=-limit, vmax=limit)
+            axes.set_xticks([])
+            axes.set_yticks([])
+            if column == 0:
+                axes.set_ylabel(labels[row], rotation=0, ha="right", va="center", fontsize=8)
+    return figure

@@ -1,0 +1,1 @@
+"""Seeds, threads, devices, progress, and who runs what."""

@@ -1,0 +1,102 @@
+"""What a weight is worth to its layer's outputs: its size times the size of what it multiplies."""
+
+from collections import Counter
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from weightspace.errors import InputError
+from weightspace.networks.collection import Collection
+from weightspace.networks.forward import blocks
+from weightspace.runtime.progress import progress
+
+_ROWS = 256  # examples at once
+_Layer = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
+
+
+def input_scores(networks: Collection, x: Tensor) -> Float[Tensor, "n d"]:
+    """Size of each weight times the root mean square of the input it reads, squared.
+
+    With inputs that do not correlate, the scores that a mask leaves out add up to the mean square error of the layer's
+    outputs. They rank the weights of a row as Wanda does (Sun et al., ICLR 2024). Biases and other parameters keep their
+    squared size.
+
+    Args:
+        networks: dense or sparse, in evaluation mode.
+        x: training inputs, a few hundred.
+
+    Returns:
+        Scores for :func:`reorder` and for the mask of a pattern.
+
+    Raises:
+        InputError: no inputs, ones that are not finite or do not fit, or prunable weights of a layer that is neither linear
+            nor a convolution.
+    """
+    if x.ndim < 2 or not len(x) or (x.is_floating_point() and not x.isfinite().all()):
+        raise InputError(f"scores need a batch of at least one input, all finite; got shape {tuple(x.shape)}")
+    if x.is_floating_point():
+        x = x.to(networks.weights.dtype)
+    scores = networks.weights.square()
+    own = networks.layout.tensors(scores)  # views
+    weights = [entry.name for entry in networks.layout.parameters if entry.role == "weight"]
+    for i in progress(range(len(networks)), "inputs of every layer"):
+        read = _mean_squares(networks.module(i).eval(), x)
+        unknown = [name for name in weights if name not in read]
+        if unknown:
+            raise InputError(
+                f"{', '.join(unknown)} belong to no linear layer or convolution that the inputs pass, so that what they are "
+                "multiplied with is not known: use magnitudes"
+            )
+        for name in weights:
+            own[name][i].mul_(read[name])
+    return scores
+
+
+def _mean_squares(module: nn.Module, x: Tensor) -> dict[str, Tensor]:
+    """For each weight the mean squares of its inputs, in a shape that broadcasts against it.
+
+    A weight that is used more than once has the sum over its uses: each adds to the error of its own outputs.
+    """
+    totals: dict[tuple[str, int], tuple[Tensor, int]] = {}  # by layer and how often it ran before in the same pass
+    calls: Counter[str] = Counter()
+
+    def listen(name: str, layer: nn.Module) -> None:
+        def hook(_: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
+            read = (*inputs, *named.values())[0].detach()
+            channels = -1 if isinstance(layer, nn.Linear) else 1
+            features = read.movedim(channels, -1).flatten(0, -2).double()
+            total, count = totals.get((name, calls[name]), (0, 0))
+            totals[name, calls[name]] = (total + features.square().sum(0), count + len(features))
+            calls[name] += 1
+
+        hooks.append(layer.register_forward_pre_hook(hook, with_kwargs=True))
+
+    hooks: list[torch.utils.hooks.RemovableHandle] = []
+    layers = {name: layer for name, layer in module.named_modules() if isinstance(layer, _Layer)}
+    for name, layer in layers.items():
+        listen(name, layer)
+    with torch.no_grad():
+        for rows in blocks(len(x), _ROWS):
+            calls.clear()
+            try:
+                module(x[rows])
+            except (RuntimeError, TypeError, IndexError) as error:
+                raise InputError(
+                    f"{type(module).__name__} does not run on inputs of shape {tuple(x.shape)} and {x.dtype}: {error}"
+                ) from error
+    for hook in hooks:
+        hook.remove()
+    found: dict[int, Tensor] = {}  # by parameter: layers may share one
+    for (name, _), (total, count) in totals.items():
+        own = _shaped(layers[name], total / count)
+        key = id(layers[name].weight)
+        found[key] = found[key] + own if key in found else own
+    return {name: found[id(p)].to(p.dtype) for name, p in module.named_parameters() if id(p) in found}
+
+
+def _shaped(layer: _Layer, mean: Float[Tensor, " inputs"]) -> Tensor:
+    if isinstance(layer, nn.Linear):
+        return mean[None]
+    each = mean.reshape(layer.groups, -1).repeat_interleave(layer.out_channels // layer.groups, dim=0)
+    return each.reshape(*each.shape, *[1] * (layer.weight.ndim - 2))  # (outputs, inputs / groups, 1, ...)

@@ -1,0 +1,1 @@
+"""Files, shards, run folders and checkpoints on disk."""

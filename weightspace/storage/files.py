@@ -1,0 +1,133 @@
+"""Files that are complete or absent: atomic writes, checksums, manifests."""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from weightspace.errors import InputError, StorageError
+
+
+def _umask() -> int:
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """A temporary name to write to; on success it is synced and becomes `path` in one step."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())  # safetensors writes files that only their owner can read
+        os.replace(temporary, path)
+        sync_folder(path.parent)
+    except (OSError, SafetensorError) as error:
+        raise StorageError(
+            f"could not write {path}: {error}. Files already in the folder are untouched; "
+            "free some space or choose a writable folder, then run again"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A temporary folder to fill; on success it becomes `folder` in one step.
+
+    Raises:
+        StorageError: the folder exists and is not empty, or cannot be written.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise StorageError(f"{folder} exists and is not empty: choose another folder, or delete it first")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
+    except OSError as error:
+        raise StorageError(f"cannot write beside {folder}: {error}; choose a writable place") from error
+    try:
+        yield temporary
+        temporary.chmod(0o755)
+        temporary.rename(folder)
+        sync_folder(folder.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename inside the folder survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small text file atomically."""
+    with atomic_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def dump_json(value: Any, what: str, **options: Any) -> str:
+    """JSON text, with an error that names what could not be written."""
+    try:
+        return json.dumps(value, allow_nan=False, **options)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"{what} cannot be written as JSON ({error}): use only numbers, strings, lists and dicts, no NaN"
+        ) from error
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, read in pieces."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_manifest(path: Path, format_name: str, version: int | Sequence[int], keys: Sequence[str]) -> dict[str, Any]:
+    """Read the JSON manifest of a folder and check its format, version (or versions) and keys.
+
+    Raises:
+        StorageError: it is damaged, of another format, or of a version this weightspace cannot read.
+    """
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        found = (manifest["format"], manifest["version"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise StorageError(f"{path} is damaged ({error!r}): restore it from a copy") from error
+    if found[0] != format_name:
+        raise StorageError(f"{path} describes a {found[0]!r}, not a {format_name!r}")
+    versions = (version,) if isinstance(version, int) else tuple(version)
+    if found[1] not in versions:
+        raise StorageError(
+            f"{path} has format version {found[1]}, this weightspace reads version {max(versions)}: "
+            "use the weightspace that wrote it, or a newer one"
+        )
+    missing = [key for key in keys if key not in manifest]
+    if missing:
+        raise StorageError(f"{path} is damaged (it lacks {', '.join(missing)}): restore it from a copy")
+    return manifest
+
+
+def check_file(path: Path, size: int, sha256: str, *, verify: bool = True) -> None:
+    """Raise StorageError unless a file is there, of this size and, if asked, of this checksum."""
+    if not path.exists():
+        raise StorageError(f"{path} is missing: restore it from a copy")
+    found = path.stat().st_size
+    if found != size:
+        raise StorageError(
+            f"{path} has {found} bytes, expected {size}: it is truncated or was changed; restore it from a copy"
+        )
+    if verify and file_hash(path) != sha256:
+        raise StorageError(f"{path} does not match its checksum: it was damaged or changed; restore it from a copy")

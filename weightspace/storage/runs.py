@@ -1,0 +1,138 @@
+"""Run folders: a stage's configuration, its log, its output, and a mark when it is complete.
+
+Running a stage again into the same folder returns at once if it is complete and continues it if it
+was interrupted; a folder that holds anything else is refused. The configuration's hash decides.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from weightspace.errors import InputError, StorageError
+from weightspace.storage.files import dump_json, write_text
+
+CONFIG = "config.yaml"
+DONE = "complete.json"
+METRICS = "metrics.jsonl"
+
+
+@dataclass(frozen=True)
+class Run:
+    """An open run folder."""
+
+    folder: Path
+    complete: bool
+
+    def log(self, **metrics: Any) -> None:
+        """Append a line to metrics.jsonl."""
+        with open(self.folder / METRICS, "a", encoding="utf-8") as file:
+            file.write(dump_json({"time": round(time.time(), 3), **metrics}, "the metrics") + "\n")
+
+    def finish(self, **summary: Any) -> None:
+        """Mark the run complete."""
+        write_text(self.folder / DONE, dump_json({"time": round(time.time(), 3), **summary}, "the summary"))
+
+
+@contextmanager
+def open_run(
+    folder: Path, stage: str, config: Mapping[str, Any], inputs: Mapping[str, str] | None = None
+) -> Iterator[Run]:
+    """Open a run folder for one process.
+
+    Args:
+        stage: the verb, such as "collect".
+        config: what decides the output, JSON-like.
+        inputs: fingerprint of each input, by name.
+
+    Raises:
+        StorageError: the folder holds another run or other files, another process works in it, or
+            it cannot be written.
+    """
+    wanted = {"stage": stage, "config": dict(config), "inputs": dict(inputs or {})}
+    wanted = json.loads(dump_json(wanted, "the configuration"))
+    wanted["hash"] = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:16]
+    path = folder / CONFIG
+    if path.exists():
+        _require_same(folder, path, wanted)  # before a lock file is made in somebody else's folder
+    elif folder.exists() and (not folder.is_dir() or any(map(_foreign, folder.iterdir()))):
+        raise StorageError(f"{folder} exists and holds something else: choose another folder, or delete it first")
+    existed = folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"cannot create the folder {folder}: {error}") from error
+    with _lock(folder):
+        for leftover in folder.glob(".*.partial"):  # from a process that was killed while writing
+            leftover.unlink()
+        if path.exists():
+            _require_same(folder, path, wanted)  # again: another process may have come first
+        else:
+            write_text(path, yaml.safe_dump(wanted, sort_keys=False, allow_unicode=True))
+        try:
+            yield Run(folder, (folder / DONE).exists())
+        except InputError:
+            # A mistake found before anything was written leaves no trace, so that the corrected
+            # command can use the same folder.
+            leftover = {p.name for p in folder.iterdir()}
+            if leftover <= {CONFIG, ".lock", "engine.json"}:
+                for name in leftover:
+                    (folder / name).unlink()
+                if not existed:
+                    folder.rmdir()
+            raise
+
+
+def _foreign(path: Path) -> bool:
+    return path.name != ".lock" and path.suffix != ".partial"
+
+
+def _require_same(folder: Path, path: Path, wanted: Mapping[str, Any]) -> None:
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        same = found["hash"] == wanted["hash"]
+    except (yaml.YAMLError, TypeError, KeyError) as error:
+        raise StorageError(f"{path} is damaged ({error}): delete {folder} to start anew") from error
+    if not same:
+        raise StorageError(
+            f"{folder} holds another run (it differs in {_differences(found, wanted)}): "
+            "choose another folder, or delete it first"
+        )
+
+
+def _differences(found: Any, wanted: Any, path: str = "") -> str:
+    if isinstance(found, dict) and isinstance(wanted, dict):
+        names = sorted((found.keys() | wanted.keys()) - {"hash"})
+        parts = (_differences(found.get(n), wanted.get(n), f"{path}.{n}".lstrip(".")) for n in names)
+        return ", ".join(part for part in parts if part)
+    return "" if found == wanted else f"{path}: {found!r} there, {wanted!r} asked"
+
+
+@contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    """One process a folder. The lock goes with the process, however it ends."""
+    try:
+        descriptor = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
+    except OSError as error:
+        raise StorageError(f"cannot write in {folder}: {error}; choose a writable folder") from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = (folder / ".lock").read_text(encoding="utf-8").strip()
+            raise StorageError(
+                f"another process ({holder}) is working in {folder}: wait for it, or choose another folder"
+            ) from error
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"{os.getpid()}\n".encode())
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,233 @@
+"""Collections on disk: safetensors shards, a line of JSON per network, a manifest with checksums.
+
+Every file is written under a temporary name, synced and renamed; the manifest `collection.json` comes
+last and marks the folder complete. Anyone can read a folder with safetensors and a JSON parser:
+
+    collection.json            format, version, layout, architecture, columns, files and checksums
+    records.jsonl              one line per network
+    shard-00000.safetensors    columns over consecutive networks: "weights" (n, D), or of sparse networks
+                               "masks" (n, D/8) as bits, most significant first, "values", the kept weights
+                               of one network after another, and "kept" (n,), how many each has;
+                               "extra.*" (n, D); "buffer.*"
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from weightspace.errors import StorageError
+from weightspace.storage.files import atomic_file, check_file, dump_json, file_hash, read_manifest, write_text
+
+FORMAT = "weightspace.networks.collection"
+VERSION = 2  # version 1 had dense weights beside the masks
+_READABLE = (1, 2)
+MANIFEST = "collection.json"
+RECORDS = "records.jsonl"
+_KEYS = ("layout", "architecture", "columns", "count", "shards", "records")
+_SHARD = re.compile(r"shard-(\d{5})\.safetensors")
+
+Record = dict[str, Any]
+
+
+def pack_bits(mask: Tensor) -> Tensor:
+    """Booleans (n, D) as bits (n, ceil(D/8)), most significant first."""
+    return torch.from_numpy(np.packbits(mask.cpu().numpy(), axis=-1))
+
+
+def pack_values(weights: Tensor, masks: Tensor) -> dict[str, Tensor]:
+    """Columns of sparse networks (n, D): the kept weights, how many each network has, and the masks as bits."""
+    return {"values": weights[masks], "kept": masks.sum(1), "masks": pack_bits(masks)}
+
+
+def unpack_bits(bits: Tensor, size: int) -> Tensor:
+    """The inverse of :func:`pack_bits`."""
+    return torch.from_numpy(np.unpackbits(bits.numpy(), axis=-1, count=size)).bool()
+
+
+class ShardWriter:
+    """Adds shards to a folder; a folder that an earlier process left unfinished is continued."""
+
+    def __init__(self, folder: Path, header: Mapping[str, Any]) -> None:
+        self.folder = folder
+        self.header = dict(header)
+        self.records: list[Record] = []
+        self._columns: list[str] = []
+        self._shards: list[dict[str, Any]] = []
+        if (folder / MANIFEST).exists():
+            raise StorageError(f"{folder} already holds a collection: choose another folder, or delete it first")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(f"cannot create the folder {folder}: {error}") from error
+        for path in _shard_files(folder):
+            with _open(path) as file:
+                self._register(path, sorted(file.keys()), json.loads(file.metadata()["records"]))
+
+    def __len__(self) -> int:
+        """Networks written so far, by this process and by earlier ones."""
+        return len(self.records)
+
+    def add(self, columns: Mapping[str, Tensor], records: Sequence[Record]) -> None:
+        """Write one shard of consecutive networks; it is complete or absent, never in between."""
+        path = self.folder / f"shard-{len(self._shards):05d}.safetensors"
+        metadata = {"records": dump_json(list(records), "the records")}
+        with atomic_file(path) as temporary:
+            save_file({k: v.cpu().contiguous() for k, v in columns.items()}, temporary, metadata)
+        self._register(path, sorted(columns), list(records))
+
+    def close(self) -> None:
+        """Write the records and the manifest: from here on the folder is a collection."""
+        lines = "".join(dump_json(record, "a record") + "\n" for record in self.records)
+        write_text(self.folder / RECORDS, lines)
+        manifest = {
+            "format": FORMAT,
+            "version": VERSION,
+            **self.header,
+            "columns": self._columns,
+            "count": len(self.records),
+            "shards": self._shards,
+            "records": {"size": len(lines), "sha256": hashlib.sha256(lines.encode()).hexdigest()},
+        }
+        write_text(self.folder / MANIFEST, dump_json(manifest, "the manifest", indent=1))
+
+    def _register(self, path: Path, columns: list[str], records: list[Record]) -> None:
+        if self._shards and columns != self._columns:
+            raise StorageError(
+                f"{path} has the columns {columns}, earlier shards {self._columns}: delete {self.folder}"
+            )
+        self._columns = columns
+        self.records += records
+        self._shards.append(
+            {"file": path.name, "count": len(records), "bytes": path.stat().st_size, "sha256": file_hash(path)}
+        )
+
+
+@dataclass(frozen=True)
+class ShardReader:
+    """A complete collection folder; rows are read when asked for."""
+
+    folder: Path
+    manifest: Mapping[str, Any]
+    records: list[Record] = field(repr=False)
+
+    @classmethod
+    def open(cls, folder: Path, *, verify: bool) -> "ShardReader":
+        """Check a folder and open it.
+
+        Args:
+            verify: compare every shard with its checksum (reads each file once); otherwise only its
+                size is compared.
+
+        Raises:
+            StorageError: the folder is absent, empty, unfinished, damaged or of another version.
+        """
+        if not folder.is_dir():
+            raise StorageError(f"{folder} is not a folder: give the folder of a collection")
+        if not (folder / MANIFEST).exists():
+            hint = (
+                "an unfinished run: start it again and it continues"
+                if _shard_files(folder)
+                else "not a collection (for a folder of state dicts use `weightspace import`)"
+            )
+            raise StorageError(f"{folder} has no {MANIFEST}: it is {hint}")
+        manifest = read_manifest(folder / MANIFEST, FORMAT, _READABLE, _KEYS)
+        for shard in manifest["shards"]:
+            check_file(folder / shard["file"], shard["bytes"], shard["sha256"], verify=verify)
+        check_file(folder / RECORDS, **manifest["records"])
+        lines = (folder / RECORDS).read_text(encoding="utf-8").splitlines()
+        return cls(folder, manifest, [json.loads(line) for line in lines])
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the columns; packed weights are one."""
+        names = set(self.manifest["columns"])
+        return sorted((names - {"values", "kept"}) | {"weights"})
+
+    def weights(self, rows: Tensor, size: int, within: slice | None = None) -> Tensor:
+        """The weights of the given networks, (len(rows), size), however they are stored.
+
+        Args:
+            within: these positions of each row only.
+        """
+        if "values" not in self.manifest["columns"]:
+            return self.read("weights", rows, within)
+        at = slice(0, size) if within is None else within
+        parts: list[Tensor] = []
+        order: list[Tensor] = []
+        start = 0
+        for shard in self.manifest["shards"]:
+            here = ((rows >= start) & (rows < start + shard["count"])).nonzero().flatten()
+            if len(here):
+                with _open(self.folder / shard["file"]) as file:
+                    ends = file.get_tensor("kept").cumsum(0).tolist()
+                    bits, values = file.get_slice("masks"), file.get_slice("values")
+                    for row in (rows[here] - start).tolist():
+                        mask = np.unpackbits(bits[row : row + 1].numpy()[0], count=size).astype(bool)
+                        first = (ends[row - 1] if row else 0) + int(np.count_nonzero(mask[: at.start]))
+                        own = torch.from_numpy(mask[at])
+                        kept = values[first : first + int(own.sum())]
+                        parts.append(kept.new_zeros(len(own)).masked_scatter_(own, kept))
+                order.append(here)
+            start += shard["count"]
+        found = torch.stack(parts)
+        return found[torch.cat(order).argsort()]
+
+    def read(self, column: str, rows: Tensor, within: slice | None = None) -> Tensor:
+        """One column of the given networks, in their order; other rows stay on disk.
+
+        Args:
+            within: read these positions of each row only.
+        """
+        part = () if within is None else (within,)
+        parts: list[Tensor] = []
+        order: list[Tensor] = []
+        start = 0
+        for shard in self.manifest["shards"]:
+            stop = start + shard["count"]
+            here = ((rows >= start) & (rows < stop)).nonzero().flatten()
+            if len(here):
+                local = rows[here] - start
+                first, last = int(local.min()), int(local.max())
+                with _open(self.folder / shard["file"]) as file:
+                    lazy = file.get_slice(column)
+                    if last - first < 2 * len(local):  # dense enough to read as one piece
+                        parts.append(lazy[(slice(first, last + 1), *part)][local - first])
+                    else:
+                        parts.append(torch.cat([lazy[(slice(i, i + 1), *part)] for i in local.tolist()]))
+                order.append(here)
+            start = stop
+        values = torch.cat(parts)
+        result = torch.empty_like(values)
+        result[torch.cat(order)] = values
+        return result
+
+
+def _shard_files(folder: Path) -> list[Path]:
+    """The shards of a folder, numbered from 0 without a gap."""
+    paths = sorted(path for path in folder.iterdir() if _SHARD.fullmatch(path.name))
+    for number, path in enumerate(paths):
+        if path.name != f"shard-{number:05d}.safetensors":
+            raise StorageError(f"{folder}: shard {number} is missing (found {path.name}): delete the folder")
+    return paths
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[Any]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except SafetensorError as error:
+        raise StorageError(
+            f"{path} is not a readable safetensors file ({error}): delete it or restore a copy"
+        ) from error

@@ -1,0 +1,1 @@
+"""Reading the symmetry of a network off its traced graph."""

@@ -1,0 +1,256 @@
+"""From traced units to a table: units that nothing tells apart form a group."""
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import numpy as np
+from torch import nn
+
+from weightspace.networks.layout import Layout
+from weightspace.symmetry.spec import Axis, Group, Symmetry
+from weightspace.symmetry.tracing.labels import Labels, Units
+
+_ROUNDS = 4
+
+
+@dataclass
+class _Orbit:
+    """Units that can take each other's places.
+
+    Args:
+        members: representatives (parent units, units).
+        riders: units that keep their place inside a member and move along with it, (all members) each.
+    """
+
+    members: np.ndarray
+    parent: "_Orbit | None"
+    axes: list[Axis] = field(default_factory=list)
+    riders: list[np.ndarray] = field(default_factory=list)
+
+
+def table(module: nn.Module, layout: Layout, units: Units, axes: dict[str, Labels]) -> Symmetry:
+    """The symmetry that is left when all unlike units are told apart."""
+    labels = {name: _labels_of(units, found) for name, found in axes.items()}
+    labels = {name: found for name, found in labels.items() if name in {e.name for e in layout.entries}}
+    _mark_places(units, labels)
+    parents = _parents(units)
+    while True:
+        orbits = _orbits(units, labels, parents)
+        lost = _lost(labels, orbits)
+        if not lost:
+            break
+        for label, k in lost:
+            units.pin(label, k)
+    groups = _groups(module, layout, units, labels, orbits)
+    moved = {axis.tensor for group in groups for axis in group.axes}
+    return Symmetry(layout, tuple(groups), tuple(b.name for b in layout.buffers if b.shape and b.name not in moved))
+
+
+def _labels_of(units: Units, found: Labels) -> list[np.ndarray | None]:
+    return [None if isinstance(label, str) else units.find(label) for label in found.axes]
+
+
+def _mark_places(units: Units, labels: dict[str, list[np.ndarray | None]]) -> None:
+    """Units differ by the axes on which they occur, and how often."""
+    for found in labels.values():
+        for label in found:
+            if label is not None:
+                units.mark(label)
+
+
+def _parents(units: Units) -> dict[int, int]:
+    """The parent of each unit that has one."""
+    while True:  # parents with the same members are one
+        members: dict[int, set[int]] = defaultdict(set)
+        same: dict[frozenset[int], int] = {}
+        united = False
+        for inner, outer in units.links:
+            split: dict[int, set[int]] = defaultdict(set)
+            for unit, parent in zip(units.find(inner).tolist(), units.find(outer).tolist(), strict=True):
+                if unit != parent:
+                    split[parent].add(unit)
+            for parent, held in split.items():
+                members[parent] |= held
+                other = same.setdefault(frozenset(held), parent)
+                if other != parent:
+                    units.unite(np.array([parent]), np.array([other]))
+                    united = True
+        if not united:
+            break
+    holders: dict[int, list[int]] = defaultdict(list)
+    for parent, held in members.items():
+        for unit in held:
+            holders[unit].append(parent)
+    crossing: set[int] = set()  # splits that overlap otherwise than one inside the other
+    for several in holders.values():
+        several.sort(key=lambda p: len(members[p]))
+        for small, large in pairwise(several):
+            if not members[small] < members[large]:
+                crossing |= {small, large}
+    found: dict[int, int] = {}
+    for unit, several in holders.items():
+        if len(several) > 1 and crossing.intersection(several):
+            continue
+        for inner, outer in pairwise([unit, *several]):
+            if found.setdefault(inner, outer) != outer:
+                crossing |= {found[inner], outer}
+    # Their parts stay where they are; a unit can only take the place of one that lies in the same parts.
+    tags = {parent: units.mark(np.array([parent])) for parent in sorted(crossing)}
+    for unit, several in holders.items():
+        if len(several) > 1 and crossing.intersection(several):
+            found.pop(unit, None)
+            for parent in several:
+                units.tag(unit, tags.get(parent) or units.mark(np.array([parent])))
+    return found
+
+
+def _orbits(units: Units, labels: dict[str, list[np.ndarray | None]], parents: dict[int, int]) -> list[_Orbit]:
+    marks = units.marks()
+    order: dict[int, int] = {}
+    for found in labels.values():
+        for label in found:
+            if label is not None:
+                for unit in label.ravel().tolist():
+                    order.setdefault(unit, len(order))
+    for unit in list(order):  # a parent comes where its first unit does
+        while unit in parents and parents[unit] not in order:
+            order[parents[unit]] = order[unit]
+            unit = parents[unit]
+    seen = np.fromiter(order, dtype=np.int64)
+    mark = {unit: int(marks[unit]) for unit in seen.tolist()}
+    children: dict[int, list[int]] = defaultdict(list)
+    for unit in order:
+        if unit in parents:
+            children[parents[unit]].append(unit)
+    for _ in range(_ROUNDS):  # parents differ if what they hold differs, and the other way round
+        mark = {u: hash((mark[u], tuple(sorted(mark[c] for c in children[u])))) for u in mark}
+        mark = {u: hash((mark[u], mark[parents[u]] if u in parents else 0)) for u in mark}
+    roots = [unit for unit in sorted(order, key=order.__getitem__) if unit not in parents]
+    orbits: list[_Orbit] = []
+
+    def collect(among: list[list[int]], parent: _Orbit | None) -> None:
+        """Orbits inside each of several parents, which are alike."""
+        kinds = list(dict.fromkeys(mark[unit] for unit in among[0]))
+        for kind in kinds:
+            members = np.array([[unit for unit in inside if mark[unit] == kind] for inside in among])
+            free = members.shape[1] > 1
+            orbit = _Orbit(members, parent)
+            if free:
+                orbits.append(orbit)
+            elif parent is not None:
+                parent.riders.append(members[:, 0])
+            # Inside units that cannot move, the next level stands on its own.
+            for column in [members] if free else [members[:, [0]]]:
+                held = [sorted(children[unit], key=order.__getitem__) for unit in column.ravel().tolist()]
+                if held[0]:
+                    if free:
+                        collect(held, orbit)
+                    elif parent is None:
+                        for one in held:
+                            collect([one], None)
+                    else:
+                        collect(held, parent)
+
+    collect([roots], None)
+    return orbits
+
+
+def _lost(labels: dict[str, list[np.ndarray | None]], orbits: list[_Orbit]) -> list[tuple[np.ndarray, int]]:
+    """Axes of grouped convolutions whose units would move although the table cannot say how."""
+    return [
+        (label, k)
+        for name, found in labels.items()
+        for k, label in enumerate(found)
+        if label is not None
+        and label.size != label.shape[k]
+        and any(np.isin(label, o.members).any() and _axis(name, k, label, o) is None for o in orbits)
+    ]
+
+
+def _groups(
+    module: nn.Module, layout: Layout, units: Units, labels: dict[str, list[np.ndarray | None]], orbits: list[_Orbit]
+) -> list[Group]:
+    unscalable = set(units.find(np.array(sorted(units.unscalable), dtype=np.int64)).tolist())
+    transposed = {
+        f"{name}.weight" for name, m in module.named_modules() if isinstance(m, nn.modules.conv._ConvTransposeNd)
+    }
+    transposed |= {f"{name}.weight" for name, m in module.named_modules() if isinstance(m, nn.Embedding)}
+    roles = {entry.name: entry.role for entry in layout.entries}
+    groups: list[Group] = []
+    names: dict[int, str] = {}
+    for orbit in orbits:
+        for name, found in labels.items():
+            for k, label in enumerate(found):
+                if label is not None:
+                    axis = _axis(name, k, label, orbit)
+                    if axis is not None:
+                        orbit.axes.append(axis)
+    for orbit in orbits:
+        if not orbit.axes and not any(o.parent is orbit for o in orbits):
+            continue
+        norm = [a for a in orbit.axes if roles[a.tensor] == "norm"]
+        reads = [a for a in orbit.axes if _reads(a, layout, transposed)]
+        rest = [a for a in orbit.axes if a not in norm and a not in reads]
+        parameters = [a for a in rest if roles[a.tensor] != "buffer"]
+        makes, following = (norm, rest) if norm else (parameters, [a for a in rest if a not in parameters])
+        can = (
+            orbit.parent is None
+            and not any(o.parent is orbit for o in orbits)
+            and not unscalable.intersection(orbit.members.ravel().tolist())
+            and all(a.within is None for a in orbit.axes)
+            and bool(makes and reads)
+        )
+        names[id(orbit)] = _name(orbit, orbits, [g.name for g in groups])
+        parent = names[id(orbit.parent)] if orbit.parent is not None else None
+        groups.append(
+            Group(names[id(orbit)], orbit.members.shape[1], tuple(makes), tuple(reads), can, tuple(following), parent)
+        )
+    return groups
+
+
+def _name(orbit: _Orbit, orbits: list[_Orbit], taken: list[str]) -> str:
+    """Called after the first layer whose units these are."""
+    first = next((a.tensor for o in orbits if o is orbit or o.parent is orbit for a in o.axes), "units")
+    name = first.rpartition(".")[0] or first
+    if any(o.parent is orbit for o in orbits):
+        name += " blocks"
+    same = sum(other == name or other.startswith(f"{name} #") for other in taken)
+    return f"{name} #{same + 1}" if same else name
+
+
+def _reads(axis: Axis, layout: Layout, transposed: set[str]) -> bool:
+    """True for the axes of a weight that read units: the columns."""
+    rank = next(len(e.shape) for e in layout.entries if e.name == axis.tensor)
+    return rank > 1 and (axis.axis == 0) == (axis.tensor in transposed)
+
+
+def _axis(name: str, k: int, label: np.ndarray, orbit: _Orbit) -> Axis | None:
+    """Where an orbit's units lie on one axis, in the order of its members."""
+    members = orbit.members.ravel()
+    if label.size != label.shape[k]:  # grouped convolution: the units of each block of rows
+        rows = label.reshape(label.shape[0], -1)
+        if orbit.parent is None or not np.isin(rows, members).any():
+            return None
+        places: list[list[int]] = []
+        blocks = rows[:: len(rows) // orbit.members.shape[0]]
+        for held, row in zip(orbit.members, blocks, strict=True):
+            if not np.isin(held, row).all():
+                return None
+            places.append([int(p) for unit in held for p in np.flatnonzero(row == unit)])
+        if any(place != places[0] for place in places):
+            return None
+        return Axis(name, k, _simple(tuple(places[0]), label.shape[k], orbit.members.shape[1]), within=0)
+    flat = label.ravel()
+    together = np.stack([members, *orbit.riders])
+    if not np.isin(flat, together).any():
+        return None
+    where: dict[int, list[int]] = defaultdict(list)
+    for position, unit in enumerate(flat.tolist()):
+        where[unit].append(position)
+    index = tuple(p for moving in together.T.tolist() for unit in dict.fromkeys(moving) for p in where[unit])
+    return Axis(name, k, _simple(index, label.shape[k], len(members)))
+
+
+def _simple(index: tuple[int, ...], size: int, count: int) -> tuple[int, ...] | None:
+    return None if len(index) == size == count and index == tuple(range(size)) else index

@@ -1,0 +1,321 @@
+"""What each operator does to the labels of its tensors: one rule a kind of operator.
+
+A rule gets the operator's arguments with every tensor replaced by a :class:`Traced`, unites or pins
+units as the operator demands, and returns the labels of the output (of each output, where several
+matter).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from weightspace.symmetry.tracing import views
+from weightspace.symmetry.tracing.labels import ANY, FIXED, Label, Labels, Units
+
+aten = torch.ops.aten
+
+
+class Untraceable(Exception):
+    """A use of an operator that its rule does not describe; the message says which."""
+
+
+@dataclass
+class Traced:
+    """A tensor and its labels."""
+
+    tensor: Tensor
+    shape: tuple[int, ...]  # before the operator: some change it in place
+    labels: Labels
+    parameter: bool
+
+    def axis(self, dim: int) -> Label:
+        return self.labels.axes[dim]
+
+
+Rule = Callable[..., Labels | list[Labels]]
+R = TypeVar("R", bound=Rule)
+RULES: dict[Any, Rule] = {}
+
+
+def rule(*operators: Any) -> Callable[[R], R]:
+    """Register a rule for some operators."""
+
+    def register(function: R) -> R:
+        RULES.update(dict.fromkeys(operators, function))
+        return function
+
+    return register
+
+
+# Positively homogeneous: f(s x) = s f(x) for s > 0, in each unit on its own.
+@rule(aten.relu, aten.relu_, aten.leaky_relu, aten.leaky_relu_, aten.clone, aten.detach, aten.alias, aten.contiguous,
+      aten._to_copy, aten.dropout, aten.neg, aten.abs, aten.lift_fresh, aten.zero_, aten.fill_)  # fmt: skip
+def same(units: Units, x: Traced, *rest: Any, **options: Any) -> Labels:
+    """Each unit on its own."""
+    return Labels(list(x.labels.axes), list(x.labels.pending))
+
+
+@rule(aten._adaptive_avg_pool2d, aten.avg_pool2d, aten.avg_pool1d, aten.avg_pool3d, aten._adaptive_avg_pool3d,
+      aten.max_pool2d_with_indices, aten.adaptive_max_pool2d, aten.max_pool3d_with_indices, aten.upsample_nearest2d,
+      aten.upsample_bilinear2d, aten.upsample_bicubic2d, aten._upsample_bilinear2d_aa, aten.reflection_pad2d,
+      aten.replication_pad2d)  # fmt: skip
+def over_space(units: Units, x: Traced, *rest: Any, **options: Any) -> list[Labels]:
+    """Each channel on its own; places in space keep their order."""
+    first = 1 if len(x.shape) == 3 and not _one_dimensional(rest) else 2
+    for k in range(first, len(x.shape)):
+        units.pin(x.axis(k), k)
+    found = Labels([*x.labels.axes[:first], *[FIXED] * (len(x.shape) - first)], list(x.labels.pending))
+    return [found, found]
+
+
+def _one_dimensional(options: Sequence[Any]) -> bool:
+    """True if a pooling operator's window has one length: three axes are then batch, channels, length."""
+    return bool(options) and isinstance(options[0], list | tuple) and len(options[0]) == 1
+
+
+@rule(aten.gelu, aten.silu, aten.silu_, aten.sigmoid, aten.sigmoid_, aten.tanh, aten.tanh_, aten.hardswish, aten.hardswish_,
+      aten.hardsigmoid, aten.hardsigmoid_, aten.hardtanh, aten.hardtanh_, aten.elu, aten.elu_, aten.softplus, aten.exp,
+      aten.log, aten.sqrt, aten.rsqrt, aten.pow, aten.square, aten.reciprocal, aten.mish, aten.mish_, aten.log_sigmoid_forward,
+      aten.clamp, aten.clamp_, aten.clamp_min, aten.clamp_max, aten.cos, aten.sin, aten.erf, aten.sign, aten.bernoulli,
+      aten.logical_not, aten.isnan, aten.nan_to_num, aten.relu6, aten.celu, aten.hardshrink, aten.softshrink, aten.threshold,
+      aten.log1p, aten.expm1, aten.atan)  # fmt: skip
+def pointwise(units: Units, x: Any, *rest: Any, **options: Any) -> Labels:
+    """Each value on its own, by any function; with further tensors, index by index."""
+    others = [t for t in (*rest, *options.values()) if isinstance(t, Traced)]
+    if others or not isinstance(x, Traced):
+        return elementwise(units, x, *others)
+    inhomogeneous(units, x)
+    return Labels(list(x.labels.axes), list(x.labels.pending))
+
+
+@rule(aten.add, aten.add_, aten.sub, aten.sub_, aten.mul, aten.mul_, aten.div, aten.div_, aten.maximum, aten.minimum,
+      aten.where, aten.masked_fill, aten.masked_fill_, aten.eq, aten.ne, aten.lt, aten.le, aten.gt, aten.ge, aten.rsub,
+      aten.logical_and, aten.logical_or, aten.bitwise_and, aten.bitwise_or, aten.remainder, aten.floor_divide,
+      aten.addcmul, aten.addcdiv, aten.lerp, aten.lerp_, aten.copy_, aten._prelu_kernel, aten.atan2)  # fmt: skip
+def elementwise(units: Units, *operands: Any, **options: Any) -> Labels:
+    """Values at the same index together, lengths of one repeated: units at the same index are one."""
+    tensors = [t for t in operands if isinstance(t, Traced)]
+    for t in tensors:
+        if len(tensors) > 1 and not t.parameter:
+            inhomogeneous(units, t)
+    if sum(not t.labels.plain for t in tensors) > 1:
+        units.bind(*(t.labels for t in tensors))
+    shape = torch.broadcast_shapes(*(t.shape for t in tensors))
+    axes: list[Label] = []
+    for k in range(len(shape)):
+        labels: list[Label] = []
+        for t in tensors:
+            own = k - (len(shape) - len(t.shape))
+            if own < 0 or t.shape[own] == 1:
+                continue
+            label = t.axis(own)
+            labels.append(
+                label if isinstance(label, str) else label.reshape((1,) * (len(shape) - label.ndim) + label.shape)
+            )
+        axes.append(units.combine(labels, [k] * len(labels)) if labels else ANY)
+    return Labels(axes, [link for t in tensors for link in t.labels.pending])
+
+
+def inhomogeneous(units: Units, x: Traced) -> None:
+    """Remember that these units cannot be rescaled."""
+    for label in x.labels.axes:
+        if not isinstance(label, str):
+            units.unscalable.update(np.unique(label).tolist())
+
+
+@rule(aten.sum, aten.mean, aten.amax, aten.amin, aten.var, aten.std, aten.linalg_vector_norm, aten.logsumexp, aten.any,
+      aten.all, aten.norm)  # fmt: skip
+def reduction(units: Units, x: Traced, *rest: Any, **options: Any) -> Labels:
+    """Sums and the like over whole axes: the order of what is summed does not matter."""
+    units.bind(x.labels)
+    given = [r for r in [*rest, options.get("dim")] if isinstance(r, list | tuple | int) and not isinstance(r, bool)]
+    first = given[0] if given else []
+    one = [first] if isinstance(first, int) else list(first)
+    dims = {d % len(x.shape) for d in one} if one else set(range(len(x.shape)))
+    for d in dims:
+        if not isinstance(x.axis(d), str):
+            inhomogeneous(units, x)
+    keep = options.get("keepdim", True in [r for r in rest if isinstance(r, bool)])
+    found = x.labels
+    for d in sorted(dims, reverse=True):
+        found = views.remove(units, found, d)
+    if keep:
+        kept = iter(found.axes)
+        found = Labels([ANY if d in dims else next(kept) for d in range(len(x.shape))])
+        found.axes = [a if isinstance(a, str) else np.expand_dims(a, tuple(sorted(dims))) for a in found.axes]
+    return found
+
+
+@rule(aten.max, aten.min, aten.var_mean, aten.std_mean)
+def two_reductions(units: Units, x: Traced, *rest: Any, **options: Any) -> list[Labels]:
+    found = reduction(units, x, *rest, **options)
+    return [found, Labels(list(found.axes))]
+
+
+@rule(aten._softmax, aten._safe_softmax, aten._log_softmax, aten.softmax, aten.log_softmax)
+def softmax(units: Units, x: Traced, *rest: Any, **options: Any) -> Labels:
+    units.bind(x.labels)
+    inhomogeneous(units, x)
+    return Labels(list(x.labels.axes))
+
+
+@rule(aten.mm, aten.bmm, aten.mv, aten.dot)
+def product(units: Units, a: Traced, b: Traced) -> Labels:
+    """Matrix products: the summed axes go together, batch axes too."""
+    units.bind(a.labels, b.labels)
+    batch = 1 if len(a.shape) == 3 else 0
+    ka, kb = len(a.shape) - 1, batch
+    out_rank = len(a.shape) + len(b.shape) - 2 - batch
+    # All labels in one index space: (batch, rows, summed, columns).
+    rows, columns = len(a.shape) - 1 - batch, len(b.shape) - 1 - batch
+
+    def left(label: Label) -> Label:
+        return label if isinstance(label, str) else label.reshape(label.shape + (1,) * columns)
+
+    def right(label: Label) -> Label:
+        if isinstance(label, str):
+            return label
+        return label.reshape(label.shape[:batch] + (1,) * rows + label.shape[batch:])
+
+    summed = batch + rows
+    units.combine([left(a.axis(ka)), right(b.axis(kb))], [summed, summed])
+    axes: list[Label] = []
+    if batch:
+        axes.append(units.combine([left(a.axis(0)), right(b.axis(0))], [0, 0]))
+    axes += [left(a.axis(batch + k)) for k in range(rows)] + [right(b.axis(batch + 1 + k)) for k in range(columns)]
+    found = [units.without(axis, summed) for axis in axes]
+    assert len(found) == out_rank
+    return Labels(found)
+
+
+@rule(aten.addmm, aten.baddbmm)
+def add_product(units: Units, bias: Traced, a: Traced, b: Traced, **options: Any) -> Labels:
+    made = product(units, a, b)
+    shape = (*a.shape[:-1], b.shape[-1])
+    return elementwise(units, Traced(torch.empty(0), shape, made, True), bias)
+
+
+@rule(aten.convolution)
+def convolution(
+    units: Units, x: Traced, weight: Traced, bias: Traced | None, stride: Any, padding: Any, dilation: Any,
+    transposed: bool, output_padding: Any, groups: int,
+) -> Labels:  # fmt: skip
+    """Input channels go with the weight's axis that reads them; with groups both are split into blocks."""
+    units.bind(x.labels, weight.labels)
+    out_axis = 1 if transposed else 0
+    for k in range(2, len(x.shape)):
+        units.pin(x.axis(k), k)
+        units.pin(weight.axis(k), k)
+    space = [FIXED] * (len(x.shape) - 2)
+    reads, makes = weight.axis(1 - out_axis), weight.axis(out_axis)
+    channels = x.axis(1)
+    if groups == 1:
+        units.combine([channels, placed(reads, 1 - out_axis, 1, len(x.shape))], [1, 1])
+        return Labels([x.axis(0), _biased(units, placed(makes, out_axis, 1, len(x.shape)), bias), *space])
+    if transposed:
+        raise Untraceable("a transposed convolution with groups")
+    if isinstance(makes, str) and weight.shape[0] == x.shape[1] == groups:  # a constant kernel for each channel
+        return Labels([x.axis(0), channels, *space])
+    outer, inner = _blocks(units, channels, 1, groups, x.shape[1])
+    made_outer, _ = _blocks(units, makes, 0, groups, weight.shape[0])
+    units.combine([_flat(outer), _flat(made_outer)], [0, 0])
+    if not isinstance(inner, str) and not isinstance(reads, str):
+        # Rows of the weight in block j read the inner units of block j.
+        per_row = np.repeat(inner.reshape(groups, -1), weight.shape[0] // groups, axis=0)
+        rows = reads.reshape(reads.shape[0], reads.shape[1])
+        units.combine([per_row, rows], [1, 1])
+    elif x.shape[1] // groups > 1:
+        units.pin(reads, 1)
+        units.pin(inner, 1)
+    return Labels([x.axis(0), _biased(units, placed(makes, 0, 1, len(x.shape)), bias), *space])
+
+
+def _flat(label: Label) -> Label:
+    return label if isinstance(label, str) else label.ravel()
+
+
+def placed(label: Label, dim: int, to: int, rank: int) -> Label:
+    """A label of one independent axis as one of another tensor's axes."""
+    if isinstance(label, str):
+        return label
+    assert label.size == label.shape[dim], "an axis of a weight that depends on another axis"
+    shape = [1] * rank
+    shape[to] = label.size
+    return label.reshape(shape)
+
+
+def _blocks(units: Units, label: Label, dim: int, groups: int, size: int) -> tuple[Label, Label]:
+    """Split an axis into blocks; the split binds."""
+    parts, links = units.split(label, dim, (groups, size // groups))
+    units.links += links
+    return parts[0], parts[1]
+
+
+def _biased(units: Units, label: Label, bias: Traced | None) -> Label:
+    if bias is not None and not isinstance(label, str):
+        units.combine([label.ravel(), bias.axis(0)], [0, 0])
+    return label
+
+
+@rule(aten.native_batch_norm, aten._native_batch_norm_legit, aten._native_batch_norm_legit_no_training,
+      aten._batch_norm_with_update, aten._batch_norm_no_update, aten.batch_norm)  # fmt: skip
+def batch_norm(units: Units, x: Traced, *rest: Any, **options: Any) -> list[Labels]:
+    """Scale, shift and running statistics go with the channels."""
+    units.bind(x.labels)
+    channels = x.axis(1)
+    for vector in rest:
+        if isinstance(vector, Traced):
+            units.combine([_flat(channels), vector.axis(0)], [0, 0])
+    return [Labels(list(x.labels.axes)), Labels([_flat(channels)]), Labels([_flat(channels)])]
+
+
+@rule(aten.native_layer_norm, aten._fused_rms_norm)
+def layer_norm(units: Units, x: Traced, shape: Sequence[int], *rest: Any, **options: Any) -> list[Labels]:
+    units.bind(x.labels)
+    rank, last = len(x.shape), len(shape)
+    for vector in rest:
+        if isinstance(vector, Traced):
+            for k in range(last):
+                dim = rank - last + k
+                own = vector.axis(k)
+                wide = own if isinstance(own, str) else own.reshape((1,) * (rank - own.ndim) + own.shape)
+                units.combine([x.axis(dim), wide], [dim, dim])
+    return [Labels(list(x.labels.axes))]
+
+
+@rule(aten.native_group_norm)
+def group_norm(
+    units: Units, x: Traced, weight: Any, bias: Any, n: int, c: int, hw: int, groups: int, eps: float
+) -> list[Labels]:
+    """Channels stay inside their groups, which may change places."""
+    units.bind(x.labels)
+    channels = x.axis(1)
+    for vector in (weight, bias):
+        if isinstance(vector, Traced):
+            units.combine([_flat(channels), vector.axis(0)], [0, 0])
+    if 1 < groups < c:
+        _blocks(units, _flat(channels), 0, groups, c)
+    return [Labels(list(x.labels.axes))]
+
+
+@rule(aten._scaled_dot_product_flash_attention_for_cpu, aten._scaled_dot_product_efficient_attention,
+      aten._scaled_dot_product_attention_math, aten._scaled_dot_product_flash_attention)  # fmt: skip
+def attention(units: Units, q: Traced, k: Traced, v: Traced, *rest: Any, **options: Any) -> list[Labels]:
+    """(batch, heads, positions, width): heads go together, q's width with k's; v's width goes on."""
+    units.bind(q.labels, k.labels, v.labels)
+    mask = options.get("attn_mask")
+    shared = [[t.axis(d) for t in (q, k, v)] for d in (0, 1)]
+    if isinstance(mask, Traced):
+        units.bind(mask.labels)
+        extra = len(mask.shape) - 4
+        for d in (0, 1):
+            if d + extra >= 0 and mask.shape[d + extra] > 1:
+                shared[d].append(mask.axis(d + extra))
+    heads = [units.combine(labels, [d] * len(labels)) for d, labels in enumerate(shared)]
+    units.combine([q.axis(3), k.axis(3)], [3, 3])
+    units.combine([k.axis(2), v.axis(2)], [2, 2])
+    return [Labels([*heads, q.axis(2), v.axis(3)])]

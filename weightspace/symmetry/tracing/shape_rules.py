@@ -1,0 +1,214 @@
+"""Rules for operators that move values without computing any: views, cuts, joins, look-ups."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+
+from weightspace.symmetry.tracing import views
+from weightspace.symmetry.tracing.labels import ANY, FIXED, Labels, Units
+from weightspace.symmetry.tracing.rules import RULES as RULES  # complete once this file is imported
+from weightspace.symmetry.tracing.rules import Traced, Untraceable, aten, elementwise, placed, rule
+
+
+@rule(aten.view, aten._unsafe_view, aten.reshape, aten._reshape_alias)
+def view(units: Units, x: Traced, shape: Sequence[int], *rest: Any) -> Labels:
+    known = -int(np.prod(shape)) if -1 in shape else 0
+    sizes = [int(np.prod(x.shape)) // known if size == -1 else size for size in shape]
+    return views.reshape(units, x.labels, x.shape, sizes)
+
+
+@rule(aten.t, aten.transpose, aten.permute, aten.numpy_T, aten.transpose_)
+def permute(units: Units, x: Traced, *order: Any) -> Labels:
+    rank = len(x.shape)
+    dims = list(range(rank))
+    if len(order) == 2:
+        a, b = order[0] % rank, order[1] % rank
+        dims[a], dims[b] = dims[b], dims[a]
+    else:
+        dims = list(order[0]) if order else dims[::-1]
+    return views.permute(x.labels, dims)
+
+
+@rule(aten.expand)
+def expand(units: Units, x: Traced, shape: Sequence[int], **options: Any) -> Labels:
+    sizes = [x.shape[k - (len(shape) - len(x.shape))] if size == -1 else size for k, size in enumerate(shape)]
+    return views.expand(x.labels, x.shape, sizes)
+
+
+@rule(aten.as_strided_)
+def restride(units: Units, x: Traced, size: Sequence[int], *rest: Any, **options: Any) -> Labels:
+    """PyTorch's own change of memory format after pooling; anything else is not followed."""
+    if tuple(size) != x.shape:
+        raise Untraceable("another view of the memory")
+    return Labels(list(x.labels.axes), list(x.labels.pending))
+
+
+@rule(aten.slice)
+def cut(
+    units: Units, x: Traced, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1
+) -> Labels:
+    dim %= len(x.shape)
+    return views.take(units, x.labels, dim, np.arange(x.shape[dim])[start:end:step])
+
+
+@rule(aten.select)
+def select(units: Units, x: Traced, dim: int, index: int) -> Labels:
+    dim %= len(x.shape)
+    one = views.take(units, x.labels, dim, np.array([index % x.shape[dim]]))
+    found = views.remove(units, one, dim)
+    gone = x.axis(dim)
+    if not isinstance(gone, str):  # one part of a split: what is inside is on its own now
+        parents = set(units.find(gone).ravel().tolist())
+        found.pending = [p for p in found.pending if not parents.issuperset(units.find(p[1]).ravel().tolist())]
+    return found
+
+
+@rule(aten.unbind)
+def unbind(units: Units, x: Traced, dim: int = 0) -> list[Labels]:
+    return [select(units, x, dim, k) for k in range(x.shape[dim])]
+
+
+@rule(aten.split, aten.split_with_sizes, aten.chunk, aten.unsafe_split, aten.unsafe_split_with_sizes, aten.unsafe_chunk)
+def split(units: Units, x: Traced, sizes: int | Sequence[int], dim: int = 0) -> list[Labels]:
+    dim %= len(x.shape)
+    whole = x.shape[dim]
+    if isinstance(sizes, int):
+        sizes = [min(sizes, whole - start) for start in range(0, whole, sizes)]
+    starts = np.cumsum([0, *sizes])
+    return [views.take(units, x.labels, dim, np.arange(a, b)) for a, b in pairwise(starts.tolist())]
+
+
+@rule(aten.cat)
+def cat(units: Units, tensors: Sequence[Traced], dim: int = 0) -> Labels:
+    tensors = [t for t in tensors if 0 not in t.shape]
+    return views.cat(units, [t.labels for t in tensors], [t.shape for t in tensors], dim % len(tensors[0].shape))
+
+
+@rule(aten.stack)
+def stack(units: Units, tensors: Sequence[Traced], dim: int = 0) -> Labels:
+    dim %= len(tensors[0].shape) + 1
+    wide = [(*t.shape[:dim], 1, *t.shape[dim:]) for t in tensors]
+    labels = [views.reshape(units, t.labels, t.shape, shape) for t, shape in zip(tensors, wide, strict=True)]
+    return views.cat(units, labels, wide, dim)
+
+
+@rule(aten.flip)
+def flip(units: Units, x: Traced, dims: Sequence[int]) -> Labels:
+    found = x.labels
+    for d in dims:
+        found = views.take(units, found, d % len(x.shape), np.arange(x.shape[d])[::-1])
+    return found
+
+
+@rule(aten.roll)
+def roll(units: Units, x: Traced, shifts: Sequence[int], dims: Sequence[int] = ()) -> Labels:
+    if not dims:
+        raise Untraceable("a roll over all axes at once")
+    found = x.labels
+    for shift, d in zip(shifts, dims, strict=True):
+        found = views.take(units, found, d % len(x.shape), np.roll(np.arange(x.shape[d]), shift))
+    return found
+
+
+@rule(aten.index_select)
+def index_select(units: Units, x: Traced, dim: int, index: Traced) -> Labels:
+    return views.take(units, x.labels, dim % len(x.shape), _constant(index))
+
+
+@rule(aten.index)
+def index(units: Units, x: Traced, indices: Sequence[Traced | None]) -> Labels:
+    used = [k for k, i in enumerate(indices) if i is not None]
+    if len(used) != 1:
+        raise Untraceable("indexing by several tensors")
+    k = used[0]
+    chosen = indices[k]
+    assert chosen is not None
+    constant = _constant(chosen)
+    if constant.dtype == bool:
+        constant = constant.nonzero()[0]
+    taken = views.take(units, x.labels, k, constant.ravel())
+    flat = [*x.shape[:k], constant.size, *x.shape[k + 1 :]]
+    return views.reshape(units, taken, flat, [*x.shape[:k], *constant.shape, *x.shape[k + 1 :]])
+
+
+def _constant(index: Traced) -> np.ndarray:
+    if not index.labels.constant:
+        raise Untraceable("an index computed from inputs or parameters")
+    return index.tensor.numpy()
+
+
+@rule(aten.embedding)
+def embedding(units: Units, weight: Traced, index: Traced, *rest: Any, **options: Any) -> Labels:
+    """Rows of the table are fixed, they belong to the vocabulary; its columns go on."""
+    units.pin(weight.axis(0), 0)
+    last = weight.axis(1)
+    rank = len(index.shape) + 1
+    return Labels([*index.labels.axes, placed(last, 1, rank - 1, rank)])
+
+
+@rule(aten.constant_pad_nd)
+def pad(units: Units, x: Traced, padding: Sequence[int], *rest: Any) -> Labels:
+    """Constants around a tensor: along units they are units themselves, which nothing tells apart."""
+    rank = len(x.shape)
+    axes = list(x.labels.axes)
+    for k in range(len(padding) // 2):
+        dim, before, after = rank - 1 - k, padding[2 * k], padding[2 * k + 1]
+        label = axes[dim]
+        if not before and not after:
+            continue
+        if isinstance(label, str) or label.size != label.shape[dim] or min(before, after) < 0:
+            units.pin(label, dim)
+            axes[dim] = FIXED
+            continue
+        wide = [1] * rank
+        wide[dim] = before
+        new = [units.new(*(size if d != dim else count for d, size in enumerate(wide))) for count in (before, after)]
+        axes[dim] = np.concatenate([new[0], label, new[1]], dim)
+    return Labels(axes, list(x.labels.pending))
+
+
+@rule(aten.repeat)
+def repeat(units: Units, x: Traced, times: Sequence[int]) -> Labels:
+    found = views.expand(x.labels, x.shape, [1] * (len(times) - len(x.shape)) + list(x.shape))
+    for dim, count in enumerate(times):
+        if count > 1:
+            size = ([1] * (len(times) - len(x.shape)) + list(x.shape))[dim]
+            label = found.axes[dim]
+            if isinstance(label, str):
+                found.axes[dim] = label if size > 1 and label == FIXED else ANY
+            found = Labels(
+                [
+                    a if isinstance(a, str) or a.shape[dim] == 1 else np.concatenate([a] * count, dim)
+                    for a in found.axes
+                ],
+                found.pending,
+            )
+    return found
+
+
+@rule(aten.pixel_shuffle)
+def pixel_shuffle(units: Units, x: Traced, factor: int) -> Labels:
+    *lead, c, h, w = x.shape
+    n = len(lead)
+    opened = views.reshape(units, x.labels, x.shape, [*lead, c // factor**2, factor, factor, h, w])
+    moved = views.permute(opened, [*range(n), n, n + 3, n + 1, n + 4, n + 2])
+    shape = [*lead, c // factor**2, h, factor, w, factor]
+    return views.reshape(units, moved, shape, [*lead, c // factor**2, h * factor, w * factor])
+
+
+@rule(aten.glu)
+def glu(units: Units, x: Traced, dim: int = -1) -> Labels:
+    dim %= len(x.shape)
+    half = x.shape[dim] // 2
+    a, b = split(units, x, half, dim)
+    shape = [half if k == dim else size for k, size in enumerate(x.shape)]
+    empty = torch.empty(0)
+    return elementwise(units, Traced(empty, tuple(shape), a, False), Traced(empty, tuple(shape), b, False))
+
+
+@rule(aten.native_dropout)
+def dropout(units: Units, x: Traced, *rest: Any) -> list[Labels]:
+    return [Labels(list(x.labels.axes), list(x.labels.pending))] * 2

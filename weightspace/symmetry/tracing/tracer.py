@@ -1,0 +1,307 @@
+"""Trace one forward pass of a module, operator by operator, and label every axis on the way."""
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
+from torch.utils.weak import WeakIdKeyDictionary
+
+from weightspace.errors import InputError
+from weightspace.symmetry.passes import Inputs, SeesValues, call, tensors_in, training_mode
+from weightspace.symmetry.tracing import views
+from weightspace.symmetry.tracing.labels import ANY, FIXED, Label, Labels, Units
+from weightspace.symmetry.tracing.rules import Traced, Untraceable
+from weightspace.symmetry.tracing.shape_rules import RULES
+
+aten = torch.ops.aten
+_MAKES_NUMBERS = (aten._local_scalar_dense, aten.is_nonzero, aten.equal, aten.nonzero, aten.masked_select)
+_FACTORIES = (
+    aten.new_zeros, aten.new_ones, aten.new_full, aten.new_empty, aten.zeros_like, aten.ones_like, aten.full_like, aten.empty_like,
+)  # fmt: skip
+_RESIZES = (aten.squeeze, aten.unsqueeze, aten.squeeze_, aten.unsqueeze_)
+
+
+@dataclass
+class Traces:
+    """What tracing found.
+
+    Args:
+        axes: labels of each parameter and buffer that was used, by name.
+        left_fixed: what kept units in place that might have moved: operators without a rule, and writes into
+            parts of tensors.
+    """
+
+    units: Units
+    axes: dict[str, Labels]
+    left_fixed: list[str]
+
+
+def run(module: nn.Module, inputs: Inputs, *, fix_unknown: bool) -> Traces:
+    """Trace a module in evaluation mode and with its normalisation in training mode.
+
+    Raises:
+        InputError: the module does not run on these inputs, computes something that no rule describes,
+            or its control flow depends on data.
+    """
+    name = type(module).__name__
+    try:
+        module = copy.deepcopy(module)
+        training_mode(module, False)
+        with torch.no_grad(), _ordinary_kernels(module):
+            call(module, copy.deepcopy(inputs))
+    except Exception as error:  # a user's module can raise anything
+        raise InputError(f"{name} does not run on the example, or cannot be copied: {error}") from error
+    tracer = _Tracer(module, fix_unknown)
+    for training in (False, True):
+        training_mode(module, training)
+        own = copy.deepcopy(inputs)
+        for tensor in tensors_in(own):
+            tracer.given(tensor)
+        with torch.no_grad(), _ordinary_kernels(module):
+            handles = tracer.follow(module)
+            try:
+                with SeesValues(lambda t: tracer.labels(t).constant), tracer:
+                    outputs = call(module, own)
+            except InputError:
+                raise
+            except Exception as error:
+                raise InputError(f"{name} cannot be traced: {error!r}. Write its symmetry by hand") from error
+            finally:
+                for handle in handles:
+                    handle.remove()
+        tracer.follow_replaced(module)
+        found = tensors_in(outputs)
+        if not found:
+            raise InputError(f"{name} returned no tensor but a {type(outputs).__name__}")
+        for output in found:
+            labels = tracer.labels(output)
+            tracer.units.bind(labels)
+            for k, label in enumerate(labels.axes):
+                tracer.units.pin(label, k)
+    return Traces(tracer.units, tracer.named(), list(dict.fromkeys(tracer.left_fixed)))
+
+
+@contextmanager
+def _ordinary_kernels(module: nn.Module) -> Iterator[None]:
+    """No fused kernels for whole layers: their operators are to be seen."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    recurrent = any(isinstance(m, nn.RNNBase) for m in module.modules())
+    before = torch.backends.mkldnn.set_flags(_enabled=False)[0] if recurrent else None
+    try:
+        yield
+    finally:
+        if before is not None:
+            torch.backends.mkldnn.set_flags(_enabled=before)
+        torch.backends.mha.set_fastpath_enabled(fast)
+
+
+class _Tracer(TorchDispatchMode):
+    def __init__(self, module: nn.Module, fix_unknown: bool) -> None:
+        super().__init__()
+        self.units = Units()
+        self.fix_unknown = fix_unknown
+        self.left_fixed: list[str] = []
+        self._labels: Any = WeakIdKeyDictionary()
+        self._names: dict[int, str] = {}
+        self._own: dict[str, Tensor] = {}
+        self._where: list[str] = []
+        self._written_to: dict[int, Any] = {}  # memory of constants that data were written into
+        for name, tensor in module.state_dict(keep_vars=True).items():
+            if id(tensor) not in self._names:
+                self._names[id(tensor)] = name
+                self._own[name] = tensor
+
+    def follow(self, module: nn.Module) -> list[Any]:
+        """Know inside which layer an operator runs."""
+
+        def enter(name: str) -> Callable[..., None]:
+            return lambda *_: self._where.append(name)
+
+        def leave(*_: Any) -> None:
+            self._where.pop()
+
+        handles: list[Any] = []
+        for name, child in module.named_modules():
+            handles.append(child.register_forward_pre_hook(enter(name)))
+            handles.append(child.register_forward_hook(leave))
+        return handles
+
+    def given(self, tensor: Tensor) -> None:
+        """An input: the order along each of its axes means something."""
+        self._labels[tensor] = Labels([FIXED] * tensor.ndim)
+
+    def follow_replaced(self, module: nn.Module) -> None:
+        """A buffer that the module replaced by another tensor goes with it."""
+        for name, tensor in module.state_dict(keep_vars=True).items():
+            old = self._own.get(name)
+            if old is not None and tensor is not old and tensor in self._labels and tensor.is_floating_point():
+                new, before = self._labels[tensor], self.labels(old)
+                for k, (a, b) in enumerate(zip(new.axes, before.axes, strict=True)):
+                    self.units.combine([a, b], [k, k])
+
+    def named(self) -> dict[str, Labels]:
+        return {name: self._labels[tensor] for name, tensor in self._own.items() if tensor in self._labels}
+
+    def labels(self, tensor: Tensor) -> Labels:
+        """The labels of any tensor: a parameter's axes are new units at first, constants have none."""
+        if tensor not in self._labels:
+            name = self._names.get(id(tensor))
+            statistic = name is not None and tensor.is_floating_point() and tensor.ndim > 0
+            if name is not None and (isinstance(tensor, nn.Parameter) or statistic):
+                self._labels[tensor] = self._fresh(tensor)
+            elif _memory(tensor) in self._written_to:
+                return Labels([ANY if size == 1 else FIXED for size in tensor.shape])
+            else:  # not kept: a constant can still be written to
+                return Labels([_constant_axis(tensor, k) for k in range(tensor.ndim)], constant=True)
+        return self._labels[tensor]
+
+    def _fresh(self, tensor: Tensor, groups: int = 1) -> Labels:
+        axes: list[Label] = []
+        for k, size in enumerate(tensor.shape):
+            if size == 1:
+                axes.append(ANY)
+            elif k == 1 and groups > 1:
+                # Grouped convolution: each block of rows reads units of its own.
+                own = self.units.new(groups, 1, size).repeat(tensor.shape[0] // groups, 1)
+                axes.append(own.reshape(tensor.shape[0], size, *[1] * (tensor.ndim - 2)))
+            else:
+                axes.append(self.units.new(*(size if d == k else 1 for d in range(tensor.ndim))))
+        return Labels(axes)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        packet = func._overloadpacket
+        if packet is aten.convolution and args[8] > 1 and id(args[1]) in self._names and args[1] not in self._labels:
+            self._labels[args[1]] = self._fresh(args[1], args[8])
+        given: list[Traced] = []
+
+        def traced(tensor: Tensor) -> Traced:
+            one = Traced(tensor, tuple(tensor.shape), self.labels(tensor), id(tensor) in self._names)
+            given.append(one)
+            return one
+
+        wrapped, options = tree_map_only(Tensor, traced, (args, kwargs))
+        constant = all(one.labels.constant for one in given)
+        if packet in _MAKES_NUMBERS and not constant:
+            raise InputError(
+                f"an operator {self._place()} turns a tensor into a number or a length ({packet}): control flow that depends "
+                "on data cannot be traced. Write the symmetry by hand"
+            )
+        out = func(*args, **kwargs)
+        outputs = [o for o in (out if isinstance(out, tuple | list) else [out]) if isinstance(o, Tensor)]
+        if constant or packet in _FACTORIES:
+            return out  # the labels of constants are read off their values
+        found = self._apply(packet, given, wrapped, options, outputs)
+        for tensor, labels in zip(outputs, found, strict=False):
+            if len(labels.axes) != tensor.ndim:
+                raise AssertionError(f"the rule for {packet} gave {len(labels.axes)} labels for {tuple(tensor.shape)}")
+            labels.axes = [ANY if size == 1 else axis for axis, size in zip(labels.axes, tensor.shape, strict=True)]
+            self._store(tensor, labels, given)
+        for tensor in outputs[len(found) :]:
+            self._labels[tensor] = Labels([FIXED] * tensor.ndim)
+        return out
+
+    def _apply(
+        self, packet: Any, given: list[Traced], args: Any, options: Mapping[str, Any], outputs: list[Tensor]
+    ) -> list[Labels]:
+        if packet in _RESIZES:
+            return [views.reshape(self.units, given[0].labels, given[0].shape, tuple(outputs[0].shape))]
+        reason, cause = "no rule describes it", None
+        if packet in RULES:
+            try:
+                if "out" in options:
+                    raise Untraceable("written into a given tensor (out=)")
+                found = RULES[packet](self.units, *args, **options)
+            except Untraceable as error:
+                reason, cause = f"it is {error}", error
+            except (ValueError, TypeError, AttributeError, IndexError, AssertionError) as error:
+                reason, cause = f"its rule does not cover this use ({error!r})", error
+            else:
+                return found if isinstance(found, list) else [found]
+        if all(one.labels.plain for one in given):
+            return []
+        what = f"{packet} {self._place()}"
+        if not self.fix_unknown:
+            names = sorted({self._names[id(one.tensor)] for one in given if one.parameter})
+            raise InputError(
+                f"the operator {what} cannot be traced: {reason}"
+                f"{' (parameters: ' + ', '.join(names) + ')' if names else ''}. Leave its units in place with "
+                "fix_unknown=True, or write the symmetry by hand"
+            ) from cause
+        self.left_fixed.append(f"{what}: {reason}")
+        for one in given:
+            self.units.bind(one.labels)
+            for k, label in enumerate(one.labels.axes):
+                self.units.pin(label, k)
+        return []
+
+    def _store(self, tensor: Tensor, labels: Labels, given: list[Traced]) -> None:
+        before = next((one for one in given if one.tensor is tensor), None)
+        if before is not None and before.labels.constant:
+            if not labels.plain and tensor._is_view():
+                self.left_fixed.append(f"a write {self._place()} into a part of a constant tensor")
+                for k, label in enumerate(labels.axes):
+                    self.units.pin(label, k)
+            self._written_to[_memory(tensor)] = tensor.untyped_storage()
+        if before is not None and not _identical(before.labels.axes, labels.axes):
+            self._written(tensor, before.labels, labels)
+        if before is None or id(tensor) not in self._names:
+            self._labels[tensor] = labels
+
+    def _written(self, tensor: Tensor, before: Labels, after: Labels) -> None:
+        """After a write in place the labels of other views of the same memory hold no longer."""
+        others = [o for o in list(self._labels) if o is not tensor and _same_storage(o, tensor)]
+        same = all(
+            isinstance(a, str) if isinstance(b, str) else not isinstance(a, str) and np.array_equal(a, b)
+            for a, b in zip(before.axes, after.axes, strict=True)
+        )
+        for other in others:
+            old = self._labels[other]
+            if not same:
+                for k, label in enumerate(old.axes):
+                    self.units.pin(label, k)
+            keep = [axis if same and not isinstance(axis, str) else FIXED for axis in old.axes]
+            self._labels[other] = Labels(
+                [ANY if size == 1 else axis for size, axis in zip(other.shape, keep, strict=True)], old.pending
+            )
+        if others and not same:
+            self.left_fixed.append(f"a write {self._place()} into a view of another tensor")
+            for k, label in enumerate(after.axes):
+                self.units.pin(label, k)
+
+    def _place(self) -> str:
+        return f"in layer {self._where[-1]!r}" if self._where and self._where[-1] else "in the module's own forward"
+
+
+def _constant_axis(tensor: Tensor, k: int) -> Label:
+    """ANY where nothing varies along an axis."""
+    if tensor.shape[k] <= 1:
+        return ANY
+    first = tensor.narrow(k, 0, 1)
+    same = (tensor == first) | ((tensor != tensor) & (first != first))
+    return ANY if bool(same.all()) else FIXED
+
+
+def _identical(a: Sequence[Label], b: Sequence[Label]) -> bool:
+    return all(
+        x == y
+        if isinstance(x, str) and isinstance(y, str)
+        else x is y or (not isinstance(x, str) and np.array_equal(x, y))
+        for x, y in zip(a, b, strict=True)
+    )
+
+
+def _same_storage(a: Tensor, b: Tensor) -> bool:
+    return _memory(a) == _memory(b)
+
+
+def _memory(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()

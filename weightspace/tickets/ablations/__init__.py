@@ -1,0 +1,1 @@
+"""Controls and ablations of tickets."""

@@ -1,0 +1,216 @@
+"""What makes a ticket: mask criteria, signs, and what becomes of kept and of pruned weights
+(Zhou et al. 2019, "Deconstructing Lottery Tickets", arXiv 1905.01067).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from weightspace.errors import InputError
+from weightspace.masks.patterns import Pattern, Unstructured
+from weightspace.networks.collection import Collection
+from weightspace.runtime import seeds
+from weightspace.tasks.task import Task
+from weightspace.tickets.finder import Block, collected, search
+from weightspace.training.conversion import initial
+from weightspace.training.trainer import Trainer
+
+Criterion = Callable[[Tensor, Tensor], Tensor]
+"""Scores (n, D) from initial and final weights (n, D); the highest are kept."""
+
+
+def large_final(_initial: Tensor, final: Tensor) -> Tensor:
+    """|w_f|, the criterion of the lottery ticket paper."""
+    return final.abs()
+
+
+def small_final(_initial: Tensor, final: Tensor) -> Tensor:
+    """-|w_f|, a control."""
+    return -final.abs()
+
+
+def large_init(initial: Tensor, _final: Tensor) -> Tensor:
+    """|w_i|."""
+    return initial.abs()
+
+
+def small_init(initial: Tensor, _final: Tensor) -> Tensor:
+    """-|w_i|, a control."""
+    return -initial.abs()
+
+
+def large_init_large_final(initial: Tensor, final: Tensor) -> Tensor:
+    """min(|w_f|, |w_i|)."""
+    return torch.minimum(final.abs(), initial.abs())
+
+
+def small_init_small_final(initial: Tensor, final: Tensor) -> Tensor:
+    """-max(|w_f|, |w_i|), a control."""
+    return -torch.maximum(final.abs(), initial.abs())
+
+
+def magnitude_increase(initial: Tensor, final: Tensor) -> Tensor:
+    """|w_f| - |w_i|."""
+    return final.abs() - initial.abs()
+
+
+def movement(initial: Tensor, final: Tensor) -> Tensor:
+    """|w_f - w_i|."""
+    return (final - initial).abs()
+
+
+CRITERIA: tuple[Criterion, ...] = (
+    large_final, small_final, large_init, small_init, large_init_large_final, small_init_small_final, magnitude_increase,
+    movement,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Deconstruction:
+    """One variant of one-shot tickets from trained networks.
+
+    Args:
+        density: fraction of the prunable weights kept, the same in every layer.
+        criterion: one of those in this module, or any function of initial and final weights.
+        signs: "any", or rank weights whose sign is the "same" before and after training (or "opposite") above all others.
+        kept: kept weights start from their initial values ("rewind"), are drawn anew ("reinitialise"), are
+            shuffled among the kept of their layer ("reshuffle"), or are all as large as their layer's standard deviation,
+            with random signs ("constant").
+        keep_signs: of the initial values, whatever happens to the magnitudes.
+        pruned: are set to "zero"; stay "frozen" at their initial values; or only those whose magnitude grew in training do
+            ("frozen if grown"), the others are zero.
+        pattern: instead of the density.
+    """
+
+    density: float = 0.2
+    criterion: Criterion = large_final
+    signs: Literal["any", "same", "opposite"] = "any"
+    kept: Literal["rewind", "reinitialise", "reshuffle", "constant"] = "rewind"
+    keep_signs: bool = False
+    pruned: Literal["zero", "frozen", "frozen if grown"] = "zero"
+    pattern: Pattern | None = None
+
+    def __post_init__(self) -> None:
+        Unstructured(self.density)
+        choices = {
+            "signs": ("any", "same", "opposite"), "kept": ("rewind", "reinitialise", "reshuffle", "constant"),
+            "pruned": ("zero", "frozen", "frozen if grown"),
+        }  # fmt: skip
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise InputError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
+
+    def start(self, networks: Collection) -> Collection:
+        """The tickets before any training: supermasks, if they are accurate.
+
+        With frozen weights the networks are dense, and the extra "trained" is 1 where a weight is kept.
+
+        Args:
+            networks: trained from the initialisation of their seeds.
+        """
+        unknown = [i for i, record in enumerate(networks.records) if not collected(record)]
+        if unknown:
+            raise InputError(
+                f"network {unknown[0]} was not trained by `collect` from the initialisation of its seed, which all criteria "
+                "compare with: collect the networks first"
+            )
+        layout = networks.layout
+        begun = initial(networks.architecture, networks.records)
+        first, final = begun.weights, networks.weights
+        scores = self.criterion(first, final)
+        if self.signs != "any":
+            wanted = (first.sign() == final.sign()) == (self.signs == "same")
+            prunable = scores[:, layout.prunable]
+            below = float(prunable.max() - prunable.min()) + 1
+            scores = torch.where(wanted, scores, scores - below)
+        masks = (self.pattern or Unstructured(self.density, "layer")).mask(scores, layout)
+        values = self._values(begun, masks)
+        if self.keep_signs:
+            values = values.abs() * first.sign()
+        values = torch.where(layout.prunable, values, first)
+        kept = begun.replace(weights=values * masks, masks=masks, extras={"rewind": values})
+        if self.pruned == "zero":
+            return kept
+        stays = ~masks if self.pruned == "frozen" else ~masks & (final.abs() > first.abs())
+        return begun.replace(
+            weights=torch.where(stays, first, values * masks), masks=None, extras={"trained": masks.to(values.dtype)}
+        )
+
+    def find(
+        self, networks: Collection, task: Task, *, folder: str | Path | None = None, device: str = "auto"
+    ) -> Collection:
+        """The tickets, trained for the task's recipe.
+
+        Args:
+            networks: trained from the initialisation of their seeds, as `collect` does.
+            folder: write to this folder as a resumable run.
+
+        Raises:
+            LayoutMismatch: the networks are not of the task's architecture.
+            InputError: networks that `collect` did not train, or a folder with a criterion without a name.
+        """
+        name = getattr(self.criterion, "__qualname__", "<")
+        if folder is not None and "<" in name:
+            raise InputError(
+                f"the criterion {name} cannot be told from another one of that name in a run folder: use a named function of a "
+                "module, or no folder"
+            )
+        length = task.recipe.length.total(task.recipe.per_epoch(len(task.train)))
+        whole = self.start(networks)
+
+        def find(block: Block) -> tuple[Trainer, Tensor]:
+            own = whole[block.rows].replace(records=block.start.records)
+            trainer = block.trainer(own)
+            if "trained" in own.extras:
+                trainer.hold(own.extras["trained"] == 0)
+            trainer.continue_from(block.checkpoint, block.tick)
+            trainer.run(length, block.tick)
+            return trainer, own.extras.get("rewind", own.weights)
+
+        return search(
+            networks, task, find, method=self._method(), ticks=length, folder=folder, device=device,
+            what=f"deconstructed tickets of {len(networks)} networks",
+        )  # fmt: skip
+
+    def _values(self, begun: Collection, masks: Bool[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+        """Values that kept weights start from."""
+        layout, own = begun.layout, [seeds.derive(int(record["seed"]), "deconstruction") for record in begun.records]
+        if self.kept == "reinitialise":
+            return initial(begun.architecture, [{"seed": seed} for seed in own]).weights
+        values = begun.weights.clone()
+        for row, mask, seed in zip(values, masks, own, strict=True):
+            random = seeds.generator(seed, "order of kept weights")
+            for entry in layout.parameters:
+                if entry.role != "weight":
+                    continue
+                part, chosen = row[layout.slices[entry.name]], mask[layout.slices[entry.name]]
+                if self.kept == "reshuffle":
+                    part[chosen] = part[chosen][torch.randperm(int(chosen.sum()), generator=random)]
+                elif self.kept == "constant":
+                    part.copy_(part.std() * (2.0 * torch.randint(2, part.shape, generator=random) - 1))
+        return values
+
+    def _method(self) -> dict[str, Any]:
+        settings = {f: getattr(self, f) for f in ("density", "signs", "kept", "keep_signs", "pruned")}
+        name = getattr(self.criterion, "__qualname__", repr(self.criterion))
+        return {"name": "Deconstruction", "criterion": name, **settings, "pattern": repr(self.pattern)}
+
+
+def variants(density: float = 0.2) -> dict[str, Deconstruction]:
+    """The paper's study at one density: every criterion, signs, kept and pruned weights, one change at a time."""
+    base = Deconstruction(density)
+    found = {criterion.__name__: replace(base, criterion=criterion) for criterion in CRITERIA}
+    found |= {
+        "large_final, same sign": replace(base, signs="same"),
+        "large_final, opposite sign": replace(base, signs="opposite"),
+    }
+    for kept in ("reinitialise", "reshuffle", "constant"):
+        found[f"kept: {kept}"] = replace(base, kept=kept)
+        found[f"kept: {kept}, signs kept"] = replace(base, kept=kept, keep_signs=True)
+    found |= {f"pruned: {pruned}": replace(base, pruned=pruned) for pruned in ("frozen", "frozen if grown")}
+    return found

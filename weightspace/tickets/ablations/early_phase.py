@@ -1,0 +1,156 @@
+"""What of the first steps of training a ticket needs: perturbed rewind weights
+(Frankle et al. 2020, "The early phase of neural network training", arXiv 2002.10365), and tickets on other tasks
+(Morcos et al. 2019, "One ticket to win them all", arXiv 1906.02773).
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from weightspace.errors import InputError, LayoutMismatch
+from weightspace.networks.collection import Collection
+from weightspace.networks.layout import Entry
+from weightspace.runtime import seeds
+from weightspace.tasks.task import Task
+from weightspace.tickets.finder import rewind_of, start_from
+from weightspace.training.conversion import initial
+
+
+@dataclass(frozen=True)
+class EarlyPhase:
+    """Starts for training: tickets whose rewind weights are changed. Give them to `weightspace.train`.
+
+    Args:
+        tickets: as a finder returns them, with the weights to train from in `extras["rewind"]`.
+        seed: of permutations and noise.
+
+    Raises:
+        InputError: the tickets have no rewind weights.
+    """
+
+    tickets: Collection
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        rewind_of(self.tickets)
+
+    def signs_of(self, weights: Float[Tensor, "n d"]) -> Collection:
+        """The rewind weights' magnitudes with other weights' signs, such as those of the initialisation."""
+        return self._start(self._rewind.abs() * self._same_shape(weights).sign())
+
+    def magnitudes_of(self, weights: Float[Tensor, "n d"]) -> Collection:
+        """The rewind weights' signs with other weights' magnitudes."""
+        return self._start(self._rewind.sign() * self._same_shape(weights).abs())
+
+    def permuted(self, within: Literal["filter", "layer", "network"], *, same_sign: bool = False) -> Collection:
+        """Kept weights change places with each other.
+
+        Args:
+            within: one output unit's weights, one layer's, or all.
+            same_sign: positive ones among themselves, and negative ones.
+        """
+        if within not in ("filter", "layer", "network"):
+            raise InputError(f"weights are permuted within a filter, a layer or the network, got {within!r}")
+        layout, rows = self.tickets.layout, self._rewind.clone()
+        places = torch.arange(layout.size)
+        groups = [places[layout.slices[e.name]].reshape(e.shape[0], -1) for e in self._weights]
+        parts = [group.flatten() for group in groups]
+        if within == "filter":
+            parts = [row for group in groups for row in group]
+        elif within == "network":
+            parts = [torch.cat(parts)]
+        for i, (row, mask) in enumerate(zip(rows, self.tickets.masks, strict=True)):
+            random = seeds.generator(self.seed, "permuted weights", i)
+            before = row.clone()
+            for part in parts:
+                kept = part[mask[part]]
+                sides = (kept[before[kept] < 0], kept[before[kept] >= 0]) if same_sign else (kept,)
+                for side in sides:
+                    row[side] = before[side[torch.randperm(len(side), generator=random)]]
+        return self._start(rows)
+
+    def noisy(self, scale: float) -> Collection:
+        """Normal noise on every kept weight.
+
+        Args:
+            scale: of the noise, in standard deviations of the layer's initialisation.
+        """
+        if scale < 0:
+            raise InputError(f"the scale of noise is not negative, got {scale}")
+        layout, rows = self.tickets.layout, self._rewind.clone()
+        first = initial(self.tickets.architecture, self.tickets.records).weights
+        for i, row in enumerate(rows):
+            random = seeds.generator(self.seed, "noise on rewind weights", i)
+            for entry in self._weights:
+                at = layout.slices[entry.name]
+                row[at] += scale * first[i, at].std() * torch.randn(entry.size, generator=random)
+        return self._start(rows)
+
+    @property
+    def _rewind(self) -> Tensor:
+        return rewind_of(self.tickets)
+
+    @property
+    def _weights(self) -> list[Entry]:
+        return [entry for entry in self.tickets.layout.parameters if entry.role == "weight"]
+
+    def _same_shape(self, weights: Tensor) -> Tensor:
+        """Other weights for the prunable positions; biases and norms stay those of the rewind point."""
+        if weights.shape != self._rewind.shape:
+            raise InputError(
+                f"other weights must have the tickets' shape {tuple(self._rewind.shape)}, got {tuple(weights.shape)}"
+            )
+        return torch.where(self.tickets.layout.prunable, weights, self._rewind)
+
+    def _start(self, weights: Tensor) -> Collection:
+        return start_from(self.tickets, weights, self.tickets.masks)
+
+
+def transfer(tickets: Collection, task: Task, *, seed: int = 0) -> Collection:
+    """Tickets as starts on another task: masks and rewind weights, with a new output layer.
+
+    For another optimiser on the same data, train `Controls(tickets).rewound()` on the task with the other recipe.
+
+    Args:
+        tickets: as a finder returns them.
+        task: whose network differs in the output layer at most.
+        seed: of the new output layers. They keep the ticket's mask where the shape is the same, and are dense elsewhere.
+
+    Raises:
+        InputError: the tickets have no rewind weights.
+        LayoutMismatch: another tensor has another shape.
+    """
+    rewind = rewind_of(tickets)
+    records = [
+        record | {"task": task.name, "recipe": task.recipe.to_json(), "from_task": record.get("task")}
+        for record in tickets.records
+    ]
+    new = initial(task.architecture, [{"seed": seeds.derive(seed, "transferred", i)} for i in range(len(tickets))])
+    source, target = tickets.layout, new.layout
+    old = {entry.name: entry for entry in source.parameters}
+    output = [entry.name for entry in target.parameters if entry.role == "weight"][-1].rpartition(".")[0]
+    names = [{e.name for e in layout.parameters} for layout in (source, target)]
+    if names[0] != names[1]:
+        other = min(names[0] ^ names[1])
+        raise LayoutMismatch(
+            f"tensor {other!r} is in one of the two networks only: tickets move between networks that differ in the shape of "
+            "the output layer at most"
+        )
+    weights, masks = new.weights.clone(), torch.ones(new.weights.shape, dtype=torch.bool)
+    for entry in target.parameters:
+        at, is_output = target.slices[entry.name], entry.name.rpartition(".")[0] == output
+        same = old[entry.name].shape == entry.shape
+        if not same and not is_output:
+            found = f"has {old[entry.name].shape} there"
+            raise LayoutMismatch(
+                f"tensor {entry.name!r} of task {task.name!r} has shape {entry.shape}, the tickets' network {found}: only "
+                "the output layer may differ"
+            )
+        if same:
+            masks[:, at] = tickets.masks[:, source.slices[entry.name]]
+            if not is_output:
+                weights[:, at] = rewind[:, source.slices[entry.name]]
+    return new.replace(weights=weights * masks, masks=masks, extras={"rewind": weights}, records=records)

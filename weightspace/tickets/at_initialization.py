@@ -1,0 +1,96 @@
+"""Prune before training: a score, a pattern, then one training run."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from jaxtyping import Bool
+from torch import Tensor
+
+from weightspace.errors import InputError
+from weightspace.masks.patterns import Pattern, Unstructured
+from weightspace.networks.collection import Collection
+from weightspace.recipes.step import Step
+from weightspace.tasks.task import Task
+from weightspace.tickets.finder import Block, search
+from weightspace.tickets.scores import SNIP, Score
+from weightspace.training.trainer import Trainer
+
+
+@dataclass(frozen=True)
+class AtStart:
+    """Choose the weights at initialisation, or a little later, and train those that are left.
+
+    Args:
+        score: what ranks the weights.
+        density: fraction of the prunable weights kept, in (0, 1].
+        scope: rank weights over the whole network (global) or inside each layer (layer).
+        pattern: instead of density and scope, such as ERK(0.1) or NM(2, 4).
+        rounds: of scoring; round k of K keeps the fraction density^(k/K), as SynFlow needs it (100).
+        start: train the dense network for so long first.
+    """
+
+    score: Score = SNIP()
+    density: float = 0.1
+    scope: Literal["global", "layer"] = "global"
+    pattern: Pattern | None = None
+    rounds: int = 1
+    start: Step = Step()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "start", Step.of(self.start))
+        Unstructured(self.density, self.scope)
+        if self.rounds < 1:
+            raise InputError(f"at least one round of scoring, got {self.rounds}")
+        if self.rounds > 1 and self.pattern is not None:
+            raise InputError("rounds approach a density step by step: leave pattern out, or score once")
+
+    def masks(self, networks: Collection, task: Task) -> Bool[Tensor, "n d"]:
+        """The masks of networks as they are."""
+        if self.pattern is not None:
+            return self.pattern.mask(self.score(networks, task), networks.layout, within=networks.masks)
+        masks = networks.masks
+        for k in range(1, self.rounds + 1):
+            left = networks.replace(weights=networks.weights * masks, masks=masks)
+            rule = Unstructured(self.density ** (k / self.rounds), self.scope)
+            masks = rule.mask(self.score(left, task), networks.layout, within=masks)
+        return masks
+
+    def find(
+        self, networks: Collection, task: Task, *, folder: str | Path | None = None, device: str = "auto"
+    ) -> Collection:
+        """A trained ticket for each network; `extras["rewind"]` holds the dense weights it was chosen from.
+
+        Args:
+            networks: whose seeds give the initialisations; their own weights are not used.
+            folder: write to this folder as a resumable run.
+
+        Raises:
+            LayoutMismatch: the networks are not of the task's architecture.
+            InputError: a record has no seed, or `start` lies behind the end of training.
+        """
+        per_epoch = task.recipe.per_epoch(len(task.train))
+        first, length = self.start.total(per_epoch), task.recipe.length.total(per_epoch)
+        if first > length:
+            raise InputError(f"cannot prune at {self.start}, training ends at {task.recipe.length}")
+
+        def find(block: Block) -> tuple[Trainer, Tensor]:
+            early = block.trainer(block.start)
+            early.run(first, block.tick)
+            buffers = {name: buffer.cpu() for name, buffer in early.buffers.items()}
+            masks = self.masks(block.start.replace(weights=early.weights.cpu(), buffers=buffers), task)
+            trainer = early.fork(masks.to(block.device))
+            trainer.continue_from(block.checkpoint, block.tick)
+            trainer.run(length, block.tick)
+            return trainer, early.weights
+
+        return search(
+            networks, task, find, method=self._method(), ticks=length, folder=folder, device=device,
+            what=f"pruning {len(networks)} networks at the start, and training them",
+        )  # fmt: skip
+
+    def _method(self) -> dict[str, Any]:
+        return {
+            "name": "AtStart", "score": repr(self.score), "density": self.density, "scope": self.scope,
+            "pattern": repr(self.pattern) if self.pattern else None, "rounds": self.rounds, "start": str(self.start),
+        }  # fmt: skip

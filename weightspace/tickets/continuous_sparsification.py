@@ -1,0 +1,90 @@
+"""Continuous sparsification (Savarese et al. 2020, arXiv 1912.04427): soft masks that harden while the weights train."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from weightspace.errors import InputError
+from weightspace.masks.patterns import Unstructured
+from weightspace.networks.collection import Collection
+from weightspace.tasks.task import Task
+from weightspace.tickets.finder import Block, search
+from weightspace.training.trainer import Trainer
+
+
+@dataclass(frozen=True)
+class ContinuousSparsification:
+    """Train w sigmoid(beta s) with beta rising from 1 to `hardness`, then keep the weights with the largest s and train on.
+
+    The paper's ticket keeps all s > 0, as many as there are, after three rounds; here there is one round and the largest s
+    are kept, so that the density is the one asked. After the search the survivors go back to their initial values and
+    train for the task's recipe. An interrupted search starts anew, the training behind it goes on.
+
+    Args:
+        density: fraction of the prunable weights kept.
+        penalty: weight of the sum of the soft masks.
+        start: s at the start; below zero is sparser.
+        hardness: beta at the end of the search.
+        mask_lr: learning rate of s, in units of that of the weights.
+    """
+
+    density: float = 0.1
+    penalty: float = 1e-8
+    start: float = 0.0
+    hardness: float = 200.0
+    mask_lr: float = 1.0
+
+    def __post_init__(self) -> None:
+        Unstructured(self.density)
+        if self.hardness <= 1 or self.penalty < 0 or self.mask_lr <= 0:
+            raise InputError(
+                "hardness is above 1, the penalty not negative and mask_lr positive, got "
+                f"{self.hardness}, {self.penalty} and {self.mask_lr}"
+            )
+
+    def find(
+        self, networks: Collection, task: Task, *, folder: str | Path | None = None, device: str = "auto"
+    ) -> Collection:
+        """A trained ticket for each network; `extras["rewind"]` holds the initialisation.
+
+        Args:
+            networks: whose seeds give the initialisations; their own weights are not used.
+            folder: write to this folder as a resumable run.
+
+        Raises:
+            LayoutMismatch: the networks are not of the task's architecture.
+            InputError: a record has no seed.
+        """
+        length = task.recipe.length.total(task.recipe.per_epoch(len(task.train)))
+
+        def find(block: Block) -> tuple[Trainer, Tensor]:
+            start = block.start
+            soft_run = block.trainer(start)
+            soft = torch.full_like(soft_run.weights, self.start)
+            optimizer, prunable = task.recipe.optimizer, start.layout.prunable.to(block.device)
+            moments = optimizer.start(soft)
+            soft_run.state = optimizer.start(soft_run.weights)
+            zero = torch.sigmoid(torch.tensor(self.start))
+            while soft_run.step < length:
+                beta = self.hardness ** (soft_run.step / length)
+                gate = torch.where(prunable, (beta * soft).sigmoid() / zero, 1.0)
+                lr, decay = soft_run.rates()
+                lr = lr * task.recipe.lr_factor(soft_run.step, length, soft_run.per_epoch)
+                gradient = soft_run.gradients(soft_run.weights * gate)
+                slope = beta * gate * (1 - gate * zero) * prunable
+                of_soft = (gradient * soft_run.weights + self.penalty) * slope
+                optimizer.update_(soft_run.weights, gradient * gate, soft_run.state, lr, decay, soft_run.step)
+                optimizer.update_(soft, of_soft, moments, self.mask_lr * lr, 0.0, soft_run.step)
+                block.tick(1)
+            masks = Unstructured(self.density).mask(soft, start.layout).cpu()
+            trainer = block.trainer(start.replace(weights=start.weights * masks, masks=masks))
+            trainer.continue_from(block.checkpoint, block.tick)
+            trainer.run(length, block.tick)
+            return trainer, start.weights
+
+        return search(
+            networks, task, find, method={"name": "ContinuousSparsification", **vars(self)}, ticks=2 * length,
+            what=f"continuous sparsification of {len(networks)} networks", folder=folder, device=device,
+        )  # fmt: skip

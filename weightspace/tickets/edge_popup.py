@@ -1,0 +1,138 @@
+"""Strong tickets: masks found by training scores, of weights that are never trained."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from weightspace.errors import InputError
+from weightspace.masks.patterns import Unstructured
+from weightspace.networks.collection import Collection
+from weightspace.networks.layout import Layout
+from weightspace.runtime import seeds
+from weightspace.tasks.task import Task
+from weightspace.tickets.finder import Block, search
+from weightspace.training.trainer import Trainer
+
+
+@dataclass(frozen=True)
+class EdgePopup:
+    """Keep the weights with the largest |score| of each layer; train the scores straight through that choice.
+
+    Ramanujan et al. 2020 (arXiv 1911.13299); with `binary`, multi-prize tickets (Diffenderfer & Kailkhura 2021,
+    arXiv 2103.09377): each layer's weights become alpha sign(w) m with alpha = |m w|_1 / |m|_0. Biases and norm
+    parameters stay as initialised. The task's recipe trains the scores; its optimiser should be SGD with momentum.
+
+    Args:
+        density: fraction kept; half of the weights is usually best.
+        scope: in each layer (layer) or over the whole network (global).
+        binary: see above.
+        weights: "kaiming" normal ones, for as many inputs as the mask leaves; "signed": random signs times their standard
+            deviation; or the "initial" ones of the architecture.
+    """
+
+    density: float = 0.5
+    scope: Literal["global", "layer"] = "layer"
+    binary: bool = False
+    weights: Literal["kaiming", "signed", "initial"] = "kaiming"
+
+    def __post_init__(self) -> None:
+        Unstructured(self.density, self.scope)
+        if self.weights not in ("kaiming", "signed", "initial"):
+            raise InputError(f"weights are 'kaiming', 'signed' or 'initial', got {self.weights!r}")
+
+    def find(
+        self, networks: Collection, task: Task, *, folder: str | Path | None = None, device: str = "auto"
+    ) -> Collection:
+        """The networks at initialisation under the masks found; no weight has been trained.
+
+        Args:
+            networks: whose seeds give the initialisations; their own weights are not used.
+            folder: write to this folder as a resumable run.
+
+        Raises:
+            LayoutMismatch: the networks are not of the task's architecture.
+            InputError: a record has no seed.
+        """
+        length = task.recipe.length.total(task.recipe.per_epoch(len(task.train)))
+
+        def find(block: Block) -> tuple[Trainer, Tensor]:
+            start = block.start
+            fixed = fixed_weights(start, self.weights, self.density).to(block.device)
+            # The trainer's weights are the scores here: it keeps their optimiser, data order and checkpoints.
+            trainer = block.trainer(start.replace(weights=_scores(start)))
+            trainer.continue_from(block.checkpoint, block.tick)
+            optimizer, prunable = task.recipe.optimizer, start.layout.prunable.to(block.device)
+            if not trainer.state:
+                trainer.state = optimizer.start(trainer.weights)
+            while trainer.step < length:
+                masks, values = self._effective(trainer.weights, fixed, start.layout)
+                factor = task.recipe.lr_factor(trainer.step, length, trainer.per_epoch)
+                gradient = trainer.gradients(values * masks)
+                gradient.mul_(values * trainer.weights.sign()).mul_(prunable)
+                lr, decay = trainer.rates()
+                optimizer.update_(trainer.weights, gradient, trainer.state, lr * factor, decay, trainer.step)
+                block.tick(1)
+                if block.checkpoint is not None and trainer.step % _EVERY == 0:
+                    trainer.save(block.checkpoint)
+            masks, values = self._effective(trainer.weights, fixed, start.layout)
+            trainer.weights, trainer.masks = values * masks, masks
+            return trainer, fixed
+
+        return search(
+            networks, task, find, method=self._method(), ticks=length, folder=folder, device=device,
+            what=f"searching {len(networks)} untrained networks",
+        )  # fmt: skip
+
+    def _effective(
+        self, scores: Float[Tensor, "n d"], fixed: Float[Tensor, "n d"], layout: Layout
+    ) -> tuple[Bool[Tensor, "n d"], Float[Tensor, "n d"]]:
+        """Masks, and the values that the kept weights have."""
+        masks = Unstructured(self.density, self.scope).mask(scores.abs(), layout)
+        return masks, _binary(fixed, masks, layout) if self.binary else fixed
+
+    def _method(self) -> dict[str, Any]:
+        return {"name": "EdgePopup", **vars(self)}
+
+
+_EVERY = 100  # steps between checkpoints
+
+
+def fixed_weights(start: Collection, kind: str, density: float) -> Float[Tensor, "n d"]:
+    """Weights that are never trained: as initialised, or Kaiming normal for the inputs that a mask leaves."""
+    found = start.weights.clone()
+    if kind == "initial":
+        return found
+    for entry in start.layout.parameters:
+        if entry.role == "weight":
+            std = (2 / (density * entry.size / entry.shape[0])) ** 0.5
+            for row, record in zip(found, start.records, strict=True):
+                random = seeds.generator(int(record["seed"]), f"fixed weights of {entry.name}")
+                drawn = std * torch.randn(entry.size, generator=random)
+                row[start.layout.slices[entry.name]] = drawn if kind == "kaiming" else drawn.sign() * std
+    return found
+
+
+def _binary(weights: Tensor, masks: Tensor, layout: Layout) -> Tensor:
+    found = weights.clone()
+    for entry in layout.parameters:
+        if entry.role == "weight":
+            at = layout.slices[entry.name]
+            kept = masks[:, at].sum(1, keepdim=True).clamp(min=1)
+            found[:, at] = weights[:, at].sign() * (weights[:, at].abs() * masks[:, at]).sum(1, keepdim=True) / kept
+    return found
+
+
+def _scores(start: Collection) -> Float[Tensor, "n d"]:
+    """Uniform scores of the scale 1 / sqrt(fan-in), as the public code starts from; zero off the weights."""
+    found = torch.zeros_like(start.weights)
+    for entry in start.layout.parameters:
+        if entry.role == "weight":
+            bound = (entry.size / entry.shape[0]) ** -0.5
+            for row, record in zip(found, start.records, strict=True):
+                random = seeds.generator(int(record["seed"]), f"scores of {entry.name}")
+                row[start.layout.slices[entry.name]] = (2 * torch.rand(entry.size, generator=random) - 1) * bound
+    return found

@@ -1,0 +1,139 @@
+"""Sparse from start to end, with connections that move: RigL (Evci et al. 2020, arXiv 1911.11134) and SET
+(Mocanu et al. 2018, arXiv 1707.04780).
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from weightspace.errors import InputError
+from weightspace.masks.layerwise import ERK
+from weightspace.masks.patterns import Pattern
+from weightspace.networks.collection import Collection
+from weightspace.networks.layout import Layout
+from weightspace.runtime import seeds
+from weightspace.storage.shards import Record
+from weightspace.tasks.task import Task
+from weightspace.tickets.finder import Block, search
+from weightspace.tickets.scores import Random
+from weightspace.training.trainer import Trainer
+
+
+@dataclass(frozen=True)
+class Dynamic:
+    """Train sparse networks; every so often each layer drops its smallest weights and grows as many others, from zero.
+
+    What an update drops does not grow again in the same update (RigL's code lets it).
+
+    Args:
+        density: fraction of the prunable weights kept, in (0, 1], spread over layers by ERK.
+        pattern: of the first, random mask instead, such as Unstructured(0.1, "layer"); layers keep their counts.
+        grow: where the "gradient" is largest (RigL), or at "random" (SET).
+        every: iterations between two updates; an update takes the place of a step of the optimiser.
+        until: fraction of the training in which connections move.
+        fraction: of a layer's weights that move at first; it falls to zero along a cosine.
+    """
+
+    density: float = 0.1
+    pattern: Pattern | None = None
+    grow: Literal["gradient", "random"] = "gradient"
+    every: int = 100
+    until: float = 0.75
+    fraction: float = 0.3
+
+    def __post_init__(self) -> None:
+        ERK(self.density)
+        if self.grow not in ("gradient", "random"):
+            raise InputError(f"connections grow by 'gradient' or at 'random', got {self.grow!r}")
+        if self.every < 1 or not 0 < self.until <= 1 or not 0 < self.fraction < 1:
+            raise InputError(
+                "every is at least 1, until lies in (0, 1] and fraction in (0, 1), got "
+                f"{self.every}, {self.until} and {self.fraction}"
+            )
+
+    def find(
+        self, networks: Collection, task: Task, *, folder: str | Path | None = None, device: str = "auto"
+    ) -> Collection:
+        """A sparse trained network for each; `extras["rewind"]` holds the dense initialisation.
+
+        Args:
+            networks: whose seeds give the initialisations; their own weights are not used.
+            folder: write to this folder as a resumable run.
+
+        Raises:
+            LayoutMismatch: the networks are not of the task's architecture.
+            InputError: a record has no seed.
+        """
+        length = task.recipe.length.total(task.recipe.per_epoch(len(task.train)))
+        first, last = self.pattern or ERK(self.density), self.until * length
+
+        def find(block: Block) -> tuple[Trainer, Tensor]:
+            start = block.start
+            masks = first.mask(Random()(start, task), start.layout)
+            trainer = block.trainer(start.replace(weights=start.weights * masks, masks=masks))
+            trainer.continue_from(block.checkpoint, block.tick)
+            while trainer.step < length:
+                # A checkpoint at such a step is from before its update: an update moves on by a step.
+                if trainer.step % self.every == 0 and 0 < trainer.step < last:
+                    self._move(trainer, start.records, last)
+                    block.tick(1)
+                else:
+                    trainer.run(min(length, (trainer.step // self.every + 1) * self.every), block.tick)
+            return trainer, start.weights
+
+        return search(
+            networks, task, find, method=self._method(), ticks=length, folder=folder, device=device,
+            what=f"training {len(networks)} sparse networks with moving connections",
+        )  # fmt: skip
+
+    def _move(self, trainer: Trainer, records: Sequence[Record], last: float) -> None:
+        """One update of the connections, in place of a step."""
+        step, masks = trainer.step, trainer.masks
+        assert masks is not None
+        moving = 0.5 * self.fraction * (1 + math.cos(math.pi * step / last))
+        wanted = trainer.gradients().abs()
+        if self.grow == "random":
+            own = [seeds.generator(int(record["seed"]), "grown connections", step) for record in records]
+            wanted = torch.stack([torch.rand(wanted.shape[1], generator=random) for random in own]).to(wanted.device)
+        trainer.prune(moved(trainer.weights, masks, wanted, trainer.layout, moving))
+
+    def _method(self) -> dict[str, Any]:
+        settings = {name: getattr(self, name) for name in ("density", "grow", "every", "until", "fraction")}
+        return {"name": "Dynamic", **settings, "pattern": repr(self.pattern) if self.pattern else None}
+
+
+def moved(
+    weights: Float[Tensor, "n d"],
+    masks: Bool[Tensor, "n d"],
+    wanted: Float[Tensor, "n d"],
+    layout: Layout,
+    fraction: float,
+) -> Bool[Tensor, "n d"]:
+    """Masks after each layer dropped a fraction of its weights, the smallest, and grew as many, the most wanted.
+
+    A dropped connection does not grow again in the same update.
+
+    Args:
+        wanted: scores of connections that could grow.
+        fraction: of a layer's weights.
+    """
+    found = masks.clone()
+    for entry in layout.parameters:
+        if entry.role != "weight":
+            continue
+        at = layout.slices[entry.name]
+        for mask, weight, want, out in zip(masks[:, at], weights[:, at], wanted[:, at], found[:, at], strict=True):
+            count = min(round(fraction * int(mask.sum())), int((~mask).sum()))
+            if not count:
+                continue
+            dropped = weight.abs().masked_fill(~mask, math.inf).topk(count, largest=False).indices
+            grown = want.masked_fill(mask, -math.inf).topk(count).indices
+            out[dropped] = False
+            out[grown] = True
+    return found

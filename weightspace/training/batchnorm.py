@@ -1,0 +1,48 @@
+"""BatchNorm statistics of networks that were not trained to them: averages, permutations, samples."""
+
+import torch
+from torch import Tensor, nn
+
+from weightspace.networks.collection import Collection
+from weightspace.networks.forward import activation_bytes, blocks, forward
+from weightspace.tasks.task import Split
+
+_NORMS = (nn.modules.batchnorm._BatchNorm,)
+_STATISTICS_BYTES = 256 * 2**20  # activations while statistics are estimated
+
+
+def recalibrated(networks: Collection, data: Split, *, batch: int = 512, batches: int = 8) -> Collection:
+    """Networks whose BatchNorm statistics are estimated anew, as means over batches of training data.
+
+    Interpolated networks need it: the variance of their activations collapses (REPAIR, arXiv 2211.08403).
+
+    Args:
+        data: the training split.
+        batch, batches: consecutive samples from its start; fewer if there are fewer.
+    """
+    module = networks.architecture.build_seeded(0).eval()
+    norms = {name: m for name, m in module.named_modules() if isinstance(m, _NORMS) and m.track_running_stats}
+    if not norms:
+        return networks
+    batch = min(batch, len(data))
+    fits = max(1, _STATISTICS_BYTES // (activation_bytes(module, data.x[:1]) * batch))
+    for norm in norms.values():
+        norm.train()
+        norm.momentum = 1.0  # the statistics become those of the batch
+    parts: list[dict[str, Tensor]] = []
+    for rows in blocks(len(networks), fits):
+        part = networks[rows]
+        parameters = part.layout.tensors(part.weights)
+        total: dict[str, Tensor] = {}
+        used = list(blocks(len(data), batch))[:batches]
+        with torch.no_grad():
+            for samples in used:
+                buffers = {name: b.clone() for name, b in part.buffers.items()}
+                forward(module, parameters, buffers, data.x[samples], shared_input=True)
+                for name in norms:
+                    for kind in ("running_mean", "running_var"):
+                        key = f"{name}.{kind}" if name else kind
+                        total[key] = total.get(key, torch.zeros_like(buffers[key])) + buffers[key]
+        parts.append({name: t / len(used) for name, t in total.items()})
+    means = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    return networks.replace(buffers=networks.buffers | means)

@@ -1,0 +1,143 @@
+"""Collect: train many networks on a task."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from weightspace.errors import InputError
+from weightspace.networks.building import in_blocks
+from weightspace.networks.collection import Collection
+from weightspace.recipes.recipe import Recipe
+from weightspace.recipes.step import Step
+from weightspace.runtime import devices, seeds
+from weightspace.storage.shards import Record
+from weightspace.tasks.task import Task
+from weightspace.training.conversion import finished, trainer_for
+from weightspace.training.engine import block_size, engine
+from weightspace.training.plans import Independent, Kind
+
+
+def collect(
+    task: Task,
+    n: int,
+    *,
+    seed: int = 0,
+    kind: Kind = Independent(),
+    folder: str | Path | None = None,
+    shard: tuple[int, int] | None = None,
+    memory: int | None = None,
+    device: str = "auto",
+) -> Collection:
+    """Train many networks side by side, each in its own data order.
+
+    Args:
+        n: number of training runs (for each cell of a grid).
+        seed: of the collection; run i depends on (seed, i) alone.
+        kind: Independent, SharedStart, Trajectory or Grid.
+        folder: write to this folder as a resumable run; None keeps the collection in memory.
+        shard: (i, k) trains only the i-th of k equal parts, i from 0, for another machine to do the
+            others; `merge` puts the parts together.
+        memory: budget in bytes; by default a quarter of the machine's.
+        device: "cpu", "cuda", or "auto": CUDA where there is a card.
+
+    Returns:
+        Dense networks; each record has kind, seed, recipe, parents and metrics.
+
+    Raises:
+        InputError: n < 1, a bad seed or shard, or training diverged.
+        StorageError: the folder holds another run, or cannot be written.
+    """
+    if n < 1:
+        raise InputError(f"a collection needs at least one network, got n = {n}")
+    task.try_out()
+    runs = kind.runs(n, seed)
+    kept = kind.kept(task)
+    if shard is not None:
+        part, parts = shard
+        if not 0 <= part < parts <= len(runs):
+            raise InputError(f"shard {part} of {parts} does not exist: i must lie in 0 .. k-1, k in 1 .. {len(runs)}")
+        runs = runs[part * len(runs) // parts : (part + 1) * len(runs) // parts]
+    common: Record = {"task": task.name, "recipe": task.recipe.to_json()}
+    runs = [run | common for run in runs]
+    device = devices.pick(device)
+    block = min(len(runs), block_size(task, memory, device=device, copies=len(kept)))
+
+    def make(rows: slice, tick: Callable[[int], object], checkpoint: Path | None) -> Collection:
+        records = runs[rows.start // len(kept) : rows.stop // len(kept)]
+        how = engine(task, block, memory=memory, device=device, folder=Path(folder) if folder else None)
+        trainer = kind.begin(task, records, how, device)
+        if len(kept) == 1:
+            trainer.continue_from(checkpoint, tick)
+        snapshots: list[Collection] = []
+        for step in kept:
+            trainer.run(step, tick)
+            at = records if len(kept) == 1 else [record | {"step": step} for record in records]
+            snapshots.append(finished(trainer, task, at))
+        if len(kept) == 1:
+            return snapshots[0]
+        together = Collection.concatenate(snapshots)  # step by step; the collection goes run by run
+        return together[[s * len(records) + r for r in range(len(records)) for s in range(len(kept))]]
+
+    config = describe(task, n, seed, kind) | ({"shard": list(shard)} if shard is not None else {})
+    return in_blocks(
+        make, architecture=task.architecture, count=len(runs) * len(kept), block=block * len(kept), ticks=kept[-1],
+        what=f"training {len(runs)} networks", folder=folder, stage="collect", config=config,
+    )  # fmt: skip
+
+
+def train(
+    networks: Collection, task: Task, steps: Step | str, *, folder: str | Path | None = None, device: str = "auto"
+) -> Collection:
+    """Train any collection on, each network under its own mask.
+
+    Args:
+        steps: how much longer, such as "5ep", with the task's recipe otherwise; each network goes
+            through the data in a new order.
+        folder: write to this folder as a resumable run.
+
+    Raises:
+        LayoutMismatch: the networks are not of the task's architecture.
+        InputError: a record has no seed.
+    """
+    networks.layout.require(task.architecture.layout(), f"the network of task {task.name!r}")
+    recipe = replace(task.recipe, length=Step.of(steps))
+    longer = replace(task, recipe=recipe)
+    total = recipe.length.total(recipe.per_epoch(len(task.train)))
+    device = devices.pick(device)
+    block = min(len(networks), block_size(longer, device=device))
+
+    def make(rows: slice, tick: Callable[[int], object], checkpoint: Path | None) -> Collection:
+        start = networks[rows]
+        records = [_continued(record, rows.start + i, recipe) for i, record in enumerate(start.records)]
+        how = engine(longer, block, device=device, folder=Path(folder) if folder else None)
+        trainer = trainer_for(start.replace(records=records), longer, engine=how, device=device)
+        trainer.continue_from(checkpoint, tick)
+        trainer.run(total, tick)
+        return finished(trainer, longer, records)
+
+    return in_blocks(
+        make, architecture=networks.architecture, count=len(networks), block=block, ticks=total,
+        what=f"training {len(networks)} networks on", folder=folder, stage="train",
+        config={"task": task.to_json(), "recipe": recipe.to_json()},
+        inputs={"networks": networks.fingerprint()} if folder else None,
+    )  # fmt: skip
+
+
+def _continued(record: Record, position: int, recipe: Recipe) -> Record:
+    """A record for training on: a new data order, the same wrong labels as before."""
+    if "seed" not in record:
+        return record
+    own = record.get("individual", {})
+    if "label_noise" in own:
+        own = {"label_seed": record["seed"]} | own
+    changes = {"kind": "continued", "parent": record.get("index", position), "recipe": recipe.to_json()}
+    return record | changes | {"seed": seeds.derive(record["seed"], "continued")} | ({"individual": own} if own else {})
+
+
+def describe(task: Task, n: int, seed: int, kind: Kind) -> dict[str, object]:
+    """What decides a collection, for its run folder; the default kind is left out."""
+    config: dict[str, object] = {"task": task.to_json(), "recipe": task.recipe.to_json(), "n": n, "seed": seed}
+    if kind != Independent():
+        settings = {name: str(v) if isinstance(v, Step) else v for name, v in vars(kind).items()}
+        config["kind"] = {"name": type(kind).__name__, **settings}
+    return config

@@ -1,0 +1,77 @@
+"""Where training starts and what it leaves: collections to trainers and back."""
+
+from collections.abc import Sequence
+
+import torch
+
+from weightspace.networks.architecture import Architecture
+from weightspace.networks.collection import Collection
+from weightspace.networks.forward import predict
+from weightspace.storage.shards import Record
+from weightspace.tasks.task import Task
+from weightspace.training.engine import Engine
+from weightspace.training.individual import Individual, require_seeds
+from weightspace.training.trainer import Trainer
+from weightspace.training.validation_curve import Watch
+
+
+def initial(architecture: Architecture, records: Sequence[Record]) -> Collection:
+    """Untrained networks, one for each record's seed; the same seed gives the same weights.
+
+    Raises:
+        InputError: a record has no seed.
+    """
+    require_seeds(records)
+    layout = architecture.layout()
+    weights = torch.empty(len(records), layout.size, dtype=layout.dtype)
+    buffers = {b.name: torch.empty(len(records), *b.shape, dtype=getattr(torch, b.dtype)) for b in layout.buffers}
+    for i, record in enumerate(records):  # one module at a time: a thousand would need the memory twice
+        state = architecture.build_seeded(record["seed"]).state_dict()
+        weights[i] = layout.pack(state)
+        for name, buffer in buffers.items():
+            buffer[i] = state[name]
+    return Collection(layout, weights, architecture=architecture, buffers=buffers, records=records)
+
+
+def trainer_for(networks: Collection, task: Task, *, engine: Engine | None = None, device: str = "cpu") -> Trainer:
+    """A trainer at step 0 that starts from these networks, under their masks and with their seeds.
+
+    Raises:
+        InputError: a record has no seed.
+    """
+    trainer = Trainer(
+        task.architecture, task.train, task.loss, task.recipe,
+        weights=networks.weights, masks=None if networks.dense else networks.masks, buffers=networks.buffers,
+        individual=Individual.of(networks.records, task.recipe),
+        group=engine.group if engine else None, threads=engine.threads if engine else None, device=device,
+    )  # fmt: skip
+    if task.recipe.watch is not None:
+        every = task.recipe.watch.total(trainer.per_epoch)
+        trainer.watch = Watch(every, task.validation, task.loss, task.classification)
+    return trainer
+
+
+def finished(trainer: Trainer, task: Task, records: Sequence[Record]) -> Collection:
+    """The trainer's networks as a collection, with losses and validation metrics in the records."""
+    x, y = task.validation.x.to(trainer.weights.device), task.validation.y.to(trainer.weights.device)
+    outputs = predict(trainer.module, trainer.layout, trainer.weights, trainer.buffers, x)
+    metrics = {
+        "last_batch_loss": trainer.losses.tolist(),
+        "validation_loss": [task.loss(output, y).item() for output in outputs],
+    }
+    if task.classification:
+        metrics["validation_accuracy"] = (outputs.argmax(-1) == y).double().mean(1).tolist()
+    return Collection(
+        trainer.layout,
+        trainer.weights.cpu(),
+        architecture=task.architecture,
+        masks=None if trainer.masks is None else trainer.masks.cpu(),
+        buffers={name: buffer.cpu() for name, buffer in trainer.buffers.items()},
+        records=[
+            # What was aligned is no longer so once it has been trained on.
+            {k: v for k, v in record.items() if k != "aligned"}
+            | {"metrics": {name: values[i] for name, values in metrics.items()}}
+            | ({} if trainer.watch is None else {"curve": trainer.watch.summary(trainer.looks, trainer.curve[i])})
+            for i, record in enumerate(records)
+        ],
+    )

@@ -1,0 +1,218 @@
+"""Measure how a network trains fastest here: how many side by side, on how many threads.
+
+Small networks gain up to tenfold from being stacked, large ones nothing or less; which is which
+depends on the machine. The answer is kept in the user's cache folder, so that a second run on the
+same machine makes the same choice and gives the same bytes.
+"""
+
+import hashlib
+import inspect
+import json
+import os
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+
+from weightspace.errors import InputError, StorageError
+from weightspace.networks.architecture import Architecture
+from weightspace.networks.forward import activation_bytes
+from weightspace.networks.layout import Layout
+from weightspace.runtime import threads
+from weightspace.storage.files import write_text
+from weightspace.tasks.task import Task
+from weightspace.training.gradients import draws_random_numbers
+from weightspace.training.individual import Individual
+from weightspace.training.trainer import Trainer
+
+_GROUPS = {"cpu": (1, 4, 16, 64), "cuda": (1, 16, 64, 256, 1024)}
+_SECONDS = 0.15
+_CLEARLY = 1.08
+# Weights, gradient, two moments and two temporaries; the backward pass keeps and grows activations.
+_WEIGHT_COPIES, _ACTIVATION_COPIES = 6, 3
+
+
+@dataclass(frozen=True)
+class Engine:
+    """How to train.
+
+    Args:
+        group: networks side by side; 1 is a loop.
+        threads: CPU threads; None leaves PyTorch's setting.
+        seconds: measured time of one step of one network.
+        reason: why networks train one after another, if they have to.
+    """
+
+    group: int
+    threads: int | None
+    seconds: float
+    reason: str = ""
+
+
+def engine(task: Task, n: int, *, memory: int | None = None, device: str = "cpu", folder: Path | None = None) -> Engine:
+    """The fastest measured way to train n networks of a task within a memory budget.
+
+    Args:
+        memory: bytes; by default a quarter of the machine's.
+        folder: of the run, where the choice is kept, so that a resumed run makes the same.
+    """
+    kept = None if folder is None else _read(folder / "engine.json")
+    if memory is not None and memory <= 0:
+        raise InputError(f"the memory budget must be positive, got {memory} bytes")
+    limit = min(n, max(1, (memory or machine_memory(device) // 4) // network_bytes(task)))
+    path = _cache_file(task, limit, device)
+    best = kept or _read(path) or _choose(task, limit, device)
+    if best.reason and n > 1:
+        warnings.warn(f"{task.architecture.name} {best.reason}", stacklevel=3)
+    if kept is None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_text(path, json.dumps(asdict(best)))
+        except (OSError, StorageError):
+            # Without a writable cache folder the next run measures again: slower, never wrong.
+            pass
+        if folder is not None:
+            write_text(folder / "engine.json", json.dumps(asdict(best)))
+    return best
+
+
+def _choose(task: Task, limit: int, device: str) -> Engine:
+    if draws_random_numbers(task.architecture.build_seeded(0), task.train.x[:2]):
+        reason = (
+            "draws random numbers in training (dropout): its networks train one after another, so that each depends on "
+            "its own seed alone"
+        )
+        return Engine(1, threads.asked(), 0.0, reason)
+    return _measure_all(task, limit, device)
+
+
+def _read(path: Path) -> Engine | None:
+    """A kept choice; a damaged file is measured anew."""
+    try:
+        return Engine(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def network_bytes(task: Task) -> int:
+    """Estimated bytes that one network takes in training, activations included."""
+    module = task.architecture.build_seeded(0).eval()
+    layout = Layout.of(module)
+    activations = activation_bytes(module, task.train.x[:1]) * task.recipe.batch_size
+    return _WEIGHT_COPIES * layout.size * layout.dtype.itemsize + _ACTIVATION_COPIES * activations
+
+
+def machine_memory(device: str = "cpu") -> int:
+    """Bytes of main memory, or of the device's."""
+    if device != "cpu":
+        return torch.cuda.mem_get_info(device)[1]
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _measure_all(task: Task, limit: int, device: str) -> Engine:
+    best: Engine | None = None
+    for group in _candidates(limit, device):
+        try:
+            found = [Engine(group, count, _measure(task, group, count, device)) for count in _thread_counts(device)]
+        except RuntimeError as error:
+            if best is None:
+                raise
+            why = str(error).splitlines()[0]
+            reason = f"does not vectorise ({why}): its networks train one after another, with the same result"
+            return replace(best, reason=reason)
+        # Measurements are noisy: only a clear gain justifies more threads or a larger group.
+        fastest = found[0]
+        for one in found[1:]:
+            if one.seconds * _CLEARLY < fastest.seconds:
+                fastest = one
+        if best is None or fastest.seconds * _CLEARLY < best.seconds:
+            best = fastest
+        elif fastest.seconds > 1.5 * best.seconds:
+            break
+    assert best is not None
+    return best
+
+
+def _thread_counts(device: str) -> list[int | None]:
+    """Thread counts worth trying: what the user asked for, else one and PyTorch's own number."""
+    if device != "cpu":
+        return [None]
+    if threads.asked() is not None:
+        return [threads.asked()]
+    return [1, *([torch.get_num_threads()] if torch.get_num_threads() > 1 else [])]
+
+
+def _candidates(limit: int, device: str) -> Iterator[int]:
+    sizes = _GROUPS["cuda" if device.startswith("cuda") else "cpu"]
+    yield from (size for size in sizes if size < limit)
+    yield min(limit, sizes[-1])
+
+
+def _measure(task: Task, group: int, count: int | None, device: str) -> float:
+    """Seconds of one step of one network, the fastest of several: noise only ever adds."""
+    trainer = _trainer(task, task.architecture, group, count, device)
+    trainer.run(2)
+    best = float("inf")
+    began = time.perf_counter()
+    runs = 0
+    while runs < 5 or (time.perf_counter() - began < _SECONDS and runs < 50):
+        start = time.perf_counter()
+        trainer.run(trainer.step + 1)
+        if device != "cpu":
+            torch.cuda.synchronize()
+        best = min(best, time.perf_counter() - start)
+        runs += 1
+    return best / group
+
+
+def _trainer(task: Task, architecture: Architecture, group: int, count: int | None, device: str) -> Trainer:
+    module = architecture.build_seeded(0)
+    layout = Layout.of(module)
+    state = module.state_dict()
+    return Trainer(
+        architecture, task.train, task.loss, task.recipe, weights=layout.pack(state).repeat(group, 1), masks=None,
+        buffers={b.name: state[b.name].repeat(group, *[1] * state[b.name].ndim) for b in layout.buffers},
+        individual=Individual(range(group)), group=group, threads=count, device=device,
+    )  # fmt: skip
+
+
+def _source(architecture: Architecture) -> str:
+    """The text of a user's factory, where Python knows it: another text may vectorise differently."""
+    try:
+        return inspect.getsource(architecture.factory) if architecture.factory is not None else ""
+    except (OSError, TypeError):
+        return ""
+
+
+def _cache_file(task: Task, limit: int, device: str) -> Path:
+    recipe = task.recipe.to_json()
+    recipe.pop("length")
+    recipe.pop("watch", None)
+    key = [
+        task.architecture.layout().to_json(), task.architecture.to_json(), recipe, list(task.train.x.shape[1:]),
+        repr(task.architecture.build_seeded(0)), _source(task.architecture), limit, device,
+        torch.get_num_threads(), threads.asked(), torch.__version__,
+    ]  # fmt: skip
+    digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24]
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return root / "weightspace" / f"probe-{digest}.json"
+
+
+_BLOCK = 64
+
+
+_BLOCK_CUDA = 1024
+
+
+def block_size(task: Task, memory: int | None = None, *, device: str = "cpu", copies: int = 1) -> int:
+    """Networks in memory at once, and in one file on disk: 64 (CUDA: 1,024), or as many as the budget allows.
+
+    Args:
+        memory: bytes; by default a quarter of the machine's, or of the device's.
+        copies: networks kept of each training run.
+    """
+    fits = (memory or machine_memory(device) // 4) // network_bytes(task)
+    return max(1, min(_BLOCK if device == "cpu" else _BLOCK_CUDA, fits) // copies)
