@@ -1,0 +1,58 @@
+"""How settings are spelled on disk, whatever the code calls them.
+
+A run folder is recognised by its settings, and records say how a network came about. Both outlive the code, so a class
+that is renamed keeps its spelling there: it has a class attribute `spelling`. Without one, a class is spelled as it is
+called.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Spelling:
+    """Names on disk of a dataclass.
+
+    Args:
+        name: The name of the class.
+        fields: Names of fields, by what the code calls them; the others keep theirs.
+        values: Values of fields, by field and by what the code calls them.
+    """
+
+    name: str
+    fields: Mapping[str, str] = field(default_factory=dict)
+    values: Mapping[str, Mapping[Any, Any]] = field(default_factory=dict)
+
+
+def spelling_of(settings: object) -> Spelling:
+    """The spelling of a class, or of the class of an object."""
+    kind = settings if isinstance(settings, type) else type(settings)
+    return kind.__dict__.get("spelling", Spelling(kind.__name__))
+
+
+def spelled(settings: Any) -> dict[str, Any]:
+    """A dataclass as a mapping, like `dataclasses.asdict`, in the spelling on disk."""
+    spelling, values = spelling_of(settings), asdict(settings)
+    return {spelling.fields.get(name, name): _value(spelling, name, value) for name, value in values.items()}
+
+
+def spelled_text(settings: Any) -> str:
+    """A dataclass as its `repr`, in the spelling on disk; anything else as its `repr`."""
+    if isinstance(settings, tuple | list):
+        inner = ", ".join(map(spelled_text, settings))
+        return f"[{inner}]" if isinstance(settings, list) else f"({inner},)" if len(settings) == 1 else f"({inner})"
+    if not is_dataclass(settings) or isinstance(settings, type):
+        return repr(settings)
+    spelling = spelling_of(settings)
+    parts = (
+        f"{spelling.fields.get(one.name, one.name)}={spelled_text(_value(spelling, one.name, getattr(settings, one.name)))}"
+        for one in fields(settings)
+        if one.repr
+    )
+    return f"{spelling.name}({', '.join(parts)})"
+
+
+def _value(spelling: Spelling, name: str, value: Any) -> Any:
+    known = spelling.values.get(name)
+    return value if known is None else known.get(value, value)

@@ -1,0 +1,116 @@
+"""Dataclasses to JSON and back, with every value checked: what a file says is either of the right type or an error."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, TypeVar
+
+import cattrs
+from cattrs.errors import BaseValidationError, StructureHandlerNotFoundError
+
+from weightspace.errors import InputError, StorageError
+
+T = TypeVar("T")
+
+_converter = cattrs.Converter(forbid_extra_keys=True)
+
+
+def _exactly(*kinds: type) -> Callable[[Any, Any], Any]:
+    def check(value: Any, kind: Any) -> Any:
+        if type(value) not in kinds:
+            raise TypeError(f"{value!r} is no {kind.__name__}")
+        return kind(value)
+
+    return check
+
+
+for _kind, _read in ((bool, (bool,)), (int, (int,)), (float, (int, float)), (str, (str,))):
+    _converter.register_structure_hook(_kind, _exactly(*_read))
+
+
+def to_json(value: Any) -> Any:
+    """A dataclass, or a structure of dataclasses, as dicts, lists, numbers and strings."""
+    return _converter.unstructure(value)
+
+
+def from_json(kind: type[T], data: Any, what: str) -> T:
+    """Read what :func:`to_json` wrote.
+
+    Args:
+        kind: The dataclass, or a type such as `list[Point]`.
+        data: What the JSON parser returned.
+        what: What is read, for the error: a file, or a part of one.
+
+    Raises:
+        StorageError: A field is missing, unknown, or of another type.
+    """
+    try:
+        return _converter.structure(data, kind)
+    except (
+        BaseValidationError,
+        StructureHandlerNotFoundError,
+        TypeError,
+        ValueError,
+        KeyError,
+        AttributeError,
+    ) as error:
+        reasons = "; ".join(cattrs.transform_error(error)) if isinstance(error, BaseValidationError) else str(error)
+        raise StorageError(f"{what} is damaged ({reasons}): restore it from a copy") from error
+
+
+class Registry(Generic[T]):
+    """Kinds of one family that can be written to disk and read back by name, the user's own among them.
+
+    Args:
+        what: What the kinds are, such as "pattern", for errors.
+    """
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        self._kinds: dict[str, type] = {}
+
+    def register(self, name: str) -> Callable[[type[T]], type[T]]:
+        """A class decorator: write instances of a dataclass under this name.
+
+        Raises:
+            InputError: Another class has the name.
+        """
+
+        def add(kind: type[T]) -> type[T]:
+            other = self._kinds.get(name)
+            if other is not None and (other.__module__, other.__qualname__) != (kind.__module__, kind.__qualname__):
+                raise InputError(f"{self.what} {name!r} is {other.__qualname__} already: choose another name")
+            self._kinds[name] = kind
+            return kind
+
+        return add
+
+    def to_json(self, value: T) -> dict[str, Any]:
+        """A registered dataclass as data: its name as "kind", and its fields.
+
+        Raises:
+            InputError: Its class is not registered.
+        """
+        name = next((name for name, kind in self._kinds.items() if kind is type(value)), None)
+        if name is None:
+            raise InputError(
+                f"a {self.what} of class {type(value).__name__} cannot be saved: register the class under a name that "
+                'stays the same, with @registry.register("my-name") above @dataclass'
+            )
+        return {"kind": name, **to_json(value)}
+
+    def from_json(self, data: Mapping[str, Any], what: str) -> T:
+        """Read what :meth:`to_json` wrote.
+
+        Args:
+            data: The name as "kind", and the fields.
+            what: What is read, for the error.
+
+        Raises:
+            StorageError: The name is not registered, or a field is missing, unknown or of another type.
+        """
+        name = data.get("kind") if isinstance(data, Mapping) else None
+        if not isinstance(name, str) or name not in self._kinds:
+            raise StorageError(
+                f"{what} has a {self.what} {name!r} that is not registered: import the module that defines it first, or "
+                f"use a newer weightspace (known: {', '.join(sorted(self._kinds))})"
+            )
+        return from_json(self._kinds[name], {key: value for key, value in data.items() if key != "kind"}, what)
