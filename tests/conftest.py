@@ -53,7 +53,7 @@ def dense(task: ws.Task) -> ws.Collection:
 
 @pytest.fixture(scope="session")
 def tickets(dense: ws.Collection, task: ws.Task) -> ws.Collection:
-    return ws.tickets.Gradual(density=0.2, length=ws.Step(epochs=3)).find(dense, task)
+    return ws.tickets.GradualPruning(density=0.2, length=ws.Step(epochs=3)).find(dense, task)
 
 
 @pytest.fixture(scope="session")

@@ -63,11 +63,11 @@ def main(
         )
 
     main_score = bayes.BayesianIMP(density=DENSITY, score=bayes.Magnitude())
-    ladder = main_score.ladder(dense, task, folder=out / "magnitude")
+    ladder = main_score.find_levels(dense, task, folder=out / "magnitude")
     for level, posteriors in enumerate(ladder):
         add(judge.rows("|mu|", posteriors), out / f"magnitude/level-{level:02}")
 
-    plain = ws.tickets.IMP(density=DENSITY).ladder(dense, task, folder=out / "deterministic")
+    plain = ws.tickets.IMP(density=DENSITY).find_levels(dense, task, folder=out / "deterministic")
     for level, tickets in enumerate(plain):
         where = out / (f"deterministic/level-{level:02}" if level else "dense")
         add(judge.rows("deterministic", tickets), where)
@@ -95,7 +95,7 @@ def main(
     others = {"|mu| / sigma": bayes.SignalToNoise(), "sqrt(mu^2 + sigma^2)": bayes.RootSecondMoment()}
     for name, score in others.items():
         here = out / type(score).__name__
-        found = replace(main_score, score=score).ladder(one, task, folder=here)
+        found = replace(main_score, score=score).find_levels(one, task, folder=here)
         for level, posteriors in enumerate(found):
             add(judge.rows(name, posteriors), here / f"level-{level:02}")
     untrained = ladder[0][:1].replace(weights=ladder[0].extras["rewind"][:1], extras={})

@@ -37,7 +37,7 @@ def main(
         few = ws.Split(task.train.x[:5_000], task.train.y[:5_000])
         short = replace(task, train=few, recipe=replace(task.recipe, length=ws.Step(epochs=1)))
         networks = ws.collect(short, training + unseen + n)
-        tickets = ws.tickets.Gradual(density=0.1, length=ws.Step(epochs=3), every=5).find(networks, short)
+        tickets = ws.tickets.GradualPruning(density=0.1, length=ws.Step(epochs=3), every=5).find(networks, short)
         seconds: list[float] = []
         for _ in range(repeats):
             started = time.perf_counter()

@@ -55,12 +55,12 @@ def ladders(turns: int) -> list[dict[str, object]]:
     task = replace(ws.tasks.digits(), recipe=ws.Recipe(ws.Step(epochs=10), optimizer=ws.Adam(lr=3e-3)))
     dense = ws.collect(task, 8)
     imp = ws.tickets.IMP(0.10)
-    imp.ladder(dense[:1], replace(task, recipe=task.recipe))  # measures once how many to train side by side
+    imp.find_levels(dense[:1], replace(task, recipe=task.recipe))  # measures once how many to train side by side
     together: list[float] = []
     apart: list[float] = []
     for _ in range(turns):
-        together.append(seconds(lambda: imp.ladder(dense, task)))
-        apart.append(seconds(lambda: [imp.ladder(dense[i : i + 1], task) for i in range(8)]))
+        together.append(seconds(lambda: imp.find_levels(dense, task)))
+        apart.append(seconds(lambda: [imp.find_levels(dense[i : i + 1], task) for i in range(8)]))
     return [
         row(
             "IMP ladder of 8 seeds, digits: at once, 8 runs", statistics.median(together), statistics.median(apart), "s"

@@ -36,7 +36,12 @@ def main(out: Path = Path("runs/demo"), seed: int = 0, small: bool = False) -> w
         small: a tiny version that shows every stage and reaches no quality, for tests.
     """
     started = time.perf_counter()
-    task, gradual, imp, model = ws.tasks.digits(), ws.tickets.Gradual(density=0.1), ws.tickets.IMP(density=0.1), MODEL
+    task, gradual, imp, model = (
+        ws.tasks.digits(),
+        ws.tickets.GradualPruning(density=0.1),
+        ws.tickets.IMP(density=0.1),
+        MODEL,
+    )
     refinement = ws.TaskRefinement(task, steps=4000, radius=0.8, mask_diversity=0.3)
     networks, learned_from, imp_networks, samples = NETWORKS, LEARNED_FROM, 20, 100
     if small:

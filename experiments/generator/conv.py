@@ -62,7 +62,7 @@ def main(
     task = small_task(data_root)
     judged = replace(task, test=ws.Split(task.test.x[:2000], task.test.y[:2000]))
     dense = ws.collect(task, NETWORKS, folder=out / "dense")
-    gradual = ws.tickets.Gradual(density=DENSITY, length=ws.Step(epochs=6))
+    gradual = ws.tickets.GradualPruning(density=DENSITY, length=ws.Step(epochs=6))
     tickets = gradual.find(dense, task, folder=out / "tickets")
     training, held_out = tickets.split(LEARNED_FROM, NETWORKS - LEARNED_FROM)
     kind = f"{components}-{steps}-{mask_diversity}-{radius}{'-by-heart' * by_heart}"

@@ -41,7 +41,7 @@ def main(networks: int = 360, imp_networks: int = 40, steps: int = 4000, results
         return found
 
     dense = timed("dense networks", lambda: ws.collect(task, networks), networks)
-    tickets = timed("tickets (gradual)", lambda: ws.tickets.Gradual(density=0.1).find(dense, task), networks)
+    tickets = timed("tickets (gradual)", lambda: ws.tickets.GradualPruning(density=0.1).find(dense, task), networks)
     aligned = timed("alignment", lambda: ws.WeightMatching().fit(tickets).transform(tickets), networks)
     refine = ws.TaskRefinement(task, steps=steps, radius=None, mask_diversity=0.3)
     model = ws.TicketGenerator(align=None, compress=ws.PCA(128), generate=ws.FlowMatching(), refine=refine)

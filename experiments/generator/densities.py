@@ -60,7 +60,7 @@ def main(
         dense = ws.collect(task, NETWORKS + OTHERS, seed=seed, folder=folder / "dense")
         own, foreign = dense.split(NETWORKS, OTHERS)
         learned = [
-            ws.tickets.Gradual(density=d).find(own, task, folder=folder / f"learned-{d}") for d in LEARNED
+            ws.tickets.GradualPruning(density=d).find(own, task, folder=folder / f"learned-{d}") for d in LEARNED
         ]  # fmt: skip
         model = ws.TicketGenerator(
             compress=ws.PCA(components), conditions=("density",),
@@ -82,7 +82,7 @@ def main(
                 pruned = foreign.replace(weights=foreign.weights * masks, masks=masks)
                 found = ws.train(pruned, task, steps="30ep", folder=folder / "tickets-2-4")
             else:
-                gradual = ws.tickets.Gradual(density=asked.density)
+                gradual = ws.tickets.GradualPruning(density=asked.density)
                 found = gradual.find(foreign, task, folder=folder / f"tickets-{asked.density}")
             for kind, networks in {"samples": samples, "tickets": found}.items():
                 right = accuracies(networks, judged)

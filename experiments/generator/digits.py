@@ -118,7 +118,7 @@ def main(
             folder = out / f"{setting.name}-{seed}"
             dense = ws.collect(task, setting.networks, seed=seed, folder=folder / "dense")
             here = folder / f"density-{density}"
-            tickets = ws.tickets.Gradual(density=density).find(dense, task, folder=here / "tickets")
+            tickets = ws.tickets.GradualPruning(density=density).find(dense, task, folder=here / "tickets")
             training, held = tickets.split(len(tickets) - setting.held_out, setting.held_out)
             generator = chosen.fit(training, seed=seed, folder=here / f"generator-{kind}")
             samples = generator.sample(SAMPLES, density=density, seed=seed + 1)

@@ -23,8 +23,8 @@ from weightspace.runtime import allocator, threads
 
 NETWORKS, LEARNED_FROM, SAMPLES, SHARDS = 264, 200, 100, 6
 LADDER = (
-    ws.tickets.Gradual(density=0.10, length=ws.Step(epochs=9), ramp=0.5),
-    ws.tickets.Gradual(density=0.05, length=ws.Step(epochs=7)),
+    ws.tickets.GradualPruning(density=0.10, length=ws.Step(epochs=9), ramp=0.5),
+    ws.tickets.GradualPruning(density=0.05, length=ws.Step(epochs=7)),
 )  # each starts from the tickets before it
 RAMPS = {0.10: 0.0, 0.05: 0.5}  # of the refinement: no difference at 0.10; at 0.05 digits need one (validation data)
 

@@ -102,7 +102,7 @@ def kinds(study: Study, folder: Path) -> list[dict[str, object]]:
         name = f"{kind}, retrained"
         found[name] = ws.train(start, replace(task, recipe=slow), study.again, folder=folder / name.replace(":", "-"))
     if study.linear:
-        imp = ws.tickets.IMP(pattern=PATTERN, survivors="keep")
+        imp = ws.tickets.IMP(pattern=PATTERN, after_pruning="lr_rewind")
         found["IMP to 2:4, learning rate rewound"] = imp.find(dense, task, folder=folder / "imp")
     found = {kind: recalibrated(networks, task.train) for kind, networks in (found | once).items()}
     base = accuracies(found["dense"], task)

@@ -24,7 +24,7 @@ from torch import nn
 import weightspace as ws
 from experiments.common import tables
 from weightspace.models.resnet import ResNet
-from weightspace.tickets import IMP, Controls, EarlyBird, EarlyPhase, refill, regroup, transfer
+from weightspace.tickets import IMP, EarlyBird, EarlyPhase, TicketControls, refill, regroup, transfer
 from weightspace.tickets.ablations import deconstruct
 from weightspace.training.conversion import initial
 
@@ -78,16 +78,21 @@ def deconstruction(dense: ws.Collection, task: ws.Task) -> Rows:
 def early_phase(dense: ws.Collection, task: ws.Task) -> Rows:
     tickets = IMP(0.05, rewind=ws.Step(epochs=2)).find(dense, task)
     first = initial(task.architecture, tickets.records).weights
-    early = EarlyPhase(tickets)
+    early = EarlyPhase()
     starts = {
-        "rewound": Controls(tickets).rewound(), "initialisation": early.noisy(0.0).replace(weights=first * tickets.masks),
-        "signs of the initialisation": early.signs_of(first), "magnitudes of the initialisation": early.magnitudes_of(first),
-    }  # fmt: skip
+        "rewound": TicketControls().rewound(tickets),
+        "initialisation": early.noisy(tickets, 0.0).replace(weights=first * tickets.masks),
+        "signs of the initialisation": early.signs_of(tickets, first),
+        "magnitudes of the initialisation": early.magnitudes_of(tickets, first),
+    }
     for within in ("filter", "layer", "network"):
-        starts[f"permuted within the {within}"] = early.permuted(within)
-        starts[f"permuted within the {within}, same signs"] = early.permuted(within, same_sign=True)
-    starts |= {f"noise of {scale} standard deviations": early.noisy(scale) for scale in (0.5, 1.0, 2.0, 3.0)}
-    starts |= {"re-initialised": Controls(tickets).reinitialised(), "shuffled mask": Controls(tickets).shuffled()}
+        starts[f"permuted within the {within}"] = early.permuted(tickets, within)
+        starts[f"permuted within the {within}, same signs"] = early.permuted(tickets, within, same_sign=True)
+    starts |= {f"noise of {scale} standard deviations": early.noisy(tickets, scale) for scale in (0.5, 1.0, 2.0, 3.0)}
+    starts |= {
+        "re-initialised": TicketControls().reinitialised(tickets),
+        "shuffled mask": TicketControls().shuffled(tickets),
+    }
     return [row("early phase", name, ws.train(start, task, "28ep"), task.test, start) for name, start in starts.items()]
 
 
@@ -96,7 +101,7 @@ def structure(dense: ws.Collection, task: ws.Task) -> Rows:
     starts = {
         "refill, most weights": refill(tickets), "refill, largest weights": refill(tickets, by="magnitude"),
         "refill+, a tenth more": refill(tickets, extra=0.1), "regroup": regroup(tickets),
-        "shuffled mask": Controls(tickets).shuffled(),
+        "shuffled mask": TicketControls().shuffled(tickets),
     }  # fmt: skip
     rows = [row("structure", "IMP, unstructured", tickets, task.test)]
     for name, start in starts.items():
@@ -122,8 +127,8 @@ def birds(digits: ws.Task, seeds: int) -> Rows:
     task = replace(digits, architecture=ws.Architecture.of(network), recipe=recipe, **splits)
     dense = ws.collect(task, seeds)
     rows = [row("channels", "dense", dense, task.test)]
-    finders = {"early-bird": EarlyBird(0.5, memory=3), "early-bird, no penalty": EarlyBird(0.5, memory=3, penalty=0.0),
-               "at the last moment": EarlyBird(0.5, distance=1e-9)}  # fmt: skip
+    finders = {"early-bird": EarlyBird(0.5, history=3), "early-bird, no penalty": EarlyBird(0.5, history=3, penalty=0.0),
+               "at the last moment": EarlyBird(0.5, max_mask_distance=1e-9)}  # fmt: skip
     for name, finder in finders.items():
         found = finder.find(dense, task)
         drawn = statistics.fmean(float(record["drawn_in_epoch"]) for record in found.records)
@@ -172,9 +177,9 @@ def transfers(data_root: Path | None) -> Rows:
     for name, task in tasks.items():
         (source,) = (other for other in tasks if other != name)
         starts = {
-            "own tickets": Controls(tickets[name]).rewound(), f"tickets of {source}": transfer(tickets[source], task),
-            "own masks, shuffled": Controls(tickets[name]).shuffled(),
-            "own masks, re-initialised": Controls(tickets[name]).reinitialised(),
+            "own tickets": TicketControls().rewound(tickets[name]), f"tickets of {source}": transfer(tickets[source], task),
+            "own masks, shuffled": TicketControls().shuffled(tickets[name]),
+            "own masks, re-initialised": TicketControls().reinitialised(tickets[name]),
         }  # fmt: skip
         sgd = replace(task, recipe=replace(recipe, optimizer=ws.SGD(lr=0.1, momentum=0.9)))
         for optimizer, used in (("Adam", task), ("SGD", sgd)):

@@ -62,12 +62,15 @@ def main(
         here = out / task.name
         dense = ws.collect(task, seeds, folder=here / "dense")
         imp = ws.tickets.IMP(pattern=ws.LayerRates(LEVELS))
-        rungs = imp.ladder(dense, task, folder=here)
+        rungs = imp.find_levels(dense, task, folder=here)
         for level, tickets in enumerate(rungs):
             groups = {"tickets" if level else "dense": tickets}
             if level in CONTROLLED:
-                controls = ws.tickets.Controls(tickets)
-                for name, start in (("re-initialised", controls.reinitialised()), ("shuffled", controls.shuffled())):
+                controls = ws.tickets.TicketControls()
+                for name, start in (
+                    ("re-initialised", controls.reinitialised(tickets)),
+                    ("shuffled", controls.shuffled(tickets)),
+                ):
                     groups[name] = ws.train(start, task, length, folder=here / f"{name}-{level:02}")
             for name, networks in groups.items():
                 rows.append({"data": task.name, "level": level, "networks": name} | measured(networks, dense, task))

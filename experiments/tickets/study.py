@@ -33,15 +33,15 @@ def methods(
     t = ws.tickets
     imp = t.IMP(density, rate, rewind)
     start = {
-        "random, same everywhere": t.AtStart(t.Random(), density, "layer"),
-        "random, ERK": t.AtStart(t.Random(), pattern=ws.ERK(density)),
-        "random, balanced": t.AtStart(t.Random(), pattern=ws.Balanced(density)),
-        "magnitude at the start": t.AtStart(t.Magnitude(), density),
-        "SNIP": t.AtStart(t.SNIP(), density),
-        "GraSP": t.AtStart(t.GraSP(), density),
-        "SynFlow": t.AtStart(t.SynFlow(), density, rounds=100),
-        "SET": t.Dynamic(density, every=updates, grow="random"),
-        "RigL": t.Dynamic(density, every=updates),
+        "random, same everywhere": t.PruneAtInit(t.RandomScore(), density, "layer"),
+        "random, ERK": t.PruneAtInit(t.RandomScore(), pattern=ws.ERK(density)),
+        "random, balanced": t.PruneAtInit(t.RandomScore(), pattern=ws.Balanced(density)),
+        "magnitude at the start": t.PruneAtInit(t.MagnitudeScore(), density),
+        "SNIP": t.PruneAtInit(t.SNIP(), density),
+        "GraSP": t.PruneAtInit(t.GraSP(), density),
+        "SynFlow": t.PruneAtInit(t.SynFlow(), density, rounds=100),
+        "SET": t.DynamicSparseTraining(density, every=updates, grow="random"),
+        "RigL": t.DynamicSparseTraining(density, every=updates),
     }
     found: dict[str, tuple[Find, float]] = {name: (plain(finder), 1.0) for name, finder in start.items()}
     found["edge-popup (untrained weights)"] = (
@@ -63,10 +63,10 @@ def methods(
     )
     found["continuous sparsification"] = (plain(t.ContinuousSparsification(density)), 2.0)
     found["one-shot magnitude"] = (plain(t.IMP(density, 1 - density)), 2.0)
-    found["gradual magnitude"] = (plain(t.Gradual(density, length=searching.recipe.length)), 2.0)
+    found["gradual magnitude"] = (plain(t.GradualPruning(density, length=searching.recipe.length)), 2.0)
     found["IMP, rewinding"] = (plain(imp), 1.0 + len(imp.levels()))
     found["IMP, learning-rate rewinding"] = (
-        plain(replace(imp, rewind=ws.Step(), survivors="keep")),
+        plain(replace(imp, rewind=ws.Step(), after_pruning="lr_rewind")),
         1.0 + len(imp.levels()),
     )
     return found
@@ -138,12 +138,12 @@ def study(
             rows.append(row(name, density, accuracies(found, task.test), base, cost, found, took, shape))
             tables.write(out, rows)
             if name == "IMP, rewinding" and not only:
-                controls = ws.tickets.Controls(found)
+                controls = ws.tickets.TicketControls()
                 for control, start in (
-                    ("IMP's mask, new weights", controls.reinitialised()),
-                    ("IMP's mask shuffled in layers", controls.shuffled()),
-                    ("IMP's mask scattered", controls.scattered()),
-                    ("IMP's mask inverted", controls.inverted(dense.weights.abs())),
+                    ("IMP's mask, new weights", controls.reinitialised(found)),
+                    ("IMP's mask shuffled in layers", controls.shuffled(found)),
+                    ("IMP's mask scattered", controls.globally_shuffled(found)),
+                    ("IMP's mask inverted", controls.inverted(found, dense.weights.abs())),
                 ):
                     trained = ws.train(start, task, task.recipe.length, folder=kept(density, control))
                     rows.append(

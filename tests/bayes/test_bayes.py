@@ -414,7 +414,7 @@ def test_rewinding_goes_on_from_the_rewind_point(adam: ws.Task, monkeypatch: pyt
         bayes.inference.variational.Inference, "_batch", lambda self: steps.append(self.step) or batch(self)
     )
     finder = bayes.BayesianIMP(density=0.5, rate=0.5, rewind=ws.Step(epochs=1))
-    rungs = finder.ladder(start, adam)
+    rungs = finder.find_levels(start, adam)
     per_epoch = adam.recipe.per_epoch(len(adam.train))
     rest = list(range(per_epoch, 3 * per_epoch))
     assert steps == [*range(per_epoch), *rest, *rest], "no level trains longer than the schedule"
@@ -437,7 +437,7 @@ def test_networks_that_would_go_wrong_silently_are_refused(adam: ws.Task) -> Non
     with pytest.raises(InputError, match="forward of its own"):
         bayes.BayesianNetwork(own, torch.zeros(1, 21), torch.ones(1, 21), estimator="local")
     with pytest.raises(InputError, match="no seed"):
-        bayes.BayesianIMP().ladder(ws.collect(adam, 1).replace(records=[{}]), adam)
+        bayes.BayesianIMP().find_levels(ws.collect(adam, 1).replace(records=[{}]), adam)
     with pytest.raises(InputError, match="threshold"):
         bayes.Inclusion(0.0)
 

@@ -107,7 +107,7 @@ def test_refinement_under_several_patterns_from_the_command_line(work: Path, tmp
     "words",
     [
         ["start", "--score", "synflow"], ["start", "--score", "random", "--layers", "erk"], ["dynamic", "--every", 5],
-        ["popup"], ["continuous"], ["imp", "--rate", 0.8, "--survivors", "keep"],
+        ["popup"], ["continuous"], ["imp", "--rate", 0.8, "--after-pruning", "lr_rewind"],
     ],
 )  # fmt: skip
 def test_every_ticket_finder_has_its_verb(words: list[object], work: Path, tmp_path: Path, capsys) -> None:

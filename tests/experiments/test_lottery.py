@@ -1,13 +1,14 @@
 """Controls of tickets, validation curves, and training with the live weights alone."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
 import weightspace as ws
-from weightspace.tickets import Controls
+from weightspace.tickets import TicketControls
 from weightspace.training.conversion import initial, trainer_for
 from weightspace.training.engine import Engine
 
@@ -24,25 +25,25 @@ def found(dense: ws.Collection, task: ws.Task) -> ws.Collection:
 
 
 def test_controls_keep_the_counts_and_move_the_rest(found: ws.Collection, dense: ws.Collection, task: ws.Task) -> None:
-    controls = Controls(found, seed=1)
+    controls = TicketControls(seed=1)
     start = initial(task.architecture, found.records).weights
-    assert torch.equal(controls.rewound().weights, start * found.masks)
-    new = controls.reinitialised()
+    assert torch.equal(controls.rewound(found).weights, start * found.masks)
+    new = controls.reinitialised(found)
     assert torch.equal(new.masks, found.masks)
     assert ((new.weights != start) | (start == 0) | ~found.masks).all()
-    shuffled, scattered = controls.shuffled(), controls.scattered()
+    shuffled, scattered = controls.shuffled(found), controls.globally_shuffled(found)
     assert counts(shuffled) == counts(found)
     assert counts(scattered) != counts(found)
     assert [sum(row) for row in counts(scattered)] == [sum(row) for row in counts(found)]
     for moved in (shuffled, scattered):
         assert (moved.masks != found.masks).any(1).all()
         assert torch.equal(moved.weights, start * moved.masks)
-    assert torch.equal(Controls(found, seed=1).shuffled().masks, shuffled.masks)
-    assert not torch.equal(Controls(found, seed=2).shuffled().masks, shuffled.masks)
+    assert torch.equal(TicketControls(seed=1).shuffled(found).masks, shuffled.masks)
+    assert not torch.equal(TicketControls(seed=2).shuffled(found).masks, shuffled.masks)
 
 
 def test_an_inverted_mask_keeps_the_lowest_scores_of_each_layer(found: ws.Collection, dense: ws.Collection) -> None:
-    inverted = Controls(found).inverted(dense[:3].weights.abs())
+    inverted = TicketControls().inverted(found, dense[:3].weights.abs())
     assert counts(inverted) == counts(found)
     for i in range(3):
         for entry in found.layout.parameters:
@@ -51,12 +52,20 @@ def test_an_inverted_mask_keeps_the_lowest_scores_of_each_layer(found: ws.Collec
                 size, mask = dense.weights[i, at].abs(), inverted.masks[i, at]
                 assert size[mask].max() <= size[~mask].min()
     with pytest.raises(ws.InputError, match="one score for each weight"):
-        Controls(found).inverted(dense.weights)
+        TicketControls().inverted(found, dense.weights)
 
 
 def test_controls_need_the_weights_to_start_from(found: ws.Collection) -> None:
-    with pytest.raises(ws.InputError, match="rewind"):
-        Controls(found.replace(extras={}))
+    bare, controls = found.replace(extras={}), TicketControls()
+    for control in (
+        controls.rewound,
+        controls.reinitialised,
+        controls.shuffled,
+        controls.globally_shuffled,
+        partial(controls.inverted, scores=found.weights),
+    ):
+        with pytest.raises(ws.InputError, match="rewind"):
+            control(bare)
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +98,7 @@ def test_looks_know_their_step(watched: ws.Task) -> None:
     shared = ws.collect(watched, 1, kind=ws.SharedStart(ws.Step(iterations=30))).records[0]["curve"]
     assert shared["steps"][0] == 35
     assert shared["best_step"] in shared["steps"]
-    moving = ws.tickets.Dynamic(0.3, every=10).find(ws.collect(watched, 1), watched).records[0]["curve"]
+    moving = ws.tickets.DynamicSparseTraining(0.3, every=10).find(ws.collect(watched, 1), watched).records[0]["curve"]
     assert all(step % 7 == 0 for step in moving["steps"])
     rewound = ws.tickets.IMP(0.3, 0.7, rewind=ws.Step(iterations=15)).find(ws.collect(watched, 1), watched)
     assert rewound.records[0]["curve"]["steps"][0] == 21

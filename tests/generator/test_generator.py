@@ -191,7 +191,7 @@ def test_networks_with_batchnorm_get_statistics_from_training_data(task: ws.Task
             super().__init__(nn.Flatten(), nn.Linear(64, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 10))
 
     normed = replace(task, architecture=ws.Architecture.of(Net))
-    tickets = ws.tickets.Gradual(density=0.5, length=ws.Step(epochs=3)).find(ws.collect(normed, 8), normed)
+    tickets = ws.tickets.GradualPruning(density=0.5, length=ws.Step(epochs=3)).find(ws.collect(normed, 8), normed)
     fitted = MODEL.fit(tickets)
     nets = fitted.sample(5, density=0.5, data=task.train)
     hidden = nn.functional.linear(

@@ -115,7 +115,7 @@ def test_weights_of_the_other_sign_keep_their_own_order(dense: ws.Collection) ->
 
 def test_a_deconstructed_ticket_has_dense_weights_to_start_from(dense: ws.Collection, task: ws.Task) -> None:
     found = Deconstruction(0.2).find(dense[:2], task)
-    shuffled = ws.tickets.Controls(found).shuffled()
+    shuffled = ws.tickets.TicketControls().shuffled(found)
     prunable = found.layout.prunable
     assert torch.equal((shuffled.weights != 0)[:, prunable].sum(1), found.masks[:, prunable].sum(1))
     with pytest.raises(ws.InputError, match="collect the networks first"):
@@ -130,21 +130,21 @@ def test_a_nameless_criterion_has_no_run_folder(dense: ws.Collection, task: ws.T
 def test_signs_and_magnitudes_can_be_exchanged(found: ws.Collection, task: ws.Task) -> None:
     first = initial(task.architecture, found.records).weights
     rewind, kept = found.extras["rewind"], found.masks & found.layout.prunable
-    early = EarlyPhase(found)
-    assert torch.equal(early.signs_of(rewind).weights, rewind * found.masks)
-    signs = early.signs_of(first).weights
+    early = EarlyPhase()
+    assert torch.equal(early.signs_of(found, rewind).weights, rewind * found.masks)
+    signs = early.signs_of(found, first).weights
     assert torch.equal(signs[kept], (rewind.abs() * first.sign())[kept])
-    assert torch.equal(early.magnitudes_of(first).weights[kept], (rewind.sign() * first.abs())[kept])
+    assert torch.equal(early.magnitudes_of(found, first).weights[kept], (rewind.sign() * first.abs())[kept])
     assert not torch.equal(signs, rewind * found.masks)
     with pytest.raises(ws.InputError, match="shape"):
-        early.signs_of(first[:1])
+        early.signs_of(found, first[:1])
 
 
 @pytest.mark.parametrize("same_sign", [False, True])
 @pytest.mark.parametrize("within", ["filter", "layer", "network"])
 def test_permuted_weights_stay_within_their_place(found: ws.Collection, within: str, same_sign: bool) -> None:
     before = found.extras["rewind"] * found.masks
-    after = EarlyPhase(found, seed=1).permuted(within, same_sign=same_sign)  # pyright: ignore[reportArgumentType]
+    after = EarlyPhase(seed=1).permuted(found, within, same_sign=same_sign)  # pyright: ignore[reportArgumentType]
     assert torch.equal(after.masks, found.masks)
     assert not torch.equal(after.weights, before)
     prunable = found.layout.prunable
@@ -163,8 +163,8 @@ def test_permuted_weights_stay_within_their_place(found: ws.Collection, within: 
 
 
 def test_noise_is_in_units_of_the_initialisation(found: ws.Collection, task: ws.Task) -> None:
-    assert torch.equal(EarlyPhase(found).noisy(0.0).weights, found.extras["rewind"] * found.masks)
-    noisy = EarlyPhase(found).noisy(0.5)
+    assert torch.equal(EarlyPhase().noisy(found, 0.0).weights, found.extras["rewind"] * found.masks)
+    noisy = EarlyPhase().noisy(found, 0.5)
     at = layers(found)[0]
     change = (noisy.extras["rewind"] - found.extras["rewind"])[:, at]
     expected = 0.5 * initial(task.architecture, found.records).weights[:, at].std(1)
@@ -263,9 +263,9 @@ def images(task: ws.Task) -> ws.Task:
 
 def test_an_early_bird_is_smaller_and_the_same_function(images: ws.Task) -> None:
     networks = ws.collect(images, 2)
-    found = EarlyBird(0.5, distance=0.5, memory=1).find(networks, images)
+    found = EarlyBird(0.5, max_mask_distance=0.5, history=1).find(networks, images)
     assert found.records[0]["drawn_in_epoch"] == 2
-    late = EarlyBird(0.5, distance=1e-9, memory=2).find(networks[:1], images)
+    late = EarlyBird(0.5, max_mask_distance=1e-9, history=2).find(networks[:1], images)
     assert late.records[0]["drawn_in_epoch"] == 3
     for record, density in zip(found.records, found.densities, strict=True):
         assert record["density"] == pytest.approx(density.item())
@@ -276,7 +276,7 @@ def test_an_early_bird_is_smaller_and_the_same_function(images: ws.Task) -> None
     assert sum(p.numel() for p in small.parameters()) < 0.5 * sum(p.numel() for p in module.parameters())
     with torch.no_grad():
         assert torch.allclose(small(images.test.x[:50]), module.eval()(images.test.x[:50]), atol=1e-4)
-    alone = EarlyBird(0.5, distance=0.5, memory=1).find(networks[1:], images)
+    alone = EarlyBird(0.5, max_mask_distance=0.5, history=1).find(networks[1:], images)
     assert torch.equal(alone.masks[0], found.masks[1])
     assert torch.allclose(alone.weights[0], found.weights[1], atol=1e-4)
 
@@ -285,7 +285,7 @@ def test_statistics_start_anew_with_the_weights(images: ws.Task) -> None:
     dense = ws.collect(images, 1)
     found = ws.tickets.IMP(0.5, 0.5).find(dense, images)
     assert (found.buffers["norm.running_var"] != 1).all()
-    for start in (ws.tickets.Controls(found).rewound(), EarlyPhase(found).noisy(0.1), refill(found)):
+    for start in (ws.tickets.TicketControls().rewound(found), EarlyPhase().noisy(found, 0.1), refill(found)):
         assert torch.equal(start.buffers["norm.running_var"], torch.ones(1, 6))
         assert not start.buffers["norm.num_batches_tracked"].any()
 
@@ -312,7 +312,7 @@ def test_early_birds_need_batchnorm(dense: ws.Collection, task: ws.Task) -> None
 def test_overlap_of_masks_beside_chance(found: ws.Collection) -> None:
     same, _ = ws.tickets.mask_overlap(found, found)
     assert torch.equal(same, torch.ones(3, dtype=torch.float64))
-    shuffled = ws.tickets.Controls(found).shuffled()
+    shuffled = ws.tickets.TicketControls().shuffled(found)
     shared, chance = ws.tickets.mask_overlap(found, shuffled)
     assert (shared - chance).abs().max() < 0.1
     mask = found.masks[0]

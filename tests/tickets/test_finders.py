@@ -94,7 +94,7 @@ def test_scoring_changes_neither_weights_nor_statistics(task: ws.Task) -> None:
     )
     start = initial(architecture, [{"seed": 0}])
     before = start.weights.clone(), {n: b.clone() for n, b in start.buffers.items()}
-    for score in (tickets.SNIP(), tickets.GraSP(), tickets.SynFlow(), tickets.Random(), tickets.Magnitude()):
+    for score in (tickets.SNIP(), tickets.GraSP(), tickets.SynFlow(), tickets.RandomScore(), tickets.MagnitudeScore()):
         scores = score(start, task)
         assert scores.shape == start.weights.shape
         assert torch.equal(start.weights, before[0])
@@ -107,7 +107,7 @@ def test_one_round_of_synaptic_flow_collapses_a_layer_and_a_hundred_do_not() -> 
     start = initial(task.architecture, [{"seed": 0}, {"seed": 1}])
     once, often = (
         start.replace(masks=m, weights=start.weights * m)
-        for m in (tickets.AtStart(tickets.SynFlow(), 0.01, rounds=k).masks(start, task) for k in (1, 100))
+        for m in (tickets.PruneAtInit(tickets.SynFlow(), 0.01, rounds=k).masks(start, task) for k in (1, 100))
     )
     assert all(tickets.collapsed_layers(once))
     assert not any(tickets.collapsed_layers(often))
@@ -145,17 +145,17 @@ def test_erk_and_balanced_give_what_their_formulas_say() -> None:
 
 
 FINDERS: list[tuple[str, Callable[[], object]]] = [
-    ("snip", lambda: tickets.AtStart(tickets.SNIP(), 0.1)),
-    ("synflow", lambda: tickets.AtStart(tickets.SynFlow(), 0.1, rounds=10)),
-    ("erk", lambda: tickets.AtStart(tickets.Random(), pattern=ws.ERK(0.1))),
-    ("early", lambda: tickets.AtStart(tickets.Magnitude(), 0.1, start=ws.Step(iterations=7))),
-    ("rigl", lambda: tickets.Dynamic(0.1, every=6)),
-    ("set", lambda: tickets.Dynamic(0.1, every=6, grow="random")),
+    ("snip", lambda: tickets.PruneAtInit(tickets.SNIP(), 0.1)),
+    ("synflow", lambda: tickets.PruneAtInit(tickets.SynFlow(), 0.1, rounds=10)),
+    ("erk", lambda: tickets.PruneAtInit(tickets.RandomScore(), pattern=ws.ERK(0.1))),
+    ("early", lambda: tickets.PruneAtInit(tickets.MagnitudeScore(), 0.1, start=ws.Step(iterations=7))),
+    ("rigl", lambda: tickets.DynamicSparseTraining(0.1, every=6)),
+    ("set", lambda: tickets.DynamicSparseTraining(0.1, every=6, grow="random")),
     ("popup", lambda: tickets.EdgePopup(0.1)),
     ("multi-prize", lambda: tickets.EdgePopup(0.1, binary=True)),
     ("continuous", lambda: tickets.ContinuousSparsification(0.1)),
-    ("keep", lambda: tickets.IMP(0.1, 0.6, survivors="keep")),
-    ("fine-tune", lambda: tickets.IMP(0.1, 0.9, survivors="fine-tune")),
+    ("keep", lambda: tickets.IMP(0.1, 0.6, after_pruning="lr_rewind")),
+    ("fine-tune", lambda: tickets.IMP(0.1, 0.9, after_pruning="fine_tune")),
 ]
 
 
@@ -235,10 +235,10 @@ def test_untrained_weights_stay_what_they_were(dense: ws.Collection, task: ws.Ta
 
 def test_impossible_settings_are_refused() -> None:
     for wrong in (
-        lambda: tickets.AtStart(rounds=0), lambda: tickets.Dynamic(every=0), lambda: tickets.EdgePopup(0.0),
+        lambda: tickets.PruneAtInit(rounds=0), lambda: tickets.DynamicSparseTraining(every=0), lambda: tickets.EdgePopup(0.0),
         lambda: tickets.ContinuousSparsification(hardness=1.0), lambda: ws.LayerRates(-1), lambda: ws.ERK(0.0),
-        lambda: tickets.IMP(survivors="keep", rewind=ws.Step(epochs=1)),
-        lambda: tickets.AtStart(rounds=5, pattern=ws.NM(2, 4)),
+        lambda: tickets.IMP(after_pruning="lr_rewind", rewind=ws.Step(epochs=1)),
+        lambda: tickets.PruneAtInit(rounds=5, pattern=ws.NM(2, 4)),
     ):  # fmt: skip
         with pytest.raises(InputError):
             wrong()
@@ -315,7 +315,7 @@ def test_searches_learn(task: ws.Task) -> None:
     for finder in (tickets.EdgePopup(0.5), tickets.EdgePopup(0.5, binary=True)):
         assert accuracy(finder.find(start, long)) > accuracy(finder.find(start, before)) + 0.1
     soft = tickets.ContinuousSparsification(0.1).find(start, long)
-    other = tickets.AtStart(tickets.Random(), 0.1).find(start, long)
+    other = tickets.PruneAtInit(tickets.RandomScore(), 0.1).find(start, long)
     assert accuracy(soft) > accuracy(other) + 0.03
 
 
@@ -359,7 +359,7 @@ def test_frozen_parameters_survive_pruning(task: ws.Task) -> None:
         return nn.Sequential(nn.Flatten(), first, nn.ReLU(), nn.Linear(6, 10))
 
     own = replace(task, architecture=ws.Architecture.of(build))
-    found = tickets.AtStart(tickets.Random(), 0.5).find(initial(own.architecture, [{"seed": 0}]), own)
+    found = tickets.PruneAtInit(tickets.RandomScore(), 0.5).find(initial(own.architecture, [{"seed": 0}]), own)
     first = found.layout.slices["1.weight"]
     assert torch.equal(found.weights[:, first], (found.extras["rewind"] * found.masks)[:, first])
 
@@ -377,7 +377,7 @@ def test_matching_has_an_interval() -> None:
 def test_replaying_the_learning_rate_starts_from_the_trained_weights(dense: ws.Collection, task: ws.Task) -> None:
     tiny = replace(task, recipe=replace(task.recipe, length=ws.Step(iterations=1)))
     start = ws.collect(tiny, 2, seed=0)
-    kept, rewound = (tickets.IMP(0.5, 0.5, survivors=how).find(start, tiny) for how in ("keep", "rewind"))
+    kept, rewound = (tickets.IMP(0.5, 0.5, after_pruning=how).find(start, tiny) for how in ("lr_rewind", "rewind"))
     assert torch.equal(kept.masks, rewound.masks)
     assert not torch.equal(kept.weights, rewound.weights)
 

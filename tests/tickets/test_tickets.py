@@ -8,6 +8,7 @@ import torch
 import weightspace as ws
 from weightspace.errors import InputError, StorageError
 from weightspace.masks.schedule import steps_to
+from weightspace.storage.spelling import spelling_of
 from weightspace.training.conversion import initial, trainer_for
 from weightspace.training.engine import engine
 
@@ -17,7 +18,7 @@ from weightspace.training.engine import engine
 def test_every_finder_reaches_the_exact_density(dense: ws.Collection, task: ws.Task, density: float, scope) -> None:
     count = round(density * dense.layout.num_prunable)
     finders = [
-        ws.tickets.Gradual(density=density, scope=scope, length=ws.Step(epochs=2)),
+        ws.tickets.GradualPruning(density=density, scope=scope, length=ws.Step(epochs=2)),
         ws.tickets.IMP(density=density, rate=0.6, scope=scope),
     ]
     for finder in finders:
@@ -26,14 +27,14 @@ def test_every_finder_reaches_the_exact_density(dense: ws.Collection, task: ws.T
         assert ((tickets.weights != 0)[:, dense.layout.prunable].sum(1) == count).all()
         record = tickets.records[1]
         assert (record["kind"], record["parent"], record["seed"]) == ("ticket", 1, dense.records[1]["seed"])
-        assert record["method"]["name"] == type(finder).__name__
+        assert record["method"]["name"] == spelling_of(finder).name
 
 
 def test_gradual_masks_are_nested_and_fall_on_a_cubic_curve(dense: ws.Collection, task: ws.Task, monkeypatch) -> None:
     masks: list[torch.Tensor] = []
     prune = ws.training.Trainer.prune
     monkeypatch.setattr(ws.training.Trainer, "prune", lambda self, m: masks.append(m.clone()) or prune(self, m))
-    ws.tickets.Gradual(density=0.2, length=ws.Step(epochs=3), ramp=0.7, every=4).find(dense[:2], task)
+    ws.tickets.GradualPruning(density=0.2, length=ws.Step(epochs=3), ramp=0.7, every=4).find(dense[:2], task)
     assert len(masks) == 0.7 * 60 // 4 + 1
     assert masks[0].all()
     assert all((later <= earlier).all() for earlier, later in pairwise(masks))
@@ -82,7 +83,7 @@ def test_tickets_work_far_better_than_their_masks_on_other_weights(tickets: ws.C
 
 
 def test_a_finder_resumes_in_its_folder_and_refuses_others(dense: ws.Collection, task: ws.Task, tmp_path: Path) -> None:
-    finder = ws.tickets.Gradual(density=0.3, length=ws.Step(epochs=2))
+    finder = ws.tickets.GradualPruning(density=0.3, length=ws.Step(epochs=2))
     first = finder.find(dense[:3], task, folder=tmp_path / "t")
     again = finder.find(dense[:3], task, folder=tmp_path / "t")
     assert torch.equal(first.weights, again.weights)
@@ -104,7 +105,7 @@ def test_networks_that_were_aligned_are_not_rewound(dense: ws.Collection, task: 
     aligned = ws.WeightMatching().fit(dense).transform(dense)
     with pytest.raises(InputError, match="not as collect trained it"):
         ws.tickets.IMP(density=0.5).find(aligned, task)
-    found = ws.tickets.Gradual(density=0.5, length=ws.Step(epochs=2)).find(aligned, task)
+    found = ws.tickets.GradualPruning(density=0.5, length=ws.Step(epochs=2)).find(aligned, task)
     assert not any("aligned" in record for record in found.records)
 
 
@@ -133,24 +134,24 @@ def test_an_interrupted_imp_goes_on_at_its_level(
 
 def test_networks_of_different_densities_reach_the_same(dense: ws.Collection, task: ws.Task) -> None:
     parts = [
-        ws.tickets.Gradual(density=d, length=ws.Step(epochs=2)).find(dense[i : i + 2], task)
+        ws.tickets.GradualPruning(density=d, length=ws.Step(epochs=2)).find(dense[i : i + 2], task)
         for i, d in ((0, 0.5), (2, 0.3))
     ]
     mixed = ws.Collection.concatenate(parts)
-    found = ws.tickets.Gradual(density=0.1, length=ws.Step(epochs=2)).find(mixed, task)
+    found = ws.tickets.GradualPruning(density=0.1, length=ws.Step(epochs=2)).find(mixed, task)
     assert (found.masks[:, found.layout.prunable].sum(1) == round(0.1 * found.layout.num_prunable)).all()
 
 
 def test_bad_requests_are_refused(dense: ws.Collection, tickets: ws.Collection, task: ws.Task) -> None:
-    for make in (ws.tickets.Gradual, ws.tickets.IMP):
+    for make in (ws.tickets.GradualPruning, ws.tickets.IMP):
         with pytest.raises(InputError, match="density"):
             make(density=0.0)
         with pytest.raises(InputError, match="keeps 189 weights already"):
             make(density=0.5).find(tickets, task)
     with pytest.raises(InputError, match="too short to prune little by little"):
-        ws.tickets.Gradual(length=ws.Step(iterations=5)).find(dense, task)
+        ws.tickets.GradualPruning(length=ws.Step(iterations=5)).find(dense, task)
     with pytest.raises(InputError, match="ramp"):
-        ws.tickets.Gradual(ramp=0.0)
+        ws.tickets.GradualPruning(ramp=0.0)
     with pytest.raises(InputError, match="rate"):
         ws.tickets.IMP(rate=1.0)
     with pytest.raises(InputError, match="not as collect trained it"):
@@ -164,13 +165,13 @@ def test_bad_requests_are_refused(dense: ws.Collection, tickets: ws.Collection, 
 
 def test_the_last_rung_of_the_ladder_is_the_ticket(dense: ws.Collection, task: ws.Task, tmp_path: Path) -> None:
     finder = ws.tickets.IMP(density=0.3, rate=0.5, rewind=ws.Step(epochs=1))
-    rungs = finder.ladder(dense[:2], task, folder=tmp_path / "ladder")
+    rungs = finder.find_levels(dense[:2], task, folder=tmp_path / "ladder")
     found = finder.find(dense[:2], task)
     assert [round(rung.densities[0].item(), 3) for rung in rungs] == [1.0, 0.5, 0.3]
     assert torch.equal(rungs[-1].weights, found.weights)
     assert torch.equal(rungs[-1].extras["rewind"], found.extras["rewind"])
     assert (rungs[2].masks <= rungs[1].masks).all()
-    assert torch.equal(finder.ladder(dense[:2], task, folder=tmp_path / "ladder")[1].weights, rungs[1].weights)
+    assert torch.equal(finder.find_levels(dense[:2], task, folder=tmp_path / "ladder")[1].weights, rungs[1].weights)
 
 
 @pytest.mark.parametrize("pattern", [ws.NM(2, 4), ws.Channels(0.5)])

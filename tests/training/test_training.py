@@ -219,7 +219,7 @@ def test_bad_requests_are_refused(task: ws.Task, dense: ws.Collection) -> None:
                 individual=Individual([1, 2]))  # fmt: skip
     other = replace(task, architecture=ws.Architecture("MLP", {"sizes": [64, 3, 10]}))
     with pytest.raises(LayoutMismatch, match="another layout"):
-        ws.tickets.Gradual().find(dense, other)
+        ws.tickets.GradualPruning().find(dense, other)
 
 
 def test_a_diverged_training_is_refused_and_named(task: ws.Task) -> None:

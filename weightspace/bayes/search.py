@@ -197,10 +197,10 @@ class BayesianIMP:
         return [] if self.goal == Unstructured(1.0, self.scope) else steps_to(self.goal, self.rate)
 
     def find(self, networks: Collection, task: Task, *, folder: str | Path | None = None) -> Collection:
-        """A Bayesian ticket of each network: the last rung of :meth:`ladder`."""
-        return self.ladder(networks, task, folder=folder)[-1]
+        """A Bayesian ticket of each network: the last rung of :meth:`find_levels`."""
+        return self.find_levels(networks, task, folder=folder)[-1]
 
-    def ladder(self, networks: Collection, task: Task, *, folder: str | Path | None = None) -> list[Collection]:
+    def find_levels(self, networks: Collection, task: Task, *, folder: str | Path | None = None) -> list[Collection]:
         """Posteriors of all levels, the dense ones first.
 
         Args:

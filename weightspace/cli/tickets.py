@@ -17,17 +17,17 @@ from weightspace.tasks.task import Task
 from weightspace.tickets import (
     IMP,
     SNIP,
-    AtStart,
     ContinuousSparsification,
-    Controls,
-    Dynamic,
+    DynamicSparseTraining,
     EarlyBird,
     EdgePopup,
-    Gradual,
+    GradualPruning,
     GraSP,
-    Magnitude,
-    Random,
+    MagnitudeScore,
+    PruneAtInit,
+    RandomScore,
     SynFlow,
+    TicketControls,
     refill,
     regroup,
     transfer,
@@ -41,7 +41,7 @@ class Finder(Protocol):
 
 
 def gradual(
-    networks: Folder, *, out: Path, task: str | None = None, method: OmitArgPrefixes[Gradual] = Gradual(),
+    networks: Folder, *, out: Path, task: str | None = None, method: OmitArgPrefixes[GradualPruning] = GradualPruning(),
     common: Shared = Common(),
 ) -> None:  # fmt: skip
     """Find a ticket in each network by gradual magnitude pruning.
@@ -94,11 +94,11 @@ def start(
         task: what the networks were trained on; by default what their records say.
     """
     scores = {
-        "snip": SNIP(), "grasp": GraSP(), "synflow": SynFlow(), "magnitude": Magnitude(), "random": Random(),
+        "snip": SNIP(), "grasp": GraSP(), "synflow": SynFlow(), "magnitude": MagnitudeScore(), "random": RandomScore(),
     }  # fmt: skip
     patterns: dict[str, Pattern] = {"erk": ERK(density), "balanced": Balanced(density)}
     pattern = NM.of(nm) if nm is not None else patterns.get(layers)
-    method = AtStart(
+    method = PruneAtInit(
         scores[score], density, "layer" if layers == "alike" else "global", pattern,
         rounds=100 if score == "synflow" and pattern is None else 1, start=Step.of(after),
     )  # fmt: skip
@@ -106,9 +106,13 @@ def start(
 
 
 def dynamic(
-    networks: Folder, *, out: Path, task: str | None = None, method: SuppressFixed[OmitArgPrefixes[Dynamic]] = Dynamic(),
+    networks: Folder,
+    *,
+    out: Path,
+    task: str | None = None,
+    method: SuppressFixed[OmitArgPrefixes[DynamicSparseTraining]] = DynamicSparseTraining(),
     common: Shared = Common(),
-) -> None:  # fmt: skip
+) -> None:
     """Train sparse networks whose connections move: RigL, or SET with --grow random.
 
     Args:
@@ -191,7 +195,7 @@ def control(
     elif kind in ("refill", "regroup"):
         start = refill(found) if kind == "refill" else regroup(found, seed=seed)
     else:
-        start = getattr(Controls(found, seed), kind)()
+        start = getattr(TicketControls(seed), "globally_shuffled" if kind == "scattered" else kind)(found)
     start.save(out)
     report_done(start, out)
 

@@ -49,7 +49,7 @@ def _persistence(sizes: np.ndarray, p: float) -> float:
 
 
 @dataclass(frozen=True)
-class Matching:
+class MatchingResult:
     """Is one group of networks as accurate as another?
 
     Args:
@@ -65,7 +65,7 @@ class Matching:
 
 def matching(
     tickets: Sequence[float], dense: Sequence[float], *, tolerance: float = 0.002, level: float = 0.95
-) -> Matching:
+) -> MatchingResult:
     """Accuracies paired by seed: do tickets match the dense networks (arXiv 1912.05671: a drop below 0.2 points)?
 
     Raises:
@@ -76,4 +76,4 @@ def matching(
     differences = [a - b for a, b in zip(tickets, dense, strict=True)]
     half = stats.t.ppf(0.5 + level / 2, len(dense) - 1) * statistics.stdev(differences) / math.sqrt(len(dense))
     mean = statistics.fmean(differences)
-    return Matching(mean, float(half), mean - float(half) > -tolerance)
+    return MatchingResult(mean, float(half), mean - float(half) > -tolerance)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from jaxtyping import Bool
 from torch import Tensor
@@ -11,14 +11,15 @@ from weightspace.errors import InputError
 from weightspace.masks.patterns import Pattern, Unstructured
 from weightspace.networks.collection import Collection
 from weightspace.recipes.step import Step
+from weightspace.storage.spelling import Spelling, spelled_text
 from weightspace.tasks.task import Task
 from weightspace.tickets.finder import Block, search
-from weightspace.tickets.scores import SNIP, Score
+from weightspace.tickets.scores import SNIP, InitScore
 from weightspace.training.trainer import Trainer
 
 
 @dataclass(frozen=True)
-class AtStart:
+class PruneAtInit:
     """Choose the weights at initialisation, or a little later, and train those that are left.
 
     Args:
@@ -30,12 +31,14 @@ class AtStart:
         start: train the dense network for so long first.
     """
 
-    score: Score = SNIP()
+    score: InitScore = SNIP()
     density: float = 0.1
     scope: Literal["global", "layer"] = "global"
     pattern: Pattern | None = None
     rounds: int = 1
     start: Step = Step()
+
+    spelling: ClassVar[Spelling] = Spelling("AtStart")
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "start", Step.of(self.start))
@@ -91,6 +94,6 @@ class AtStart:
 
     def _method(self) -> dict[str, Any]:
         return {
-            "name": "AtStart", "score": repr(self.score), "density": self.density, "scope": self.scope,
-            "pattern": repr(self.pattern) if self.pattern else None, "rounds": self.rounds, "start": str(self.start),
+            "name": "AtStart", "score": spelled_text(self.score), "density": self.density, "scope": self.scope,
+            "pattern": spelled_text(self.pattern) if self.pattern else None, "rounds": self.rounds, "start": str(self.start),
         }  # fmt: skip

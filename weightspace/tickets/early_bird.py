@@ -1,8 +1,8 @@
 """Early-Bird tickets (You et al. 2020, arXiv 1909.11957): channels that can go are known after a few epochs."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -12,6 +12,7 @@ from weightspace.errors import InputError
 from weightspace.masks.patterns import check_density
 from weightspace.networks.collection import Collection
 from weightspace.networks.layout import Layout
+from weightspace.storage.spelling import Spelling, spelled
 from weightspace.symmetry import Group, Symmetry, trace
 from weightspace.tasks.task import Task
 from weightspace.tickets.finder import Block, search
@@ -23,28 +24,32 @@ class EarlyBird:
     """Train with a penalty on BatchNorm's scales, draw the channels with the largest as soon as they have settled, train on.
 
     Each epoch proposes the channels with the largest |gamma|; a network's ticket is drawn when the newest proposal differs
-    from each of the last few in less than `distance` of the channels, or at the latest before the last epoch. Rows and
+    from each of the last few in less than `max_mask_distance` of the channels, or at the latest before the last epoch. Rows and
     columns of the other channels are pruned, so that :func:`weightspace.sparse.compact` makes the network physically smaller. One
     channel of every layer stays; channels without BatchNorm stay, as do those of wirings that cannot be traced.
 
     Args:
         density: fraction of the channels kept, in (0, 1].
-        distance: of two proposals, as a fraction of the channels.
-        memory: proposals that the newest is compared with.
+        max_mask_distance: of two proposals, as a fraction of the channels.
+        history: proposals that the newest is compared with.
         penalty: weight of the sum of |gamma| in the loss, until the ticket is drawn.
     """
 
     density: float = 0.5
-    distance: float = 0.1
-    memory: int = 5
+    max_mask_distance: float = 0.1
+    history: int = 5
     penalty: float = 1e-4
+
+    spelling: ClassVar[Spelling] = Spelling(
+        "EarlyBird", {"density": "channels", "max_mask_distance": "distance", "history": "memory"}
+    )
 
     def __post_init__(self) -> None:
         check_density(self.density)
-        if not 0 < self.distance <= 1 or self.memory < 1 or self.penalty < 0:
+        if not 0 < self.max_mask_distance <= 1 or self.history < 1 or self.penalty < 0:
             raise InputError(
-                "distance lies in (0, 1], memory is at least 1 and the penalty not negative, got "
-                f"{self.distance}, {self.memory} and {self.penalty}"
+                "max_mask_distance lies in (0, 1], history is at least 1 and the penalty not negative, got "
+                f"{self.max_mask_distance}, {self.history} and {self.penalty}"
             )
 
     def find(
@@ -99,9 +104,7 @@ class EarlyBird:
         )  # fmt: skip
 
     def _method(self) -> dict[str, Any]:
-        return {"name": "EarlyBird", "channels": self.density} | {
-            k: v for k, v in asdict(self).items() if k != "density"
-        }
+        return {"name": "EarlyBird", **spelled(self)}
 
 
 class _Draws:
@@ -125,14 +128,14 @@ class _Draws:
                 continue
             kept = channels(row, self.symmetry, self.groups, self.config.density)
             newest, seen = torch.cat(list(kept.values())), self._seen[i]
-            settled = len(seen) == self.config.memory and all(
-                (newest != one).double().mean() < self.config.distance for one in seen
+            settled = len(seen) == self.config.history and all(
+                (newest != one).double().mean() < self.config.max_mask_distance for one in seen
             )
             if settled or last:
                 self.masks[i] = unit_mask(self.symmetry, kept)
                 self.epochs[i] = epoch
                 drawn = True
-            self._seen[i] = [*seen, newest][-self.config.memory :]
+            self._seen[i] = [*seen, newest][-self.config.history :]
         return drawn
 
 

@@ -1,9 +1,9 @@
 """Gradual magnitude pruning (Zhu & Gupta 2017, arXiv 1710.01878)."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from weightspace.errors import InputError
 from weightspace.masks.patterns import Unstructured
@@ -11,6 +11,7 @@ from weightspace.networks.building import in_blocks
 from weightspace.networks.collection import Collection
 from weightspace.recipes.step import Step
 from weightspace.runtime import devices
+from weightspace.storage.spelling import Spelling, spelled
 from weightspace.tasks.task import Task
 from weightspace.tickets.finder import check_dense_enough, ticket_records
 from weightspace.training.conversion import finished, trainer_for
@@ -18,7 +19,7 @@ from weightspace.training.engine import block_size, engine
 
 
 @dataclass(frozen=True)
-class Gradual:
+class GradualPruning:
     """Train the given networks on while their smallest weights are removed little by little.
 
     One training run per ticket, so that a collection of tickets costs little more than a collection
@@ -39,6 +40,8 @@ class Gradual:
     length: Step = Step(epochs=30)
     ramp: float = 0.4
     every: int = 10
+
+    spelling: ClassVar[Spelling] = Spelling("Gradual")
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "length", Step.of(self.length))
@@ -69,7 +72,7 @@ class Gradual:
                 f"{self.length} is too short to prune little by little: it has {length} iterations, of which "
                 f"{self.ramp:g} prune every {self.every}"
             )
-        method = {"name": "Gradual", **asdict(self), "length": str(self.length)}
+        method = {"name": self.spelling.name, **spelled(self), "length": str(self.length)}
 
         sparse_task = replace(task, recipe=recipe)
         device = devices.pick(device)

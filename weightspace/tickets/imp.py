@@ -3,9 +3,9 @@ Frankle et al. 2019, arXiv 1903.01611).
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Bool
@@ -23,6 +23,7 @@ from weightspace.recipes.step import Step
 from weightspace.runtime import devices
 from weightspace.storage.checkpoints import read_checkpoint
 from weightspace.storage.files import atomic_file
+from weightspace.storage.spelling import Spelling, spelled, spelled_text
 from weightspace.tasks.task import Task
 from weightspace.tickets.finder import check_dense_enough, collected, ticket_records
 from weightspace.training.conversion import finished, initial, trainer_for
@@ -45,8 +46,8 @@ class IMP:
         scope: rank weights over the whole network (global) or inside each layer (layer).
         pattern: that the tickets have at the end, instead of a density and a scope: NM(2, 4), Channels(0.5), or
             LayerRates(16) as in the first paper.
-        survivors: "rewind" puts them back; "keep" leaves them and replays the learning rate (learning-rate rewinding,
-            Renda et al. 2020, arXiv 2003.02389); "fine-tune" leaves them and trains at a tenth of the learning rate.
+        after_pruning: "rewind" puts them back; "lr_rewind" leaves them and replays the learning rate (learning-rate
+            rewinding, Renda et al. 2020, arXiv 2003.02389); "fine_tune" leaves them and trains at a tenth of the learning rate.
     """
 
     density: float = 0.1
@@ -54,17 +55,23 @@ class IMP:
     rewind: Step = Step()
     scope: Literal["global", "layer"] = "global"
     pattern: Pattern | None = None
-    survivors: Literal["rewind", "keep", "fine-tune"] = "rewind"
+    after_pruning: Literal["rewind", "lr_rewind", "fine_tune"] = "rewind"
+
+    spelling: ClassVar[Spelling] = Spelling(
+        "IMP",
+        {"after_pruning": "survivors"},
+        {"after_pruning": {"lr_rewind": "keep", "fine_tune": "fine-tune"}},
+    )
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rewind", Step.of(self.rewind))
         Unstructured(self.density, self.scope)
         if not 0 < self.rate < 1:
             raise InputError(f"rate, the fraction removed at each level, must lie in (0, 1), got {self.rate}")
-        if self.survivors not in ("rewind", "keep", "fine-tune"):
-            raise InputError(f"survivors are 'rewind', 'keep' or 'fine-tune', got {self.survivors!r}")
-        if self.survivors != "rewind" and self.rewind != Step():
-            raise InputError("there is a point to rewind to only with survivors='rewind'")
+        if self.after_pruning not in ("rewind", "lr_rewind", "fine_tune"):
+            raise InputError(f"after_pruning is 'rewind', 'lr_rewind' or 'fine_tune', got {self.after_pruning!r}")
+        if self.after_pruning != "rewind" and self.rewind != Step():
+            raise InputError("there is a point to rewind to only with after_pruning='rewind'")
 
     def levels(self, start: float = 1.0) -> list[Pattern]:
         """The pattern of each pruning; the last is that of the tickets."""
@@ -129,7 +136,7 @@ class IMP:
             stage="tickets", config=self._config(task), inputs={"networks": networks.fingerprint()} if folder else None,
         )  # fmt: skip
 
-    def ladder(
+    def find_levels(
         self, networks: Collection, task: Task, *, folder: str | Path | None = None, device: str = "auto"
     ) -> list[Collection]:
         """The networks and their tickets of every level, the sparsest last, as :meth:`find` makes it.
@@ -182,17 +189,17 @@ class IMP:
             trained: networks of the level before, which decide the mask.
         """
         masks = pattern.mask(trained.weights.abs(), trained.layout, within=trained.masks)
-        if self.survivors == "rewind":
+        if self.after_pruning == "rewind":
             return early.fork(masks.to(device))
         recipe = task.recipe
-        if self.survivors == "fine-tune":
+        if self.after_pruning == "fine_tune":
             recipe = replace(
                 recipe, optimizer=replace(recipe.optimizer, lr=0.1 * recipe.optimizer.lr), schedule=Schedule()
             )
         kept = trained.replace(weights=trained.weights * masks, masks=masks, extras={})
         trainer = trainer_for(kept, replace(task, recipe=recipe), engine=how, device=device)
         own = trainer.individual
-        if self.survivors == "fine-tune" and own.lr is not None:
+        if self.after_pruning == "fine_tune" and own.lr is not None:
             trainer.individual = replace(own, lr=0.1 * own.lr)
         return trainer
 
@@ -205,7 +212,7 @@ class IMP:
             if not collected(record) or _training(record.get("recipe", {})) != _training(task.recipe.to_json()):
                 raise InputError(
                     f"network {i} is not as collect trained it with this task's recipe, so the weights to rewind "
-                    "to are not known: collect the networks first, or use tickets.Gradual, which does not rewind"
+                    "to are not known: collect the networks first, or use tickets.GradualPruning, which does not rewind"
                 )
         per_epoch = task.recipe.per_epoch(len(task.train))
         length, rewind = task.recipe.length.total(per_epoch), self.rewind.total(per_epoch)
@@ -216,14 +223,14 @@ class IMP:
     def _method(self, masks: Bool[Tensor, "n d"], layout: Layout) -> dict[str, Any]:
         """What a ticket's record says of its making."""
         density = int(masks[0, layout.prunable.to(masks.device)].sum()) / layout.num_prunable
-        pattern = {} if self.pattern is None else {"pattern": repr(self.pattern)}
+        pattern = {} if self.pattern is None else {"pattern": spelled_text(self.pattern)}
         return {
             "name": "IMP", "density": density if self.pattern else self.density, "rate": self.rate,
-            "rewind": str(self.rewind), "scope": self.scope, "survivors": self.survivors,
+            "rewind": str(self.rewind), "scope": self.scope, "survivors": spelled(self)["survivors"],
         } | pattern  # fmt: skip
 
     def _config(self, task: Task) -> dict[str, Any]:
-        method = {"name": "IMP", **asdict(self), "rewind": str(self.rewind), "pattern": repr(self.pattern)}
+        method = {"name": "IMP", **spelled(self), "rewind": str(self.rewind), "pattern": spelled_text(self.pattern)}
         return {"method": method, "task": task.to_json(), "recipe": task.recipe.to_json()}
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -19,14 +19,15 @@ from weightspace.networks.collection import Collection
 from weightspace.networks.layout import Layout
 from weightspace.runtime import seeds
 from weightspace.storage.shards import Record
+from weightspace.storage.spelling import Spelling, spelled_text
 from weightspace.tasks.task import Task
 from weightspace.tickets.finder import Block, search
-from weightspace.tickets.scores import Random
+from weightspace.tickets.scores import RandomScore
 from weightspace.training.trainer import Trainer
 
 
 @dataclass(frozen=True)
-class Dynamic:
+class DynamicSparseTraining:
     """Train sparse networks; every so often each layer drops its smallest weights and grows as many others, from zero.
 
     What an update drops does not grow again in the same update (RigL's code lets it).
@@ -46,6 +47,8 @@ class Dynamic:
     every: int = 100
     until: float = 0.75
     fraction: float = 0.3
+
+    spelling: ClassVar[Spelling] = Spelling("Dynamic")
 
     def __post_init__(self) -> None:
         ERK(self.density)
@@ -75,7 +78,7 @@ class Dynamic:
 
         def find(block: Block) -> tuple[Trainer, Tensor]:
             start = block.start
-            masks = first.mask(Random()(start, task), start.layout)
+            masks = first.mask(RandomScore()(start, task), start.layout)
             trainer = block.trainer(start.replace(weights=start.weights * masks, masks=masks))
             trainer.continue_from(block.checkpoint, block.tick)
             while trainer.step < length:
@@ -105,7 +108,7 @@ class Dynamic:
 
     def _method(self) -> dict[str, Any]:
         settings = {name: getattr(self, name) for name in ("density", "grow", "every", "until", "fraction")}
-        return {"name": "Dynamic", **settings, "pattern": repr(self.pattern) if self.pattern else None}
+        return {"name": "Dynamic", **settings, "pattern": spelled_text(self.pattern) if self.pattern else None}
 
 
 def moved(

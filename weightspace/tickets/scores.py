@@ -6,7 +6,7 @@ buffers of the networks stay as they are.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -17,28 +17,33 @@ from weightspace.errors import InputError
 from weightspace.networks.collection import Collection
 from weightspace.networks.forward import evaluation
 from weightspace.runtime import seeds
+from weightspace.storage.spelling import Spelling
 from weightspace.tasks.task import Split, Task
 from weightspace.tickets.paths import biases, require_flow
 
 
 @runtime_checkable
-class Score(Protocol):
+class InitScore(Protocol):
     """Ranks the weights of each network."""
 
     def __call__(self, networks: Collection, task: Task, /) -> Float[Tensor, "n d"]: ...
 
 
 @dataclass(frozen=True)
-class Magnitude:
+class MagnitudeScore:
     """|w| as it is."""
+
+    spelling: ClassVar[Spelling] = Spelling("Magnitude")
 
     def __call__(self, networks: Collection, _task: Task) -> Float[Tensor, "n d"]:
         return networks.weights.abs()
 
 
 @dataclass(frozen=True)
-class Random:
+class RandomScore:
     """Uniform random numbers: with `ERK` or `Balanced` the strong random baselines."""
+
+    spelling: ClassVar[Spelling] = Spelling("Random")
 
     def __call__(self, networks: Collection, _task: Task) -> Float[Tensor, "n d"]:
         own = [seeds.generator(int(record.get("seed", i)), "random mask") for i, record in enumerate(networks.records)]
@@ -97,7 +102,7 @@ class SynFlow:
 
     In float64, with norm layers in evaluation mode and no data. Biases take no part: in deep and very sparse networks the flow
     that starts at late biases outweighs what comes through the layers before them, which would then lose all their weights. Use it
-    with `AtStart(rounds=100)`: one round collapses a layer.
+    with `PruneAtInit(rounds=100)`: one round collapses a layer.
     """
 
     def __call__(self, networks: Collection, task: Task) -> Float[Tensor, "n d"]:

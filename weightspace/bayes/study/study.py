@@ -78,7 +78,7 @@ class Study:
             folder: every level is kept in it as a resumable run.
 
         Raises:
-            InputError, StorageError: as :meth:`BayesianIMP.ladder`.
+            InputError, StorageError: as :meth:`BayesianIMP.find_levels`.
         """
         folder, task, judge = Path(folder), self.task, Judge(self.task, self.draws, self.seed)
         dense = collect(task, self.networks, seed=self.seed, folder=folder / "dense")
@@ -86,14 +86,14 @@ class Study:
         ladders: dict[str, list[Collection]] = {}
         for name, score in self.scores.items():
             here = folder / f"{len(ladders)}-{type(score).__name__}"
-            ladders[name] = replace(self.finder, score=score).ladder(dense, task, folder=here)
+            ladders[name] = replace(self.finder, score=score).find_levels(dense, task, folder=here)
             for level, posteriors in enumerate(ladders[name]):
                 rows += _timed(judge.rows(name, posteriors), here / f"level-{level:02}")
         first = next(iter(ladders.values()))
 
         finder = self.finder
         imp = IMP(finder.density, finder.rate, finder.rewind, finder.scope, finder.pattern)
-        plain = imp.ladder(dense, task, folder=folder / "deterministic")
+        plain = imp.find_levels(dense, task, folder=folder / "deterministic")
         for level, tickets in enumerate(plain):
             here = folder / (f"deterministic/level-{level:02}" if level else "dense")
             rows += _timed(judge.rows("deterministic", tickets), here)

@@ -1,5 +1,7 @@
-"""What a ticket must beat to be one: its mask on new weights, and other masks with as many weights (arXiv 1803.03635;
-the sanity checks of Frankle et al. 2021, arXiv 2009.08576, and Su et al. 2020, arXiv 2009.11094).
+"""Controls that a ticket must beat: its mask on new weights, and other masks with as many weights.
+
+Frankle & Carbin 2019 (arXiv 1803.03635), and the sanity checks of Frankle et al. 2021 (arXiv 2009.08576) and Su et al. 2020
+(arXiv 2009.11094).
 """
 
 from dataclasses import dataclass
@@ -18,51 +20,52 @@ from weightspace.training.conversion import initial
 
 
 @dataclass(frozen=True)
-class Controls:
+class TicketControls:
     """Starts for training, each with exactly as many weights as the ticket. Give them to `weightspace.train`.
 
-    BatchNorm's statistics start anew. `train` goes through the data in a new order: compare controls with `rewound` tickets
-    trained the same way, as a finder trains its tickets in the order that their masks were found in.
+    Every method takes tickets as a finder returns them, with the weights to train from in `extras["rewind"]`, and raises
+    InputError without these. BatchNorm's statistics start anew. `train` goes through the data in a new order: compare
+    controls with :meth:`rewound` tickets trained the same way, as a finder trains its tickets in the order that their masks
+    were found in.
 
     Args:
-        tickets: as a finder returns them, with the weights to train from in `extras["rewind"]`.
-        seed: of the new initialisation and the shuffles.
-
-    Raises:
-        InputError: the tickets have no rewind weights.
+        seed: Seed of the new initialisations and of the shuffles.
     """
 
-    tickets: Collection
     seed: int = 0
 
-    def __post_init__(self) -> None:
-        rewind_of(self.tickets)
-
-    def rewound(self) -> Collection:
+    def rewound(self, tickets: Collection) -> Collection:
         """The tickets themselves, before they were trained."""
-        return self._start(self.tickets.masks)
+        return start_from(tickets, rewind_of(tickets), tickets.masks)
 
-    def reinitialised(self) -> Collection:
+    def reinitialised(self, tickets: Collection) -> Collection:
         """The tickets' masks on a new initialisation of the architecture."""
-        records = [{"seed": seeds.derive(self.seed, "re-initialised", i)} for i in range(len(self.tickets))]
-        new = initial(self.tickets.architecture, records)
-        return start_from(self.tickets, new.weights, self.tickets.masks)
+        rewind_of(tickets)
+        records = [{"seed": seeds.derive(self.seed, "re-initialised", i)} for i in range(len(tickets))]
+        new = initial(tickets.architecture, records)
+        return start_from(tickets, new.weights, tickets.masks)
 
-    def shuffled(self) -> Collection:
+    def shuffled(self, tickets: Collection) -> Collection:
         """As many weights in each layer, at random places in it."""
-        return self._start(moved_masks(self.tickets.masks, self.tickets.layout, self.seed, apart=True))
+        rewind = rewind_of(tickets)
+        return start_from(tickets, rewind, moved_masks(tickets.masks, tickets.layout, self.seed, apart=True))
 
-    def scattered(self) -> Collection:
+    def globally_shuffled(self, tickets: Collection) -> Collection:
         """As many weights in all, at random places in the network."""
-        return self._start(moved_masks(self.tickets.masks, self.tickets.layout, self.seed, apart=False))
+        rewind = rewind_of(tickets)
+        return start_from(tickets, rewind, moved_masks(tickets.masks, tickets.layout, self.seed, apart=False))
 
-    def inverted(self, scores: Float[Tensor, "n d"]) -> Collection:
+    def inverted(self, tickets: Collection, scores: Float[Tensor, "n d"]) -> Collection:
         """As many weights in each layer, those with the lowest scores.
 
         Args:
-            scores: that the tickets were chosen by, such as `dense.weights.abs()`.
+            tickets: Tickets as a finder returns them.
+            scores: Scores that the tickets were chosen by, such as `dense.weights.abs()`.
+
+        Raises:
+            InputError: The tickets have no rewind weights, or the scores have another shape than the masks.
         """
-        layout, masks = self.tickets.layout, self.tickets.masks
+        layout, masks, rewind = tickets.layout, tickets.masks, rewind_of(tickets)
         if scores.shape != masks.shape:
             raise InputError(f"one score for each weight is needed, {tuple(masks.shape)}, got {tuple(scores.shape)}")
         weights = [entry for entry in layout.parameters if entry.role == "weight"]
@@ -70,17 +73,17 @@ class Controls:
         for mask, score in zip(masks, scores, strict=True):
             counts = [int(mask[layout.slices[entry.name]].sum()) for entry in weights]
             rows.append(keep_counts(-score, layout, counts))
-        return self._start(torch.stack(rows))
-
-    def _start(self, masks: Tensor) -> Collection:
-        return start_from(self.tickets, rewind_of(self.tickets), masks)
+        return start_from(tickets, rewind, torch.stack(rows))
 
 
 def moved_masks(masks: Bool[Tensor, "n d"], layout: Layout, seed: int, *, apart: bool) -> Bool[Tensor, "n d"]:
-    """Masks with as many weights elsewhere.
+    """Masks with as many weights at random places.
 
     Args:
-        apart: as many in each layer; else only as many in all.
+        masks: Masks to count the weights of.
+        layout: Layout of the networks.
+        seed: Seed of the places.
+        apart: Keep as many weights in each layer; else only as many in all.
     """
     places = torch.arange(layout.size)
     groups = [places[layout.slices[entry.name]] for entry in layout.parameters if entry.role == "weight"]

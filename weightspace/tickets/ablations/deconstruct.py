@@ -15,6 +15,7 @@ from weightspace.errors import InputError
 from weightspace.masks.patterns import Pattern, Unstructured
 from weightspace.networks.collection import Collection
 from weightspace.runtime import seeds
+from weightspace.storage.spelling import spelled_text
 from weightspace.tasks.task import Task
 from weightspace.tickets.finder import Block, collected, search
 from weightspace.training.conversion import initial
@@ -198,7 +199,7 @@ class Deconstruction:
     def _method(self) -> dict[str, Any]:
         settings = {f: getattr(self, f) for f in ("density", "signs", "kept", "keep_signs", "pruned")}
         name = getattr(self.criterion, "__qualname__", repr(self.criterion))
-        return {"name": "Deconstruction", "criterion": name, **settings, "pattern": repr(self.pattern)}
+        return {"name": "Deconstruction", "criterion": name, **settings, "pattern": spelled_text(self.pattern)}
 
 
 def variants(density: float = 0.2) -> dict[str, Deconstruction]:

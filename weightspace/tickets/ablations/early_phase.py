@@ -1,6 +1,7 @@
-"""What of the first steps of training a ticket needs: perturbed rewind weights
-(Frankle et al. 2020, "The early phase of neural network training", arXiv 2002.10365), and tickets on other tasks
-(Morcos et al. 2019, "One ticket to win them all", arXiv 1906.02773).
+"""What a ticket needs of the first steps of training, and what it is worth on another task.
+
+Rewind weights are perturbed as by Frankle et al. 2020 ("The early phase of neural network training", arXiv 2002.10365);
+tickets move to other tasks as by Morcos et al. 2019 ("One ticket to win them all", arXiv 1906.02773).
 """
 
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from weightspace.errors import InputError, LayoutMismatch
 from weightspace.networks.collection import Collection
-from weightspace.networks.layout import Entry
+from weightspace.networks.layout import Entry, Layout
 from weightspace.runtime import seeds
 from weightspace.tasks.task import Task
 from weightspace.tickets.finder import rewind_of, start_from
@@ -23,46 +24,49 @@ from weightspace.training.conversion import initial
 class EarlyPhase:
     """Starts for training: tickets whose rewind weights are changed. Give them to `weightspace.train`.
 
-    Args:
-        tickets: as a finder returns them, with the weights to train from in `extras["rewind"]`.
-        seed: of permutations and noise.
+    Every method takes tickets as a finder returns them, with the weights to train from in `extras["rewind"]`, and raises
+    InputError without these.
 
-    Raises:
-        InputError: the tickets have no rewind weights.
+    Args:
+        seed: Seed of the permutations and of the noise.
     """
 
-    tickets: Collection
     seed: int = 0
 
-    def __post_init__(self) -> None:
-        rewind_of(self.tickets)
-
-    def signs_of(self, weights: Float[Tensor, "n d"]) -> Collection:
+    def signs_of(self, tickets: Collection, weights: Float[Tensor, "n d"]) -> Collection:
         """The rewind weights' magnitudes with other weights' signs, such as those of the initialisation."""
-        return self._start(self._rewind.abs() * self._same_shape(weights).sign())
+        rewind = rewind_of(tickets)
+        return start_from(tickets, rewind.abs() * _prunable_of(weights, tickets).sign(), tickets.masks)
 
-    def magnitudes_of(self, weights: Float[Tensor, "n d"]) -> Collection:
+    def magnitudes_of(self, tickets: Collection, weights: Float[Tensor, "n d"]) -> Collection:
         """The rewind weights' signs with other weights' magnitudes."""
-        return self._start(self._rewind.sign() * self._same_shape(weights).abs())
+        rewind = rewind_of(tickets)
+        return start_from(tickets, rewind.sign() * _prunable_of(weights, tickets).abs(), tickets.masks)
 
-    def permuted(self, within: Literal["filter", "layer", "network"], *, same_sign: bool = False) -> Collection:
+    def permuted(
+        self, tickets: Collection, within: Literal["filter", "layer", "network"], *, same_sign: bool = False
+    ) -> Collection:
         """Kept weights change places with each other.
 
         Args:
-            within: one output unit's weights, one layer's, or all.
-            same_sign: positive ones among themselves, and negative ones.
+            tickets: Tickets as a finder returns them.
+            within: Weights of one output unit (filter), of one layer or of the whole network change places.
+            same_sign: Positive weights change places among themselves, and negative ones among themselves.
+
+        Raises:
+            InputError: The tickets have no rewind weights, or `within` is another word.
         """
         if within not in ("filter", "layer", "network"):
             raise InputError(f"weights are permuted within a filter, a layer or the network, got {within!r}")
-        layout, rows = self.tickets.layout, self._rewind.clone()
+        layout, rows = tickets.layout, rewind_of(tickets).clone()
         places = torch.arange(layout.size)
-        groups = [places[layout.slices[e.name]].reshape(e.shape[0], -1) for e in self._weights]
+        groups = [places[layout.slices[e.name]].reshape(e.shape[0], -1) for e in _weights(layout)]
         parts = [group.flatten() for group in groups]
         if within == "filter":
             parts = [row for group in groups for row in group]
         elif within == "network":
             parts = [torch.cat(parts)]
-        for i, (row, mask) in enumerate(zip(rows, self.tickets.masks, strict=True)):
+        for i, (row, mask) in enumerate(zip(rows, tickets.masks, strict=True)):
             random = seeds.generator(self.seed, "permuted weights", i)
             before = row.clone()
             for part in parts:
@@ -70,58 +74,57 @@ class EarlyPhase:
                 sides = (kept[before[kept] < 0], kept[before[kept] >= 0]) if same_sign else (kept,)
                 for side in sides:
                     row[side] = before[side[torch.randperm(len(side), generator=random)]]
-        return self._start(rows)
+        return start_from(tickets, rows, tickets.masks)
 
-    def noisy(self, scale: float) -> Collection:
+    def noisy(self, tickets: Collection, scale: float) -> Collection:
         """Normal noise on every kept weight.
 
         Args:
-            scale: of the noise, in standard deviations of the layer's initialisation.
+            tickets: Tickets as a finder returns them.
+            scale: Standard deviation of the noise, in standard deviations of the layer's initialisation.
+
+        Raises:
+            InputError: The tickets have no rewind weights, or the scale is negative.
         """
         if scale < 0:
             raise InputError(f"the scale of noise is not negative, got {scale}")
-        layout, rows = self.tickets.layout, self._rewind.clone()
-        first = initial(self.tickets.architecture, self.tickets.records).weights
+        layout, rows = tickets.layout, rewind_of(tickets).clone()
+        first = initial(tickets.architecture, tickets.records).weights
         for i, row in enumerate(rows):
             random = seeds.generator(self.seed, "noise on rewind weights", i)
-            for entry in self._weights:
+            for entry in _weights(layout):
                 at = layout.slices[entry.name]
                 row[at] += scale * first[i, at].std() * torch.randn(entry.size, generator=random)
-        return self._start(rows)
+        return start_from(tickets, rows, tickets.masks)
 
-    @property
-    def _rewind(self) -> Tensor:
-        return rewind_of(self.tickets)
 
-    @property
-    def _weights(self) -> list[Entry]:
-        return [entry for entry in self.tickets.layout.parameters if entry.role == "weight"]
+def _weights(layout: Layout) -> list[Entry]:
+    return [entry for entry in layout.parameters if entry.role == "weight"]
 
-    def _same_shape(self, weights: Tensor) -> Tensor:
-        """Other weights for the prunable positions; biases and norms stay those of the rewind point."""
-        if weights.shape != self._rewind.shape:
-            raise InputError(
-                f"other weights must have the tickets' shape {tuple(self._rewind.shape)}, got {tuple(weights.shape)}"
-            )
-        return torch.where(self.tickets.layout.prunable, weights, self._rewind)
 
-    def _start(self, weights: Tensor) -> Collection:
-        return start_from(self.tickets, weights, self.tickets.masks)
+def _prunable_of(weights: Tensor, tickets: Collection) -> Tensor:
+    """Other weights at the prunable positions; biases and norms stay those of the rewind point."""
+    rewind = rewind_of(tickets)
+    if weights.shape != rewind.shape:
+        raise InputError(
+            f"other weights must have the tickets' shape {tuple(rewind.shape)}, got {tuple(weights.shape)}"
+        )
+    return torch.where(tickets.layout.prunable, weights, rewind)
 
 
 def transfer(tickets: Collection, task: Task, *, seed: int = 0) -> Collection:
     """Tickets as starts on another task: masks and rewind weights, with a new output layer.
 
-    For another optimiser on the same data, train `Controls(tickets).rewound()` on the task with the other recipe.
+    For another optimiser on the same data, train `TicketControls().rewound(tickets)` on the task with the other recipe.
 
     Args:
-        tickets: as a finder returns them.
-        task: whose network differs in the output layer at most.
-        seed: of the new output layers. They keep the ticket's mask where the shape is the same, and are dense elsewhere.
+        tickets: Tickets as a finder returns them.
+        task: Task whose network differs in the output layer at most.
+        seed: Seed of the new output layers. They keep the ticket's mask where the shape is the same, and are dense elsewhere.
 
     Raises:
-        InputError: the tickets have no rewind weights.
-        LayoutMismatch: another tensor has another shape.
+        InputError: The tickets have no rewind weights.
+        LayoutMismatch: Another tensor than the output layer's has another shape.
     """
     rewind = rewind_of(tickets)
     records = [
