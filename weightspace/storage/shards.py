@@ -29,7 +29,7 @@ from torch import Tensor
 from weightspace.errors import StorageError
 from weightspace.storage.files import atomic_file, check_file, dump_json, file_hash, read_manifest, write_text
 
-FORMAT = "weightspace.networks.collection"
+FORMAT = "weightspace.collection"
 VERSION = 2  # version 1 had dense weights beside the masks
 _READABLE = (1, 2)
 MANIFEST = "collection.json"
