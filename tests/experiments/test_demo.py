@@ -35,7 +35,7 @@ def test_the_demo_survives_a_kill_and_writes_every_stage(
     for row in ("training tickets", "held-out tickets", "samples", "mean network", "IMP tickets", "dense"):
         assert f"\n{row} " in table
     for stage in ("dense", "tickets", "imp", "samples"):
-        assert json.loads((out / stage / "collection.json").read_text())["format"] == "weightspace.networks.collection"
+        assert json.loads((out / stage / "collection.json").read_text())["format"] == "weightspace.collection"
     assert (out / "generator" / "generator.json").exists()
     assert (out / "report" / "report.html").stat().st_size > 50_000
     assert len(list((out / "report").glob("*.png"))) == len(list((out / "report").glob("*.svg"))) == 11

@@ -33,7 +33,7 @@ def test_bit_packing_is_exact(size: int, rows: int, seed: int) -> None:
 def test_anyone_can_read_a_folder(folder: Path, tickets: ws.Collection) -> None:
     manifest = json.loads((folder / "collection.json").read_text())
     assert (manifest["format"], manifest["version"], manifest["count"]) == (
-        "weightspace.networks.collection",
+        "weightspace.collection",
         2,
         len(tickets),
     )
