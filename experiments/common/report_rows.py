@@ -15,18 +15,18 @@ SHOWN = (
 
 def row(report: ws.Report, name: str) -> dict[str, object]:
     """Figures of one collection; distances and spreads are relative to the training tickets'."""
-    arm, training = report[name], report[report.reference]
-    together = arm.together
-    same = next((p for p in report.posteriors if p.name == name), None)  # as many networks as samples, if there are
+    group, training = report[name], report[report.reference]
+    together = group.together
+    same = next((p for p in report.ensembles if p.name == name), None)  # as many networks as samples, if there are
     ensemble = same.metrics if same is not None else together
     return {
-        "networks": name, "n": arm.count, "accuracy": arm.mean("accuracy"), "accuracy std": arm.std("accuracy"),
-        "distance": arm.median("nearest distance") / training.median("nearest distance"),
+        "networks": name, "n": group.count, "accuracy": group.mean("accuracy"), "accuracy std": group.std("accuracy"),
+        "distance": group.median("nearest distance") / training.median("nearest distance"),
         "Z_U": together.get("Z_U", float("nan")),
         "spread": together.get("nearest among", float("nan")) / training.together["nearest among"],
         "dispersion": together.get("dispersion", float("nan")),
         "mask overlap": together.get("mask overlap", float("nan")),
-        "max error IoU": arm.median("max error IoU"),
+        "max error IoU": group.median("max error IoU"),
         "error IoU among": together.get("error IoU among", float("nan")),
         "ensemble accuracy": ensemble["accuracy"], "ensemble nll": ensemble["nll"], "ensemble ece": ensemble["ece"],
     }  # fmt: skip

@@ -23,21 +23,21 @@ def main() -> None:
     with open(path, "w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(["networks", "n per seed", "metric", "mean over seeds", "standard deviation over seeds", *SEEDS])
-        for arm in reports[0].arms:
-            rows = {metric: [r[arm.name].mean(metric) for r in reports] for metric in METRICS}
+        for group in reports[0].groups:
+            rows = {metric: [r[group.name].mean(metric) for r in reports] for metric in METRICS}
             unit = [r[r.reference].median("nearest distance") for r in reports]
             rows["nearest distance"] = [
-                r[arm.name].median("nearest distance") / u for r, u in zip(reports, unit, strict=True)
+                r[group.name].median("nearest distance") / u for r, u in zip(reports, unit, strict=True)
             ]
-            rows["ensemble accuracy"] = [r[arm.name].together["accuracy"] for r in reports]
-            rows["ensemble nll"] = [r[arm.name].together["nll"] for r in reports]
+            rows["ensemble accuracy"] = [r[group.name].together["accuracy"] for r in reports]
+            rows["ensemble nll"] = [r[group.name].together["nll"] for r in reports]
             for key in ("dispersion", "mask overlap", "Z_U"):
-                if all(key in r[arm.name].together for r in reports):
-                    rows[key] = [r[arm.name].together[key] for r in reports]
+                if all(key in r[group.name].together for r in reports):
+                    rows[key] = [r[group.name].together[key] for r in reports]
             for metric, values in rows.items():
                 spread = statistics.stdev(values)
                 figures = [f"{v:.4f}" for v in (statistics.fmean(values), spread, *values)]
-                table.writerow([arm.name, arm.count, metric, *figures])
+                table.writerow([group.name, group.count, metric, *figures])
     for row in csv.DictReader(path.read_text(encoding="utf-8").splitlines()):
         if row["metric"] in ("accuracy", "nearest distance", "ensemble nll"):
             mean, spread = row["mean over seeds"], row["standard deviation over seeds"]

@@ -88,7 +88,7 @@ def main(
         )  # fmt: skip
         report.write(out / f"report-{seed}-{kind}")
         keys = {"density": DENSITY, "seed": seed}
-        rows += [keys | report_rows.row(report, arm.name) | report_rows.verdicts(report) for arm in report.arms]
+        rows += [keys | report_rows.row(report, group.name) | report_rows.verdicts(report) for group in report.groups]
         tables.write(results / f"generator_conv{variant}.csv", rows)
         few = [row for row in rows if row["networks"] in ("samples", report.reference, "flow alone", "dense")]
         report_rows.summary(few, ("networks",))

@@ -133,7 +133,9 @@ def main(
             )  # fmt: skip
             report.write(here / f"report-{kind}")
             keys = {"density": density, "seed": seed}
-            rows += [keys | report_rows.row(report, arm.name) | report_rows.verdicts(report) for arm in report.arms]
+            rows += [
+                keys | report_rows.row(report, group.name) | report_rows.verdicts(report) for group in report.groups
+            ]
             tables.write(results / f"generator_{setting.name}{variant}.csv", rows)
             few = [row for row in rows if row["networks"] in ("samples", report.reference, *others)]
             report_rows.summary(few, ("density", "networks"))

@@ -131,7 +131,7 @@ class Study:
         )
         report.write(here / "report")
         keys = {"density": density, "seed": seed}
-        return [keys | report_rows.row(report, arm.name) | report_rows.verdicts(report) for arm in report.arms]
+        return [keys | report_rows.row(report, group.name) | report_rows.verdicts(report) for group in report.groups]
 
 
 def ready() -> None:

@@ -67,7 +67,7 @@ def main(
         )  # fmt: skip
         report.write(folder / f"report-{kind}")
         keys = {"seed": seed, "density": report[report.samples].mean("density")}
-        rows += [keys | report_rows.row(report, arm.name) | report_rows.verdicts(report) for arm in report.arms]
+        rows += [keys | report_rows.row(report, group.name) | report_rows.verdicts(report) for group in report.groups]
         variant = tables.variant(main, components=components, radius=radius, steps=steps, validation=validation)
         tables.write(results / f"generator_nm{variant}.csv", rows)
         few = [row for row in rows if row["networks"] in ("samples", report.reference, *others)]

@@ -9,7 +9,7 @@ import weightspace as ws
 from weightspace.errors import InputError, LayoutMismatch
 from weightspace.evaluation.baselines import NAMES, Baselines
 from weightspace.evaluation.connectivity import mask_overlap
-from weightspace.evaluation.ensembles import Peer, Trial
+from weightspace.evaluation.ensembles import PredictiveBenchmark, PredictiveEnsemble
 from weightspace.symmetry import trace
 
 
@@ -62,15 +62,15 @@ def test_one_mask_is_seen_under_values_that_differ(tickets: ws.Collection, task:
 
 
 def test_the_report_puts_samples_beside_their_baselines(report: ws.Report) -> None:
-    names = [arm.name for arm in report.arms]
+    names = [group.name for group in report.groups]
     assert names == [
         "training tickets", "held-out tickets", "samples", "noise", "noise, equal errors",
         "interpolation", "soup of 8", "mean network", "Gaussian per weight", "Gaussian", "KDE", "dense sample, pruned",
         "retrieval", "swapped mask", "typical mask", "random mask", "unaligned average", "random", "permuted copy",
     ]  # fmt: skip
-    for arm in report.arms:
-        assert all(len(values) == arm.count for values in arm.per_network.values())
-        assert set(arm.per_network["density"]) == {report["samples"].per_network["density"][0]}
+    for group in report.groups:
+        assert all(len(values) == group.count for values in group.per_network.values())
+        assert set(group.per_network["density"]) == {report["samples"].per_network["density"][0]}
     assert report["mean network"].count == 1
     assert report["random"].mean("accuracy") < 0.3 < report["training tickets"].mean("accuracy")
     assert report["interpolation"].median("nearest distance") < report["training tickets"].median("nearest distance")
@@ -78,10 +78,10 @@ def test_the_report_puts_samples_beside_their_baselines(report: ws.Report) -> No
     assert {p.family for p in report.points} == {
         "noise", "noise relative to each layer", "interpolation", "soup", "KDE"
     }  # fmt: skip
-    assert [p.name for p in report.posteriors] == [
+    assert [p.name for p in report.ensembles] == [
         "samples", "training tickets", "held-out tickets", "one of the training tickets", "MC dropout"
     ]  # fmt: skip
-    assert {p.networks for p in report.posteriors} == {6, 2, 1}
+    assert {p.networks for p in report.ensembles} == {6, 2, 1}
 
 
 def test_more_noise_means_less_in_common(report: ws.Report) -> None:
@@ -95,27 +95,27 @@ def test_more_noise_means_less_in_common(report: ws.Report) -> None:
 
 
 def test_numbers_in_the_report_come_from_the_networks(report: ws.Report, tickets: ws.Collection, task: ws.Task) -> None:
-    arm = report["held-out tickets"]
+    group = report["held-out tickets"]
     by_hand = [(n.module().eval()(task.test.x).argmax(-1) == task.test.y).double().mean().item() for n in tickets[8:]]
-    assert list(arm.per_network["accuracy"]) == pytest.approx(by_hand)
+    assert list(group.per_network["accuracy"]) == pytest.approx(by_hand)
     ensemble = (tickets[8:].ensemble().predict(task.test.x) == task.test.y).double().mean().item()
-    assert arm.together["accuracy"] == pytest.approx(ensemble)
-    assert report.posterior("held-out tickets").metrics["accuracy"] == pytest.approx(ensemble)
-    assert arm.intervals["accuracy"][0] <= ensemble <= arm.intervals["accuracy"][1]
-    low, high = arm.interval("accuracy")
-    assert low <= arm.mean("accuracy") <= high
+    assert group.together["accuracy"] == pytest.approx(ensemble)
+    assert report.ensemble("held-out tickets").metrics["accuracy"] == pytest.approx(ensemble)
+    assert group.intervals["accuracy"][0] <= ensemble <= group.intervals["accuracy"][1]
+    low, high = group.interval("accuracy")
+    assert low <= group.mean("accuracy") <= high
     aligned = ws.WeightMatching(example=task.train.x[:8]).fit(tickets[:8]).transform(tickets)
     by_hand = torch.cdist(aligned.weights[8:].double(), aligned.weights[:8].double()).min(1).values
-    assert list(arm.per_network["nearest distance"]) == pytest.approx(by_hand.tolist())
-    assert sum(count for count, _, _ in arm.reliability) == len(task.test)
+    assert list(group.per_network["nearest distance"]) == pytest.approx(by_hand.tolist())
+    assert sum(count for count, _, _ in group.reliability) == len(task.test)
 
 
 def test_the_temperature_never_sees_test_data(tickets: ws.Collection, task: ws.Task) -> None:
     found = []
     for x in (task.test.x, task.test.x.flip(0)):  # the second test split has wrong labels
-        trial = Trial.of(replace(task, test=ws.Split(x, task.test.y)), seed=0)
-        peer = Peer.of("tickets", "", tickets, memory=2**30, prepare=lambda networks: networks)
-        found.append(trial.run(peer))
+        benchmark = PredictiveBenchmark.of(replace(task, test=ws.Split(x, task.test.y)), seed=0)
+        ensemble = PredictiveEnsemble.of("tickets", "", tickets, memory=2**30, prepare=lambda networks: networks)
+        found.append(benchmark.run(ensemble))
     assert found[0].temperature == found[1].temperature
     assert found[1].metrics["accuracy"] < 0.3 < found[0].metrics["accuracy"]
     assert found[0].scaled["accuracy"] == pytest.approx(found[0].metrics["accuracy"])
@@ -124,16 +124,20 @@ def test_the_temperature_never_sees_test_data(tickets: ws.Collection, task: ws.T
 def test_sets_of_inputs_go_through_an_ensemble_together(tickets: ws.Collection, task: ws.Task) -> None:
     """What is done to networks first, such as estimating BatchNorm statistics, is done once for sets of one shape."""
     prepared: list[int] = []
-    peer = Peer.of("tickets", "", tickets, memory=2**30, prepare=lambda part: prepared.append(len(part)) or part)
+    ensemble = PredictiveEnsemble.of(
+        "tickets", "", tickets, memory=2**30, prepare=lambda part: prepared.append(len(part)) or part
+    )
     inputs = {"first": task.test.x[:50], "second": task.train.x[:30]}
-    both = peer.predict(inputs)
+    both = ensemble.predict(inputs)
     assert prepared == [len(tickets)]
     for name, x in inputs.items():
-        alone = peer.predict({name: x})[name]
+        alone = ensemble.predict({name: x})[name]
         torch.testing.assert_close(both[name].joint, alone.joint)
         torch.testing.assert_close(both[name].mean_entropy, alone.mean_entropy)
         assert torch.equal(both[name].votes, alone.votes)
-    small = Peer("of any size", "", lambda x: [x.mean((2, 3))[None]])  # as networks with global pooling are
+    small = PredictiveEnsemble(
+        "of any size", "", lambda x: [x.mean((2, 3))[None]]
+    )  # as networks with global pooling are
     found = small.predict({"small": torch.rand(4, 10, 3, 3), "large": torch.rand(6, 10, 5, 5)})
     assert [len(found[name].votes) for name in ("small", "large")] == [4, 6]
 
@@ -142,9 +146,9 @@ def test_baselines_are_what_they_say(made: Baselines) -> None:
     weights, masks = made.aligned.weights, made.aligned.masks
     prunable = made.aligned.layout.prunable
     count = round(0.2 * made.aligned.layout.num_prunable)
-    for arm in made.arms(distance=1.5, sigma=0.01):
-        assert (arm.networks.masks[:, prunable].sum(1) == count).all(), arm.name
-        assert arm.name in NAMES or arm.name.startswith("soup of ")
+    for group in made.groups(distance=1.5, sigma=0.01):
+        assert (group.networks.masks[:, prunable].sum(1) == count).all(), group.name
+        assert group.name in NAMES or group.name.startswith("soup of ")
     far = made.noisy(1.5, "arm", of_length=True)
     assert torch.cdist(far.weights.double(), weights.double()).min(1).values.tolist() == pytest.approx(
         [1.5] * 12, rel=1e-4
@@ -197,8 +201,8 @@ def test_networks_with_batchnorm_get_one_pass_in_every_row() -> None:
     networks = ws.collect(task, 8)
     wrong = networks.replace(buffers={n: b + 3 if b.is_floating_point() else b for n, b in networks.buffers.items()})
     found = [ws.evaluate(n[5:], task, reference=n[:5], dropout=None) for n in (networks, wrong)]
-    for arm in found[0].arms:  # the stored statistics are read by no row
-        assert arm.mean("accuracy") == pytest.approx(found[1][arm.name].mean("accuracy"))
+    for group in found[0].groups:  # the stored statistics are read by no row
+        assert group.mean("accuracy") == pytest.approx(found[1][group.name].mean("accuracy"))
     assert found[0]["samples"].mean("accuracy") > 0.7
     assert found[0]["permuted copy"].mean("accuracy") > 0.7
 
@@ -206,7 +210,7 @@ def test_networks_with_batchnorm_get_one_pass_in_every_row() -> None:
 def test_memory_changes_how_not_what(tickets: ws.Collection, task: ws.Task) -> None:
     whole = ws.evaluate(tickets[8:], task, reference=tickets[:4], dropout=None)
     # Room for 3 networks: collections are spooled to disk, and baselines made from 3 of them.
-    tight = ws.evaluate(tickets[8:], task, reference=tickets[:4], dropout=None, memory=8 * 5 * 3 * 974 / 2**30)
+    tight = ws.evaluate(tickets[8:], task, reference=tickets[:4], dropout=None, memory_gb=8 * 5 * 3 * 974 / 2**30)
     assert tight.settings["made from"] == 3
     assert whole.settings["made from"] == 4
     for name in ("samples", "training tickets"):
@@ -234,7 +238,7 @@ def test_bad_requests_are_refused(tickets: ws.Collection, task: ws.Task) -> None
     with pytest.raises(InputError, match="share of the reference's accuracy"):
         ws.evaluate(tickets, task, reference=tickets, performing=95.0)
     with pytest.raises(InputError, match="GiB"):
-        ws.evaluate(tickets, task, reference=tickets, memory=0.0)
+        ws.evaluate(tickets, task, reference=tickets, memory_gb=0.0)
     other = ws.collect(ws.tasks.digits(hidden=(2,), recipe=ws.Recipe(ws.Step(epochs=1))), 3)
     with pytest.raises(LayoutMismatch, match="samples has another layout"):
         ws.evaluate(other, task, reference=tickets)

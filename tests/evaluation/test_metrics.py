@@ -15,7 +15,7 @@ from weightspace.evaluation.baselines import best_bandwidth
 from weightspace.evaluation.dropout import MCDropout
 from weightspace.evaluation.metrics import calibration, intervals, novelty, ood_detection, predictive
 from weightspace.evaluation.neighbours import Nearest, Training, distances_among, largest_error_overlap
-from weightspace.evaluation.predictions import Gatherer, judge
+from weightspace.evaluation.predictions import PredictionSum, score
 from weightspace.evaluation.shift import shifts
 
 
@@ -26,10 +26,10 @@ def case() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def mutual_information(logits: torch.Tensor) -> torch.Tensor:
-    gatherer = Gatherer()
+    total = PredictionSum()
     for block in logits.split(2):
-        gatherer.add(block)
-    return gatherer.result().mutual_information
+        total.add(block)
+    return total.result().mutual_information
 
 
 def binned(p: np.ndarray, y: np.ndarray) -> tuple[float, float]:
@@ -245,8 +245,8 @@ def test_the_bandwidth_has_the_largest_leave_one_out_likelihood() -> None:
 
 
 def test_gathering_in_blocks_changes_nothing(tickets: ws.Collection, task: ws.Task) -> None:
-    whole = judge(tickets, task.test, memory=2**30)
-    parts = judge(tickets, task.test, memory=1)  # a network at a time
+    whole = score(tickets, task.test, memory=2**30)
+    parts = score(tickets, task.test, memory=1)  # a network at a time
     np.testing.assert_array_equal(whole.wrong, parts.wrong)
     np.testing.assert_allclose(whole.predictions.joint, parts.predictions.joint, rtol=1e-9, atol=1e-9)
     np.testing.assert_array_equal(whole.predictions.votes, parts.predictions.votes)

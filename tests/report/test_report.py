@@ -15,8 +15,8 @@ def report(tickets: ws.Collection, task: ws.Task) -> ws.Report:
 
 def test_the_table_holds_every_arm_and_its_spread(report: ws.Report) -> None:
     text = str(report)
-    for arm in report.arms:
-        assert re.search(rf"^{re.escape(arm.name)} +{arm.count} ", text, re.M)
+    for group in report.groups:
+        assert re.search(rf"^{re.escape(group.name)} +{group.count} ", text, re.M)
     assert f"{report['samples'].mean('accuracy'):.3f} ± {report['samples'].std('accuracy'):.3f}" in text
     for verdict in report.verdicts:
         assert f"[{verdict.outcome}] {verdict.claim}: " in text
@@ -25,7 +25,7 @@ def test_the_table_holds_every_arm_and_its_spread(report: ws.Report) -> None:
     with pytest.raises(InputError, match="no verdict on 'magic'"):
         report.verdict("magic")
     with pytest.raises(InputError, match="no ensemble is called 'imp'"):
-        report.posterior("imp")
+        report.ensemble("imp")
 
 
 def test_words_follow_the_numbers(report: ws.Report, tickets: ws.Collection, task: ws.Task) -> None:
@@ -92,7 +92,7 @@ def test_the_page_is_self_contained_and_shows_every_figure(report: ws.Report, tm
 
 def test_runs_side_by_side(report: ws.Report, tmp_path: Path) -> None:
     other = replace(
-        report, samples="held", arms=[replace(a, name="held") if a.name == "samples" else a for a in report.arms]
+        report, samples="held", groups=[replace(a, name="held") if a.name == "samples" else a for a in report.groups]
     )
     comparison = ws.Comparison({"one": report, "two": other})
     summary, verdicts = comparison.tables()

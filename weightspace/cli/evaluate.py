@@ -83,7 +83,7 @@ def evaluate(
             report = measure(
                 judged, built, reference=known, held_out=unseen, others=further,
                 align=WeightMatching() if align else None, components=components, performing=performing,
-                dropout=MCDropout(dropout) if dropout else None, memory=memory, seed=seed,
+                dropout=MCDropout(dropout) if dropout else None, memory_gb=memory, seed=seed,
             )  # fmt: skip
             report.write(out)
             run.finish()

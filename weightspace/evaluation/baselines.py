@@ -1,7 +1,7 @@
 """What a generator has to beat: cheap ways to make networks out of the training networks.
 
-Every arm is a collection of networks at one density, made from the aligned training networks. Levels of
-noise, bandwidths and shares of interpolation make curves: the same arm from close to far.
+Every group is a collection of networks at one density, made from the aligned training networks. Levels of
+noise, bandwidths and shares of interpolation make curves: the same group from close to far.
 """
 
 import math
@@ -31,11 +31,11 @@ NAMES = (
     "dense sample, pruned", "retrieval", "swapped mask", "typical mask", "random mask", "unaligned average", "random",
     "permuted copy",
 )  # fmt: skip
-"""Names of the arms; "soup of" is followed by a number."""
+"""Names of the groups; "soup of" is followed by a number."""
 
 
 @dataclass(frozen=True)
-class Arm:
+class Group:
     """Networks to compare, with a name and a line that says what they are.
 
     Args:
@@ -49,8 +49,8 @@ class Arm:
 
 
 @dataclass(frozen=True)
-class Level:
-    """A point of a curve: a family of arms at one strength, not yet made."""
+class CurvePoint:
+    """A point of a curve: a family of groups at one strength, not yet made."""
 
     family: str
     level: float
@@ -64,11 +64,11 @@ class Baselines:
     Args:
         aligned: the training networks in one basin, in memory.
         unaligned: the same networks as they were found.
-        n: networks in each arm.
-        density: every arm is pruned to it.
-        components: principal components of the Gaussian and KDE arms.
-        symmetry: of the networks, for permuted copies; None leaves that arm out.
-        seed: of all draws; an arm's draws do not depend on which other arms are made.
+        n: networks in each group.
+        density: every group is pruned to it.
+        components: principal components of the Gaussian and KDE groups.
+        symmetry: of the networks, for permuted copies; None leaves that group out.
+        seed: of all draws; an group's draws do not depend on which other groups are made.
     """
 
     aligned: Collection
@@ -88,53 +88,53 @@ class Baselines:
         """Of the KDE in codes, in standard deviations: the one with the largest leave-one-out likelihood."""
         return best_bandwidth(self.pca.transform(self.aligned.weights), self.pca.variances)
 
-    def arms(self, *, distance: float, sigma: float) -> Iterator[Arm]:
-        """The arms of the table, made one after another.
+    def groups(self, *, distance: float, sigma: float) -> Iterator[Group]:
+        """The groups of the table, made one after another.
 
         Args:
-            distance: length of the noise of the arm that matches the samples' distance.
-            sigma: standard deviation of the noise of the arm that matches their overlap of errors.
+            distance: length of the noise of the group that matches the samples' distance.
+            sigma: standard deviation of the noise of the group that matches their overlap of errors.
         """
         soup = min(_SOUP, len(self.aligned))
-        yield Arm("noise", "a training network plus noise on its kept weights, as long as the samples' median "
+        yield Group("noise", "a training network plus noise on its kept weights, as long as the samples' median "
                   "nearest distance", self.noisy(distance, "arm", of_length=True))  # fmt: skip
-        yield Arm(EQUAL_ERRORS, f"a training network plus noise of standard deviation {sigma:.2g} on "
+        yield Group(EQUAL_ERRORS, f"a training network plus noise of standard deviation {sigma:.2g} on "
                   "its kept weights, at which errors overlap with training networks' as the samples' do",
                   self.noisy(sigma, "equal errors"))  # fmt: skip
-        yield Arm("interpolation", "between two aligned training networks", self.between(None))
-        yield Arm(f"soup of {soup}", "mean of aligned training networks", self.soup(soup))
+        yield Group("interpolation", "between two aligned training networks", self.between(None))
+        yield Group(f"soup of {soup}", "mean of aligned training networks", self.soup(soup))
         mean = self.aligned.weights.mean(0, keepdim=True)
-        yield Arm("mean network", "mean of all aligned training networks; one network", self._pruned(mean))
-        yield Arm("Gaussian per weight", "each weight from its own normal distribution", self.per_weight())
-        yield Arm(
+        yield Group("mean network", "mean of all aligned training networks; one network", self._pruned(mean))
+        yield Group("Gaussian per weight", "each weight from its own normal distribution", self.per_weight())
+        yield Group(
             "Gaussian", f"normal distribution fitted to {self.components} PCA codes", self._pruned(self.gaussian())
         )
-        yield Arm("KDE", f"PCA codes of a training network plus noise of {self.bandwidth:.2g} standard deviations, chosen by "
+        yield Group("KDE", f"PCA codes of a training network plus noise of {self.bandwidth:.2g} standard deviations, chosen by "
                   "leave-one-out likelihood", self.kernel(self.bandwidth, "arm"))  # fmt: skip
-        yield Arm("dense sample, pruned", "a dense network from the Gaussian, the largest weights of each layer kept",
+        yield Group("dense sample, pruned", "a dense network from the Gaussian, the largest weights of each layer kept",
                   self._pruned(self.gaussian(), by_layer=True))  # fmt: skip
-        yield Arm("retrieval", "a training network as it is", self.aligned[self._choose(1, "retrieval")[:, 0]])
-        yield Arm("swapped mask", "weights of one training network under another's mask", self.swapped())
-        yield Arm("typical mask", "masks drawn by how often training networks keep each weight, values their mean where kept",
+        yield Group("retrieval", "a training network as it is", self.aligned[self._choose(1, "retrieval")[:, 0]])
+        yield Group("swapped mask", "weights of one training network under another's mask", self.swapped())
+        yield Group("typical mask", "masks drawn by how often training networks keep each weight, values their mean where kept",
                   self.mean_values(by_frequency=True))  # fmt: skip
-        yield Arm("random mask", "masks drawn at random at the training networks' layer densities, values their mean where kept",
+        yield Group("random mask", "masks drawn at random at the training networks' layer densities, values their mean where kept",
                   self.mean_values(by_frequency=False))  # fmt: skip
-        yield Arm("unaligned average", "mean of two training networks, not aligned", self.unaligned_average())
-        yield Arm("random", "fresh initialisation, largest weights kept, no training", self.random())
+        yield Group("unaligned average", "mean of two training networks, not aligned", self.unaligned_average())
+        yield Group("random", "fresh initialisation, largest weights kept, no training", self.random())
         if self.symmetry is not None:
-            yield Arm("permuted copy", "a training network with its units reordered and rescaled: the same function",
+            yield Group("permuted copy", "a training network with its units reordered and rescaled: the same function",
                       self.permuted())  # fmt: skip
 
-    def levels(self) -> list[Level]:
+    def levels(self) -> list[CurvePoint]:
         """The points of the curves, from close to far; each is made when asked for."""
         soups = sorted({k for k in (2, 4, 8, 16, 32, 64) if k < len(self.aligned)} | {len(self.aligned)})
         return [
-            *(Level("noise", s, lambda s=s: self.noisy(s, "level")) for s in NOISE),
-            *(Level("noise relative to each layer", s, lambda s=s: self.noisy(s, "relative", relative=True))
+            *(CurvePoint("noise", s, lambda s=s: self.noisy(s, "level")) for s in NOISE),
+            *(CurvePoint("noise relative to each layer", s, lambda s=s: self.noisy(s, "relative", relative=True))
               for s in RELATIVE_NOISE),
-            *(Level("interpolation", s, lambda s=s: self.between(s)) for s in SHARES),
-            *(Level("soup", float(k), lambda k=k: self.soup(k)) for k in soups),
-            *(Level("KDE", b, lambda b=b: self.kernel(b, "level")) for b in BANDWIDTHS),
+            *(CurvePoint("interpolation", s, lambda s=s: self.between(s)) for s in SHARES),
+            *(CurvePoint("soup", float(k), lambda k=k: self.soup(k)) for k in soups),
+            *(CurvePoint("KDE", b, lambda b=b: self.kernel(b, "level")) for b in BANDWIDTHS),
         ]  # fmt: skip
 
     def noisy(self, strength: float, purpose: str, *, of_length: bool = False, relative: bool = False) -> Collection:

@@ -12,10 +12,10 @@ from torch import Tensor
 from weightspace.evaluation.dropout import FittedDropout
 from weightspace.evaluation.measure import ensemble_metrics, of_joint
 from weightspace.evaluation.metrics import calibration, ood_detection
-from weightspace.evaluation.predictions import Gatherer, Predictions, logits_in_blocks
+from weightspace.evaluation.predictions import Predictions, PredictionSum, logits_in_blocks
 from weightspace.evaluation.shift import shifts
 from weightspace.networks.collection import Collection
-from weightspace.report.results import Posterior
+from weightspace.report.results import PredictiveResult
 from weightspace.runtime import seeds
 from weightspace.tasks.task import Split, Task
 
@@ -26,7 +26,7 @@ Stream = Callable[[Tensor], Iterable[Float[Tensor, "n s c"]]]
 
 
 @dataclass(frozen=True)
-class Peer:
+class PredictiveEnsemble:
     """An ensemble by what it predicts.
 
     Args:
@@ -40,11 +40,11 @@ class Peer:
     @classmethod
     def of(
         cls, name: str, note: str, networks: Collection, *, memory: int, prepare: Callable[[Collection], Collection]
-    ) -> "Peer":
+    ) -> "PredictiveEnsemble":
         return cls(name, note, partial(logits_in_blocks, networks, memory=memory, prepare=prepare))
 
     @classmethod
-    def dropout(cls, fitted: FittedDropout, n: int, *, seed: int) -> "Peer":
+    def dropout(cls, fitted: FittedDropout, n: int, *, seed: int) -> "PredictiveEnsemble":
         note = (
             f"{n} passes of one dense network trained with dropout {fitted.rate:g} (the best rate on validation data)"
         )
@@ -58,12 +58,12 @@ class Peer:
         """
         found: dict[str, Predictions] = {}
         for names in _of_one_shape(inputs):
-            gatherers = [Gatherer() for _ in names]
+            sums = [PredictionSum() for _ in names]
             for logits in self.stream(torch.cat([inputs[name] for name in names])):
                 parts = logits.split([len(inputs[name]) for name in names], dim=1)
-                for gatherer, part in zip(gatherers, parts, strict=True):
-                    gatherer.add(part)
-            found |= {name: gatherer.result() for name, gatherer in zip(names, gatherers, strict=True)}
+                for total, part in zip(sums, parts, strict=True):
+                    total.add(part)
+            found |= {name: total.result() for name, total in zip(names, sums, strict=True)}
         return found
 
 
@@ -75,7 +75,7 @@ def _of_one_shape(inputs: Mapping[str, Tensor]) -> list[list[str]]:
 
 
 @dataclass(frozen=True)
-class Trial:
+class PredictiveBenchmark:
     """The inputs that all ensembles are tried on.
 
     Args:
@@ -88,7 +88,7 @@ class Trial:
     shifted: list[tuple[str, Split]]
 
     @classmethod
-    def of(cls, task: Task, *, seed: int, shifted: bool = True) -> "Trial":
+    def of(cls, task: Task, *, seed: int, shifted: bool = True) -> "PredictiveBenchmark":
         """The inputs of a task.
 
         Args:
@@ -113,7 +113,7 @@ class Trial:
         own = "the task's own out-of-distribution inputs"
         return own if task.ood is not None else "test inputs with their values in random order"
 
-    def run(self, peer: Peer, predicted: Predictions | None = None) -> Posterior:
+    def run(self, ensemble: PredictiveEnsemble, predicted: Predictions | None = None) -> PredictiveResult:
         """All results of one ensemble.
 
         Args:
@@ -121,7 +121,7 @@ class Trial:
         """
         test, validation = self.task.test, self.task.validation
         inputs = {"validation": validation.x, "foreign": self.foreign} | {name: part.x for name, part in self.shifted}
-        on = peer.predict(inputs | ({} if predicted else {"test": test.x}))
+        on = ensemble.predict(inputs | ({} if predicted else {"test": test.x}))
         own, away = predicted or on["test"], on["foreign"]
         temperature = calibration.fit_temperature(on["validation"].joint, validation.y)
         scores = {"entropy": (own.entropy, away.entropy)}
@@ -136,8 +136,8 @@ class Trial:
             name: {k: v for k, v in of_joint(on[name].joint, part.y).items() if k in ("accuracy", "nll", "ece")}
             for name, part in self.shifted
         }
-        return Posterior(
-            peer.name, peer.note, own.networks, ensemble_metrics(own, test.y), temperature,
+        return PredictiveResult(
+            ensemble.name, ensemble.note, own.networks, ensemble_metrics(own, test.y), temperature,
             of_joint(own.joint / temperature, test.y), found, moved,
         )  # fmt: skip
 

@@ -12,18 +12,18 @@ import torch
 
 from weightspace.align import WeightMatching
 from weightspace.errors import InputError
-from weightspace.evaluation.baselines import EQUAL_ERRORS, NAMES, Arm, Baselines
+from weightspace.evaluation.baselines import EQUAL_ERRORS, NAMES, Baselines, Group
 from weightspace.evaluation.dropout import MCDropout
-from weightspace.evaluation.ensembles import Peer, Trial
+from weightspace.evaluation.ensembles import PredictiveBenchmark, PredictiveEnsemble
 from weightspace.evaluation.figure_data import pictures
-from weightspace.evaluation.measure import Measured, Yardstick
+from weightspace.evaluation.measure import Measured, TrainingReference
 from weightspace.evaluation.neighbours import distances_among
 from weightspace.evaluation.predictions import SOME
 from weightspace.evaluation.verdicts import Evidence, better_ensemble, judge_claims
 from weightspace.networks.collection import Collection, writer_for
 from weightspace.networks.forward import blocks
 from weightspace.report.report import Report
-from weightspace.report.results import ArmResult, Point
+from weightspace.report.results import CurveResult, GroupResult
 from weightspace.runtime import seeds
 from weightspace.runtime.progress import progress
 from weightspace.tasks.task import Task
@@ -44,7 +44,7 @@ def evaluate(
     components: int | None = None,
     performing: float = 0.95,
     dropout: MCDropout | None = MCDropout(),
-    memory: float = 2.0,
+    memory_gb: float = 2.0,
     seed: int = 0,
 ) -> Report:
     """Measure networks on the test split, beside the networks they were learned from and baselines.
@@ -62,7 +62,7 @@ def evaluate(
         components: principal components of the Gaussian and KDE baselines, by default 128 or what fits.
         performing: share of the reference's median accuracy from which a network counts as performing.
         dropout: how the MC-dropout row is trained, from scratch by the task's recipe; None leaves it out.
-        memory: GiB for what is held in memory at once. Collections that do not fit are spooled to a
+        memory_gb: GiB for what is held in memory at once. Collections that do not fit are spooled to a
             temporary folder, and baselines are made from and in as many networks as fit.
         seed: of baselines, shifts and intervals.
 
@@ -75,9 +75,9 @@ def evaluate(
     training_name, held_name = f"training {kind}", f"held-out {kind}"
     given = {SAMPLES: samples, training_name: reference, **({held_name: held_out} if held_out is not None else {})}
     further = dict(others or {})
-    _check(given, further, task, performing, memory)
-    trial = Trial.of(task, seed=seed)
-    budget = int(memory * 2**30) // 8  # for each of the collections and blocks that are alive together
+    _check(given, further, task, performing, memory_gb)
+    benchmark = PredictiveBenchmark.of(task, seed=seed)
+    budget = int(memory_gb * 2**30) // 8  # for each of the collections and blocks that are alive together
     if align is not None and align.symmetry is None and align.example is None:
         align = replace(align, example=task.train.x[:8])
     matching = align.fit(reference) if align else None
@@ -90,20 +90,20 @@ def evaluate(
             return plain(networks) if len(networks) <= fits else _spooled(networks, plain, fits, Path(scratch))
 
         training = canonical(reference)
-        yardstick = Yardstick(task, training, canonical, performing, budget, seed)
-        _refuse_copies(yardstick)
-        trained = yardstick.measure(
-            Arm(training_name, "what the generator learned from", training, reference), itself=True
+        training_reference = TrainingReference(task, training, canonical, performing, budget, seed)
+        _refuse_copies(training_reference)
+        trained = training_reference.measure(
+            Group(training_name, "what the generator learned from", training, reference), itself=True
         )
         aligned = {SAMPLES: canonical(samples), training_name: training}
         unseen: Measured | None = None
         if held_out is not None:
             aligned[held_name] = canonical(held_out)
-            unseen = yardstick.measure(
-                Arm(held_name, "same recipe, not seen by the generator", aligned[held_name], held_out)
+            unseen = training_reference.measure(
+                Group(held_name, "same recipe, not seen by the generator", aligned[held_name], held_out)
             )
         far = None if unseen is None else unseen.around.nearest.first
-        own = yardstick.measure(Arm(SAMPLES, "from the generator", aligned[SAMPLES], samples), held_out=far)
+        own = training_reference.measure(Group(SAMPLES, "from the generator", aligned[SAMPLES], samples), held_out=far)
 
         chosen = torch.randperm(len(reference), generator=seeds.generator(seed, "pool"))[:fits].sort().values
         pool = training[chosen], reference[chosen]
@@ -112,60 +112,68 @@ def evaluate(
             density=statistics.median(own.result.per_network["density"]),
             components=_components(pool[0], components), symmetry=matching.symmetry if matching else None, seed=seed,
         )  # fmt: skip
-        points = _curves(replace(made, n=min(_CURVE, made.n)), yardstick)
+        points = _curves(replace(made, n=min(_CURVE, made.n)), training_reference)
         sigma = _equal_errors(points, own.result)
-        arms = made.arms(distance=own.around.nearest.first.quantile(0.5).item(), sigma=sigma)
+        groups = made.groups(distance=own.around.nearest.first.quantile(0.5).item(), sigma=sigma)
         results = [
-            yardstick.measure(replace(arm, networks=canonical(arm.networks), given=arm.networks), held_out=far).result
-            for arm in progress(arms, "baselines", total=len(NAMES) - (made.symmetry is None))
+            training_reference.measure(
+                replace(group, networks=canonical(group.networks), given=group.networks), held_out=far
+            ).result
+            for group in progress(groups, "baselines", total=len(NAMES) - (made.symmetry is None))
         ]
         compared = [
-            yardstick.measure(Arm(name, "given for comparison", canonical(networks), networks), held_out=far).result
+            training_reference.measure(
+                Group(name, "given for comparison", canonical(networks), networks), held_out=far
+            ).result
             for name, networks in further.items()
         ]
-        equal = next(arm for arm in results if arm.name == EQUAL_ERRORS)
+        equal = next(group for group in results if group.name == EQUAL_ERRORS)
         as_given = distances_among(samples[:SOME], budget), distances_among(reference[:SOME], budget)
-        verdicts = judge_claims(Evidence(own, trained, unseen, results, points, equal, yardstick, kind, as_given))
+        verdicts = judge_claims(
+            Evidence(own, trained, unseen, results, points, equal, training_reference, kind, as_given)
+        )
 
         n = min(len(samples), len(reference), SOME)
-        peers = {
-            name: Peer.of(
+        ensembles = {
+            name: PredictiveEnsemble.of(
                 name, f"an ensemble of {min(n, len(networks))} of them", networks[:n], memory=budget,
-                prepare=yardstick.recalibrated,
+                prepare=training_reference.recalibrated,
             )
             for name, networks in (given | further).items()
         }  # fmt: skip
-        verdicts.append(better_ensemble(kind, own.judged.right[:n], trained.judged.right[:n], seed=seed))
-        one = Peer.of(
-            f"one of the training {kind}", "the first", reference[:1], memory=budget, prepare=yardstick.recalibrated
+        verdicts.append(better_ensemble(kind, own.scored.right[:n], trained.scored.right[:n], seed=seed))
+        one = PredictiveEnsemble.of(
+            f"one of the training {kind}",
+            "the first",
+            reference[:1],
+            memory=budget,
+            prepare=training_reference.recalibrated,
         )
-        tried = [*peers.values(), one]
+        tried = [*ensembles.values(), one]
         if dropout is not None:
-            tried.append(Peer.dropout(dropout.fit(task, seed=seed), n, seed=seed))
+            tried.append(PredictiveEnsemble.dropout(dropout.fit(task, seed=seed), n, seed=seed))
         measured = {SAMPLES: own, training_name: trained} | ({held_name: unseen} if unseen else {})
-        known = {k: m.judged.predictions for k, m in measured.items() if m.result.count <= n}
-        posteriors = [
-            trial.run(peer, known.get(peer.name))
-            for peer in progress(tried, "ensembles under shift and on foreign inputs")
+        known = {k: m.scored.predictions for k, m in measured.items() if m.result.count <= n}
+        ensembles = [
+            benchmark.run(ensemble, known.get(ensemble.name))
+            for ensemble in progress(tried, "ensembles under shift and on foreign inputs")
         ]
         drawn = pictures(
             aligned[SAMPLES], training, (samples, reference), aligned,
-            {SAMPLES: own.judged, training_name: trained.judged}, made.pca, task, yardstick.recalibrated,
+            {SAMPLES: own.scored, training_name: trained.scored}, made.pca, task, training_reference.recalibrated,
         )  # fmt: skip
     rows = [trained.result, *([unseen.result] if unseen else []), own.result, *results, *compared]
     settings = {
-        "threshold": yardstick.threshold, "performing": performing, "components": made.components,
+        "threshold": training_reference.threshold, "performing": performing, "components": made.components,
         "noise of equal errors": sigma, "aligned": matching is not None, "seed": seed,
-        "networks of a baseline": made.n, "made from": len(pool[0]), "foreign inputs": Trial.foreign_of(task),
-        "ensemble": n, "memory": memory,
+        "networks of a baseline": made.n, "made from": len(pool[0]), "foreign inputs": PredictiveBenchmark.foreign_of(task),
+        "ensemble": n, "memory": memory_gb,
     }  # fmt: skip
-    return Report(
-        task.name, len(task.test), rows, SAMPLES, training_name, points, verdicts, posteriors, drawn, settings
-    )
+    return Report(task.name, len(task.test), rows, SAMPLES, training_name, points, verdicts, ensembles, drawn, settings)
 
 
 def _check(
-    given: Mapping[str, Collection], others: Mapping[str, Collection], task: Task, performing: float, memory: float
+    given: Mapping[str, Collection], others: Mapping[str, Collection], task: Task, performing: float, memory_gb: float
 ) -> None:
     if not task.classification:
         raise InputError(f"evaluate measures classifiers: the targets of task {task.name!r} are not class numbers")
@@ -183,8 +191,8 @@ def _check(
         raise InputError(f"the reference needs at least 3 networks, got {len(reference)}")
     if not 0 < performing <= 1:
         raise InputError(f"performing is a share of the reference's accuracy, in (0, 1], got {performing}")
-    if not memory > 0:
-        raise InputError(f"memory is in GiB and must be positive, got {memory}")
+    if not memory_gb > 0:
+        raise InputError(f"memory_gb is in GiB and must be positive, got {memory_gb}")
     task.try_out()
     outputs = samples[:1].ensemble().logits(task.test.x[:2])
     most = max(int(part.y.max()) for part in (task.train, task.validation, task.test))
@@ -214,10 +222,10 @@ def _spooled(
     return Collection.load(folder, factory=networks.architecture.factory, verify=False)
 
 
-def _refuse_copies(yardstick: Yardstick) -> None:
+def _refuse_copies(training_reference: TrainingReference) -> None:
     """Distances are told in medians among training networks, which must not be copies of each other."""
-    size = yardstick.space.gram.diagonal().mean().sqrt().item()
-    if not yardstick.unit > 1e-4 * size:
+    size = training_reference.space.gram.diagonal().mean().sqrt().item()
+    if not training_reference.unit > 1e-4 * size:
         raise InputError(
             "half of the reference networks are copies of others (up to the order and scale of their units): leave "
             "the copies out, otherwise there is no distance to compare with"
@@ -230,15 +238,17 @@ def _components(pool: Collection, asked: int | None) -> int:
     return max(1, min(asked or 128, len(pool) - 1, rank))
 
 
-def _curves(made: Baselines, yardstick: Yardstick) -> list[Point]:
-    points: list[Point] = []
+def _curves(made: Baselines, training_reference: TrainingReference) -> list[CurveResult]:
+    points: list[CurveResult] = []
     for level in progress(made.levels(), "baseline curves"):
         networks = level.make()
-        points.append(Point(level.family, float(level.level), len(networks), **yardstick.point(networks)))
+        points.append(
+            CurveResult(level.family, float(level.level), len(networks), **training_reference.point(networks))
+        )
     return points
 
 
-def _equal_errors(points: Sequence[Point], samples: ArmResult) -> float:
+def _equal_errors(points: Sequence[CurveResult], samples: GroupResult) -> float:
     """The noise at which errors overlap with the training networks' as the samples' do; between points linearly."""
     noise = sorted((p for p in points if p.family == "noise"), key=lambda p: -p.error_iou)
     target = samples.mean("max error IoU")

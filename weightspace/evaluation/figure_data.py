@@ -9,7 +9,7 @@ from torch import Tensor
 from weightspace.compress import FittedPCA
 from weightspace.evaluation.connectivity import barriers
 from weightspace.evaluation.metrics import novelty, predictive
-from weightspace.evaluation.predictions import Judged
+from weightspace.evaluation.predictions import ScoredPredictions
 from weightspace.networks.collection import Collection
 from weightspace.networks.forward import blocks
 from weightspace.report.results import Filters, Lines, Pictures
@@ -24,7 +24,7 @@ _UNITS = 12
 
 def pictures(
     samples: Collection, training: Collection, found: tuple[Collection, Collection], groups: Mapping[str, Collection],
-    judged: Mapping[str, Judged], pca: FittedPCA, task: Task, recalibrated: Callable[[Collection], Collection],
+    judged: Mapping[str, ScoredPredictions], pca: FittedPCA, task: Task, recalibrated: Callable[[Collection], Collection],
 ) -> Pictures:  # fmt: skip
     """Collect what the figures show.
 

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from weightspace.evaluation.baselines import Arm
+from weightspace.evaluation.baselines import Group
 from weightspace.evaluation.connectivity import recalibrated, sum_of
 from weightspace.evaluation.metrics import calibration, intervals, novelty, predictive
 from weightspace.evaluation.neighbours import (
@@ -22,10 +22,10 @@ from weightspace.evaluation.neighbours import (
     mask_overlaps,
     squared_spread,
 )
-from weightspace.evaluation.predictions import SOME, Judged, Predictions, judge
+from weightspace.evaluation.predictions import SOME, Predictions, ScoredPredictions, score
 from weightspace.masks import overlap
 from weightspace.networks.collection import Collection
-from weightspace.report.results import ArmResult
+from weightspace.report.results import GroupResult
 from weightspace.tasks.task import Task
 
 
@@ -38,15 +38,15 @@ class Measured:
         among: distances among (up to 512 of) the networks, infinite to oneself.
     """
 
-    result: ArmResult
-    judged: Judged
+    result: GroupResult
+    scored: ScoredPredictions
     around: Neighbours
     overlap: Nearest
     among: Float[Tensor, "n n"]
 
 
 @dataclass(frozen=True)
-class Yardstick:
+class TrainingReference:
     """What every group is measured against.
 
     Args:
@@ -74,8 +74,8 @@ class Yardstick:
         return self.space.around(self.training, itself=True)
 
     @cached_property
-    def judged(self) -> Judged:
-        return self.judge(self.training)
+    def scored(self) -> ScoredPredictions:
+        return self.score(self.training)
 
     @cached_property
     def dispersion(self) -> float:
@@ -90,21 +90,21 @@ class Yardstick:
     @property
     def threshold(self) -> float:
         """Accuracy from which a network counts as performing."""
-        return self.performing * self.judged.metrics["accuracy"].quantile(0.5).item()
+        return self.performing * self.scored.metrics["accuracy"].quantile(0.5).item()
 
     def recalibrated(self, networks: Collection) -> Collection:
         """The same pass for every group: BatchNorm statistics from training data."""
         return recalibrated(networks, self.task.train) if networks.layout.buffers else networks
 
-    def judge(self, networks: Collection) -> Judged:
-        return judge(networks, self.task.test, memory=self.memory, prepare=self.recalibrated)
+    def score(self, networks: Collection) -> ScoredPredictions:
+        return score(networks, self.task.test, memory=self.memory, prepare=self.recalibrated)
 
     def point(self, networks: Collection) -> dict[str, float]:
         """The few figures that a point of a curve has."""
         networks = self.canonical(networks)
-        judged = self.judge(networks)
-        accuracy = judged.metrics["accuracy"]
-        overlap = largest_error_overlap(judged.wrong, self.judged.wrong, itself=False)
+        scored = self.score(networks)
+        accuracy = scored.metrics["accuracy"]
+        overlap = largest_error_overlap(scored.wrong, self.scored.wrong, itself=False)
         return {
             "accuracy": accuracy.mean().item(),
             "std": accuracy.std(correction=1).item() if len(accuracy) > 1 else 0.0,
@@ -112,24 +112,24 @@ class Yardstick:
             "error_iou": overlap.first.mean().item(),
         }
 
-    def measure(self, arm: Arm, *, itself: bool = False, held_out: Float[Tensor, " m"] | None = None) -> Measured:
+    def measure(self, group: Group, *, itself: bool = False, held_out: Float[Tensor, " m"] | None = None) -> Measured:
         """Everything that is reported of a group.
 
         Args:
-            arm: its networks in canonical form.
+            group: its networks in canonical form.
             itself: they are the training networks.
             held_out: nearest distances of held-out networks, for Z_U.
         """
-        networks, test = arm.networks, self.task.test
-        judged = self.judged if itself else self.judge(networks)
+        networks, test = group.networks, self.task.test
+        scored = self.scored if itself else self.score(networks)
         around = self.around if itself else self.space.around(networks, itself=False)
-        overlap = largest_error_overlap(judged.wrong, self.judged.wrong, itself=itself)
+        overlap = largest_error_overlap(scored.wrong, self.scored.wrong, itself=itself)
         some = networks[:SOME]
         among = distances_among(some, self.memory)
         kept, sizes = kept_in_layers(networks, self.memory)
         nearest = around.nearest
-        metrics = dict(judged.metrics)
-        metrics["gain over nearest"] = metrics["accuracy"] - self.judged.metrics["accuracy"][nearest.index]
+        metrics = dict(scored.metrics)
+        metrics["gain over nearest"] = metrics["accuracy"] - self.scored.metrics["accuracy"][nearest.index]
         metrics["nearest distance"] = nearest.first
         metrics["from few"] = around.few
         metrics["max error IoU"] = overlap.first
@@ -139,8 +139,10 @@ class Yardstick:
                 networks, self.training, itself=itself, memory=self.memory
             )
         names = [entry.name for entry in networks.layout.parameters if entry.role == "weight"]
-        joint = judged.predictions.joint
-        together = ensemble_metrics(judged.predictions, test.y) | self._variety(arm, judged, among, kept[:SOME], sizes)
+        joint = scored.predictions.joint
+        together = ensemble_metrics(scored.predictions, test.y) | self._variety(
+            group, scored, among, kept[:SOME], sizes
+        )
         together["copies"] = (nearest.first < self.close(nearest)).double().mean().item()
         if not itself:
             together["dispersion around the training mean"] = (
@@ -149,31 +151,31 @@ class Yardstick:
         together |= {
             f"novel and performing at {tau}": share
             for tau, share in novelty.novel_and_performing(
-                judged.metrics["accuracy"], nearest.first, threshold=self.threshold, unit=self.unit
+                scored.metrics["accuracy"], nearest.first, threshold=self.threshold, unit=self.unit
             ).items()
         }
         if held_out is not None:
             together["Z_U"], together["farther than held-out"] = novelty.z_u(nearest.first, held_out)
-        result = ArmResult(
-            arm.name, arm.note, {name: values.tolist() for name, values in metrics.items()}, together,
+        result = GroupResult(
+            group.name, group.note, {name: values.tolist() for name, values in metrics.items()}, together,
             dict(zip(names, (kept / sizes).mean(0).tolist(), strict=True)),
             intervals.intervals(joint, test.y, seed=self.seed), reliability(joint, test.y),
         )  # fmt: skip
-        return Measured(result, judged, around, overlap, among)
+        return Measured(result, scored, around, overlap, among)
 
     def close(self, nearest: Nearest) -> Float[Tensor, " n"]:
         """Distances below which networks count as copies: a tenth of the band's median, or half of the second nearest."""
         return torch.maximum(0.5 * nearest.second, torch.tensor(0.1 * self.unit, dtype=torch.float64))
 
     def _variety(
-        self, arm: Arm, judged: Judged, among: Float[Tensor, "n n"], kept: Float[Tensor, "n layers"],
+        self, group: Group, scored: ScoredPredictions, among: Float[Tensor, "n n"], kept: Float[Tensor, "n layers"],
         sizes: Float[Tensor, " layers"],
     ) -> dict[str, float]:  # fmt: skip
         """How different the networks are from each other."""
-        some = arm.networks[:SOME]
+        some = group.networks[:SOME]
         if len(some) < 2:
             return {}
-        wrong = judged.wrong[:SOME]
+        wrong = scored.wrong[:SOME]
         own = squared_spread(some, sum_of(some) / len(some), self.memory) / (len(some) - 1)
         found = {
             "dispersion": own**0.5 / self.dispersion,
@@ -183,7 +185,7 @@ class Yardstick:
         }
         if not some.dense:
             # Networks with one mask and other values are put into other orders, which hides that it is one.
-            orders = [some] if arm.given is None else [some, arm.given[:SOME]]
+            orders = [some] if group.given is None else [some, group.given[:SOME]]
             found["mask overlap"] = max(overlap.off_diagonal(mask_overlaps(o, o, self.memory)) for o in orders)
             found["mask overlap by chance"] = overlap.chance_mask_overlap(kept, sizes)
         return found

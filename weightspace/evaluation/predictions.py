@@ -43,7 +43,7 @@ class Predictions:
 
 
 @dataclass(frozen=True)
-class Judged:
+class ScoredPredictions:
     """Predictions on labelled samples with each network's own metrics.
 
     Args:
@@ -58,7 +58,7 @@ class Judged:
     metrics: Mapping[str, Float[Tensor, " n"]]
 
 
-class Gatherer:
+class PredictionSum:
     """Adds up the logits of block after block of networks."""
 
     def __init__(self) -> None:
@@ -99,22 +99,22 @@ def logits_in_blocks(
         yield predict(module, part.layout, part.weights, part.buffers, x)
 
 
-def judge(
+def score(
     networks: Collection, data: Split, *, memory: int, prepare: Callable[[Collection], Collection] | None = None
-) -> Judged:
+) -> ScoredPredictions:
     """Predictions on labelled samples, with each network's metrics; see :func:`logits_in_blocks`."""
-    gatherer = Gatherer()
+    total = PredictionSum()
     parts: list[dict[str, Tensor]] = []
     right: list[Tensor] = []
     for logits in logits_in_blocks(networks, data.x, memory=memory, prepare=prepare):
-        gatherer.add(logits)
+        total.add(logits)
         missing = SOME - sum(map(len, right))
         if missing > 0:
             index = data.y.expand(min(missing, len(logits)), -1)[..., None]
             right.append(logits[:missing].softmax(-1).gather(-1, index)[..., 0])
         parts.append({"wrong": predictive.errors(logits, data.y), **of_each(logits, data.y)})
     whole = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-    return Judged(gatherer.result(), whole.pop("wrong"), torch.cat(right), whole)
+    return ScoredPredictions(total.result(), whole.pop("wrong"), torch.cat(right), whole)
 
 
 def of_each(logits: Float[Tensor, "n s c"], y: Tensor) -> dict[str, Tensor]:

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from weightspace.evaluation.measure import Measured, Yardstick, clustered, median_of_nearest
+from weightspace.evaluation.measure import Measured, TrainingReference, clustered, median_of_nearest
 from weightspace.evaluation.metrics import intervals
 from weightspace.evaluation.metrics.intervals import _difference, _p, _rank_test, _welch
-from weightspace.report.results import ArmResult, Outcome, Point, Verdict
+from weightspace.report.results import CurveResult, GroupResult, Outcome, Verdict
 from weightspace.runtime import seeds
 
 LEVEL = 0.01  # of the rank tests; intervals are 95 %
@@ -40,10 +40,10 @@ class Evidence:
     samples: Measured
     training: Measured
     held_out: Measured | None
-    baselines: Sequence[ArmResult]
-    points: Sequence[Point]
-    equal_errors: ArmResult
-    yardstick: Yardstick
+    baselines: Sequence[GroupResult]
+    points: Sequence[CurveResult]
+    equal_errors: GroupResult
+    training_reference: TrainingReference
     names: str
     as_given: tuple[Float[Tensor, "n n"], Float[Tensor, "m m"]]
 
@@ -72,10 +72,10 @@ def judge_claims(evidence: Evidence) -> list[Verdict]:
 
 
 def _copies(e: Evidence) -> Verdict:
-    nearest, unit = e.samples.around.nearest, e.yardstick.unit
-    close = int((nearest.first < e.yardstick.close(nearest)).sum())
+    nearest, unit = e.samples.around.nearest, e.training_reference.unit
+    close = int((nearest.first < e.training_reference.close(nearest)).sum())
     ratio = nearest.first.quantile(0.5).item() / unit
-    random = seeds.generator(e.yardstick.seed, "copies")
+    random = seeds.generator(e.training_reference.seed, "copies")
     if e.unseen is not None:
         own, others, whom = nearest.first, e.unseen.around.nearest.first, f"held-out {e.names}"
     else:
@@ -101,7 +101,9 @@ def _copies(e: Evidence) -> Verdict:
 
 
 def _new_errors(e: Evidence) -> Verdict:
-    own = e.samples.overlap.without_one(len(e.training.around.few), seeds.generator(e.yardstick.seed, "errors"))
+    own = e.samples.overlap.without_one(
+        len(e.training.around.few), seeds.generator(e.training_reference.seed, "errors")
+    )
     band = e.training.overlap.first
     p = _rank_test(own, band, "greater")
     words = (
@@ -158,8 +160,8 @@ def _collapse(e: Evidence) -> Verdict:
     size = min(len(e.samples.among), len(e.training.among)) // 2
     if size < 3:
         return Verdict("no collapse", "open", "Fewer than six samples: their variety cannot be judged.", "none")
-    own = median_of_nearest(e.samples.among, size, seed=e.yardstick.seed).quantile(0.5).item()
-    band = median_of_nearest(e.training.among, size, seed=e.yardstick.seed)
+    own = median_of_nearest(e.samples.among, size, seed=e.training_reference.seed).quantile(0.5).item()
+    band = median_of_nearest(e.training.among, size, seed=e.training_reference.seed)
     ratio = own / band.quantile(0.5).item()
     reasons = ["closer to each other"] * (ratio < _SPREAD and own < band.quantile(LEVEL).item())
     words = f"The nearest other sample is {ratio:.2f} times as far as it is among as many training {e.names}"
@@ -205,10 +207,10 @@ def _accuracy(e: Evidence) -> Verdict:
 
 
 def _novel_and_good(e: Evidence, blocked: Sequence[str]) -> Verdict:
-    samples, threshold = e.samples.result, e.yardstick.threshold
+    samples, threshold = e.samples.result, e.training_reference.threshold
     distance = samples.median("nearest distance")
     share = samples.together["novel and performing at 1"]
-    performing = float((e.samples.judged.metrics["accuracy"] >= threshold).double().mean())
+    performing = float((e.samples.scored.metrics["accuracy"] >= threshold).double().mean())
     test = (
         f"most samples perform (an accuracy of at least {threshold:.4f}), at least {_SHARE:.0%} are also as far from the "
         "training networks as these are from each other, neither copies nor their errors, and they are more accurate "

@@ -8,7 +8,7 @@ from weightspace.errors import InputError
 from weightspace.report import plots
 from weightspace.report.page import Picture, Table, render
 from weightspace.report.report import Report
-from weightspace.report.results import ArmResult
+from weightspace.report.results import GroupResult
 from weightspace.storage.files import write_text
 
 
@@ -53,19 +53,19 @@ class Comparison:
             said.append([name, *(outcomes.get(claim, "-") for claim in claims)])
         return [Table("Runs side by side", rows, legend, judged), Table("Verdicts", said)]
 
-    def _row(self, name: str, report: Report, arm: ArmResult) -> list[str]:
-        together = arm.together
+    def _row(self, name: str, report: Report, group: GroupResult) -> list[str]:
+        together = group.together
         return [
             name,
-            str(arm.count),
-            f"{arm.mean('density'):.3f}",
-            f"{arm.mean('accuracy'):.4f} ± {arm.std('accuracy'):.4f}",
-            f"{arm.mean('nll'):.3f}",
-            f"{arm.mean('ece'):.3f}",
+            str(group.count),
+            f"{group.mean('density'):.3f}",
+            f"{group.mean('accuracy'):.4f} ± {group.std('accuracy'):.4f}",
+            f"{group.mean('nll'):.3f}",
+            f"{group.mean('ece'):.3f}",
             f"{together['accuracy']:.4f}",
             f"{together['nll']:.4f}",
-            f"{report.relative_distance(arm):.2f}",
-            f"{arm.median('max error IoU'):.2f}",
+            f"{report.relative_distance(group):.2f}",
+            f"{group.median('max error IoU'):.2f}",
             f"{together['dispersion']:.2f}" if "dispersion" in together else "-",
             f"{together['mask overlap']:.2f}" if "mask overlap" in together else "-",
             f"{together['Z_U']:+.1f}" if "Z_U" in together else "-",

@@ -24,20 +24,22 @@ def _pictures(report: Report) -> list[Picture]:
             "far, the band 90 % of the training networks. Good and new is the upper right: accurate (above the dotted "
             "line), far from every training network, with errors of its own. Far left are copies, far below broken "
             "networks; on a line, samples are no better than that baseline.",
-            plots.plane(report.arms, report.points, *names, report.settings.get("threshold", 0.0), report.test_samples),
+            plots.plane(
+                report.groups, report.points, *names, report.settings.get("threshold", 0.0), report.test_samples
+            ),
         ),
         Picture(
             "accuracy",
             "Test accuracy of every network. Good: samples lie where the training networks lie. Bad: they lie where "
             "averages lie, or spread far to the left.",
-            plots.accuracy(report.arms, *names),
+            plots.accuracy(report.groups, *names),
         ),
         Picture(
             "reliability",
             "Accuracy against confidence of the ensembles of all networks of a row; the larger a dot, the more samples. "
             "Good: on the diagonal. "
             "Above it an ensemble is too modest, below it too sure.",
-            plots.reliability([a for a in report.arms if a.count > 1 and a.name in _main(report)], *names),
+            plots.reliability([a for a in report.groups if a.count > 1 and a.name in _main(report)], *names),
         ),
         Picture(
             "codes",
@@ -66,20 +68,20 @@ def _pictures(report: Report) -> list[Picture]:
             plots.confusion(drawn.confusion),
         ),
     ]
-    if len(report.posteriors[0].shifted) > 1:
+    if len(report.ensembles[0].shifted) > 1:
         shown.append(
             Picture(
                 "shift",
                 "NLL of the ensembles as inputs drift away from the training data. Good: low and slowly rising.",
-                plots.shift(report.posteriors, *names),
+                plots.shift(report.ensembles, *names),
             )
         )
-    if any(min(arm.layer_density.values()) < 1 for arm in report.arms):
+    if any(min(group.layer_density.values()) < 1 for group in report.groups):
         shown.append(
             Picture(
                 "density per layer",
                 "How much of each layer is kept. Good: samples spend their weights as training networks do.",
-                plots.layer_density([a for a in report.arms if a.name in _main(report)], *names),
+                plots.layer_density([a for a in report.groups if a.name in _main(report)], *names),
             )
         )
     if drawn.overlaps:
@@ -107,4 +109,4 @@ def _pictures(report: Report) -> list[Picture]:
 
 def _main(report: Report) -> set[str]:
     """The rows that are networks of their own, not baselines made of training networks."""
-    return {posterior.name for posterior in report.posteriors}
+    return {ensemble.name for ensemble in report.ensembles}

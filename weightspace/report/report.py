@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from weightspace.errors import InputError, StorageError
-from weightspace.report.results import ArmResult, Filters, Lines, Pictures, Point, Posterior, Verdict
+from weightspace.report.results import CurveResult, Filters, GroupResult, Lines, Pictures, PredictiveResult, Verdict
 from weightspace.storage.files import dump_json, read_manifest, write_text
 
 if TYPE_CHECKING:
@@ -29,6 +29,9 @@ _KEYS = (
 )
 
 
+_SPELLING = {"groups": "arms", "ensembles": "posteriors"}  # on disk
+
+
 @dataclass(frozen=True)
 class Report:
     """What `evaluate` measured.
@@ -36,31 +39,31 @@ class Report:
     Args:
         task: name of the task.
         test_samples: size of the test split.
-        arms: one result a group of networks.
-        samples, reference: names of the arms that were judged and learned from.
+        groups: one result a group of networks.
+        samples, reference: names of the groups that were judged and learned from.
         points: the baselines' curves.
         verdicts: what the figures say about each claim.
-        posteriors: ensembles of equal numbers as predictive distributions.
+        ensembles: ensembles of equal numbers as predictive distributions.
         pictures: what the figures show beyond the tables.
         settings: thresholds and numbers that the verdicts rest on.
     """
 
     task: str
     test_samples: int
-    arms: Sequence[ArmResult]
+    groups: Sequence[GroupResult]
     samples: str
     reference: str
-    points: Sequence[Point]
+    points: Sequence[CurveResult]
     verdicts: Sequence[Verdict]
-    posteriors: Sequence[Posterior]
+    ensembles: Sequence[PredictiveResult]
     pictures: Pictures
     settings: Mapping[str, Any] = field(default_factory=dict)
 
-    def __getitem__(self, name: str) -> ArmResult:
-        for arm in self.arms:
-            if arm.name == name:
-                return arm
-        raise InputError(f"the report has no row {name!r}: it has {', '.join(arm.name for arm in self.arms)}")
+    def __getitem__(self, name: str) -> GroupResult:
+        for group in self.groups:
+            if group.name == name:
+                return group
+        raise InputError(f"the report has no row {name!r}: it has {', '.join(group.name for group in self.groups)}")
 
     def verdict(self, claim: str) -> Verdict:
         """The verdict on a claim, such as "not copies"."""
@@ -69,16 +72,16 @@ class Report:
                 return verdict
         raise InputError(f"no verdict on {claim!r}: there are {', '.join(v.claim for v in self.verdicts)}")
 
-    def posterior(self, name: str) -> Posterior:
+    def ensemble(self, name: str) -> PredictiveResult:
         """An ensemble's results as a predictive distribution."""
-        for posterior in self.posteriors:
-            if posterior.name == name:
-                return posterior
-        raise InputError(f"no ensemble is called {name!r}: there are {', '.join(p.name for p in self.posteriors)}")
+        for ensemble in self.ensembles:
+            if ensemble.name == name:
+                return ensemble
+        raise InputError(f"no ensemble is called {name!r}: there are {', '.join(p.name for p in self.ensembles)}")
 
-    def relative_distance(self, arm: ArmResult) -> float:
+    def relative_distance(self, group: GroupResult) -> float:
         """Median distance to the nearest training network, in medians among training networks."""
-        return arm.median("nearest distance") / self[self.reference].median("nearest distance")
+        return group.median("nearest distance") / self[self.reference].median("nearest distance")
 
     def tables(self) -> "list[Table]":
         """The summary, what makes networks new, calibration, and behaviour under shift."""
@@ -126,7 +129,9 @@ class Report:
 
     def to_json(self) -> dict[str, Any]:
         # Through JSON, so that tuples are lists in a report that was measured and in one that was loaded.
-        return {"format": FORMAT, "version": VERSION, **json.loads(dump_json(asdict(self), "the report"))}
+        content: dict[str, Any] = json.loads(dump_json(asdict(self), "the report"))
+        renamed: dict[str, Any] = {_SPELLING.get(name, name): value for name, value in content.items()}
+        return {"format": FORMAT, "version": VERSION, **renamed}
 
     def save(self, path: str | Path) -> None:
         """Write everything, the figures' data included, as JSON."""
@@ -148,9 +153,9 @@ class Report:
             drawn["lines"] = {name: Lines(**line) for name, line in drawn["lines"].items()}
             drawn["filters"] = None if drawn["filters"] is None else Filters(**drawn["filters"])
             return cls(
-                data["task"], data["test_samples"], [ArmResult(**arm) for arm in data["arms"]], data["samples"],
-                data["reference"], [Point(**p) for p in data["points"]], [Verdict(**v) for v in data["verdicts"]],
-                [Posterior(**p) for p in data["posteriors"]], Pictures(**drawn), data["settings"],
+                data["task"], data["test_samples"], [GroupResult(**group) for group in data["arms"]], data["samples"],
+                data["reference"], [CurveResult(**p) for p in data["points"]], [Verdict(**v) for v in data["verdicts"]],
+                [PredictiveResult(**p) for p in data["posteriors"]], Pictures(**drawn), data["settings"],
             )  # fmt: skip
         except (TypeError, KeyError, ValueError, AttributeError) as error:
             raise StorageError(f"{path} is damaged: its entries are not those of a report ({error})") from error

@@ -1,4 +1,4 @@
-"""What evaluation measures: one result a group of networks, a curve, a posterior, a verdict."""
+"""What evaluation measures: one result a group of networks, a curve, a ensemble, a verdict."""
 
 import math
 import statistics
@@ -10,7 +10,7 @@ from scipy.stats import t as student
 
 
 @dataclass(frozen=True)
-class ArmResult:
+class GroupResult:
     """One row of the report: a group of networks.
 
     Args:
@@ -52,7 +52,7 @@ class ArmResult:
 
 
 @dataclass(frozen=True)
-class Point:
+class CurveResult:
     """Baseline networks of one strength: a point of a curve.
 
     Args:
@@ -73,7 +73,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Posterior:
+class PredictiveResult:
     """An ensemble judged as a predictive distribution.
 
     Args:

@@ -2,7 +2,7 @@
 
 from weightspace.report.page import Table
 from weightspace.report.report import Report
-from weightspace.report.results import ArmResult
+from weightspace.report.results import GroupResult
 
 
 def tables(report: Report) -> list[Table]:
@@ -16,21 +16,21 @@ def _summary(report: Report) -> Table:
         "dispersion", "mask overlap", "by chance",
     ]  # fmt: skip
 
-    def row(arm: ArmResult) -> list[str]:
+    def row(group: GroupResult) -> list[str]:
         return [
-            arm.name,
-            str(arm.count),
-            f"{arm.mean('density'):.3f}",
-            f"{arm.mean('accuracy'):.3f} ± {arm.std('accuracy'):.3f}",
-            f"{arm.mean('nll'):.3f}",
-            f"{arm.mean('ece'):.3f}",
-            f"{arm.together['accuracy']:.3f}",
-            f"{arm.together['nll']:.3f}",
-            f"{report.relative_distance(arm):.2f}",
-            f"{arm.median('max error IoU'):.2f}",
-            _number(arm, "dispersion"),
-            _number(arm, "mask overlap"),
-            _number(arm, "mask overlap by chance"),
+            group.name,
+            str(group.count),
+            f"{group.mean('density'):.3f}",
+            f"{group.mean('accuracy'):.3f} ± {group.std('accuracy'):.3f}",
+            f"{group.mean('nll'):.3f}",
+            f"{group.mean('ece'):.3f}",
+            f"{group.together['accuracy']:.3f}",
+            f"{group.together['nll']:.3f}",
+            f"{report.relative_distance(group):.2f}",
+            f"{group.median('max error IoU'):.2f}",
+            _number(group, "dispersion"),
+            _number(group, "mask overlap"),
+            _number(group, "mask overlap by chance"),
         ]
 
     legend = [
@@ -42,8 +42,8 @@ def _summary(report: Report) -> Table:
         ("mask overlap", "shared non-zeros over non-zeros, between networks of the row, as given or aligned, whichever is "
          "more; and by chance at their densities"),
     ]  # fmt: skip
-    notes = [(arm.name, arm.note) for arm in report.arms]
-    return Table("Samples beside their baselines", [header, *map(row, report.arms)], legend, [report.samples], notes)
+    notes = [(group.name, group.note) for group in report.groups]
+    return Table("Samples beside their baselines", [header, *map(row, report.groups)], legend, [report.samples], notes)
 
 
 def _novelty(report: Report) -> Table:
@@ -53,19 +53,19 @@ def _novelty(report: Report) -> Table:
         "by chance", "masks shared with training",
     ]  # fmt: skip
 
-    def row(arm: ArmResult) -> list[str]:
+    def row(group: GroupResult) -> list[str]:
         mask = "mask overlap with training"
         return [
-            arm.name,
-            *(f"{arm.together[f'novel and performing at {tau}']:.2f}" for tau in taus),
-            f"{arm.together['Z_U']:+.1f}" if "Z_U" in arm.together else "-",
-            _number(arm, "farther than held-out"),
-            f"{arm.together['copies']:.2f}",
-            f"{arm.median('from few'):.2f}",
-            f"{arm.mean('gain over nearest'):+.4f}",
-            _number(arm, "error IoU among"),
-            _number(arm, "error IoU by chance"),
-            f"{arm.median(mask):.2f}" if mask in arm.per_network else "-",
+            group.name,
+            *(f"{group.together[f'novel and performing at {tau}']:.2f}" for tau in taus),
+            f"{group.together['Z_U']:+.1f}" if "Z_U" in group.together else "-",
+            _number(group, "farther than held-out"),
+            f"{group.together['copies']:.2f}",
+            f"{group.median('from few'):.2f}",
+            f"{group.mean('gain over nearest'):+.4f}",
+            _number(group, "error IoU among"),
+            _number(group, "error IoU by chance"),
+            f"{group.median(mask):.2f}" if mask in group.per_network else "-",
         ]
 
     legend = [
@@ -81,7 +81,7 @@ def _novelty(report: Report) -> Table:
         ("masks shared with training", "median of the largest overlap with a training network's mask; the training row is "
          "the band"),
     ]  # fmt: skip
-    return Table("New and different?", [header, *map(row, report.arms)], legend, [report.samples])
+    return Table("New and different?", [header, *map(row, report.groups)], legend, [report.samples])
 
 
 def _calibration(report: Report) -> Table:
@@ -90,7 +90,7 @@ def _calibration(report: Report) -> Table:
         "mutual inf.", "disagreement", "AUROC", "FPR95", "AUROC (MI)",
     ]  # fmt: skip
     rows: list[list[str]] = []
-    for p in report.posteriors:
+    for p in report.ensembles:
         m, by_mi = p.metrics, p.detection.get("auroc by mutual information")
         rows.append(
             [
@@ -108,15 +108,15 @@ def _calibration(report: Report) -> Table:
         ("AUROC, FPR95", f"detection of foreign inputs ({report.settings.get('foreign inputs', '')}) by entropy; "
          "FPR95 is the share of one's own inputs flagged when 95 % of the foreign ones are"),
     ]  # fmt: skip
-    notes = [(p.name, p.note) for p in report.posteriors]
+    notes = [(p.name, p.note) for p in report.ensembles]
     heading = f"As predictive distributions: ensembles of {report.settings.get('ensemble')} where there are as many"
     return Table(heading, [header, *rows], legend, [report.samples], notes)
 
 
 def _shift(report: Report) -> Table:
-    names = list(report.posteriors[0].shifted)
+    names = list(report.ensembles[0].shifted)
     rows = [["ensemble", *(name.removesuffix(" 0") for name in names)]]
-    for p in report.posteriors:
+    for p in report.ensembles:
         own = [p.shifted[name] for name in names]
         rows.append([p.name, *(f"{m['nll']:.3f} ({m['accuracy']:.3f})" for m in own)])
     legend = [
@@ -125,5 +125,5 @@ def _shift(report: Report) -> Table:
     return Table("Under shift", rows, legend, [report.samples])
 
 
-def _number(arm: ArmResult, key: str) -> str:
-    return f"{arm.together[key]:.2f}" if key in arm.together else "-"
+def _number(group: GroupResult, key: str) -> str:
+    return f"{group.together[key]:.2f}" if key in group.together else "-"

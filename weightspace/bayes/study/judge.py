@@ -8,9 +8,9 @@ from torch import Tensor
 
 from weightspace.bayes.draws import draw
 from weightspace.bayes.search import STD
-from weightspace.evaluation.ensembles import Peer, Trial
+from weightspace.evaluation.ensembles import PredictiveBenchmark, PredictiveEnsemble
 from weightspace.networks.collection import Collection
-from weightspace.report.results import Posterior
+from weightspace.report.results import PredictiveResult
 from weightspace.runtime import seeds
 from weightspace.tasks.task import Task
 
@@ -33,8 +33,8 @@ class Judge:
     seed: int = 0
 
     @cached_property
-    def trial(self) -> Trial:
-        return Trial.of(self.task, seed=self.seed, shifted=False)
+    def benchmark(self) -> PredictiveBenchmark:
+        return PredictiveBenchmark.of(self.task, seed=self.seed, shifted=False)
 
     def rows(self, method: str, networks: Collection) -> list[Row]:
         """One row for each network: a posterior by its draws, any other by itself.
@@ -61,12 +61,12 @@ class Judge:
         Args:
             stream: logits of the members, blocks (n, samples, classes), for given inputs.
         """
-        found = self.trial.run(Peer(method, "", stream))
+        found = self.benchmark.run(PredictiveEnsemble(method, "", stream))
         return {"method": method, "network": 0, "density": density} | _figures(found)
 
     def _row(self, networks: Collection) -> Row:
-        peer = Peer.of("", "", networks, memory=_MEMORY, prepare=lambda part: part)
-        return _figures(self.trial.run(peer))
+        peer = PredictiveEnsemble.of("", "", networks, memory=_MEMORY, prepare=lambda part: part)
+        return _figures(self.benchmark.run(peer))
 
 
 def _of(networks: Collection) -> Row:
@@ -78,7 +78,7 @@ def _of(networks: Collection) -> Row:
     return {"density": networks.densities.mean().item(), "layers": "; ".join(layers)}
 
 
-def _figures(found: Posterior) -> Row:
+def _figures(found: PredictiveResult) -> Row:
     named = {name: found.metrics[name] for name in ("accuracy", "nll", "brier", "ece", "adaptive ece", "mace")}
     scaled = {f"{name}, scaled": found.scaled[name] for name in ("nll", "brier", "ece", "mace")}
     return {**named, "temperature": found.temperature, **scaled, **found.detection}

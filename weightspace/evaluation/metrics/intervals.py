@@ -9,7 +9,7 @@ from scipy.stats import t as student
 from torch import Tensor
 
 from weightspace.evaluation.metrics.calibration import BINS
-from weightspace.report.results import ArmResult
+from weightspace.report.results import GroupResult
 from weightspace.runtime import seeds
 
 _DRAWS = 400
@@ -72,7 +72,7 @@ def _rank_test(a: Float[Tensor, " n"], b: Float[Tensor, " m"], alternative: str)
     return float(mannwhitneyu(a.numpy(), b.numpy(), alternative=alternative).pvalue)
 
 
-def _difference(a: ArmResult, b: ArmResult) -> tuple[float, float]:
+def _difference(a: GroupResult, b: GroupResult) -> tuple[float, float]:
     one, two = ((r.mean("accuracy"), r.std("accuracy"), r.count) for r in (a, b))
     return _welch(*one, *two)
 

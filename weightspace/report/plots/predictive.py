@@ -6,24 +6,24 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from weightspace.report.plots.style import OTHER, colours, new, tidy
-from weightspace.report.results import ArmResult, Posterior
+from weightspace.report.results import GroupResult, PredictiveResult
 
 
-def reliability(arms: Sequence[ArmResult], samples: str, reference: str) -> Figure:
+def reliability(groups: Sequence[GroupResult], samples: str, reference: str) -> Figure:
     """Accuracy against confidence of each ensemble, and how its confidences are spread."""
     figure = Figure(figsize=(6.0, 6.2), layout="constrained", dpi=130)
     grid = figure.add_gridspec(2, 1, height_ratios=(3, 1))
     top, low = figure.add_subplot(grid[0]), figure.add_subplot(grid[1])
     tidy(top)
     tidy(low)
-    palette = colours([arm.name for arm in arms], samples, reference)
+    palette = colours([group.name for group in groups], samples, reference)
     top.plot([0, 1], [0, 1], color=OTHER, linewidth=0.8, linestyle="--", label="calibrated")
-    for arm in arms:
-        used = [(count, confidence, right) for count, confidence, right in arm.reliability if count]
+    for group in groups:
+        used = [(count, confidence, right) for count, confidence, right in group.reliability if count]
         total = sum(count for count, _, _ in used)
         counts, x, y = (np.array(values) for values in zip(*used, strict=True))
-        top.scatter(x, y, s=12 + 120 * counts / total, color=palette[arm.name], label=arm.name, alpha=0.8)
-        low.plot(x, counts / total, ".-", color=palette[arm.name], alpha=0.8)
+        top.scatter(x, y, s=12 + 120 * counts / total, color=palette[group.name], label=group.name, alpha=0.8)
+        low.plot(x, counts / total, ".-", color=palette[group.name], alpha=0.8)
     top.set_ylabel("accuracy")
     top.legend(frameon=False, fontsize=8)
     low.set_xlabel("confidence of the ensemble")
@@ -55,18 +55,18 @@ def confusion(matrices: Mapping[str, Sequence[Sequence[int]]]) -> Figure:
     return figure
 
 
-def shift(posteriors: Sequence[Posterior], samples: str, reference: str) -> Figure:
+def shift(ensembles: Sequence[PredictiveResult], samples: str, reference: str) -> Figure:
     """NLL of each ensemble as the inputs drift away, a panel a kind of shift."""
-    kinds = [k for k in dict.fromkeys(name.rpartition(" ")[0] for name in posteriors[0].shifted) if k != "none"]
+    kinds = [k for k in dict.fromkeys(name.rpartition(" ")[0] for name in ensembles[0].shifted) if k != "none"]
     figure = Figure(figsize=(3.0 * len(kinds) + 2.4, 3.4), layout="constrained", dpi=130)
-    palette = colours([p.name for p in posteriors], samples, reference)
+    palette = colours([p.name for p in ensembles], samples, reference)
     for k, kind in enumerate(kinds):
         axes = figure.add_subplot(1, len(kinds), k + 1)
         tidy(axes)
-        for posterior in posteriors:
-            levels = {n: v["nll"] for n, v in posterior.shifted.items() if n.rpartition(" ")[0] == kind}
-            y = [posterior.shifted["none 0"]["nll"], *levels.values()]
-            axes.plot(range(len(y)), y, ".-", color=palette[posterior.name], label=posterior.name if k == 0 else None)
+        for ensemble in ensembles:
+            levels = {n: v["nll"] for n, v in ensemble.shifted.items() if n.rpartition(" ")[0] == kind}
+            y = [ensemble.shifted["none 0"]["nll"], *levels.values()]
+            axes.plot(range(len(y)), y, ".-", color=palette[ensemble.name], label=ensemble.name if k == 0 else None)
         axes.set_title(kind, fontsize=10)
         axes.set_xticks(range(4))
         axes.set_xlabel("severity")
