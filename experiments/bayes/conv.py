@@ -49,7 +49,7 @@ def main(
         for name, part in (("validation", small.validation), ("test", small.test))
     }
     task = replace(small, architecture=ws.Architecture.of(network), recipe=recipe, **few)
-    scores = {name: bayes.SCORES[name] for name in ("|mu|", "|mu| / sigma", "sqrt(mu^2 + sigma^2)")}
+    scores = {name: bayes.STUDY_SCORES[name] for name in ("|mu|", "|mu| / sigma", "sqrt(mu^2 + sigma^2)")}
     finder = bayes.BayesianIMP(density=0.5**6, rate=0.5)
     result = bayes.Study(task, finder, scores, networks=networks, draws=10).run(out)
     bayes.write_report(result, out)

@@ -11,7 +11,7 @@ import tyro
 from matplotlib.figure import Figure
 
 from weightspace.bayes.study import pages
-from weightspace.bayes.study.judge import Row
+from weightspace.bayes.study.evaluation import Row
 from weightspace.bayes.study.study import StudyResult
 from weightspace.report.plots.style import tidy
 

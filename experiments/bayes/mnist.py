@@ -5,7 +5,7 @@
 Twenty levels of 20 % each, down to 1.15 % of the weights (arXiv 2602.18825): train a mean-field posterior (KL weight
 0.1, Adam 1e-3 with cosine decay, batches of 128), score, prune, reset. The score |mu| with all seeds; |mu| / sigma and
 sqrt(mu^2 + sigma^2) beside it; at two levels the whole family |mu| - lambda sigma, pruned from the same posteriors.
-Controls: deterministic tickets by the same ladder, raw and with a temperature; transplants of them; the masks
+StudyControls: deterministic tickets by the same ladder, raw and with a temperature; transplants of them; the masks
 re-initialised, shuffled inside the layers and over the whole network; ensembles of deterministic tickets; MC dropout.
 The test split is read once, by the final measurements; temperatures come from the validation split.
 """
@@ -20,8 +20,8 @@ import tyro
 import weightspace as ws
 from experiments.common import tables
 from weightspace import bayes
-from weightspace.bayes.study.controls import Controls
-from weightspace.bayes.study.judge import Judge, Row
+from weightspace.bayes.study.controls import StudyControls
+from weightspace.bayes.study.evaluation import Row, StudyEvaluation
 from weightspace.evaluation.dropout import MCDropout
 
 DENSITY = 0.8**20
@@ -52,7 +52,7 @@ def main(
     recipe = ws.Recipe(ws.Step(epochs=epochs), batch_size=128, optimizer=ws.Adam(lr=1e-3), schedule="cosine")
     task = replace(ws.tasks.mnist(data_root=data_root), recipe=recipe)
     dense = ws.collect(task, seeds, folder=out / "dense")
-    judge = Judge(task, draws)
+    judge = StudyEvaluation(task, draws)
     rows: list[Row] = []
 
     def add(new: list[Row], folder: Path | None = None) -> None:
@@ -62,7 +62,7 @@ def main(
             {k: v for k, v in rows[-1].items() if k in ("method", "density", "accuracy", "nll", "seconds")}, flush=True
         )
 
-    main_score = bayes.BayesianIMP(density=DENSITY, score=bayes.Magnitude())
+    main_score = bayes.BayesianIMP(density=DENSITY, score=bayes.MeanMagnitude())
     ladder = main_score.find_levels(dense, task, folder=out / "magnitude")
     for level, posteriors in enumerate(ladder):
         add(judge.rows("|mu|", posteriors), out / f"magnitude/level-{level:02}")
@@ -77,17 +77,15 @@ def main(
         here = out / f"transplant/level-{level:02}"
         add(judge.rows("transplant", bayes.Variational().fit(plain[level], task, folder=here)), here)
     controls = {
-        "re-initialised": Controls.reinitialised,
-        "shuffled": Controls.shuffled,
-        "scattered": Controls.scattered,
+        "re-initialised": StudyControls().reinitialised,
+        "shuffled": StudyControls().shuffled,
+        "scattered": StudyControls().globally_shuffled,
     }
     begun = main_score.start(dense, task)
     for level in (10, 20):
         for name, make in controls.items():
             here = out / f"{name}/level-{level:02}"
-            add(
-                judge.rows(name, bayes.Variational().fit(make(Controls(ladder[level], begun)), task, folder=here)), here
-            )
+            add(judge.rows(name, bayes.Variational().fit(make(ladder[level], begun), task, folder=here)), here)
     dropout = MCDropout().fit(task, seed=0)
     add([judge.passes("MC dropout", lambda x: list(dropout.passes(x, draws)))])
 

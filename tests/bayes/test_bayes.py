@@ -175,19 +175,19 @@ SIGMA = torch.tensor([[9.0, 0.1, 0.1, 2.0, 0.1, 0.1, 0.1, 0.01]])
 LIVE = torch.ones(1, 8, dtype=torch.bool)
 
 
-def kept(score: bayes.scores.Score, pruned: float = 0.5) -> list[int]:
+def kept(score: bayes.scores.PosteriorScore, pruned: float = 0.5) -> list[int]:
     scores = score(MU, SIGMA, LIVE, pruned)[0]
     return sorted(scores.argsort(descending=True)[: round(8 * (1 - pruned))].tolist())
 
 
 def test_scores_on_a_small_table() -> None:
-    assert kept(bayes.Magnitude()) == [0, 1, 2, 3]
+    assert kept(bayes.MeanMagnitude()) == [0, 1, 2, 3]
     assert kept(bayes.SignalToNoise()) == [1, 2, 4, 7]
     assert kept(bayes.RootSecondMoment()) == [0, 1, 2, 3]
     assert kept(bayes.RootSecondMoment(), 0.75) == [0, 3]
-    assert kept(bayes.Bound(0.0)) == kept(bayes.Magnitude())
+    assert kept(bayes.Bound(0.0)) == kept(bayes.MeanMagnitude())
     assert kept(bayes.Bound(1.0)) == kept(bayes.SignalToNoise())
-    assert kept(bayes.Band(0.0)) == kept(bayes.Magnitude())
+    assert kept(bayes.Band(0.0)) == kept(bayes.MeanMagnitude())
     # The band holds ranks 3 to 6 of eight; in it the weight with sigma 2 goes first, then the smaller of two equals.
     assert kept(bayes.Band(0.25)) == [0, 1, 2, 4]
     random = torch.Generator().manual_seed(0)
@@ -208,8 +208,8 @@ def test_scores_on_a_small_table() -> None:
         assert torch.equal(*masks)
 
 
-@pytest.mark.parametrize("score", [bayes.SignalToNoise(), bayes.Bound(0.5), bayes.Magnitude()])
-def test_of_equal_means_the_more_uncertain_never_ranks_higher(score: bayes.scores.Score) -> None:
+@pytest.mark.parametrize("score", [bayes.SignalToNoise(), bayes.Bound(0.5), bayes.MeanMagnitude()])
+def test_of_equal_means_the_more_uncertain_never_ranks_higher(score: bayes.scores.PosteriorScore) -> None:
     random = torch.Generator().manual_seed(0)
     mu = torch.full((1, 50), 0.7) * torch.where(torch.rand(1, 50, generator=random) < 0.5, -1.0, 1.0)
     sigma = torch.rand(1, 50, generator=random) + 0.01

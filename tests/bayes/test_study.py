@@ -10,7 +10,7 @@ import torch
 
 import weightspace as ws
 from weightspace import bayes
-from weightspace.bayes.study.controls import Controls
+from weightspace.bayes.study.controls import StudyControls
 from weightspace.cli.main import main
 from weightspace.evaluation.metrics import calibration
 from weightspace.runtime import seeds
@@ -24,7 +24,7 @@ def short(task: ws.Task) -> ws.Task:
 
 @pytest.fixture(scope="module")
 def study(short: ws.Task) -> bayes.Study:
-    scores = {"|mu|": bayes.Magnitude(), "|mu| / sigma": bayes.SignalToNoise()}
+    scores = {"|mu|": bayes.MeanMagnitude(), "|mu| / sigma": bayes.SignalToNoise()}
     return bayes.Study(short, bayes.BayesianIMP(density=0.2, rate=0.5), scores, networks=2, draws=4)
 
 
@@ -39,7 +39,7 @@ def test_every_method_has_a_row_for_each_density_and_seed(result: tuple[bayes.St
     count = {m: sum(row["method"] == m for row in rows) for m in dict.fromkeys(row["method"] for row in rows)}
     assert count == {
         "|mu|": 8, "|mu| / sigma": 8, "deterministic": 8, "ensemble of 2 deterministic": 4, "transplant of deterministic": 6,
-        "mask re-initialised": 4, "mask shuffled in layers": 4, "mask scattered": 4, "MC dropout": 1,
+        "mask re-initialised": 4, "mask shuffled in layers": 4, "mask globally shuffled": 4, "MC dropout": 1,
     }  # fmt: skip
     with open(folder / "rows.csv", newline="", encoding="utf-8") as file:
         assert len(list(csv.DictReader(file))) == len(rows)
@@ -50,7 +50,7 @@ def test_every_method_has_a_row_for_each_density_and_seed(result: tuple[bayes.St
 
 def test_a_row_is_the_mean_prediction_of_the_draws(short: ws.Task, result: tuple[bayes.StudyResult, Path]) -> None:
     posteriors = ws.Collection.load(result[1] / "0-Magnitude" / "level-02")
-    row = bayes.Judge(short, draws=4).rows("x", posteriors)[1]
+    row = bayes.StudyEvaluation(short, draws=4).rows("x", posteriors)[1]
     drawn = bayes.draw(posteriors[[1]], 4, seed=seeds.derive(0, "judged", 1))
     p = torch.stack([n.module().eval()(short.test.x).double().softmax(-1) for n in drawn]).mean(0)
     assert row["accuracy"] == pytest.approx((p.argmax(1) == short.test.y).double().mean().item())
@@ -63,17 +63,18 @@ def test_a_row_is_the_mean_prediction_of_the_draws(short: ws.Task, result: tuple
 def test_controls_keep_the_number_of_weights(result: tuple[bayes.StudyResult, Path]) -> None:
     tickets = ws.Collection.load(result[1] / "0-Magnitude" / "level-03")
     start = initial(tickets.architecture, tickets.records)
-    controls, layout = Controls(tickets, start), tickets.layout
-    again, shuffled, scattered = controls.reinitialised(), controls.shuffled(), controls.scattered()
+    controls, layout = StudyControls(), tickets.layout
+    again, shuffled = controls.reinitialised(tickets, start), controls.shuffled(tickets, start)
+    everywhere = controls.globally_shuffled(tickets, start)
     assert torch.equal(again.masks, tickets.masks)
     assert not torch.equal(again.weights, tickets.extras["rewind"])
     weights = [e.name for e in layout.parameters if e.role == "weight"]
-    for moved in (shuffled, scattered):
+    for moved in (shuffled, everywhere):
         assert not torch.equal(moved.masks, tickets.masks)
         assert torch.equal(moved.masks.sum(1), tickets.masks.sum(1))
         assert not moved.weights[~moved.masks].any()
         assert (moved.extras["std"][moved.masks] > 0).all()
-    counts = [[m.masks[:, layout.slices[n]].sum(1).tolist() for n in weights] for m in (tickets, shuffled, scattered)]
+    counts = [[m.masks[:, layout.slices[n]].sum(1).tolist() for n in weights] for m in (tickets, shuffled, everywhere)]
     assert counts[0] == counts[1]
     assert counts[0] != counts[2]
 

@@ -7,7 +7,7 @@ arXiv 2512.07142).
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -34,6 +34,7 @@ from weightspace.recipes.step import Step
 from weightspace.runtime import seeds
 from weightspace.storage.checkpoints import read_checkpoint
 from weightspace.storage.files import atomic_file
+from weightspace.storage.spelling import spelled
 from weightspace.tasks.task import Task
 from weightspace.tickets.finder import check_dense_enough, ticket_records
 
@@ -228,7 +229,7 @@ class GateSearch:
         recipe = replace(task.recipe, length=self.length)
         per_epoch = recipe.per_epoch(len(task.train))
         last = self.length.total(per_epoch)
-        method = {"name": "GateSearch", **asdict(self), "length": str(self.length)}
+        method = {"name": "GateSearch", **spelled(self), "length": str(self.length)}
         own = [record.get("seed") for record in networks.records]
         if any(seed is None for seed in own):
             raise InputError("a network has no seed in its record, so what its gates draw is not defined: add a seed")

@@ -1,38 +1,53 @@
-"""Scores of Bayesian weights, from means and standard deviations; the highest are kept.
+"""Scores of Bayesian weights, from their means mu and standard deviations sigma; the weights with the highest are kept.
 
-m = |mu|, r = m / sigma. Signal to noise, -log alpha of sparse variational dropout, sign certainty Phi(r) and the SNR
-of |w| are increasing functions of r and give one and the same mask: only the first is here.
+With m = |mu| and r = m / sigma: the signal-to-noise ratio, -log alpha of sparse variational dropout (Molchanov et al.
+2017, arXiv 1701.05369), the certainty of the sign Phi(r) and the signal-to-noise ratio of |w| are all increasing
+functions of r. They give one and the same mask, so only the first is here.
+
+A score is any callable of the shape of :class:`PosteriorScore`. One that is a dataclass and is registered with
+`@posterior_scores.register("my-score")` can also be saved with a study.
 """
 
 import math
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from weightspace.errors import InputError
+from weightspace.storage.spelling import Spelling
+from weightspace.storage.typed import Registry
 
 
 @runtime_checkable
-class Score(Protocol):
+class PosteriorScore(Protocol):
     """Ranks the live weights of each network."""
 
     def __call__(
         self, mu: Float[Tensor, "n d"], sigma: Float[Tensor, "n d"], live: Bool[Tensor, "n d"], pruned: float
     ) -> Float[Tensor, "n d"]:
-        """Scores; only those of live weights are read.
+        """Scores of all positions; only those of live weights are used.
 
         Args:
-            pruned: fraction of the live weights that will be removed, for scores that depend on where the cut is.
+            mu: Posterior means.
+            sigma: Posterior standard deviations; zero where pruned.
+            live: True where a weight can be pruned.
+            pruned: Fraction of the live weights that will be removed, for scores that depend on where the cut is.
         """
         ...
 
 
+posterior_scores: Registry[PosteriorScore] = Registry("score of posteriors")
+
+
+@posterior_scores.register("magnitude")
 @dataclass(frozen=True)
-class Magnitude:
-    """|mu|."""
+class MeanMagnitude:
+    """|mu|: the magnitude of the mean; the standard deviation plays no part."""
+
+    spelling: ClassVar[Spelling] = Spelling("Magnitude")
 
     def __call__(
         self, mu: Float[Tensor, "n d"], sigma: Float[Tensor, "n d"], live: Bool[Tensor, "n d"], pruned: float
@@ -40,9 +55,10 @@ class Magnitude:
         return mu.abs()
 
 
+@posterior_scores.register("signal-to-noise")
 @dataclass(frozen=True)
 class SignalToNoise:
-    """|mu| / sigma (arXiv 1505.05424, section 5.1)."""
+    """|mu| / sigma (Blundell et al. 2015, arXiv 1505.05424, section 5.1)."""
 
     def __call__(
         self, mu: Float[Tensor, "n d"], sigma: Float[Tensor, "n d"], live: Bool[Tensor, "n d"], pruned: float
@@ -50,9 +66,10 @@ class SignalToNoise:
         return _ratio(mu, sigma)
 
 
+@posterior_scores.register("root-second-moment")
 @dataclass(frozen=True)
 class RootSecondMoment:
-    """sqrt(mu^2 + sigma^2), in which uncertainty speaks *for* a weight (arXiv 2602.18825)."""
+    """sqrt(mu^2 + sigma^2): uncertainty counts *for* a weight (Kuhn et al. 2026, arXiv 2602.18825)."""
 
     def __call__(
         self, mu: Float[Tensor, "n d"], sigma: Float[Tensor, "n d"], live: Bool[Tensor, "n d"], pruned: float
@@ -60,16 +77,17 @@ class RootSecondMoment:
         return torch.hypot(mu, sigma)
 
 
+@posterior_scores.register("bound")
 @dataclass(frozen=True)
 class Bound:
-    """|mu| - lambda sigma: the weights that are large even when unlucky; a negative `strength` rewards uncertainty.
+    """|mu| - lambda sigma: keeps the weights that are large even when unlucky; a negative `strength` rewards uncertainty.
 
-    lambda = strength * q, where q is the quantile of |mu| / sigma at the cut: strength 0 is the mask of `Magnitude`,
-    strength 1 exactly that of `SignalToNoise`, in every level and for every scale of sigma; where the pattern ranks
-    the whole network together (lambda is one number for it).
+    lambda = strength * q, where q is the quantile of |mu| / sigma at the cut. So strength 0 gives the mask of
+    `MeanMagnitude`, and strength 1 exactly that of `SignalToNoise`, at every level and for every scale of sigma, where
+    the pattern ranks the whole network together (there is one lambda for a network).
 
     Args:
-        strength: of the penalty.
+        strength: Strength of the penalty on sigma.
     """
 
     strength: float = 0.5
@@ -86,16 +104,17 @@ class Bound:
         return mu.abs() - torch.stack(rows)[:, None] * sigma
 
 
+@posterior_scores.register("band")
 @dataclass(frozen=True)
 class Band:
     """Magnitude first, standard deviation second: sigma decides inside a band of |mu| around the cut.
 
-    Floats have no ties, so that a strict order by |mu|, then sigma, is the order by |mu|. Here all weights below the
-    quantile `pruned - half_width` of |mu| go, all above `pruned + half_width` stay, and of those between the ones with
-    the largest sigma go first.
+    Floats have no ties, so a strict order by |mu|, then sigma, is the order by |mu|. Here all weights below the quantile
+    `pruned - half_width` of |mu| are removed and all above `pruned + half_width` stay. Of those between, the weights
+    with the largest sigma are removed first.
 
     Args:
-        half_width: in quantiles of |mu| over the live weights; 0 is `Magnitude`.
+        half_width: Half the width of the band, in quantiles of |mu| over the live weights; 0 gives `MeanMagnitude`.
     """
 
     half_width: float = 0.05
@@ -125,14 +144,15 @@ class Band:
         return scores
 
 
+@posterior_scores.register("kl-gain")
 @dataclass(frozen=True)
 class KLGain:
-    """log of the Bayes factor against w = 0 under the prior N(0, s^2): r^2 / 2 + ln(sigma / s).
+    """Logarithm of the Bayes factor against w = 0 under the prior N(0, s^2): r^2 / 2 + ln(sigma / s).
 
-    The limit of Bayesian model reduction (cf. arXiv 2210.09134); s shifts all scores alike.
+    It is the limit of Bayesian model reduction (cf. arXiv 2210.09134); s shifts all scores alike.
 
     Args:
-        prior_std: s.
+        prior_std: Standard deviation s of the prior.
     """
 
     prior_std: float = 1.0
@@ -143,12 +163,13 @@ class KLGain:
         return _ratio(mu, sigma).square() / 2 + (sigma.clamp(min=_TINY) / self.prior_std).log()
 
 
+@posterior_scores.register("inclusion")
 @dataclass(frozen=True)
 class Inclusion:
-    """P(|w| > threshold) under the posterior, as log odds.
+    """Probability that |w| exceeds a threshold under the posterior, as log odds.
 
     Args:
-        threshold: in units of the standard deviation of the live means of the network.
+        threshold: Threshold, in units of the standard deviation of the live means of the network.
     """
 
     threshold: float = 0.5

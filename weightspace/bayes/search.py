@@ -1,7 +1,7 @@
 """Bayesian lottery tickets: train a posterior, score its weights, prune, reset, repeat (arXiv 2602.18825)."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from weightspace.bayes.inference.network import BayesianNetwork, Estimator, initial_std
 from weightspace.bayes.inference.priors import Normal, Prior
 from weightspace.bayes.inference.variational import Inference
-from weightspace.bayes.scores import Magnitude, Score
+from weightspace.bayes.scores import MeanMagnitude, PosteriorScore
 from weightspace.errors import InputError
 from weightspace.masks.patterns import Pattern, Unstructured
 from weightspace.masks.schedule import steps_to
@@ -21,6 +21,7 @@ from weightspace.networks.collection import Collection
 from weightspace.networks.forward import predict
 from weightspace.networks.layout import Layout
 from weightspace.recipes.step import Step
+from weightspace.storage.spelling import spelled, spelled_text
 from weightspace.tasks.task import Task
 from weightspace.tickets.finder import check_dense_enough, ticket_records
 from weightspace.training.conversion import initial
@@ -57,7 +58,7 @@ class Variational:
             raise InputError(f"the initial standard deviation must be positive, got {self.std}")
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self) | {"prior": repr(self.prior), "warm_up": str(self.warm_up)}
+        return spelled(self) | {"prior": spelled_text(self.prior), "warm_up": str(self.warm_up)}
 
     def network(self, networks: Collection, task: Task) -> BayesianNetwork:
         """The Pyro model and guide around given networks, under their masks.
@@ -172,7 +173,7 @@ class BayesianIMP:
 
     density: float = 0.1
     rate: float = 0.2
-    score: Score = field(default_factory=Magnitude)
+    score: PosteriorScore = field(default_factory=MeanMagnitude)
     scope: Literal["global", "layer"] = "global"
     pattern: Pattern | None = None
     variational: Variational = field(default_factory=Variational)
@@ -258,8 +259,8 @@ class BayesianIMP:
         scores = self.score(posteriors.weights, posteriors.extras[STD], live, 1 - (kept / live[0].sum()).item())
         masks = pattern.mask(scores, layout, within=masks)
         method = {
-            "name": "BayesianIMP", "density": (kept / layout.num_prunable).item(), "pattern": repr(pattern),
-            "rate": self.rate, "score": repr(self.score), "sigma": self.sigma, "rewind": str(self.rewind),
+            "name": "BayesianIMP", "density": (kept / layout.num_prunable).item(), "pattern": spelled_text(pattern),
+            "rate": self.rate, "score": spelled_text(self.score), "sigma": self.sigma, "rewind": str(self.rewind),
         }  # fmt: skip
         rewound = start.weights * masks
         return start.replace(

@@ -60,7 +60,7 @@ def bayes(
     common.only_cpu("bayes")
     built = find_task(task, common, **({"hidden": hidden} if hidden is not None else {}))
     recipe = Recipe(Step.of(length), batch_size=batch_size, optimizer=Adam(lr=lr), schedule="cosine")
-    chosen = dict(zip(Name.__args__, own.SCORES.items(), strict=True))
+    chosen = dict(zip(Name.__args__, own.STUDY_SCORES.items(), strict=True))
     if len(set(scores)) < len(scores):
         raise InputError(f"name each score once, got {', '.join(scores)}")
     finder = own.BayesianIMP(

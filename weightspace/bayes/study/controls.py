@@ -1,8 +1,8 @@
-"""Masks and starts that a Bayesian ticket must beat to be one."""
+"""Controls of Bayesian tickets: masks and starting points that a ticket must do better than."""
 
 from dataclasses import dataclass
 
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from weightspace.bayes.inference.network import initial_std
@@ -15,43 +15,60 @@ from weightspace.training.conversion import initial
 
 
 @dataclass(frozen=True)
-class Controls:
-    """Starts for variational training, each with exactly as many weights as the ticket.
+class StudyControls:
+    """Starting points for variational training, each with exactly as many weights as the ticket.
 
     Args:
-        tickets: posteriors.
-        start: where their search started from, dense, at the rewind point; its extra "std" if it has one.
-        seed: of the shuffles and the new initialisation.
-        std: standard deviations at the start, in units of 1 / sqrt(fan-in).
+        seed: Seed of the shuffles and of the new initialisation.
+        std: Standard deviations at the start, in units of 1 / sqrt(fan-in).
     """
 
-    tickets: Collection
-    start: Collection
     seed: int = 0
     std: float = 0.01
 
-    def reinitialised(self) -> Collection:
-        """The tickets' masks on a new initialisation."""
-        records = [{"seed": seeds.derive(self.seed, "re-initialised", i)} for i in range(len(self.tickets))]
-        return self._under(self.tickets.masks, initial(self.tickets.architecture, records).weights)
+    def reinitialised(self, tickets: Collection, start: Collection) -> Collection:
+        """The tickets' masks on a new initialisation.
 
-    def shuffled(self) -> Collection:
-        """As many weights in each layer, elsewhere in it."""
-        return self._under(moved_masks(self.tickets.masks, self.tickets.layout, self.seed, apart=True))
+        Args:
+            tickets: Posteriors that a search returned.
+            start: The dense networks at the rewind point, where the search of the tickets started.
+        """
+        records = [{"seed": seeds.derive(self.seed, "re-initialised", i)} for i in range(len(tickets))]
+        weights = initial(tickets.architecture, records).weights
+        # A new initialisation has initial standard deviations.
+        return _under(tickets, start, tickets.masks, weights, self._initial_std(tickets))
 
-    def scattered(self) -> Collection:
-        """As many weights in all, anywhere."""
-        return self._under(moved_masks(self.tickets.masks, self.tickets.layout, self.seed, apart=False))
+    def shuffled(self, tickets: Collection, start: Collection) -> Collection:
+        """Masks that keep as many weights in each layer, at random places in it.
 
-    def _under(self, masks: Bool[Tensor, "n d"], weights: Tensor | None = None) -> Collection:
-        tickets, std = self.tickets, self.start.extras.get(STD)
-        if weights is not None or std is None:  # a new initialisation has initial standard deviations
-            module = tickets.architecture.build_seeded(0)
-            std = initial_std(module, Layout.of(module), self.std).expand(masks.shape)
-        weights = self.start.weights if weights is None else weights
-        return tickets.replace(
-            weights=weights * masks,
-            masks=masks,
-            buffers=self.start.buffers,
-            extras={STD: std * masks, "rewind": weights * masks},
-        )
+        Args:
+            tickets: Posteriors that a search returned.
+            start: The dense networks at the rewind point; the extra "std", if they have it, is where training starts.
+        """
+        return self._moved(tickets, start, apart=True)
+
+    def globally_shuffled(self, tickets: Collection, start: Collection) -> Collection:
+        """Masks that keep as many weights in all, at random places in the whole network.
+
+        Args:
+            tickets: Posteriors that a search returned.
+            start: The dense networks at the rewind point; the extra "std", if they have it, is where training starts.
+        """
+        return self._moved(tickets, start, apart=False)
+
+    def _moved(self, tickets: Collection, start: Collection, *, apart: bool) -> Collection:
+        masks = moved_masks(tickets.masks, tickets.layout, self.seed, apart=apart)
+        std = start.extras.get(STD)
+        return _under(tickets, start, masks, start.weights, self._initial_std(tickets) if std is None else std)
+
+    def _initial_std(self, tickets: Collection) -> Float[Tensor, "n d"]:
+        module = tickets.architecture.build_seeded(0)
+        return initial_std(module, Layout.of(module), self.std).expand(len(tickets), -1)
+
+
+def _under(
+    tickets: Collection, start: Collection, masks: Bool[Tensor, "n d"], weights: Tensor, std: Tensor
+) -> Collection:
+    """Networks with these weights and standard deviations under these masks."""
+    extras = {STD: std * masks, "rewind": weights * masks}
+    return tickets.replace(weights=weights * masks, masks=masks, buffers=start.buffers, extras=extras)

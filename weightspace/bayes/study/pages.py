@@ -8,7 +8,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from scipy import stats
 
-from weightspace.bayes.study.judge import Row
+from weightspace.bayes.study.evaluation import Row
 from weightspace.bayes.study.study import StudyResult
 from weightspace.report.page import Picture, Table, render
 from weightspace.report.plots.style import colours, tidy

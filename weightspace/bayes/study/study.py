@@ -14,27 +14,28 @@ from weightspace.bayes.scores import (
     Bound,
     Inclusion,
     KLGain,
-    Magnitude,
+    MeanMagnitude,
+    PosteriorScore,
     RootSecondMoment,
-    Score,
     SignalToNoise,
 )
 from weightspace.bayes.search import BayesianIMP
-from weightspace.bayes.study.controls import Controls
-from weightspace.bayes.study.judge import Judge, Row
+from weightspace.bayes.study.controls import StudyControls
+from weightspace.bayes.study.evaluation import Row, StudyEvaluation
 from weightspace.errors import InputError
 from weightspace.evaluation.dropout import MCDropout
 from weightspace.networks.collection import Collection
 from weightspace.recipes.step import Step
 from weightspace.storage.files import write_text
 from weightspace.storage.runs import CONFIG, DONE
+from weightspace.storage.spelling import spelling_of
 from weightspace.tasks.task import Task
 from weightspace.tickets import IMP
 from weightspace.training import collect
 
 MAIN = "|mu|"
-SCORES: Mapping[str, Score] = {
-    MAIN: Magnitude(),
+STUDY_SCORES: Mapping[str, PosteriorScore] = {
+    MAIN: MeanMagnitude(),
     "|mu| / sigma": SignalToNoise(),
     "sqrt(mu^2 + sigma^2)": RootSecondMoment(),
     "|mu| - 0.5 lambda sigma": Bound(0.5),
@@ -43,6 +44,8 @@ SCORES: Mapping[str, Score] = {
     "KL gain": KLGain(),
     "inclusion": Inclusion(),
 }
+
+_FOLDERS = {"mask globally shuffled": "mask-scattered"}  # spelled as in version 0.1, so that studies resume
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ class Study:
 
     task: Task
     finder: BayesianIMP = field(default_factory=lambda: BayesianIMP(density=0.02, rate=0.5))
-    scores: Mapping[str, Score] = field(default_factory=lambda: SCORES)
+    scores: Mapping[str, PosteriorScore] = field(default_factory=lambda: STUDY_SCORES)
     networks: int = 3
     draws: int = 20
     seed: int = 0
@@ -80,12 +83,12 @@ class Study:
         Raises:
             InputError, StorageError: as :meth:`BayesianIMP.find_levels`.
         """
-        folder, task, judge = Path(folder), self.task, Judge(self.task, self.draws, self.seed)
+        folder, task, judge = Path(folder), self.task, StudyEvaluation(self.task, self.draws, self.seed)
         dense = collect(task, self.networks, seed=self.seed, folder=folder / "dense")
         rows: list[Row] = []
         ladders: dict[str, list[Collection]] = {}
         for name, score in self.scores.items():
-            here = folder / f"{len(ladders)}-{type(score).__name__}"
+            here = folder / f"{len(ladders)}-{spelling_of(score).name}"
             ladders[name] = replace(self.finder, score=score).find_levels(dense, task, folder=here)
             for level, posteriors in enumerate(ladders[name]):
                 rows += _timed(judge.rows(name, posteriors), here / f"level-{level:02}")
@@ -100,19 +103,19 @@ class Study:
             rows.append(judge.together(f"ensemble of {self.networks} deterministic", tickets))
 
         begun = finder.start(dense, task, folder=folder / "0-start")
+        controls = StudyControls(self.seed, finder.variational.std)
         for level, posteriors in list(enumerate(first))[1:]:
-            controls = Controls(posteriors, begun, self.seed, finder.variational.std)
             starts = {"transplant of deterministic": plain[level].replace(extras={})}
             if level in (len(first) // 2, len(first) - 1):
                 starts |= {
-                    "mask re-initialised": controls.reinitialised(),
-                    "mask shuffled in layers": controls.shuffled(),
-                    "mask scattered": controls.scattered(),
+                    "mask re-initialised": controls.reinitialised(posteriors, begun),
+                    "mask shuffled in layers": controls.shuffled(posteriors, begun),
+                    "mask globally shuffled": controls.globally_shuffled(posteriors, begun),
                 }
             for name, start in starts.items():
-                here = folder / name.replace(" ", "-") / f"level-{level:02}"
+                here = folder / _FOLDERS.get(name, name.replace(" ", "-")) / f"level-{level:02}"
                 # What is new starts at the beginning, what was rewound goes on from there.
-                after = finder.rewind if "shuffled" in name or "scattered" in name else Step()
+                after = finder.rewind if "shuffled" in name else Step()
                 rows += _timed(judge.rows(name, finder.variational.fit(start, task, after=after, folder=here)), here)
         dropout = MCDropout().fit(task, seed=self.seed)
         rows.append(judge.passes("MC dropout", lambda x: list(dropout.passes(x, self.draws, seed=self.seed))))

@@ -20,7 +20,7 @@ Row = dict[str, object]
 
 
 @dataclass(frozen=True)
-class Judge:
+class StudyEvaluation:
     """Measures predictive distributions on the test split; the temperature comes from validation data.
 
     Args:
