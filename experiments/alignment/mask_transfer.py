@@ -39,7 +39,7 @@ def main(
     task = ws.tasks.fashion_mnist(data_root=data_root, recipe=recipe)
     parents = ws.collect(task, pairs, seed=0)
     others = ws.collect(task, pairs, seed=1)
-    path = ws.collect(task, pairs, seed=1, kind=ws.Trajectory(every=ws.Step(epochs=1)))
+    path = ws.collect(task, pairs, seed=1, plan=ws.Trajectory(every=ws.Step(epochs=1)))
     starts = path.filter(lambda record: record["step"] == recipe.per_epoch(len(task.train)))
     matching = ActivationMatching(task.train.x[:2000])
     rows: list[dict[str, object]] = []

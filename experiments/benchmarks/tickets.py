@@ -22,7 +22,7 @@ import tyro
 import weightspace as ws
 from experiments.common import tables
 from weightspace.training.conversion import initial, trainer_for
-from weightspace.training.engine import Engine
+from weightspace.training.engine import Execution
 
 torch.set_num_threads(1)
 
@@ -76,7 +76,7 @@ def steps(data_root: Path | None, turns: int) -> list[dict[str, object]]:
     for density in (0.2, 0.1, 0.05, 0.02, 0.01):
         masks = ws.Unstructured(density, "layer").mask(start.weights.abs(), start.layout)
         sparse = start.replace(weights=start.weights * masks, masks=masks)
-        live, whole = (trainer_for(sparse, task, engine=Engine(1, 1, 0.0)) for _ in range(2))
+        live, whole = (trainer_for(sparse, task, execution=Execution(1, 1, 0.0)) for _ in range(2))
         whole._live[0] = None  # as masked matrices
         times: dict[str, list[float]] = {"live": [], "whole": []}
         for turn in range(turns + 1):

@@ -24,7 +24,7 @@ from experiments.common import tables
 from weightspace.networks.forward import activation_bytes
 from weightspace.networks.layout import Layout
 from weightspace.training.conversion import initial, trainer_for
-from weightspace.training.engine import Engine, engine
+from weightspace.training.engine import Execution, choose_execution
 from weightspace.training.plans import Independent
 
 REPEATS = 5
@@ -94,32 +94,32 @@ def compare(name: str, task: ws.Task, n: int, steps: int, looped: int, device: s
     """One row: `looped` plain networks against n of ours, `steps` steps each on both sides, in turn."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        how = engine(task, n, device=device)
+        execution = choose_execution(task, n, device=device)
     ours, plain = [], []
     for _ in range(REPEATS):
         plain.append(loop(task, looped, steps, device))
-        ours.append(together(task, n, steps, how, device))
+        ours.append(together(task, n, steps, execution, device))
     wall = statistics.median(p.wall / o.wall for p, o in zip(plain, ours, strict=True))
     cpu = statistics.median(p.cpu / o.cpu for p, o in zip(plain, ours, strict=True))
     return {
-        "network": name, "n": n, "batch": task.recipe.batch_size, "side by side": how.group,
-        "threads": how.threads or torch.get_num_threads(),
+        "network": name, "n": n, "batch": task.recipe.batch_size, "side by side": execution.group_size,
+        "threads": execution.threads or torch.get_num_threads(),
         "loop ms": f"{1e3 * statistics.median(p.wall for p in plain):.3f}",
         "ours ms": f"{1e3 * statistics.median(o.wall for o in ours):.3f}",
         "wall ratio": f"{wall:.2f}", "cpu ratio": f"{cpu:.2f}",
-        "peak / stacked weights": peak_in_new_process(task, n, how, device),
-        "of it activations": activations(task, n, how),
+        "peak / stacked weights": peak_in_new_process(task, n, execution, device),
+        "of it activations": activations(task, n, execution),
     }  # fmt: skip
 
 
-def activations(task: ws.Task, n: int, how: Engine) -> str:
+def activations(task: ws.Task, n: int, execution: Execution) -> str:
     """Inputs and layer outputs of one group's batch, in multiples of the stacked weights; the backward pass adds."""
     module = task.architecture.build_seeded(0)
     one = activation_bytes(module, task.train.x[:1]) * task.recipe.batch_size
-    return f"{how.group * one / (n * Layout.of(module).size * 4):.2f}"
+    return f"{execution.group_size * one / (n * Layout.of(module).size * 4):.2f}"
 
 
-def peak_in_new_process(task: ws.Task, n: int, how: Engine, device: str) -> str:
+def peak_in_new_process(task: ws.Task, n: int, execution: Execution, device: str) -> str:
     """Peak memory of training n networks, in multiples of their stacked weights (activations included).
 
     Less than 30 MB of weights are too little to see in a process's size.
@@ -128,16 +128,18 @@ def peak_in_new_process(task: ws.Task, n: int, how: Engine, device: str) -> str:
     if n * layout.size * layout.dtype.itemsize < 30e6:
         return "-"
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return f"{pool.apply(peak, (task, n, how, device)):.1f}"
+        return f"{pool.apply(peak, (task, n, execution, device)):.1f}"
 
 
-def peak(task: ws.Task, n: int, how: Engine, device: str) -> float:
-    small = replace(how, group=1)
-    trainer_for(initial(task.architecture, Independent().runs(1, 0)), task, engine=small, device=device).run(2)
+def peak(task: ws.Task, n: int, execution: Execution, device: str) -> float:
+    small = replace(execution, group_size=1)
+    trainer_for(initial(task.architecture, Independent().runs(1, 0)), task, execution=small, device=device).run(2)
     task.train.x.sum()  # data sent to this process count once they are touched
     Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # forget the peak so far (Linux)
     before = status("VmRSS")
-    trainer = trainer_for(initial(task.architecture, Independent().runs(n, 0)), task, engine=how, device=device)
+    trainer = trainer_for(
+        initial(task.architecture, Independent().runs(n, 0)), task, execution=execution, device=device
+    )
     trainer.run(3)
     return (status("VmHWM") - before) / (trainer.weights.numel() * trainer.weights.element_size())
 
@@ -155,9 +157,11 @@ def clock(device: str) -> Timed:
     return Timed(time.perf_counter(), time.process_time())
 
 
-def together(task: ws.Task, n: int, steps: int, how: Engine, device: str) -> Timed:
+def together(task: ws.Task, n: int, steps: int, execution: Execution, device: str) -> Timed:
     """Train n networks for some steps with weightspace."""
-    trainer = trainer_for(initial(task.architecture, Independent().runs(n, 0)), task, engine=how, device=device)
+    trainer = trainer_for(
+        initial(task.architecture, Independent().runs(n, 0)), task, execution=execution, device=device
+    )
     before = clock(device)
     trainer.run(steps)
     after = clock(device)

@@ -145,12 +145,12 @@ def birds(digits: ws.Task, seeds: int) -> Rows:
 def overlap(task: ws.Task, seeds: int) -> Rows:
     """One-shot masks of networks that share a start and differ in data order: what two of them have in common."""
     rows: Rows = []
-    kinds = {
+    plans = {
         "own starts": ws.Independent(), "one initialisation": ws.SharedStart(ws.Step()),
         "one start after 2 epochs": ws.SharedStart(ws.Step(epochs=2)),
     }  # fmt: skip
-    for name, kind in kinds.items():
-        networks = ws.collect(task, seeds, kind=kind)
+    for name, plan in plans.items():
+        networks = ws.collect(task, seeds, plan=plan)
         for density in (0.5, 0.2, 0.1, 0.05, 0.02):
             masks = ws.Unstructured(density).mask(networks.weights.abs(), networks.layout)
             tickets = networks.replace(weights=networks.weights * masks, masks=masks)

@@ -10,7 +10,7 @@ import torch
 import weightspace as ws
 from weightspace.tickets import TicketControls
 from weightspace.training.conversion import initial, trainer_for
-from weightspace.training.engine import Engine
+from weightspace.training.engine import Execution
 
 
 def counts(collection: ws.Collection) -> list[list[int]]:
@@ -95,7 +95,7 @@ def test_a_curve_is_what_training_to_each_point_gives(task: ws.Task, watched: ws
 
 def test_looks_know_their_step(watched: ws.Task) -> None:
     """From a shared start, past updates that a finder makes itself, and from the rewind point on."""
-    shared = ws.collect(watched, 1, kind=ws.SharedStart(ws.Step(iterations=30))).records[0]["curve"]
+    shared = ws.collect(watched, 1, plan=ws.SharedStart(ws.Step(iterations=30))).records[0]["curve"]
     assert shared["steps"][0] == 35
     assert shared["best_step"] in shared["steps"]
     moving = ws.tickets.DynamicSparseTraining(0.3, every=10).find(ws.collect(watched, 1), watched).records[0]["curve"]
@@ -136,7 +136,7 @@ def test_live_weights_train_like_the_dense_matrix(optimizer: ws.Adam | ws.SGD) -
     start = initial(task.architecture, [{"seed": 0}, {"seed": 1}])
     masks = ws.Unstructured(0.1, "layer").mask(start.weights.abs(), start.layout)
     sparse = start.replace(weights=start.weights * masks, masks=masks)
-    one, other = (trainer_for(sparse, task, engine=Engine(group, 1, 0.0)) for group in (1, 2))
+    one, other = (trainer_for(sparse, task, execution=Execution(group, 1, 0.0)) for group in (1, 2))
     assert one._live_network(slice(0, 1)) is not None
     assert other._live_network(slice(0, 2)) is None
     for trainer in (one, other):

@@ -10,7 +10,7 @@ from weightspace.errors import InputError, StorageError
 from weightspace.masks.schedule import steps_to
 from weightspace.storage.spelling import spelling_of
 from weightspace.training.conversion import initial, trainer_for
-from weightspace.training.engine import engine
+from weightspace.training.engine import choose_execution
 
 
 @pytest.mark.parametrize("scope", ["global", "layer"])
@@ -55,7 +55,7 @@ def test_imp_levels_end_exactly_and_never_skip() -> None:
 def test_imp_rewinds_survivors_to_their_early_weights(dense: ws.Collection, task: ws.Task, rewind: str) -> None:
     step = ws.Step.of(rewind)
     tickets = ws.tickets.IMP(density=0.5, rate=0.5, rewind=step).find(dense[:3], task)
-    early = trainer_for(initial(task.architecture, dense[:3].records), task, engine=engine(task, 3))
+    early = trainer_for(initial(task.architecture, dense[:3].records), task, execution=choose_execution(task, 3))
     early.run(step.total(early.per_epoch))
     assert torch.equal(tickets.extras["rewind"], early.weights)
     # The mask is the largest half of the trained dense networks, and the ticket is what training the

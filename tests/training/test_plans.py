@@ -14,7 +14,7 @@ from weightspace.runtime import seeds
 from weightspace.tasks.task import cross_entropy
 from weightspace.training.augment import augment
 from weightspace.training.conversion import initial, trainer_for
-from weightspace.training.engine import Engine, engine
+from weightspace.training.engine import Execution, choose_execution
 from weightspace.training.individual import Individual
 from weightspace.training.trainer import Trainer
 
@@ -27,7 +27,7 @@ def test_groups_and_loops_give_the_same_networks(task: ws.Task) -> None:
     start = initial(task.architecture, records(5))
     results = []
     for group in (1, 2, 5):
-        trainer = trainer_for(start, task, engine=Engine(group, 1, 0.0))
+        trainer = trainer_for(start, task, execution=Execution(group, 1, 0.0))
         trainer.run(25)
         results.append(trainer.weights)
     torch.testing.assert_close(results[0], results[1], rtol=1e-3, atol=1e-4)
@@ -60,7 +60,7 @@ def test_every_normalisation_trains_the_same_side_by_side(task: ws.Task, norm, o
     start = initial(exact.architecture, records(3))
     masks = ws.Unstructured(0.4).mask(start.weights.abs(), start.layout)
     start = start.replace(weights=start.weights * masks, masks=masks)
-    together, alone = (trainer_for(start, exact, engine=Engine(group, 1, 0.0)) for group in (3, 1))
+    together, alone = (trainer_for(start, exact, execution=Execution(group, 1, 0.0)) for group in (3, 1))
     together.run(12)
     alone.run(12)
     torch.testing.assert_close(together.weights, alone.weights, rtol=1e-8, atol=1e-10)
@@ -70,8 +70,8 @@ def test_every_normalisation_trains_the_same_side_by_side(task: ws.Task, norm, o
 
 
 def test_a_shared_start_is_shared_and_then_left(task: ws.Task) -> None:
-    kind = ws.SharedStart(at=ws.Step(epochs=1))
-    networks = ws.collect(task, 3, seed=5, kind=kind)
+    plan = ws.SharedStart(at=ws.Step(epochs=1))
+    networks = ws.collect(task, 3, seed=5, plan=plan)
     ancestor = initial(task.architecture, [{"seed": seeds.derive(5, "ancestor")}])
     first = trainer_for(ancestor, task)
     first.run(first.per_epoch)
@@ -91,7 +91,7 @@ def test_a_shared_start_is_shared_and_then_left(task: ws.Task) -> None:
 
 
 def test_a_trajectory_keeps_every_checkpoint_run_by_run(task: ws.Task, tmp_path: Path) -> None:
-    networks = ws.collect(task, 2, seed=3, kind=ws.Trajectory(every=ws.Step(iterations=25)), folder=tmp_path / "t")
+    networks = ws.collect(task, 2, seed=3, plan=ws.Trajectory(every=ws.Step(iterations=25)), folder=tmp_path / "t")
     assert [(r["index"], r["step"]) for r in networks.records] == [(0, 25), (0, 50), (0, 60), (1, 25), (1, 50), (1, 60)]
     final = ws.collect(task, 2, seed=3)
     torch.testing.assert_close(networks.weights[[2, 5]], final.weights, rtol=1e-4, atol=1e-5)
@@ -99,7 +99,7 @@ def test_a_trajectory_keeps_every_checkpoint_run_by_run(task: ws.Task, tmp_path:
 
 def test_a_grid_trains_each_network_with_its_own_settings(task: ws.Task) -> None:
     grid = ws.Grid(lr=(0.05, 0.2), weight_decay=(0.0, 0.01), label_noise=(0.0, 0.4))
-    networks = ws.collect(task, 1, seed=2, kind=grid)
+    networks = ws.collect(task, 1, seed=2, plan=grid)
     assert len(networks) == 8
     assert networks.records[7]["individual"] == {"lr": 0.2, "weight_decay": 0.01, "label_noise": 0.4}
     for i in (1, 6):
@@ -253,7 +253,7 @@ def test_resuming_with_another_memory_budget_goes_on_where_the_files_end(
             raise KeyboardInterrupt
         run(self, until, tick)
 
-    engine(task, 3)
+    choose_execution(task, 3)
     monkeypatch.setattr(Trainer, "run", stop_in_the_second_block)
     with pytest.raises(KeyboardInterrupt):
         ws.collect(task, 8, seed=1, folder=tmp_path / "zoo")
@@ -335,17 +335,17 @@ def test_networks_that_do_not_fit_their_data_are_refused_before_work(task: ws.Ta
 
 def test_the_measured_choice_is_kept(task: ws.Task, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    first = engine(task, 6)
-    assert engine(task, 6) == first
+    first = choose_execution(task, 6)
+    assert choose_execution(task, 6) == first
     (file,) = (tmp_path / "weightspace").iterdir()
     file.write_text("damaged")
-    assert engine(task, 6).group in (1, 4, 6)
-    small = engine(task, 6, memory=1)
-    assert small.group == 1  # the budget holds one network
+    assert choose_execution(task, 6).group_size in (1, 4, 6)
+    small = choose_execution(task, 6, memory_gb=1e-9)
+    assert small.group_size == 1  # the budget holds one network
     run = tmp_path / "run"
     run.mkdir()
     (run / "engine.json").write_text('{"group": 5, "threads": 1, "seconds": 0.0}')
-    assert engine(task, 6, folder=run).group == 5
+    assert choose_execution(task, 6, folder=run).group_size == 5
 
 
 def test_our_cross_entropy_is_torchs() -> None:
@@ -364,9 +364,9 @@ def test_bad_kinds_are_refused(task: ws.Task) -> None:
     with pytest.raises(InputError, match="fraction"):
         ws.Grid(label_noise=(1.5,))
     with pytest.raises(InputError, match="before the end of training"):
-        ws.collect(task, 2, kind=ws.SharedStart(at=ws.Step(epochs=9)))
+        ws.collect(task, 2, plan=ws.SharedStart(at=ws.Step(epochs=9)))
     with pytest.raises(InputError, match="at least one iteration"):
-        ws.collect(task, 2, kind=ws.Trajectory(every=ws.Step()))
+        ws.collect(task, 2, plan=ws.Trajectory(every=ws.Step()))
     with pytest.raises(InputError, match="milestones"):
         ws.Schedule("step")
     with pytest.raises(InputError, match="at least one iteration"):
@@ -375,8 +375,8 @@ def test_bad_kinds_are_refused(task: ws.Task) -> None:
 
 def test_a_diverged_network_is_named_and_the_folder_stays_free(task: ws.Task, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"training diverged.*number 1 of its block.*1e\+30"):
-        ws.collect(task, 1, kind=ws.Grid(lr=(0.1, 1e30)), folder=tmp_path / "zoo")
-    assert len(ws.collect(task, 1, kind=ws.Grid(lr=(0.1, 0.2)), folder=tmp_path / "zoo")) == 2
+        ws.collect(task, 1, plan=ws.Grid(lr=(0.1, 1e30)), folder=tmp_path / "zoo")
+    assert len(ws.collect(task, 1, plan=ws.Grid(lr=(0.1, 0.2)), folder=tmp_path / "zoo")) == 2
 
 
 class Odd(nn.Module):
@@ -396,7 +396,7 @@ class Odd(nn.Module):
 def test_frozen_and_unused_parameters_stay(task: ws.Task, group: int) -> None:
     odd = replace(task, architecture=ws.Architecture.of(Odd), recipe=replace(task.recipe, optimizer=ws.SGD(0.1)))
     start = initial(odd.architecture, records(3))
-    trainer = trainer_for(start, odd, engine=Engine(group, 1, 0.0))
+    trainer = trainer_for(start, odd, execution=Execution(group, 1, 0.0))
     trainer.run(20)
     before, after = start.layout.unpack(start.weights), start.layout.unpack(trainer.weights)
     for name in before:
@@ -404,7 +404,7 @@ def test_frozen_and_unused_parameters_stay(task: ws.Task, group: int) -> None:
 
 
 def test_training_on_keeps_the_wrong_labels(task: ws.Task) -> None:
-    noisy = ws.collect(task, 2, kind=ws.Grid(label_noise=(0.5,)))
+    noisy = ws.collect(task, 2, plan=ws.Grid(label_noise=(0.5,)))
     seen: list[torch.Tensor] = []
     for networks in (noisy, ws.train(noisy, task, "1ep")):
         labels = trainer_for(networks, task)._labels

@@ -28,7 +28,7 @@ from weightspace.recipes.step import Step
 from weightspace.training import collect as train_collection
 from weightspace.training import train as train_on
 from weightspace.training.distributed import OnRay, collect_on
-from weightspace.training.plans import Grid, Independent, Kind, SharedStart, Trajectory
+from weightspace.training.plans import CollectionPlan, Grid, Independent, SharedStart, Trajectory
 
 
 def collect(
@@ -92,7 +92,7 @@ def collect(
     if lr is not None:
         recipe = replace(recipe, optimizer=replace(recipe.optimizer, lr=lr))
     built = replace(built, recipe=recipe)
-    kind = _kind(shared_start, trajectory, grid_lr, grid_weight_decay, grid_label_noise)
+    plan = _plan(shared_start, trajectory, grid_lr, grid_weight_decay, grid_label_noise)
     if workers < 1:
         raise InputError(f"--workers must be at least 1, got {workers}")
     if ray or workers > 1:
@@ -102,7 +102,7 @@ def collect(
         executor = OnRay() if ray else ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
         parts = max(1, min(4 * workers if workers > 1 else 8, n))
         try:
-            networks = collect_on(executor, built, n, shards=parts, folder=out, seed=seed, kind=kind)
+            networks = collect_on(executor, built, n, shards=parts, folder=out, seed=seed, plan=plan)
         except BrokenExecutor as error:
             raise StorageError(
                 f"a worker ended ({error}): run the same command again, finished parts are kept"
@@ -110,9 +110,8 @@ def collect(
         except (pickle.PicklingError, AttributeError) as error:
             raise InputError(f"the task cannot be sent to other processes ({error}): leave --workers out") from error
     else:
-        memory = None if memory_gb is None else int(memory_gb * 2**30)
         networks = train_collection(
-            built, n, seed=seed, kind=kind, folder=out, shard=_shard(shard), memory=memory, device=common.device
+            built, n, seed=seed, plan=plan, folder=out, shard=_shard(shard), memory_gb=memory_gb, device=common.device
         )
     report_done(networks, out)
 
@@ -171,14 +170,14 @@ def import_folder(
     report_done(networks, out)
 
 
-def _kind(
+def _plan(
     shared_start: str | None,
     trajectory: str | None,
     lr: tuple[float, ...],
     weight_decay: tuple[float, ...],
     label_noise: tuple[float, ...],
-) -> Kind:
-    chosen: list[Kind] = []
+) -> CollectionPlan:
+    chosen: list[CollectionPlan] = []
     if shared_start is not None:
         chosen.append(SharedStart(Step.of(shared_start)))
     if trajectory is not None:

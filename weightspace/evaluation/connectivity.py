@@ -239,6 +239,6 @@ def instability(
     found: list[tuple[Step, list[Barrier]]] = []
     for start in starts:
         where = None if folder is None else Path(folder) / f"from-{start}"
-        copied = collect(task, copies, kind=SharedStart(start), seed=seed, folder=where)
+        copied = collect(task, copies, plan=SharedStart(start), seed=seed, folder=where)
         found.append((start, barriers(copied, task, points=points)))
     return found

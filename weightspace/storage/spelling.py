@@ -5,7 +5,7 @@ that is renamed keeps its spelling there: it has a class attribute `spelling`. W
 called.
 """
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any
 
@@ -35,6 +35,23 @@ def spelled(settings: Any) -> dict[str, Any]:
     """A dataclass as a mapping, like `dataclasses.asdict`, in the spelling on disk."""
     spelling, values = spelling_of(settings), asdict(settings)
     return {spelling.fields.get(name, name): _value(spelling, name, value) for name, value in values.items()}
+
+
+def unspelled(kind: type, data: Mapping[str, Any]) -> dict[str, Any]:
+    """The inverse of :func:`spelled`: names and values on disk as the fields of a dataclass and what the code calls them.
+
+    Args:
+        kind: The dataclass.
+        data: Fields by their names on disk.
+    """
+    spelling = spelling_of(kind)
+    names = {on_disk: name for name, on_disk in spelling.fields.items()}
+    values = {name: {on_disk: value for value, on_disk in known.items()} for name, known in spelling.values.items()}
+    fields_of_data = {names.get(name, name): value for name, value in data.items()}
+    return {
+        name: values[name].get(value, value) if name in values and isinstance(value, Hashable) else value
+        for name, value in fields_of_data.items()
+    }
 
 
 def spelled_text(settings: Any) -> str:

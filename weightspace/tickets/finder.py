@@ -17,7 +17,7 @@ from weightspace.runtime import devices
 from weightspace.storage.shards import Record
 from weightspace.tasks.task import Task
 from weightspace.training.conversion import finished, initial, trainer_for
-from weightspace.training.engine import Engine, block_size, engine
+from weightspace.training.engine import Execution, block_size, choose_execution
 from weightspace.training.trainer import Trainer
 
 
@@ -35,13 +35,13 @@ class Block:
     rows: slice
     start: Collection
     task: Task
-    engine: Engine
+    execution: Execution
     device: str
     tick: Callable[[int], object]
     checkpoint: Path | None
 
     def trainer(self, networks: Collection) -> Trainer:
-        return trainer_for(networks, self.task, engine=self.engine, device=self.device)
+        return trainer_for(networks, self.task, execution=self.execution, device=self.device)
 
 
 def search(
@@ -64,8 +64,8 @@ def search(
 
     def make(rows: slice, tick: Callable[[int], object], checkpoint: Path | None) -> Collection:
         start = initial(task.architecture, networks[rows].records)
-        how = engine(task, block, device=device, folder=Path(folder) if folder else None)
-        trainer, rewind = find(Block(rows, start, task, how, device, tick, checkpoint))
+        execution = choose_execution(task, block, device=device, folder=Path(folder) if folder else None)
+        trainer, rewind = find(Block(rows, start, task, execution, device, tick, checkpoint))
         first = {"density": 1.0} if trainer.masks is None else {"density": achieved(trainer.masks, trainer.layout)}
         records = ticket_records(start.records, rows.start, dict(method) | first, task)
         for record, mask in zip(records, trainer.masks if trainer.masks is not None else (), strict=False):

@@ -15,7 +15,7 @@ from weightspace.storage.spelling import Spelling, spelled
 from weightspace.tasks.task import Task
 from weightspace.tickets.finder import check_dense_enough, ticket_records
 from weightspace.training.conversion import finished, trainer_for
-from weightspace.training.engine import block_size, engine
+from weightspace.training.engine import block_size, choose_execution
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,8 @@ class GradualPruning:
 
         def make(rows: slice, tick: Callable[[int], object], checkpoint: Path | None) -> Collection:
             start = networks[rows]
-            how = engine(sparse_task, block, device=device, folder=Path(folder) if folder else None)
-            trainer = trainer_for(start, sparse_task, engine=how, device=device)
+            execution = choose_execution(sparse_task, block, device=device, folder=Path(folder) if folder else None)
+            trainer = trainer_for(start, sparse_task, execution=execution, device=device)
             trainer.continue_from(checkpoint, tick)
             trained = networks.densities.max().item()  # of all, so that it does not depend on the block
             # A checkpoint may have been written before or after the pruning at its own step: pruning

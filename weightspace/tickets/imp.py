@@ -27,7 +27,7 @@ from weightspace.storage.spelling import Spelling, spelled, spelled_text
 from weightspace.tasks.task import Task
 from weightspace.tickets.finder import check_dense_enough, collected, ticket_records
 from weightspace.training.conversion import finished, initial, trainer_for
-from weightspace.training.engine import Engine, block_size, engine
+from weightspace.training.engine import Execution, block_size, choose_execution
 from weightspace.training.trainer import Trainer
 
 
@@ -101,8 +101,8 @@ class IMP:
 
         def make(rows: slice, tick: Callable[[int], object], checkpoint: Path | None) -> Collection:
             start = networks[rows]
-            how = engine(task, block, device=device, folder=Path(folder) if folder else None)
-            early = trainer_for(initial(task.architecture, start.records), task, engine=how, device=device)
+            execution = choose_execution(task, block, device=device, folder=Path(folder) if folder else None)
+            early = trainer_for(initial(task.architecture, start.records), task, execution=execution, device=device)
             early.run(rewind, tick)
             trained, done = start, 0
             if checkpoint is not None and checkpoint.exists():
@@ -116,7 +116,7 @@ class IMP:
                 tick((length - rewind) * done)
             trainer = early
             for level, pattern in enumerate(levels[done:], done + 1):
-                trainer = self._pruned(early, trained, pattern, task, how, device)
+                trainer = self._pruned(early, trained, pattern, task, execution, device)
                 trainer.run(length, tick)
                 assert trainer.masks is not None
                 buffers = {n: b.cpu() for n, b in trainer.buffers.items()}
@@ -160,10 +160,10 @@ class IMP:
                 pattern: Pattern = pattern, place: Path | None = place,
             ) -> Collection:  # fmt: skip
                 start = networks[rows]
-                how = engine(task, block, device=device, folder=place)
-                early = trainer_for(initial(task.architecture, start.records), task, engine=how, device=device)
+                execution = choose_execution(task, block, device=device, folder=place)
+                early = trainer_for(initial(task.architecture, start.records), task, execution=execution, device=device)
                 early.run(rewind, tick)
-                trainer = self._pruned(early, before[rows], pattern, task, how, device)
+                trainer = self._pruned(early, before[rows], pattern, task, execution, device)
                 trainer.continue_from(checkpoint, tick)
                 trainer.run(length, tick)
                 assert trainer.masks is not None
@@ -180,7 +180,7 @@ class IMP:
         return found
 
     def _pruned(
-        self, early: Trainer, trained: Collection, pattern: Pattern, task: Task, how: Engine, device: str
+        self, early: Trainer, trained: Collection, pattern: Pattern, task: Task, execution: Execution, device: str
     ) -> Trainer:  # fmt: skip
         """Where the next level starts.
 
@@ -197,7 +197,7 @@ class IMP:
                 recipe, optimizer=replace(recipe.optimizer, lr=0.1 * recipe.optimizer.lr), schedule=Schedule()
             )
         kept = trained.replace(weights=trained.weights * masks, masks=masks, extras={})
-        trainer = trainer_for(kept, replace(task, recipe=recipe), engine=how, device=device)
+        trainer = trainer_for(kept, replace(task, recipe=recipe), execution=execution, device=device)
         own = trainer.individual
         if self.after_pruning == "fine_tune" and own.lr is not None:
             trainer.individual = replace(own, lr=0.1 * own.lr)

@@ -12,9 +12,12 @@ from weightspace.runtime import seeds
 
 
 def augment(
-    x: Float[Tensor, "n batch channels height width"], how: Augmentation, network_seeds: Sequence[int], step: int
+    x: Float[Tensor, "n batch channels height width"],
+    augmentation: Augmentation,
+    network_seeds: Sequence[int],
+    step: int,
 ) -> Float[Tensor, "n batch channels height width"]:
-    """Shift images by up to `how.crop` pixels (zeros come in) and mirror half of them if `how.flip`.
+    """Shift images by up to `augmentation.crop` pixels (zeros come in) and mirror half of them if `augmentation.flip`.
 
     What network i sees in a step depends on its seed and the step alone.
     """
@@ -23,14 +26,14 @@ def augment(
         [torch.rand(3, batch, generator=seeds.generator(s, "augmentation", step)) for s in network_seeds]
     )
     draws = draws.to(x.device)  # (n, 3, batch)
-    if how.crop:
-        padded = F.pad(x, [how.crop] * 4)
-        shift = (draws[:, :2] * (2 * how.crop + 1)).long()  # 0 .. 2 crop
+    if augmentation.crop:
+        padded = F.pad(x, [augmentation.crop] * 4)
+        shift = (draws[:, :2] * (2 * augmentation.crop + 1)).long()  # 0 .. 2 crop
         rows = shift[:, 0, :, None] + torch.arange(height, device=x.device)  # (n, batch, height)
         columns = shift[:, 1, :, None] + torch.arange(width, device=x.device)
         net = torch.arange(n, device=x.device)[:, None, None, None]
         image = torch.arange(batch, device=x.device)[None, :, None, None]
         x = padded[net, image, :, rows[..., None], columns[:, :, None]].movedim(-1, 2)
-    if how.flip:
+    if augmentation.flip:
         x = torch.where((draws[:, 2] < 0.5)[..., None, None, None], x.flip(-1), x)
     return x

@@ -11,10 +11,11 @@ from weightspace.recipes.recipe import Recipe
 from weightspace.recipes.step import Step
 from weightspace.runtime import devices, seeds
 from weightspace.storage.shards import Record
+from weightspace.storage.spelling import spelling_of
 from weightspace.tasks.task import Task
 from weightspace.training.conversion import finished, trainer_for
-from weightspace.training.engine import block_size, engine
-from weightspace.training.plans import Independent, Kind
+from weightspace.training.engine import block_size, choose_execution
+from weightspace.training.plans import CollectionPlan, Independent
 
 
 def collect(
@@ -22,10 +23,10 @@ def collect(
     n: int,
     *,
     seed: int = 0,
-    kind: Kind = Independent(),
+    plan: CollectionPlan = Independent(),
     folder: str | Path | None = None,
     shard: tuple[int, int] | None = None,
-    memory: int | None = None,
+    memory_gb: float | None = None,
     device: str = "auto",
 ) -> Collection:
     """Train many networks side by side, each in its own data order.
@@ -33,11 +34,11 @@ def collect(
     Args:
         n: number of training runs (for each cell of a grid).
         seed: of the collection; run i depends on (seed, i) alone.
-        kind: Independent, SharedStart, Trajectory or Grid.
+        plan: Independent, SharedStart, Trajectory or Grid.
         folder: write to this folder as a resumable run; None keeps the collection in memory.
         shard: (i, k) trains only the i-th of k equal parts, i from 0, for another machine to do the
             others; `merge` puts the parts together.
-        memory: budget in bytes; by default a quarter of the machine's.
+        memory_gb: Memory budget in GiB; by default a quarter of the machine's.
         device: "cpu", "cuda", or "auto": CUDA where there is a card.
 
     Returns:
@@ -50,8 +51,8 @@ def collect(
     if n < 1:
         raise InputError(f"a collection needs at least one network, got n = {n}")
     task.try_out()
-    runs = kind.runs(n, seed)
-    kept = kind.kept(task)
+    runs = plan.runs(n, seed)
+    kept = plan.kept_steps(task)
     if shard is not None:
         part, parts = shard
         if not 0 <= part < parts <= len(runs):
@@ -60,12 +61,14 @@ def collect(
     common: Record = {"task": task.name, "recipe": task.recipe.to_json()}
     runs = [run | common for run in runs]
     device = devices.pick(device)
-    block = min(len(runs), block_size(task, memory, device=device, copies=len(kept)))
+    block = min(len(runs), block_size(task, memory_gb, device=device, copies=len(kept)))
 
     def make(rows: slice, tick: Callable[[int], object], checkpoint: Path | None) -> Collection:
         records = runs[rows.start // len(kept) : rows.stop // len(kept)]
-        how = engine(task, block, memory=memory, device=device, folder=Path(folder) if folder else None)
-        trainer = kind.begin(task, records, how, device)
+        execution = choose_execution(
+            task, block, memory_gb=memory_gb, device=device, folder=Path(folder) if folder else None
+        )
+        trainer = plan.begin(task, records, execution, device)
         if len(kept) == 1:
             trainer.continue_from(checkpoint, tick)
         snapshots: list[Collection] = []
@@ -78,7 +81,7 @@ def collect(
         together = Collection.concatenate(snapshots)  # step by step; the collection goes run by run
         return together[[s * len(records) + r for r in range(len(records)) for s in range(len(kept))]]
 
-    config = describe(task, n, seed, kind) | ({"shard": list(shard)} if shard is not None else {})
+    config = describe(task, n, seed, plan) | ({"shard": list(shard)} if shard is not None else {})
     return in_blocks(
         make, architecture=task.architecture, count=len(runs) * len(kept), block=block * len(kept), ticks=kept[-1],
         what=f"training {len(runs)} networks", folder=folder, stage="collect", config=config,
@@ -86,12 +89,12 @@ def collect(
 
 
 def train(
-    networks: Collection, task: Task, steps: Step | str, *, folder: str | Path | None = None, device: str = "auto"
+    networks: Collection, task: Task, length: Step | str, *, folder: str | Path | None = None, device: str = "auto"
 ) -> Collection:
     """Train any collection on, each network under its own mask.
 
     Args:
-        steps: how much longer, such as "5ep", with the task's recipe otherwise; each network goes
+        length: how much longer, such as "5ep", with the task's recipe otherwise; each network goes
             through the data in a new order.
         folder: write to this folder as a resumable run.
 
@@ -100,7 +103,7 @@ def train(
         InputError: a record has no seed.
     """
     networks.layout.require(task.architecture.layout(), f"the network of task {task.name!r}")
-    recipe = replace(task.recipe, length=Step.of(steps))
+    recipe = replace(task.recipe, length=Step.of(length))
     longer = replace(task, recipe=recipe)
     total = recipe.length.total(recipe.per_epoch(len(task.train)))
     device = devices.pick(device)
@@ -109,8 +112,8 @@ def train(
     def make(rows: slice, tick: Callable[[int], object], checkpoint: Path | None) -> Collection:
         start = networks[rows]
         records = [_continued(record, rows.start + i, recipe) for i, record in enumerate(start.records)]
-        how = engine(longer, block, device=device, folder=Path(folder) if folder else None)
-        trainer = trainer_for(start.replace(records=records), longer, engine=how, device=device)
+        execution = choose_execution(longer, block, device=device, folder=Path(folder) if folder else None)
+        trainer = trainer_for(start.replace(records=records), longer, execution=execution, device=device)
         trainer.continue_from(checkpoint, tick)
         trainer.run(total, tick)
         return finished(trainer, longer, records)
@@ -134,10 +137,11 @@ def _continued(record: Record, position: int, recipe: Recipe) -> Record:
     return record | changes | {"seed": seeds.derive(record["seed"], "continued")} | ({"individual": own} if own else {})
 
 
-def describe(task: Task, n: int, seed: int, kind: Kind) -> dict[str, object]:
-    """What decides a collection, for its run folder; the default kind is left out."""
+def describe(task: Task, n: int, seed: int, plan: CollectionPlan) -> dict[str, object]:
+    """What decides a collection, for its run folder; the default plan is left out."""
     config: dict[str, object] = {"task": task.to_json(), "recipe": task.recipe.to_json(), "n": n, "seed": seed}
-    if kind != Independent():
-        settings = {name: str(v) if isinstance(v, Step) else v for name, v in vars(kind).items()}
-        config["kind"] = {"name": type(kind).__name__, **settings}
+    if plan != Independent():
+        spelling = spelling_of(plan)
+        settings = {spelling.fields.get(k, k): str(v) if isinstance(v, Step) else v for k, v in vars(plan).items()}
+        config["kind"] = {"name": spelling.name, **settings}
     return config

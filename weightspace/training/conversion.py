@@ -9,10 +9,10 @@ from weightspace.networks.collection import Collection
 from weightspace.networks.forward import predict
 from weightspace.storage.shards import Record
 from weightspace.tasks.task import Task
-from weightspace.training.engine import Engine
+from weightspace.training.engine import Execution
 from weightspace.training.individual import Individual, require_seeds
 from weightspace.training.trainer import Trainer
-from weightspace.training.validation_curve import Watch
+from weightspace.training.validation_curve import ValidationCurve
 
 
 def initial(architecture: Architecture, records: Sequence[Record]) -> Collection:
@@ -33,7 +33,9 @@ def initial(architecture: Architecture, records: Sequence[Record]) -> Collection
     return Collection(layout, weights, architecture=architecture, buffers=buffers, records=records)
 
 
-def trainer_for(networks: Collection, task: Task, *, engine: Engine | None = None, device: str = "cpu") -> Trainer:
+def trainer_for(
+    networks: Collection, task: Task, *, execution: Execution | None = None, device: str = "cpu"
+) -> Trainer:
     """A trainer at step 0 that starts from these networks, under their masks and with their seeds.
 
     Raises:
@@ -43,11 +45,11 @@ def trainer_for(networks: Collection, task: Task, *, engine: Engine | None = Non
         task.architecture, task.train, task.loss, task.recipe,
         weights=networks.weights, masks=None if networks.dense else networks.masks, buffers=networks.buffers,
         individual=Individual.of(networks.records, task.recipe),
-        group=engine.group if engine else None, threads=engine.threads if engine else None, device=device,
+        group_size=execution.group_size if execution else None, threads=execution.threads if execution else None, device=device,
     )  # fmt: skip
     if task.recipe.watch is not None:
         every = task.recipe.watch.total(trainer.per_epoch)
-        trainer.watch = Watch(every, task.validation, task.loss, task.classification)
+        trainer.validation_curve = ValidationCurve(every, task.validation, task.loss, task.classification)
     return trainer
 
 
@@ -71,7 +73,11 @@ def finished(trainer: Trainer, task: Task, records: Sequence[Record]) -> Collect
             # What was aligned is no longer so once it has been trained on.
             {k: v for k, v in record.items() if k != "aligned"}
             | {"metrics": {name: values[i] for name, values in metrics.items()}}
-            | ({} if trainer.watch is None else {"curve": trainer.watch.summary(trainer.looks, trainer.curve[i])})
+            | (
+                {}
+                if trainer.validation_curve is None
+                else {"curve": trainer.validation_curve.summary(trainer.looks, trainer.curve[i])}
+            )
             for i, record in enumerate(records)
         ],
     )

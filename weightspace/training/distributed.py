@@ -15,7 +15,7 @@ from weightspace.storage.runs import open_run
 from weightspace.storage.shards import MANIFEST
 from weightspace.tasks.task import Task
 from weightspace.training.collect import collect, describe
-from weightspace.training.plans import Independent, Kind
+from weightspace.training.plans import CollectionPlan, Independent
 
 
 class OnRay:
@@ -51,7 +51,7 @@ def collect_on(
     shards: int,
     folder: str | Path,
     seed: int = 0,
-    kind: Kind = Independent(),
+    plan: CollectionPlan = Independent(),
 ) -> Collection:
     """As `collect`, in shards on an executor's workers, one thread each.
 
@@ -65,16 +65,16 @@ def collect_on(
         shards: number of parts; a few for each worker, so that all end at about the same time.
         folder: to write.
         seed: of the collection.
-        kind: Independent, SharedStart, Trajectory or Grid.
+        plan: Independent, SharedStart, Trajectory or Grid.
     """
-    if n < 1 or not 1 <= shards <= len(kind.runs(n, seed)):
+    if n < 1 or not 1 <= shards <= len(plan.runs(n, seed)):
         raise InputError(f"ask for at least one network and for 1 to n shards, got n = {n}, shards = {shards}")
     folder = Path(folder)
     task = replace(task, ood=None)  # not needed for training, and often not picklable
-    config = describe(task, n, seed, kind) | {"shards": shards}
+    config = describe(task, n, seed, plan) | {"shards": shards}
     with open_run(folder, "collect", config) as run:
         if not (folder / MANIFEST).exists():
-            work = partial(_shard, task, n, seed, kind, shards, folder / "parts")
+            work = partial(_shard, task, n, seed, plan, shards, folder / "parts")
             parts = [
                 Collection.load(part, factory=task.architecture.factory)
                 for part in progress(executor.map(work, range(shards)), f"training in {shards} shards", total=shards)
@@ -94,8 +94,8 @@ def _call(function: Callable[[Any], Any], item: Any) -> Any:
     return function(item)
 
 
-def _shard(task: Task, n: int, seed: int, kind: Kind, shards: int, folder: Path, i: int) -> Path:
+def _shard(task: Task, n: int, seed: int, plan: CollectionPlan, shards: int, folder: Path, i: int) -> Path:
     threads.use(1)
     part = folder / f"{i:05d}"
-    collect(task, n, seed=seed, kind=kind, shard=(i, shards), folder=part)
+    collect(task, n, seed=seed, plan=plan, shard=(i, shards), folder=part)
     return part

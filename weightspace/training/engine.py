@@ -12,8 +12,9 @@ import os
 import time
 import warnings
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 
@@ -23,6 +24,8 @@ from weightspace.networks.forward import activation_bytes
 from weightspace.networks.layout import Layout
 from weightspace.runtime import threads
 from weightspace.storage.files import write_text
+from weightspace.storage.spelling import Spelling, spelled, unspelled
+from weightspace.storage.typed import from_json
 from weightspace.tasks.task import Task
 from weightspace.training.gradients import draws_random_numbers
 from weightspace.training.individual import Individual
@@ -36,33 +39,37 @@ _WEIGHT_COPIES, _ACTIVATION_COPIES = 6, 3
 
 
 @dataclass(frozen=True)
-class Engine:
-    """How to train.
+class Execution:
+    """How the networks of a task are trained on this machine.
 
     Args:
-        group: networks side by side; 1 is a loop.
+        group_size: Networks trained side by side; 1 trains them one after another.
         threads: CPU threads; None leaves PyTorch's setting.
-        seconds: measured time of one step of one network.
-        reason: why networks train one after another, if they have to.
+        seconds: Measured time of one step of one network.
+        reason: Why networks train one after another, if they have to.
     """
 
-    group: int
+    spelling: ClassVar[Spelling] = Spelling("Engine", {"group_size": "group"})
+
+    group_size: int
     threads: int | None
     seconds: float
     reason: str = ""
 
 
-def engine(task: Task, n: int, *, memory: int | None = None, device: str = "cpu", folder: Path | None = None) -> Engine:
+def choose_execution(
+    task: Task, n: int, *, memory_gb: float | None = None, device: str = "cpu", folder: Path | None = None
+) -> Execution:
     """The fastest measured way to train n networks of a task within a memory budget.
 
     Args:
-        memory: bytes; by default a quarter of the machine's.
+        memory_gb: Memory budget in GiB; by default a quarter of the machine's.
         folder: of the run, where the choice is kept, so that a resumed run makes the same.
     """
     kept = None if folder is None else _read(folder / "engine.json")
-    if memory is not None and memory <= 0:
-        raise InputError(f"the memory budget must be positive, got {memory} bytes")
-    limit = min(n, max(1, (memory or machine_memory(device) // 4) // network_bytes(task)))
+    if memory_gb is not None and memory_gb <= 0:
+        raise InputError(f"the memory budget must be positive, got {memory_gb} GiB")
+    limit = min(n, max(1, budget_bytes(memory_gb, device) // network_bytes(task)))
     path = _cache_file(task, limit, device)
     best = kept or _read(path) or _choose(task, limit, device)
     if best.reason and n > 1:
@@ -70,30 +77,31 @@ def engine(task: Task, n: int, *, memory: int | None = None, device: str = "cpu"
     if kept is None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_text(path, json.dumps(asdict(best)))
+            write_text(path, json.dumps(spelled(best)))
         except (OSError, StorageError):
             # Without a writable cache folder the next run measures again: slower, never wrong.
             pass
         if folder is not None:
-            write_text(folder / "engine.json", json.dumps(asdict(best)))
+            write_text(folder / "engine.json", json.dumps(spelled(best)))
     return best
 
 
-def _choose(task: Task, limit: int, device: str) -> Engine:
+def _choose(task: Task, limit: int, device: str) -> Execution:
     if draws_random_numbers(task.architecture.build_seeded(0), task.train.x[:2]):
         reason = (
             "draws random numbers in training (dropout): its networks train one after another, so that each depends on "
             "its own seed alone"
         )
-        return Engine(1, threads.asked(), 0.0, reason)
+        return Execution(1, threads.asked(), 0.0, reason)
     return _measure_all(task, limit, device)
 
 
-def _read(path: Path) -> Engine | None:
+def _read(path: Path) -> Execution | None:
     """A kept choice; a damaged file is measured anew."""
     try:
-        return Engine(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        data = json.loads(path.read_text(encoding="utf-8"))
+        return from_json(Execution, unspelled(Execution, data), str(path))
+    except (OSError, ValueError, TypeError, AttributeError):  # StorageError is a ValueError
         return None
 
 
@@ -112,11 +120,16 @@ def machine_memory(device: str = "cpu") -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def _measure_all(task: Task, limit: int, device: str) -> Engine:
-    best: Engine | None = None
+def budget_bytes(memory_gb: float | None, device: str = "cpu") -> int:
+    """A memory budget in bytes; by default a quarter of the machine's, or of the device's."""
+    return machine_memory(device) // 4 if memory_gb is None else int(memory_gb * 2**30)
+
+
+def _measure_all(task: Task, limit: int, device: str) -> Execution:
+    best: Execution | None = None
     for group in _candidates(limit, device):
         try:
-            found = [Engine(group, count, _measure(task, group, count, device)) for count in _thread_counts(device)]
+            found = [Execution(group, count, _measure(task, group, count, device)) for count in _thread_counts(device)]
         except RuntimeError as error:
             if best is None:
                 raise
@@ -175,7 +188,7 @@ def _trainer(task: Task, architecture: Architecture, group: int, count: int | No
     return Trainer(
         architecture, task.train, task.loss, task.recipe, weights=layout.pack(state).repeat(group, 1), masks=None,
         buffers={b.name: state[b.name].repeat(group, *[1] * state[b.name].ndim) for b in layout.buffers},
-        individual=Individual(range(group)), group=group, threads=count, device=device,
+        individual=Individual(range(group)), group_size=group, threads=count, device=device,
     )  # fmt: skip
 
 
@@ -207,12 +220,12 @@ _BLOCK = 64
 _BLOCK_CUDA = 1024
 
 
-def block_size(task: Task, memory: int | None = None, *, device: str = "cpu", copies: int = 1) -> int:
+def block_size(task: Task, memory_gb: float | None = None, *, device: str = "cpu", copies: int = 1) -> int:
     """Networks in memory at once, and in one file on disk: 64 (CUDA: 1,024), or as many as the budget allows.
 
     Args:
-        memory: bytes; by default a quarter of the machine's, or of the device's.
+        memory_gb: Memory budget in GiB; by default a quarter of the machine's, or of the device's.
         copies: networks kept of each training run.
     """
-    fits = (memory or machine_memory(device) // 4) // network_bytes(task)
+    fits = budget_bytes(memory_gb, device) // network_bytes(task)
     return max(1, min(_BLOCK if device == "cpu" else _BLOCK_CUDA, fits) // copies)

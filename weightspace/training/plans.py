@@ -1,6 +1,6 @@
-"""Kinds of collection: what the networks share and where they differ.
+"""Plans of collections: what the networks share and where they differ.
 
-Each kind says which training runs there are (a record each), how a block of runs starts, and at which
+Each plan says which training runs there are (a record each), how a block of runs starts, and at which
 steps their networks are kept.
 """
 
@@ -15,23 +15,23 @@ from weightspace.runtime import seeds
 from weightspace.storage.shards import Record
 from weightspace.tasks.task import Task
 from weightspace.training.conversion import initial, trainer_for
-from weightspace.training.engine import Engine
+from weightspace.training.engine import Execution
 from weightspace.training.trainer import Trainer
 
 
 @runtime_checkable
-class Kind(Protocol):
-    """A frozen description of a collection."""
+class CollectionPlan(Protocol):
+    """What a collection is made of: a frozen dataclass of settings."""
 
     def runs(self, n: int, seed: int) -> list[Record]:
         """A record for each training run."""
         ...
 
-    def begin(self, task: Task, records: Sequence[Record], engine: Engine, device: str) -> Trainer:
+    def begin(self, task: Task, records: Sequence[Record], execution: Execution, device: str) -> Trainer:
         """A trainer for a block of runs, where their own training starts."""
         ...
 
-    def kept(self, task: Task) -> list[int]:
+    def kept_steps(self, task: Task) -> list[int]:
         """Steps at which every run's network becomes part of the collection, rising."""
         ...
 
@@ -46,10 +46,10 @@ class Independent:
             for i in range(n)
         ]
 
-    def begin(self, task: Task, records: Sequence[Record], engine: Engine, device: str) -> Trainer:
-        return trainer_for(initial(task.architecture, records), task, engine=engine, device=device)
+    def begin(self, task: Task, records: Sequence[Record], execution: Execution, device: str) -> Trainer:
+        return trainer_for(initial(task.architecture, records), task, execution=execution, device=device)
 
-    def kept(self, task: Task) -> list[int]:
+    def kept_steps(self, task: Task) -> list[int]:
         return [_length(task)]
 
 
@@ -88,10 +88,10 @@ class Grid:
         runs = Independent().runs(len(cells), seed)
         return [run | {"kind": "grid", "individual": cell} for run, cell in zip(runs, cells, strict=True)]
 
-    def begin(self, task: Task, records: Sequence[Record], engine: Engine, device: str) -> Trainer:
-        return Independent().begin(task, records, engine, device)
+    def begin(self, task: Task, records: Sequence[Record], execution: Execution, device: str) -> Trainer:
+        return Independent().begin(task, records, execution, device)
 
-    def kept(self, task: Task) -> list[int]:
+    def kept_steps(self, task: Task) -> list[int]:
         return [_length(task)]
 
 
@@ -114,20 +114,20 @@ class SharedStart:
         ancestor = {"seed": seeds.derive(seed, "ancestor"), "at": str(self.at)}
         return [run | {"kind": "shared start", "parent": ancestor} for run in Independent().runs(n, seed)]
 
-    def begin(self, task: Task, records: Sequence[Record], engine: Engine, device: str) -> Trainer:
+    def begin(self, task: Task, records: Sequence[Record], execution: Execution, device: str) -> Trainer:
         ancestor = initial(task.architecture, [{"seed": records[0]["parent"]["seed"]}])
-        first = trainer_for(ancestor, task, engine=replace(engine, group=1), device=device)
+        first = trainer_for(ancestor, task, execution=replace(execution, group_size=1), device=device)
         first.run(self.at.total(first.per_epoch))
         copies = initial(task.architecture, records).replace(
             weights=first.weights.cpu().repeat(len(records), 1),
             buffers={k: b.cpu().repeat(len(records), *[1] * (b.ndim - 1)) for k, b in first.buffers.items()},
         )
-        trainer = trainer_for(copies, task, engine=engine, device=device)
+        trainer = trainer_for(copies, task, execution=execution, device=device)
         trainer.step = first.step
         trainer.state = {k: tensor.repeat(len(records), 1) for k, tensor in first.state.items()}
         return trainer
 
-    def kept(self, task: Task) -> list[int]:
+    def kept_steps(self, task: Task) -> list[int]:
         if self.at.total(task.recipe.per_epoch(len(task.train))) >= _length(task):
             raise InputError(f"the shared start {self.at} must come before the end of training, {task.recipe.length}")
         return [_length(task)]
@@ -149,10 +149,10 @@ class Trajectory:
     def runs(self, n: int, seed: int) -> list[Record]:
         return [run | {"kind": "trajectory"} for run in Independent().runs(n, seed)]
 
-    def begin(self, task: Task, records: Sequence[Record], engine: Engine, device: str) -> Trainer:
-        return Independent().begin(task, records, engine, device)
+    def begin(self, task: Task, records: Sequence[Record], execution: Execution, device: str) -> Trainer:
+        return Independent().begin(task, records, execution, device)
 
-    def kept(self, task: Task) -> list[int]:
+    def kept_steps(self, task: Task) -> list[int]:
         every = self.every.total(task.recipe.per_epoch(len(task.train)))
         if every < 1:
             raise InputError(f"checkpoints must lie at least one iteration apart, got {self.every}")

@@ -25,7 +25,7 @@ from weightspace.tasks.task import Split
 from weightspace.training.augment import augment
 from weightspace.training.gradients import Loss, draws_random_numbers, live_weights, one_by_one, side_by_side
 from weightspace.training.individual import Individual, _noisy_labels
-from weightspace.training.validation_curve import Watch
+from weightspace.training.validation_curve import ValidationCurve
 
 _CHECKPOINT_SECONDS = 15.0
 _WORTH = 0.75  # share of the pruned tensors that must be run as sparse matrices for this to be faster
@@ -44,7 +44,7 @@ class Trainer:
         masks: (n, D) or None.
         buffers: (n, *shape) by name; copied.
         individual: seeds and what else the networks have of their own.
-        group: networks trained side by side; the others wait. 1 trains them one after another. The
+        group_size: networks trained side by side; the others wait. 1 trains them one after another. The
             result is the same but for rounding.
         threads: CPU threads while training; None leaves PyTorch's setting.
     """
@@ -60,7 +60,7 @@ class Trainer:
         masks: Bool[Tensor, "n d"] | None,
         buffers: Mapping[str, Tensor],
         individual: Individual,
-        group: int | None = None,
+        group_size: int | None = None,
         threads: int | None = None,
         device: str = "cpu",
     ) -> None:
@@ -72,7 +72,7 @@ class Trainer:
         self.per_epoch = recipe.per_epoch(len(data))
         self.length = recipe.length.total(self.per_epoch)
         self.individual = individual
-        self.group = group or len(weights)
+        self.group_size = group_size or len(weights)
         self.threads = threads
         self.weights = weights.detach().to(device, copy=True)
         self.buffers = {name: buffer.to(device, copy=True) for name, buffer in buffers.items()}
@@ -83,8 +83,8 @@ class Trainer:
         self.checkpoint: Path | None = None
         self.l1: Tensor | None = None  # (n, D), weights of |w| in the loss
         self._held: tuple[Tensor, Tensor] | None = None
-        self.watch: Watch | None = None
-        self.curve = torch.empty(len(weights), 0, 2)  # what `watch` has seen, and in which iterations
+        self.validation_curve: ValidationCurve | None = None
+        self.curve = torch.empty(len(weights), 0, 2)  # what `validation_curve` has seen, and in which iterations
         self.looks: list[int] = []
         self._live: dict[int, LiveNetwork | None] = {}
         self._saved = time.monotonic()
@@ -136,15 +136,19 @@ class Trainer:
             while self.step < until:
                 # All groups reach the end of an epoch before the next begins: until then one group's
                 # weights stay in the cache.
-                pauses = (self.per_epoch,) if self.watch is None else (self.per_epoch, self.watch.every)
+                pauses = (
+                    (self.per_epoch,)
+                    if self.validation_curve is None
+                    else (self.per_epoch, self.validation_curve.every)
+                )
                 stop = min(until, *((self.step // every + 1) * every for every in pauses))
-                for rows in blocks(len(self.weights), self.group):
+                for rows in blocks(len(self.weights), self.group_size):
                     self._run_group(rows, stop)
                 self._require_finite(stop)
                 tick(stop - self.step)
                 self.step = stop
-                if self.watch is not None and stop % self.watch.every == 0:
-                    seen = self.watch.look(self.module, self.layout, self.weights, self.buffers)
+                if self.validation_curve is not None and stop % self.validation_curve.every == 0:
+                    seen = self.validation_curve.look(self.module, self.layout, self.weights, self.buffers)
                     self.curve, self.looks = torch.cat([self.curve, seen[:, None]], 1), [*self.looks, stop]
                 if self.checkpoint is not None and time.monotonic() - self._saved > _CHECKPOINT_SECONDS:
                     self.save(self.checkpoint)
@@ -159,7 +163,7 @@ class Trainer:
         at = self.weights if weights is None else weights
         found = torch.empty_like(at)
         with _threads(self.threads):
-            for rows in blocks(len(at), self.group):
+            for rows in blocks(len(at), self.group_size):
                 start = self.step % self.per_epoch * self.recipe.batch_size
                 end = None if (self.step + 1) % self.per_epoch == 0 else start + self.recipe.batch_size
                 x, y = self._batch(rows, self._order(rows)[:, start:end], self.step)
@@ -169,7 +173,7 @@ class Trainer:
                     noise = [seeds.derive(seed, "step", self.step) for seed in self.individual.seeds[rows]]
                     self.losses[rows] = one_by_one(*where, noise)
                 else:
-                    self.losses[rows] = (side_by_side if self.group > 1 else one_by_one)(*where)
+                    self.losses[rows] = (side_by_side if self.group_size > 1 else one_by_one)(*where)
         self.step += 1
         return found
 
@@ -233,8 +237,8 @@ class Trainer:
                 noise = [seeds.derive(seed, "step", step) for seed in own_seeds]
                 losses = one_by_one(self.module, self.layout, self.loss, weights, buffers, x, y, gradient, noise)
             else:
-                engine = side_by_side if self.group > 1 else one_by_one
-                losses = engine(self.module, self.layout, self.loss, weights, buffers, x, y, gradient)
+                compute = side_by_side if self.group_size > 1 else one_by_one
+                losses = compute(self.module, self.layout, self.loss, weights, buffers, x, y, gradient)
             self.losses[rows] = losses
             if self.l1 is not None:
                 gradient.addcmul_(weights.sign(), self.l1[rows])
@@ -252,7 +256,7 @@ class Trainer:
 
     def _live_network(self, rows: slice) -> LiveNetwork | None:
         """The one network of a group as sparse matrices, where they are faster."""
-        alone = self.group == 1 and self.weights.device.type == "cpu" and not self._random
+        alone = self.group_size == 1 and self.weights.device.type == "cpu" and not self._random
         plain = not self._frozen and self._held is None and self.l1 is None
         if self.masks is None or not alone or not plain:
             return None

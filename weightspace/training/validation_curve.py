@@ -1,4 +1,4 @@
-"""Watch: validation losses on the way, for the iteration at which a network is at its best."""
+"""Validation losses on the way, for the iteration at which a network is at its best."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +14,7 @@ from weightspace.training.gradients import Loss
 
 
 @dataclass(frozen=True)
-class Watch:
+class ValidationCurve:
     """Looks at networks in training and changes nothing.
 
     Args:
