@@ -96,11 +96,10 @@ def shuffled(tickets: ws.Collection) -> torch.Tensor:
     """Masks with the same density in each layer, at random places."""
     masks = tickets.masks.clone()
     random = torch.Generator().manual_seed(0)
-    for entry in tickets.layout.parameters:
-        if entry.role == "weight":
-            at = tickets.layout.slices[entry.name]
-            for row in masks:
-                row[at] = row[at][torch.randperm(entry.size, generator=random)]
+    for entry in tickets.layout.weights:
+        at = tickets.layout.slices[entry.name]
+        for row in masks:
+            row[at] = row[at][torch.randperm(entry.size, generator=random)]
     return masks
 
 

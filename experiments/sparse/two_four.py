@@ -128,7 +128,7 @@ def gathered(scores: Tensor, masks: Tensor, layout: ws.Layout, linear: bool) -> 
     the first layer, or of all convolutions.
     """
     masks = masks.clone()
-    weights = [entry for entry in layout.parameters if entry.role == "weight"]
+    weights = layout.weights
     for entry in weights[:1] if linear else [entry for entry in weights if len(entry.shape) == 4]:
         for mask, own in zip(layout.tensors(masks)[entry.name], layout.tensors(scores)[entry.name], strict=True):
             matrix = as_matrix(own)

@@ -358,10 +358,9 @@ def test_mask_overlap_against_sets_and_chance(tickets: ws.Collection) -> None:
     shared = []
     for _ in range(200):
         other = tickets.masks[1].clone()
-        for e in tickets.layout.parameters:
-            if e.role == "weight":
-                at = tickets.layout.slices[e.name]
-                other[at] = other[at][torch.randperm(e.size, generator=random)]
+        for e in tickets.layout.weights:
+            at = tickets.layout.slices[e.name]
+            other[at] = other[at][torch.randperm(e.size, generator=random)]
         shared.append(len(a & set(other[prunable].nonzero()[:, 0].tolist())))
     mean = sum(shared) / len(shared)
     assert found.chance_shared == pytest.approx(2 * mean / (len(a) + len(b)), rel=0.05)

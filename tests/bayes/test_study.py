@@ -68,7 +68,7 @@ def test_controls_keep_the_number_of_weights(result: tuple[bayes.StudyResult, Pa
     everywhere = controls.globally_shuffled(tickets, start)
     assert torch.equal(again.masks, tickets.masks)
     assert not torch.equal(again.weights, tickets.extras["rewind"])
-    weights = [e.name for e in layout.parameters if e.role == "weight"]
+    weights = [e.name for e in layout.weights]
     for moved in (shuffled, everywhere):
         assert not torch.equal(moved.masks, tickets.masks)
         assert torch.equal(moved.masks.sum(1), tickets.masks.sum(1))

@@ -162,12 +162,7 @@ def test_baselines_are_what_they_say(made: Baselines) -> None:
     usual = masks.float().mean(0)
     share = [(m.masks.float().mean(0) * usual)[prunable].sum() for m in (typical, made.mean_values(by_frequency=False))]
     assert share[0] > 1.5 * share[1]  # weights that tickets often keep are kept often
-    per_layer = {
-        e.name: at
-        for e in made.aligned.layout.parameters
-        if e.role == "weight"
-        for at in [made.aligned.layout.slices[e.name]]
-    }
+    per_layer = {e.name: at for e in made.aligned.layout.weights for at in [made.aligned.layout.slices[e.name]]}
     pruned = made._pruned(made.gaussian(), by_layer=True)
     for at in per_layer.values():
         assert pruned.masks[:, at].float().mean().item() == pytest.approx(masks[:, at].float().mean().item(), abs=0.02)

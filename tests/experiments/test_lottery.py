@@ -15,7 +15,7 @@ from weightspace.training.engine import Execution
 
 def counts(collection: ws.Collection) -> list[list[int]]:
     layout = collection.layout
-    weights = [e.name for e in layout.parameters if e.role == "weight"]
+    weights = [e.name for e in layout.weights]
     return [[int(mask[layout.slices[name]].sum()) for name in weights] for mask in collection.masks]
 
 
@@ -46,11 +46,10 @@ def test_an_inverted_mask_keeps_the_lowest_scores_of_each_layer(found: ws.Collec
     inverted = TicketControls().inverted(found, dense[:3].weights.abs())
     assert counts(inverted) == counts(found)
     for i in range(3):
-        for entry in found.layout.parameters:
-            if entry.role == "weight":
-                at = found.layout.slices[entry.name]
-                size, mask = dense.weights[i, at].abs(), inverted.masks[i, at]
-                assert size[mask].max() <= size[~mask].min()
+        for entry in found.layout.weights:
+            at = found.layout.slices[entry.name]
+            size, mask = dense.weights[i, at].abs(), inverted.masks[i, at]
+            assert size[mask].max() <= size[~mask].min()
     with pytest.raises(ws.InputError, match="one score for each weight"):
         TicketControls().inverted(found, dense.weights)
 

@@ -22,7 +22,7 @@ def found(dense: ws.Collection, task: ws.Task) -> ws.Collection:
 
 
 def layers(collection: ws.Collection) -> list[slice]:
-    return [collection.layout.slices[e.name] for e in collection.layout.parameters if e.role == "weight"]
+    return [collection.layout.slices[e.name] for e in collection.layout.weights]
 
 
 # Scores of four weights, literally: initial 1, -2, 3, -0.5; final -2, -2.5, 0.5, -0.4.
@@ -203,7 +203,7 @@ def test_tickets_move_to_a_task_with_other_classes(found: ws.Collection, task: w
 
 def test_refill_keeps_the_units_with_most_weights(found: ws.Collection) -> None:
     filled = refill(found)
-    entries = [e for e in found.layout.parameters if e.role == "weight"]
+    entries = found.layout.weights
     inner = entries[1]
     at = found.layout.slices[inner.name]
     for i in range(3):

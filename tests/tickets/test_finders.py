@@ -124,7 +124,7 @@ def test_erk_and_balanced_counts_sum_exactly(density: float, sizes: list[int]) -
         return
     for pattern in (ws.ERK(density), ws.Balanced(density)):
         counts = pattern.counts(layout)
-        weights = [e.size for e in layout.parameters if e.role == "weight"]
+        weights = [e.size for e in layout.weights]
         assert sum(counts) == total
         assert all(0 <= c <= s for c, s in zip(counts, weights, strict=True))
         mask = pattern.mask(torch.rand(layout.size), layout)
@@ -227,10 +227,9 @@ def test_untrained_weights_stay_what_they_were(dense: ws.Collection, task: ws.Ta
     found = tickets.EdgePopup(0.3).find(dense[:2], task)
     assert torch.equal(found.weights, found.extras["rewind"] * found.masks)
     signed = tickets.EdgePopup(0.3, binary=True).find(dense[:2], task)
-    for entry in signed.layout.parameters:
-        if entry.role == "weight":
-            part = signed.weights[0, signed.layout.slices[entry.name]]
-            assert len(part[part != 0].abs().unique()) == 1, "one magnitude a layer"
+    for entry in signed.layout.weights:
+        part = signed.weights[0, signed.layout.slices[entry.name]]
+        assert len(part[part != 0].abs().unique()) == 1, "one magnitude a layer"
 
 
 def test_impossible_settings_are_refused() -> None:

@@ -122,10 +122,9 @@ class GatedNetwork(nn.Module):
         dense = self.weights.detach().requires_grad_()
         (wanted,) = torch.autograd.grad(self._losses(dense, x, y).sum(), dense)
         parts = []
-        for entry in self.layout.parameters:
-            if entry.role == "weight":
-                at = self.layout.slices[entry.name]
-                parts.append((_standardised(slope[:, at]) - _standardised(wanted[:, at])).square().mean(1))
+        for entry in self.layout.weights:
+            at = self.layout.slices[entry.name]
+            parts.append((_standardised(slope[:, at]) - _standardised(wanted[:, at])).square().mean(1))
         return torch.stack(parts).sum(0)
 
     def _losses(self, weights: Tensor, x: Tensor, y: Tensor) -> Float[Tensor, " n"]:
@@ -136,7 +135,7 @@ class GatedNetwork(nn.Module):
     def _features(self, weights: Tensor, x: Tensor) -> list[Tensor]:
         """Outputs (n, batch, ...) of every layer that has gates."""
         module = self._module[0]
-        owners = {e.name.rpartition(".")[0] for e in self.layout.parameters if e.role == "weight"}
+        owners = {e.name.rpartition(".")[0] for e in self.layout.weights}
 
         def one(parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor) -> list[Tensor]:
             seen: list[Tensor] = []

@@ -283,9 +283,8 @@ class BayesianIMP:
 def _fewer_inputs(masks: Bool[Tensor, "n d"], layout: Layout) -> Float[Tensor, "n d"]:
     """sqrt(fan-in / mean fan-in that is left) for each weight tensor, 1 elsewhere."""
     factor = torch.ones(masks.shape)
-    for entry in layout.parameters:
-        if entry.role == "weight":
-            at = layout.slices[entry.name]
-            kept = masks[:, at].float().mean(1, keepdim=True).clamp(min=1 / entry.size)
-            factor[:, at] = kept.rsqrt()
+    for entry in layout.weights:
+        at = layout.slices[entry.name]
+        kept = masks[:, at].float().mean(1, keepdim=True).clamp(min=1 / entry.size)
+        factor[:, at] = kept.rsqrt()
     return factor

@@ -249,12 +249,11 @@ class Baselines:
         layout, masks = self.aligned.layout, self.aligned.masks
         share = masks.double().mean(0)
         ranked = torch.full_like(scores, math.inf, dtype=torch.float64)
-        for entry in layout.parameters:
-            if entry.role == "weight":
-                at = layout.slices[entry.name]
-                kept = share[at].mean()
-                place = scores[:, at].argsort(1, descending=True).argsort(1).double() + 1  # 1 is the largest
-                ranked[:, at] = -place / (kept.clamp(min=1e-12) * entry.size)
+        for entry in layout.weights:
+            at = layout.slices[entry.name]
+            kept = share[at].mean()
+            place = scores[:, at].argsort(1, descending=True).argsort(1).double() + 1  # 1 is the largest
+            ranked[:, at] = -place / (kept.clamp(min=1e-12) * entry.size)
         return Unstructured(self.density).mask(ranked, layout)
 
     def _collection(self, weights: Float[Tensor, "n d"], masks: Bool[Tensor, "n d"]) -> Collection:

@@ -198,12 +198,11 @@ def mask_overlap(networks: Collection) -> Overlap:
     masks = networks.masks
     shared = torch.zeros(len(masks), len(masks), dtype=torch.float64)
     expected = torch.zeros_like(shared)
-    for entry in networks.layout.parameters:
-        if entry.role == "weight":
-            own = masks[:, networks.layout.slices[entry.name]].float()
-            shared += (own @ own.T).double()
-            density = own.double().mean(1)
-            expected += entry.size * density[:, None] * density
+    for entry in networks.layout.weights:
+        own = masks[:, networks.layout.slices[entry.name]].float()
+        shared += (own @ own.T).double()
+        density = own.double().mean(1)
+        expected += entry.size * density[:, None] * density
     counts = masks[:, networks.layout.prunable].sum(1).double()
     total = counts[:, None] + counts
     upper = torch.ones_like(shared).triu(1).bool()

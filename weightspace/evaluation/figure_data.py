@@ -92,7 +92,7 @@ def _overlaps(samples: Collection, training: Collection) -> list[list[float | No
 
 
 def _filters(samples: Collection, training: Collection, task: Task) -> Filters | None:
-    first = next(entry for entry in training.layout.parameters if entry.role == "weight")
+    first = training.layout.weights[0]
     shape = task.train.x.shape[1:]
     if len(shape) != 3:
         return None

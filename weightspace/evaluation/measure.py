@@ -138,7 +138,7 @@ class TrainingReference:
             metrics["mask overlap with training"] = largest_mask_overlap(
                 networks, self.training, itself=itself, memory=self.memory
             )
-        names = [entry.name for entry in networks.layout.parameters if entry.role == "weight"]
+        names = [entry.name for entry in networks.layout.weights]
         joint = scored.predictions.joint
         together = ensemble_metrics(scored.predictions, test.y) | self._variety(
             group, scored, among, kept[:SOME], sizes

@@ -190,7 +190,7 @@ def largest_mask_overlap(
 def kept_in_layers(networks: Collection, memory: int) -> tuple[Float[Tensor, "n layers"], Float[Tensor, " layers"]]:
     """Weights that each network keeps in each weight tensor, and the tensors' sizes."""
     layout = networks.layout
-    weights = [entry for entry in layout.parameters if entry.role == "weight"]
+    weights = layout.weights
     parts: list[Tensor] = []
     for rows in blocks(len(networks), max(1, memory // (16 * layout.size))):
         masks = networks[rows].masks

@@ -29,7 +29,7 @@ class _Shares(ABC):
 
     def counts(self, layout: Layout) -> list[int]:
         """Weights kept in each weight tensor, in the layout's order."""
-        weights = _weights(layout)
+        weights = layout.weights
         return _shared(weights, _total(self.density, layout), [self._raw(entry) for entry in weights])
 
     def steps(self, rate: float) -> "list[Pattern]":
@@ -96,7 +96,7 @@ class LayerRates:
 
     def counts(self, layout: Layout) -> list[int]:
         """Weights kept in each weight tensor, in the layout's order."""
-        weights = _weights(layout)
+        weights = layout.weights
         unknown = self.others.keys() - {e.name for e in weights}
         if unknown:
             raise InputError(f"no weight is called {min(unknown)!r}: there are {', '.join(e.name for e in weights)}")
@@ -111,10 +111,6 @@ class LayerRates:
         self, scores: Float[Tensor, "*nets d"], layout: Layout, within: Bool[Tensor, "*nets d"] | None = None
     ) -> Bool[Tensor, "*nets d"]:
         return keep_counts(scores, layout, self.counts(layout), within)
-
-
-def _weights(layout: Layout) -> list[Entry]:
-    return [entry for entry in layout.parameters if entry.role == "weight"]
 
 
 def _total(density: float, layout: Layout) -> int:

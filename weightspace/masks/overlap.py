@@ -28,10 +28,9 @@ def mask_overlap(first: Collection, second: Collection) -> tuple[Float[Tensor, "
     kept = first.masks[:, layout.prunable].sum(1).double()
     shared = (first.masks & second.masks)[:, layout.prunable].sum(1).double()
     chance = torch.zeros(len(first), dtype=torch.float64)
-    for entry in layout.parameters:
-        if entry.role == "weight":
-            at = layout.slices[entry.name]
-            chance += first.masks[:, at].sum(1).double() * second.masks[:, at].sum(1) / entry.size
+    for entry in layout.weights:
+        at = layout.slices[entry.name]
+        chance += first.masks[:, at].sum(1).double() * second.masks[:, at].sum(1) / entry.size
     return shared / kept, chance / kept
 
 

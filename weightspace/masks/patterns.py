@@ -76,7 +76,7 @@ class Unstructured:
             for at in layout.free:
                 mask[..., at] = True
             return mask
-        counts = _apportion([entry.size for entry in layout.parameters if entry.role == "weight"], total)
+        counts = _apportion([entry.size for entry in layout.weights], total)
         return _keep_counts(scores, layout, counts)
 
 
@@ -109,9 +109,7 @@ class NM:
         scores = _usable(scores, layout, within)
         mask = torch.ones(scores.shape, dtype=torch.bool, device=scores.device)
         lead = scores.shape[:-1]
-        for entry in layout.parameters:
-            if entry.role != "weight":
-                continue
+        for entry in layout.weights:
             at = layout.slices[entry.name]
             rows = scores[..., at].reshape(*lead, *entry.shape)
             rows = rows.movedim(len(lead) + 1, -1) if len(entry.shape) > 1 else rows
@@ -144,7 +142,7 @@ class Channels:
     ) -> Bool[Tensor, "*nets d"]:
         scores = _usable(scores, layout, within)
         mask = torch.ones(scores.shape, dtype=torch.bool, device=scores.device)
-        weights = [entry for entry in layout.parameters if entry.role == "weight"]
+        weights = layout.weights
         for entry in weights[:-1]:
             at = layout.slices[entry.name]
             units = scores[..., at].unflatten(-1, (entry.shape[0], -1))
@@ -181,7 +179,7 @@ def keep_counts(
 
 def _keep_counts(scores: Tensor, layout: Layout, counts: list[int]) -> Tensor:
     mask = torch.ones(scores.shape, dtype=torch.bool, device=scores.device)
-    weights = [entry for entry in layout.parameters if entry.role == "weight"]
+    weights = layout.weights
     for entry, count in zip(weights, counts, strict=True):
         at = layout.slices[entry.name]
         mask[..., at] = _keep_top(scores[..., at], count, f"tensor {entry.name!r}")

@@ -98,6 +98,11 @@ class Layout:
         return tuple(entry for entry in self.entries if entry.role != "buffer")
 
     @cached_property
+    def weights(self) -> tuple[Entry, ...]:
+        """The prunable tensors (role "weight"), in vector order."""
+        return tuple(entry for entry in self.parameters if entry.role == "weight")
+
+    @cached_property
     def buffers(self) -> tuple[Entry, ...]:
         return tuple(entry for entry in self.entries if entry.role == "buffer")
 
@@ -141,7 +146,7 @@ class Layout:
 
     @cached_property
     def num_prunable(self) -> int:
-        return sum(entry.size for entry in self.parameters if entry.role == "weight")
+        return sum(entry.size for entry in self.weights)
 
     def pack(self, state: Mapping[str, Tensor]) -> Float[Tensor, "*nets d"]:
         """Flatten the trainable tensors of a state dict into vectors; buffers are left out.

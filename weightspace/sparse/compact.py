@@ -123,7 +123,7 @@ def _read(symmetry: Symmetry, group: Group, module: nn.Module) -> Bool[Tensor, "
 
 def _written(symmetry: Symmetry, group: Group, module: nn.Module, layout: Layout) -> Bool[Tensor, " units"]:
     """Which units depend on their inputs: some incoming weight is not zero."""
-    weights = {entry.name for entry in layout.parameters if entry.role == "weight"}
+    weights = {entry.name for entry in layout.weights}
     found = torch.zeros(group.size, dtype=torch.bool)
     for axis in (*group.incoming, *group.following):
         if axis.tensor in weights:

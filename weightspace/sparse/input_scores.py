@@ -39,7 +39,7 @@ def input_scores(networks: Collection, x: Tensor) -> Float[Tensor, "n d"]:
         x = x.to(networks.weights.dtype)
     scores = networks.weights.square()
     own = networks.layout.tensors(scores)  # views
-    weights = [entry.name for entry in networks.layout.parameters if entry.role == "weight"]
+    weights = [entry.name for entry in networks.layout.weights]
     for i in progress(range(len(networks)), "inputs of every layer"):
         read = _mean_squares(networks.module(i).eval(), x)
         unknown = [name for name in weights if name not in read]

@@ -141,7 +141,7 @@ def _readers(symmetry: Symmetry, group: Group, pattern: NM) -> list[str]:
     """Weights whose groups of M inputs are units of this group; none if the group cannot be moved freely."""
     if group.parent is not None or symmetry.children(group.name) or any(axis.within is not None for axis in group.axes):
         return []
-    weights = {entry.name: entry.shape for entry in symmetry.layout.parameters if entry.role == "weight"}
+    weights = {entry.name: entry.shape for entry in symmetry.layout.weights}
     readers: list[str] = []
     for (
         axis

@@ -29,7 +29,7 @@ def neural_persistence(networks: Collection, p: float = 2.0) -> Float[Tensor, "n
         p: of the norm.
     """
     layout = networks.layout
-    entries = [entry for entry in layout.parameters if entry.role == "weight"]
+    entries = layout.weights
     rows: list[list[float]] = []
     for weights in networks.weights:
         size = weights.abs() / weights[layout.prunable].abs().max()

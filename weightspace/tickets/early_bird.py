@@ -165,7 +165,7 @@ def unit_mask(symmetry: Symmetry, kept: dict[str, Bool[Tensor, " units"]]) -> Bo
     layout = symmetry.layout
     mask = torch.ones(layout.size, dtype=torch.bool)
     tensors = layout.tensors(mask)
-    weights = {entry.name for entry in layout.parameters if entry.role == "weight"}
+    weights = {entry.name for entry in layout.weights}
     for group in symmetry.groups:
         for axis in group.axes if group.name in kept else ():
             if axis.tensor in weights:

@@ -106,33 +106,30 @@ def fixed_weights(start: Collection, kind: str, density: float) -> Float[Tensor,
     found = start.weights.clone()
     if kind == "initial":
         return found
-    for entry in start.layout.parameters:
-        if entry.role == "weight":
-            std = (2 / (density * entry.size / entry.shape[0])) ** 0.5
-            for row, record in zip(found, start.records, strict=True):
-                random = seeds.generator(int(record["seed"]), f"fixed weights of {entry.name}")
-                drawn = std * torch.randn(entry.size, generator=random)
-                row[start.layout.slices[entry.name]] = drawn if kind == "kaiming" else drawn.sign() * std
+    for entry in start.layout.weights:
+        std = (2 / (density * entry.size / entry.shape[0])) ** 0.5
+        for row, record in zip(found, start.records, strict=True):
+            random = seeds.generator(int(record["seed"]), f"fixed weights of {entry.name}")
+            drawn = std * torch.randn(entry.size, generator=random)
+            row[start.layout.slices[entry.name]] = drawn if kind == "kaiming" else drawn.sign() * std
     return found
 
 
 def _binary(weights: Tensor, masks: Tensor, layout: Layout) -> Tensor:
     found = weights.clone()
-    for entry in layout.parameters:
-        if entry.role == "weight":
-            at = layout.slices[entry.name]
-            kept = masks[:, at].sum(1, keepdim=True).clamp(min=1)
-            found[:, at] = weights[:, at].sign() * (weights[:, at].abs() * masks[:, at]).sum(1, keepdim=True) / kept
+    for entry in layout.weights:
+        at = layout.slices[entry.name]
+        kept = masks[:, at].sum(1, keepdim=True).clamp(min=1)
+        found[:, at] = weights[:, at].sign() * (weights[:, at].abs() * masks[:, at]).sum(1, keepdim=True) / kept
     return found
 
 
 def _scores(start: Collection) -> Float[Tensor, "n d"]:
     """Uniform scores of the scale 1 / sqrt(fan-in), as the public code starts from; zero off the weights."""
     found = torch.zeros_like(start.weights)
-    for entry in start.layout.parameters:
-        if entry.role == "weight":
-            bound = (entry.size / entry.shape[0]) ** -0.5
-            for row, record in zip(found, start.records, strict=True):
-                random = seeds.generator(int(record["seed"]), f"scores of {entry.name}")
-                row[start.layout.slices[entry.name]] = (2 * torch.rand(entry.size, generator=random) - 1) * bound
+    for entry in start.layout.weights:
+        bound = (entry.size / entry.shape[0]) ** -0.5
+        for row, record in zip(found, start.records, strict=True):
+            random = seeds.generator(int(record["seed"]), f"scores of {entry.name}")
+            row[start.layout.slices[entry.name]] = (2 * torch.rand(entry.size, generator=random) - 1) * bound
     return found

@@ -78,5 +78,5 @@ def effective_density(networks: Collection, shape: Sequence[int]) -> Float[Tenso
 def collapsed_layers(networks: Collection) -> list[list[str]]:
     """For each network, the weight tensors of which nothing is left."""
     layout = networks.layout
-    weights = [entry.name for entry in layout.parameters if entry.role == "weight"]
+    weights = [entry.name for entry in layout.weights]
     return [[name for name in weights if not mask[layout.slices[name]].any()] for mask in networks.masks]

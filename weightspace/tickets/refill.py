@@ -34,7 +34,7 @@ def refill(tickets: Collection, *, by: Literal["count", "magnitude"] = "count", 
     if not 0 <= extra <= 1:
         raise InputError(f"extra is a fraction of the dropped units in [0, 1], got {extra}")
     layout, masks = tickets.layout, tickets.masks.clone()
-    inner = [entry for entry in layout.parameters if entry.role == "weight"][1:-1]
+    inner = layout.weights[1:-1]
     for mask, weights in zip(masks, tickets.weights, strict=True):
         for entry in inner:
             at = layout.slices[entry.name]
@@ -68,7 +68,7 @@ def regroup(tickets: Collection, *, clusters: int = 8, fill: float = 1.5, rows: 
     if clusters < 1 or rows < 1 or fill <= 0:
         raise InputError(f"clusters and rows are at least 1 and fill positive, got {clusters}, {rows} and {fill}")
     layout, masks = tickets.layout, tickets.masks.clone()
-    inner = [entry for entry in layout.parameters if entry.role == "weight"][:-1]
+    inner = layout.weights[:-1]
     for mask in masks:
         for entry in inner:
             at = layout.slices[entry.name]

@@ -127,9 +127,7 @@ def moved(
         fraction: of a layer's weights.
     """
     found = masks.clone()
-    for entry in layout.parameters:
-        if entry.role != "weight":
-            continue
+    for entry in layout.weights:
         at = layout.slices[entry.name]
         for mask, weight, want, out in zip(masks[:, at], weights[:, at], wanted[:, at], found[:, at], strict=True):
             count = min(round(fraction * int(mask.sum())), int((~mask).sum()))

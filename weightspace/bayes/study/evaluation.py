@@ -72,9 +72,7 @@ class StudyEvaluation:
 def _of(networks: Collection) -> Row:
     """Density, and how it is spread over the layers."""
     layout, kept = networks.layout, networks.masks.double().mean(0)
-    layers = [
-        f"{e.name} {kept[layout.slices[e.name]].mean().item():.4f}" for e in layout.parameters if e.role == "weight"
-    ]
+    layers = [f"{e.name} {kept[layout.slices[e.name]].mean().item():.4f}" for e in layout.weights]
     return {"density": networks.densities.mean().item(), "layers": "; ".join(layers)}
 
 

@@ -68,7 +68,7 @@ class TicketControls:
         layout, masks, rewind = tickets.layout, tickets.masks, rewind_of(tickets)
         if scores.shape != masks.shape:
             raise InputError(f"one score for each weight is needed, {tuple(masks.shape)}, got {tuple(scores.shape)}")
-        weights = [entry for entry in layout.parameters if entry.role == "weight"]
+        weights = layout.weights
         rows: list[Tensor] = []
         for mask, score in zip(masks, scores, strict=True):
             counts = [int(mask[layout.slices[entry.name]].sum()) for entry in weights]
@@ -86,7 +86,7 @@ def moved_masks(masks: Bool[Tensor, "n d"], layout: Layout, seed: int, *, apart:
         apart: Keep as many weights in each layer; else only as many in all.
     """
     places = torch.arange(layout.size)
-    groups = [places[layout.slices[entry.name]] for entry in layout.parameters if entry.role == "weight"]
+    groups = [places[layout.slices[entry.name]] for entry in layout.weights]
     groups = groups if apart else [torch.cat(groups)]
     masks = masks.clone()
     for i, row in enumerate(masks):

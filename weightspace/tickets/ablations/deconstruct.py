@@ -186,9 +186,7 @@ class Deconstruction:
         values = begun.weights.clone()
         for row, mask, seed in zip(values, masks, own, strict=True):
             random = seeds.generator(seed, "order of kept weights")
-            for entry in layout.parameters:
-                if entry.role != "weight":
-                    continue
+            for entry in layout.weights:
                 part, chosen = row[layout.slices[entry.name]], mask[layout.slices[entry.name]]
                 if self.kept == "reshuffle":
                     part[chosen] = part[chosen][torch.randperm(int(chosen.sum()), generator=random)]

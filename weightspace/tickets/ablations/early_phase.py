@@ -13,7 +13,6 @@ from torch import Tensor
 
 from weightspace.errors import InputError, LayoutMismatch
 from weightspace.networks.collection import Collection
-from weightspace.networks.layout import Entry, Layout
 from weightspace.runtime import seeds
 from weightspace.tasks.task import Task
 from weightspace.tickets.finder import rewind_of, start_from
@@ -60,7 +59,7 @@ class EarlyPhase:
             raise InputError(f"weights are permuted within a filter, a layer or the network, got {within!r}")
         layout, rows = tickets.layout, rewind_of(tickets).clone()
         places = torch.arange(layout.size)
-        groups = [places[layout.slices[e.name]].reshape(e.shape[0], -1) for e in _weights(layout)]
+        groups = [places[layout.slices[e.name]].reshape(e.shape[0], -1) for e in layout.weights]
         parts = [group.flatten() for group in groups]
         if within == "filter":
             parts = [row for group in groups for row in group]
@@ -92,14 +91,10 @@ class EarlyPhase:
         first = initial(tickets.architecture, tickets.records).weights
         for i, row in enumerate(rows):
             random = seeds.generator(self.seed, "noise on rewind weights", i)
-            for entry in _weights(layout):
+            for entry in layout.weights:
                 at = layout.slices[entry.name]
                 row[at] += scale * first[i, at].std() * torch.randn(entry.size, generator=random)
         return start_from(tickets, rows, tickets.masks)
-
-
-def _weights(layout: Layout) -> list[Entry]:
-    return [entry for entry in layout.parameters if entry.role == "weight"]
 
 
 def _prunable_of(weights: Tensor, tickets: Collection) -> Tensor:
@@ -134,7 +129,7 @@ def transfer(tickets: Collection, task: Task, *, seed: int = 0) -> Collection:
     new = initial(task.architecture, [{"seed": seeds.derive(seed, "transferred", i)} for i in range(len(tickets))])
     source, target = tickets.layout, new.layout
     old = {entry.name: entry for entry in source.parameters}
-    output = [entry.name for entry in target.parameters if entry.role == "weight"][-1].rpartition(".")[0]
+    output = [entry.name for entry in target.weights][-1].rpartition(".")[0]
     names = [{e.name for e in layout.parameters} for layout in (source, target)]
     if names[0] != names[1]:
         other = min(names[0] ^ names[1])
