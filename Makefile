@@ -1,5 +1,5 @@
 # make demo   from real data to a sampled ensemble of sparse networks (runs/demo)
-# make tickets               every ticket finder on digits (docs/results/tickets_digits.csv)
+# make tickets               every ticket finder on digits (experiments/results/tickets/digits.csv)
 # make bayes-tickets         Bayesian lottery tickets on digits, with a report (runs/bayes_tickets)
 # make bayes-tickets-mnist   the same questions on LeNet-300-100 and MNIST (hours; resumable)
 # make lottery              the lottery ticket hypothesis on LeNet-300-100 (two hours; resumable)

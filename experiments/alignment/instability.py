@@ -1,19 +1,19 @@
-"""Instability analysis (Frankle et al. 2020, arXiv 1912.05671): when do copies of a network stay in one basin?
+"""When do copies of a network stay in one basin?
 
     python -m experiments.alignment.instability          (about a minute on two cores)
 
-Digits, MLP 64-128-64-10. One network is trained to each start; three copies go on from there with
-different data orders; the barrier is the largest test loss on the line between two copies above the
-straight line between theirs. Five seeds. Writes docs/results/instability.csv and the figure.
+Instability analysis (Frankle et al. 2020, arXiv 1912.05671) on digits, MLP 64-128-64-10. One network is trained to
+each start; three copies go on from there with different data orders. The barrier is the largest test loss on the
+line between two copies above the straight line between theirs. Five seeds.
 """
 
-import csv
 import statistics
 from pathlib import Path
 
 import tyro
 
 import weightspace as ws
+from experiments.common import tables
 from weightspace.evaluation import connectivity
 from weightspace.report import plots
 
@@ -21,35 +21,36 @@ STARTS = ("0it", "5it", "1ep", "2ep", "5ep", "10ep", "20ep")
 
 
 def main(
-    seeds: int = 5, copies: int = 3, out: Path = Path("docs/results/instability.csv"),
-    figure: Path = Path("docs/figures/instability.png"),
-) -> None:  # fmt: skip
-    """Print and write the table.
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4),
+    copies: int = 3,
+    results: Path = tables.RESULTS,
+    figures: Path = tables.FIGURES,
+) -> None:
+    """Write one row for each start to alignment/instability.csv, and draw instability.png.
 
     Args:
-        seeds: ancestors for each start.
-        copies: networks that part from each ancestor.
-        out: CSV file to write.
-        figure: PNG to write.
+        seeds: Seeds of the ancestors of each start.
+        copies: Number of copies that part from each ancestor.
+        results: Folder of the result tables.
+        figures: Folder of the figure.
     """
     task = ws.tasks.digits()
     found: dict[str, list[float]] = {start: [] for start in STARTS}
     drops: dict[str, list[float]] = {start: [] for start in STARTS}
-    for seed in range(seeds):
+    for seed in seeds:
         analysed = connectivity.instability(task, [ws.Step.of(s) for s in STARTS], copies=copies, seed=seed)
         for start, barriers in analysed:
             found[str(start)] += [b.loss for b in barriers]
             drops[str(start)] += [b.accuracy for b in barriers]
-    with open(out, "w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow(["copies part after", "pairs", "loss barrier", "sd", "largest drop of accuracy", "sd"])
-        for start in STARTS:
-            row = [start, len(found[start])]
-            row += [f"{f(v[start]):.4f}" for v in (found, drops) for f in (statistics.mean, statistics.stdev)]
-            table.writerow(row)
-            print(row)
-    plots.instability(STARTS, [found[start] for start in STARTS]).savefig(figure)
-    print(f"written to {out} and {figure}")
+    rows: list[dict[str, object]] = []
+    for start in STARTS:
+        row: dict[str, object] = {"copies part after": start, "pairs": len(found[start])}
+        for name, values in (("loss barrier", found[start]), ("largest drop of accuracy", drops[start])):
+            row |= {name: f"{statistics.mean(values):.4f}", f"{name} std": f"{statistics.stdev(values):.4f}"}
+        rows.append(row)
+        print(row)
+    tables.write(results / "alignment/instability.csv", rows)
+    plots.instability(STARTS, [found[start] for start in STARTS]).savefig(figures / "instability.png")
 
 
 if __name__ == "__main__":

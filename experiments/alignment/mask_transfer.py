@@ -1,12 +1,12 @@
-"""Carry a ticket's mask to another initialisation (after Adnan et al., ICML 2025, arXiv 2505.05143).
+"""Can a ticket's mask be carried to another initialisation?
 
     python -m experiments.alignment.mask_transfer --data-root data          (about 15 minutes on two cores)
 
-LeNet-300-100 on Fashion-MNIST. Networks A give tickets by iterative magnitude pruning; networks B start
-elsewhere. From B's weights after one epoch ("rewind point") networks are trained under: A's mask as it
-is (naive), A's mask permuted by activation matching of the dense A to the dense B, the same by weight
-matching, A's mask shuffled inside each layer, and B's own ticket. A's own ticket is trained from A's
-rewind point. All arms get the same training. Writes docs/results/mask_transfer.csv.
+After Adnan et al. (ICML 2025, arXiv 2505.05143), with LeNet-300-100 on Fashion-MNIST. Networks A give tickets by
+iterative magnitude pruning; networks B start elsewhere. From B's weights after one epoch (the rewind point) networks
+are trained under: A's mask as it is (naive), A's mask permuted by activation matching of the dense A to the dense B,
+the same by weight matching, A's mask shuffled inside each layer, and B's own ticket. A's own ticket is trained from
+A's rewind point. All networks get the same training.
 """
 
 import statistics
@@ -22,18 +22,22 @@ from weightspace.evaluation import connectivity
 
 
 def main(
-    data_root: Path | None = None, pairs: int = 4, sparsities: tuple[float, ...] = (0.97,), epochs: int = 5,
-    out: Path = Path("docs/results/mask_transfer.csv"), runs: Path = Path("runs/mask_transfer"),
-) -> None:  # fmt: skip
-    """Print and write the table.
+    data_root: Path | None = None,
+    pairs: int = 4,
+    sparsities: tuple[float, ...] = (0.97,),
+    epochs: int = 5,
+    out: Path = Path("runs/mask_transfer"),
+    results: Path = tables.RESULTS,
+) -> None:
+    """Write one row for each sparsity and kind of network to alignment/mask_transfer.csv.
 
     Args:
-        data_root: folder with FashionMNIST/raw.
-        pairs: pairs of networks A, B.
-        sparsities: of the tickets.
-        epochs: of each training run.
-        out: CSV file to write.
-        runs: where tickets are kept.
+        data_root: Folder with FashionMNIST/raw; None looks where the library looks.
+        pairs: Number of pairs of networks A, B.
+        sparsities: Sparsities of the tickets.
+        epochs: Epochs of each training.
+        out: Folder where tickets are kept; the same command continues there.
+        results: Folder of the result tables.
     """
     recipe = ws.Recipe(ws.Step(epochs=epochs), batch_size=128, optimizer=ws.Adam(lr=1e-3), schedule="cosine")
     task = ws.tasks.fashion_mnist(data_root=data_root, recipe=recipe)
@@ -46,10 +50,10 @@ def main(
     for sparsity in sparsities:
         finder = ws.tickets.IMP(density=1 - sparsity, rewind=ws.Step(epochs=1))
         tickets, own = (
-            finder.find(dense, task, folder=runs / f"{name}-tickets-{sparsity}")
+            finder.find(dense, task, folder=out / f"{name}-tickets-{sparsity}")
             for name, dense in (("a", parents), ("b", others))
         )
-        arms = {
+        groups = {
             "A's own ticket": under(rewound(tickets), tickets.masks),
             "B's own ticket": under(rewound(own), own.masks),
             "A's mask on B, permuted (activations)": transfer_masks(
@@ -59,17 +63,19 @@ def main(
             "A's mask on B, naive": under(starts, tickets.masks),
             "A's mask on B, shuffled in layers": under(starts, shuffled(tickets)),
         }
-        for name, networks in arms.items():
-            trained = ws.train(networks, task, steps=ws.Step(epochs=epochs - 1))
+        for name, networks in groups.items():
+            trained = ws.train(networks, task, ws.Step(epochs=epochs - 1))
             accuracies = connectivity.measure(trained, task).accuracies.tolist()
             row = {
-                "sparsity": sparsity, "arm": name, "n": pairs, "test accuracy": f"{statistics.mean(accuracies):.4f}",
-                "sd": f"{statistics.stdev(accuracies) if pairs > 1 else 0:.4f}",
-            }  # fmt: skip
+                "sparsity": sparsity,
+                "networks": name,
+                "n": pairs,
+                "test accuracy": f"{statistics.mean(accuracies):.4f}",
+                "std": f"{statistics.stdev(accuracies) if pairs > 1 else 0:.4f}",
+            }
             rows.append(row)
             print(row, flush=True)
-    tables.write(out, rows)
-    print(f"written to {out}")
+    tables.add(results / "alignment/mask_transfer.csv", rows, ("sparsity", "networks"))
 
 
 def rewound(tickets: ws.Collection) -> ws.Collection:

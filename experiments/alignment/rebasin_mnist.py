@@ -1,14 +1,13 @@
-"""Git Re-Basin on MNIST for populations: barriers between networks that nobody aligned to each other.
+"""How high are the barriers between networks of a population that nobody aligned to each other?
 
     python -m experiments.alignment.rebasin_mnist --data-root data          (about 15 minutes on two cores)
 
-784-512-512-512-10, ReLU, LeCun-normal weights, pixels in [0, 1], Adam 1e-3, batch 500, 5 epochs; eight
-networks a population, three populations. Barriers are of the test loss, at the midpoint. Networks are
-kept under --out and reused. Writes docs/results/rebasin_mnist.csv and the figure beside it.
+Git Re-Basin on MNIST: 784-512-512-512-10, ReLU, LeCun-normal weights, pixels in [0, 1], Adam 1e-3, batches of 500,
+5 epochs; eight networks a population, three populations. Barriers are of the test loss, at the midpoint.
 
-The sparse part prunes each population's first two networks to 90 % and 95 % by magnitude over the whole
-network, trains both under their masks for 360 steps, and aligns them through their dense parents,
-through their sparse weights, and through both.
+The sparse part prunes each population's first two networks to 90, 95 and 98 % by magnitude over the whole network,
+trains both under their masks for 360 steps, and aligns them through their dense parents, through their sparse
+weights, and through both.
 """
 
 import statistics
@@ -41,18 +40,22 @@ def network() -> nn.Module:
 
 
 def main(
-    data_root: Path | None = None, populations: int = 3, networks: int = 8, out: Path = Path("runs/rebasin_mnist"),
-    results: Path = Path("docs/results"), figures: Path = Path("docs/figures"),
-) -> None:  # fmt: skip
-    """Print and write the tables.
+    data_root: Path | None = None,
+    seeds: tuple[int, ...] = (0, 1, 2),
+    networks: int = 8,
+    out: Path = Path("runs/rebasin_mnist"),
+    results: Path = tables.RESULTS,
+    figures: Path = tables.FIGURES,
+) -> None:
+    """Write the tables alignment/rebasin_mnist.csv and alignment/rebasin_mnist_tickets.csv, and draw the figures.
 
     Args:
-        data_root: folder with MNIST/raw.
-        populations: how many.
-        networks: in each.
-        out: where trained networks are kept.
-        results: where the CSV files go.
-        figures: where the figures go.
+        data_root: Folder with MNIST/raw; None looks where the library looks.
+        seeds: Seeds of the populations; the figures show that of seed 0.
+        networks: Number of networks in each population.
+        out: Folder where trained networks are kept; the same command continues there.
+        results: Folder of the result tables.
+        figures: Folder of the figures.
     """
     task = ws.tasks.mnist(data_root=data_root)
     unscaled = {
@@ -63,14 +66,14 @@ def main(
     task = replace(task, architecture=ws.Architecture.of(network), recipe=recipe, **unscaled)
     dense: list[dict[str, object]] = []
     sparse: list[dict[str, object]] = []
-    for population in range(populations):
+    for population in seeds:
         trained = ws.collect(task, networks, seed=population, folder=out / f"population-{population}")
         dense += [{"population": population, **row} for row in schemes(trained, task)]
         sparse += [{"population": population, **row} for row in tickets(trained[:2], task)]
         if population == 0:
             draw(trained, task, figures)
-    tables.write(results / "rebasin_mnist.csv", dense)
-    tables.write(results / "rebasin_mnist_tickets.csv", sparse)
+    tables.add(results / "alignment/rebasin_mnist.csv", dense, ("population", "alignment"))
+    tables.add(results / "alignment/rebasin_mnist_tickets.csv", sparse, ("population", "sparsity", "alignment"))
     print("\npopulations of dense networks, mean ± standard deviation over populations")
     summary(dense, ("alignment",))
     print("\npairs of tickets, mean ± standard deviation over populations")
@@ -137,7 +140,7 @@ def tickets(pair: ws.Collection, task: ws.Task) -> list[dict[str, object]]:
         rule = ws.Unstructured(1 - sparsity)
         masks = rule.mask(pair.weights.abs(), pair.layout)
         pruned = pair.replace(weights=pair.weights * masks, masks=masks)
-        found = ws.train(pruned, task, steps=ws.Step(iterations=360)).replace(extras={"parent": pair.weights})
+        found = ws.train(pruned, task, ws.Step(iterations=360)).replace(extras={"parent": pair.weights})
         ways: Mapping[str, WeightMatching | None] = {
             "none": None,
             "dense parents": WeightMatching(cost=Weights(("parent",), rescaled=("parent",)), balance=False),
@@ -151,12 +154,15 @@ def tickets(pair: ws.Collection, task: ws.Task) -> list[dict[str, object]]:
             overlap = connectivity.mask_overlap(aligned)
             rows.append(
                 {
-                    "sparsity": sparsity, "alignment": name, "barrier": barrier.loss,
+                    "sparsity": sparsity,
+                    "alignment": name,
+                    "barrier": barrier.loss,
                     "midpoint accuracy": barrier.midpoint_accuracy,
                     "ticket accuracy": connectivity.measure(found, task).accuracy,
-                    "mask IoU": overlap.iou, "chance": overlap.chance_iou,
+                    "mask IoU": overlap.iou,
+                    "chance": overlap.chance_iou,
                 }
-            )  # fmt: skip
+            )
     return rows
 
 

@@ -2,11 +2,10 @@
 
     python -m experiments.alignment.trace_torchvision          (about 25 minutes on two cores)
 
-One network of each family, at random weights and small inputs. A row says: proven (all permutations in
-the table leave outputs and updated statistics unchanged to 1e-9 in float64, and each axis moved alone
-changes the output), fixed (the same, but the units of some operators were left in place, which are
-named), or refused (and why); and the share of the parameters that
-some permutation moves. Writes docs/results/trace_torchvision.csv.
+One network of each family, at random weights and small inputs. A row says: proven (all permutations in the table
+leave outputs and updated statistics unchanged to 1e-9 in float64, and each axis moved alone changes the output),
+fixed (the same, but the units of some operators, which are named, were left in place), or refused (and why); and the
+fraction of the parameters that some permutation moves.
 """
 
 import time
@@ -30,12 +29,12 @@ FAMILIES = {
 }  # fmt: skip
 
 
-def main(only: tuple[str, ...] = (), out: Path = Path("docs/results/trace_torchvision.csv")) -> None:
-    """Print and write the table.
+def main(only: tuple[str, ...] = (), results: Path = tables.RESULTS) -> None:
+    """Write one row for each network to alignment/trace_torchvision.csv.
 
     Args:
-        only: names of networks; all without.
-        out: CSV file to write.
+        only: Names of networks; none given does all.
+        results: Folder of the result tables.
     """
     rows: list[dict[str, object]] = []
     for name, pixels in FAMILIES.items():
@@ -45,8 +44,8 @@ def main(only: tuple[str, ...] = (), out: Path = Path("docs/results/trace_torchv
         module = build(name, pixels)
         rows.append(examine(name, module, torch.randn(2, 3, pixels, pixels)))
         print("  ".join(f"{key} {value}" for key, value in rows[-1].items()), flush=True)
-        tables.write(out, rows)
-    print(f"written to {out}; torch {torch.__version__}, torchvision {torchvision.__version__}")
+        tables.add(results / "alignment/trace_torchvision.csv", rows, ("network",))
+    print(f"torch {torch.__version__}, torchvision {torchvision.__version__}")
 
 
 def build(name: str, pixels: int) -> torch.nn.Module:
@@ -57,9 +56,14 @@ def build(name: str, pixels: int) -> torch.nn.Module:
         return torchvision.models.get_model(name, weights=None, aux_logits=False, init_weights=False)
     if name == "maxvit_t":
         return torchvision.models.MaxVit(
-            input_size=(pixels, pixels), stem_channels=64, partition_size=2, block_channels=[64, 128, 256, 512],
-            block_layers=[2, 2, 5, 2], head_dim=32, stochastic_depth_prob=0.2,
-        )  # fmt: skip
+            input_size=(pixels, pixels),
+            stem_channels=64,
+            partition_size=2,
+            block_channels=[64, 128, 256, 512],
+            block_layers=[2, 2, 5, 2],
+            head_dim=32,
+            stochastic_depth_prob=0.2,
+        )
     return torchvision.models.get_model(name, weights=None)
 
 

@@ -1,9 +1,9 @@
-"""Bayesian lottery tickets on handwritten digits: scores, densities and controls, with a report.
+"""Which score finds the best Bayesian tickets on handwritten digits, and how good are the controls?
 
-    make bayes-tickets                        (about four minutes on two cores; three seeds)
+    python -m experiments.bayes.digits                        (about four minutes on two cores)
 
-MLP 64-128-64-10; eight scores over seven densities, deterministic tickets, transplants, re-initialised and shuffled
-masks, ensembles and MC dropout. Everything is kept under --out, and the report is report.html there.
+MLP 64-128-64-10, three seeds; eight scores over seven densities, deterministic tickets, transplants, re-initialised
+and shuffled masks, ensembles and MC dropout. The report is report.html under --out.
 """
 
 from dataclasses import replace
@@ -19,10 +19,10 @@ def main(out: Path = Path("runs/bayes_tickets"), networks: int = 3, seed: int = 
     """Run the study and write its report.
 
     Args:
-        out: where levels, rows.csv and report.html go.
-        networks: seeds.
-        seed: of everything.
-        epochs: of every level.
+        out: Folder of the levels, rows.csv and report.html; the same command continues there.
+        networks: Number of networks of each kind, trained side by side.
+        seed: Seed of everything random but the data splits.
+        epochs: Epochs of every level.
     """
     task = ws.tasks.digits()
     recipe = ws.Recipe(ws.Step(epochs=epochs), batch_size=64, optimizer=ws.Adam(lr=3e-3), schedule="cosine")

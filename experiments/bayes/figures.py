@@ -1,6 +1,8 @@
-"""Figures of the Bayesian tickets on MNIST, from the CSV that bayes_tickets_mnist.py wrote.
+"""How do accuracy and uncertainty of Bayesian tickets on MNIST change with density?
 
-python -m experiments.bayes.figures
+    python -m experiments.bayes.figures          (seconds)
+
+Draws the figures from the table of mnist.py.
 """
 
 import csv
@@ -10,6 +12,7 @@ from pathlib import Path
 import tyro
 from matplotlib.figure import Figure
 
+from experiments.common import tables
 from weightspace.bayes.study import pages
 from weightspace.bayes.study.evaluation import Row
 from weightspace.bayes.study.study import StudyResult
@@ -22,19 +25,19 @@ FAMILY = {
 }  # fmt: skip
 
 
-def main(source: Path = Path("docs/results/bayes_tickets_mnist.csv"), out: Path = Path("docs/figures")) -> None:
+def main(results: Path = tables.RESULTS, figures: Path = tables.FIGURES) -> None:
     """Write bayes_tickets_mnist.png and bayes_tickets_lambda.png, and print the tables.
 
     Args:
-        source: CSV.
-        out: folder of the figures.
+        results: Folder of the result tables.
+        figures: Folder of the figures.
     """
-    with open(source, newline="", encoding="utf-8") as file:
+    with open(results / "bayes/mnist.csv", newline="", encoding="utf-8") as file:
         rows: list[Row] = [{k: _value(v) for k, v in row.items() if v != ""} for row in csv.DictReader(file)]
     ladders = [row for row in rows if not str(row["method"]).startswith("lambda")]
     result = StudyResult("mnist", 10_000, ladders, {})
-    pages.curves(result).figure.savefig(out / "bayes_tickets_mnist.png")
-    sweep(rows).savefig(out / "bayes_tickets_lambda.png")
+    pages.curves(result).figure.savefig(figures / "bayes_tickets_mnist.png")
+    sweep(rows).savefig(figures / "bayes_tickets_lambda.png")
     for table in (pages.over_densities(result, "accuracy"), pages.at_the_end(result), pages.differences(result)):
         print(f"\n{table.heading}\n{table.text()}")
 
@@ -48,9 +51,11 @@ def sweep(rows: list[Row]) -> Figure:
         tidy(axes)
         near = [r for r in rows if abs(_number(r["density"]) / density - 1) < 1e-3]
         points = {
-            strength: _number(r["accuracy"]) for name, strength in FAMILY.items() for r in near
+            strength: _number(r["accuracy"])
+            for name, strength in FAMILY.items()
+            for r in near
             if r["method"] == name and r["network"] == 0
-        }  # fmt: skip
+        }
         axes.plot(list(points), list(points.values()), "o-", color="#c2410c")
         own = [_number(r["accuracy"]) for r in near if r["method"] == "|mu|"]
         axes.axhspan(min(own), max(own), color="#1d4ed8", alpha=0.12, label=f"|mu|, {len(own)} seeds: range")

@@ -1,17 +1,16 @@
-"""Bayesian lottery tickets on LeNet-300-100 and MNIST: which score, at what price, against what controls?
+"""Which score finds the best Bayesian tickets of LeNet-300-100 on MNIST, at what cost, and how good are the controls?
 
     python -m experiments.bayes.mnist --data-root data       (hours on one core; every level is kept)
 
 Twenty levels of 20 % each, down to 1.15 % of the weights (arXiv 2602.18825): train a mean-field posterior (KL weight
-0.1, Adam 1e-3 with cosine decay, batches of 128), score, prune, reset. The score |mu| with all seeds; |mu| / sigma and
-sqrt(mu^2 + sigma^2) beside it; at two levels the whole family |mu| - lambda sigma, pruned from the same posteriors.
-StudyControls: deterministic tickets by the same ladder, raw and with a temperature; transplants of them; the masks
-re-initialised, shuffled inside the layers and over the whole network; ensembles of deterministic tickets; MC dropout.
-The test split is read once, by the final measurements; temperatures come from the validation split.
+0.1, Adam 1e-3 with cosine decay, batches of 128), score, prune, reset. The score |mu| with all seeds; |mu| / sigma
+and sqrt(mu^2 + sigma^2) beside it; at two levels the whole family |mu| - lambda sigma, pruned from the same
+posteriors. Controls: deterministic tickets by the same levels, raw and with a temperature; transplants of them; the
+masks re-initialised, shuffled inside the layers and over the whole network; ensembles of deterministic tickets; MC
+dropout. The test split is read once, by the final measurements; temperatures come from the validation split.
 """
 
 import json
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,28 +35,32 @@ SWEEP = {
 
 
 def main(
-    data_root: Path | None = None, seeds: int = 3, epochs: int = 20, draws: int = 20,
-    out: Path = Path("runs/bayes_tickets_mnist"), results: Path = Path("docs/results"),
-) -> None:  # fmt: skip
-    """Write a row for each method, density and seed.
+    data_root: Path | None = None,
+    networks: int = 3,
+    epochs: int = 20,
+    draws: int = 20,
+    out: Path = Path("runs/bayes_tickets_mnist"),
+    results: Path = tables.RESULTS,
+) -> None:
+    """Write one row for each method, density and seed to bayes/mnist.csv.
 
     Args:
-        data_root: folder with MNIST/raw.
-        seeds: of the main score and of all controls; the other scores use the first.
-        epochs: of each level.
-        draws: networks drawn from each posterior to predict.
-        out: where all levels are kept.
-        results: where the CSV file goes.
+        data_root: Folder with MNIST/raw; None looks where the library looks.
+        networks: Number of networks of the main score and of all controls; the other scores use the first.
+        epochs: Epochs of each level.
+        draws: Number of networks drawn from each posterior to predict.
+        out: Folder where all levels are kept; the same command continues there.
+        results: Folder of the result tables.
     """
     recipe = ws.Recipe(ws.Step(epochs=epochs), batch_size=128, optimizer=ws.Adam(lr=1e-3), schedule="cosine")
     task = replace(ws.tasks.mnist(data_root=data_root), recipe=recipe)
-    dense = ws.collect(task, seeds, folder=out / "dense")
+    dense = ws.collect(task, networks, folder=out / "dense")
     judge = StudyEvaluation(task, draws)
     rows: list[Row] = []
 
     def add(new: list[Row], folder: Path | None = None) -> None:
         rows.extend(row | {"seconds": seconds(folder)} for row in new)
-        tables.write(results / "bayes_tickets_mnist.csv", rows)
+        tables.write(results / "bayes/mnist.csv", rows)
         print(
             {k: v for k, v in rows[-1].items() if k in ("method", "density", "accuracy", "nll", "seconds")}, flush=True
         )
@@ -71,7 +74,7 @@ def main(
     for level, tickets in enumerate(plain):
         where = out / (f"deterministic/level-{level:02}" if level else "dense")
         add(judge.rows("deterministic", tickets), where)
-        add([judge.together(f"ensemble of {seeds} deterministic", tickets)])
+        add([judge.together(f"ensemble of {networks} deterministic", tickets)])
 
     for level in (10, 15, 20):
         here = out / f"transplant/level-{level:02}"
@@ -100,7 +103,7 @@ def main(
     for level in (10, 20):
         before = ladder[level - 1][:1]
         for name, strength in SWEEP.items():
-            finder = replace(main_score, score=bayes.Bound(strength))
+            finder = replace(main_score, score=bayes.Bound(strength=strength))
             start = finder.pruned(before, untrained, finder.levels()[level - 1])
             here = out / f"sweep-{name}/level-{level:02}"
             add(judge.rows(name, finder.variational.fit(start, task, folder=here)), here)
@@ -114,6 +117,4 @@ def seconds(folder: Path | None) -> float:
 
 
 if __name__ == "__main__":
-    started = time.time()
     tyro.cli(main)
-    print(f"{time.time() - started:.0f} s")

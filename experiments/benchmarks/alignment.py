@@ -1,11 +1,11 @@
-"""Weight matching against the textbook loop: same objective, same visiting order, same process, in turn.
+"""How fast is weight matching, compared with the textbook loop?
 
     python -m experiments.benchmarks.alignment          (about 10 minutes on two cores)
 
-The textbook (Git Re-Basin's algorithm 1, as its ports write it) solves every group again in each sweep,
-with gain matrices from scratch and SciPy's assignment, until a sweep gains nothing. The MLPs are trained
-on MNIST by rebasin_mnist.py; the ResNets are random, independent or with a planted permutation and noise.
-Medians of 5. Writes docs/results/bench_alignment.csv.
+Same objective, same visiting order, same process, in turn. The textbook (Git Re-Basin's algorithm 1, as its ports
+write it) solves every group again in each sweep, with gain matrices from scratch and SciPy's assignment, until a
+sweep gains nothing. The MLPs are trained on MNIST by rebasin_mnist.py; the ResNets are random, independent or with a
+planted permutation and noise. Medians of 5.
 """
 
 import statistics
@@ -94,14 +94,17 @@ def compare(name: str, symmetry: Symmetry, weights: Tensor) -> dict[str, object]
             if repeat == 0:
                 values.append(two.value / one.value)
     return {
-        "networks": name, "textbook s": f"{statistics.median(slow):.3f}", "weightspace s": f"{statistics.median(fast):.3f}",
+        "networks": name,
+        "textbook s": f"{statistics.median(slow):.3f}",
+        "weightspace s": f"{statistics.median(fast):.3f}",
         "ratio": f"{statistics.median(ratios):.2f}",
-        "objective / textbook, worst": f"{min(values):.6f}", "objective / textbook, mean": f"{statistics.mean(values):.6f}",
-    }  # fmt: skip
+        "objective / textbook, worst": f"{min(values):.6f}",
+        "objective / textbook, mean": f"{statistics.mean(values):.6f}",
+    }
 
 
 def populated(networks: ws.Collection, count: int, workers: int) -> float:
-    """Seconds to fit and transform `count` networks: the given ones, permuted at random, with noise of half their size."""
+    """Seconds to fit and transform `count` networks: trained ones, permuted at random, with noise of half their size."""
     symmetry = WeightMatching().symmetry_of(networks)
     random = torch.Generator().manual_seed(0)
     copies = [
@@ -119,18 +122,23 @@ def populated(networks: ws.Collection, count: int, workers: int) -> float:
 
 
 def main(
-    networks: tuple[Path, ...] = (), data_root: Path | None = None, runs: Path = Path("runs/bench_alignment"),
-    count: int = 1000, workers: int = 2, out: Path = Path("docs/results/bench_alignment.csv"),
-) -> None:  # fmt: skip
-    """Print and write the table.
+    networks: tuple[Path, ...] = (),
+    data_root: Path | None = None,
+    count: int = 1000,
+    workers: int = 2,
+    out: Path = Path("runs/bench_alignment"),
+    results: Path = tables.RESULTS,
+) -> None:
+    """Write one row for each kind of network to benchmarks/alignment.csv, and benchmarks/alignment_population.csv.
 
     Args:
-        networks: folders of trained networks 784-512-512-512-10, the populations of rebasin_mnist.py.
-        data_root: folder with FashionMNIST/raw: three ResNet-20 of width 4 are trained on it for 300 steps.
-        runs: where those are kept.
-        count: networks in the population that is aligned as a whole; 0 leaves it out.
-        workers: processes for the population.
-        out: CSV file to write.
+        networks: Folders of trained networks 784-512-512-512-10, the populations of rebasin_mnist.py.
+        data_root: Folder with FashionMNIST/raw, for three ResNet-20 of width 4 that train for 300 steps; None leaves
+            them out.
+        count: Number of networks in the population that is aligned as a whole; 0 leaves it out.
+        workers: Number of processes for the population.
+        out: Folder where the ResNets are kept.
+        results: Folder of the result tables.
     """
     torch.set_num_threads(1)
     table: list[dict[str, object]] = []
@@ -146,7 +154,7 @@ def main(
         recipe = ws.Recipe(ws.Step(iterations=300), batch_size=32, optimizer=ws.Adam(lr=2e-3), schedule="cosine")
         task = ws.tasks.fashion_mnist(data_root=data_root, recipe=recipe)
         task = replace(task, architecture=ws.Architecture("ResNet20", {"width": 4, "inputs": 1}))
-        residual = ws.collect(task, 3, seed=0, folder=runs / "resnet20-4")
+        residual = ws.collect(task, 3, seed=0, folder=out / "resnet20-4")
         symmetry = WeightMatching().symmetry_of(residual)
         table.append(compare("ResNet20 width 4, trained for 300 steps", symmetry, residual.weights))
         print(table[-1], flush=True)
@@ -168,13 +176,13 @@ def main(
         print(table[-1], flush=True)
         table.append(compare(f"{label}, independent", symmetry, fresh))
         print(table[-1], flush=True)
-    tables.write(out, table)
+    tables.add(results / "benchmarks/alignment.csv", table, ("networks",))
     if trained is not None and count:
         seconds = populated(trained, count, workers)
         print(f"{count} networks aligned (fit and transform, {workers} workers): {seconds:.0f} s")
-        with open(out.with_name("bench_alignment_population.csv"), "w", encoding="utf-8") as file:
-            file.write(f"networks,workers,seconds\n{count},{workers},{seconds:.1f}\n")
-    print(f"written to {out}; torch {torch.__version__}")
+        row = {"networks": count, "workers": workers, "seconds": f"{seconds:.1f}"}
+        tables.add(results / "benchmarks/alignment_population.csv", [row], ("networks", "workers"))
+    print(f"torch {torch.__version__}")
 
 
 if __name__ == "__main__":

@@ -2,11 +2,11 @@
 
     OMP_NUM_THREADS=1 python -m experiments.benchmarks.bayes              (three minutes)
 
-Batches of 128, Adam, one thread, CPU time. Peers: a deterministic step (torch's default Adam, and the fused one that all
-rows below use), local reparameterisation written by hand with an analytic KL, and stock Pyro (`PyroSample` weights,
-`AutoNormal`, `SVI`, `pyro.optim.Adam`, validation on). Ours is what `bayes.Variational` runs: random numbers from
-each network's own generator, and the loss through a subclass of Pyro's `TraceMeanField_ELBO`. Masks are random, which is
-the worst case: real tickets leave whole inputs empty. All arms take turns of ten steps, and medians are shown.
+Batches of 128, Adam, one thread, CPU time. Baselines: a deterministic step (torch's default Adam, and the fused one
+that all rows below use), local reparameterisation written by hand with an analytic KL, and stock Pyro (`PyroSample`
+weights, `AutoNormal`, `SVI`, `pyro.optim.Adam`, validation on). "Ours" is what `bayes.Variational` runs: random
+numbers from each network's generator, and the loss through a subclass of Pyro's `TraceMeanField_ELBO`. Masks are
+random, which is the worst case: real tickets leave whole inputs empty. All take turns of ten steps; medians are shown.
 """
 
 import time
@@ -114,9 +114,12 @@ def ours(sizes: tuple[int, ...], x: torch.Tensor, y: torch.Tensor, density: floa
     weights = layout.pack(module.state_dict())[None]
     masks = ws.Unstructured(density).mask(torch.rand(weights.shape), layout) if density < 1 else None
     network = bayes.BayesianNetwork(
-        module, weights if masks is None else weights * masks, bayes.initial_std(module, layout)[None], masks=masks,
+        module,
+        weights if masks is None else weights * masks,
+        bayes.initial_std(module, layout)[None],
+        masks=masks,
         temperature=0.1,
-    )  # fmt: skip
+    )
     optimizer = torch.optim.Adam(network.parameters(), fused=True)
     elbo, count = bayes.MeanFieldELBO(), iter(range(10**9))
 
@@ -150,12 +153,12 @@ def sample(posterior: ws.Collection, x: torch.Tensor) -> torch.Tensor:
     return bayes.predict(posterior, x, DRAWS, seed=0)
 
 
-def main(out: Path = Path("docs/results/bench_bayes.csv"), repeats: int = 60) -> None:
-    """Measure, print and write a CSV.
+def main(repeats: int = 60, results: Path = tables.RESULTS) -> None:
+    """Write one row for each network and kind of step to benchmarks/bayes.csv.
 
     Args:
-        out: CSV to write.
-        repeats: of each step; the median counts.
+        repeats: Number of repetitions of each step; the median counts.
+        results: Folder of the result tables.
     """
     torch.set_num_threads(1)
     rows: list[dict[str, object]] = []
@@ -176,9 +179,12 @@ def main(out: Path = Path("docs/results/bench_bayes.csv"), repeats: int = 60) ->
         times = taking_turns(steps, repeats)
         layout = ws.Layout.of(build(sizes))
         posterior = ws.Collection(
-            layout, torch.randn(1, layout.size) * 0.05, architecture=ws.Architecture("MLP", {"sizes": list(sizes)}),
-            extras={"std": torch.full((1, layout.size), 0.01)}, records=[{"seed": 0}],
-        )  # fmt: skip
+            layout,
+            torch.randn(1, layout.size) * 0.05,
+            architecture=ws.Architecture("MLP", {"sizes": list(sizes)}),
+            extras={"std": torch.full((1, layout.size), 0.01)},
+            records=[{"seed": 0}],
+        )
         predictive = Predictive(model, guide=guide, num_samples=DRAWS, return_sites=("logits",))
         sampling = {
             f"Pyro Predictive, {DRAWS} networks": partial(predictive, x),
@@ -202,7 +208,7 @@ def main(out: Path = Path("docs/results/bench_bayes.csv"), repeats: int = 60) ->
         ):
             rows.append({"network": name, "what": f"ratio: {text}", "cpu_ms": times[a] / times[b]})
             print(f"{name:>18}  {text}: {times[a] / times[b]:.2f}", flush=True)
-    tables.write(out, rows)
+    tables.write(results / "benchmarks/bayes.csv", rows)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 """How long does a full evaluation take, with all baselines?
 
-    python -m experiments.benchmarks.evaluation --data-root data
+    python -m experiments.benchmarks.evaluation --data-root data          (half an hour on two cores)
 
-Two sizes: digits (MLP 64-128-64-10; 100 samples against 300 training and 60 held-out networks) and
-Fashion-MNIST (LeNet-300-100; 100 against 100). Time does not depend on how good the networks are, so the
-sparse networks are trained for a few epochs on 5,000 samples only. Also prints the peak memory of the process.
+Two sizes: digits (MLP 64-128-64-10; 100 samples against 300 training and 60 held-out networks) and Fashion-MNIST
+(LeNet-300-100; 100 against 100). Time does not depend on how good the networks are, so the sparse networks are
+trained for a few epochs on 5,000 images only. Also prints the peak memory of the process.
 """
 
 import resource
@@ -20,14 +20,16 @@ from experiments.common import tables
 
 
 def main(
-    data_root: Path | None = None, out: Path = Path("docs/results/bench_evaluation.csv"), repeats: int = 3
+    data_root: Path | None = None,
+    repeats: int = 3,
+    results: Path = tables.RESULTS,
 ) -> None:
-    """Measure both cases.
+    """Write one row for each case to benchmarks/evaluation.csv.
 
     Args:
-        data_root: folder of the data sets; without Fashion-MNIST there only digits are measured.
-        out: CSV to write.
-        repeats: runs of each case; the median counts.
+        data_root: Folder with FashionMNIST/raw; None measures digits alone.
+        repeats: Number of runs of each case; the median counts.
+        results: Folder of the result tables.
     """
     cases = [("digits, MLP 64-128-64-10", ws.tasks.digits(), 300, 60, 100)]
     if data_root is not None:
@@ -42,18 +44,30 @@ def main(
         for _ in range(repeats):
             started = time.perf_counter()
             ws.evaluate(
-                tickets[training + unseen :], task, reference=tickets[:training],
+                tickets[training + unseen :],
+                task,
+                reference=tickets[:training],
                 held_out=tickets[training : training + unseen] if unseen else None,
-            )  # fmt: skip
+            )
             seconds.append(time.perf_counter() - started)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         middle = sorted(seconds)[len(seconds) // 2]
-        rows.append({"case": name, "training": training, "held_out": unseen, "samples": n, "seconds": round(middle, 1),
-                     "slowest": round(max(seconds), 1), "peak_gib": round(peak, 2)})  # fmt: skip
-        print(f"{name}: {middle:.1f} s (slowest {max(seconds):.1f}), peak memory {peak:.2f} GiB, "
-              f"{torch.get_num_threads()} threads")  # fmt: skip
-    tables.write(out, rows)
-    print(f"written to {out}")
+        rows.append(
+            {
+                "case": name,
+                "training": training,
+                "held_out": unseen,
+                "samples": n,
+                "seconds": round(middle, 1),
+                "slowest": round(max(seconds), 1),
+                "peak_gib": round(peak, 2),
+            }
+        )
+        print(
+            f"{name}: {middle:.1f} s (slowest {max(seconds):.1f}), peak memory {peak:.2f} GiB, "
+            f"{torch.get_num_threads()} threads"
+        )
+    tables.add(results / "benchmarks/evaluation.csv", rows, ("case",))
 
 
 if __name__ == "__main__":

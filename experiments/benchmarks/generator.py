@@ -1,15 +1,15 @@
 """How fast are compression and sampling?
 
-    python -m experiments.benchmarks.generator
+    python -m experiments.benchmarks.generator          (about five minutes on two cores)
 
-PCA of 100 networks of 270,000 parameters against scikit-learn's solvers (float64 and float32), and 1,000
-sparse LeNet-300-100 networks from a generator against the bare matrix product that decodes them. These networks
-are random: time does not depend on what they compute.
+PCA of 100 networks of 270,000 parameters against scikit-learn's solvers (float64 and float32), and 1,000 sparse
+LeNet-300-100 networks from a generator against the bare matrix product that decodes them. These networks are random:
+time does not depend on what they compute.
 
 Fitting and sampling against DeepWeightFlow's published recipe, on 100 dense digits networks (64-128-64-10) with 99
 components: 30,000 steps with batches of 8 and 99 solver steps there; 2,000 steps with batches of 64 and 10 solver
 steps here. The accuracy of 100 samples of each is beside the times. The recipe on raw weights (width 512) is timed
-over 100 steps, and multiplied. Freed memory stays with the process (`weightspace.runtime.allocator.keep`), for both sides.
+over 100 steps, and multiplied. Freed memory stays with the process (`weightspace.runtime.allocator.keep`), for both.
 """
 
 import time
@@ -36,12 +36,12 @@ def median(action: Callable[[], object], repeats: int) -> float:
     return sorted(seconds)[len(seconds) // 2]
 
 
-def main(out: Path = Path("docs/results/bench_generator.csv"), repeats: int = 5) -> None:
-    """Measure and write a CSV.
+def main(repeats: int = 5, results: Path = tables.RESULTS) -> None:
+    """Write one row for each measurement to benchmarks/generator.csv.
 
     Args:
-        out: CSV to write.
-        repeats: of each measurement; the median counts.
+        repeats: Number of repetitions of each measurement; the median counts.
+        results: Folder of the result tables.
     """
     allocator.keep()
     random = torch.Generator().manual_seed(0)
@@ -70,13 +70,19 @@ def main(out: Path = Path("docs/results/bench_generator.csv"), repeats: int = 5)
     decoder = generator.compress
     assert decoder is not None
     bare = median(lambda: torch.addmm(decoder.mean, codes, decoder.components), repeats)
-    rows.append({"what": "1,000 LeNet-300-100 against the bare decoding product", "weightspace": sample, "peer": bare,
-                 "ratio": bare / sample})  # fmt: skip
+    rows.append(
+        {
+            "what": "1,000 LeNet-300-100 against the bare decoding product",
+            "weightspace": sample,
+            "peer": bare,
+            "ratio": bare / sample,
+        }
+    )
     rows += published()
     for row in rows:
         print(f"{row['what']}: {row['weightspace']:.3f} against {row['peer']:.3f}, ratio {row['ratio']:.2f}")
-    tables.write(out, rows)
-    print(f"written to {out}; {torch.get_num_threads()} threads")
+    tables.write(results / "benchmarks/generator.csv", rows)
+    print(f"{torch.get_num_threads()} threads")
 
 
 def published() -> list[dict[str, object]]:

@@ -1,10 +1,11 @@
-"""What it costs that the C library hands large freed blocks back to the system: `weightspace.runtime.allocator.keep()` against not.
+"""How much time does it save to keep freed memory with the process?
 
     python -m experiments.benchmarks.memory                               (three minutes on one core)
 
-Each measurement in a process of its own, turn by turn, median CPU time of three: a step of refinement of a LeNet-300-100 generator
-(64 components, 16 networks), of the flow on raw weights as published (784-32-32-10, width 512), and of dense
-LeNet-300-100 training (8 networks side by side). Data are random: only time is measured.
+The C library hands large freed blocks back to the system, unless `weightspace.runtime.allocator.keep()` forbids it.
+Each measurement in a process of its own, turn by turn, median CPU time of three: a step of refinement of a
+LeNet-300-100 generator (64 components, 16 networks), of the flow on raw weights as published (784-32-32-10, width
+512), and of dense LeNet-300-100 training (8 networks side by side). Data are random: only time is measured.
 """
 
 import os
@@ -32,9 +33,15 @@ def task(steps: int) -> ws.Task:
     digits = ws.tasks.digits()
     split, recipe = ws.Split(x, y), replace(digits.recipe, length=ws.Step(iterations=steps))
     return replace(
-        digits, name="random", architecture=ws.Architecture("LeNet300"), train=split, validation=split, test=split,
-        recipe=recipe, ood=None,
-    )  # fmt: skip
+        digits,
+        name="random",
+        architecture=ws.Architecture("LeNet300"),
+        train=split,
+        validation=split,
+        test=split,
+        recipe=recipe,
+        ood=None,
+    )
 
 
 def refinement() -> float:
@@ -45,9 +52,11 @@ def refinement() -> float:
     fits = [0.0, 0.0]
     for i, steps in enumerate((5, 25)):
         model = ws.TicketGenerator(
-            align=None, compress=ws.PCA(64), generate=ws.FlowMatching(steps=5),
+            align=None,
+            compress=ws.PCA(64),
+            generate=ws.FlowMatching(steps=5),
             refine=ws.TaskRefinement(own, steps=steps, networks=16, batch_size=64, lr=1e-5, lr_mean=1e-5),
-        )  # fmt: skip
+        )
         began = time.process_time()
         model.fit(tickets)
         fits[i] = time.process_time() - began
@@ -78,13 +87,13 @@ WORK: dict[str, Callable[[], float]] = {
 }  # fmt: skip
 
 
-def main(results: Path = Path("docs/results"), one: str = "", keep: bool = False) -> None:
-    """Print and write one row for each kind of work.
+def main(results: Path = tables.RESULTS, one: str = "", keep: bool = False) -> None:
+    """Write one row for each kind of work to benchmarks/memory.csv.
 
     Args:
-        results: where the CSV file goes.
-        one: only this work, in this process; prints its seconds a step.
-        keep: with `one`, keep freed memory.
+        results: Folder of the result tables.
+        one: Name of one kind of work to do in this process, which prints its seconds a step; empty does all.
+        keep: Freed memory stays with the process; only together with `one`.
     """
     if one:
         torch.set_num_threads(1)
@@ -98,13 +107,20 @@ def main(results: Path = Path("docs/results"), one: str = "", keep: bool = False
         seconds: dict[bool, list[float]] = {False: [], True: []}
         for _ in range(TURNS):
             for kept, own in seconds.items():
-                words = [sys.executable, __file__, "--one", work, *(["--keep"] if kept else [])]
+                words = [
+                    sys.executable,
+                    "-m",
+                    "experiments.benchmarks.memory",
+                    "--one",
+                    work,
+                    *(["--keep"] if kept else []),
+                ]
                 run = subprocess.run(words, capture_output=True, text=True, env=clean, check=True)
                 own.append(float(run.stdout.split()[-1]))
         slow, fast = (statistics.median(own) for own in seconds.values())
         rows.append({"work": work, "CPU seconds a step": slow, "with keep()": fast, "ratio": slow / fast})
         print({k: f"{v:.4f}" if isinstance(v, float) else v for k, v in rows[-1].items()}, flush=True)
-    tables.write(results / "bench_memory.csv", rows)
+    tables.write(results / "benchmarks/memory.csv", rows)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
-"""How fast sparse networks run, here: compressed rows on the CPU, 2:4 on CUDA where there is a card; and the search for
-column orders.
+"""How fast do sparse networks run here?
 
-    make bench-sparse                                     (a minute on one core)
+    python -m experiments.benchmarks.sparse                     (a minute on one core; the search takes longer)
 
-CPU, one thread: LeNet-300-100 at densities 0.10, 0.05 and 0.01 (five networks, medians), batches of 1, 60 and 512, held row by
-row (one input after the other, as usual) and column by column (`torch.randn(784, n).t()`), for the dense and the sparse
-network alike; the linear layers alone, and the whole network. CUDA: `weightspace bench --out runs/bench-sparse`, which this
-script calls where there is a card. Orders: CPU seconds and magnitude kept, beside the plain exhaustive search over
-pairs of groups that is the oracle of the tests.
+CPU, one thread: compressed rows of LeNet-300-100 at densities 0.10, 0.05 and 0.01 (five networks, medians), batches
+of 1, 60 and 512, held row by row (one input after the other, as usual) and column by column
+(`torch.randn(784, n).t()`), for the dense and the sparse network alike; the linear layers alone, and the whole
+network. CUDA: 2:4 by `weightspace bench --out runs/bench-sparse`, which this script calls where there is a card.
+The search for column orders: CPU seconds and magnitude kept, beside the plain exhaustive search over pairs of groups,
+an oracle of the tests.
 """
 
 import statistics
@@ -27,22 +27,25 @@ from weightspace.sparse.bench import bench
 
 
 def main(
-    turns: int = 5, results: Path = Path("docs/results"), out: Path = Path("runs/bench-sparse"), big: bool = True,
+    turns: int = 5,
+    big: bool = True,
     search: bool = True,
-) -> None:  # fmt: skip
-    """Print and write the figures.
+    out: Path = Path("runs/bench-sparse"),
+    results: Path = tables.RESULTS,
+) -> None:
+    """Write benchmarks/sparse_cpu.csv and benchmarks/sparse_orders.csv; on a machine with a card also its figures.
 
     Args:
-        turns: repetitions of the CPU measurements, of which medians are taken.
-        results: where the CSV files go.
-        out: where the CUDA measurements go.
-        search: time the search for column orders too.
-        big: search the order of a 512 x 512 matrix with the exhaustive oracle too (minutes).
+        turns: Number of repetitions of the CPU measurements; medians are taken.
+        big: The exhaustive oracle also orders a 512 x 512 matrix, which takes minutes.
+        search: The search for column orders is timed too.
+        out: Folder of the CUDA measurements.
+        results: Folder of the result tables.
     """
     torch.set_num_threads(1)
-    tables.write(results / "bench_sparse_cpu.csv", cpu(turns))
+    tables.write(results / "benchmarks/sparse_cpu.csv", cpu(turns))
     if search:
-        tables.write(results / "bench_sparse_orders.csv", orders(big))
+        tables.write(results / "benchmarks/sparse_orders.csv", orders(big))
     if torch.cuda.is_available():
         from weightspace.cli.main import main as command
 
@@ -65,8 +68,9 @@ def ticket(density: float, seed: int) -> torch.nn.Module:
 def cpu(turns: int) -> list[dict[str, object]]:
     found: list[dict[str, object]] = []
     held: dict[str, Callable[[int], torch.Tensor]] = {
-        "rows": lambda n: torch.randn(n, 784), "columns": lambda n: torch.randn(784, n).t(),
-    }  # fmt: skip
+        "rows": lambda n: torch.randn(n, 784),
+        "columns": lambda n: torch.randn(784, n).t(),
+    }
     for density in (0.10, 0.05, 0.01):
         for batch, order in ((1, "rows"), (60, "rows"), (60, "columns"), (512, "rows"), (512, "columns")):
             ratios: dict[str, list[float]] = {"first layer": [], "linear layers": [], "network": []}
@@ -82,8 +86,11 @@ def cpu(turns: int) -> list[dict[str, object]]:
                 times.append(whole.milliseconds)
                 assert whole.error < 1e-5, "first correct, then fast"
             row: dict[str, object] = {
-                "density": density, "batch": batch, "inputs held by": order, "milliseconds": statistics.median(times),
-            }  # fmt: skip
+                "density": density,
+                "batch": batch,
+                "inputs held by": order,
+                "milliseconds": statistics.median(times),
+            }
             for name, values in ratios.items():
                 row |= {name: statistics.median(values), f"{name} min": min(values), f"{name} max": max(values)}
             found.append(row | versions())
@@ -106,12 +113,13 @@ def orders(big: bool) -> list[dict[str, object]]:
         if big or shape != (512, 512):
             began = time.process_time()
             oracle = sparse.kept_magnitude(matrix[:, exhaustive_order(matrix)], ws.NM(2, 4))
-            row |= {"seconds, exhaustive pairs": time.process_time() - began,
-                    "efficacy, exhaustive pairs": (oracle - order.before) / (order.bound - order.before)}  # fmt: skip
+            row |= {
+                "seconds, exhaustive pairs": time.process_time() - began,
+                "efficacy, exhaustive pairs": (oracle - order.before) / (order.bound - order.before),
+            }
         found.append(row)
         print({k: f"{v:.4g}" if isinstance(v, float) else v for k, v in row.items()}, flush=True)
-    names = list(dict.fromkeys(name for row in found for name in row))
-    return [{name: row.get(name, "") for name in names} for row in found]
+    return found
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""What side by side, live weights, packed files and compact modules save.
+"""What do training side by side, live weights, packed files and compact modules save?
 
     python -m experiments.benchmarks.tickets --data-root data                       (a few minutes on one core)
 
-1. An IMP ladder to density 0.10 of eight seeds on digits, at once and in eight runs: wall-clock, medians of turns.
-2. A training step of LeNet-300-100 (Adam, batches of 60) under masks of several densities: as masked matrices and as the
-   live weights alone, in turns of 100 steps.
+1. IMP to density 0.10 of eight seeds on digits, at once and in eight runs: wall-clock, medians of turns.
+2. A training step of LeNet-300-100 (Adam, batches of 60) under masks of several densities: as masked matrices and as
+   the live weights alone, in turns of 100 steps.
 3. Bytes of a collection of tickets on disk over its kept weights (4 bytes each), and over the dense collection.
 4. Units left by `compact` and its speed-up of a forward pass.
 """
@@ -24,21 +24,20 @@ from experiments.common import tables
 from weightspace.training.conversion import initial, trainer_for
 from weightspace.training.engine import Execution
 
-torch.set_num_threads(1)
 
-
-def main(data_root: Path | None = None, turns: int = 3, out: Path = Path("docs/results/bench_tickets.csv")) -> None:
-    """Print and write the figures.
+def main(data_root: Path | None = None, turns: int = 3, results: Path = tables.RESULTS) -> None:
+    """Write one row for each measurement to benchmarks/tickets.csv.
 
     Args:
-        data_root: folder with MNIST/raw.
-        turns: repetitions, of which medians are taken.
-        out: CSV to write.
+        data_root: Folder with MNIST/raw; None looks where the library looks.
+        turns: Number of repetitions; medians are taken.
+        results: Folder of the result tables.
     """
+    torch.set_num_threads(1)
     rows = [*ladders(turns), *steps(data_root, turns), *files(), *compacted(turns)]
     for row in rows:
         print({k: f"{v:.4g}" if isinstance(v, float) else v for k, v in row.items()})
-    tables.write(out, rows)
+    tables.write(results / "benchmarks/tickets.csv", rows)
 
 
 def row(what: str, ours: float, other: float, unit: str) -> dict[str, object]:

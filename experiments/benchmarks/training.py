@@ -1,11 +1,10 @@
-"""Training many networks at once, against the simple loop: one plain PyTorch network after another.
+"""How fast is training many networks at once, compared with one plain PyTorch network after another?
 
     python -m experiments.benchmarks.training --data-root data          (about 5 minutes on two cores)
 
-Both sides run in the same process on the same batches, in turn, and the median of 5 is taken. A figure
-is seconds per network-step (one optimiser step of one network). Writes docs/results/bench_training.csv.
-Fashion-MNIST and the convolutional networks need the data root; without it only the digits rows are run.
-With --device cuda the same script measures the card.
+Both sides run in the same process on the same batches, in turn, and the median of 5 is taken. A figure is seconds
+per network-step (one optimiser step of one network). Fashion-MNIST and the convolutional networks need the data
+root; without it only the digits rows are run. With --device cuda the same script measures the card.
 """
 
 import multiprocessing
@@ -39,14 +38,16 @@ class Timed:
 
 
 def main(
-    data_root: Path | None = None, device: str = "cpu", out: Path = Path("docs/results/bench_training.csv")
+    data_root: Path | None = None,
+    device: str = "cpu",
+    results: Path = tables.RESULTS,
 ) -> None:
-    """Print and write the table.
+    """Write one row for each network to benchmarks/training.csv.
 
     Args:
-        data_root: folder with FashionMNIST/raw; without it the image rows are left out.
-        device: cpu or cuda.
-        out: CSV file to write.
+        data_root: Folder with FashionMNIST/raw; None leaves the image rows out.
+        device: Device to train on, "cpu" or "cuda".
+        results: Folder of the result tables.
     """
     adam = ws.Recipe(batch_size=64, optimizer=ws.Adam())
     digits = ws.tasks.digits(recipe=adam)
@@ -86,8 +87,8 @@ def main(
     for name, task, n, steps, looped in cases:
         rows.append(compare(name, task, n, steps, looped, device))
         print("  ".join(f"{key} {value}" for key, value in rows[-1].items()), flush=True)
-    tables.write(out, rows)
-    print(f"written to {out}; torch {torch.__version__}, {torch.get_num_threads()} threads")
+    tables.write(results / "benchmarks/training.csv", rows)
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
 
 
 def compare(name: str, task: ws.Task, n: int, steps: int, looped: int, device: str) -> dict[str, object]:
@@ -102,14 +103,18 @@ def compare(name: str, task: ws.Task, n: int, steps: int, looped: int, device: s
     wall = statistics.median(p.wall / o.wall for p, o in zip(plain, ours, strict=True))
     cpu = statistics.median(p.cpu / o.cpu for p, o in zip(plain, ours, strict=True))
     return {
-        "network": name, "n": n, "batch": task.recipe.batch_size, "side by side": execution.group_size,
+        "network": name,
+        "n": n,
+        "batch": task.recipe.batch_size,
+        "side by side": execution.group_size,
         "threads": execution.threads or torch.get_num_threads(),
         "loop ms": f"{1e3 * statistics.median(p.wall for p in plain):.3f}",
         "ours ms": f"{1e3 * statistics.median(o.wall for o in ours):.3f}",
-        "wall ratio": f"{wall:.2f}", "cpu ratio": f"{cpu:.2f}",
+        "wall ratio": f"{wall:.2f}",
+        "cpu ratio": f"{cpu:.2f}",
         "peak / stacked weights": peak_in_new_process(task, n, execution, device),
         "of it activations": activations(task, n, execution),
-    }  # fmt: skip
+    }
 
 
 def activations(task: ws.Task, n: int, execution: Execution) -> str:

@@ -20,7 +20,10 @@ def row(report: ws.Report, name: str) -> dict[str, object]:
     same = next((p for p in report.ensembles if p.name == name), None)  # as many networks as samples, if there are
     ensemble = same.metrics if same is not None else together
     return {
-        "networks": name, "n": group.count, "accuracy": group.mean("accuracy"), "accuracy std": group.std("accuracy"),
+        "networks": name,
+        "n": group.count,
+        "accuracy": group.mean("accuracy"),
+        "accuracy std": group.std("accuracy"),
         "distance": group.median("nearest distance") / training.median("nearest distance"),
         "Z_U": together.get("Z_U", float("nan")),
         "spread": together.get("nearest among", float("nan")) / training.together["nearest among"],
@@ -28,8 +31,10 @@ def row(report: ws.Report, name: str) -> dict[str, object]:
         "mask overlap": together.get("mask overlap", float("nan")),
         "max error IoU": group.median("max error IoU"),
         "error IoU among": together.get("error IoU among", float("nan")),
-        "ensemble accuracy": ensemble["accuracy"], "ensemble nll": ensemble["nll"], "ensemble ece": ensemble["ece"],
-    }  # fmt: skip
+        "ensemble accuracy": ensemble["accuracy"],
+        "ensemble nll": ensemble["nll"],
+        "ensemble ece": ensemble["ece"],
+    }
 
 
 def verdicts(report: ws.Report) -> dict[str, object]:

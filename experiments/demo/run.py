@@ -1,9 +1,9 @@
-"""From real data to a sampled ensemble of sparse networks, in a few minutes on two cores.
+"""Can a generator that has seen 300 tickets of density 0.10 sample new ones that work?
 
-    make demo        (or: python -m experiments.demo.run --out runs/demo)
+    python -m experiments.demo.run        (six to nine minutes on two cores; or: make demo)
 
-Question: can a generator that has seen 300 tickets of density 0.10 sample new ones that work?
-Interrupt it at any time; started again it continues. Everything lands in the output folder.
+From real data to a sampled ensemble of sparse networks, on scikit-learn's handwritten digits. Interrupt it at any
+time; started again it continues. Everything lands in the folder --out.
 """
 
 import sys
@@ -31,9 +31,9 @@ def main(out: Path = Path("runs/demo"), seed: int = 0, small: bool = False) -> w
     """Run every stage on scikit-learn's handwritten digits.
 
     Args:
-        out: folder of the demo.
-        seed: of everything random in it, but the data splits.
-        small: a tiny version that shows every stage and reaches no quality, for tests.
+        out: Folder of the demo; the same command continues there.
+        seed: Seed of everything random but the data splits.
+        small: A tiny version for tests, which shows every stage and reaches no quality.
     """
     started = time.perf_counter()
     task, gradual, imp, model = (
@@ -75,9 +75,13 @@ def main(out: Path = Path("runs/demo"), seed: int = 0, small: bool = False) -> w
     with open_run(out / "report", "evaluate", {"components": components}, inputs) as run:
         if not run.complete:
             report = ws.evaluate(
-                sampled, task, reference=training, held_out=held_out,
-                others={"flow alone": unrefined, "IMP tickets": standard, "dense": dense}, components=components,
-            )  # fmt: skip
+                sampled,
+                task,
+                reference=training,
+                held_out=held_out,
+                others={"flow alone": unrefined, "IMP tickets": standard, "dense": dense},
+                components=components,
+            )
             report.write(run.folder)
             run.finish()
     report = ws.Report.load(out / "report" / "report.json")

@@ -1,12 +1,12 @@
-"""The generator on a network with convolutions, residual connections and BatchNorm.
+"""Does the generator work on a network with convolutions, residual connections and BatchNorm?
 
     python -m experiments.generator.conv --data-root data        (about an hour and a half on one core; resumable)
 
 ResNet with two residual blocks (8 and 16 channels, BatchNorm, projection shortcut; 5 thousand parameters) on
 Fashion-MNIST at half resolution, 10,000 of its training and 2,000 of its test images; 88 networks of 6 epochs,
-tickets of density 0.10 by 6 epochs of gradual pruning, 64 of them for the generator. Its flow is chosen by
-the loss of a tenth of their codes: trained to the end it knows the 64 by heart, and samples are as many clusters. All arms
-get the same BatchNorm pass over training data.
+tickets of density 0.10 by 6 epochs of gradual pruning, 64 of them for the generator. A tenth of their codes chooses
+the flow's weights: trained to the end it memorises the 64, and samples are as many clusters (--memorise). All
+networks get the same BatchNorm pass over training data.
 """
 
 from dataclasses import replace
@@ -33,31 +33,43 @@ def small_task(data_root: Path | None) -> ws.Task:
     halved = {
         name: ws.Split(F.avg_pool2d(split.x[:limit], 2), split.y[:limit])
         for name, split, limit in (
-            ("train", task.train, 10_000), ("validation", task.validation, None), ("test", task.test, None),
+            ("train", task.train, 10_000),
+            ("validation", task.validation, None),
+            ("test", task.test, None),
         )
-    }  # fmt: skip
+    }
     architecture = ws.Architecture.of(network)
     recipe = ws.Recipe(ws.Step(epochs=6), batch_size=128, optimizer=ws.Adam(lr=3e-3), schedule="cosine")
     return replace(task, name="fashion_mnist_14", architecture=architecture, recipe=recipe, ood=None, **halved)
 
 
+# Columns of the table that say what a row was measured with.
+SETTINGS = ("density", "components", "radius", "steps", "validation_fraction", "mask_diversity", "seed")
+
+
 def main(
-    data_root: Path | None = None, seeds: tuple[int, ...] = (0, 1, 2), components: int = 12,
-    steps: int = 3000, mask_diversity: float = 0.15, radius: float = 0.3, by_heart: bool = False,
-    out: Path = Path("runs/generator_conv"), results: Path = Path("docs/results"),
-) -> None:  # fmt: skip
-    """Print and write one row for each set of networks and generator.
+    data_root: Path | None = None,
+    seeds: tuple[int, ...] = (0, 1, 2),
+    components: int = 12,
+    steps: int = 3000,
+    mask_diversity: float = 0.15,
+    radius: float = 0.3,
+    memorise: bool = False,
+    out: Path = Path("runs/generator_conv"),
+    results: Path = tables.RESULTS,
+) -> None:
+    """Write one row for each set of networks and generator to generator/conv.csv.
 
     Args:
-        data_root: folder with FashionMNIST/raw.
-        seeds: of the generators and their samples; networks and tickets are the same.
-        components: of the compression.
-        steps: of refinement.
-        mask_diversity: weight of the penalty on masks that are alike.
-        radius: that samples start at.
-        by_heart: train the flow to the end and leave codes as it makes them, whatever the radius.
-        out: where all stages are kept.
-        results: where the CSV file goes.
+        data_root: Folder with FashionMNIST/raw; None looks where the library looks.
+        seeds: Seeds of the generators and their samples; networks and tickets are the same.
+        components: Number of components of the compression.
+        steps: Steps of refinement.
+        mask_diversity: Weight of the penalty on masks that are alike.
+        radius: Radius of the sphere that samples start on.
+        memorise: Train the flow to the end, so that it memorises the tickets, and use its codes without a sphere.
+        out: Folder where every stage is kept; the same command continues there.
+        results: Folder of the result tables.
     """
     task = small_task(data_root)
     judged = replace(task, test=ws.Split(task.test.x[:2000], task.test.y[:2000]))
@@ -65,31 +77,42 @@ def main(
     gradual = ws.tickets.GradualPruning(density=DENSITY, length=ws.Step(epochs=6))
     tickets = gradual.find(dense, task, folder=out / "tickets")
     training, held_out = tickets.split(LEARNED_FROM, NETWORKS - LEARNED_FROM)
-    kind = f"{components}-{steps}-{mask_diversity}-{radius}{'-by-heart' * by_heart}"
-    variant = tables.variant(
-        main, components=components, steps=steps, mask_diversity=mask_diversity, radius=radius, by_heart=by_heart
-    )
+    kind = f"{components}-{steps}-{mask_diversity}-{radius}{'-by-heart' * memorise}"
+    fraction, start = (0.0, None) if memorise else (0.1, radius)
+    settings = {
+        "density": DENSITY,
+        "components": components,
+        "radius": start,
+        "steps": steps,
+        "validation_fraction": fraction,
+        "mask_diversity": mask_diversity,
+    }
     rows: list[dict[str, object]] = []
     for seed in seeds:
         model = ws.TicketGenerator(
-            align=ws.WeightMatching(example=task.train.x[:8]), compress=ws.PCA(components),
-            generate=ws.FlowMatching(held_out=0.0 if by_heart else 0.1),
-            refine=ws.TaskRefinement(
-                task, steps=steps, networks=16, radius=None if by_heart else radius, mask_diversity=mask_diversity
-            ),
-        )  # fmt: skip
+            align=ws.WeightMatching(example=task.train.x[:8]),
+            compress=ws.PCA(components),
+            generate=ws.FlowMatching(held_out=fraction),
+            refine=ws.TaskRefinement(task, steps=steps, networks=16, radius=start, mask_diversity=mask_diversity),
+        )
         generator = model.fit(training, seed=seed, folder=out / f"generator-{seed}-{kind}")
         draw = {"density": DENSITY, "data": task.train, "seed": seed + 1}
         samples = generator.sample(SAMPLES, **draw)
         flow_alone = replace(generator, refined=None).sample(SAMPLES, **draw)
         report = ws.evaluate(
-            samples, judged, reference=training, held_out=held_out, others={"flow alone": flow_alone, "dense": dense},
-            align=model.align, dropout=None, seed=seed,
-        )  # fmt: skip
+            samples,
+            judged,
+            reference=training,
+            held_out=held_out,
+            others={"flow alone": flow_alone, "dense": dense},
+            align=model.align,
+            dropout=None,
+            seed=seed,
+        )
         report.write(out / f"report-{seed}-{kind}")
-        keys = {"density": DENSITY, "seed": seed}
+        keys = settings | {"seed": seed}
         rows += [keys | report_rows.row(report, group.name) | report_rows.verdicts(report) for group in report.groups]
-        tables.write(results / f"generator_conv{variant}.csv", rows)
+        tables.add(results / "generator/conv.csv", rows, SETTINGS)
         few = [row for row in rows if row["networks"] in ("samples", report.reference, "flow alone", "dense")]
         report_rows.summary(few, ("networks",))
 

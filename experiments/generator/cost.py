@@ -1,11 +1,11 @@
-"""What a sampled network costs, and from how many on the generator pays.
+"""What does a sampled network cost, and from how many networks on does the generator pay?
 
     python -m experiments.generator.cost        (about five minutes on one core)
 
-The whole bill of a generator of 128 components (dense networks, tickets, alignment, flow, refinement) and the marginal bill of
-one more sampled network, against a ticket found by iterative magnitude pruning and against one by gradual pruning, which are
-what the generator learned from. Nothing is kept on disk: a run that is continued would cost nothing. Both kinds of ticket
-are trained side by side, as the library does it.
+The whole cost of a generator of 128 components (dense networks, tickets, alignment, flow, refinement) and the
+marginal cost of one more sampled network, against a ticket by iterative magnitude pruning and against one by gradual
+pruning, which are what the generator learned from. Nothing is kept on disk, as a run that is continued would cost
+nothing. Both kinds of ticket are trained side by side, as the library does it.
 """
 
 import time
@@ -21,14 +21,14 @@ from experiments.common import tables
 T = TypeVar("T")
 
 
-def main(networks: int = 360, imp_networks: int = 40, steps: int = 4000, results: Path = Path("docs/results")) -> None:
-    """Print and write the bill.
+def main(networks: int = 360, imp_networks: int = 40, steps: int = 4000, results: Path = tables.RESULTS) -> None:
+    """Print the bill and write it to generator/cost.csv.
 
     Args:
-        networks: whose tickets the generator learns from.
-        imp_networks: tickets of iterative magnitude pruning, over which its cost is averaged.
-        steps: of refinement.
-        results: where the CSV file goes.
+        networks: Number of networks whose tickets the generator learns from.
+        imp_networks: Number of tickets by iterative magnitude pruning, over which their cost is averaged.
+        steps: Steps of refinement.
+        results: Folder of the result tables.
     """
     task = ws.tasks.digits()
     rows: list[dict[str, object]] = []
@@ -54,14 +54,14 @@ def main(networks: int = 360, imp_networks: int = 40, steps: int = 4000, results
     kinds = {"an IMP ticket": "IMP tickets", "a gradual ticket": "tickets (gradual)"}
     found = {one: each[many] + each["dense networks"] for one, many in kinds.items()}
     bill = sum(list(seconds.values())[:4])
-    tables.write(results / "generator_cost.csv", rows)
+    tables.write(results / "generator/cost.csv", rows)
     for row in rows:
         print(f"{row['what']}: {row['seconds']:.1f} s, {1e3 * each[str(row['what'])]:.2f} ms a network")
     print(f"whole bill {bill:.0f} s; one sample {1e3 * each['sampling']:.2f} ms")
     for name, cost in found.items():
         print(
-            f"a sample is {cost / each['sampling']:,.0f} times cheaper than {name} ({cost:.2f} s), and the generator pays "
-            f"from {bill / (cost - each['sampling']):,.0f} networks on"
+            f"a sample is {cost / each['sampling']:,.0f} times cheaper than {name} ({cost:.2f} s), and the generator "
+            f"pays from {bill / (cost - each['sampling']):,.0f} networks on"
         )
 
 

@@ -1,17 +1,17 @@
-"""The generator on handwritten digits: is a sampled sparse network as good as a ticket, and what makes it so?
+"""Is a sampled sparse network as good as a ticket, and what makes it so?
 
     python -m experiments.generator.digits            (about two hours on one core; every stage is kept under --out)
 
-MLP 64-128-64-10, 400 dense networks, tickets of density 0.10 and 0.05 by gradual magnitude pruning; the generator
-sees 320 of them, 80 are held out. It has few components, a flow that is chosen by a tenth of their codes, samples that
-start on a sphere, and is refined along a ramp for 0.05. Beside the refined generator and the baselines of every report
-there are, at density 0.10, these controls: the flow alone; the refinement without the flow's training; the refinement of
-a random decoder, without the tickets; the flow's samples trained one by one, and the tickets trained on, for the same
-number of gradients of single networks on single training images; and the two other rules for masks. Settings were chosen
-on the validation split; the test split is read here.
+Handwritten digits, MLP 64-128-64-10, 400 dense networks, tickets of density 0.10 and 0.05 by gradual magnitude
+pruning; the generator sees 320 of them, 80 are held out. It has few components, a flow that is chosen by a tenth of
+the codes, samples that start on a sphere, and a ramp of the density for 0.05. Beside the refined generator and the
+baselines of every report there are, at density 0.10, these controls: the flow alone; the refinement without the
+flow's training; the refinement of a random decoder, without the tickets; the flow's samples trained one by one, and
+the tickets trained further, for the same number of gradients of single networks on single training images; and the
+two other rules for masks. Settings were chosen on the validation split; the test split is read here.
 
---wide runs the other target instead: MLP 64-32-10, 2,000 networks, density 0.4. The only control there, and at density
-0.05, are the tickets trained on.
+--wide runs another target instead: MLP 64-32-10, 2,000 networks, density 0.4. The only control there, and at density
+0.05, are the tickets trained further.
 """
 
 from dataclasses import dataclass, replace
@@ -36,22 +36,22 @@ class Fit:
     radius: float | None
     steps: int
     ramp: float = 0.0
-    held_out: float = 0.1
+    validation_fraction: float = 0.1
     mask_diversity: float = 0.3
 
     def model(self, task: ws.Task) -> ws.TicketGenerator:
         return ws.TicketGenerator(
             compress=ws.PCA(self.components),
-            generate=ws.FlowMatching(width=256, blocks=2, steps=4000, held_out=self.held_out),
+            generate=ws.FlowMatching(width=256, blocks=2, steps=4000, held_out=self.validation_fraction),
             refine=ws.TaskRefinement(
                 task, steps=self.steps, ramp=self.ramp, radius=self.radius, mask_diversity=self.mask_diversity
             ),
-        )  # fmt: skip
+        )
 
     @property
     def kind(self) -> str:
         """The name of its folders."""
-        return f"{self.steps}-{self.components}-{self.radius}-{self.held_out}-{self.mask_diversity}"
+        return f"{self.steps}-{self.components}-{self.radius}-{self.validation_fraction}-{self.mask_diversity}"
 
 
 @dataclass(frozen=True)
@@ -74,32 +74,47 @@ DEEP = Setting(
     {0.10: Fit(16, 0.9, 8000), 0.05: Fit(16, 0.5, 8000, ramp=0.5, mask_diversity=0.15)},
     controls=True,
 )
-WIDE = Setting("digits_wide", (32,), 2000, 200, {0.4: Fit(128, None, 4000, held_out=0.0)}, controls=False)
+WIDE = Setting("digits_wide", (32,), 2000, 200, {0.4: Fit(128, None, 4000, validation_fraction=0.0)}, controls=False)
+
+
+# Columns of the table that say what a row was measured with.
+SETTINGS = (
+    "network", "density", "components", "radius", "steps", "ramp", "validation_fraction", "mask_diversity", "seed",
+)  # fmt: skip
 
 
 def main(
-    wide: bool = False, controls: bool = True, densities: tuple[float, ...] = (), seeds: tuple[int, ...] = (0, 1, 2),
-    components: int | None = None, radius: float | None = None, steps: int | None = None, held_out: float | None = None,
-    mask_diversity: float | None = None, free: bool = False,
-    out: Path = Path("runs/generator_digits"), results: Path = Path("docs/results"),
-) -> None:  # fmt: skip
-    """Print and write one row for each set of networks, density and seed.
+    wide: bool = False,
+    controls: bool = True,
+    densities: tuple[float, ...] = (),
+    seeds: tuple[int, ...] = (0, 1, 2),
+    components: int | None = None,
+    radius: float | None = None,
+    steps: int | None = None,
+    validation_fraction: float | None = None,
+    mask_diversity: float | None = None,
+    free: bool = False,
+    out: Path = Path("runs/generator_digits"),
+    results: Path = tables.RESULTS,
+) -> None:
+    """Write one row for each set of networks, density and seed to generator/digits.csv.
 
     Args:
-        wide: the target with a small network and many of them.
-        controls: without them it takes a third of the time.
-        densities: to do; by default all of the setting.
-        seeds: of networks, tickets and generators.
-        components: of the compression, in place of the setting's own, as the next four.
-        radius: that samples start at.
-        steps: of refinement.
-        held_out: share of the codes that the flow is chosen by; 0 trains it to the end.
-        mask_diversity: weight of the penalty on masks that are alike.
-        free: no radius; codes are as the flow makes them.
-        out: where all stages are kept.
-        results: where the CSV file goes.
+        wide: A small network (64-32-10), 2,000 of them, density 0.4.
+        controls: All controls; without them it takes a third of the time.
+        densities: Densities to do; none given does all of the target.
+        seeds: Seeds of networks, tickets and generators.
+        components: Number of components of the compression; None is the target's choice, as in the next four.
+        radius: Radius of the sphere that samples start on.
+        steps: Steps of refinement.
+        validation_fraction: Fraction of the codes that chooses the flow's weights; 0 trains the flow to the end.
+        mask_diversity: Weight of the penalty on masks that are alike.
+        free: No sphere; samples start where the flow puts them.
+        out: Folder where every stage is kept; the same command continues there.
+        results: Folder of the result tables.
     """
     setting = WIDE if wide else DEEP
+    network = "-".join(map(str, (64, *setting.hidden, 10)))
     task = ws.tasks.digits(hidden=setting.hidden)
     rows: list[dict[str, object]] = []
     if unknown := set(densities) - set(setting.fits):
@@ -107,10 +122,13 @@ def main(
     if free and radius is not None:
         raise SystemExit(f"--free has no radius, got {radius}: give one of the two")
     given = {
-        "components": components, "radius": radius, "steps": steps, "held_out": held_out, "mask_diversity": mask_diversity,
-    }  # fmt: skip
+        "components": components,
+        "radius": radius,
+        "steps": steps,
+        "validation_fraction": validation_fraction,
+        "mask_diversity": mask_diversity,
+    }
     other = {name: value for name, value in given.items() if value is not None} | ({"radius": None} if free else {})
-    variant = tables.variant(main, **given) + "_radius-None" * free
     for density in densities or setting.fits:
         fit = replace(setting.fits[density], **other)
         chosen, kind = fit.model(task), fit.kind
@@ -128,23 +146,33 @@ def main(
             elif controls:
                 others["tickets trained on"] = trained_on(chosen, training, task, here / f"trained-on-{fit.steps}")
             report = ws.evaluate(
-                samples, task, reference=training, held_out=held, others=others | {"dense": dense[:SAMPLES]},
-                dropout=None, seed=seed,
-            )  # fmt: skip
+                samples,
+                task,
+                reference=training,
+                held_out=held,
+                others=others | {"dense": dense[:SAMPLES]},
+                dropout=None,
+                seed=seed,
+            )
             report.write(here / f"report-{kind}")
-            keys = {"density": density, "seed": seed}
+            keys = {"network": network, "density": density} | vars(fit) | {"seed": seed}
             rows += [
                 keys | report_rows.row(report, group.name) | report_rows.verdicts(report) for group in report.groups
             ]
-            tables.write(results / f"generator_{setting.name}{variant}.csv", rows)
+            tables.add(results / "generator/digits.csv", rows, SETTINGS)
             few = [row for row in rows if row["networks"] in ("samples", report.reference, *others)]
             report_rows.summary(few, ("density", "networks"))
 
 
 def parts_of(
-    model: ws.TicketGenerator, generator: FittedGenerator, training: ws.Collection, task: ws.Task, density: float,
-    seed: int, folder: Path,
-) -> dict[str, ws.Collection]:  # fmt: skip
+    model: ws.TicketGenerator,
+    generator: FittedGenerator,
+    training: ws.Collection,
+    task: ws.Task,
+    density: float,
+    seed: int,
+    folder: Path,
+) -> dict[str, ws.Collection]:
     """Collections that say what each part of the method is worth."""
     assert model.refine is not None
     refine = model.refine
@@ -182,10 +210,14 @@ def trained_on(model: ws.TicketGenerator, training: ws.Collection, task: ws.Task
 
 
 def refined_random(
-    generator: FittedGenerator, refine: ws.TaskRefinement, tickets: ws.Collection, task: ws.Task, seed: int,
+    generator: FittedGenerator,
+    refine: ws.TaskRefinement,
+    tickets: ws.Collection,
+    task: ws.Task,
+    seed: int,
     checkpoint: Path | None = None,
-) -> FittedGenerator:  # fmt: skip
-    """A generator refined from what knows nothing of the tickets: an untrained network for the mean, random directions."""
+) -> FittedGenerator:
+    """A generator refined from an untrained network for the mean and random directions: nothing of the tickets."""
     assert generator.compress is not None
     assert generator.align is not None
     own = generator.compress

@@ -1,12 +1,12 @@
-"""The generator on LeNet-300-100 and Fashion-MNIST, densities 0.10 and 0.05.
+"""Does the generator work for LeNet-300-100 on Fashion-MNIST, at densities 0.10 and 0.05?
 
     python -m experiments.generator.fashion --data-root data --workers 2      (some hours; every stage is kept)
 
 264 networks of 5 epochs (Adam 1e-3, cosine decay, batches of 128); tickets of density 0.10 by 9 further epochs of
 gradual magnitude pruning, where their validation loss is at its lowest, and from these in 7 more epochs tickets of
-density 0.05; the generator sees 200 of them, its flow is chosen by the loss of a tenth of their codes, and its refinement
-starts from random directions. Three generators with other seeds on the same tickets. Control: the tickets trained on for as many
-gradients of single networks on single images as the refinement takes.
+density 0.05. The generator sees 200 of them, a tenth of the codes chooses its flow, and its refinement starts from
+random directions. Three generators with other seeds on the same tickets. Control: the tickets trained further, for as
+many gradients of single networks on single images as the refinement takes.
 """
 
 from concurrent.futures import ProcessPoolExecutor
@@ -34,12 +34,12 @@ class Fit:
     """How the generators are fitted.
 
     Args:
-        components: of the compression.
-        radius: that samples start at; None leaves codes as the flow makes them.
-        steps: of refinement.
-        lr_mean: learning rate of the mean; the components' is 1e-4.
-        directions: that it starts from.
-        mask_diversity: weight of the penalty on masks that are alike.
+        components: Number of components of the compression.
+        radius: Radius of the sphere that samples start on; None leaves codes as the flow makes them.
+        steps: Steps of refinement.
+        lr_mean: Learning rate of the mean; the components' is 1e-4.
+        directions: Directions that refinement starts from.
+        mask_diversity: Weight of the penalty on masks that are alike.
     """
 
     components: int = 32
@@ -78,7 +78,7 @@ class Study:
             found = gradual.find(found, task, folder=self.kept(shard, f"tickets-{gradual.density}"))
 
     def tickets(self, density: float) -> ws.Collection:
-        """Read, as `collect` and `find` let one process at a time into a folder, and generators are fitted side by side."""
+        """Read from the folders, as `find` lets one process at a time into a folder and generators are fitted side by side."""
         shards = [ws.Collection.load(self.kept(shard, f"tickets-{density}")) for shard in range(SHARDS)]
         return ws.Collection.concatenate(shards)
 
@@ -130,7 +130,7 @@ class Study:
             samples, task, reference=training, held_out=held_out, others=others, dropout=None, seed=seed
         )
         report.write(here / "report")
-        keys = {"density": density, "seed": seed}
+        keys = {"density": density, "ramp": RAMPS[density], "seed": seed} | vars(self.fit)
         return [keys | report_rows.row(report, group.name) | report_rows.verdicts(report) for group in report.groups]
 
 
@@ -140,24 +140,33 @@ def ready() -> None:
     allocator.keep()
 
 
+# Columns of the table that say what a row was measured with.
+SETTINGS = (
+    "density", "components", "radius", "steps", "ramp", "lr_mean", "directions", "mask_diversity", "seed",
+)  # fmt: skip
+
+
 def main(
-    data_root: Path | None = None, densities: int = 2, seeds: tuple[int, ...] = (0, 1, 2),
-    fit: Fit = Fit(), workers: int = 1,
-    out: Path = Path("runs/generator_fashion"), results: Path = Path("docs/results"),
-) -> None:  # fmt: skip
-    """Print and write one row for each set of networks, density and seed.
+    data_root: Path | None = None,
+    densities: int = 2,
+    seeds: tuple[int, ...] = (0, 1, 2),
+    fit: Fit = Fit(),
+    workers: int = 1,
+    out: Path = Path("runs/generator_fashion"),
+    results: Path = tables.RESULTS,
+) -> None:
+    """Write one row for each set of networks, density and seed to generator/fashion.csv.
 
     Args:
-        data_root: folder with FashionMNIST/raw.
-        densities: 1 stops after density 0.10.
-        seeds: of the generators and their samples; networks and tickets are the same.
-        fit: how; another than the default goes into the CSV file's name.
-        workers: processes, of one thread each.
-        out: where all stages are kept.
-        results: where the CSV file goes.
+        data_root: Folder with FashionMNIST/raw; None looks where the library looks.
+        densities: Number of densities; 1 stops after 0.10, 2 goes on to 0.05.
+        seeds: Seeds of the generators and their samples; networks and tickets are the same.
+        fit: How the generators are fitted.
+        workers: Number of processes, of one thread each.
+        out: Folder where every stage is kept; the same command continues there.
+        results: Folder of the result tables.
     """
     study = Study(data_root, out, fit)
-    name = "generator_fashion" + tables.variant(Fit, **vars(fit))
     rows: list[dict[str, object]] = []
     study.task()  # unpacks the images, before several workers would do so at once
     shown = ("training tickets", "held-out tickets", "samples", "flow alone", "tickets trained on")
@@ -167,7 +176,7 @@ def main(
             list(pool.map(study.train_on, [levels]))
             for judged in pool.map(study.generator, [(levels, seed) for seed in seeds]):
                 rows += judged
-                tables.write(results / f"{name}.csv", rows)
+                tables.add(results / "generator/fashion.csv", rows, SETTINGS)
     report_rows.summary([row for row in rows if row["networks"] in shown], ("density", "networks"))
 
 

@@ -1,10 +1,10 @@
-"""Compression, flow and sampling for networks of 11 million parameters, without a single one of them trained.
+"""Do compression, flow and sampling work for networks of 11 million parameters?
 
     python -m experiments.generator.large        (a few minutes; writes about 3 GB under --out)
 
 A synthetic collection in the layout of ResNet-18: networks around a common mean, pruned to density 0.10 and written
-a few at a time. Prints the time of each stage and the largest memory that the process had. Refinement, which would
-train the components, is left out.
+a few at a time; none of them is trained. Prints the time of each stage and the largest memory that the process had.
+Refinement, which would train the components, is left out.
 """
 
 import resource
@@ -23,15 +23,15 @@ def main(
     networks: int = 64,
     samples: int = 10,
     out: Path = Path("runs/generator_large"),
-    results: Path = Path("docs/results"),
+    results: Path = tables.RESULTS,
 ) -> None:
-    """Print and write the table.
+    """Print the table and write it to generator/large.csv.
 
     Args:
-        networks: in the collection.
-        samples: networks to sample.
-        out: where the collection is written.
-        results: where the CSV file goes.
+        networks: Number of networks in the collection.
+        samples: Number of networks to sample.
+        out: Folder where the collection is written.
+        results: Folder of the result tables.
     """
     images = torch.randn(64, 3, 32, 32, generator=torch.Generator().manual_seed(0))  # for BatchNorm statistics
     data = ws.Split(images, torch.zeros(64, dtype=torch.long))
@@ -59,7 +59,7 @@ def main(
     sampled = generator.sample(samples, density=0.1, data=data)
     stage(f"sampling {samples} networks", began)
     print("densities", sampled.densities.unique().tolist())
-    tables.write(results / "generator_large.csv", rows)
+    tables.write(results / "generator/large.csv", rows)
 
 
 def write(folder: Path, layout: ws.Layout, architecture: ws.Architecture, networks: int) -> None:
@@ -73,9 +73,13 @@ def write(folder: Path, layout: ws.Layout, architecture: ws.Architecture, networ
         masks = rule.mask(weights.abs(), layout)
         buffers = {b.name: torch.zeros((1, *b.shape)) for b in layout.buffers}
         one = ws.Collection(
-            layout, weights * masks, architecture=architecture, masks=masks, buffers=buffers,
+            layout,
+            weights * masks,
+            architecture=architecture,
+            masks=masks,
+            buffers=buffers,
             records=[{"index": i, "task": "synthetic", "aligned": "synthetic"}],
-        )  # fmt: skip
+        )
         one.write_to(writer)
     writer.close()
 

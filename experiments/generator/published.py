@@ -1,12 +1,12 @@
-"""DeepWeightFlow (arXiv 2601.05052) as a configuration of this library: its MNIST and Fashion-MNIST rows, audited.
+"""Does this library reproduce DeepWeightFlow (arXiv 2601.05052), and are its samples new networks?
 
     python -m experiments.generator.published --data-root data          (about two hours on one core)
 
 Networks as published: 100 MLPs, Kaiming-uniform weights, zero biases, pixels in [0, 1], Adam 1e-3 with batches of
 64 for 5 epochs (MNIST, 784-32-32-10), AdamW with batches of 128 for 10 epochs (Fashion-MNIST, 784-128-128-10;
-published: up to 25 with early stopping on the test split); 40 more, which no flow sees, for the audit. Aligned to
-the first network by weight matching without scale balancing, or not at all. Zoos and flows are kept under --out
-and continued. Published figures are copied from the paper's tables, for comparison alone.
+published: up to 25 with early stopping on the test split); 40 more, which no flow sees, for the evaluation. Aligned
+to the first network by weight matching without scale balancing, or not at all. Networks and flows are kept under
+--out and continued. Published figures are copied from the paper's tables, for comparison alone.
 """
 
 import math
@@ -83,17 +83,20 @@ def task_of(zoo: str, data_root: Path | None) -> ws.Task:
 
 
 def main(
-    data_root: Path | None = None, out: Path = Path("runs/generator_published"), rows: tuple[int, ...] = (),
-    steps: int = 30_000, results: Path = Path("docs/results"),
-) -> None:  # fmt: skip
-    """Print and write one row for each configuration.
+    data_root: Path | None = None,
+    rows: tuple[int, ...] = (),
+    steps: int = 30_000,
+    out: Path = Path("runs/generator_published"),
+    results: Path = tables.RESULTS,
+) -> None:
+    """Write one row for each configuration to generator/published.csv.
 
     Args:
-        data_root: folder with MNIST/raw and FashionMNIST/raw.
-        out: where networks and flows are kept.
-        rows: numbers of the configurations to run; by default all.
-        steps: of each flow; fewer only to try the script.
-        results: where the CSV file goes.
+        data_root: Folder with MNIST/raw and FashionMNIST/raw; None looks where the library looks.
+        rows: Numbers of the configurations to run; none given runs all.
+        steps: Training steps of each flow; fewer only to try the script.
+        out: Folder where networks and flows are kept; the same command continues there.
+        results: Folder of the result tables.
     """
     allocator.keep()
     found: list[dict[str, object]] = []
@@ -115,22 +118,29 @@ def main(
         sampling = time.perf_counter() - began
         report = ws.evaluate(samples, task, reference=training, held_out=held_out, dropout=None)
         found.append({"row": i, **measured(row, report), "fit seconds": fitting, "sample seconds": sampling})
-        tables.write(results / "generator_published.csv", found)
+        tables.add(results / "generator/published.csv", found, ("row",))
         print({k: f"{v:.4g}" if isinstance(v, float) else v for k, v in found[-1].items()}, flush=True)
 
 
 def measured(row: Row, report: ws.Report) -> dict[str, object]:
     own, training = report["samples"], report["training networks"]
     return {
-        "zoo": row.zoo, "space": f"PCA-{row.components}" if row.components else "raw", "width": row.width,
-        "aligned": row.aligned, "published accuracy": row.published or "",
-        "accuracy": 100 * own.mean("accuracy"), "accuracy std": 100 * own.std("accuracy"),
-        "training accuracy": 100 * training.mean("accuracy"), "training std": 100 * training.std("accuracy"),
-        "Z_U": own.together.get("Z_U", math.nan), "relative distance": report.relative_distance(own),
-        "dispersion": own.together["dispersion"], "max error IoU": own.median("max error IoU"),
+        "zoo": row.zoo,
+        "space": f"PCA-{row.components}" if row.components else "raw",
+        "width": row.width,
+        "aligned": row.aligned,
+        "published accuracy": row.published or "",
+        "accuracy": 100 * own.mean("accuracy"),
+        "accuracy std": 100 * own.std("accuracy"),
+        "training accuracy": 100 * training.mean("accuracy"),
+        "training std": 100 * training.std("accuracy"),
+        "Z_U": own.together.get("Z_U", math.nan),
+        "relative distance": report.relative_distance(own),
+        "dispersion": own.together["dispersion"],
+        "max error IoU": own.median("max error IoU"),
         "training max error IoU": training.median("max error IoU"),
         "verdicts": "; ".join(f"{v.claim}: {v.outcome}" for v in report.verdicts),
-    }  # fmt: skip
+    }
 
 
 if __name__ == "__main__":

@@ -1,19 +1,19 @@
-"""2:4 tickets with and without the permutation search: LeNet-300-100 on Fashion-MNIST and a small VGG on CIFAR-10.
+"""How much accuracy does 2:4 pruning lose, and what wins it back?
 
     python -m experiments.sparse.two_four --data-root data            (about an hour and a half on one core; resumable)
 
-Dense networks (LeNet: ten seeds, Adam 1.2e-3 with weight decay 1e-4, batches of 128, 8 epochs; VGG-16 with BatchNorm at an
-eighth of the width: three seeds, SGD 0.1, momentum 0.9, weight decay 5e-4, cosine, 20 epochs) are pruned once, by magnitude
-or by scores of 1,000 training inputs (`sparse.input_scores`), without and with reordered hidden units, and with the inputs
-of the first layer of LeNet, or the patches of all convolutions, gathered in the best order too (`sparse.gather_inputs`);
-their kept weights solved for anew on 2,000 training images ("refitted", `sparse.refit`), or trained on for a few epochs at
-three tenths of the learning rate ("retrained"). Beside them unstructured pruning to
-half of the weights, and for LeNet IMP under 2:4 in two levels (3:4, then 2:4), whose networks are retrained in full twice.
-BatchNorm statistics of VGGs are estimated anew on training data, in all rows alike. Test accuracy is read at the end.
+Dense networks (LeNet-300-100 on Fashion-MNIST: ten seeds, Adam 1.2e-3 with weight decay 1e-4, batches of 128, 8
+epochs; VGG-16 with BatchNorm at an eighth of the width on CIFAR-10: three seeds, SGD 0.1, momentum 0.9, weight decay
+5e-4, cosine, 20 epochs) are pruned once, by magnitude or by scores of 1,000 training inputs (`sparse.input_scores`),
+without and with reordered hidden units, and with the inputs of the first layer of LeNet, or the patches of all
+convolutions, gathered in the best order too (`sparse.gather_inputs`). Their kept weights are solved for anew on 2,000
+training images ("refitted", `sparse.refit`), or trained for a few more epochs at three tenths of the learning rate
+("retrained"). Beside them unstructured pruning to half of the weights, and for LeNet IMP under 2:4 in two levels (3:4,
+then 2:4), whose networks are retrained in full twice. BatchNorm statistics of VGGs are estimated anew on training
+data, in all rows alike. Test accuracy is read at the end.
 """
 
 import statistics
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import weightspace as ws
-from experiments.common import tables
+from experiments.common import accuracy, tables
 from weightspace import sparse
 from weightspace.sparse.gathered import as_matrix
 from weightspace.training.batchnorm import recalibrated
@@ -44,16 +44,18 @@ class Study:
 
 
 def main(
-    data_root: Path | None = None, cifar: bool = True, out: Path = Path("runs/sparse_tickets"),
-    results: Path = Path("docs/results"),
-) -> None:  # fmt: skip
-    """Print and write a row for each kind of pruning.
+    data_root: Path | None = None,
+    cifar: bool = True,
+    out: Path = Path("runs/sparse_tickets"),
+    results: Path = tables.RESULTS,
+) -> None:
+    """Write one row for each network and kind of pruning to sparse/two_four.csv.
 
     Args:
-        data_root: folder with the data.
-        cifar: the VGG too.
-        out: where networks are kept.
-        results: where the CSV file goes.
+        data_root: Folder with the data; None looks where the library looks.
+        cifar: The VGG on CIFAR-10 too.
+        out: Folder where networks are kept; the same command continues there.
+        results: Folder of the result tables.
     """
     adam, sgd = ws.Adam(lr=1.2e-3, weight_decay=1e-4), ws.SGD(lr=0.1, momentum=0.9, weight_decay=5e-4)
     fashion = replace(
@@ -69,7 +71,7 @@ def main(
     rows: list[dict[str, object]] = []
     for study in studies:
         rows += kinds(study, out / study.task.name)
-        tables.write(results / "sparse_tickets.csv", rows)
+        tables.add(results / "sparse/two_four.csv", rows, ("network", "pruning"))
 
 
 def kinds(study: Study, folder: Path) -> list[dict[str, object]]:
@@ -105,27 +107,37 @@ def kinds(study: Study, folder: Path) -> list[dict[str, object]]:
         imp = ws.tickets.IMP(pattern=PATTERN, after_pruning="lr_rewind")
         found["IMP to 2:4, learning rate rewound"] = imp.find(dense, task, folder=folder / "imp")
     found = {kind: recalibrated(networks, task.train) for kind, networks in (found | once).items()}
-    base = accuracies(found["dense"], task)
-    plain = [b - o for b, o in zip(base, accuracies(found["2:4"], task), strict=True)]
+    base = accuracy.as_list(found["dense"], task.test)
+    plain = [b - o for b, o in zip(base, accuracy.as_list(found["2:4"], task.test), strict=True)]
     rows: list[dict[str, object]] = []
     for kind, networks in found.items():
-        own = accuracies(networks, task)
+        own = accuracy.as_list(networks, task.test)
         lost = [100 * (b - o) for b, o in zip(base, own, strict=True)]
         untrained = kind.startswith("2:4") and "retrained" not in kind
         as_they_were = kind in before  # pruned, and no value changed
-        rows.append({
-            "network": study.name, "pruning": kind, "seeds": study.seeds, "accuracy": statistics.fmean(own),
-            "std": statistics.stdev(own), "points lost": statistics.fmean(lost), "lost std": statistics.stdev(lost),
-            "magnitude kept": magnitude(networks, dense) if as_they_were else float("nan"),
-            "loss recovered": 1 - statistics.fmean(lost) / 100 / statistics.fmean(plain) if untrained else float("nan"),
-        })  # fmt: skip
+        rows.append(
+            {
+                "network": study.name,
+                "pruning": kind,
+                "seeds": study.seeds,
+                "accuracy": statistics.fmean(own),
+                "std": statistics.stdev(own),
+                "points lost": statistics.fmean(lost),
+                "lost std": statistics.stdev(lost),
+                "magnitude kept": magnitude(networks, dense) if as_they_were else float("nan"),
+                "loss recovered": 1 - statistics.fmean(lost) / 100 / statistics.fmean(plain)
+                if untrained
+                else float("nan"),
+            }
+        )
         print({k: f"{v:.4f}" if isinstance(v, float) else v for k, v in rows[-1].items()}, flush=True)
     return rows
 
 
 def gathered(scores: Tensor, masks: Tensor, layout: ws.Layout, linear: bool) -> Tensor:
-    """Masks that are 2:4 in every layer, where columns are gathered in the order that `sparse.gather_inputs` finds: those of
-    the first layer, or of all convolutions.
+    """Masks that are 2:4 in every layer, with columns gathered in the order that `sparse.gather_inputs` finds.
+
+    Columns are gathered in the first layer of linear networks, or in all convolutions.
     """
     masks = masks.clone()
     weights = layout.weights
@@ -150,11 +162,6 @@ def pruned(networks: ws.Collection, masks: Tensor) -> ws.Collection:
 def magnitude(networks: ws.Collection, dense: ws.Collection) -> float:
     prunable = dense.layout.prunable
     return float(networks.weights[:, prunable].abs().sum() / dense.weights[:, prunable].abs().sum())
-
-
-def accuracies(networks: ws.Collection, task: ws.Task) -> list[float]:
-    right: Callable[[Tensor], Tensor] = lambda outputs: (outputs.argmax(-1) == task.test.y).double().mean(1)  # noqa: E731
-    return right(networks.ensemble().logits(task.test.x)).tolist()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What makes a ticket: deconstruction, the early phase, transfer, structure and channels, on small networks.
+"""What makes a ticket: its mask, its signs, its early training, its data, its structure?
 
     python -m experiments.tickets.ablations --data-root data             (about a quarter of an hour on one core)
 
@@ -6,15 +6,17 @@
    each mask without training, and trained.
 2. The early phase (arXiv 2002.10365) on the same network: IMP tickets of density 0.05 rewound to epoch 2 of 30, with
    rewind weights perturbed.
-3. Transfer (arXiv 1906.02773): IMP tickets of LeNet-300-100, density 0.05, from MNIST to Fashion-MNIST and back, beside the
-   target's own tickets and shuffled masks; the same tickets trained by SGD in place of Adam. Three seeds, 2 epochs.
-4. Refill and regroup (arXiv 2202.04736) on digits, beside unstructured tickets; channels of a residual network (handwritten
-   digits) by Early-Bird (arXiv 1909.11957) beside random channels and IMP by channels.
-5. Overlap of one-shot masks on digits, of networks from one initialisation, from one start after 2 epochs, and from starts
-   of their own, beside chance.
+3. Transfer (arXiv 1906.02773): IMP tickets of LeNet-300-100, density 0.05, from MNIST to Fashion-MNIST and back,
+   beside the target's own tickets and shuffled masks; the same tickets trained by SGD in place of Adam. Three seeds,
+   2 epochs.
+4. Refill and regroup (arXiv 2202.04736) on digits, beside unstructured tickets; channels of a residual network
+   (handwritten digits) by Early-Bird (arXiv 1909.11957) beside random channels and IMP by channels.
+5. Overlap of one-shot masks on digits, of networks from one initialisation, from one start after 2 epochs, and from
+   starts of their own, beside chance.
 """
 
 import statistics
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +24,7 @@ import tyro
 from torch import nn
 
 import weightspace as ws
-from experiments.common import tables
+from experiments.common import accuracy, tables
 from weightspace.models.resnet import ResNet
 from weightspace.tickets import IMP, EarlyBird, EarlyPhase, TicketControls, refill, regroup, transfer
 from weightspace.tickets.ablations import deconstruct
@@ -31,41 +33,50 @@ from weightspace.training.conversion import initial
 Rows = list[dict[str, object]]
 
 
-def main(data_root: Path | None = None, seeds: int = 5, out: Path = Path("docs/results/tickets_studies.csv")) -> None:
-    """Print and write a row for each variant.
+def main(data_root: Path | None = None, networks: int = 5, results: Path = tables.RESULTS) -> None:
+    """Write one row for each variant to tickets/ablations.csv.
 
     Args:
-        data_root: folder with MNIST/raw and FashionMNIST/raw.
-        seeds: networks of each kind on digits.
-        out: CSV to write.
+        data_root: Folder with MNIST/raw and FashionMNIST/raw; None looks where the library looks.
+        networks: Number of networks of each kind on digits; network i has seed i.
+        results: Folder of the result tables.
     """
     rows: Rows = []
     recipe = ws.Recipe(ws.Step(epochs=30), batch_size=64, optimizer=ws.Adam(lr=3e-3), schedule="cosine")
     task = replace(ws.tasks.digits(), recipe=recipe)
-    dense = ws.collect(task, seeds)
-    for study in (deconstruction(dense, task), early_phase(dense, task), structure(dense, task), overlap(task, seeds),
-                  birds(task, seeds), transfers(data_root)):  # fmt: skip
-        rows += study
-        names = list(dict.fromkeys(name for one in rows for name in one))
-        tables.write(out, [{name: one.get(name, "") for name in names} for one in rows])
+    dense = ws.collect(task, networks)
+    studies: tuple[Callable[[], Rows], ...] = (
+        lambda: deconstruction(dense, task),
+        lambda: early_phase(dense, task),
+        lambda: structure(dense, task),
+        lambda: overlap(task, networks),
+        lambda: birds(task, networks),
+        lambda: transfers(data_root),
+    )
+    for study in studies:
+        rows += study()
+        tables.write(results / "tickets/ablations.csv", rows)
 
 
 def row(
     study: str, name: str, networks: ws.Collection, data: ws.Split, untrained: ws.Collection | None = None
 ) -> dict[str, object]:
-    def accuracies(networks: ws.Collection) -> list[float]:
-        return (networks.ensemble().logits(data.x).argmax(-1) == data.y).double().mean(1).tolist()
-
-    found = accuracies(networks)
-    before = statistics.fmean(accuracies(untrained)) if untrained is not None else float("nan")
+    """One row of the table; accuracies are those of each network."""
+    found = accuracy.as_list(networks, data)
+    before = statistics.fmean(accuracy.as_list(untrained, data)) if untrained is not None else float("nan")
     print(
         f"{study}: {name:<48} {statistics.fmean(found):.4f} ± {statistics.stdev(found):.4f}  untrained {before:.4f}",
         flush=True,
     )
     return {
-        "study": study, "variant": name, "seeds": len(found), "density": networks.densities.mean().item(),
-        "accuracy": statistics.fmean(found), "std": statistics.stdev(found), "untrained": before,
-    }  # fmt: skip
+        "study": study,
+        "variant": name,
+        "seeds": len(found),
+        "density": networks.densities.mean().item(),
+        "accuracy": statistics.fmean(found),
+        "std": statistics.stdev(found),
+        "untrained": before,
+    }
 
 
 def deconstruction(dense: ws.Collection, task: ws.Task) -> Rows:
@@ -99,10 +110,12 @@ def early_phase(dense: ws.Collection, task: ws.Task) -> Rows:
 def structure(dense: ws.Collection, task: ws.Task) -> Rows:
     tickets = IMP(0.20).find(dense, task)
     starts = {
-        "refill, most weights": refill(tickets), "refill, largest weights": refill(tickets, by="magnitude"),
-        "refill+, a tenth more": refill(tickets, extra=0.1), "regroup": regroup(tickets),
+        "refill, most weights": refill(tickets),
+        "refill, largest weights": refill(tickets, by="magnitude"),
+        "refill+, a tenth more": refill(tickets, extra=0.1),
+        "regroup": regroup(tickets),
         "shuffled mask": TicketControls().shuffled(tickets),
-    }  # fmt: skip
+    }
     rows = [row("structure", "IMP, unstructured", tickets, task.test)]
     for name, start in starts.items():
         trained = ws.train(start, task, task.recipe.length)
@@ -127,8 +140,11 @@ def birds(digits: ws.Task, seeds: int) -> Rows:
     task = replace(digits, architecture=ws.Architecture.of(network), recipe=recipe, **splits)
     dense = ws.collect(task, seeds)
     rows = [row("channels", "dense", dense, task.test)]
-    finders = {"early-bird": EarlyBird(0.5, history=3), "early-bird, no penalty": EarlyBird(0.5, history=3, penalty=0.0),
-               "at the last moment": EarlyBird(0.5, max_mask_distance=1e-9)}  # fmt: skip
+    finders = {
+        "early-bird": EarlyBird(0.5, history=3),
+        "early-bird, no penalty": EarlyBird(0.5, history=3, penalty=0.0),
+        "at the last moment": EarlyBird(0.5, max_mask_distance=1e-9),
+    }
     for name, finder in finders.items():
         found = finder.find(dense, task)
         drawn = statistics.fmean(float(record["drawn_in_epoch"]) for record in found.records)
@@ -146,9 +162,10 @@ def overlap(task: ws.Task, seeds: int) -> Rows:
     """One-shot masks of networks that share a start and differ in data order: what two of them have in common."""
     rows: Rows = []
     plans = {
-        "own starts": ws.Independent(), "one initialisation": ws.SharedStart(ws.Step()),
+        "own starts": ws.Independent(),
+        "one initialisation": ws.SharedStart(ws.Step()),
         "one start after 2 epochs": ws.SharedStart(ws.Step(epochs=2)),
-    }  # fmt: skip
+    }
     for name, plan in plans.items():
         networks = ws.collect(task, seeds, plan=plan)
         for density in (0.5, 0.2, 0.1, 0.05, 0.02):
@@ -157,12 +174,20 @@ def overlap(task: ws.Task, seeds: int) -> Rows:
             neighbours = [*range(1, seeds), 0]
             shared, chance = ws.tickets.mask_overlap(tickets, tickets[neighbours])
             print(
-                f"overlap: {name}, density {density}: {shared.mean():.3f} ± {shared.std():.3f}, chance {chance.mean():.3f}"
+                f"overlap: {name}, density {density}: {shared.mean():.3f} ± {shared.std():.3f}, "
+                f"chance {chance.mean():.3f}"
             )
-            rows.append({
-                "study": "overlap", "variant": name, "seeds": seeds, "density": density, "shared": shared.mean().item(),
-                "shared std": shared.std().item(), "chance": chance.mean().item(),
-            })  # fmt: skip
+            rows.append(
+                {
+                    "study": "overlap",
+                    "variant": name,
+                    "seeds": seeds,
+                    "density": density,
+                    "shared": shared.mean().item(),
+                    "shared std": shared.std().item(),
+                    "chance": chance.mean().item(),
+                }
+            )
     return rows
 
 
@@ -177,10 +202,11 @@ def transfers(data_root: Path | None) -> Rows:
     for name, task in tasks.items():
         (source,) = (other for other in tasks if other != name)
         starts = {
-            "own tickets": TicketControls().rewound(tickets[name]), f"tickets of {source}": transfer(tickets[source], task),
+            "own tickets": TicketControls().rewound(tickets[name]),
+            f"tickets of {source}": transfer(tickets[source], task),
             "own masks, shuffled": TicketControls().shuffled(tickets[name]),
             "own masks, re-initialised": TicketControls().reinitialised(tickets[name]),
-        }  # fmt: skip
+        }
         sgd = replace(task, recipe=replace(recipe, optimizer=ws.SGD(lr=0.1, momentum=0.9)))
         for optimizer, used in (("Adam", task), ("SGD", sgd)):
             rows += [

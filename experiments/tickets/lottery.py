@@ -1,12 +1,12 @@
-"""The lottery ticket hypothesis on LeNet-300-100, as in the paper of 2019 (arXiv 1803.03635, section 2).
+"""Does the lottery ticket hypothesis hold for LeNet-300-100, with the settings of the paper of 2019?
 
-    make lottery          (about two hours on one core; every level is kept, and continued after an interruption)
+    python -m experiments.tickets.lottery --data-root data          (about two hours on one core; resumable)
 
-MNIST, 55,000 training and 5,000 validation images: Adam 1.2e-3, batches of 60, 50,000 iterations at a constant rate,
-Glorot normal weights; 20 % of each layer pruned at each level, 10 % of the output layer; survivors put back to their
-initialisation. Fashion-MNIST beside it with 8,000 iterations. The validation loss is looked at every 200 iterations: its
-smallest value says when a network has learned. Test accuracy is read once, at the end of training. Controls train a
-level's mask on a new initialisation, and as many weights of each layer at random.
+arXiv 1803.03635, section 2. MNIST, 55,000 training and 5,000 validation images: Adam 1.2e-3, batches of 60, 50,000
+iterations at a constant rate, Glorot normal weights; 20 % of each layer pruned at each level, 10 % of the output layer;
+survivors put back to their initialisation. Fashion-MNIST beside it with 8,000 iterations. The validation loss is read
+every 200 iterations: its smallest value says when a network has learned. Test accuracy is read once, at the end of
+training. Controls train a level's mask on a new initialisation, and as many weights of each layer at random.
 """
 
 import math
@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from torch import nn
 
 import weightspace as ws
-from experiments.common import tables
+from experiments.common import accuracy, tables
 from weightspace.models import MLP
 from weightspace.report.plots.style import tidy
 
@@ -38,18 +38,24 @@ def network() -> nn.Module:
 
 
 def main(
-    data_root: Path | None = None, seeds: int = 3, mnist: int = 50_000, fashion: int = 8_000,
-    out: Path = Path("runs/lottery"), results: Path = Path("docs/results"), figures: Path = Path("docs/figures"),
-) -> None:  # fmt: skip
-    """Print and write a row for each data set, level and kind of network; draw them.
+    data_root: Path | None = None,
+    networks: int = 3,
+    mnist: int = 50_000,
+    fashion: int = 8_000,
+    out: Path = Path("runs/lottery"),
+    results: Path = tables.RESULTS,
+    figures: Path = tables.FIGURES,
+) -> None:
+    """Write one row for each data set, level and kind of network to tickets/lottery.csv; draw them.
 
     Args:
-        data_root: folder with MNIST/raw and FashionMNIST/raw.
-        seeds: networks of each kind.
-        mnist, fashion: iterations of one training; 0 leaves a data set out.
-        out: where networks are kept.
-        results: where the CSV file goes.
-        figures: where the figure goes.
+        data_root: Folder with MNIST/raw and FashionMNIST/raw; None looks where the library looks.
+        networks: Number of networks of each kind; network i has seed i.
+        mnist: Iterations of one training on MNIST; 0 leaves it out.
+        fashion: Iterations of one training on Fashion-MNIST; 0 leaves it out.
+        out: Folder where networks are kept; the same command continues there.
+        results: Folder of the result tables.
+        figures: Folder of the figure.
     """
     rows: list[dict[str, object]] = []
     given = ((ws.tasks.mnist, mnist), (ws.tasks.fashion_mnist, fashion))
@@ -60,7 +66,7 @@ def main(
         recipe = ws.Recipe(length, batch_size=60, optimizer=ws.Adam(lr=1.2e-3), watch=ws.Step(iterations=200))
         task = replace(load(data_root=data_root), architecture=ws.Architecture.of(network), recipe=recipe)
         here = out / task.name
-        dense = ws.collect(task, seeds, folder=here / "dense")
+        dense = ws.collect(task, networks, folder=here / "dense")
         imp = ws.tickets.IMP(pattern=ws.LayerRates(LEVELS))
         rungs = imp.find_levels(dense, task, folder=here)
         for level, tickets in enumerate(rungs):
@@ -72,34 +78,35 @@ def main(
                     ("shuffled", controls.shuffled(tickets)),
                 ):
                     groups[name] = ws.train(start, task, length, folder=here / f"{name}-{level:02}")
-            for name, networks in groups.items():
-                rows.append({"data": task.name, "level": level, "networks": name} | measured(networks, dense, task))
+            for name, group in groups.items():
+                rows.append({"data": task.name, "level": level, "networks": name} | measured(group, dense, task))
                 print({k: f"{v:.4g}" if isinstance(v, float) else v for k, v in rows[-1].items()}, flush=True)
-            tables.write(results / "lottery.csv", rows)
+            tables.add(results / "tickets/lottery.csv", rows, ("data", "level", "networks"))
     draw(rows, figures / "lottery.png")
 
 
 def measured(networks: ws.Collection, dense: ws.Collection, task: ws.Task) -> dict[str, object]:
     """Test accuracy at the end and its difference to the dense networks' (paired, 95 %); when the loss was smallest."""
-    found, base = accuracies(networks, task), accuracies(dense, task)
+    found, base = accuracy.as_list(networks, task.test), accuracy.as_list(dense, task.test)
     match = ws.tickets.matching(found, base)
     prunable = networks.layout.prunable
     curves = [record["curve"] for record in networks.records]
     steps = [curve["best_step"] for curve in curves]
     best = [curve["best_validation_accuracy"] for curve in curves]
     return {
-        "density": networks.masks[:, prunable].double().mean().item(), "seeds": len(found),
-        "accuracy": statistics.fmean(found), "accuracy std": statistics.stdev(found),
-        "minus dense": match.difference, "half width": match.half_width, "matches": match.matches,
-        "stops at": statistics.fmean(steps), "stops at std": statistics.stdev(steps),
-        "validation accuracy there": statistics.fmean(best), "validation std": statistics.stdev(best),
+        "density": networks.masks[:, prunable].double().mean().item(),
+        "seeds": len(found),
+        "accuracy": statistics.fmean(found),
+        "accuracy std": statistics.stdev(found),
+        "minus dense": match.difference,
+        "half width": match.half_width,
+        "matches": match.matches,
+        "stops at": statistics.fmean(steps),
+        "stops at std": statistics.stdev(steps),
+        "validation accuracy there": statistics.fmean(best),
+        "validation std": statistics.stdev(best),
         "smallest validation loss": statistics.fmean(curve["best_validation_loss"] for curve in curves),
-    }  # fmt: skip
-
-
-def accuracies(networks: ws.Collection, task: ws.Task) -> list[float]:
-    right = networks.ensemble().logits(task.test.x).argmax(-1) == task.test.y
-    return right.double().mean(1).tolist()
+    }
 
 
 def draw(rows: Sequence[Mapping[str, object]], path: Path) -> None:

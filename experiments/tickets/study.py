@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 
 import weightspace as ws
-from experiments.common import tables
+from experiments.common import accuracy, tables
 from weightspace import bayes
 from weightspace.tickets.edge_popup import fixed_weights
 from weightspace.training.conversion import initial
@@ -55,8 +55,9 @@ def methods(
     found["supermask (untrained weights)"] = (
         lambda n, task, folder: bayes.GateSearch(density, strength=0.05, length=task.recipe.length).find(
             fixed(n, density), task, folder=folder
-        ), 1.0,
-    )  # fmt: skip
+        ),
+        1.0,
+    )
     found["concrete ticket search"] = (
         concrete(density, search),
         1.0 + epochs(search) / epochs(searching.recipe.length),
@@ -99,16 +100,19 @@ def fixed(networks: ws.Collection, density: float) -> ws.Collection:
     return start.replace(weights=fixed_weights(start, "kaiming", density))
 
 
-def accuracies(networks: ws.Collection, data: ws.Split) -> list[float]:
-    right = networks.ensemble().logits(data.x).argmax(-1) == data.y
-    return right.double().mean(1).tolist()
-
-
 def study(
-    task: ws.Task, seeds: int, densities: Sequence[float], out: Path, folder: Path | None, only: Sequence[str] = (),
-    searching: ws.Task | None = None, rate: float = 0.2, updates: int = 20, search: ws.Step = ws.Step(epochs=20),
+    task: ws.Task,
+    seeds: int,
+    densities: Sequence[float],
+    out: Path,
+    folder: Path | None,
+    only: Sequence[str] = (),
+    searching: ws.Task | None = None,
+    rate: float = 0.2,
+    updates: int = 20,
+    search: ws.Step = ws.Step(epochs=20),
     rewind: ws.Step = ws.Step(),
-) -> None:  # fmt: skip
+) -> None:
     """Print and write a row for each method and density.
 
     Args:
@@ -124,7 +128,7 @@ def study(
     kept = (lambda *_parts: None) if folder is None else lambda *parts: folder.joinpath(*map(str, parts))
     shape = task.train.x.shape[1:]
     dense = ws.collect(task, seeds, folder=kept("dense"))
-    base = accuracies(dense, task.test)
+    base = accuracy.as_list(dense, task.test)
     rows: list[dict[str, object]] = [row("dense", 1.0, base, base, 1.0, dense, 0.0, shape)]
     for density in densities:
         for name, (find, cost) in methods(density, searching or task, rate, rewind, updates, search).items():
@@ -135,8 +139,8 @@ def study(
             started = time.process_time()
             found = find(dense, task, place)
             took = float("nan") if before else time.process_time() - started  # an earlier process did the work
-            rows.append(row(name, density, accuracies(found, task.test), base, cost, found, took, shape))
-            tables.write(out, rows)
+            rows.append(row(name, density, accuracy.as_list(found, task.test), base, cost, found, took, shape))
+            tables.add(out, rows, ("method", "density"))
             if name == "IMP, rewinding" and not only:
                 controls = ws.tickets.TicketControls()
                 for control, start in (
@@ -147,9 +151,18 @@ def study(
                 ):
                     trained = ws.train(start, task, task.recipe.length, folder=kept(density, control))
                     rows.append(
-                        row(control, density, accuracies(trained, task.test), base, 1.0, trained, float("nan"), shape)
+                        row(
+                            control,
+                            density,
+                            accuracy.as_list(trained, task.test),
+                            base,
+                            1.0,
+                            trained,
+                            float("nan"),
+                            shape,
+                        )
                     )
-        tables.write(out, rows)
+        tables.add(out, rows, ("method", "density"))
 
 
 def row(
@@ -175,8 +188,15 @@ def row(
         flush=True,
     )
     return {
-        "method": name, "density": density, "accuracy": statistics.fmean(found), "std": statistics.stdev(found),
-        "minus_dense": match.difference, "half_width": match.half_width, "trainings": cost, "cpu_seconds": took,
-        "effective_density": effective, "collapsed": sum(map(bool, ws.tickets.collapsed_layers(networks))),
+        "method": name,
+        "density": density,
+        "accuracy": statistics.fmean(found),
+        "std": statistics.stdev(found),
+        "minus_dense": match.difference,
+        "half_width": match.half_width,
+        "trainings": cost,
+        "cpu_seconds": took,
+        "effective_density": effective,
+        "collapsed": sum(map(bool, ws.tickets.collapsed_layers(networks))),
         "mask_overlap": overlap,
-    }  # fmt: skip
+    }

@@ -1,0 +1,68 @@
+"""Every experiment explains itself: a question and its command come first, and `--help` describes every setting."""
+
+import ast
+import contextlib
+import importlib
+import io
+from pathlib import Path
+
+import pytest
+import tyro
+
+ROOT = Path(__file__).resolve().parents[2]
+HELPERS = {"experiments.tickets.study"}  # what several experiments share; it is no experiment itself
+WORDS = {"seed", "seeds", "out", "data_root", "results", "figures"}  # what these words mean is the same everywhere
+
+
+def scripts() -> list[str]:
+    paths = sorted((ROOT / "experiments").glob("*/*.py"))
+    names = [f"experiments.{path.parent.name}.{path.stem}" for path in paths if path.name != "__init__.py"]
+    return [name for name in names if name not in HELPERS and not name.startswith("experiments.common.")]
+
+
+def source(name: str) -> Path:
+    return ROOT.joinpath(*name.split(".")).with_suffix(".py")
+
+
+def faults(text: str, name: str) -> list[str]:
+    """What a script's docstring and imports lack."""
+    doc = ast.get_docstring(ast.parse(text)) or ""
+    found = []
+    if not doc.split("\n\n")[0].rstrip().endswith("?"):
+        found.append("its first sentence is no question")
+    if f"python -m {name}" not in doc:
+        found.append("its command is missing")
+    if "sys.path" in text:
+        found.append("it changes sys.path")
+    return found
+
+
+@pytest.mark.parametrize("name", scripts())
+def test_a_script_starts_with_its_question_and_its_command(name: str) -> None:
+    assert faults(source(name).read_text(encoding="utf-8"), name) == []
+
+
+def test_a_script_without_question_or_command_is_seen() -> None:
+    text = '"""The figures.\n\npython experiments/x.py\n"""\nimport sys\nsys.path.append(".")\n'
+    assert len(faults(text, "experiments.demo.x")) == 3
+
+
+@pytest.mark.parametrize("name", scripts())
+def test_help_describes_every_setting(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    main = importlib.import_module(name).main
+    written = io.StringIO()
+    with contextlib.redirect_stdout(written), pytest.raises(SystemExit) as ended:
+        tyro.cli(main, args=["--help"])
+    assert ended.value.code == 0
+    for argument in (a for a in main.__annotations__ if a != "return"):
+        assert argument.replace("_", "-") in written.getvalue().lower()
+        assert f"        {argument}: " in main.__doc__, f"{argument} has no line under Args"
+
+
+@pytest.mark.parametrize("name", scripts())
+def test_shared_words_have_shared_types(name: str) -> None:
+    types = {"seed": {int}, "seeds": {tuple[int, ...]}, "out": {Path}, "results": {Path}, "figures": {Path}}
+    types["data_root"] = {Path | None}
+    notes = importlib.import_module(name).main.__annotations__
+    assert {word: notes[word] for word in WORDS & set(notes) if notes[word] not in types[word]} == {}
