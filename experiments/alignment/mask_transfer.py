@@ -17,7 +17,7 @@ import tyro
 
 import weightspace as ws
 from experiments.common import tables
-from weightspace.align import ActivationMatching, Star, WeightMatching, transfer_masks
+from weightspace.align import Star, WeightMatching, transfer_masks
 from weightspace.evaluation import connectivity
 
 
@@ -45,7 +45,6 @@ def main(
     others = ws.collect(task, pairs, seed=1)
     path = ws.collect(task, pairs, seed=1, plan=ws.Trajectory(every=ws.Step(epochs=1)))
     starts = path.filter(lambda record: record["step"] == recipe.per_epoch(len(task.train)))
-    matching = ActivationMatching(task.train.x[:2000])
     rows: list[dict[str, object]] = []
     for sparsity in sparsities:
         finder = ws.tickets.IMP(density=1 - sparsity, rewind=ws.Step(epochs=1))
@@ -57,7 +56,7 @@ def main(
             "A's own ticket": under(rewound(tickets), tickets.masks),
             "B's own ticket": under(rewound(own), own.masks),
             "A's mask on B, permuted (activations)": transfer_masks(
-                tickets, parents, others, starts, matching=matching
+                tickets, parents, others, starts, task.train.x[:2000]
             ),
             "A's mask on B, permuted (weights)": under(starts, by_weights(tickets, parents, others)),
             "A's mask on B, naive": under(starts, tickets.masks),

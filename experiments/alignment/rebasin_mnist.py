@@ -21,7 +21,7 @@ from torch import nn
 
 import weightspace as ws
 from experiments.common import tables
-from weightspace.align import GrowingMean, MergeMany, Star, WeightMatching, Weights
+from weightspace.align import GrowingMean, MergeMany, Star, WeightCost, WeightMatching
 from weightspace.evaluation import connectivity
 from weightspace.models import MLP
 from weightspace.report import plots
@@ -143,10 +143,10 @@ def tickets(pair: ws.Collection, task: ws.Task) -> list[dict[str, object]]:
         found = ws.train(pruned, task, ws.Step(iterations=360)).replace(extras={"parent": pair.weights})
         ways: Mapping[str, WeightMatching | None] = {
             "none": None,
-            "dense parents": WeightMatching(cost=Weights(("parent",), rescaled=("parent",)), balance=False),
+            "dense parents": WeightMatching(cost=WeightCost(("parent",), rescaled=("parent",)), balance=False),
             "sparse weights": WeightMatching(balance=False),
             "sparse weights, balanced": WeightMatching(),
-            "both": WeightMatching(cost=Weights(("weights", "parent"), rescaled=("parent",)), balance=False),
+            "both": WeightMatching(cost=WeightCost(("weights", "parent"), rescaled=("parent",)), balance=False),
         }
         for name, matching in ways.items():
             aligned = found if matching is None else replace(matching, population=Star()).fit(found).transform(found)

@@ -90,12 +90,11 @@ def main(
     rows: list[dict[str, object]] = []
     for seed in seeds:
         model = ws.TicketGenerator(
-            align=ws.WeightMatching(example=task.train.x[:8]),
             compress=ws.PCA(components),
             generate=ws.FlowMatching(held_out=fraction),
             refine=ws.TaskRefinement(task, steps=steps, networks=16, radius=start, mask_diversity=mask_diversity),
         )
-        generator = model.fit(training, seed=seed, folder=out / f"generator-{seed}-{kind}")
+        generator = model.fit(training, example=task.train.x[:8], seed=seed, folder=out / f"generator-{seed}-{kind}")
         draw = {"density": DENSITY, "data": task.train, "seed": seed + 1}
         samples = generator.sample(SAMPLES, **draw)
         flow_alone = replace(generator, refined=None).sample(SAMPLES, **draw)

@@ -49,7 +49,7 @@ def main(
         raise SystemExit(f"{learned_from + held_out} tickets are needed, these folders have {len(found)}")
     found = found[: learned_from + held_out]
     task = tuning.task_of(found, data_root)
-    aligned = ws.WeightMatching(example=task.train.x[:8]).fit(found).transform(found)
+    aligned = ws.WeightMatching().fit(found, example=task.train.x[:8]).transform(found)
     codes = ws.PCA(components).fit(aligned).transform(aligned)
     seen, unseen = codes[:learned_from], codes[learned_from:]
     rows: list[dict[str, object]] = []

@@ -101,13 +101,14 @@ def main(
         directions=directions,
     )
     model = ws.TicketGenerator(
-        align=ws.WeightMatching(example=task.train.x[:8]),
         compress=ws.PCA(components),
         generate=ws.FlowMatching(steps=flow_steps, held_out=validation_fraction),
         refine=refine,
         masks=ws.Gates() if gates else ws.Magnitude(),
     )
-    generator = replace(model, refine=None if random_decoder else refine).fit(found, seed=seed)
+    generator = replace(model, refine=None if random_decoder else refine).fit(
+        found, example=task.train.x[:8], seed=seed
+    )
     if random_decoder:
         generator = digits.refined_random(generator, refine, found, task, seed)
     draw = {"density": found.densities.median().item(), "data": task.train, "seed": seed + 1}

@@ -19,13 +19,13 @@ from weightspace.align import (
     ActivationMatching,
     GrowingMean,
     MergeMany,
-    Precision,
+    PrecisionCost,
     Star,
     StraightThrough,
     Universe,
-    Wasserstein,
+    WassersteinCost,
+    WeightCost,
     WeightMatching,
-    Weights,
     transfer_masks,
 )
 from weightspace.align import assign as assigning
@@ -177,13 +177,13 @@ def test_every_population_keeps_functions_and_brings_networks_together(
 
 
 def test_a_reference_outside_the_collection_is_refused(dense: ws.Collection, task: ws.Task) -> None:
-    for matching in (
-        WeightMatching(population=Star(99)),
-        ActivationMatching(task.train.x[:50], reference=99),
-        StraightThrough(task, reference=-1),
+    for matching, data in (
+        (WeightMatching(population=Star(99)), ()),
+        (ActivationMatching(reference=99), (task.train.x[:50],)),
+        (StraightThrough(reference=-1), (task,)),
     ):
         with pytest.raises(InputError, match="is not among the"):
-            matching.fit(dense)
+            matching.fit(dense, *data)
 
 
 def test_aligned_output_is_independent_of_chunking_and_workers(dense: ws.Collection) -> None:
@@ -223,9 +223,9 @@ def posterior(networks: ws.Collection, seed: int = 0) -> ws.Collection:
 @pytest.mark.parametrize(
     ("cost", "distance"),
     [
-        (Wasserstein(), lambda m, s, n, t: (m - n).square().sum() + (s - t).square().sum()),
-        (Precision(floor=1e-3), lambda m, s, n, t: ((m - n).square() / s.square()).sum()),
-        (Weights(), lambda m, s, n, t: (m - n).square().sum()),
+        (WassersteinCost(), lambda m, s, n, t: (m - n).square().sum() + (s - t).square().sum()),
+        (PrecisionCost(floor=1e-3), lambda m, s, n, t: ((m - n).square() / s.square()).sum()),
+        (WeightCost(), lambda m, s, n, t: (m - n).square().sum()),
     ],
 )
 def test_posterior_costs_by_brute_force(cost: object, distance: object) -> None:
@@ -249,7 +249,7 @@ def test_posterior_costs_by_brute_force(cost: object, distance: object) -> None:
 
 def test_scales_of_posteriors_follow_a_rescaling(tickets: ws.Collection) -> None:
     given = posterior(tickets)
-    aligned = WeightMatching(cost=Wasserstein()).fit(given).transform(given)
+    aligned = WeightMatching(cost=WassersteinCost()).fit(given).transform(given)
     # A unit's weights and their deviations are multiplied by the same factor.
     ratio = (given.extras["std"] / given.weights.abs()).masked_fill(given.weights == 0, 0).sort(1).values
     after = (aligned.extras["std"] / aligned.weights.abs()).masked_fill(aligned.weights == 0, 0).sort(1).values
@@ -258,17 +258,16 @@ def test_scales_of_posteriors_follow_a_rescaling(tickets: ws.Collection) -> None
 
 def test_missing_extras_are_named(tickets: ws.Collection) -> None:
     with pytest.raises(InputError, match=r"no extra 'parent'.*none"):
-        WeightMatching(cost=Weights(("parent",))).fit(tickets)
+        WeightMatching(cost=WeightCost(("parent",))).fit(tickets)
     with pytest.raises(InputError, match="no extra 'std'"):
-        WeightMatching(cost=Wasserstein()).fit(tickets)
+        WeightMatching(cost=WassersteinCost()).fit(tickets)
 
 
 # Activations
 
 
 def test_activation_matching_recovers_planted_permutations(dense: ws.Collection, task: ws.Task) -> None:
-    matching = ActivationMatching(task.train.x[:200])
-    fitted = matching.fit(dense)
+    fitted = ActivationMatching().fit(dense, task.train.x[:200])
     random = torch.Generator().manual_seed(0)
     planted = fitted.symmetry.random(random)
     copy = dense[[0]].replace(weights=fitted.symmetry.permute(dense.weights[0], planted)[None])
@@ -281,11 +280,11 @@ def test_activations_of_units_that_no_layer_puts_out_are_refused() -> None:
     layout = arch.layout()
     networks = ws.Collection(layout, torch.stack([layout.pack(s) for s in states]), architecture=arch)
     with pytest.raises(InputError, match="output of no layer"):
-        ActivationMatching(torch.randn(20, 2, 4)).fit(networks)
+        ActivationMatching().fit(networks, torch.randn(20, 2, 4))
 
 
 def test_straight_through_keeps_functions(dense: ws.Collection, task: ws.Task) -> None:
-    fitted = StraightThrough(task, ws.Step(iterations=30)).fit(dense)
+    fitted = StraightThrough(ws.Step(iterations=30)).fit(dense, task)
     aligned = fitted.transform(dense[:3])
     x = task.test.x[:30]
     torch.testing.assert_close(outputs(aligned, x), outputs(dense[:3], x), rtol=1e-4, atol=1e-4)
@@ -295,20 +294,20 @@ def test_straight_through_keeps_functions(dense: ws.Collection, task: ws.Task) -
 def test_masks_are_carried_to_another_initialisation(
     tickets: ws.Collection, dense: ws.Collection, task: ws.Task
 ) -> None:
-    matching = ActivationMatching(task.train.x[:200])
+    x = task.train.x[:200]
     random = torch.Generator().manual_seed(0)
-    symmetry = matching.fit(dense).symmetry
+    symmetry = ActivationMatching().fit(dense, x).symmetry
     p = symmetry.random(random)
     # The target is the parent with its units in another order: the mask has to arrive in that order.
     target = dense[[0]].replace(weights=symmetry.permute(dense.weights[0], p)[None])
-    carried = transfer_masks(tickets[[0]], dense[[0]], target, target, matching=matching)
+    carried = transfer_masks(tickets[[0]], dense[[0]], target, target, x)
     assert torch.equal(carried.masks[0], symmetry.permute(tickets.masks[0], p))
     assert not torch.equal(carried.masks[0], tickets.masks[0])
     assert carried.records[0]["kind"] == "carried mask"
     with pytest.raises(InputError, match="as many"):
-        transfer_masks(tickets[:2], dense[[0]], target, target, matching=matching)
+        transfer_masks(tickets[:2], dense[[0]], target, target, x)
     with pytest.raises(InputError, match="no masks"):
-        transfer_masks(dense[[0]], dense[[0]], target, target, matching=matching)
+        transfer_masks(dense[[0]], dense[[0]], target, target, x)
 
 
 # Connectivity
@@ -427,7 +426,7 @@ def test_networks_of_unknown_input_need_an_example(dense: ws.Collection) -> None
     )
     with pytest.raises(InputError, match=r"input of Attention is not known.*example="):
         WeightMatching().fit(networks)
-    fitted = WeightMatching(example=torch.randn(2, 7, 5)).fit(networks)
+    fitted = WeightMatching().fit(networks, example=torch.randn(2, 7, 5))
     with pytest.raises(LayoutMismatch):
         fitted.transform(dense)
 
@@ -450,14 +449,14 @@ def test_merge_many_never_ends_lower_than_it_was(dense: ws.Collection, monkeypat
 
 @pytest.mark.parametrize("make", [gated, lambda: ws.models.MLP((4, 5, 6, 3))])
 def test_the_gradient_of_the_universe_by_finite_differences(make: object) -> None:
-    from weightspace.align.universe import _Work
+    from weightspace.align.universe import _PairwiseProducts
 
     module = make()
     shape = (5, 2, 4) if isinstance(module, Recurrent) else (6, 4)
     symmetry = trace(module, torch.randn(shape))
     random = torch.Generator().manual_seed(0)
     vectors = torch.randn(3, 1, symmetry.layout.size, dtype=torch.float64, generator=random)
-    work = _Work(symmetry, [dict(symmetry.layout.tensors(v)) for v in vectors])
+    work = _PairwiseProducts(symmetry, [dict(symmetry.layout.tensors(v)) for v in vectors])
     soft = [
         {g.name: torch.rand(g.size, g.size, dtype=torch.float64, generator=random) for g in symmetry.groups}
         for _ in vectors
@@ -482,7 +481,7 @@ def test_activations_of_a_layer_norm_over_images() -> None:
     vector = layout.pack(arch.build_seeded(0).state_dict())
     vector = vector + 0.1 * torch.randn(vector.shape, generator=torch.Generator().manual_seed(1))
     networks = ws.Collection(layout, vector[None], architecture=arch)
-    fitted = ActivationMatching(x).fit(networks)
+    fitted = ActivationMatching().fit(networks, x)
     planted = fitted.symmetry.random(torch.Generator().manual_seed(2))
     moved = networks.replace(weights=fitted.symmetry.permute(vector, planted)[None])
     assert torch.equal(fitted.transform(moved).weights, networks.weights)
@@ -501,26 +500,26 @@ def test_half_precision_collections_are_aligned() -> None:
     layout = arch.layout()
     weights = torch.randn(3, layout.size, generator=torch.Generator().manual_seed(0)).bfloat16()
     networks = ws.Collection(layout, weights, architecture=arch)
-    matching = WeightMatching(balance=False, example=torch.randn(5, 4).bfloat16())
-    aligned = matching.fit(networks).transform(networks)
+    example = torch.randn(5, 4).bfloat16()
+    aligned = WeightMatching(balance=False).fit(networks, example=example).transform(networks)
     assert torch.equal(aligned.weights.sort(1).values, weights.sort(1).values)
     assert not torch.equal(aligned.weights, weights)
 
 
 def test_costs_are_checked() -> None:
     with pytest.raises(InputError, match="at least one"):
-        Weights(())
+        WeightCost(())
     with pytest.raises(InputError, match="floor"):
-        Precision(floor=0.0)
+        PrecisionCost(floor=0.0)
 
 
 def test_wrong_settings_are_refused_at_once(dense: ws.Collection, task: ws.Task) -> None:
     # Strings are stopped by the tests' own type checks; classes in the place of objects are not.
-    for bad in ({"population": Star}, {"cost": Wasserstein}):
+    for bad in ({"population": Star}, {"cost": WassersteinCost}):
         with pytest.raises(InputError, match="must be one of"):
             WeightMatching(**bad)
     with pytest.raises(InputError, match="at least 16 inputs"):
-        ActivationMatching(task.train.x[:3])
+        ActivationMatching().fit(dense, task.train.x[:3])
     assert "% of the parameters can move" in repr(WeightMatching().fit(dense))
 
 
@@ -546,7 +545,7 @@ def test_batchnorm_barriers_use_statistics_of_their_own(task: ws.Task) -> None:
 
     normed = replace(task, architecture=ws.Architecture.of(build))
     networks = ws.collect(normed, 2, seed=0)
-    aligned = WeightMatching(example=task.train.x[:8]).fit(networks).transform(networks)
+    aligned = WeightMatching().fit(networks, example=task.train.x[:8]).transform(networks)
     (default,) = connectivity.barriers(aligned, normed, points=1)
     (reset,) = connectivity.barriers(aligned, normed, points=1, reset_statistics=True)
     (stale,) = connectivity.barriers(aligned, normed, points=1, reset_statistics=False)

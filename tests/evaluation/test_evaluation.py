@@ -21,7 +21,7 @@ def report(generator: ws.FittedGenerator, tickets: ws.Collection, task: ws.Task)
 
 @pytest.fixture(scope="module")
 def made(tickets: ws.Collection, task: ws.Task) -> Baselines:
-    matching = ws.WeightMatching(example=task.train.x[:8]).fit(tickets)
+    matching = ws.WeightMatching().fit(tickets, example=task.train.x[:8])
     aligned = matching.transform(tickets)
     return Baselines(aligned, tickets, n=12, density=0.2, components=5, symmetry=matching.symmetry, seed=0)
 
@@ -54,7 +54,7 @@ def test_one_mask_is_seen_under_values_that_differ(tickets: ws.Collection, task:
     alike = tickets[:6].replace(weights=torch.where(masks, random, 0.0), masks=masks.clone())
     report = ws.evaluate(alike, task, reference=tickets, dropout=None)
     assert report["samples"].together["mask overlap"] == pytest.approx(1.0)
-    matching = ws.WeightMatching(example=task.train.x[:8]).fit(tickets)
+    matching = ws.WeightMatching().fit(tickets, example=task.train.x[:8])
     assert mask_overlap(matching.transform(alike)).shared < 0.9
     # Tickets share more in the order that matches them.
     found = [mask_overlap(one).shared for one in (tickets, matching.transform(tickets))]
@@ -104,7 +104,7 @@ def test_numbers_in_the_report_come_from_the_networks(report: ws.Report, tickets
     assert group.intervals["accuracy"][0] <= ensemble <= group.intervals["accuracy"][1]
     low, high = group.interval("accuracy")
     assert low <= group.mean("accuracy") <= high
-    aligned = ws.WeightMatching(example=task.train.x[:8]).fit(tickets[:8]).transform(tickets)
+    aligned = ws.WeightMatching().fit(tickets[:8], example=task.train.x[:8]).transform(tickets)
     by_hand = torch.cdist(aligned.weights[8:].double(), aligned.weights[:8].double()).min(1).values
     assert list(group.per_network["nearest distance"]) == pytest.approx(by_hand.tolist())
     assert sum(count for count, _, _ in group.reliability) == len(task.test)

@@ -84,7 +84,7 @@ def test_permuted_copies_are_called_copies(judge, crowd: list[ws.Collection], wi
 
 def test_averages_are_called_averages(judge, crowd: list[ws.Collection], wide: ws.Task) -> None:
     training = crowd[0]
-    aligned = ws.WeightMatching(example=wide.train.x[:8]).fit(training).transform(training)
+    aligned = ws.WeightMatching().fit(training, example=wide.train.x[:8]).transform(training)
     pairs = sparse(training, (aligned.weights[:SAMPLES] + aligned.weights[SAMPLES:]) / 2)
     found = judge(pairs)
     assert found["not averages"] == "fail"

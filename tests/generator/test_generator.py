@@ -233,8 +233,8 @@ def test_float64_tickets_give_float64_samples(tickets: ws.Collection, task: ws.T
     )  # fmt: skip
     example = task.train.x[:8].double()
     for compress in (MODEL.compress, None):
-        model = replace(MODEL, align=ws.WeightMatching(example=example), compress=compress)
-        samples = model.fit(networks).sample(3, density=0.2)
+        model = replace(MODEL, compress=compress)
+        samples = model.fit(networks, example=example).sample(3, density=0.2)
         assert samples.weights.dtype is torch.float64
 
 

@@ -8,7 +8,7 @@ import torch
 
 import weightspace as ws
 from weightspace import bayes
-from weightspace.align import Wasserstein
+from weightspace.align import WassersteinCost
 from weightspace.errors import InputError
 
 
@@ -20,7 +20,7 @@ def posteriors(tickets: ws.Collection, task: ws.Task) -> ws.Collection:
 
 def model(**settings) -> ws.TicketGenerator:
     flow = ws.FlowMatching(width=16, blocks=1, steps=60, batch_size=16)
-    align = ws.WeightMatching(cost=Wasserstein())
+    align = ws.WeightMatching(cost=WassersteinCost())
     return replace(ws.TicketGenerator(align, ws.PCA(5), flow, masks=ws.Posteriors()), **settings)
 
 

@@ -373,7 +373,7 @@ def test_a_table_that_forgets_an_axis_or_scales_what_cannot_be_scaled_is_refused
     first, second = right.groups
     no_bias = Symmetry(right.layout, (Group("a", first.size, first.incoming[:1], first.outgoing), second))
     with pytest.raises(InputError, match="does not fit MLP"):
-        ws.WeightMatching(symmetry=no_bias, example=x).fit(dense)
+        ws.WeightMatching(symmetry=no_bias).fit(dense, example=x)
     tanh = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2))
     (group,) = trace(tanh, torch.randn(5, 4)).groups
     scaled = Symmetry(ws.Layout.of(tanh), (Group("a", 3, group.incoming, group.outgoing, homogeneous=True),))
@@ -445,7 +445,7 @@ def test_a_hand_written_symmetry_moves_batchnorm_statistics() -> None:
     with pytest.raises(InputError, match="must be proven"):
         ws.WeightMatching(symmetry=symmetry).fit(networks)
     x = torch.randn(7, 4)
-    for matching in (ws.WeightMatching(symmetry=symmetry, example=x), ws.WeightMatching(example=x)):
-        aligned = matching.fit(networks).transform(networks)
+    for matching in (ws.WeightMatching(symmetry=symmetry), ws.WeightMatching()):
+        aligned = matching.fit(networks, example=x).transform(networks)
         torch.testing.assert_close(outputs(aligned, x), outputs(networks, x), rtol=1e-5, atol=1e-5)
         assert not torch.equal(aligned.buffers["1.running_mean"], networks.buffers["1.running_mean"])

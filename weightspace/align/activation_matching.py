@@ -10,9 +10,11 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from weightspace.align.assign import assign
+from weightspace.align.costs import WEIGHTS
+from weightspace.align.fitted_matching import FittedMatching
 from weightspace.align.nested_groups import outer_and_inner
 from weightspace.align.population import require_member
-from weightspace.align.weight_matching import FittedMatching, WeightMatching
+from weightspace.align.weight_matching import WeightMatching
 from weightspace.errors import InputError
 from weightspace.networks.collection import Collection
 from weightspace.networks.forward import blocks
@@ -28,83 +30,95 @@ _FEWEST = 16  # correlations over fewer inputs say nothing
 class ActivationMatching:
     """Align networks to one of them by the responses of their units.
 
-    For each group of units the correlations (Pearson, over inputs and positions) between the outputs of
-    the layers that produce them are maximised by one assignment (Git Re-Basin, arXiv 2209.04836, section
-    3.1, with the correlations of REPAIR, arXiv 2211.08403). Outputs are taken before the activation
+    For each group of units the correlations (Pearson, over inputs and positions) between the outputs of the layers that
+    produce them are maximised by one assignment (Git Re-Basin, Ainsworth et al. 2023, arXiv 2209.04836, section 3.1,
+    with the correlations of REPAIR, Jordan et al. 2023, arXiv 2211.08403). Outputs are taken before the activation
     function, behind a norm where there is one.
 
     Args:
-        x: inputs of the training split; a thousand are enough for small networks.
-        reference: number of the network that the others are matched to.
-        symmetry: written by hand; None traces it on x.
-        correlation: normalise responses; else raw products.
-        fix_unknown: leave units in place that meet an operator which cannot be traced.
+        reference: Number of the network that the others are matched to.
+        symmetry: Permutation symmetry written by hand; None traces it on the inputs.
+        correlation: Whether responses are normalised; else raw products are compared.
+        fix_unknown: Whether units that meet an operator which cannot be traced stay in place instead of an error.
     """
 
-    x: Tensor = field(compare=False)
     reference: int = 0
     symmetry: Symmetry | None = None
     correlation: bool = True
     fix_unknown: bool = False
 
-    def __post_init__(self) -> None:
-        if not isinstance(self.x, Tensor) or len(self.x) < _FEWEST:
-            got = f"{len(self.x)}" if isinstance(self.x, Tensor) else f"a {type(self.x).__name__}"
-            raise InputError(f"activation matching needs a tensor of at least {_FEWEST} inputs, got {got}")
+    def fit(self, networks: Collection, x: Tensor) -> "FittedActivations":
+        """Choose the reference, and the inputs on which responses are compared.
 
-    def fit(self, networks: Collection) -> "FittedActivations":
-        """Record the reference's responses.
+        Args:
+            networks: The networks, the reference among them.
+            x: Inputs of the training split; a thousand are enough for small networks.
 
         Raises:
-            InputError: the reference is not in the collection, the symmetry cannot be derived, or a
-                group's units are the output of no layer.
+            InputError: There are fewer than 16 inputs, the reference is not in the collection, the symmetry cannot be
+                derived, or a group's units are the output of no layer.
         """
+        if not isinstance(x, Tensor) or len(x) < _FEWEST:
+            shape = f"{len(x)}" if isinstance(x, Tensor) else f"a {type(x).__name__}"
+            raise InputError(f"activation matching needs a tensor of at least {_FEWEST} inputs, got {shape}")
         require_member(self.reference, len(networks))
-        matching = WeightMatching(self.symmetry, example=self.x[:8], fix_unknown=self.fix_unknown)
-        symmetry = matching.symmetry_of(networks)
+        matching = WeightMatching(self.symmetry, fix_unknown=self.fix_unknown)
+        symmetry = matching.symmetry_of(networks, x[:8])
         network = networks[self.reference]
         _Observer(symmetry, network)  # refuses units that cannot be seen before work starts
-        return FittedActivations(FittedMatching(symmetry, False, {"weights": network.weights}), self, network)
+        return FittedActivations(FittedMatching(symmetry, False, {WEIGHTS: network.weights}), self, network, x)
 
 
 @dataclass(frozen=True)
 class FittedActivations:
-    """The network whose responses others are matched to."""
+    """The network whose responses others are matched to.
+
+    Args:
+        base: The symmetry, and the reference's weights.
+        config: Settings of the matching.
+        network: The reference.
+        x: Inputs on which responses are compared.
+    """
 
     base: FittedMatching
     config: ActivationMatching
     network: Network
+    x: Tensor = field(repr=False)
 
     @property
     def symmetry(self) -> Symmetry:
+        """The permutation symmetry of the networks."""
         return self.base.symmetry
 
     def match(self, network: Network) -> dict[str, Tensor]:
-        """Permutations of one network."""
+        """Permutations of one network, for each group, as in :meth:`Symmetry.permute`."""
         totals: dict[tuple[str, int], _Moments] = defaultdict(_Moments)
-        observers = [_Observer(self.symmetry, one) for one in (self.network, network)]
-        for rows in blocks(len(self.config.x), _BATCH):
-            theirs, own = (observer.responses(self.config.x[rows]) for observer in observers)
-            for name, layers in theirs.items():
-                for k, (a, b) in enumerate(zip(layers, own[name], strict=True)):
+        reference, other = (_Observer(self.symmetry, one) for one in (self.network, network))
+        for rows in blocks(len(self.x), _BATCH):
+            responses, others = reference.responses(self.x[rows]), other.responses(self.x[rows])
+            for name, layers in responses.items():
+                for k, (a, b) in enumerate(zip(layers, others[name], strict=True)):
                     totals[name, k].add(a, b)
         grams: dict[str, Tensor] = {}
         for (name, _), moments in totals.items():
             gram = moments.gram(self.config.correlation)
             grams[name] = grams[name] + gram if name in grams else gram
-        found = self.symmetry.identity()
+        permutations = self.symmetry.identity()
         for root in (g for g in self.symmetry.groups if g.parent is None):
             if self.symmetry.children(root.name):
-                found |= outer_and_inner(self.symmetry, root, grams)
+                permutations |= outer_and_inner(self.symmetry, root, grams)
             else:
-                found[root.name] = assign(grams[root.name])
-        return found
+                permutations[root.name] = assign(grams[root.name])
+        return permutations
 
     def transform(self, networks: Collection) -> Collection:
         """The same functions, units reordered to respond as the reference's do.
 
+        Args:
+            networks: Networks of the reference's layout, those of the fit or others.
+
         Raises:
-            LayoutMismatch: the networks are of another layout.
+            LayoutMismatch: The networks are of another layout.
         """
         self.symmetry.layout.require(networks.layout, "the collection to align")
         orders = [self.match(networks[i]) for i in progress(range(len(networks)), "matching activations")]
@@ -120,8 +134,8 @@ class _Moments:
 
     def add(self, a: Float[Tensor, "samples units"], b: Float[Tensor, "samples units"]) -> None:
         self.count += len(a)
-        new = (a.sum(0), b.sum(0), a.square().sum(0), b.square().sum(0), a.T @ b)
-        self.sums = [old + one for old, one in zip(self.sums, new, strict=True)]
+        terms = (a.sum(0), b.sum(0), a.square().sum(0), b.square().sum(0), a.T @ b)
+        self.sums = [total + term for total, term in zip(self.sums, terms, strict=True)]
 
     def gram(self, correlation: bool) -> Float[Tensor, "units units"]:
         a, b, aa, bb, ab = (torch.as_tensor(s) for s in self.sums)
@@ -140,7 +154,7 @@ class _Observer:
     """A network whose layers' outputs are recorded.
 
     Raises:
-        InputError: a group's units are the output of no layer.
+        InputError: A group's units are the output of no layer.
     """
 
     def __init__(self, symmetry: Symmetry, network: Network) -> None:
@@ -150,13 +164,13 @@ class _Observer:
         # For each group the layers that produce its units, and where among their outputs.
         self.sources: dict[str, dict[str, Tensor]] = {}
         for group in symmetry.groups:
-            found = {
+            layers = {
                 layer: symmetry.places[group.name, axis]  # a weight and its bias name the same layer
                 for axis in group.incoming
                 if (layer := _producer(axis.tensor, axis.axis, self.layers))
             }
-            if found:
-                self.sources[group.name] = found
+            if layers:
+                self.sources[group.name] = layers
             elif not symmetry.children(group.name):
                 raise InputError(
                     f"the units of group {group.name!r} are the output of no layer, so that their activations cannot be "
@@ -173,7 +187,7 @@ class _Observer:
 
             return hook
 
-        names = {layer for found in self.sources.values() for layer in found}
+        names = {layer for layers in self.sources.values() for layer in layers}
         handles = [self.layers[name].register_forward_hook(record(name)) for name in names]
         try:
             with torch.no_grad():
@@ -183,9 +197,9 @@ class _Observer:
                 handle.remove()
         return {
             group: [
-                outputs[layer][:, place.flatten()].reshape(-1, *place.shape).mean(2) for layer, place in found.items()
+                outputs[layer][:, place.flatten()].reshape(-1, *place.shape).mean(2) for layer, place in layers.items()
             ]
-            for group, found in self.sources.items()
+            for group, layers in self.sources.items()
         }
 
 

@@ -13,11 +13,14 @@ from weightspace.errors import InputError
 def assign(gain: Float[Tensor, "units units"]) -> Int[Tensor, " units"]:
     """For each row the column that maximises the sum of gains, each column once.
 
-    Solved by lapx (Jonker-Volgenant with row reduction), faster than SciPy's solver; by SciPy if
-    another package called `lap` is installed in its place, or its answer is no permutation.
+    Solved by lapx (Jonker-Volgenant with row reduction), which is faster than SciPy's solver. SciPy solves it if another
+    package called `lap` is installed in its place, or its answer is no permutation.
+
+    Args:
+        gain: Gain of giving each row (of the reference) each column (of the network).
 
     Raises:
-        InputError: the gains hold NaN or infinite values.
+        InputError: The gains hold NaN or infinite values.
     """
     cost = -gain.numpy()
     if not np.isfinite(cost).all():

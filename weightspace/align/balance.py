@@ -21,27 +21,32 @@ Along = dict[str, dict[int, np.ndarray]]  # axes of tensors
 def balance_scales(weights: Float[Tensor, "nets d"], symmetry: Symmetry) -> dict[str, Float[Tensor, "nets units"]]:
     """Scales that give every homogeneous unit equal norms of incoming and outgoing weights.
 
-    Scaling unit j's incoming weights by s_j = sqrt(|out_j| / |in_j|) and dividing its outgoing weights
-    by s_j makes both norms their geometric mean. Sparse networks have dead units, which no input reaches or
-    which no output hears. Live units are balanced without them; then dead ones, from those next to live ones
-    on, get the geometric mean norm of their group's live units (or balance, if they hold together others).
-    Units in pieces that hang on no live one have s = 1. Computed in float64, returned in the dtype of the
-    weights.
+    Scaling unit j's incoming weights by s_j = sqrt(|out_j| / |in_j|) and dividing its outgoing weights by s_j makes both
+    norms their geometric mean. Sparse networks have dead units, which no input reaches or which reach no output. Live
+    units are balanced without them. Then dead ones, from those next to live ones on, get the geometric mean norm of their
+    group's live units (or balance, if they connect two others). Units in pieces that are connected to no live one have
+    s = 1. Computed in float64, returned in the dtype of the weights.
+
+    Args:
+        weights: Weights of the networks.
+        symmetry: Symmetry of their layout.
+
+    Returns:
+        For each homogeneous group the scales (networks, units).
     """
     groups = [group for group in symmetry.groups if group.homogeneous]
     places = {key: place.numpy() for key, place in symmetry.places.items()}
-    # Many small networks at once, as most of the time goes into calls. No result depends on which others are in its block.
+    # Many small networks at once, as most of the time goes into calls. No result depends on the others in its block.
     blocks = weights.split(max(1, _BLOCK // weights.shape[1]))
-    each = [_Balance(block, symmetry, groups, places).scales() for block in blocks]
-    return {g.name: torch.from_numpy(np.concatenate([one[g.name] for one in each])).to(weights.dtype) for g in groups}
+    scales = [_Balance(block, symmetry, groups, places).scales() for block in blocks]
+    return {g.name: torch.from_numpy(np.concatenate([one[g.name] for one in scales])).to(weights.dtype) for g in groups}
 
 
 class _Balance:
     """Balancing of a block of networks, on their squared weights summed over all but the axes of homogeneous units.
 
-    These are matrices units x units, whatever the layers are, and stay as they are: the scales found so far are
-    factors along their axes, and units that do not count yet are hidden from others by zeros. All arrays have the
-    networks in front.
+    These are matrices units x units, whatever the layers are, and stay as they are: the scales so far are factors along
+    their axes, and units that do not count yet are hidden from others by zeros. All arrays have the networks in front.
     """
 
     def __init__(

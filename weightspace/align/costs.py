@@ -1,12 +1,12 @@
 """What is compared when networks are matched: pairs of features whose inner product is maximised.
 
-A cost turns networks into feature vectors of weight space; the gain of a permutation is the sum over
-features of the inner products of the reference's feature with the permuted network's.
+A cost turns networks into feature vectors of weight space. The gain of a permutation is the sum over features of the
+inner products of the reference's feature with the permuted network's.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -14,43 +14,69 @@ from torch import Tensor
 
 from weightspace.errors import InputError
 from weightspace.networks.collection import Collection
+from weightspace.storage.spelling import Spelling
+from weightspace.storage.typed import Registry
+
+WEIGHTS = "weights"  # the field that every network has; all other fields are extras of the collection
 
 
 @runtime_checkable
 class Cost(Protocol):
     """A way to compare networks.
 
-    `fields` are the vectors it needs of each network, "weights" or names of extras; the reference holds
-    their means. `rescaled` are the extras that follow the weights when units are rescaled.
+    Your own is a dataclass with these members. To save what was aligned with it, register it:
+    `@alignment_costs.register("my-cost")` above `@dataclass(frozen=True)`, with :data:`weightspace.align.alignment_costs`.
     """
 
     @property
-    def fields(self) -> tuple[str, ...]: ...
+    def fields(self) -> tuple[str, ...]:
+        """Vectors that are needed of each network: "weights" or names of extras. The reference holds their means."""
+        ...
 
     @property
-    def rescaled(self) -> tuple[str, ...]: ...
+    def rescaled(self) -> tuple[str, ...]:
+        """Extras that follow the weights when units are rescaled."""
+        ...
 
     def of_reference(self, fields: Mapping[str, Tensor]) -> Float[Tensor, "features d"]:
-        """The reference's features."""
+        """The reference's features.
+
+        Args:
+            fields: The vectors named by `fields`, (D,) each.
+        """
         ...
 
     def of_network(self, fields: Mapping[str, Tensor]) -> Float[Tensor, "features d"]:
-        """A network's features."""
+        """The features of a network that is matched to the reference.
+
+        Args:
+            fields: The vectors named by `fields`, (D,) each.
+        """
         ...
 
 
+alignment_costs: Registry[Cost] = Registry("cost of alignment")
+"""Costs that can be saved, by their names on disk."""
+
+
+@alignment_costs.register("Weights")
 @dataclass(frozen=True)
-class Weights:
-    """Compare weights, as in Git Re-Basin: the least squared distance of weights.
+class WeightCost:
+    """Compare weights by their squared distance, as Git Re-Basin does (Ainsworth et al. 2023, arXiv 2209.04836).
 
     Args:
-        fields: what to compare, by default the weights as they are, pruned ones as zeros. For tickets
-            an extra that holds their dense parents, ("parent",), or both, ("weights", "parent"):
-            parents align better up to about 90 % sparsity, sparse weights beyond.
-        rescaled: extras that are rescaled along with the weights when units are balanced.
+        fields: Vectors to compare; by default the weights as they are, pruned ones as zeros. For tickets, an extra that
+            holds their dense parents, ("parent",), or both, ("weights", "parent"). Parents align better up to about
+            90 % sparsity, sparse weights beyond.
+        rescaled: Extras that are rescaled along with the weights when units are balanced.
+
+    Raises:
+        InputError: There is nothing to compare.
     """
 
-    fields: tuple[str, ...] = ("weights",)
+    spelling: ClassVar[Spelling] = Spelling("Weights")
+
+    fields: tuple[str, ...] = (WEIGHTS,)
     rescaled: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -65,50 +91,63 @@ class Weights:
 
 
 @dataclass(frozen=True)
-class _Posterior:
-    """Diagonal normal posteriors: the weights are means, an extra holds standard deviations.
-
-    Args:
-        scale: the extra's name; pruned weights have mean and standard deviation zero.
-    """
+class _PosteriorCost:
+    """Diagonal normal posteriors: the weights are means, an extra holds standard deviations, 0 where pruned."""
 
     scale: str = "std"
 
     @property
     def fields(self) -> tuple[str, ...]:
-        return ("weights", self.scale)
+        return (WEIGHTS, self.scale)
 
     @property
     def rescaled(self) -> tuple[str, ...]:
         return (self.scale,)
 
+    def require_deviations(self, fields: Mapping[str, Tensor]) -> None:
+        """Raise InputError if a standard deviation is negative."""
+        if (fields[self.scale] < 0).any():
+            raise InputError(
+                f"the extra {self.scale!r} holds negative values: standard deviations are positive, or 0 if pruned"
+            )
 
+
+@alignment_costs.register("Wasserstein")
 @dataclass(frozen=True)
-class Wasserstein(_Posterior):
+class WassersteinCost(_PosteriorCost):
     """Compare diagonal normal posteriors by the 2-Wasserstein distance.
 
     W_2^2 = |mu_A - mu_B|^2 + |sigma_A - sigma_B|^2, so that the gain is <mu_A, mu_B> + <sigma_A, sigma_B>.
 
     Args:
-        scale: the extra that holds the posteriors' standard deviations; the weights are their means.
+        scale: The extra that holds the posteriors' standard deviations; the weights are their means.
     """
 
+    spelling: ClassVar[Spelling] = Spelling("Wasserstein")
+
     def of_reference(self, fields: Mapping[str, Tensor]) -> Float[Tensor, "features d"]:
-        return torch.stack([fields[name] for name in self.fields])
+        return self.of_network(fields)
 
     def of_network(self, fields: Mapping[str, Tensor]) -> Float[Tensor, "features d"]:
+        self.require_deviations(fields)
         return torch.stack([fields[name] for name in self.fields])
 
 
+@alignment_costs.register("Precision")
 @dataclass(frozen=True)
-class Precision(_Posterior):
+class PrecisionCost(_PosteriorCost):
     """Compare means, each weighted by the reference's precision: -sum_i (mu_A - mu_B)_i^2 / sigma_A_i^2.
 
     Args:
-        scale: the extra that holds the standard deviations.
-        floor: the smallest standard deviation of a kept weight, in units of their root mean square;
-            pruned weights (sigma zero) weigh as if they had the floor's.
+        scale: The extra that holds the posteriors' standard deviations; the weights are their means.
+        floor: The smallest standard deviation of a kept weight, in units of their root mean square. Pruned weights,
+            whose deviation is zero, weigh as if they had this one.
+
+    Raises:
+        InputError: The floor is not positive.
     """
+
+    spelling: ClassVar[Spelling] = Spelling("Precision")
 
     floor: float = 0.1
 
@@ -117,6 +156,7 @@ class Precision(_Posterior):
             raise InputError(f"the floor of standard deviations must be positive, got {self.floor}")
 
     def of_reference(self, fields: Mapping[str, Tensor]) -> Float[Tensor, "features d"]:
+        self.require_deviations(fields)
         sigma = fields[self.scale]
         kept = sigma[sigma > 0]
         if not len(kept):
@@ -124,36 +164,18 @@ class Precision(_Posterior):
         least = self.floor * kept.square().mean().sqrt()
         precision = sigma.clamp(min=float(least)).pow(-2)
         precision = precision / precision.mean()
-        return torch.stack([2 * precision * fields["weights"], -precision])
+        return torch.stack([2 * precision * fields[WEIGHTS], -precision])
 
     def of_network(self, fields: Mapping[str, Tensor]) -> Float[Tensor, "features d"]:
-        return torch.stack([fields["weights"], fields["weights"].square()])
+        self.require_deviations(fields)
+        return torch.stack([fields[WEIGHTS], fields[WEIGHTS].square()])
 
 
 def require_fields(cost: Cost, networks: Collection) -> None:
     """Raise InputError unless the networks have all fields of a cost."""
-    missing = [name for name in (*cost.fields, *cost.rescaled) if name != "weights" and name not in networks.extras]
+    missing = [name for name in (*cost.fields, *cost.rescaled) if name != WEIGHTS and name not in networks.extras]
     if missing:
         raise InputError(
             f"the networks have no extra {missing[0]!r} (they have {sorted(networks.extras) or 'none'}): add it with "
             "collection.replace(extras={...}), one vector of the layout's size a network"
         )
-    scale = getattr(cost, "scale", None)
-    if scale is not None and (networks[[0]].extras[scale] < 0).any():
-        raise InputError(f"the extra {scale!r} holds negative values: standard deviations are positive, or 0 if pruned")
-
-
-_COSTS = (Weights, Wasserstein, Precision)
-
-
-def cost_to_json(cost: Cost) -> dict[str, Any]:
-    """A cost as data; one of the user's own cannot be stored."""
-    if not isinstance(cost, _COSTS):
-        raise InputError(f"a {type(cost).__name__} cannot be stored: align with one of the library's costs")
-    return {"kind": type(cost).__name__, **asdict(cost)}
-
-
-def cost_from_json(data: Mapping[str, Any]) -> Cost:
-    """The inverse of `cost_to_json`."""
-    own: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items() if k != "kind"}
-    return next(cost for cost in _COSTS if cost.__name__ == data["kind"])(**own)

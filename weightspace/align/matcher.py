@@ -1,9 +1,9 @@
 """The matcher: permutations of one network that maximise its inner product with a reference.
 
-Coordinate descent over groups of units, each step an exact linear assignment (Git Re-Basin, Ainsworth
-et al. 2023, arXiv 2209.04836, algorithm 1), made fast without changing its result: what does not depend
-on other groups is computed once, a group is solved again only after a neighbour has moved, and a gain
-matrix is updated only where a neighbour's units changed places.
+Coordinate descent over groups of units, each step an exact linear assignment (Git Re-Basin, Ainsworth et al. 2023,
+arXiv 2209.04836, algorithm 1), made fast without changing its result: what does not depend on other groups is computed
+once, a group is solved again only after a neighbour has moved, and a gain matrix is updated only where a neighbour's
+units changed places.
 """
 
 from collections import defaultdict
@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from weightspace.align.assign import assign
-from weightspace.align.nested_groups import Family
+from weightspace.align.nested_groups import NestedGroups
 from weightspace.symmetry import Axis, Group, Symmetry
 
 _STEPS = 100  # visits of a group; three to ten are usual
@@ -28,9 +28,10 @@ class Matched:
     """Permutations of one network, by group, and how they were found.
 
     Args:
-        value: the inner product with the reference after permuting.
-        converged: no group can be improved on its own.
-        steps: assignments solved.
+        permutations: For each group a permutation, as in :meth:`Symmetry.permute`.
+        value: Inner product with the reference after permuting.
+        converged: Whether no group can be improved on its own.
+        steps: Number of groups that were visited.
     """
 
     permutations: dict[str, Tensor]
@@ -43,9 +44,9 @@ class Matcher:
     """Matches networks to one reference.
 
     Args:
-        symmetry: of reference and networks.
-        reference: (features, D), see :mod:`weightspace.align.costs`: inner products are taken feature by
-            feature and added. Its dtype is that of the computation.
+        symmetry: Symmetry of reference and networks.
+        reference: Features of the reference (features, D), see :mod:`weightspace.align.costs`. Inner products are taken
+            feature by feature and added. Its dtype is that of the computation.
     """
 
     def __init__(self, symmetry: Symmetry, reference: Float[Tensor, "features d"]) -> None:
@@ -66,7 +67,9 @@ class Matcher:
         }
         together = {n for n, names in members.items() if len(names) > 1 or _twice(self.uses[n])}
         self.reference = self.tensors(reference)
-        self.families = {root.name: Family(symmetry, root, self.reference) for root in roots if root.name in together}
+        self.nested = {
+            root.name: NestedGroups(symmetry, root, self.reference) for root in roots if root.name in together
+        }
         self.roots = roots
         self.members = members
 
@@ -77,8 +80,11 @@ class Matcher:
     def match(self, network: Float[Tensor, "features d"]) -> Matched:
         """Permutations of a network with these features.
 
-        The first round looks only at tensors whose other units are fixed or matched already, so that the
-        result does not depend on the order in which the network's units happen to come.
+        The first round looks only at tensors whose other units are fixed or matched already, so that the result does
+        not depend on the order in which the network's units happen to come.
+
+        Args:
+            network: Features (features, D), as many as the reference has.
         """
         state = _State(self, self.tensors(network))
         waiting = {root.name for root in self.roots}
@@ -116,7 +122,7 @@ def _twice(axes: list[Axis]) -> bool:
 
 
 class _State:
-    """One network on its way: its tensors as permuted so far, and the gain matrices."""
+    """One network while it is matched: its tensors as permuted so far, and the gain matrices."""
 
     def __init__(self, matcher: Matcher, current: dict[str, Tensor]) -> None:
         self.matcher = matcher
@@ -126,8 +132,8 @@ class _State:
 
     def improve(self, root: Group, settled: set[str] | None) -> bool:
         """Give one group its best permutation while the others stay; False if that is the present one."""
-        if root.name in self.matcher.families:
-            order = self.matcher.families[root.name].improve(self.current, settled)
+        if root.name in self.matcher.nested:
+            order = self.matcher.nested[root.name].improve(self.current, settled)
             if order is None:
                 return False
             self._apply(order)
@@ -179,12 +185,12 @@ class _State:
                 self.grams[key] = self.grams[key].addmm(a, _rows(difference, key[1], rows).T)
 
     def _apply(self, order: Mapping[str, Tensor]) -> None:
-        """Permute a family of groups that hold each other."""
+        """Permute groups that hold each other."""
         symmetry = self.matcher.symmetry
         self.permutations = symmetry.compose(self.permutations, symmetry.identity() | dict(order))
         touched = {a.tensor for name in order for a in self.matcher.uses[name]}
-        some = {name: self.current[name] for name in touched}
-        self.current |= symmetry.move(some, symmetry.identity() | dict(order), lead=1)
+        tensors = {name: self.current[name] for name in touched}
+        self.current |= symmetry.move(tensors, symmetry.identity() | dict(order), lead=1)
         for key in [k for k in self.grams if k[1].tensor in touched]:
             del self.grams[key]
 

@@ -12,13 +12,18 @@ from weightspace.symmetry import Axis, Group, Symmetry
 _TOLERANCE = 1e-7
 
 
-class Family:
+class NestedGroups:
     """A root group with all groups inside it.
 
-    The outer permutation and the inner ones are found together: for every pair of outer units the best
-    inner assignment, and their values as the matrix of the outer assignment (exact where no tensor
-    carries two inner groups on different axes). Where the gain is not linear in the permutations, a step
-    is taken only if the inner product itself rises.
+    The outer permutation and the inner ones are found together: for every pair of outer units the best inner
+    assignment, and their values as the matrix of the outer assignment. That is exact where no tensor carries two inner
+    groups on different axes. Where the gain is not linear in the permutations, a step is taken only if the inner product
+    itself rises.
+
+    Args:
+        symmetry: Symmetry of reference and networks.
+        root: The outermost group.
+        reference: The reference's tensors (features, *shape), by name.
     """
 
     def __init__(self, symmetry: Symmetry, root: Group, reference: Mapping[str, Tensor]) -> None:
@@ -31,7 +36,7 @@ class Family:
         for g in self.groups:
             for a in self.axes[g.name]:
                 on.setdefault(a.tensor, set()).add((g.name, a.axis))
-        # Tensors on which two groups of the family meet on different axes.
+        # Tensors on which two of the groups meet on different axes.
         self.coupled = {tensor for tensor, pairs in on.items() if len({axis for _, axis in pairs}) > 1}
 
     def _root_of(self, group: Group) -> str:
@@ -40,7 +45,12 @@ class Family:
         return group.name
 
     def improve(self, current: dict[str, Tensor], settled: set[str] | None) -> dict[str, Tensor] | None:
-        """The family's best step from here, or None if there is none."""
+        """The best permutations of the groups from here, or None if the present ones cannot be improved.
+
+        Args:
+            current: The network's tensors (features, *shape) as permuted so far.
+            settled: Names of the tensors that count; None counts all.
+        """
         used = {t for t in self._tensors() if settled is None or t in settled}
         state = {t: current[t] for t in self._tensors()}
         total = {g.name: self.symmetry.identity()[g.name] for g in self.groups}
@@ -118,11 +128,13 @@ _Step = Callable[[Mapping[str, Tensor], set[str]], dict[str, Tensor]]
 
 
 def outer_and_inner(symmetry: Symmetry, root: Group, grams: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The best outer permutation, with the inner ones that suit it, for given gains.
+    """The best outer permutation, with the inner ones that suit it, for known gains.
 
     Args:
-        grams: (units, units) of the root and of its children, all units of a child together; a group
-            without one adds nothing, and its units keep their order.
+        symmetry: The symmetry that the groups belong to.
+        root: The outermost group.
+        grams: Gains (units, units) of the root and of its children, all units of a child together. A group without
+            gains adds nothing, and its units keep their order.
     """
     size = root.size
     dtype = next((gram.dtype for gram in grams.values()), torch.float32)

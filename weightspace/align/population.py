@@ -15,37 +15,46 @@ from weightspace.symmetry import Symmetry
 
 _GAIN = 1e-5  # MergeMany stops after a pass that gained less than this share
 
-# Vectors of weight space by name: "weights", and extras that a cost compares.
 Fields = dict[str, Tensor]
+"""Vectors of weight space by name, (D,) each: "weights", and the extras that a cost compares."""
 
 
 @runtime_checkable
-class Population(Protocol):
-    """A scheme that finds the reference of a population."""
+class PopulationScheme(Protocol):
+    """A way to find the reference of a population."""
 
-    def reference(self, networks: "Matching") -> Fields:
+    def reference(self, networks: "MatchableNetworks") -> Fields:
         """The fields of the network that all others are matched to."""
         ...
 
 
 @runtime_checkable
-class Matching(Protocol):
-    """Networks that can be matched to any reference."""
+class MatchableNetworks(Protocol):
+    """Networks that can be matched to any reference, as a population scheme sees them."""
 
     @property
-    def symmetry(self) -> Symmetry: ...
+    def symmetry(self) -> Symmetry:
+        """The permutation symmetry of the networks."""
+        ...
 
     @property
-    def cost(self) -> Cost: ...
+    def cost(self) -> Cost:
+        """What is compared."""
+        ...
 
     def __len__(self) -> int: ...
 
     def fields(self, i: int) -> Fields:
-        """Network i as it is, balanced."""
+        """Network i in its own order of units, balanced."""
         ...
 
     def matched(self, rows: Sequence[int], reference: Fields) -> Iterator[Fields]:
-        """Networks permuted to match a reference."""
+        """Networks permuted to match a reference.
+
+        Args:
+            rows: Numbers of the networks.
+            reference: Fields of the network to match.
+        """
         ...
 
 
@@ -59,12 +68,11 @@ def require_member(reference: int, count: int) -> None:
 class GrowingMean:
     """Align each network to the mean of those before it; the mean of all is the reference.
 
-    The default: cycle-consistent, one pass, and unlike a star it aligns all pairs, not only those with
-    the reference. Networks are taken in blocks of an eighth of those already aligned, so that many can
-    be matched at once.
+    The default: cycle-consistent, one pass, and unlike a star it aligns all pairs, not only those with the reference.
+    Networks are taken in blocks of an eighth of those already aligned, so that many can be matched at once.
     """
 
-    def reference(self, networks: Matching) -> Fields:
+    def reference(self, networks: MatchableNetworks) -> Fields:
         total = {name: t.double() for name, t in networks.fields(0).items()}
         done = 1
         with progress(range(len(networks)), "aligning to the growing mean") as bar:
@@ -85,28 +93,34 @@ class Star:
     """Align every network to one of them, as most published code does.
 
     Pairs without the reference remain far apart: their barrier is several times that with it.
+
+    Args:
+        network: Number of the network that is the reference.
     """
 
     network: int = 0
 
-    def reference(self, networks: Matching) -> Fields:
+    def reference(self, networks: MatchableNetworks) -> Fields:
         require_member(self.network, len(networks))
         return {name: t.double() for name, t in networks.fields(self.network).items()}
 
 
 @dataclass(frozen=True)
 class MergeMany:
-    """Git Re-Basin's MergeMany: match each network to the mean of all others until nothing improves.
+    """Match each network to the mean of all others, in turn, until nothing improves.
+
+    The MergeMany of Git Re-Basin (Ainsworth et al. 2023, arXiv 2209.04836). The reference is the mean of all. It holds
+    all networks in memory.
 
     Args:
-        sweeps: at most so many passes.
-        seed: of the order of networks in each pass.
+        sweeps: Largest number of passes over all networks.
+        seed: Seed of the order of networks in each pass.
     """
 
     sweeps: int = 20
     seed: int = 0
 
-    def reference(self, networks: Matching) -> Fields:
+    def reference(self, networks: MatchableNetworks) -> Fields:
         count = len(networks)
         current = [networks.fields(i) for i in range(count)]
         total = {name: torch.stack([c[name].double() for c in current]).sum(0) for name in current[0]}

@@ -6,9 +6,11 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
+from weightspace.align.costs import WEIGHTS
+from weightspace.align.fitted_matching import FittedMatching
 from weightspace.align.matcher import Matcher
 from weightspace.align.population import require_member
-from weightspace.align.weight_matching import FittedMatching, WeightMatching
+from weightspace.align.weight_matching import WeightMatching
 from weightspace.networks.collection import Collection
 from weightspace.networks.network import Network
 from weightspace.recipes.step import Step
@@ -20,89 +22,100 @@ from weightspace.tasks.task import Task
 
 @dataclass(frozen=True)
 class StraightThrough:
-    """Align networks to one of them by the loss halfway between (arXiv 2209.04836, section 3.3).
+    """Align networks to one of them by the loss halfway between.
 
-    A free copy of the reference A is learned: each step projects the network B onto it by weight
-    matching, takes the training loss of (A + pi(B)) / 2, and passes that gradient to the copy. The
-    permutation with the lowest mean loss over an epoch's tenth is kept. Far dearer than weight matching.
+    A free copy of the reference A is learned: each step projects the network B onto it by weight matching, takes the
+    training loss of (A + pi(B)) / 2, and passes that gradient to the copy. The permutation with the lowest mean loss
+    over a tenth of an epoch is kept. It takes far longer than weight matching. Source: Git Re-Basin (Ainsworth et al.
+    2023, arXiv 2209.04836, section 3.3).
 
     Args:
-        task: gives the training split and the loss.
-        length: how long to learn.
-        lr: learning rate of Adam on the free copy.
-        reference: number of the network that the others are matched to.
-        symmetry: written by hand; None traces it.
-        fix_unknown: leave units in place that meet an operator which cannot be traced.
+        length: How long a network's permutation is learned, in epochs or iterations of the task.
+        lr: Learning rate of Adam on the free copy.
+        reference: Number of the network that the others are matched to.
+        symmetry: Permutation symmetry written by hand; None traces it on training inputs.
+        fix_unknown: Whether units that meet an operator which cannot be traced stay in place instead of an error.
     """
 
-    task: Task = field(compare=False)
     length: Step = Step(epochs=1)
     lr: float = 1e-3
     reference: int = 0
     symmetry: Symmetry | None = None
     fix_unknown: bool = False
 
-    def fit(self, networks: Collection) -> "FittedStraightThrough":
-        """Choose the reference.
+    def fit(self, networks: Collection, task: Task) -> "FittedStraightThrough":
+        """Choose the reference, and the task whose loss is minimised.
+
+        Args:
+            networks: The networks, the reference among them.
+            task: Gives the training split, the loss, and the batch size.
 
         Raises:
-            InputError: it is not in the collection, or the symmetry cannot be derived.
+            InputError: The reference is not in the collection, or the symmetry cannot be derived.
         """
         require_member(self.reference, len(networks))
-        symmetry = WeightMatching(
-            self.symmetry, example=self.task.train.x[:8], fix_unknown=self.fix_unknown
-        ).symmetry_of(networks)
+        matching = WeightMatching(self.symmetry, fix_unknown=self.fix_unknown)
+        symmetry = matching.symmetry_of(networks, task.train.x[:8])
         network = networks[self.reference]
-        return FittedStraightThrough(FittedMatching(symmetry, False, {"weights": network.weights}), self, network)
+        return FittedStraightThrough(FittedMatching(symmetry, False, {WEIGHTS: network.weights}), self, network, task)
 
 
 @dataclass(frozen=True)
 class FittedStraightThrough:
-    """A reference to which networks are matched by gradient."""
+    """A reference to which networks are matched by gradient.
+
+    Args:
+        base: The symmetry, and the reference's weights.
+        config: Settings of the matching.
+        network: The reference.
+        task: The task whose loss is minimised.
+    """
 
     base: FittedMatching
     config: StraightThrough
     network: Network
+    task: Task = field(repr=False)
 
     @property
     def symmetry(self) -> Symmetry:
+        """The permutation symmetry of the networks."""
         return self.base.symmetry
 
     def transform(self, networks: Collection, *, seed: int = 0) -> Collection:
         """The same functions, units reordered.
 
         Args:
-            seed: of the order of training samples, the same for all networks.
+            networks: Networks of the reference's layout, those of the fit or others.
+            seed: Seed of the order of training samples, the same for all networks.
 
         Raises:
-            LayoutMismatch: the networks are of another layout.
+            LayoutMismatch: The networks are of another layout.
         """
         self.symmetry.layout.require(networks.layout, "the collection to align")
         orders = [self._match(networks[i], seeds.derive(seed, "straight-through")) for i in range(len(networks))]
         return self.base.apply(networks, orders)
 
     def _match(self, network: Network, seed: int) -> dict[str, Tensor]:
-        task, layout = self.config.task, network.layout
+        task, layout = self.task, network.layout
         per_epoch = task.recipe.per_epoch(len(task.train))
         total = self.config.length.total(per_epoch)
         window = max(1, min(per_epoch // 10, total))
         module = network.architecture.build_seeded(0).train()
-        ours = self.network.weights
-        free = ours.clone().requires_grad_()
+        reference = self.network.weights
+        free = reference.clone().requires_grad_()
         optimizer = torch.optim.Adam([free], self.config.lr)
         order = torch.zeros(0, dtype=torch.long)
         best, best_loss, recent = self.symmetry.identity(), float("inf"), []
         for step in progress(range(total), "straight-through"):
             at = step % per_epoch * task.recipe.batch_size
             if at == 0:
-                order = torch.randperm(
-                    len(task.train), generator=seeds.generator(seed, "data order", step // per_epoch)
-                )
+                epoch = seeds.generator(seed, "data order", step // per_epoch)
+                order = torch.randperm(len(task.train), generator=epoch)
             rows = order[at : at + task.recipe.batch_size]
-            found = Matcher(self.symmetry, free.detach()[None]).match(network.weights[None]).permutations
-            theirs = self.symmetry.permute(network.weights, found)
-            middle = 0.5 * (ours + theirs + (free - free.detach()))
-            state = layout.tensors(middle) | self.symmetry.permute_buffers(network.buffers, found)
+            matched = Matcher(self.symmetry, free.detach()[None]).match(network.weights[None]).permutations
+            permuted = self.symmetry.permute(network.weights, matched)
+            middle = 0.5 * (reference + permuted + (free - free.detach()))
+            state = layout.tensors(middle) | self.symmetry.permute_buffers(network.buffers, matched)
             with seeds.seeded_modules(seeds.derive(seed, "step", step), "dropout"):
                 loss = task.loss(functional_call(module, state, (task.train.x[rows],)), task.train.y[rows])
             optimizer.zero_grad()
@@ -110,5 +123,5 @@ class FittedStraightThrough:
             optimizer.step()
             recent = [*recent[-window + 1 :], loss.item()]
             if len(recent) == window and sum(recent) / window < best_loss:
-                best, best_loss = found, sum(recent) / window
+                best, best_loss = matched, sum(recent) / window
         return best

@@ -10,31 +10,38 @@ from weightspace.networks.collection import Collection
 
 
 def transfer_masks(
-    tickets: Collection, parents: Collection, targets: Collection, starts: Collection, *, matching: ActivationMatching
+    tickets: Collection,
+    parents: Collection,
+    targets: Collection,
+    starts: Collection,
+    x: Tensor,
+    *,
+    matching: ActivationMatching = ActivationMatching(),
 ) -> Collection:
     """Other networks under the masks of tickets, permuted to fit them.
 
-    Ticket i was found in the dense network parents[i]; that parent is matched to targets[i], a dense
-    network trained from another initialisation, and the ticket's mask goes along. The result is to be
-    trained: `weightspace.train`. A mask that is not permuted (the naive one) does worse.
+    Ticket i was found in the dense network parents[i]. That parent is matched to targets[i], a dense network trained
+    from another initialisation, and the ticket's mask goes along. The result is to be trained: `weightspace.train`. A
+    mask that is not permuted (the naive one) does worse. Source: Adnan et al. 2025, arXiv 2505.05143.
 
     Args:
-        tickets: give the masks.
-        parents: the trained dense networks in which they were found.
-        targets: the trained dense networks whose basins the masks are carried to.
-        starts: where training will start: early checkpoints of the targets ("rewind points").
-        matching: gives the inputs on which activations are compared.
+        tickets: The sparse networks whose masks are carried.
+        parents: The trained dense networks in which the tickets were found.
+        targets: The trained dense networks whose basins the masks are carried to.
+        starts: Early checkpoints of the targets ("rewind points"), from which training will start.
+        x: Inputs of the training split, on which activations are compared.
+        matching: Settings of the matching; its reference is not used.
 
     Returns:
         The starts under the carried masks; their records name both sides.
 
     Raises:
-        InputError: the collections differ in number, or the tickets are dense.
-        LayoutMismatch: they differ in layout.
+        InputError: The collections differ in number, or the tickets are dense.
+        LayoutMismatch: The collections differ in layout.
     """
     if not isinstance(matching, ActivationMatching):
         raise InputError(
-            f"masks are carried by activations: give ActivationMatching(x), got a {type(matching).__name__}"
+            f"masks are carried by activations: give matching=ActivationMatching(), got a {type(matching).__name__}"
         )
     if tickets.dense:
         raise InputError("the tickets have no masks: give sparse networks")
@@ -45,12 +52,12 @@ def transfer_masks(
         )
     for name, other in (("parents", parents), ("targets", targets), ("starts", starts)):
         tickets.layout.require(other.layout, f"the collection of {name}")
-    made: list[Collection] = []
+    carried: list[Collection] = []
     for i in range(len(tickets)):
-        fitted = replace(matching, reference=0).fit(targets[[i]])
+        fitted = replace(matching, reference=0).fit(targets[[i]], x)
         order = fitted.match(parents[i])
         mask: Tensor = fitted.symmetry.permute(tickets[i].mask, order)[None]
         start = starts[[i]]
         record = start.records[0] | {"kind": "carried mask", "mask of": tickets.records[i], "permuted": True}
-        made.append(start.replace(weights=start.weights * mask, masks=mask, records=[record]))
-    return Collection.concatenate(made)
+        carried.append(start.replace(weights=start.weights * mask, masks=mask, records=[record]))
+    return Collection.concatenate(carried)

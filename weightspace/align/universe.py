@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from weightspace.align.assign import assign
-from weightspace.align.population import Fields, Matching
+from weightspace.align.population import Fields, MatchableNetworks
 from weightspace.errors import InputError
 from weightspace.runtime.progress import progress
 from weightspace.symmetry import Axis, Symmetry
@@ -16,21 +16,21 @@ from weightspace.symmetry import Axis, Symmetry
 
 @dataclass(frozen=True)
 class Universe:
-    """All networks are mapped into one universe together, by Frank-Wolfe on doubly stochastic matrices.
+    """Map all networks into one universe together, by Frank-Wolfe on doubly stochastic matrices.
 
-    Maximises the inner products of all pairs, through the sum of all mapped networks, so that a step
-    costs as much as matching each network once. Needs a matrix for each network and group in memory:
-    for tens of networks. Independent of the order of networks.
+    Maximises the inner products of all pairs, through the sum of all mapped networks, so that a step costs as much as
+    matching each network once. Needs a matrix for each network and group in memory: for tens of networks. Independent of
+    the order of networks. Source: C2M3 (Crisostomi et al. 2024, arXiv 2405.17897).
 
     Args:
-        steps: at most so many.
-        tolerance: stop when a step gains less than this share.
+        steps: Largest number of Frank-Wolfe steps.
+        tolerance: Share of the objective that a step has to gain; the first that gains less is the last.
     """
 
     steps: int = 100
     tolerance: float = 1e-5
 
-    def reference(self, networks: Matching) -> Fields:
+    def reference(self, networks: MatchableNetworks) -> Fields:
         symmetry = networks.symmetry
         if any(g.parent is not None for g in symmetry.groups):
             raise InputError(
@@ -40,24 +40,24 @@ class Universe:
         fields = [networks.fields(i) for i in range(len(networks))]
         tensors = [dict(symmetry.layout.tensors(networks.cost.of_network(f).double())) for f in fields]
         soft = [{g.name: torch.eye(g.size, dtype=torch.float64) for g in symmetry.groups} for _ in fields]
-        work = _Work(symmetry, tensors)
-        value = work.value(soft)
+        products = _PairwiseProducts(symmetry, tensors)
+        value = products.value(soft)
         for _ in progress(range(self.steps), "cycle-consistent alignment, steps"):
-            ahead = work.vertices(soft)
+            ahead = products.vertices(soft)
             at = [0.0, 0.25, 0.5, 0.75, 1.0]
             # Along the line the objective is a polynomial of degree 4 where tensors have two groups.
-            values = [work.value(_mixed(soft, ahead, t)) for t in at]
+            values = [products.value(_mixed(soft, ahead, t)) for t in at]
             fit = np.polyfit(at, values, 4)
             grid = np.linspace(0, 1, 201)
             t = float(grid[np.polyval(fit, grid).argmax()])
             soft = _mixed(soft, ahead, t)
-            before, value = value, work.value(soft)
+            before, value = value, products.value(soft)
             if t == 0 or value - before <= self.tolerance * abs(value):
                 break
         hard = [{name: assign(p.contiguous()) for name, p in one.items()} for one in soft]
         total: Fields = {}
-        for own, order in zip(fields, hard, strict=True):
-            for name, vector in own.items():
+        for vectors, order in zip(fields, hard, strict=True):
+            for name, vector in vectors.items():
                 moved = symmetry.permute(vector.double(), order)
                 total[name] = total[name] + moved if name in total else moved
         return {name: t / len(fields) for name, t in total.items()}
@@ -67,7 +67,9 @@ def _mixed(a: list[dict[str, Tensor]], b: list[dict[str, Tensor]], t: float) -> 
     return [{name: (1 - t) * one[name] + t * two[name] for name in one} for one, two in zip(a, b, strict=True)]
 
 
-class _Work:
+class _PairwiseProducts:
+    """The inner products of all pairs of networks under soft permutations, and their gradient."""
+
     def __init__(self, symmetry: Symmetry, tensors: list[dict[str, Tensor]]) -> None:
         self.symmetry, self.tensors = symmetry, tensors
         self.uses: dict[str, list[tuple[str, Axis]]] = defaultdict(list)
@@ -112,17 +114,17 @@ class _Work:
             name: torch.stack([self.mapped(name, t[name], s) for t, s in zip(self.tensors, soft, strict=True)]).sum(0)
             for name in self.uses
         }
-        found: list[dict[str, Tensor]] = []
-        for tensors, own in zip(self.tensors, soft, strict=True):
+        gradients: list[dict[str, Tensor]] = []
+        for tensors, permutations in zip(self.tensors, soft, strict=True):
             gains = {g.name: torch.zeros(g.size, g.size, dtype=torch.float64) for g in self.symmetry.groups}
             for name, uses in self.uses.items():
-                others = sums[name] - self.mapped(name, tensors[name], own)
+                others = sums[name] - self.mapped(name, tensors[name], permutations)
                 for group, axis in uses:
                     place = self.symmetry.places[group, axis]
-                    mine = self.mapped(name, tensors[name], own, skip=(group, axis))
+                    network = self.mapped(name, tensors[name], permutations, skip=(group, axis))
                     a, b = (
-                        t.movedim(axis.axis + 1, 0)[place.flatten()].reshape(len(place), -1) for t in (others, mine)
+                        t.movedim(axis.axis + 1, 0)[place.flatten()].reshape(len(place), -1) for t in (others, network)
                     )
                     gains[group] += a @ b.T
-            found.append(gains)
-        return found
+            gradients.append(gains)
+        return gradients

@@ -9,24 +9,25 @@ from typing import Literal
 
 from weightspace.align import (
     ActivationMatching,
+    Cost,
     GrowingMean,
     MergeMany,
-    Precision,
+    PopulationScheme,
+    PrecisionCost,
     Star,
     StraightThrough,
     Universe,
-    Wasserstein,
+    WassersteinCost,
+    WeightCost,
     WeightMatching,
-    Weights,
 )
-from weightspace.align.costs import Cost
-from weightspace.align.population import Population
 from weightspace.cli.describe import report_done
 from weightspace.cli.inputs import Common, Folder, Shared, open_collection, task_of
 from weightspace.errors import InputError
 from weightspace.evaluation import alignment_report
 from weightspace.networks.building import in_blocks
 from weightspace.networks.collection import Collection
+from weightspace.storage.spelling import spelled_text
 from weightspace.tasks.task import Task
 
 _BLOCK = 64
@@ -81,8 +82,8 @@ def align(
     scheme = _population(population, reference)
     cost = _cost(compare, posterior)
     config = {
-        "method": method, "reference": reference, "population": repr(scheme), "cost": repr(cost), "balance": balance,
-        "fix_unknown": fix_unknown, "task": _needed(built).to_json() if method != "weights" else None,
+        "method": method, "reference": reference, "population": spelled_text(scheme), "cost": spelled_text(cost),
+        "balance": balance, "fix_unknown": fix_unknown, "task": _needed(built).to_json() if method != "weights" else None,
     }  # fmt: skip
     fingerprints = {"networks": collection.fingerprint(), "to": target.fingerprint()}
     with _pool(workers) as executor:
@@ -90,21 +91,15 @@ def align(
 
         def fitted() -> Callable[[Collection], Collection]:
             if method == "activations":
-                return (
-                    ActivationMatching(_needed(built).train.x[:2000], reference, fix_unknown=fix_unknown)
-                    .fit(target)
-                    .transform
-                )
+                activations = ActivationMatching(reference, fix_unknown=fix_unknown)
+                return activations.fit(target, _needed(built).train.x[:2000]).transform
             if method == "straight-through":
-                return (
-                    StraightThrough(_needed(built), reference=reference, fix_unknown=fix_unknown).fit(target).transform
-                )
-            matching = WeightMatching(
-                balance=balance, cost=cost, population=scheme, fix_unknown=fix_unknown,
-                example=None if built is None else built.train.x[:8],
-            )  # fmt: skip
-            found = matching.fit(target, executor=executor)
-            return lambda part: found.transform(part, executor=executor)
+                straight_through = StraightThrough(reference=reference, fix_unknown=fix_unknown)
+                return straight_through.fit(target, _needed(built)).transform
+            matching = WeightMatching(balance=balance, cost=cost, population=scheme, fix_unknown=fix_unknown)
+            example = None if built is None else built.train.x[:8]
+            fitted_matching = matching.fit(target, example=example, executor=executor)
+            return lambda part: fitted_matching.transform(part, executor=executor)
 
         def make(rows: slice, tick: Callable[[int], object], _checkpoint: Path | None) -> Collection:
             nonlocal transform
@@ -123,7 +118,7 @@ def align(
         middle = f" to network {reference}" if star else ""
         settings = (
             f"Aligned by {method}{f' ({population})' if method == 'weights' else ''}{middle}, comparing "
-            f"{cost}, {'balanced' if balance and method == 'weights' else 'not balanced'}; {networks}"
+            f"{spelled_text(cost)}, {'balanced' if balance and method == 'weights' else 'not balanced'}; {networks}"
             f"{f', to the reference of {to}' if to else ''}; {report} of {len(collection)} networks are shown."
         )
         made = alignment_report(
@@ -150,7 +145,7 @@ def _needed(task: Task | None) -> Task:
     return task
 
 
-def _population(name: str, reference: int) -> Population:
+def _population(name: str, reference: int) -> PopulationScheme:
     if name == "star":
         return Star(reference)
     return {"growing-mean": GrowingMean(), "merge-many": MergeMany(), "universe": Universe()}[name]
@@ -158,10 +153,10 @@ def _population(name: str, reference: int) -> Population:
 
 def _cost(compare: tuple[str, ...], posterior: str) -> Cost:
     if posterior == "none":
-        return Weights(compare)
+        return WeightCost(compare)
     if compare != ("weights",):
         raise InputError("--posterior compares means and scales: leave --compare out")
-    return Wasserstein() if posterior == "wasserstein" else Precision()
+    return WassersteinCost() if posterior == "wasserstein" else PrecisionCost()
 
 
 @contextmanager

@@ -86,7 +86,7 @@ def fit(
     # Networks whose input is not known are traced on their task's.
     unknown = align and collection.architecture.example() is None
     example = task_of(collection, task, common).train.x[:8] if unknown else None
-    matching = WeightMatching(balance=balance, example=example) if align else None
+    matching = WeightMatching(balance=balance) if align else None
     settings = {
         "diversity": refine_diversity, "mask_diversity": refine_mask_diversity, "directions": refine_directions,
         "lr": refine_lr, "lr_mean": refine_lr_mean, "ramp": refine_ramp, "radius": refine_radius,
@@ -102,7 +102,7 @@ def fit(
         )
     rule = {"magnitude": Magnitude(), "shared": SharedSupport(), "gates": Gates()}[masks]
     stages = TicketGenerator(matching, compress, generate, refine, rule, conditions)
-    model = stages.fit(collection, seed=seed, folder=out)
+    model = stages.fit(collection, example=example, seed=seed, folder=out)
     print(describe_generator(model))
     print(f"written to {out}")
 

@@ -78,9 +78,7 @@ def evaluate(
     _check(given, further, task, performing, memory_gb)
     benchmark = PredictiveBenchmark.of(task, seed=seed)
     budget = int(memory_gb * 2**30) // 8  # for each of the collections and blocks that are alive together
-    if align is not None and align.symmetry is None and align.example is None:
-        align = replace(align, example=task.train.x[:8])
-    matching = align.fit(reference) if align else None
+    matching = align.fit(reference, example=task.train.x[:8]) if align else None
     fits = max(3, budget // _bytes(reference))
 
     with tempfile.TemporaryDirectory(prefix="weightspace-evaluate-") as scratch:

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from weightspace.align import WeightMatching
+from weightspace.align.weight_matching import Example
 from weightspace.compress import PCA
 from weightspace.errors import InputError
 from weightspace.flow import FlowMatching
@@ -15,6 +16,7 @@ from weightspace.generator.posterior_masks import STD, Posteriors
 from weightspace.generator.refinement import TaskRefinement
 from weightspace.networks.collection import Collection
 from weightspace.storage.runs import open_run
+from weightspace.storage.spelling import spelled_text
 
 _FLOW = "flow.checkpoint.safetensors"
 _REFINEMENT = "refinement.checkpoint.safetensors"
@@ -47,11 +49,19 @@ class TicketGenerator:
         if isinstance(self.conditions, str):
             raise InputError(f"conditions is a sequence of names: write ({self.conditions!r},)")
 
-    def fit(self, tickets: Collection, *, seed: int = 0, folder: str | Path | None = None) -> "FittedGenerator":
+    def fit(
+        self,
+        tickets: Collection,
+        *,
+        example: Example | None = None,
+        seed: int = 0,
+        folder: str | Path | None = None,
+    ) -> "FittedGenerator":
         """Learn from a collection of trained sparse networks.
 
         Args:
             tickets: aligned by this stage unless their records say that all were aligned to one reference.
+            example: A batch of inputs on which the symmetry of networks whose input is not known is traced.
             folder: write the fitted generator there, as a run that can be interrupted and resumed.
 
         Raises:
@@ -60,13 +70,13 @@ class TicketGenerator:
         """
         self._check(tickets)
         if folder is None:
-            return self._fit(tickets, seed, None)
+            return self._fit(tickets, example, seed, None)
         folder = Path(folder)
         symmetry = self.align.symmetry if self.align else None
         config = {
             "align": None if self.align is None else {
-                "balance": self.align.balance, "cost": repr(self.align.cost),
-                "population": repr(self.align.population), "fix_unknown": self.align.fix_unknown,
+                "balance": self.align.balance, "cost": spelled_text(self.align.cost),
+                "population": spelled_text(self.align.population), "fix_unknown": self.align.fix_unknown,
             },
             "symmetry": None if symmetry is None else symmetry.to_json(),
             "masks": repr(self.masks), "compress": asdict(self.compress) if self.compress else None,
@@ -81,7 +91,7 @@ class TicketGenerator:
         with open_run(folder, "fit", config, {"tickets": tickets.fingerprint()}) as run:
             if not run.complete:
                 checkpoint = folder / _FLOW
-                self._fit(tickets, seed, checkpoint).write(folder)
+                self._fit(tickets, example, seed, checkpoint).write(folder)
                 run.finish()
                 for left in (checkpoint, checkpoint.with_name(_REFINEMENT)):
                     left.unlink(missing_ok=True)
@@ -97,15 +107,17 @@ class TicketGenerator:
         if isinstance(self.masks, Posteriors) and self.align is not None and STD not in self.align.cost.rescaled:
             raise InputError(
                 "standard deviations must move with the means: align posteriors with "
-                "align=WeightMatching(cost=align.Wasserstein())"
+                "align=WeightMatching(cost=align.WassersteinCost())"
             )
         if self.refine is not None:
             self.refine.check(tickets)
 
-    def _fit(self, tickets: Collection, seed: int, checkpoint: Path | None) -> "FittedGenerator":
+    def _fit(
+        self, tickets: Collection, example: Example | None, seed: int, checkpoint: Path | None
+    ) -> "FittedGenerator":
         basins = {record.get("aligned") for record in tickets.records}
         together = len(basins) == 1 and None not in basins
-        matching = None if self.align is None or together else self.align.fit(tickets)
+        matching = None if self.align is None or together else self.align.fit(tickets, example=example)
         aligned = tickets if matching is None else matching.transform(tickets)
         conditions = Conditions.of(self.conditions, aligned)
         masks = self.masks.fit(aligned)

@@ -9,6 +9,7 @@ from cattrs.errors import BaseValidationError, StructureHandlerNotFoundError
 from weightspace.errors import InputError, StorageError
 
 T = TypeVar("T")
+Class = TypeVar("Class", bound=type[Any])
 
 _converter = cattrs.Converter(forbid_extra_keys=True)
 
@@ -67,14 +68,14 @@ class Registry(Generic[T]):
         self.what = what
         self._kinds: dict[str, type] = {}
 
-    def register(self, name: str) -> Callable[[type[T]], type[T]]:
+    def register(self, name: str) -> Callable[[Class], Class]:
         """A class decorator: write instances of a dataclass under this name.
 
         Raises:
             InputError: Another class has the name.
         """
 
-        def add(kind: type[T]) -> type[T]:
+        def add(kind: Class) -> Class:
             other = self._kinds.get(name)
             if other is not None and (other.__module__, other.__qualname__) != (kind.__module__, kind.__qualname__):
                 raise InputError(f"{self.what} {name!r} is {other.__qualname__} already: choose another name")

@@ -1,0 +1,254 @@
+"""A symmetry and a reference: what alignment learns from a population, and how networks are moved to it."""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from weightspace.align.balance import balance_scales
+from weightspace.align.costs import WEIGHTS, Cost, WeightCost, alignment_costs, require_fields
+from weightspace.align.matcher import Matched, Matcher
+from weightspace.align.population import Fields
+from weightspace.errors import StorageError
+from weightspace.networks.collection import Collection
+from weightspace.networks.forward import blocks
+from weightspace.networks.layout import Layout
+from weightspace.runtime.executor import Executor
+from weightspace.runtime.progress import progress
+from weightspace.storage.files import (
+    atomic_file,
+    check_file,
+    dump_json,
+    file_hash,
+    new_folder,
+    read_manifest,
+    write_text,
+)
+from weightspace.symmetry import Symmetry
+
+BLOCK = 64  # networks in memory at once
+_JOB = 4  # networks that an executor's worker matches at a time
+_FORMAT, _VERSION = "weightspace.matching", 1
+_MANIFEST, _TENSORS = "matching.json", "matching.safetensors"
+
+
+@dataclass(frozen=True, repr=False)
+class FittedMatching:
+    """A symmetry and the reference that networks are matched to.
+
+    Args:
+        symmetry: Permutation symmetry of the networks.
+        balance: Whether units are rescaled to equal norms before networks are compared.
+        reference: Fields of the reference network, (D,) each; "weights" is always among them.
+        cost: What is compared.
+    """
+
+    symmetry: Symmetry
+    balance: bool
+    reference: Fields
+    cost: Cost = WeightCost()
+
+    def __repr__(self) -> str:
+        groups = self.symmetry.groups
+        return (
+            f"FittedMatching({len(groups)} groups of units, {self.symmetry.coverage:.1%} of the parameters can move, "
+            f"{self.cost}, {'balanced' if self.balance else 'not balanced'})"
+        )
+
+    def transform(self, networks: Collection, *, executor: Executor | None = None) -> Collection:
+        """The same functions in the reference's basin: weights, masks, buffers and extras reordered together.
+
+        Args:
+            networks: Networks of the reference's layout, those of the fit or others.
+            executor: Pool that matches several networks at once.
+
+        Raises:
+            LayoutMismatch: The networks are of another layout.
+            InputError: They lack an extra that is to be compared.
+        """
+        self.symmetry.layout.require(networks.layout, "the collection to align")
+        require_fields(self.cost, networks)
+        parts: list[Collection] = []
+        with progress(range(len(networks)), "aligning to the reference") as bar:
+            for rows in blocks(len(networks), BLOCK):
+                part = networks[rows]
+                scales = self._scales(part)
+                matches: list[Matched] = []
+                for match in self.match(self._scaled_fields(part, scales), self.reference, executor):
+                    matches.append(match)
+                    bar.update(1)
+                parts.append(self.apply(part, [match.permutations for match in matches], scales))
+        return parts[0] if len(parts) == 1 else Collection.concatenate(parts)
+
+    def apply(
+        self, networks: Collection, permutations: Sequence[dict[str, Tensor]], scales: dict[str, Tensor] | None = None
+    ) -> Collection:
+        """Networks under known permutations, after a rescaling of their units.
+
+        The mask, the buffers and all extras move with the weights. Extras are not rescaled, so that rewound weights
+        stay the starting point they were, unless the cost names them.
+
+        Args:
+            networks: Networks of the symmetry's layout.
+            permutations: For each network the permutation of each group, as in :meth:`Symmetry.permute`.
+            scales: Positive factors (networks, units) of homogeneous groups; None leaves the scales.
+        """
+        move = self.symmetry.permute
+        extras = networks.extras
+        if scales:
+            extras = {
+                name: self.symmetry.scale(extra, scales) if name in self.cost.rescaled else extra
+                for name, extra in extras.items()
+            }
+        weights = self.symmetry.scale(networks.weights, scales) if scales else networks.weights
+
+        def each(tensor: Tensor) -> Tensor:
+            return torch.stack([move(row, order) for row, order in zip(tensor, permutations, strict=True)])
+
+        buffers = networks.buffers
+        moved_buffers = [
+            self.symmetry.permute_buffers({n: b[i] for n, b in buffers.items()}, order)
+            for i, order in enumerate(permutations)
+        ]
+        return networks.replace(
+            weights=each(weights),
+            masks=None if networks.dense else each(networks.masks),
+            buffers={name: torch.stack([one[name] for one in moved_buffers]) for name in buffers},
+            extras={name: each(extra) for name, extra in extras.items()},
+            records=[record | {"aligned": self.fingerprint()} for record in networks.records],
+        )
+
+    def permutations(self, networks: Collection) -> list[Matched]:
+        """How each network is matched to the reference."""
+        return list(self.match(self.fields(networks), self.reference))
+
+    def fields(self, networks: Collection) -> list[Fields]:
+        """What is compared of each network, balanced."""
+        return self._scaled_fields(networks, self._scales(networks))
+
+    def match(self, fields: Sequence[Fields], reference: Fields, executor: Executor | None = None) -> Iterator[Matched]:
+        """Permutations that match networks to a reference, one network after another.
+
+        Args:
+            fields: What is compared of each network.
+            reference: The same vectors of the reference.
+            executor: Pool that matches several networks at once.
+        """
+        dtype = torch.promote_types(self.symmetry.layout.dtype, torch.float32)
+        target = self.cost.of_reference({name: t.to(dtype) for name, t in reference.items()})
+        features = [self.cost.of_network({name: t.to(dtype) for name, t in one.items()}) for one in fields]
+        if executor is None or len(features) < 2:
+            matcher = Matcher(self.symmetry, target)
+            yield from (matcher.match(one) for one in features)
+        else:
+            jobs = [torch.stack(features[rows]) for rows in blocks(len(features), _JOB)]
+            yield from chain.from_iterable(executor.map(partial(_match_job, self.symmetry, target), jobs))
+
+    def _scales(self, networks: Collection) -> dict[str, Tensor]:
+        return balance_scales(networks.weights, self.symmetry) if self.balance else {}
+
+    def _scaled_fields(self, networks: Collection, scales: dict[str, Tensor]) -> list[Fields]:
+        names = dict.fromkeys((WEIGHTS, *self.cost.fields))
+        extras = networks.extras if len(names) > 1 else {}
+        vectors = {name: networks.weights if name == WEIGHTS else extras[name] for name in names}
+        result: list[Fields] = []
+        for i in range(len(networks)):
+            factors = {group: scale[i] for group, scale in scales.items()}
+            fields: Fields = {}
+            for name, rows in vectors.items():
+                follows = name == WEIGHTS or name in self.cost.rescaled
+                fields[name] = self.symmetry.scale(rows[i], factors) if factors and follows else rows[i]
+            result.append(fields)
+        return result
+
+    def fingerprint(self) -> str:
+        """Identifies the basin: networks with the same one are aligned to each other."""
+        digest = hashlib.sha256()
+        for name in sorted(self.reference):
+            digest.update(self.reference[name].contiguous().view(torch.uint8).numpy().data)
+        return digest.hexdigest()[:16]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The reference's fields by their names in a file."""
+        return {f"align.{name}": tensor for name, tensor in self.reference.items()}
+
+    def to_json(self) -> dict[str, Any]:
+        """Settings and symmetry, without the layout and the reference's fields.
+
+        Raises:
+            InputError: The cost is not registered.
+        """
+        return {
+            "balance": self.balance,
+            "symmetry": self.symmetry.to_json(),
+            "cost": alignment_costs.to_json(self.cost),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any], symmetry: Symmetry, tensors: Mapping[str, Tensor]) -> "FittedMatching":
+        """The inverse of `to_json` and `tensors`.
+
+        Args:
+            data: What `to_json` returned.
+            symmetry: The symmetry among the data.
+            tensors: Named tensors, those of `tensors` among them.
+
+        Raises:
+            StorageError: The cost is not registered, or its data are damaged.
+        """
+        reference = {n.removeprefix("align."): t for n, t in tensors.items() if n.startswith("align.")}
+        return cls(symmetry, data["balance"], reference, alignment_costs.from_json(data["cost"], "the alignment"))
+
+    def save(self, folder: str | Path) -> Path:
+        """Write to a new or empty folder, as safetensors and JSON.
+
+        Args:
+            folder: Folder to write.
+
+        Raises:
+            InputError: The cost is not registered.
+            StorageError: The folder is not empty or cannot be written.
+        """
+        folder = Path(folder)
+        settings = {"layout": self.symmetry.layout.to_json(), **self.to_json()}
+        with new_folder(folder) as temporary:
+            path = temporary / _TENSORS
+            with atomic_file(path) as unfinished:
+                save_file({name: t.contiguous() for name, t in self.tensors().items()}, unfinished)
+            manifest = {"format": _FORMAT, "version": _VERSION, **settings}
+            manifest["tensors"] = {"size": path.stat().st_size, "sha256": file_hash(path)}
+            write_text(temporary / _MANIFEST, dump_json(manifest, "the alignment", indent=1))
+        return folder
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "FittedMatching":
+        """Open a saved matching.
+
+        Args:
+            folder: Folder that `save` wrote.
+
+        Raises:
+            StorageError: The folder holds no matching or a damaged one, or the cost is not registered.
+        """
+        folder = Path(folder)
+        if not (folder / _MANIFEST).exists():
+            raise StorageError(f"{folder} has no {_MANIFEST}: it is not a matching that FittedMatching.save wrote")
+        keys = ("layout", "balance", "symmetry", "cost", "tensors")
+        manifest = read_manifest(folder / _MANIFEST, _FORMAT, _VERSION, keys)
+        check_file(folder / _TENSORS, **manifest["tensors"])
+        symmetry = Symmetry.from_json(manifest["symmetry"], Layout.from_json(manifest["layout"]))
+        return cls.from_json(manifest, symmetry, load_file(folder / _TENSORS))
+
+
+def _match_job(symmetry: Symmetry, target: Tensor, features: Tensor) -> list[Matched]:
+    """Match some networks in a worker."""
+    torch.set_num_threads(1)
+    matcher = Matcher(symmetry, target)
+    return [matcher.match(one) for one in features]
