@@ -8,7 +8,7 @@ import torch
 import weightspace as ws
 from weightspace.errors import InputError, StorageError
 from weightspace.masks.schedule import steps_to
-from weightspace.storage.spelling import spelling_of
+from weightspace.storage.spelling import spelled_text, spelling_of
 from weightspace.training.conversion import initial, trainer_for
 from weightspace.training.engine import choose_execution
 
@@ -179,7 +179,7 @@ def test_iterative_pruning_reaches_any_pattern(pattern, dense: ws.Collection, ta
     finder = ws.tickets.IMP(pattern=pattern, rate=0.3)
     found = finder.find(dense[:2], task)
     assert torch.equal(pattern.mask(found.weights.abs() + found.masks, found.layout), found.masks)
-    assert found.records[0]["method"]["pattern"] == repr(pattern)
+    assert found.records[0]["method"]["pattern"] == spelled_text(pattern)
     with pytest.raises(AssertionError):  # a ticket without the pattern would not pass
         plain = ws.tickets.IMP(density=0.5, rate=0.3).find(dense[:2], task)
         assert torch.equal(pattern.mask(plain.weights.abs() + plain.masks, plain.layout), plain.masks)

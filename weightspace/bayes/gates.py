@@ -224,7 +224,7 @@ class GateSearch:
             InputError: a record without a seed, or a loss that is no longer finite.
         """
         networks.layout.require(task.architecture.layout(), f"the network of task {task.name!r}")
-        check_dense_enough(networks, self.density)
+        check_dense_enough(networks, Unstructured(self.density))
         recipe = replace(task.recipe, length=self.length)
         per_epoch = recipe.per_epoch(len(task.train))
         last = self.length.total(per_epoch)

@@ -216,8 +216,7 @@ class BayesianIMP:
             InputError: an unsupported layer, no seeds, or a rewind point behind the end of training.
         """
         networks.layout.require(task.architecture.layout(), f"the network of task {task.name!r}")
-        if isinstance(self.goal, Unstructured):
-            check_dense_enough(networks, self.goal.density)
+        check_dense_enough(networks, self.goal)
         per_epoch = task.recipe.per_epoch(len(task.train))
         if self.rewind.total(per_epoch) > task.recipe.length.total(per_epoch):
             raise InputError(f"cannot rewind to {self.rewind}, training ends at {task.recipe.length}")

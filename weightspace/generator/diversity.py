@@ -7,8 +7,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from weightspace.masks.patterns import Pattern, Unstructured
-from weightspace.masks.schedule import density_of
+from weightspace.masks.patterns import Pattern
+from weightspace.masks.schedule import count_of, density_of
 from weightspace.networks.collection import Collection
 from weightspace.networks.layout import Layout
 from weightspace.runtime import seeds
@@ -41,7 +41,7 @@ def usual(tickets: Collection, pattern: Pattern, seed: int) -> tuple[float, floa
         if wanted is not None:
             own = wanted + (1 - wanted) * max(0.0, own - chance) / max(_SMALL, 1 - chance)
         return cosine.quantile(_USUAL).item(), own
-    fewer = isinstance(pattern, Unstructured) and wanted > 0.99 * nearest.item()  # theirs already, but for rounding
+    fewer = count_of(pattern, layout) is not None and wanted > 0.99 * nearest.item()  # theirs already, but for rounding
     masks = some.masks if fewer else pattern.mask(some.weights.abs(), layout, within=some.masks)
     cosine, overlap = _of(some.weights * masks, masks, layout)
     return cosine.quantile(_USUAL).item(), overlap.quantile(_USUAL).item()

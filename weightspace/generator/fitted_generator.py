@@ -14,7 +14,7 @@ from weightspace.generator.files import Parts, digest_of
 from weightspace.generator.mask_rules import Magnitude
 from weightspace.generator.posterior_masks import FittedPosteriors
 from weightspace.masks.patterns import Pattern, Unstructured
-from weightspace.masks.schedule import density_of
+from weightspace.masks.schedule import count_of, density_of, one_threshold
 from weightspace.networks.building import in_blocks
 from weightspace.networks.collection import Collection
 from weightspace.networks.ensemble import Ensemble
@@ -22,6 +22,7 @@ from weightspace.networks.forward import blocks
 from weightspace.runtime import seeds
 from weightspace.storage.files import dump_json
 from weightspace.storage.shards import Record
+from weightspace.storage.spelling import spelled_text
 from weightspace.tasks.task import Split
 from weightspace.training.batchnorm import recalibrated
 
@@ -92,7 +93,7 @@ class FittedGenerator(Parts):
                 own = seed if together else seeds.derive(seed, "densities", i)
                 record = {
                     "kind": "sample", "sample_seed": own, "condition": dict(condition or {}), "guidance": guidance,
-                    "pattern": repr(rule), "aligned": self.trained_on["basin"],
+                    "pattern": spelled_text(rule), "aligned": self.trained_on["basin"],
                     "task": ", ".join(self.trained_on["tasks"]), "generator": made_by,
                 }  # fmt: skip
                 records = [
@@ -106,7 +107,7 @@ class FittedGenerator(Parts):
             tick(1)
             return self._with_statistics(parts[0] if len(parts) == 1 else Collection.concatenate(parts), data)
 
-        config = {"n": n, "pattern": repr(rules[0]) if len(rules) == 1 else repr(rules), "seed": seed}
+        config = {"n": n, "pattern": spelled_text(rules[0]) if len(rules) == 1 else spelled_text(rules), "seed": seed}
         if len(rules) > 1:
             config["nested"] = nested
         inputs: dict[str, str] = {}
@@ -162,7 +163,7 @@ class FittedGenerator(Parts):
         """Sparse networks of codes; see :meth:`sample` for the mask."""
         (rule,) = self._rules(density, pattern)
         self._require_data(data)
-        record = {"kind": "decoded", "pattern": repr(rule), "aligned": self.trained_on["basin"]}
+        record = {"kind": "decoded", "pattern": spelled_text(rule), "aligned": self.trained_on["basin"]}
         records = [record | {"index": i} for i in range(len(codes))]
         return self._with_statistics(self._project(self._vectors(codes), rule, records), data)
 
@@ -254,11 +255,13 @@ class FittedGenerator(Parts):
 
     def _zeros_rank_last(self, values: Float[Tensor, "n d"], scores: Float[Tensor, "n d"], rule: Pattern) -> bool:
         """Need zeros not be ruled out, as they rank last and every network has enough other weights?"""
-        if not (isinstance(self.masks, Magnitude) and isinstance(rule, Unstructured) and rule.scope == "global"):
+        if not (isinstance(self.masks, Magnitude) and one_threshold(rule)):
+            return False
+        count, free = count_of(rule, self.layout), self.layout.size - self.layout.num_prunable
+        if count is None:
             return False
         if scores.amin() > 0:
             return True
-        count, free = rule.count(self.layout), self.layout.size - self.layout.num_prunable
         # Comparing first and counting booleans after is twice as fast as counting numbers.
         return all(np.count_nonzero(row) - free >= count for row in (values != 0).numpy())
 

@@ -29,14 +29,15 @@ from weightspace.flow.flow_matching import FittedFlow
 from weightspace.generator.conditions import Conditions
 from weightspace.generator.diversity import too_alike, usual
 from weightspace.generator.mask_rules import FittedSupport, Magnitude
-from weightspace.generator.soft_mask import _SMALL, one_threshold, slope
+from weightspace.generator.soft_mask import _SMALL, slope
 from weightspace.masks.patterns import Pattern, Unstructured
-from weightspace.masks.schedule import density_of
+from weightspace.masks.schedule import count_of, density_of, one_threshold
 from weightspace.networks.collection import Collection
 from weightspace.recipes.optimizers import Adam
 from weightspace.runtime import seeds
 from weightspace.runtime.progress import progress
 from weightspace.storage.checkpoints import load_checkpoint, save_checkpoint
+from weightspace.storage.spelling import spelled_text
 from weightspace.tasks.task import Task
 from weightspace.training.gradients import draws_random_numbers, one_by_one, side_by_side
 
@@ -126,7 +127,7 @@ class TaskRefinement:
 
     def to_json(self) -> dict[str, Any]:
         """The settings, without the task."""
-        patterns = None if self.patterns is None else [repr(pattern) for pattern in self.patterns]
+        patterns = None if self.patterns is None else [spelled_text(pattern) for pattern in self.patterns]
         return {k: v for k, v in vars(self).items() if k != "task"} | {
             "lr_mean": self.rate_of_mean,
             "patterns": patterns,
@@ -136,8 +137,7 @@ class TaskRefinement:
         """Raise if tickets like these cannot be refined for this task."""
         self.task.architecture.layout().require(tickets.layout, "the tickets to refine a generator of")
         for pattern in self.patterns or ():
-            if isinstance(pattern, Unstructured):
-                pattern.count(tickets.layout)
+            count_of(pattern, tickets.layout)
 
     def fit(
         self,
@@ -343,8 +343,9 @@ class _Run:
         fixed, total = scores.detach(), self.layout.num_prunable
         if step >= last or not scores.requires_grad:  # a mask that cannot change has nothing to choose
             return pattern.mask(fixed, self.layout, within=within), 0.0
-        if one_threshold(pattern):
-            kept = pattern.count(self.layout)
+        count = count_of(pattern, self.layout) if one_threshold(pattern) else None
+        if count is not None:
+            kept = count
         else:
             narrow = pattern.mask(fixed, self.layout, within=within)
             kept, fixed = int((narrow & self.prunable).sum(1).amax()), fixed.masked_fill(narrow, math.inf)

@@ -1,23 +1,17 @@
 """How steeply a mask follows its scores: the slope that refinement sends gradients through."""
 
-from typing import TypeGuard
-
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from weightspace.masks.patterns import Pattern, Unstructured
+from weightspace.masks.patterns import Pattern
+from weightspace.masks.schedule import one_threshold
 from weightspace.networks.layout import Layout
 
 _SOFTNESS = 0.5  # width of the soft threshold that moves masks, in mean heights of kept scores above it
 
 
 _SMALL = 1e-12  # scales below are rounding
-
-
-def one_threshold(pattern: Pattern) -> TypeGuard[Unstructured]:
-    """Does one score, for the whole network, decide what is kept?"""
-    return isinstance(pattern, Unstructured) and pattern.scope == "global"
 
 
 def slope(

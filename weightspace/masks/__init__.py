@@ -4,10 +4,13 @@ from weightspace.masks.layerwise import ERK as ERK
 from weightspace.masks.layerwise import Balanced as Balanced
 from weightspace.masks.layerwise import LayerRates as LayerRates
 from weightspace.masks.patterns import NM as NM
+from weightspace.masks.patterns import PATTERNS as PATTERNS
 from weightspace.masks.patterns import Channels as Channels
 from weightspace.masks.patterns import Pattern as Pattern
 from weightspace.masks.patterns import Stepwise as Stepwise
 from weightspace.masks.patterns import Unstructured as Unstructured
-from weightspace.masks.schedule import densities_to as densities_to
+from weightspace.masks.patterns import densities_to as densities_to
+from weightspace.masks.schedule import count_of as count_of
 from weightspace.masks.schedule import density_of as density_of
+from weightspace.masks.schedule import one_threshold as one_threshold
 from weightspace.masks.schedule import steps_to as steps_to

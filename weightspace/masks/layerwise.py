@@ -9,14 +9,20 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from weightspace.errors import InputError
-from weightspace.masks.patterns import Pattern, check_density, keep_counts
-from weightspace.masks.schedule import densities_to
+from weightspace.masks.patterns import PATTERNS, Pattern, check_density, densities_to, keep_counts, total_count
 from weightspace.networks.layout import Entry, Layout
 
 
 @dataclass(frozen=True)
 class _Shares(ABC):
-    """A total that is divided over the layers before weights are ranked in each."""
+    """A total that is divided over the layers before weights are ranked in each.
+
+    Args:
+        density: Fraction of all prunable weights kept, in (0, 1].
+
+    Raises:
+        InputError: The density lies outside (0, 1].
+    """
 
     density: float
 
@@ -30,18 +36,28 @@ class _Shares(ABC):
     def counts(self, layout: Layout) -> list[int]:
         """Weights kept in each weight tensor, in the layout's order."""
         weights = layout.weights
-        return _shared(weights, _total(self.density, layout), [self._raw(entry) for entry in weights])
+        return _shared(weights, self.count(layout), [self._raw(entry) for entry in weights])
 
-    def steps(self, rate: float) -> "list[Pattern]":
-        """The patterns on the way to this one."""
-        return [replace(self, density=density) for density in densities_to(self.density, rate)]
+    def count(self, layout: Layout) -> int:
+        """The exact number of weights kept in every network.
+
+        Raises:
+            InputError: The density keeps none.
+        """
+        return total_count(self.density, layout)
+
+    def steps(self, rate: float, start: float = 1.0) -> list[Pattern]:
+        """The same pattern at falling densities; see :meth:`Stepwise.steps`."""
+        return [replace(self, density=density) for density in densities_to(self.density, rate, start)]
 
     def mask(
         self, scores: Float[Tensor, "*nets d"], layout: Layout, within: Bool[Tensor, "*nets d"] | None = None
     ) -> Bool[Tensor, "*nets d"]:
+        """The mask of each network; see :meth:`Pattern.mask`."""
         return keep_counts(scores, layout, self.counts(layout), within)
 
 
+@PATTERNS.register("ERK")
 @dataclass(frozen=True)
 class ERK(_Shares):
     """Erdos-Renyi kernel: a layer's density is proportional to (sum of its dimensions) / (their product).
@@ -50,25 +66,33 @@ class ERK(_Shares):
     the total is exact.
 
     Args:
-        density: fraction of all prunable weights kept, in (0, 1].
+        density: Fraction of all prunable weights kept, in (0, 1].
+
+    Raises:
+        InputError: The density lies outside (0, 1].
     """
 
     def _raw(self, entry: Entry) -> float:
         return sum(entry.shape) / entry.size
 
 
+@PATTERNS.register("Balanced")
 @dataclass(frozen=True)
 class Balanced(_Shares):
     """The same number of weights in every layer; what a small layer cannot take goes to the others.
 
     Args:
-        density: fraction of all prunable weights kept, in (0, 1].
+        density: Fraction of all prunable weights kept, in (0, 1].
+
+    Raises:
+        InputError: The density lies outside (0, 1].
     """
 
     def _raw(self, entry: Entry) -> float:
         return 1 / entry.size
 
 
+@PATTERNS.register("LayerRates")
 @dataclass(frozen=True)
 class LayerRates:
     """Density (1 - rate)^level in every layer, with rates of their own for some (Frankle & Carbin 2019, section 2).
@@ -76,10 +100,13 @@ class LayerRates:
     LeNet in the paper: `LayerRates(level)`, 20 % of each layer and 10 % of the output layer at every level.
 
     Args:
-        level: how often the layers have been pruned.
-        rate: fraction of a layer's remaining weights removed at each level.
-        output: that of the last weight tensor.
-        others: of further ones, by name.
+        level: Number of times that the layers have been pruned.
+        rate: Fraction of a layer's remaining weights removed at each level.
+        output: Rate of the last weight tensor.
+        others: Rates of further weight tensors, by name.
+
+    Raises:
+        InputError: The level is negative, or a rate lies outside [0, 1).
     """
 
     level: int
@@ -103,21 +130,19 @@ class LayerRates:
         rates = {e.name: self.rate for e in weights} | {weights[-1].name: self.output} | dict(self.others)
         return [max(1, round((1 - rates[e.name]) ** self.level * e.size)) for e in weights]
 
-    def steps(self, _rate: float) -> "list[Pattern]":
-        """Level by level, at this pattern's own rates."""
+    def count(self, layout: Layout) -> int:
+        """The exact number of weights kept in every network."""
+        return sum(self.counts(layout))
+
+    def steps(self, rate: float, start: float = 1.0) -> list[Pattern]:  # noqa: ARG002
+        """Level by level, at this pattern's own rates; see :meth:`Stepwise.steps`."""
         return [replace(self, level=level) for level in range(1, self.level + 1)] or [self]
 
     def mask(
         self, scores: Float[Tensor, "*nets d"], layout: Layout, within: Bool[Tensor, "*nets d"] | None = None
     ) -> Bool[Tensor, "*nets d"]:
+        """The mask of each network; see :meth:`Pattern.mask`."""
         return keep_counts(scores, layout, self.counts(layout), within)
-
-
-def _total(density: float, layout: Layout) -> int:
-    count = round(density * layout.num_prunable)
-    if count < 1:
-        raise InputError(f"density {density} keeps none of {layout.num_prunable} prunable weights: ask for more")
-    return count
 
 
 def _shared(weights: Sequence[Entry], total: int, raw: Sequence[float]) -> list[int]:

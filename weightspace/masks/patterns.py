@@ -3,12 +3,15 @@
 A mask is a boolean vector beside the weights, True where a weight is kept. Only prunable weights
 (see :class:`weightspace.Layout`) can be False. For given scores the masks of one pattern are nested:
 a lower density keeps a subset.
+
+Patterns are open: any class with :meth:`Pattern.mask` is one, in every finder and generator. What else a pattern may say of
+itself is listed at :class:`Pattern`; :mod:`weightspace.masks.schedule` has what is assumed of those that do not.
 """
 
 import heapq
 import math
-from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -17,11 +20,24 @@ from torch import Tensor
 from weightspace.errors import InputError
 from weightspace.masks.top_k import _keep_top, _top, _top_few
 from weightspace.networks.layout import Layout
+from weightspace.storage.spelling import Spelling
+from weightspace.storage.typed import Registry
 
 
 @runtime_checkable
 class Pattern(Protocol):
-    """A rule that turns scores into masks; the highest scores are kept."""
+    """A rule that turns scores into masks; the highest scores are kept.
+
+    Only :meth:`mask` is needed. A pattern may also have, and those here that can do have:
+
+    - `density`, a number: the fraction of all prunable weights that every network keeps, in (0, 1].
+    - `count(layout)`: the exact number of prunable weights that every network keeps.
+    - `steps(rate, start=1.0)`: the patterns of iterative pruning, itself last (see :class:`Stepwise`). Without it, finders
+      that prune level by level have one level.
+    - `one_threshold`, True if the `count(layout)` highest scores of the whole network are kept, whatever their layer.
+
+    Make it a frozen dataclass: its text identifies runs. :data:`PATTERNS` writes and reads registered patterns by name.
+    """
 
     def mask(
         self, scores: Float[Tensor, "*nets d"], layout: Layout, within: Bool[Tensor, "*nets d"] | None = None
@@ -29,23 +45,46 @@ class Pattern(Protocol):
         """The mask of each network: True where the weight is kept, always True off the weights.
 
         Args:
-            scores: one score per position of the vector; only prunable positions are read.
-            within: earlier masks; what they pruned stays pruned.
+            scores: One score per position of the vector, for one network or for many; only prunable positions are read.
+            layout: Layout of the vector.
+            within: Earlier masks; what they pruned stays pruned.
 
         Raises:
-            InputError: scores are NaN, or the pattern asks for more than can be kept.
+            InputError: A score is NaN, or the pattern keeps more weights than are left.
         """
         ...
 
 
+@runtime_checkable
+class Stepwise(Protocol):
+    """A pattern that knows the patterns on the way to it."""
+
+    def steps(self, rate: float, start: float = 1.0) -> list[Pattern]:
+        """The patterns of iterative pruning, this one last.
+
+        Args:
+            rate: Fraction of what is left that each step removes, in (0, 1).
+            start: Density before the first step; patterns without a density leave it out of account.
+        """
+        ...
+
+
+PATTERNS: Registry[Pattern] = Registry("pattern")
+"""Patterns by name, to write and to read: `@PATTERNS.register("mine")` above `@dataclass(frozen=True)`."""
+
+
+@PATTERNS.register("Unstructured")
 @dataclass(frozen=True)
 class Unstructured:
     """Keep exactly round(density * prunable) single weights.
 
     Args:
-        density: fraction kept, in (0, 1].
-        scope: "global" ranks all prunable weights of a network together, "layer" keeps the same
-            fraction of every layer (rounded so that the total is still exact).
+        density: Fraction of the prunable weights kept, in (0, 1].
+        scope: "global" ranks all prunable weights of a network together, "layer" keeps the same fraction of every layer
+            (rounded so that the total is still exact).
+
+    Raises:
+        InputError: The density or the scope is none of these.
     """
 
     density: float
@@ -56,19 +95,27 @@ class Unstructured:
         if self.scope not in ("global", "layer"):
             raise InputError(f"scope must be 'global' or 'layer', got {self.scope!r}")
 
+    @property
+    def one_threshold(self) -> bool:
+        """Are the highest scores of the whole network kept?"""
+        return self.scope == "global"
+
     def count(self, layout: Layout) -> int:
-        """The exact number of weights kept in every network."""
-        count = round(self.density * layout.num_prunable)
-        if count < 1:
-            raise InputError(
-                f"density {self.density} keeps none of {layout.num_prunable} prunable weights: "
-                f"ask for at least {1 / layout.num_prunable:.2g}"
-            )
-        return count
+        """The exact number of weights kept in every network.
+
+        Raises:
+            InputError: The density keeps none.
+        """
+        return total_count(self.density, layout)
+
+    def steps(self, rate: float, start: float = 1.0) -> list[Pattern]:
+        """The same pattern at falling densities; see :meth:`Stepwise.steps`."""
+        return [replace(self, density=density) for density in densities_to(self.density, rate, start)]
 
     def mask(
         self, scores: Float[Tensor, "*nets d"], layout: Layout, within: Bool[Tensor, "*nets d"] | None = None
     ) -> Bool[Tensor, "*nets d"]:
+        """The mask of each network; see :meth:`Pattern.mask`."""
         scores = _usable(scores, layout, within)
         total = self.count(layout)
         if self.scope == "global":
@@ -80,12 +127,20 @@ class Unstructured:
         return _keep_counts(scores, layout, counts)
 
 
+@PATTERNS.register("NM")
 @dataclass(frozen=True)
 class NM:
     """Keep at most n of every m consecutive weights along the input dimension (2:4 is NM(2, 4)).
 
-    A last, shorter group of r < m inputs keeps min(n, r). In a convolution the groups run along the
-    input channels.
+    Mishra et al. 2021 (arXiv 2104.08378). A last, shorter group of r < m inputs keeps min(n, r). In a convolution the groups
+    run along the input channels.
+
+    Args:
+        n: Weights kept in each group, at least 1.
+        m: Weights in each group, at least n.
+
+    Raises:
+        InputError: The numbers are not 1 <= n <= m.
     """
 
     n: int
@@ -97,15 +152,32 @@ class NM:
 
     @classmethod
     def of(cls, text: str) -> "NM":
-        """Read the notation "2:4"."""
+        """Read the notation "2:4".
+
+        Raises:
+            InputError: The text is in another notation, or the numbers are not 1 <= n <= m.
+        """
         n, colon, m = text.partition(":")
         if not (colon and n.isdigit() and m.isdigit()):
             raise InputError(f"an N:M pattern is written like 2:4, got {text!r}")
         return cls(int(n), int(m))
 
+    @property
+    def density(self) -> float:
+        """Fraction of the weights kept where all groups are full: n / m."""
+        return self.n / self.m
+
+    def steps(self, rate: float, start: float = 1.0) -> list[Pattern]:  # noqa: ARG002
+        """Fewer of each group at every step, at least one; see :meth:`Stepwise.steps`."""
+        left = [self.m]
+        while left[-1] > self.n:
+            left.append(max(self.n, min(left[-1] - 1, math.floor(left[-1] * (1 - rate)))))
+        return [replace(self, n=n) for n in left[1:]] or [self]
+
     def mask(
         self, scores: Float[Tensor, "*nets d"], layout: Layout, within: Bool[Tensor, "*nets d"] | None = None
     ) -> Bool[Tensor, "*nets d"]:
+        """The mask of each network; see :meth:`Pattern.mask`."""
         scores = _usable(scores, layout, within)
         mask = torch.ones(scores.shape, dtype=torch.bool, device=scores.device)
         lead = scores.shape[:-1]
@@ -125,40 +197,47 @@ class NM:
         return mask
 
 
+@PATTERNS.register("Channels")
 @dataclass(frozen=True)
 class Channels:
-    """Keep round(density * units), at least one, whole output units of every layer but the last.
+    """Keep round(fraction * units), at least one, whole output units of every layer but the last.
 
     A unit's score is the sum of its weights' scores. The output layer keeps all its units.
+
+    Args:
+        fraction: Fraction of the units of each layer kept, in (0, 1].
+
+    Raises:
+        InputError: The fraction lies outside (0, 1].
     """
 
-    density: float
+    fraction: float
+
+    spelling: ClassVar[Spelling] = Spelling("Channels", {"fraction": "density"})
 
     def __post_init__(self) -> None:
-        check_density(self.density)
+        check_density(self.fraction)
+
+    def steps(self, rate: float, start: float = 1.0) -> list[Pattern]:
+        """The same pattern at falling fractions of the units; see :meth:`Stepwise.steps`."""
+        return [replace(self, fraction=fraction) for fraction in densities_to(self.fraction, rate, start)]
 
     def mask(
         self, scores: Float[Tensor, "*nets d"], layout: Layout, within: Bool[Tensor, "*nets d"] | None = None
     ) -> Bool[Tensor, "*nets d"]:
+        """The mask of each network; see :meth:`Pattern.mask`."""
         scores = _usable(scores, layout, within)
         mask = torch.ones(scores.shape, dtype=torch.bool, device=scores.device)
         weights = layout.weights
         for entry in weights[:-1]:
             at = layout.slices[entry.name]
             units = scores[..., at].unflatten(-1, (entry.shape[0], -1))
-            keep = max(1, round(self.density * entry.shape[0]))
+            keep = max(1, round(self.fraction * entry.shape[0]))
             # Weights that are out of the question count as nothing; a unit without any other ranks last.
             total = units.masked_fill(units == -math.inf, 0.0).sum(-1)
             kept = _top(total.masked_fill((units == -math.inf).all(-1), -math.inf), keep)
             mask[..., at] = kept[..., None].expand_as(units).flatten(-2)
         return mask if within is None else mask & within
-
-
-@runtime_checkable
-class Stepwise(Protocol):
-    """A pattern that knows the patterns on the way to it."""
-
-    def steps(self, rate: float) -> list[Pattern]: ...
 
 
 def check_density(density: float) -> None:
@@ -170,10 +249,51 @@ def check_density(density: float) -> None:
         )
 
 
+def total_count(density: float, layout: Layout) -> int:
+    """The number of prunable weights at a density.
+
+    Raises:
+        InputError: There are none.
+    """
+    count = round(density * layout.num_prunable)
+    if count < 1:
+        raise InputError(
+            f"density {density} keeps none of {layout.num_prunable} prunable weights: "
+            f"ask for at least {1 / layout.num_prunable:.2g}"
+        )
+    return count
+
+
+def densities_to(density: float, rate: float, start: float = 1.0) -> list[float]:
+    """Densities of iterative pruning, the goal last.
+
+    Args:
+        density: Density at the end.
+        rate: Fraction of what is left that each step removes; the last removes less if need be.
+        start: Density before the first step.
+    """
+    steps: list[float] = []
+    while not steps or steps[-1] > density:
+        following = (steps[-1] if steps else start) * (1 - rate)
+        # What rounding leaves above the goal is not worth a level.
+        steps.append(density if following <= density * (1 + 1e-9) else following)
+    return steps
+
+
 def keep_counts(
     scores: Float[Tensor, "*nets d"], layout: Layout, counts: list[int], within: Bool[Tensor, "*nets d"] | None = None
 ) -> Bool[Tensor, "*nets d"]:
-    """The highest scores of each weight tensor, so many of each; see :meth:`Pattern.mask`."""
+    """A mask of the highest scores of each weight tensor; see :meth:`Pattern.mask`.
+
+    Args:
+        scores: One score per position of the vector.
+        layout: Layout of the vector.
+        counts: Number of weights kept in each weight tensor, in the layout's order.
+        within: Earlier masks; what they pruned stays pruned.
+
+    Raises:
+        InputError: A score is NaN, or a tensor has fewer weights left than its count.
+    """
     return _keep_counts(_usable(scores, layout, within), layout, counts)
 
 

@@ -1,41 +1,38 @@
-"""The patterns and densities on the way to a sparse network."""
+"""What finders and generators ask of a pattern, with an answer for patterns that do not say."""
 
-import math
-from dataclasses import replace
-
-from weightspace.masks.patterns import NM, Channels, Pattern, Stepwise, Unstructured
-
-
-def density_of(pattern: Pattern) -> float | None:
-    """Fraction of the weights that a pattern keeps, where it says so."""
-    if isinstance(pattern, NM):
-        return pattern.n / pattern.m
-    return pattern.density if isinstance(pattern, Unstructured) else None
+from weightspace.masks.patterns import Pattern, Stepwise
+from weightspace.networks.layout import Layout
 
 
 def steps_to(goal: Pattern, rate: float, start: float = 1.0) -> list[Pattern]:
-    """The patterns of iterative pruning, the goal last.
+    """The patterns of iterative pruning, the goal last; the goal alone, if it does not know the way to it.
 
     Args:
-        goal: where it ends.
-        rate: fraction of what is left that each step removes; of M, at least one weight more in each group.
-        start: density before the first step.
+        goal: Pattern at the end.
+        rate: Fraction of what is left that each step removes; of M, at least one weight more in each group.
+        start: Density before the first step.
     """
-    if isinstance(goal, NM):
-        left = [goal.m]
-        while left[-1] > goal.n:
-            left.append(max(goal.n, min(left[-1] - 1, math.floor(left[-1] * (1 - rate)))))
-        return [NM(n, goal.m) for n in left[1:]] or [goal]
-    if isinstance(goal, Unstructured | Channels):
-        return [replace(goal, density=density) for density in densities_to(goal.density, rate, start)]
-    return goal.steps(rate) if isinstance(goal, Stepwise) else [goal]
+    if not isinstance(goal, Stepwise):
+        return [goal]
+    return goal.steps(rate) if start == 1.0 else goal.steps(rate, start)
 
 
-def densities_to(density: float, rate: float, start: float = 1.0) -> list[float]:
-    """Densities of iterative pruning: each removes the fraction `rate` of what is left, the last less if need be."""
-    found: list[float] = []
-    while not found or found[-1] > density:
-        following = (found[-1] if found else start) * (1 - rate)
-        # What rounding leaves above the goal is not worth a level.
-        found.append(density if following <= density * (1 + 1e-9) else following)
-    return found
+def density_of(pattern: Pattern) -> float | None:
+    """Fraction of the prunable weights that a pattern keeps, where it says so."""
+    density = getattr(pattern, "density", None)
+    return None if density is None else float(density)
+
+
+def count_of(pattern: Pattern, layout: Layout) -> int | None:
+    """The exact number of prunable weights that a pattern keeps of every network, where it says so.
+
+    Raises:
+        InputError: The pattern keeps none of these.
+    """
+    count = getattr(pattern, "count", None)
+    return None if count is None else int(count(layout))
+
+
+def one_threshold(pattern: Pattern) -> bool:
+    """Does one score decide for the whole network: are the `count(layout)` highest kept, whatever their layer?"""
+    return bool(getattr(pattern, "one_threshold", False))

@@ -9,7 +9,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from weightspace.errors import InputError
-from weightspace.masks.patterns import Unstructured
+from weightspace.masks.patterns import Pattern
+from weightspace.masks.schedule import count_of
 from weightspace.networks.building import in_blocks
 from weightspace.networks.collection import Collection
 from weightspace.networks.layout import Layout
@@ -80,13 +81,14 @@ def search(
     )  # fmt: skip
 
 
-def check_dense_enough(networks: Collection, density: float) -> None:
-    count = Unstructured(density).count(networks.layout)
+def check_dense_enough(networks: Collection, pattern: Pattern) -> None:
+    """Raise InputError if a network has fewer weights than a pattern keeps."""
+    count = count_of(pattern, networks.layout)
     sparsest = int(networks.masks[:, networks.layout.prunable].sum(1).min())
-    if sparsest < count:
+    if count is not None and sparsest < count:
         raise InputError(
-            f"a network keeps {sparsest} weights already, a ticket of density {density} would keep {count}: "
-            "ask for a lower density"
+            f"a network keeps {sparsest} weights already, a ticket of density {count / networks.layout.num_prunable:.4g} "
+            f"would keep {count}: ask for a lower density"
         )
 
 

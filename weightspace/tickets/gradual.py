@@ -63,7 +63,7 @@ class GradualPruning:
             InputError: networks are sparser than the density asked.
         """
         networks.layout.require(task.architecture.layout(), f"the network of task {task.name!r}")
-        check_dense_enough(networks, self.density)
+        check_dense_enough(networks, Unstructured(self.density, self.scope))
         recipe = replace(task.recipe, length=self.length)
         length = self.length.total(recipe.per_epoch(len(task.train)))
         last = round(self.ramp * length) // self.every * self.every

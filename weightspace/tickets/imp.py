@@ -206,8 +206,7 @@ class IMP:
     def _check(self, networks: Collection, task: Task) -> tuple[int, int]:
         """Iterations up to the rewind point and of the whole training."""
         networks.layout.require(task.architecture.layout(), f"the network of task {task.name!r}")
-        if self.pattern is None:
-            check_dense_enough(networks, self.density)
+        check_dense_enough(networks, self.levels()[-1])
         for i, record in enumerate(networks.records):
             if not collected(record) or _training(record.get("recipe", {})) != _training(task.recipe.to_json()):
                 raise InputError(
