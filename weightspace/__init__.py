@@ -18,10 +18,10 @@ from weightspace.evaluation import evaluate as evaluate
 from weightspace.flow import DeepWeightFlow as DeepWeightFlow
 from weightspace.flow import FlowMatching as FlowMatching
 from weightspace.generator import FittedGenerator as FittedGenerator
-from weightspace.generator import Gates as Gates
-from weightspace.generator import Magnitude as Magnitude
-from weightspace.generator import Posteriors as Posteriors
-from weightspace.generator import SharedSupport as SharedSupport
+from weightspace.generator import GateMask as GateMask
+from weightspace.generator import MagnitudeMask as MagnitudeMask
+from weightspace.generator import PosteriorMask as PosteriorMask
+from weightspace.generator import SharedMask as SharedMask
 from weightspace.generator import TaskRefinement as TaskRefinement
 from weightspace.generator import TicketGenerator as TicketGenerator
 from weightspace.masks.layerwise import ERK as ERK

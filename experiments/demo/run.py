@@ -23,7 +23,7 @@ NETWORKS, LEARNED_FROM = 360, 300
 MODEL = ws.TicketGenerator(
     align=ws.WeightMatching(),
     compress=ws.PCA(components=16),
-    generate=ws.FlowMatching(width=256, blocks=2, steps=4000, held_out=0.1),
+    generate=ws.FlowMatching(width=256, blocks=2, steps=4000, validation_fraction=0.1),
 )
 
 

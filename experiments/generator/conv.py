@@ -91,7 +91,7 @@ def main(
     for seed in seeds:
         model = ws.TicketGenerator(
             compress=ws.PCA(components),
-            generate=ws.FlowMatching(held_out=fraction),
+            generate=ws.FlowMatching(validation_fraction=fraction),
             refine=ws.TaskRefinement(task, steps=steps, networks=16, radius=start, mask_diversity=mask_diversity),
         )
         generator = model.fit(training, example=task.train.x[:8], seed=seed, folder=out / f"generator-{seed}-{kind}")

@@ -87,11 +87,11 @@ def main(
         model = ws.TicketGenerator(
             compress=ws.PCA(components),
             conditions=("density",),
-            generate=ws.FlowMatching(held_out=0.0 if radius is None else 0.1),
+            generate=ws.FlowMatching(validation_fraction=0.0 if radius is None else 0.1),
             refine=ws.TaskRefinement(
                 task, steps=steps, ramp=ramp, patterns=patterns, radius=radius, mask_diversity=mask_diversity
             ),
-            masks=ws.Gates() if gates else ws.Magnitude(),
+            masks=ws.GateMask() if gates else ws.MagnitudeMask(),
         )
         generator = model.fit(
             ws.Collection.concatenate(learned), seed=seed, folder=folder / f"generator-{steps}{setting}"

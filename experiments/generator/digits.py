@@ -42,7 +42,7 @@ class Fit:
     def model(self, task: ws.Task) -> ws.TicketGenerator:
         return ws.TicketGenerator(
             compress=ws.PCA(self.components),
-            generate=ws.FlowMatching(width=256, blocks=2, steps=4000, held_out=self.validation_fraction),
+            generate=ws.FlowMatching(width=256, blocks=2, steps=4000, validation_fraction=self.validation_fraction),
             refine=ws.TaskRefinement(
                 task, steps=self.steps, ramp=self.ramp, radius=self.radius, mask_diversity=self.mask_diversity
             ),
@@ -179,7 +179,7 @@ def parts_of(
     draw = {"density": density, "seed": seed + 1}
     gradients = refine.steps * refine.networks * refine.batch_size
 
-    untrained = replace(model, generate=replace(model.generate, steps=1, held_out=0.0))
+    untrained = replace(model, generate=replace(model.generate, steps=1, validation_fraction=0.0))
     found = {
         "without the flow's training": untrained.fit(training, seed=seed, folder=folder / "untrained-flow").sample(
             SAMPLES, **draw
@@ -194,10 +194,10 @@ def parts_of(
     )
     found["tickets trained on"] = trained_on(model, training, task, folder / "trained-on")
 
-    for name, masks in {"shared support": ws.SharedSupport(), "gates": ws.Gates()}.items():
+    for name, masks in {"shared support": ws.SharedMask(), "gates": ws.GateMask()}.items():
         other = replace(model, masks=masks, refine=None).fit(training, seed=seed, folder=folder / name)
         found[f"flow alone, {name}"] = other.sample(SAMPLES, **draw)
-    refined_gates = replace(model, masks=ws.Gates()).fit(training, seed=seed, folder=folder / "gates-refined")
+    refined_gates = replace(model, masks=ws.GateMask()).fit(training, seed=seed, folder=folder / "gates-refined")
     found["gates, refined"] = refined_gates.sample(SAMPLES, **draw)
     return found
 

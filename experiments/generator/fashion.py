@@ -115,7 +115,7 @@ class Study:
         training, held_out = self.tickets(density).split(LEARNED_FROM, NETWORKS - LEARNED_FROM)
         model = ws.TicketGenerator(
             compress=ws.PCA(self.fit.components),
-            generate=ws.FlowMatching(held_out=0.1),
+            generate=ws.FlowMatching(validation_fraction=0.1),
             refine=self.refine(task, density),
         )
         here = self.out / f"density-{density}-{seed}-{self.fit.kind}"

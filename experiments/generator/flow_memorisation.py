@@ -55,7 +55,7 @@ def main(
     rows: list[dict[str, object]] = []
     for steps in (1, 25, 100, 400, 1600, 4000):
         rows.append(row(ws.FlowMatching(steps=steps), f"{steps} steps", seen, unseen, seed))
-    rows.append(row(ws.FlowMatching(held_out=0.1), "4000 steps, held_out=0.1", seen, unseen, seed))
+    rows.append(row(ws.FlowMatching(validation_fraction=0.1), "4000 steps, held_out=0.1", seen, unseen, seed))
     tables.write(results / "generator/flow_memorisation.csv", rows)
 
 

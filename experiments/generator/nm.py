@@ -57,7 +57,7 @@ def main(
         training, held_out = tickets.split(LEARNED_FROM, HELD_OUT)
         model = ws.TicketGenerator(
             compress=ws.PCA(components),
-            generate=ws.FlowMatching(held_out=0.1),
+            generate=ws.FlowMatching(validation_fraction=0.1),
             refine=ws.TaskRefinement(task, steps=steps, radius=radius, patterns=[pattern]),
         )
         kind = f"{components}-{radius}-{steps}"

@@ -102,9 +102,9 @@ def main(
     )
     model = ws.TicketGenerator(
         compress=ws.PCA(components),
-        generate=ws.FlowMatching(steps=flow_steps, held_out=validation_fraction),
+        generate=ws.FlowMatching(steps=flow_steps, validation_fraction=validation_fraction),
         refine=refine,
-        masks=ws.Gates() if gates else ws.Magnitude(),
+        masks=ws.GateMask() if gates else ws.MagnitudeMask(),
     )
     generator = replace(model, refine=None if random_decoder else refine).fit(
         found, example=task.train.x[:8], seed=seed

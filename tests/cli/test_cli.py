@@ -95,7 +95,7 @@ def test_refinement_under_several_patterns_from_the_command_line(work: Path, tmp
         found.append(ws.FittedGenerator.load(tmp_path / str(i)).refined.mean)
     tickets = ws.Collection.load(work / "tickets")
     model = ws.TicketGenerator(
-        compress=ws.PCA(4), generate=ws.FlowMatching(held_out=0.1, steps=30, width=8),
+        compress=ws.PCA(4), generate=ws.FlowMatching(validation_fraction=0.1, steps=30, width=8),
         refine=ws.TaskRefinement(ws.tasks.digits(tickets.architecture.arguments["sizes"][1:-1]), steps=8, patterns=[ws.NM(2, 4)]),
     )  # fmt: skip
     assert torch.equal(model.fit(tickets, seed=0).refined.mean, found[0])

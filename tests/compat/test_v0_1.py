@@ -83,7 +83,7 @@ def generator(name: str, factory: Callable[[], nn.Module] | None = None) -> ws.F
 def refined() -> ws.TicketGenerator:
     patterns = [ws.Unstructured(0.3), ws.NM(1, 4)]
     return ws.TicketGenerator(
-        compress=ws.PCA(2), generate=replace(flow, held_out=0.25), masks=ws.SharedSupport(),
+        compress=ws.PCA(2), generate=replace(flow, validation_fraction=0.25), masks=ws.SharedMask(),
         conditions=("metrics.validation_loss",),
         refine=ws.TaskRefinement(task, patterns, steps=12, networks=4, batch_size=32, ramp=0.5),
     )  # fmt: skip
@@ -161,7 +161,7 @@ CALLS: dict[str, Callable[[Path], object]] = {
         load("align"), seed=2, folder=out
     ),
     "fit_posteriors": lambda out: ws.TicketGenerator(
-        ws.WeightMatching(cost=Wasserstein()), ws.PCA(1), flow, masks=ws.Posteriors()
+        ws.WeightMatching(cost=Wasserstein()), ws.PCA(1), flow, masks=ws.PosteriorMask()
     ).fit(load("posteriors"), seed=3, folder=out),
     "fit_norms": lambda out: ws.TicketGenerator(compress=ws.PCA(1), generate=flow).fit(
         load("early_bird", normed), folder=out

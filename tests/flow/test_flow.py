@@ -74,9 +74,9 @@ def test_a_resumed_fit_equals_an_uninterrupted_one(tmp_path: Path, monkeypatch: 
 def test_a_flow_judged_by_held_out_codes_does_not_gather_around_the_others() -> None:
     """Sixty independent Gaussian codes in 32 dimensions: nothing but their size can be learned."""
     codes = torch.randn(60, 32, generator=torch.Generator().manual_seed(0))
-    model = ws.FlowMatching(width=64, blocks=2, steps=1000, held_out=0.2)
+    model = ws.FlowMatching(width=64, blocks=2, steps=1000, validation_fraction=0.2)
     samples = model.fit(codes).sample(200, seed=1)
-    by_heart = replace(model, held_out=0.0).fit(codes).sample(200, seed=1)  # the control
+    by_heart = replace(model, validation_fraction=0.0).fit(codes).sample(200, seed=1)  # the control
     usual = torch.cdist(codes, codes).fill_diagonal_(torch.inf).amin(1).median()
     assert torch.cdist(samples, codes).amin(1).median() > 0.9 * usual
     assert torch.cdist(by_heart, codes).amin(1).median() < 0.75 * usual
@@ -84,8 +84,8 @@ def test_a_flow_judged_by_held_out_codes_does_not_gather_around_the_others() -> 
 
 
 @pytest.mark.parametrize("model", [
-    ws.FlowMatching(width=64, blocks=2, steps=120, batch_size=128, held_out=0.1),
-    ws.DeepWeightFlow(width=32, steps=120, held_out=0.1, lr=5e-3),
+    ws.FlowMatching(width=64, blocks=2, steps=120, batch_size=128, validation_fraction=0.1),
+    ws.DeepWeightFlow(width=32, steps=120, validation_fraction=0.1, lr=5e-3),
 ])  # fmt: skip
 def test_a_flow_with_held_out_codes_is_resumed(
     model: ws.FlowMatching, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -93,7 +93,7 @@ def test_a_flow_with_held_out_codes_is_resumed(
     codes = two_sides()
     monkeypatch.setattr(flow_fit, "_CHECKPOINT_EVERY", 40)
     whole, original = model.fit(codes), ws.FlowMatching._gradient
-    start = replace(model, steps=1, held_out=0.0, lr=1e-12, lr_final=0.0, weight_decay=0.0).fit(codes)
+    start = replace(model, steps=1, validation_fraction=0.0, lr=1e-12, lr_final=0.0, weight_decay=0.0).fit(codes)
     assert not torch.allclose(whole.weights, start.weights, atol=1e-3)  # what is kept was trained
     ran: list[object] = []
 
@@ -120,7 +120,7 @@ def two_sides() -> torch.Tensor:
 def test_what_can_be_learned_is_learned_with_held_out_codes() -> None:
     codes = two_sides()
     told = (codes[:, :1] > 0).float()
-    model = ws.FlowMatching(width=64, blocks=2, steps=800, batch_size=128, held_out=0.1)
+    model = ws.FlowMatching(width=64, blocks=2, steps=800, batch_size=128, validation_fraction=0.1)
     samples = model.fit(codes).sample(300, seed=0)
     assert (samples[:, 0].abs() > 2).double().mean() > 0.9
     right = model.fit(codes, told).sample(100, conditions=torch.ones(100, 1))
@@ -133,10 +133,10 @@ def test_bad_settings_and_codes_are_refused() -> None:
     with pytest.raises(InputError, match="ema"):
         ws.FlowMatching(ema=1.0)
     with pytest.raises(InputError, match="lie in"):
-        ws.FlowMatching(held_out=1.0)
+        ws.FlowMatching(validation_fraction=1.0)
     for share in (0.01, 0.99):
         with pytest.raises(InputError, match="at least one of each"):
-            ws.FlowMatching(held_out=share).fit(torch.randn(5, 3))
+            ws.FlowMatching(validation_fraction=share).fit(torch.randn(5, 3))
     with pytest.raises(InputError, match="nothing to learn"):
         SMALL.fit(torch.zeros(5, 3))
 
@@ -160,7 +160,7 @@ def test_a_known_gaussian_is_carried_and_its_likelihood_exact(monkeypatch: pytes
     monkeypatch.setattr(flow_fit.FittedFlow, "velocity", lambda _: GaussianField(m, s))
     x_0 = flow.noise(20, seed=1)
     exact = 2 * (m + s * x_0)
-    torch.testing.assert_close(flow.carry(x_0, solver_steps=40), exact, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(flow.integrate(x_0, solver_steps=40), exact, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(flow.encode(exact, solver_steps=40), x_0, rtol=1e-3, atol=1e-3)
     known = torch.distributions.Normal((2 * m).double(), 2 * s).log_prob(exact.double()).sum(1)
     found = flow.log_prob(exact)

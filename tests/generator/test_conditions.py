@@ -42,11 +42,11 @@ def test_guidance_pushes_away_from_the_unconditional_field() -> None:
     codes = torch.cat([2 * asked, torch.zeros(400, 1)], dim=1) + 0.5 * torch.randn(400, 2, generator=random)
     flow = FLOW.fit(codes, asked)
     x_0, high = flow.noise(300, seed=1), torch.full((300, 1), 0.8)
-    plain, strong = (flow.carry(x_0, conditions=high, guidance=g)[:, 0].mean() for g in (1.0, 2.0))
+    plain, strong = (flow.integrate(x_0, conditions=high, guidance=g)[:, 0].mean() for g in (1.0, 2.0))
     assert 1.0 < plain < 2.2
     assert strong > plain + 0.2
     with pytest.raises(InputError, match="none were given"):
-        flow.carry(x_0, guidance=2.0)
+        flow.integrate(x_0, guidance=2.0)
 
 
 def test_conditions_are_standardised_and_unknown_ones_are_left_open(tickets: ws.Collection) -> None:
@@ -146,7 +146,7 @@ def test_the_density_of_codes_under_a_condition_integrates_to_one() -> None:
         assert torch.trapezoid(density, grid[:, 0].double()).item() == pytest.approx(1.0, abs=0.01)
         assert density[(grid[:, 0] * asked) > 0].sum() > 0.8 * density.sum()
         x_0 = flow.noise(20, seed=1)
-        there = flow.carry(x_0, conditions=told[:20], solver_steps=40)
+        there = flow.integrate(x_0, conditions=told[:20], solver_steps=40)
         torch.testing.assert_close(flow.encode(there, conditions=told[:20], solver_steps=40), x_0, rtol=1e-2, atol=1e-2)
 
 

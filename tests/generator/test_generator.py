@@ -287,7 +287,7 @@ def test_mistakes_are_found_before_the_work(
 
     monkeypatch.setattr(ws.WeightMatching, "fit", never)
     with pytest.raises(InputError, match="dense"):
-        replace(MODEL, masks=ws.Gates()).fit(dense)
+        replace(MODEL, masks=ws.GateMask()).fit(dense)
     with pytest.raises(LayoutMismatch):
         replace(MODEL, refine=ws.TaskRefinement(ws.tasks.digits(hidden=(3,)))).fit(tickets)
     with pytest.raises(InputError, match="keeps none"):

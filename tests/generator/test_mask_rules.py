@@ -12,7 +12,7 @@ from weightspace.errors import InputError
 MODEL = ws.TicketGenerator(compress=ws.PCA(5), generate=ws.FlowMatching(width=16, blocks=1, steps=60, batch_size=16))
 
 
-@pytest.mark.parametrize("masks", [ws.Magnitude(), ws.SharedSupport(), ws.Gates()])
+@pytest.mark.parametrize("masks", [ws.MagnitudeMask(), ws.SharedMask(), ws.GateMask()])
 def test_each_rule_meets_the_count_and_survives_saving(tickets: ws.Collection, masks, tmp_path: Path) -> None:
     fitted = replace(MODEL, masks=masks).fit(tickets, folder=tmp_path / "g")
     nets = fitted.sample(4, density=0.15, seed=1)
@@ -27,7 +27,7 @@ def test_each_rule_meets_the_count_and_survives_saving(tickets: ws.Collection, m
 
 
 def test_a_shared_support_is_the_same_in_all_samples_and_values_are_not(tickets: ws.Collection) -> None:
-    shared = replace(MODEL, masks=ws.SharedSupport()).fit(tickets).sample(4, density=0.2)
+    shared = replace(MODEL, masks=ws.SharedMask()).fit(tickets).sample(4, density=0.2)
     assert (shared.masks == shared.masks[0]).all()
     assert not torch.allclose(shared.weights[0], shared.weights[1])
     own = MODEL.fit(tickets).sample(4, density=0.2)
@@ -35,14 +35,14 @@ def test_a_shared_support_is_the_same_in_all_samples_and_values_are_not(tickets:
 
 
 def test_a_shared_support_prefers_what_most_tickets_keep(tickets: ws.Collection) -> None:
-    fitted = ws.SharedSupport().fit(tickets)
+    fitted = ws.SharedMask().fit(tickets)
     often = tickets.masks.float().mean(0)[tickets.layout.prunable]
     order = fitted.scores[tickets.layout.prunable].argsort(descending=True)
     assert (often[order].diff() <= 0).all()
 
 
 def test_gates_code_masks_exactly_and_decide_them(tickets: ws.Collection) -> None:
-    fitted = ws.Gates(share=0.25).fit(tickets)
+    fitted = ws.GateMask(share=0.25).fit(tickets)
     vectors = fitted.vectors(tickets)
     values, scores = fitted.split(vectors)
     assert torch.equal(values, tickets.weights)
@@ -60,7 +60,9 @@ def test_gates_code_masks_exactly_and_decide_them(tickets: ws.Collection) -> Non
 
 def test_all_components_of_gates_give_the_tickets_back(tickets: ws.Collection) -> None:
     few = tickets[:6]
-    model = replace(MODEL, masks=ws.Gates(), compress=ws.PCA(5), generate=ws.FlowMatching(width=8, blocks=1, steps=1))
+    model = replace(
+        MODEL, masks=ws.GateMask(), compress=ws.PCA(5), generate=ws.FlowMatching(width=8, blocks=1, steps=1)
+    )
     fitted = model.fit(few)
     aligned = fitted.align.transform(few)
     again = fitted.reconstruct(few, density=float(few.densities[0]))
@@ -70,14 +72,14 @@ def test_all_components_of_gates_give_the_tickets_back(tickets: ws.Collection) -
 
 def test_gates_of_dense_or_equal_masks_are_refused(tickets: ws.Collection, dense: ws.Collection) -> None:
     with pytest.raises(InputError, match="dense"):
-        ws.Gates().fit(dense)
+        ws.GateMask().fit(dense)
     same = tickets.replace(
         weights=tickets.weights * tickets.masks[:1], masks=tickets.masks[:1].expand(len(tickets), -1)
     )
     with pytest.raises(InputError, match="same mask"):
-        ws.Gates().fit(same)
+        ws.GateMask().fit(same)
     with pytest.raises(InputError, match="share"):
-        ws.Gates(share=1.0)
+        ws.GateMask(share=1.0)
 
 
 def test_a_flow_of_raw_weights(tickets: ws.Collection, tmp_path: Path) -> None:
@@ -99,7 +101,7 @@ def test_most_of_a_raw_sample_is_its_noise() -> None:
     x_0 = flow.noise(5, seed=1)
     layer = flow.velocity().outward
     image = torch.linalg.qr(torch.cat([layer.weight, layer.bias[:, None]], dim=1)).Q
-    moved = flow.carry(x_0) - x_0
+    moved = flow.integrate(x_0) - x_0
     assert moved.norm() > 0.01
     torch.testing.assert_close(moved @ image @ image.T, moved, rtol=1e-3, atol=1e-5)
     assert x_0.std().item() == pytest.approx(0.01, rel=0.1)

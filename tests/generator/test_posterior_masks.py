@@ -21,7 +21,7 @@ def posteriors(tickets: ws.Collection, task: ws.Task) -> ws.Collection:
 def model(**settings) -> ws.TicketGenerator:
     flow = ws.FlowMatching(width=16, blocks=1, steps=60, batch_size=16)
     align = ws.WeightMatching(cost=WassersteinCost())
-    return replace(ws.TicketGenerator(align, ws.PCA(5), flow, masks=ws.Posteriors()), **settings)
+    return replace(ws.TicketGenerator(align, ws.PCA(5), flow, masks=ws.PosteriorMask()), **settings)
 
 
 def test_samples_are_sparse_posteriors_that_can_be_drawn_from(posteriors: ws.Collection, tmp_path: Path) -> None:
@@ -42,7 +42,7 @@ def test_samples_are_sparse_posteriors_that_can_be_drawn_from(posteriors: ws.Col
 
 
 def test_gates_follow_the_signal_to_noise_ratio(posteriors: ws.Collection) -> None:
-    fitted = ws.Posteriors().fit(posteriors)
+    fitted = ws.PosteriorMask().fit(posteriors)
     vectors = fitted.vectors(posteriors)
     values, scores = fitted.split(vectors)
     assert torch.equal(values, posteriors.weights)
@@ -66,4 +66,4 @@ def test_what_are_no_posteriors_is_refused(tickets: ws.Collection, posteriors: w
     with pytest.raises(InputError, match="Wasserstein"):
         model(align=ws.WeightMatching()).fit(posteriors)
     with pytest.raises(InputError, match="shares"):
-        ws.Posteriors(gates=0.7, spread=0.4)
+        ws.PosteriorMask(gates=0.7, spread=0.4)

@@ -128,7 +128,9 @@ def test_alike_pairs_have_large_cosines_and_overlaps(tickets: ws.Collection) -> 
     apart[range(6), layout.prunable.nonzero()[:6, 0]] = 1.0
     for weights, expected in ((same, 1.0), (apart, 0.0)):
         masks = (weights > 0.5).float()
-        cosine, overlap = diversity.alike(diversity.products(weights, layout), diversity.products(masks, layout))
+        cosine, overlap = diversity.pairwise_similarity(
+            diversity.products(weights, layout), diversity.products(masks, layout)
+        )
         assert cosine.shape == (15,)
         assert cosine.tolist() == pytest.approx([expected] * 15, abs=1e-3)
         assert overlap.tolist() == pytest.approx([expected] * 15, abs=1e-3)
@@ -136,17 +138,17 @@ def test_alike_pairs_have_large_cosines_and_overlaps(tickets: ws.Collection) -> 
     own = masks[:, layout.prunable]
     shared = [(a & b).sum() / own.sum(1).float().mean() for i, a in enumerate(own) for b in own[i + 1 :]]
     found = diversity.products(masks.float(), layout)
-    assert diversity.alike(found, found)[1].tolist() == pytest.approx(torch.stack(shared).tolist())
+    assert diversity.pairwise_similarity(found, found)[1].tolist() == pytest.approx(torch.stack(shared).tolist())
 
 
 @pytest.mark.parametrize("pattern", [ws.Unstructured(0.2), ws.NM(2, 4)])
-@pytest.mark.parametrize("rule", [ws.generator.Magnitude(), ws.Gates()])
+@pytest.mark.parametrize("rule", [ws.generator.MagnitudeMask(), ws.GateMask()])
 def test_the_penalties_gradient_is_that_of_soft_masks(
-    tickets: ws.Collection, task: ws.Task, pattern: Pattern, rule: ws.generator.Magnitude | ws.Gates
+    tickets: ws.Collection, task: ws.Task, pattern: Pattern, rule: ws.generator.MagnitudeMask | ws.GateMask
 ) -> None:
     """The products' gradients, written out in `step`, against automatic differentiation through soft masks."""
     layout, support = tickets.layout, rule.fit(tickets)
-    size = layout.size + (layout.num_prunable if isinstance(rule, ws.Gates) else 0)
+    size = layout.size + (layout.num_prunable if isinstance(rule, ws.GateMask) else 0)
     decoded = torch.randn(4, size, generator=torch.Generator().manual_seed(0)).double().requires_grad_()
     values, scores = support.split(decoded)
     mask = pattern.mask(scores.detach(), layout)
@@ -167,7 +169,7 @@ def test_the_penalties_gradient_is_that_of_soft_masks(
     total = (cosine - limits[0]).relu().mean() + (overlap - limits[1]).relu().mean()
     (expected,) = torch.autograd.grad(total, decoded, retain_graph=True)
 
-    by_value, by_mask = diversity.too_alike(sparse.detach(), mask.double(), limits, layout)
+    by_value, by_mask = diversity.similarity_penalty(sparse.detach(), mask.double(), limits, layout)
     slope = refinement.slope(fixed, mask, pattern, layout)
     (found,) = torch.autograd.grad([values, scores], decoded, [by_value * mask, by_mask * slope])
     torch.testing.assert_close(found, expected)
@@ -188,7 +190,9 @@ def test_masks_are_pulled_apart_where_one_threshold_decides_alone(
         means: list[torch.Tensor] = []
         for pull in (0.0, 1.0):
             monkeypatch.setattr(
-                refine, "too_alike", lambda sparse, *_, p=pull: (torch.zeros_like(sparse), torch.full_like(sparse, p))
+                refinement,
+                "similarity_penalty",
+                lambda sparse, *_, p=pull: (torch.zeros_like(sparse), torch.full_like(sparse, p)),
             )
             config = replace(settings(task), patterns=[pattern], mask_diversity=weight)
             run = refinement._Run(
@@ -292,7 +296,7 @@ def test_bad_settings_are_refused(tickets: ws.Collection, task: ws.Task) -> None
         replace(BASE, refine=settings(other)).fit(tickets[:8])
 
 
-@pytest.mark.parametrize("masks", [ws.Gates(), ws.SharedSupport()])
+@pytest.mark.parametrize("masks", [ws.GateMask(), ws.SharedMask()])
 def test_other_mask_rules_are_refined_too(tickets: ws.Collection, task: ws.Task, masks) -> None:
     model = replace(BASE, masks=masks)
     plain = model.fit(tickets[:8], seed=0)
@@ -302,7 +306,7 @@ def test_other_mask_rules_are_refined_too(tickets: ws.Collection, task: ws.Task,
 
 
 def test_outside_a_shared_support_nothing_moves(tickets: ws.Collection, task: ws.Task) -> None:
-    fitted = replace(BASE, masks=ws.SharedSupport(), refine=settings(task, steps=20)).fit(tickets[:8], seed=0)
+    fitted = replace(BASE, masks=ws.SharedMask(), refine=settings(task, steps=20)).fit(tickets[:8], seed=0)
     assert fitted.refined is not None
     mask = ws.Unstructured(0.2).mask(fitted.masks.scores, fitted.layout)
     same = fitted.refined.mean == fitted.compress.mean
@@ -315,10 +319,10 @@ def test_usual_pairs_belong_to_the_pattern(tickets: ws.Collection) -> None:
     sparse = tickets.replace(weights=tickets.weights * sparser, masks=sparser)
     both = ws.Collection.concatenate([tickets, sparse])
     for density, own in ((0.2, tickets), (0.05, sparse)):
-        expected = diversity.usual(own, ws.Unstructured(density), 0)
-        assert diversity.usual(both, ws.Unstructured(density), 0) == pytest.approx(expected)
+        expected = diversity.typical_similarity(own, ws.Unstructured(density), 0)
+        assert diversity.typical_similarity(both, ws.Unstructured(density), 0) == pytest.approx(expected)
     for pattern, chance in ((ws.NM(2, 4), 0.5), (ws.Unstructured(0.5), 0.5)):
-        assert chance < diversity.usual(both, pattern, 0)[1] < 1, "more than two random masks share"
+        assert chance < diversity.typical_similarity(both, pattern, 0)[1] < 1, "more than two random masks share"
 
 
 class Stubborn(torch.nn.Module):
@@ -379,7 +383,7 @@ def test_tickets_of_their_own_densities_can_be_refined(tickets: ws.Collection, t
         mask = ws.Unstructured(density).mask(tickets[i : i + 1].weights.abs(), tickets.layout)
         parts.append(tickets[i : i + 1].replace(weights=tickets[i : i + 1].weights * mask, masks=mask, extras={}))
     ladder = ws.Collection.concatenate(parts)
-    cosine, overlap = diversity.usual(ladder, ws.Unstructured(0.08), 0)
+    cosine, overlap = diversity.typical_similarity(ladder, ws.Unstructured(0.08), 0)
     assert 0 < cosine < 1
     assert 0 < overlap < 1
 

@@ -23,9 +23,9 @@ from weightspace.flow import FlowMatching
 from weightspace.generator import (
     Directions,
     FittedGenerator,
-    Gates,
-    Magnitude,
-    SharedSupport,
+    GateMask,
+    MagnitudeMask,
+    SharedMask,
     TaskRefinement,
     TicketGenerator,
 )
@@ -40,7 +40,7 @@ def fit(
     align: bool = True,
     balance: bool = True,
     compress: Annotated[PCA, arg(name="")] = PCA(16),
-    generate: Annotated[FlowMatching, arg(name="")] = FlowMatching(held_out=0.1),
+    generate: Annotated[FlowMatching, arg(name="")] = FlowMatching(validation_fraction=0.1),
     masks: Literal["magnitude", "shared", "gates"] = "magnitude",
     conditions: tuple[str, ...] = (),
     refine_steps: int = 0,
@@ -100,7 +100,7 @@ def fit(
         raise InputError(
             "options of the refinement were given, but no refinement: say for how many steps, for example --refine-steps 4000"
         )
-    rule = {"magnitude": Magnitude(), "shared": SharedSupport(), "gates": Gates()}[masks]
+    rule = {"magnitude": MagnitudeMask(), "shared": SharedMask(), "gates": GateMask()}[masks]
     stages = TicketGenerator(matching, compress, generate, refine, rule, conditions)
     model = stages.fit(collection, example=example, seed=seed, folder=out)
     print(describe_generator(model))

@@ -7,14 +7,16 @@ on a single mini-batch.
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from weightspace.errors import InputError
-from weightspace.flow.flow_matching import FlowMatching
+from weightspace.flow.flow_matching import FIELDS_ON_DISK, FlowMatching
 from weightspace.flow.velocity import Velocity
+from weightspace.storage.spelling import Spelling
 
 
 class BottleneckVelocity(nn.Module):
@@ -53,8 +55,8 @@ class DeepWeightFlow(FlowMatching):
     Args:
         time: width of the embedding of t.
         dropout: after the first two hidden layers.
-        jitter: standard deviation of noise added to x_t.
-        source: standard deviation of x_0, in units of the codes.
+        path_noise_std: standard deviation of noise added to x_t.
+        source_std: standard deviation of x_0, in units of the codes.
     """
 
     width: int = 512
@@ -65,16 +67,20 @@ class DeepWeightFlow(FlowMatching):
     weight_decay: float = 1e-5
     betas: tuple[float, float] = (0.9, 0.95)
     ema: float = 0.0
-    source: float = 0.01
+    source_std: float = 0.01
     solver_steps: int = 99
     time: int = 64
     dropout: float = 0.1
-    jitter: float = 1e-3
+    path_noise_std: float = 1e-3
+
+    spelling: ClassVar[Spelling] = Spelling("DeepWeightFlow", FIELDS_ON_DISK)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.width < 2 or self.time < 1 or not 0 <= self.dropout < 1 or self.jitter < 0:
-            raise InputError(f"width must be at least 2, time 1, dropout in [0, 1) and jitter not negative, got {self}")
+        if self.width < 2 or self.time < 1 or not 0 <= self.dropout < 1 or self.path_noise_std < 0:
+            raise InputError(
+                f"width must be at least 2, time 1, dropout in [0, 1) and path_noise_std not negative, got {self}"
+            )
 
     def scale(self, codes: Float[Tensor, "n k"]) -> float:
         return 1.0

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -22,9 +22,16 @@ from weightspace.recipes.optimizers import Adam
 from weightspace.runtime import seeds
 from weightspace.runtime.progress import progress
 from weightspace.storage.checkpoints import load_checkpoint, save_checkpoint
+from weightspace.storage.spelling import Spelling
 
 _CHECKPOINT_EVERY = 500
 _JUDGED_EVERY = 25  # steps
+FIELDS_ON_DISK = {
+    "source_std": "source",
+    "path_noise_std": "jitter",
+    "condition_dropout": "forget",
+    "validation_fraction": "held_out",
+}
 _JACOBIAN = 4096  # codes up to which exact likelihoods are computed
 
 
@@ -47,11 +54,11 @@ class FlowMatching:
         ema: decay of the averaged weights that sampling uses; 0 uses the last ones.
         pairing: "independent" pairs noise with codes at random; "optimal" pairs them inside each batch at
             the least total squared distance (arXiv 2302.00482), which straightens the flow.
-        source: standard deviation of x_0, in units of the divided codes.
-        jitter: standard deviation of noise added to x_t.
-        forget: chance that a condition is hidden from the field in a training step, so that it also learns to do
+        source_std: standard deviation of x_0, in units of the divided codes.
+        path_noise_std: standard deviation of noise added to x_t.
+        condition_dropout: chance that a condition is hidden from the field in a training step, so that it also learns to do
             without (classifier-free guidance, arXiv 2207.12598).
-        held_out: share of the codes that is not trained on: the flow keeps the (averaged) weights at which their loss is
+        validation_fraction: share of the codes that is not trained on: the flow keeps the (averaged) weights at which their loss is
             lowest, be it those before the first step. A flow trained to the end learns few codes by heart, and its samples
             gather around them. Codes must be independent: levels of one IMP run, say, know each other.
         solver_steps: Runge-Kutta steps from noise to codes, unless asked otherwise.
@@ -67,21 +74,27 @@ class FlowMatching:
     betas: tuple[float, float] = (0.9, 0.999)
     ema: float = 0.999
     pairing: Literal["independent", "optimal"] = "independent"
-    source: float = 1.0
-    jitter: float = 0.0
-    forget: float = 0.1
-    held_out: float = 0.0
+    source_std: float = 1.0
+    path_noise_std: float = 0.0
+    condition_dropout: float = 0.1
+    validation_fraction: float = 0.0
     solver_steps: int = 8
+
+    spelling: ClassVar[Spelling] = Spelling("FlowMatching", FIELDS_ON_DISK)
 
     def __post_init__(self) -> None:
         if min(self.width, self.blocks, self.steps, self.batch_size, self.solver_steps) < 1:
             raise InputError(f"width, blocks, steps, batch_size and solver_steps must be at least 1, got {self}")
-        if not (0 <= self.ema < 1 and 0 <= self.forget < 1 and 0 <= self.held_out < 1):
+        if not (0 <= self.ema < 1 and 0 <= self.condition_dropout < 1 and 0 <= self.validation_fraction < 1):
             raise InputError(
-                f"ema, forget and held_out must lie in [0, 1), got {self.ema}, {self.forget} and {self.held_out}"
+                f"ema, condition_dropout and validation_fraction must lie in [0, 1), got {self.ema}, "
+                f"{self.condition_dropout} and {self.validation_fraction}"
             )
-        if not (self.source > 0 and self.jitter >= 0):
-            raise InputError(f"source must be positive and jitter not negative, got {self.source} and {self.jitter}")
+        if not (self.source_std > 0 and self.path_noise_std >= 0):
+            raise InputError(
+                f"source_std must be positive and path_noise_std not negative, got {self.source_std} and "
+                f"{self.path_noise_std}"
+            )
         if self.pairing not in ("independent", "optimal"):
             raise InputError(f"pairing is 'independent' or 'optimal', got {self.pairing!r}")
 
@@ -96,11 +109,11 @@ class FlowMatching:
 
     def _apart(self, codes: int) -> int:
         """How many codes are not trained on."""
-        apart = round(self.held_out * codes)
-        if self.held_out and not 0 < apart < codes:
+        apart = round(self.validation_fraction * codes)
+        if self.validation_fraction and not 0 < apart < codes:
             raise InputError(
-                f"held_out = {self.held_out} leaves {codes - apart} of {codes} codes to train on and {apart} to judge: "
-                "at least one of each is needed (held_out=0 trains to the end)"
+                f"validation_fraction = {self.validation_fraction} leaves {codes - apart} of {codes} codes to train on and "
+                f"{apart} to judge: at least one of each is needed (validation_fraction=0 trains to the end)"
             )
         return apart
 
@@ -189,13 +202,13 @@ class FlowMatching:
     def _pairs(self, data: Tensor, among: Tensor, count: int, random: torch.Generator) -> Pairs:
         """As training draws them."""
         chosen = among[torch.randint(len(among), (count,), generator=random)]
-        x_0 = torch.randn(len(chosen), data.shape[1], generator=random) * self.source
+        x_0 = torch.randn(len(chosen), data.shape[1], generator=random) * self.source_std
         t = torch.rand(len(chosen), 1, generator=random)
         if self.pairing == "optimal":
             chosen = chosen[pair(x_0, data[chosen])]
         x_t, dx_t = linear_path(x_0, data[chosen], t)
-        if self.jitter:
-            x_t = x_t + self.jitter * torch.randn(x_t.shape, generator=random)
+        if self.path_noise_std:
+            x_t = x_t + self.path_noise_std * torch.randn(x_t.shape, generator=random)
         return chosen, t, x_t, dx_t
 
     def _gradient(
@@ -209,7 +222,7 @@ class FlowMatching:
             told = conditions[chosen]
             # One coin for each condition, and one more for all of them: guidance and open conditions need the field
             # that knows nothing, which the first coins alone would hardly ever train.
-            coins = torch.rand(len(told), int(groups.max()) + 2, generator=random) < self.forget
+            coins = torch.rand(len(told), int(groups.max()) + 2, generator=random) < self.condition_dropout
             hidden = coins[:, :-1][:, groups] | coins[:, -1:]
             known = with_presence(told.masked_fill(hidden, math.nan))
         leaves = {name: view.requires_grad_() for name, view in layout.unpack(weights.detach()).items()}
@@ -241,7 +254,7 @@ class FittedFlow:
     def noise(self, n: int, *, seed: int = 0, start: int = 0) -> Float[Tensor, "m k"]:
         """Where samples start to n begin; row i depends on (seed, i) alone."""
         drawn = [torch.randn(self.codes, generator=seeds.generator(seed, "flow noise", i)) for i in range(start, n)]
-        return torch.stack(drawn) * self.config.source
+        return torch.stack(drawn) * self.config.source_std
 
     @torch.no_grad()
     def sample(
@@ -258,10 +271,10 @@ class FittedFlow:
         Sample i depends on (seed, i) alone, not on n, up to the rounding of batched products.
         """
         x_0 = self.noise(n, seed=seed)
-        return self.carry(x_0, conditions=conditions, guidance=guidance, solver_steps=solver_steps)
+        return self.integrate(x_0, conditions=conditions, guidance=guidance, solver_steps=solver_steps)
 
     @torch.no_grad()
-    def carry(
+    def integrate(
         self,
         x_0: Float[Tensor, "n k"],
         *,
@@ -331,7 +344,7 @@ class FittedFlow:
             else:
                 found = odeint(field, start, torch.linspace(1, 0, solver_steps + 1, dtype=x_1.dtype), method="rk4")
             x_0, lost = found[0][-1], found[1][-1]
-            source = self.config.source
+            source = self.config.source_std
             normal = -0.5 * (x_0 / source).square().sum(1) - self.codes * math.log(source * math.sqrt(2 * math.pi))
             return normal + lost - self.codes * math.log(self.scale)
 

@@ -18,7 +18,7 @@ _TICKETS, _USUAL = 256, 0.95  # tickets whose pairs are compared, and the quanti
 _SMALL = 1e-12  # what is below is rounding
 
 
-def usual(tickets: Collection, pattern: Pattern, seed: int) -> tuple[float, float]:
+def typical_similarity(tickets: Collection, pattern: Pattern, seed: int) -> tuple[float, float]:
     """Cosine and mask overlap that 95 % of the pairs of tickets stay below, under a pattern.
 
     From tickets of the density nearest to the pattern's (where too few share one, from the nearest few), pruned by it. If
@@ -48,7 +48,7 @@ def usual(tickets: Collection, pattern: Pattern, seed: int) -> tuple[float, floa
 
 
 def _of(weights: Float[Tensor, "n d"], masks: Bool[Tensor, "n d"], layout: Layout) -> tuple[Tensor, Tensor]:
-    return alike(products(weights, layout), products(masks.to(weights.dtype), layout))
+    return pairwise_similarity(products(weights, layout), products(masks.to(weights.dtype), layout))
 
 
 def products(rows: Float[Tensor, "n d"], layout: Layout) -> Float[Tensor, "n n"]:
@@ -59,7 +59,7 @@ def products(rows: Float[Tensor, "n d"], layout: Layout) -> Float[Tensor, "n n"]
     return found
 
 
-def alike(
+def pairwise_similarity(
     inner: Float[Tensor, "n n"], shared: Float[Tensor, "n n"]
 ) -> tuple[Float[Tensor, " pairs"], Float[Tensor, " pairs"]]:
     """Cosine of each pair of networks, and overlap of their masks (shared non-zeros over non-zeros).
@@ -74,7 +74,7 @@ def alike(
     return cosine[first, second], shared[first, second] / shared.detach().diagonal().mean()
 
 
-def too_alike(
+def similarity_penalty(
     sparse: Float[Tensor, "n d"], masks: Float[Tensor, "n d"], limits: tuple[float, float], layout: Layout
 ) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n d"]]:
     """Gradients, for the weights and for the masks as if these were soft, of how far pairs are above the limits.
@@ -84,7 +84,7 @@ def too_alike(
     which two matrix products carry it back; automatic differentiation would do so through a dozen passes over all weights.
     """
     inner, shared = (products(rows, layout).requires_grad_() for rows in (sparse, masks))
-    cosine, overlap = alike(inner, shared)
+    cosine, overlap = pairwise_similarity(inner, shared)
     total = F.relu(cosine - limits[0]).mean() + F.relu(overlap - limits[1]).mean()
     moved: list[Tensor] = []
     for rows, found in zip((sparse, masks), torch.autograd.grad(total, (inner, shared)), strict=True):

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,7 +14,7 @@ from weightspace.compress import FittedPCA
 from weightspace.errors import StorageError
 from weightspace.flow import DeepWeightFlow, FittedFlow, FlowMatching
 from weightspace.generator.conditions import Conditions
-from weightspace.generator.mask_rules import FittedSupport, load_support
+from weightspace.generator.mask_rules import FittedMaskRule, load_mask_rule
 from weightspace.generator.refinement import Refined
 from weightspace.networks.architecture import Architecture
 from weightspace.networks.layout import Layout
@@ -27,6 +27,7 @@ from weightspace.storage.files import (
     read_manifest,
     write_text,
 )
+from weightspace.storage.spelling import spelled, spelling_of
 from weightspace.symmetry import Symmetry
 
 FORMAT = "weightspace.generator"
@@ -69,7 +70,7 @@ class Parts:
     layout: Layout
     architecture: Architecture
     align: FittedMatching | None
-    masks: FittedSupport
+    masks: FittedMaskRule
     compress: FittedPCA | None
     flow: FittedFlow
     trained_on: dict[str, Any]
@@ -89,7 +90,7 @@ class Parts:
             "masks": self.masks.to_json(),
             "compress": self.compress.to_json() if self.compress else None,
             "flow": {
-                "method": type(self.flow.config).__name__, "config": asdict(self.flow.config), **self.flow.to_json(),
+                "method": spelling_of(self.flow.config).name, "config": spelled(self.flow.config), **self.flow.to_json(),
             },
             "conditions": self.conditions.to_json(),
             "refined": None if self.refined is None else {"length": self.refined.length},
@@ -162,14 +163,18 @@ class Parts:
         method = {"FlowMatching": FlowMatching, "DeepWeightFlow": DeepWeightFlow}.get(flow["method"])
         if method is None:
             raise StorageError(f"unknown flow {flow['method']!r} in {folder}: was it written by a newer version?")
-        config = method(**flow["config"] | {"betas": tuple(flow["config"]["betas"])})
+        named = {old: new for new, old in spelling_of(method).fields.items()}
+        config = method(
+            **{named.get(key, key): value for key, value in flow["config"].items()}
+            | {"betas": tuple(flow["config"]["betas"])}
+        )
         fitted = FittedFlow(config, tensors["flow.weights"], flow["scale"], flow["codes"], flow["conditions"])
         refined = None
         if manifest["refined"]:
             length = manifest["refined"]["length"] if manifest["version"] > 3 else None
             refined = Refined(tensors["refined.mean"], tensors["refined.components"], length)
         return cls(
-            layout, architecture, align, load_support(manifest["masks"], tensors, layout), compress, fitted,
+            layout, architecture, align, load_mask_rule(manifest["masks"], tensors, layout), compress, fitted,
             manifest["trained_on"], [tensors[f"buffer.{b.name}"] for b in layout.buffers], refined,
             Conditions.from_json(manifest["conditions"]),
         )  # fmt: skip

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from weightspace.errors import InputError
 from weightspace.generator.files import Parts, digest_of
-from weightspace.generator.mask_rules import Magnitude
-from weightspace.generator.posterior_masks import FittedPosteriors
+from weightspace.generator.mask_rules import MagnitudeMask
+from weightspace.generator.posterior_masks import FittedPosteriorMask
 from weightspace.masks.patterns import Pattern, Unstructured
 from weightspace.masks.schedule import count_of, density_of, one_threshold
 from weightspace.networks.building import in_blocks
@@ -101,13 +101,13 @@ class FittedGenerator(Parts):
                 ]
                 x_0 = self.flow.noise(last, seed=own, start=first)
                 rows_told = None if asked is None else asked[first:last]
-                codes = self.flow.carry(x_0, conditions=rows_told, guidance=guidance)
+                codes = self.flow.integrate(x_0, conditions=rows_told, guidance=guidance)
                 vectors = self._vectors(codes) if self.refined is None else self.refined.decode(codes)
                 parts.append(self._project(vectors, rule, records))
             tick(1)
             return self._with_statistics(parts[0] if len(parts) == 1 else Collection.concatenate(parts), data)
 
-        config = {"n": n, "pattern": spelled_text(rules[0]) if len(rules) == 1 else spelled_text(rules), "seed": seed}
+        config = {"n": n, "pattern": spelled_text(rules[0] if len(rules) == 1 else rules), "seed": seed}
         if len(rules) > 1:
             config["nested"] = nested
         inputs: dict[str, str] = {}
@@ -193,7 +193,7 @@ class FittedGenerator(Parts):
         angle = torch.acos(torch.nn.functional.cosine_similarity(a, b, dim=0).clamp(-1 + 1e-6, 1 - 1e-6))
         t = torch.linspace(0, 1, steps)[:, None]
         between = (torch.sin((1 - t) * angle) * a + torch.sin(t * angle) * b) / torch.sin(angle)
-        return self.decode(self.flow.carry(between), density=density, pattern=pattern, data=data)
+        return self.decode(self.flow.integrate(between), density=density, pattern=pattern, data=data)
 
     def log_prob(self, networks: Collection) -> Float[Tensor, " n"]:
         """How typical networks are: exact log-density of their codes under the flow, in nats.
@@ -247,7 +247,7 @@ class FittedGenerator(Parts):
             b.name: t.expand(len(weights), *b.shape).clone()
             for b, t in zip(self.layout.buffers, self.buffers, strict=True)
         }
-        extras = self.masks.extras(vectors, masks) if isinstance(self.masks, FittedPosteriors) else {}
+        extras = self.masks.extras(vectors, masks) if isinstance(self.masks, FittedPosteriorMask) else {}
         return Collection(
             self.layout, weights, architecture=self.architecture, masks=masks, records=records, buffers=buffers,
             extras=extras,
@@ -255,7 +255,7 @@ class FittedGenerator(Parts):
 
     def _zeros_rank_last(self, values: Float[Tensor, "n d"], scores: Float[Tensor, "n d"], rule: Pattern) -> bool:
         """Need zeros not be ruled out, as they rank last and every network has enough other weights?"""
-        if not (isinstance(self.masks, Magnitude) and one_threshold(rule)):
+        if not (isinstance(self.masks, MagnitudeMask) and one_threshold(rule)):
             return False
         count, free = count_of(rule, self.layout), self.layout.size - self.layout.num_prunable
         if count is None:

@@ -6,24 +6,25 @@ pattern then keeps the positions with the highest scores.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from weightspace.errors import InputError, StorageError
-from weightspace.generator.posterior_masks import FittedPosteriors
+from weightspace.generator.posterior_masks import FittedPosteriorMask
 from weightspace.networks.collection import Collection
 from weightspace.networks.forward import blocks
 from weightspace.networks.layout import Layout
+from weightspace.storage.spelling import Spelling
 
-DENSE = "gates code which weights a ticket keeps, and these networks are dense: use Magnitude()"
+DENSE = "gates code which weights a ticket keeps, and these networks are dense: use MagnitudeMask()"
 _ROWS = 16  # networks read at once
 
 
 @runtime_checkable
-class FittedSupport(Protocol):
+class FittedMaskRule(Protocol):
     """A rule that knows the tickets."""
 
     def vectors(self, tickets: Collection) -> Collection | Float[Tensor, "n m"]:
@@ -40,17 +41,19 @@ class FittedSupport(Protocol):
 
 
 @runtime_checkable
-class Support(Protocol):
+class MaskRule(Protocol):
     """A rule for masks."""
 
-    def fit(self, tickets: Collection) -> FittedSupport: ...
+    def fit(self, tickets: Collection) -> FittedMaskRule: ...
 
 
 @dataclass(frozen=True)
-class Magnitude:
+class MagnitudeMask:
     """Decode the weights, then keep the largest: the mask is read off the values."""
 
-    def fit(self, tickets: Collection) -> "Magnitude":
+    spelling: ClassVar[Spelling] = Spelling("MagnitudeMask")
+
+    def fit(self, tickets: Collection) -> "MagnitudeMask":
         return self
 
     def vectors(self, tickets: Collection) -> Collection:
@@ -67,19 +70,21 @@ class Magnitude:
 
 
 @dataclass(frozen=True)
-class SharedSupport:
+class SharedMask:
     """One mask for all samples: the weights that most tickets keep, the larger ones first among equals."""
 
-    def fit(self, tickets: Collection) -> "FittedShared":
+    spelling: ClassVar[Spelling] = Spelling("SharedMask")
+
+    def fit(self, tickets: Collection) -> "FittedSharedMask":
         often = _mean(tickets, lambda part: part.masks)
         size = _mean(tickets, lambda part: part.weights.abs())
         # Frequencies differ by at least 1 / n, so that size decides between equal ones alone.
-        return FittedShared(often + 0.5 / len(tickets) * size / size.max().clamp(min=torch.finfo(size.dtype).tiny))
+        return FittedSharedMask(often + 0.5 / len(tickets) * size / size.max().clamp(min=torch.finfo(size.dtype).tiny))
 
 
 @dataclass(frozen=True)
-class FittedShared:
-    """:class:`SharedSupport` of a collection.
+class FittedSharedMask:
+    """:class:`SharedMask` of a collection.
 
     Args:
         scores: (D,).
@@ -101,7 +106,7 @@ class FittedShared:
 
 
 @dataclass(frozen=True)
-class Gates:
+class GateMask:
     """Code gates beside the weights: +1 where a ticket keeps a weight, -1 where not; decoded gates rank the weights.
 
     Analog bits (arXiv 2208.04202) with the pattern's projection in place of a threshold, so that counts are exact.
@@ -112,11 +117,13 @@ class Gates:
 
     share: float = 0.5
 
+    spelling: ClassVar[Spelling] = Spelling("Gates")
+
     def __post_init__(self) -> None:
         if not 0 < self.share < 1:
             raise InputError(f"the gates' share of the variance must lie in (0, 1), got {self.share}")
 
-    def fit(self, tickets: Collection) -> "FittedGates":
+    def fit(self, tickets: Collection) -> "FittedGateMask":
         if tickets.dense:
             raise InputError(DENSE)
         weights = tickets.weights.var(0).sum().item()
@@ -124,14 +131,14 @@ class Gates:
         n = len(tickets)
         gates = 4 * (often * (1 - often)).sum().item() * n / max(1, n - 1)
         if not gates > 0:
-            raise InputError("all tickets have the same mask: gates have nothing to code, use SharedSupport()")
+            raise InputError("all tickets have the same mask: gates have nothing to code, use SharedMask()")
         scale = (self.share / (1 - self.share) * weights / gates) ** 0.5
-        return FittedGates(tickets.layout, scale)
+        return FittedGateMask(tickets.layout, scale)
 
 
 @dataclass(frozen=True)
-class FittedGates:
-    """:class:`Gates` of a collection.
+class FittedGateMask:
+    """:class:`GateMask` of a collection.
 
     Args:
         scale: of a gate in the vectors.
@@ -165,7 +172,7 @@ def _mean(tickets: Collection, what: Callable[[Collection], Tensor]) -> Float[Te
     return (total / len(tickets)).float()
 
 
-def load_support(saved: dict[str, Any], tensors: dict[str, Tensor], layout: Layout) -> FittedSupport:
+def load_mask_rule(saved: dict[str, Any], tensors: dict[str, Tensor], layout: Layout) -> FittedMaskRule:
     """The rule of a saved generator.
 
     Raises:
@@ -173,11 +180,11 @@ def load_support(saved: dict[str, Any], tensors: dict[str, Tensor], layout: Layo
     """
     match saved:
         case {"rule": "magnitude"}:
-            return Magnitude()
+            return MagnitudeMask()
         case {"rule": "shared"}:
-            return FittedShared(tensors["support.scores"])
+            return FittedSharedMask(tensors["support.scores"])
         case {"rule": "gates", "scale": scale}:
-            return FittedGates(layout, scale)
+            return FittedGateMask(layout, scale)
         case {"rule": "posteriors", "gate": gate, "spread": spread}:
-            return FittedPosteriors(layout, gate, spread, tensors["posteriors.random"])
+            return FittedPosteriorMask(layout, gate, spread, tensors["posteriors.random"])
     raise StorageError(f"unknown mask rule {saved!r}: was the generator written by a newer version?")

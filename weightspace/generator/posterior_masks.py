@@ -1,7 +1,7 @@
 """Generate posteriors: codes of means, standard deviations, and gates that come from a Bayesian score."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -10,12 +10,13 @@ from torch import Tensor
 from weightspace.errors import InputError
 from weightspace.networks.collection import Collection
 from weightspace.networks.layout import Layout
+from weightspace.storage.spelling import Spelling
 
 STD = "std"  # the extra that holds standard deviations, as in weightspace.bayes
 
 
 @dataclass(frozen=True)
-class Posteriors:
+class PosteriorMask:
     """Learn from sparse mean-field posteriors; samples are sparse posteriors too, with the extra "std".
 
     Beside each mean go its log standard deviation and a gate: -1 where the weight is pruned, between 0 and 1 where it is
@@ -30,6 +31,8 @@ class Posteriors:
     gates: float = 0.4
     spread: float = 0.1
 
+    spelling: ClassVar[Spelling] = Spelling("PosteriorMask")
+
     def __post_init__(self) -> None:
         if not (0 < self.gates < 1 and 0 < self.spread < 1 and self.gates + self.spread < 1):
             raise InputError(
@@ -37,27 +40,27 @@ class Posteriors:
                 f"{self.spread}"
             )
 
-    def fit(self, tickets: Collection) -> "FittedPosteriors":
+    def fit(self, tickets: Collection) -> "FittedPosteriorMask":
         if STD not in tickets.extras:
             raise InputError(
-                f'posteriors have the extra "{STD}": train them with bayes.Variational, or use Magnitude()'
+                f'posteriors have the extra "{STD}": train them with bayes.Variational, or use MagnitudeMask()'
             )
         if tickets.dense:
             raise InputError("gates code which weights a posterior keeps, and these are dense: use sparse ones")
         random = (tickets.extras[STD] > 0).any(0)
-        unit = FittedPosteriors(tickets.layout, 1.0, 1.0, random)
+        unit = FittedPosteriorMask(tickets.layout, 1.0, 1.0, random)
         parts = unit.vectors(tickets).split(unit.sizes, dim=1)
         means, gates, spread = (part.var(0).sum().item() for part in parts)
         if not (gates > 0 and spread > 0 and means > 0):
             raise InputError("all posteriors are alike: there is no distribution to learn")
         rest = means / (1 - self.gates - self.spread)
         scales = (rest * self.gates / gates) ** 0.5, (rest * self.spread / spread) ** 0.5
-        return FittedPosteriors(tickets.layout, *scales, random)
+        return FittedPosteriorMask(tickets.layout, *scales, random)
 
 
 @dataclass(frozen=True)
-class FittedPosteriors:
-    """:class:`Posteriors` of a collection.
+class FittedPosteriorMask:
+    """:class:`PosteriorMask` of a collection.
 
     Args:
         gate, spread: scales of the gates and of the log standard deviations in the vectors.

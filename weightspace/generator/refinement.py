@@ -27,8 +27,8 @@ from weightspace.compress import FittedPCA
 from weightspace.errors import InputError
 from weightspace.flow.flow_matching import FittedFlow
 from weightspace.generator.conditions import Conditions
-from weightspace.generator.diversity import too_alike, usual
-from weightspace.generator.mask_rules import FittedSupport, Magnitude
+from weightspace.generator.diversity import similarity_penalty, typical_similarity
+from weightspace.generator.mask_rules import FittedMaskRule, MagnitudeMask
 from weightspace.generator.soft_mask import _SMALL, slope
 from weightspace.masks.patterns import Pattern, Unstructured
 from weightspace.masks.schedule import count_of, density_of, one_threshold
@@ -142,7 +142,7 @@ class TaskRefinement:
     def fit(
         self,
         tickets: Collection,
-        support: FittedSupport,
+        support: FittedMaskRule,
         compress: FittedPCA,
         flow: FittedFlow,
         conditions: Conditions = Conditions(),
@@ -209,7 +209,7 @@ class _Run:
     """One refinement: what is trained, what it is trained on, a step."""
 
     def __init__(
-        self, config: TaskRefinement, tickets: Collection, support: FittedSupport, compress: FittedPCA,
+        self, config: TaskRefinement, tickets: Collection, support: FittedMaskRule, compress: FittedPCA,
         flow: FittedFlow, conditions: Conditions, seed: int,
     ) -> None:  # fmt: skip
         self.config, self.seed, self.flow = config, seed, flow
@@ -220,10 +220,10 @@ class _Run:
         self.random = draws_random_numbers(config.task.architecture.build_seeded(0), config.task.train.x[:2])
         self.buffers = {name: b[:1] for name, b in tickets.buffers.items()}
         self.alone = self.random or not self._vectorises(tickets)
-        self.by_magnitude = isinstance(support, Magnitude)
+        self.by_magnitude = isinstance(support, MagnitudeMask)
         self.patterns = list(config.patterns or [Unstructured(tickets.densities.median().item())])
         self.stock: dict[int, Tensor] = {}
-        self.usual = [usual(tickets, pattern, seed) for pattern in self.patterns]
+        self.typical = [typical_similarity(tickets, pattern, seed) for pattern in self.patterns]
         self.adam = Adam(lr=config.lr)
         self.state = {
             "mean": compress.mean.clone(),
@@ -273,9 +273,9 @@ class _Run:
             by_value.mul_(masks)
         by_mask = None if self.by_magnitude else values.detach() * by_value
         if config.diversity or config.mask_diversity:
-            usual_cosine, usual_overlap = self.usual[which]
-            usual_overlap += beside * (1 - usual_overlap)  # denser masks share more
-            apart, masks_apart = too_alike(sparse, masks, (usual_cosine, usual_overlap), self.layout)
+            typical_cosine, typical_overlap = self.typical[which]
+            typical_overlap += beside * (1 - typical_overlap)  # denser masks share more
+            apart, masks_apart = similarity_penalty(sparse, masks, (typical_cosine, typical_overlap), self.layout)
             by_value.addcmul_(apart, masks, value=config.diversity)
             # Where each group or layer has a threshold of its own, the pull on masks spoils networks and parts nothing.
             if one_threshold(pattern):
@@ -331,7 +331,7 @@ class _Run:
             size = max(_STOCK, self.config.networks)
             x_0 = torch.randn(size, self.flow.codes, generator=seeds.generator(self.seed, "refinement codes", which))
             asked = self.conditions.ask(None, size, density_of(self.patterns[which]))
-            codes = self.flow.carry(x_0 * self.flow.config.source, conditions=asked)
+            codes = self.flow.integrate(x_0 * self.flow.config.source_std, conditions=asked)
             self.stock[which] = of_length(codes, self.length)
         return self.stock[which]
 

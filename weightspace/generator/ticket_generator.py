@@ -1,7 +1,7 @@
 """TicketGenerator: learn from sparse networks."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from weightspace.align import WeightMatching
@@ -11,12 +11,12 @@ from weightspace.errors import InputError
 from weightspace.flow import FlowMatching
 from weightspace.generator.conditions import Conditions
 from weightspace.generator.fitted_generator import FittedGenerator
-from weightspace.generator.mask_rules import DENSE, Gates, Magnitude, Support
-from weightspace.generator.posterior_masks import STD, Posteriors
+from weightspace.generator.mask_rules import DENSE, GateMask, MagnitudeMask, MaskRule
+from weightspace.generator.posterior_masks import STD, PosteriorMask
 from weightspace.generator.refinement import TaskRefinement
 from weightspace.networks.collection import Collection
 from weightspace.storage.runs import open_run
-from weightspace.storage.spelling import spelled_text
+from weightspace.storage.spelling import spelled, spelled_text, spelling_of
 
 _FLOW = "flow.checkpoint.safetensors"
 _REFINEMENT = "refinement.checkpoint.safetensors"
@@ -38,9 +38,9 @@ class TicketGenerator:
 
     align: WeightMatching | None = field(default_factory=WeightMatching)
     compress: PCA | None = PCA(16)
-    generate: FlowMatching = FlowMatching(held_out=0.1)
+    generate: FlowMatching = FlowMatching(validation_fraction=0.1)
     refine: TaskRefinement | None = None
-    masks: Support = field(default_factory=Magnitude)
+    masks: MaskRule = field(default_factory=MagnitudeMask)
     conditions: Sequence[str] = ()
 
     def __post_init__(self) -> None:
@@ -79,10 +79,10 @@ class TicketGenerator:
                 "population": spelled_text(self.align.population), "fix_unknown": self.align.fix_unknown,
             },
             "symmetry": None if symmetry is None else symmetry.to_json(),
-            "masks": repr(self.masks), "compress": asdict(self.compress) if self.compress else None,
-            "generate": {"method": type(self.generate).__name__} | asdict(self.generate), "seed": seed,
+            "masks": spelled_text(self.masks), "compress": spelled(self.compress) if self.compress else None,
+            "generate": {"method": spelling_of(self.generate).name} | spelled(self.generate), "seed": seed,
         }  # fmt: skip
-        if not self.generate.held_out:  # so that runs from before there was such a thing go on
+        if not self.generate.validation_fraction:  # so that runs from before there was such a thing go on
             del config["generate"]["held_out"]
         if self.conditions:
             config["conditions"] = list(self.conditions)
@@ -102,9 +102,9 @@ class TicketGenerator:
         if self.compress is not None:
             self.compress.check(len(tickets), tickets.layout.size)
         self.generate.check(len(Conditions.of(self.conditions, tickets).widths), len(tickets))
-        if isinstance(self.masks, Gates) and tickets.dense:
+        if isinstance(self.masks, GateMask) and tickets.dense:
             raise InputError(DENSE)
-        if isinstance(self.masks, Posteriors) and self.align is not None and STD not in self.align.cost.rescaled:
+        if isinstance(self.masks, PosteriorMask) and self.align is not None and STD not in self.align.cost.rescaled:
             raise InputError(
                 "standard deviations must move with the means: align posteriors with "
                 "align=WeightMatching(cost=align.WassersteinCost())"
