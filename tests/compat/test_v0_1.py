@@ -178,7 +178,7 @@ CALLS: dict[str, Callable[[Path], object]] = {
 }
 
 
-RENAMED = {"--survivors keep": "--after-pruning lr_rewind"}
+RENAMED = {"--survivors keep": "--after-pruning lr_rewind", "--held-out 0.25": "--validation-fraction 0.25"}
 
 
 def command(words: list[str]) -> list[str]:

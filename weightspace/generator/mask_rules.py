@@ -51,7 +51,7 @@ class MaskRule(Protocol):
 class MagnitudeMask:
     """Decode the weights, then keep the largest: the mask is read off the values."""
 
-    spelling: ClassVar[Spelling] = Spelling("MagnitudeMask")
+    spelling: ClassVar[Spelling] = Spelling("Magnitude")
 
     def fit(self, tickets: Collection) -> "MagnitudeMask":
         return self
@@ -73,7 +73,7 @@ class MagnitudeMask:
 class SharedMask:
     """One mask for all samples: the weights that most tickets keep, the larger ones first among equals."""
 
-    spelling: ClassVar[Spelling] = Spelling("SharedMask")
+    spelling: ClassVar[Spelling] = Spelling("SharedSupport")
 
     def fit(self, tickets: Collection) -> "FittedSharedMask":
         often = _mean(tickets, lambda part: part.masks)

@@ -31,7 +31,7 @@ class PosteriorMask:
     gates: float = 0.4
     spread: float = 0.1
 
-    spelling: ClassVar[Spelling] = Spelling("PosteriorMask")
+    spelling: ClassVar[Spelling] = Spelling("Posteriors")
 
     def __post_init__(self) -> None:
         if not (0 < self.gates < 1 and 0 < self.spread < 1 and self.gates + self.spread < 1):
