@@ -24,7 +24,7 @@ from torch import nn
 
 import weightspace as ws
 from weightspace import bayes, tickets
-from weightspace.align import Star, Wasserstein, Weights
+from weightspace.align import Star, WassersteinCost, WeightCost
 from weightspace.cli.main import main
 from weightspace.errors import StorageError
 from weightspace.generator import hub
@@ -90,13 +90,12 @@ def refined() -> ws.TicketGenerator:
 
 
 def by_hand() -> ws.WeightMatching:
-    x = task.train.x[:4]
-    return ws.WeightMatching(trace(task.architecture.build_seeded(0).eval(), x), True, x)
+    return ws.WeightMatching(trace(task.architecture.build_seeded(0).eval(), task.train.x[:4]))
 
 
 def extras() -> ws.WeightMatching:
     return ws.WeightMatching(
-        balance=False, cost=Weights(("weights", "rewind"), ("rewind",)), population=Star(1), fix_unknown=True
+        balance=False, cost=WeightCost(("weights", "rewind"), ("rewind",)), population=Star(1), fix_unknown=True
     )
 
 
@@ -161,14 +160,14 @@ CALLS: dict[str, Callable[[Path], object]] = {
         load("align"), seed=2, folder=out
     ),
     "fit_posteriors": lambda out: ws.TicketGenerator(
-        ws.WeightMatching(cost=Wasserstein()), ws.PCA(1), flow, masks=ws.PosteriorMask()
+        ws.WeightMatching(cost=WassersteinCost()), ws.PCA(1), flow, masks=ws.PosteriorMask()
     ).fit(load("posteriors"), seed=3, folder=out),
     "fit_norms": lambda out: ws.TicketGenerator(compress=ws.PCA(1), generate=flow).fit(
         load("early_bird", normed), folder=out
     ),
     "fit_alignment": lambda out: ws.TicketGenerator(extras(), ws.PCA(1), flow).fit(load("imp"), folder=out),
     "fit_symmetry": lambda out: ws.TicketGenerator(by_hand(), ws.PCA(0.5), replace(flow, pairing="optimal")).fit(
-        load("gradual"), folder=out
+        load("gradual"), example=task.train.x[:4], folder=out
     ),
     "sample": lambda out: generator("fit_plain").sample(4, density=0.3, seed=1, folder=out),
     "sample_erk": lambda out: generator("fit_gates").sample(2, pattern=ws.ERK(0.3), folder=out),
