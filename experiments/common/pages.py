@@ -1,13 +1,13 @@
-"""Do the pages of results say what the tables say? Writes them, or checks them.
+"""Do the pages of results say what the tables say?
 
     python -m experiments.common.pages             (seconds; writes docs/results/*.md)
     python -m experiments.common.pages --check     (fails when a page is out of date)
 
-Each page has a template in experiments/common/templates: text, with tables and single figures that are filled in from
-experiments/results. A cell names a column and a format, such as "accuracy | .3f": the mean over the rows of its group,
-± their standard deviation where they differ. "accuracy ± std | .1%" takes both from the table itself.
-Formats: Python's for numbers (".1%" is percent without the sign), "s" for text, "#" to count different values, and
-"to" for smallest to largest.
+Writes the pages, or checks them. Each page has a template in experiments/common/templates: text, with tables and single
+figures that are filled in from experiments/results. A cell names a column and a format, such as "accuracy | .3f": the
+mean over the rows of its group, ± their standard deviation where they differ. "accuracy ± std | .1%" takes both from
+the table itself. Formats: Python's for numbers (".1%" is percent without the sign), "s" for text, "#" to count
+different values, and "to g" for smallest to largest.
 """
 
 import math

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.common import pages
+from experiments.common import overview, pages
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "experiments/results"
@@ -80,3 +80,10 @@ def test_a_table_without_rows_is_refused(tmp_path: Path) -> None:
     assert source.value("x", "accuracy | .1f", {"networks": "samples"}) == "0.5"
     with pytest.raises(ValueError, match="no row where"):
         source.value("x", "accuracy | .1f", {"networks": "tickets"})
+
+
+def test_the_figure_of_the_readme_is_drawn_from_the_tables(tmp_path: Path) -> None:
+    overview.main(results=RESULTS, figures=tmp_path)
+    assert (tmp_path / "overview.png").stat().st_size > 50_000
+    with pytest.raises(FileNotFoundError):
+        overview.main(results=tmp_path, figures=tmp_path)

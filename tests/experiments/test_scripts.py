@@ -10,14 +10,17 @@ import pytest
 import tyro
 
 ROOT = Path(__file__).resolve().parents[2]
-HELPERS = {"experiments.tickets.study"}  # what several experiments share; it is no experiment itself
+# What several experiments share; it is no experiment itself.
+HELPERS = {
+    f"experiments.{name}" for name in ("tickets.study", "common.accuracy", "common.report_rows", "common.tables")
+}
 WORDS = {"seed", "seeds", "out", "data_root", "results", "figures"}  # what these words mean is the same everywhere
 
 
 def scripts() -> list[str]:
     paths = sorted((ROOT / "experiments").glob("*/*.py"))
     names = [f"experiments.{path.parent.name}.{path.stem}" for path in paths if path.name != "__init__.py"]
-    return [name for name in names if name not in HELPERS and not name.startswith("experiments.common.")]
+    return [name for name in names if name not in HELPERS]
 
 
 def source(name: str) -> Path:
@@ -45,6 +48,23 @@ def test_a_script_starts_with_its_question_and_its_command(name: str) -> None:
 def test_a_script_without_question_or_command_is_seen() -> None:
     text = '"""The figures.\n\npython experiments/x.py\n"""\nimport sys\nsys.path.append(".")\n'
     assert len(faults(text, "experiments.demo.x")) == 3
+
+
+def test_the_list_of_experiments_has_every_script_with_its_question() -> None:
+    lines = (ROOT / "experiments/README.md").read_text(encoding="utf-8").splitlines()
+    rows = [line.strip("| ").split(" | ") for line in lines if line.startswith("| ") and "`python -m " in line]
+    listed = {command.strip("`").split()[2]: question for question, command, _, _ in rows}
+    questions = {name: " ".join(docstring(name).split("\n\n")[0].split()) for name in scripts()}
+    assert listed == questions
+    tables = {name for row in rows for name in row[3].split(", ")} - {"–"}
+    there = {
+        path.relative_to(ROOT / "experiments/results").as_posix() for path in ROOT.glob("experiments/results/*/*.csv")
+    }
+    assert tables == there - {"benchmarks/collections.csv"}
+
+
+def docstring(name: str) -> str:
+    return ast.get_docstring(ast.parse(source(name).read_text(encoding="utf-8"))) or ""
 
 
 @pytest.mark.parametrize("name", scripts())
