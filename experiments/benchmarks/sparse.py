@@ -7,7 +7,7 @@ of 1, 60 and 512, held row by row (one input after the other, as usual) and colu
 (`torch.randn(784, n).t()`), for the dense and the sparse network alike; the linear layers alone, and the whole
 network. CUDA: 2:4 by `weightspace bench --out runs/bench-sparse`, which this script calls where there is a card.
 The search for column orders: CPU seconds and magnitude kept, beside the plain exhaustive search over pairs of groups,
-an oracle of the tests.
+which is the oracle of the tests.
 """
 
 import statistics
@@ -20,10 +20,10 @@ import tyro
 
 import weightspace as ws
 from experiments.common import tables
-from tests.oracles import exhaustive_order
+from experiments.common.exhaustive_order import exhaustive_order
 from weightspace import sparse
-from weightspace.sparse.accelerate import versions
 from weightspace.sparse.bench import bench
+from weightspace.sparse.measuring import versions
 
 
 def main(

@@ -18,9 +18,10 @@ import weightspace as ws
 from weightspace import sparse
 from weightspace.errors import StorageError
 from weightspace.sparse import MatrixConv
-from weightspace.sparse.accelerate import RowsLinear, relative_error
-from weightspace.sparse.bench import bench, blocks_2_4
-from weightspace.sparse.two_four import padded, require_2_4
+from weightspace.sparse.bench import bench, two_four_blocks
+from weightspace.sparse.forms import CSRLinear
+from weightspace.sparse.measuring import relative_error
+from weightspace.sparse.two_four import padded, require_two_four
 
 
 def two_of_four(rows: int, columns: int, seed: int = 0) -> torch.Tensor:
@@ -38,7 +39,7 @@ def two_of_four(rows: int, columns: int, seed: int = 0) -> torch.Tensor:
 )
 def test_packing_is_exact_at_every_shape(rows: int, columns: int, dtype: torch.dtype, seed: int) -> None:
     weights = (10 * two_of_four(rows, columns, seed)).to(dtype)
-    packed = sparse.Packed.of(weights)
+    packed = sparse.PackedTwoFour.of(weights)
     assert torch.equal(packed.dense(), weights)
     whole = padded(weights, "cutlass")
     assert packed.nbytes == whole.nbytes * (0.625 if dtype is torch.int8 else 0.5625)
@@ -57,19 +58,19 @@ def test_padding_adds_zeros_alone() -> None:
 
 def test_what_torch_would_corrupt_is_refused() -> None:
     weights = two_of_four(8, 16)
-    require_2_4(weights, torch.bfloat16)
+    require_two_four(weights, torch.bfloat16)
     with pytest.raises(ws.InputError, match=r"float32.*1:2.*drop weights"):
-        sparse.Packed.of(weights)
+        sparse.PackedTwoFour.of(weights)
     full = weights.clone()
     full[3, 8:12] = 1.0
     with pytest.raises(ws.InputError, match=r"layer: fc is not 2:4: row 3 has 4 weights in columns 8 to 11"):
-        sparse.Packed.of(full.half(), "layer: fc")
-    assert sparse.is_2_4(weights)
-    assert not sparse.is_2_4(full)
-    assert sparse.is_2_4(torch.tensor([[1.0, 0, 0, 1, 1, 1]]))  # a shorter last group
-    assert not sparse.is_2_4(torch.tensor([[1.0, 1, 0, 1]]))
+        sparse.PackedTwoFour.of(full.half(), "layer: fc")
+    assert sparse.is_two_four(weights)
+    assert not sparse.is_two_four(full)
+    assert sparse.is_two_four(torch.tensor([[1.0, 0, 0, 1, 1, 1]]))  # a shorter last group
+    assert not sparse.is_two_four(torch.tensor([[1.0, 1, 0, 1]]))
     with pytest.raises(ws.InputError, match="on CUDA"):
-        sparse.SemiLinear(weights.half(), None, "cutlass")
+        sparse.TwoFourLinear(weights.half(), None, "cutlass")
 
 
 def measure_as_fastest(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,7 +81,7 @@ def measure_as_fastest(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
         return {name: [1.0, 9.0, 1.0] if name in (form, "fast") else [2.0, 2.0, 0.1] for name in work}
 
     # The package has a function of the module's name.
-    monkeypatch.setattr(sys.modules["weightspace.sparse.accelerate"], "measured", measured)
+    monkeypatch.setattr(sys.modules["weightspace.sparse.accelerate"], "call_seconds", measured)
 
 
 @pytest.fixture
@@ -102,7 +103,7 @@ def test_rows_equal_dense(outputs: int, inputs: int, density: float, batch: int,
     random = torch.Generator().manual_seed(outputs * 31 + inputs)
     weights = torch.randn(outputs, inputs, generator=random) * (torch.rand(outputs, inputs, generator=random) < density)
     shift = torch.randn(outputs, generator=random) if bias else None
-    layer = RowsLinear(weights, shift)
+    layer = CSRLinear(weights, shift)
     for x in (torch.randn(batch, inputs, generator=random), torch.randn(2, batch, inputs, generator=random)):
         assert torch.allclose(layer(x), nn.functional.linear(x, weights, shift), atol=1e-4)
 
@@ -113,16 +114,16 @@ def test_rows_equal_dense(outputs: int, inputs: int, density: float, batch: int,
 def test_convolutions_through_a_matrix(stride: int, padding: int, dilation: int) -> None:
     conv = nn.Conv2d(8, 6, (3, 2), stride, padding, dilation).eval()
     x = torch.randn(3, 8, 9, 10)
-    dense: Callable[[torch.Tensor, torch.Tensor | None], nn.Module] = lambda w, b: RowsLinear(w, b)  # noqa: E731
+    dense: Callable[[torch.Tensor, torch.Tensor | None], nn.Module] = lambda w, b: CSRLinear(w, b)  # noqa: E731
     assert torch.allclose(MatrixConv(conv, dense)(x), conv(x), atol=1e-5)
     layout = ws.Layout.of(conv)
     mask = ws.NM(2, 4).mask(layout.pack(conv.state_dict()).abs(), layout)[: conv.weight.numel()]
     conv.weight.data *= mask.reshape(conv.weight.shape)
     product = MatrixConv(conv, dense).product
-    assert isinstance(product, RowsLinear)
-    whole = torch.zeros(product.rows.shape)
+    assert isinstance(product, CSRLinear)
+    whole = torch.zeros(product.structure.shape)
     whole[conv.weight.detach().permute(0, 2, 3, 1).flatten(1) != 0] = product.values
-    assert sparse.is_2_4(whole)  # N:M along channels is N:M along the rows of the matrix
+    assert sparse.is_two_four(whole)  # N:M along channels is N:M along the rows of the matrix
 
 
 def test_accelerated_is_the_same_function_and_says_what_it_chose() -> None:
@@ -133,7 +134,7 @@ def test_accelerated_is_the_same_function_and_says_what_it_chose() -> None:
     assert [choice.layer for choice in fast.choices] == ["1", "3", "5"]
     for choice in fast.choices:
         layer = fast.module.get_submodule(choice.layer)
-        assert isinstance(layer, RowsLinear) == (choice.form == "rows")
+        assert isinstance(layer, CSRLinear) == (choice.form == "rows")
         assert set(choice.seconds) == {"dense", "rows"}
     assert isinstance(module[1], nn.Linear)  # the module itself is as it was
 
@@ -144,7 +145,7 @@ def test_the_measured_choice_is_honoured(fastest: str, monkeypatch: pytest.Monke
     fast = sparse.accelerate(ticket(), torch.randn(8, 784))
     assert {choice.form for choice in fast.choices} == {fastest}
     assert ("measured fastest" in str(fast)) == (fastest == "rows")
-    assert isinstance(fast.module.get_submodule("1"), RowsLinear if fastest == "rows" else nn.Linear)
+    assert isinstance(fast.module.get_submodule("1"), CSRLinear if fastest == "rows" else nn.Linear)
 
 
 def test_layers_without_a_faster_form_stay_dense() -> None:
@@ -192,7 +193,7 @@ class Shared(nn.Module):
 def test_a_layer_by_itself_is_replaced() -> None:
     layer, x = sparse_linear(1000, 1000), torch.randn(200, 1000)
     fast = sparse.accelerate(layer, x)
-    assert isinstance(fast.module, RowsLinear)
+    assert isinstance(fast.module, CSRLinear)
     assert torch.allclose(fast(x), layer(x), atol=1e-4)
     assert fast.nbytes < 0.2 * layer.weight.nbytes
 
@@ -201,7 +202,7 @@ def test_a_layer_by_itself_is_replaced() -> None:
 def test_a_shared_layer_is_replaced_under_all_its_names() -> None:
     module, x = Shared().eval(), torch.randn(200, 600)
     fast = sparse.accelerate(module, x)
-    assert isinstance(fast.module.b, RowsLinear)
+    assert isinstance(fast.module.b, CSRLinear)
     assert fast.module.a is fast.module.b
     assert torch.allclose(fast(x), module(x), atol=1e-4)
 
@@ -235,9 +236,9 @@ def test_layers_with_hooks_of_a_user_stay() -> None:
 
 def test_outputs_in_more_dimensions_can_be_viewed() -> None:
     x = torch.randn(16, 8, 512)
-    assert RowsLinear(sparse_linear(512, 300).weight.detach(), None)(x).view(16, -1).shape == (16, 2400)
+    assert CSRLinear(sparse_linear(512, 300).weight.detach(), None)(x).view(16, -1).shape == (16, 2400)
     conv = nn.Conv2d(8, 6, 3).eval()
-    assert MatrixConv(conv, lambda w, b: RowsLinear(w, b))(torch.randn(2, 8, 5, 5)).view(2, -1).shape == (2, 54)
+    assert MatrixConv(conv, lambda w, b: CSRLinear(w, b))(torch.randn(2, 8, 5, 5)).view(2, -1).shape == (2, 54)
 
 
 def test_a_module_that_cannot_be_used_is_refused() -> None:
@@ -276,8 +277,8 @@ def test_bench_measures_what_it_says() -> None:
     for row, one in zip((row for row in whole if row.form == "accelerated"), made, strict=True):
         limit = 1.0 if {choice.form for choice in one.choices} == {"dense"} else 1 / row.density
         assert row.to_json()["share_of_limit"] == pytest.approx(row.speedup / limit)
-    small = blocks_2_4(torch.bfloat16)["LeNet-300-100"][0]
-    assert all(sparse.is_2_4(layer.weight) for layer in small.modules() if isinstance(layer, nn.Linear))
+    small = two_four_blocks(torch.bfloat16)["LeNet-300-100"][0]
+    assert all(sparse.is_two_four(layer.weight) for layer in small.modules() if isinstance(layer, nn.Linear))
 
 
 def test_a_ticket_on_its_own(tickets: ws.Collection, tmp_path: Path) -> None:
@@ -353,7 +354,7 @@ def test_2_4_on_a_card_equals_dense(backend: str) -> None:
         weights = two_of_four(rows, columns).bfloat16().cuda()
         bias = torch.randn(rows, device="cuda", dtype=torch.bfloat16)
         x = torch.randn(60, columns, device="cuda", dtype=torch.bfloat16)
-        layer = sparse.SemiLinear(weights, bias, backend)  # pyright: ignore[reportArgumentType]
+        layer = sparse.TwoFourLinear(weights, bias, backend)  # pyright: ignore[reportArgumentType]
         expected = nn.functional.linear(x.double(), weights.double(), bias.double())
         assert ((layer(x) - expected).abs().max() / expected.abs().max()).item() < 2e-2
 
@@ -361,7 +362,7 @@ def test_2_4_on_a_card_equals_dense(backend: str) -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_accelerated_on_a_card_is_never_wrong() -> None:
-    for module, length in list(blocks_2_4(torch.bfloat16).values())[:1]:
+    for module, length in list(two_four_blocks(torch.bfloat16).values())[:1]:
         fast = sparse.accelerate(module, torch.randn(512, length), device="cuda", dtype=torch.bfloat16)
         assert relative_error(fast, module, torch.randn(64, length).cuda().bfloat16()) < 2e-2
         assert {"dense", "cusparselt"} <= set(fast.choices[0].seconds)
@@ -370,7 +371,7 @@ def test_accelerated_on_a_card_is_never_wrong() -> None:
 @pytest.mark.parametrize("shape", [(784,), (1, 28, 28)])
 def test_inputs_held_by_columns_are_read_without_a_copy(shape: tuple[int, ...]) -> None:
     module = ticket()
-    layer = RowsLinear(module[1].weight, module[1].bias)
+    layer = CSRLinear(module[1].weight, module[1].bias)
     held = torch.randn(*shape, 32).movedim(-1, 0)  # (32, *shape), images last in memory
     flat = held.flatten(1)
     assert flat.data_ptr() == held.data_ptr()

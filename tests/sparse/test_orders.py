@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 import weightspace as ws
+from experiments.common.exhaustive_order import exhaustive_order
 from tests.conftest import outputs
-from tests.oracles import exhaustive_order
 from weightspace import sparse
 from weightspace.models.resnet import ResNet
 
@@ -356,7 +356,7 @@ def test_a_weight_used_again_is_worth_the_sum_of_its_uses() -> None:
 
 @pytest.mark.parametrize("pattern", [ws.NM(2, 1000), ws.NM(4, 4)])
 def test_nothing_to_win_is_seen_at_once(pattern: ws.NM, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.modules["weightspace.sparse.order"], "_Search", None)
+    monkeypatch.setattr(sys.modules["weightspace.sparse.order"], "ExchangeSearch", None)
     order = sparse.find_order(matrix(8, 64, 0), pattern)
     assert order.columns.tolist() == list(range(64))
     assert order.finished

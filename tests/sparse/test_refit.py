@@ -232,7 +232,7 @@ def test_a_module_with_gathered_inputs_is_refitted_in_place() -> None:
     sparse.refit_module(module, dense, x[:500])
     assert module.training
     assert not module.get_submodule("1").training
-    assert all(sparse.is_2_4(layer.get_parameter("weight").detach()) for layer in layers)
+    assert all(sparse.is_two_four(layer.get_parameter("weight").detach()) for layer in layers)
     with torch.no_grad():
         far, near = ((one.eval()(x[500:]) - before[500:]).square().mean() for one in (few, module))
     assert near < 0.8 * far

@@ -9,7 +9,8 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 import weightspace as ws
-from weightspace.sparse import LiveNetwork, Rows
+from weightspace.kernels.csr import CSRStructure
+from weightspace.kernels.live_network import LiveNetwork
 
 
 @settings(max_examples=30, deadline=None)
@@ -26,7 +27,7 @@ def test_sparse_rows_multiply_and_differentiate_as_a_dense_matrix(
     dense = torch.randn(outputs, inputs, generator=random, dtype=kind).mul_(mask).requires_grad_()
     x = torch.randn(2, batch, inputs, generator=random, dtype=kind, requires_grad=True)
     bias = torch.randn(outputs, generator=random, dtype=kind, requires_grad=True)
-    rows = Rows.of(mask)
+    rows = CSRStructure.of(mask)
     values = dense.detach()[mask].requires_grad_()
     assert rows.nnz == mask.sum()
     found, expected = rows.linear(x, values, bias), F.linear(x, dense, bias)

@@ -10,10 +10,10 @@ from weightspace.cli.inputs import Common, Folder, Shared, open_collection
 from weightspace.errors import InputError
 from weightspace.report.plots.speed import speed
 from weightspace.runtime import devices, seeds
-from weightspace.sparse.accelerate import versions
-from weightspace.sparse.bench import Row, bench, blocks_2_4
+from weightspace.sparse.bench import Timing, bench, two_four_blocks
 from weightspace.sparse.compact import compact
 from weightspace.sparse.export import save_ticket, to_onnx
+from weightspace.sparse.measuring import versions
 
 
 def bench_speed(
@@ -46,11 +46,11 @@ def bench_speed(
     if int8 and not cuda:
         raise InputError(f"products in eight-bit integers need CUDA, got {device}: leave --int8 out")
     random = seeds.generator(0, "inputs to time")
-    rows: list[Row] = []
+    rows: list[Timing] = []
     if not networks:
         if not cuda:
             raise InputError("without a CUDA device there is no 2:4 to measure: give a folder of tickets")
-        for name, (module, length) in blocks_2_4(kind).items():
+        for name, (module, length) in two_four_blocks(kind).items():
             found, made = bench(
                 name, module, lambda n, length=length: torch.randn(n, length, generator=random), sizes, dtype=kind,
                 device=device, compiled=compiled, int8=int8,

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 
 @dataclass(frozen=True)
-class Rows:
+class CSRStructure:
     """Where the weights of a sparse matrix lie, in compressed rows (CSR), and where those of its transpose.
 
     Args:
@@ -26,7 +26,7 @@ class Rows:
     columns: Int[Tensor, " nnz"]
 
     @classmethod
-    def of(cls, mask: Bool[Tensor, "outputs inputs"]) -> "Rows":
+    def of(cls, mask: Bool[Tensor, "outputs inputs"]) -> "CSRStructure":
         """The structure of a mask; weights are in the order of `matrix[mask]`."""
         starts = F.pad(mask.sum(1).cumsum(0), (1, 0))
         return cls((mask.shape[0], mask.shape[1]), starts, mask.nonzero()[:, 1].contiguous())
@@ -36,12 +36,12 @@ class Rows:
         return len(self.columns)
 
     @cached_property
-    def _transpose(self) -> tuple["Rows", Int[Tensor, " nnz"]]:
+    def _transpose(self) -> tuple["CSRStructure", Int[Tensor, " nnz"]]:
         """The structure of the transpose, and the order that its weights have here."""
         rows = torch.arange(self.shape[0]).repeat_interleave(self.starts.diff())
         order = (self.columns * self.shape[0] + rows).argsort()
         counts = torch.bincount(self.columns, minlength=self.shape[1])
-        return Rows((self.shape[1], self.shape[0]), F.pad(counts.cumsum(0), (1, 0)), rows[order]), order
+        return CSRStructure((self.shape[1], self.shape[0]), F.pad(counts.cumsum(0), (1, 0)), rows[order]), order
 
     def linear(
         self, x: Float[Tensor, "*batch inputs"], values: Float[Tensor, " nnz"], bias: Float[Tensor, " outputs"] | None
@@ -91,7 +91,7 @@ class _Linear(torch.autograd.Function):
     """x W^T; the gradient of W is computed at its kept weights alone."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, values: Tensor, rows: Rows) -> Tensor:
+    def forward(ctx: Any, x: Tensor, values: Tensor, rows: CSRStructure) -> Tensor:
         ctx.save_for_backward(x, values)
         ctx.rows = rows
         return rows._times(values, x.t()).t()

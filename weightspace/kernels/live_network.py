@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from weightspace.kernels.csr import Rows
+from weightspace.kernels.csr import CSRStructure
 from weightspace.networks.layout import Layout
 
 _DENSEST = 0.25  # a layer with more of its weights multiplies faster as a dense matrix
@@ -46,7 +46,7 @@ class LiveNetwork:
             few = entry.size >= _SMALLEST and count <= _DENSEST * entry.size
             # Subclasses may use their weight in ways of their own.
             if few and type(owner) is nn.Linear and name == "weight" and not self.layout.aliases:
-                owner.forward = MethodType(_forward(Rows.of(mask.reshape(entry.shape))), owner)
+                owner.forward = MethodType(_forward(CSRStructure.of(mask.reshape(entry.shape))), owner)
                 self.sparse.append(owner_name)
                 self._places.append(None)
             else:
@@ -96,7 +96,7 @@ class LiveNetwork:
             self._places = [None if mask.all() else mask.nonzero()[:, 0] for mask in masks]
 
 
-def _forward(rows: Rows) -> Callable[[nn.Linear, Tensor], Tensor]:
+def _forward(rows: CSRStructure) -> Callable[[nn.Linear, Tensor], Tensor]:
     """A method for a linear layer."""
 
     def forward(layer: nn.Linear, x: Tensor) -> Tensor:

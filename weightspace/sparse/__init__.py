@@ -1,12 +1,11 @@
 """Sparse networks that run fast."""
 
-from weightspace.kernels.csr import Rows as Rows
-from weightspace.kernels.live_network import LiveNetwork as LiveNetwork
 from weightspace.sparse.accelerate import Accelerated as Accelerated
 from weightspace.sparse.accelerate import accelerate as accelerate
 from weightspace.sparse.export import load_ticket as load_ticket
 from weightspace.sparse.export import save_ticket as save_ticket
 from weightspace.sparse.export import to_onnx as to_onnx
+from weightspace.sparse.forms import Form as Form
 from weightspace.sparse.gathered import Gathered as Gathered
 from weightspace.sparse.gathered import MatrixConv as MatrixConv
 from weightspace.sparse.gathered import gather_inputs as gather_inputs
@@ -20,6 +19,6 @@ from weightspace.sparse.refit import refit_module as refit_module
 from weightspace.sparse.reorder import Reordered as Reordered
 from weightspace.sparse.reorder import reorder as reorder
 from weightspace.sparse.reorder import reorder_module as reorder_module
-from weightspace.sparse.two_four import Packed as Packed
-from weightspace.sparse.two_four import SemiLinear as SemiLinear
-from weightspace.sparse.two_four import is_2_4 as is_2_4
+from weightspace.sparse.two_four import PackedTwoFour as PackedTwoFour
+from weightspace.sparse.two_four import TwoFourLinear as TwoFourLinear
+from weightspace.sparse.two_four import is_two_four as is_two_four

@@ -10,27 +10,31 @@ import torch
 from torch import Tensor, nn
 
 from weightspace.runtime.progress import progress
-from weightspace.sparse.accelerate import Accelerated, Choice, accelerate, measured, relative_error
+from weightspace.sparse.accelerate import Accelerated, LayerChoice, accelerate
+from weightspace.sparse.forms import Form
+from weightspace.sparse.measuring import call_seconds, relative_error
 
 _CACHE = 128 * 2**20  # inputs in turn fill more than the card's cache
 
 
 @dataclass(frozen=True)
-class Row:
-    """One measurement.
+class Timing:
+    """How fast a network or one of its layers runs in one form.
 
     Args:
-        network: its name.
-        part: a layer, or "network".
-        batch: inputs in a call.
-        density: fraction of the weights that are not zero.
-        form: what ran.
-        milliseconds: median of a call.
-        lower, upper: quartiles of the same.
-        dense: median of the dense form, in the same turns.
-        error: relative to float64, of the largest output; NaN for single layers, whose forms are checked when made.
-        megabytes: of weights and buffers, as they are held.
-        limit: the speed-up that the hardware or the number of products allows.
+        network: Name of the network.
+        part: Name of a layer, or "network".
+        batch: Number of inputs in a call.
+        density: Fraction of the weights that are not zero.
+        form: What ran: a form of a layer (:class:`weightspace.sparse.Form`), or of the network.
+        milliseconds: Median of a call.
+        lower: Lower quartile of the same, in milliseconds.
+        upper: Upper quartile of the same, in milliseconds.
+        dense: Median of the dense form in the same turns, in milliseconds.
+        error: Largest error against float64, relative to the largest output; NaN for single layers, whose forms are
+            checked when they are made.
+        megabytes: Size of weights and buffers as they are held.
+        limit: Speed-up that the hardware or the number of products allows.
     """
 
     network: str
@@ -48,76 +52,118 @@ class Row:
 
     @property
     def speedup(self) -> float:
+        """How many times as fast as the dense form it is."""
         return self.dense / self.milliseconds
 
     def to_json(self) -> dict[str, object]:
-        """As a row of a table."""
-        return {**vars(self), "speedup": self.speedup, "share_of_limit": self.speedup / self.limit,
-                "per_second": 1000 * self.batch / self.milliseconds}  # fmt: skip
+        """A row of a table."""
+        return {
+            **vars(self),
+            "speedup": self.speedup,
+            "share_of_limit": self.speedup / self.limit,
+            "per_second": 1000 * self.batch / self.milliseconds,
+        }
 
 
 def bench(
-    name: str, module: nn.Module, inputs: Callable[[int], Tensor], batches: Sequence[int], *,
-    dtype: torch.dtype = torch.float32, device: str = "cpu", compiled: bool = True, int8: bool = False,
-) -> tuple[list[Row], list[Accelerated]]:  # fmt: skip
-    """Dense, compiled and accelerated, over batch sizes.
+    name: str,
+    module: nn.Module,
+    inputs: Callable[[int], Tensor],
+    batches: Sequence[int],
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+    compiled: bool = True,
+    int8: bool = False,
+) -> tuple[list[Timing], list[Accelerated]]:
+    """Time a network over batch sizes: dense, compiled and accelerated.
 
     Args:
-        name: for the table.
-        module: of a ticket, or any.
-        inputs: makes a batch of so many inputs.
-        batches: their sizes.
-        compiled: also time `torch.compile` of the dense module, where a compiler is found.
-        int8: also in eight-bit integers, on CUDA: a form of its own, as it rounds.
+        name: Name of the network in the table.
+        module: Module of a ticket, or any; it is left as it is.
+        inputs: Makes a batch of a number of inputs.
+        batches: Batch sizes.
+        dtype: Type to run in.
+        device: Device to run on.
+        compiled: Whether `torch.compile` of the dense module is timed too, where a compiler is found.
+        int8: Whether products in eight-bit integers are timed too, on CUDA, as a form of its own, as it rounds.
 
     Returns:
-        The rows, and the accelerated module of each batch size with its choices.
+        The timings, and the accelerated module of each batch size with its choices.
     """
     plain = copy.deepcopy(module).to(device=device, dtype=dtype).eval().requires_grad_(False)
-    weights = [p for p in plain.parameters() if p.ndim > 1]
-    density = sum(float((p != 0).sum()) for p in weights) / sum(p.numel() for p in weights)
-    cuda = device.startswith("cuda")
-    held = sum(t.nbytes for t in itertools.chain(plain.parameters(), plain.buffers()))
-    rows: list[Row] = []
-    made: list[Accelerated] = []
+    rows: list[Timing] = []
+    accelerated: list[Accelerated] = []
     for batch in progress(batches, f"timing {name}"):
         x = inputs(batch).to(device=device)
         x = x.to(dtype) if x.is_floating_point() else x
         fast = accelerate(plain, x)
-        made.append(fast)
-        inputs_in_turn = _turns(x, cuda)
-        forms: dict[str, Callable[[Tensor], Tensor]] = {"dense": plain, "accelerated": fast}
-        chosen = {"accelerated": fast}
-        if int8:
-            forms["accelerated, int8"] = chosen["accelerated, int8"] = accelerate(plain, x, int8=True)
-        if compiled:
-            forms |= _compiled(plain, x)
-        with torch.no_grad():
-            calls = {form: _call(work, inputs_in_turn) for form, work in forms.items()}
-            turns = measured(calls, cuda=cuda)
-        for form in forms:
-            one = chosen.get(form)
-            size = held if one is None else one.nbytes
-            limit = 1.0 if one is None else _limit([choice.form for choice in one.choices], density, cuda)
-            rows.append(Row(
-                name, "network", batch, density, form, *_spread(turns[form]), 1000 * statistics.median(turns["dense"]),
-                relative_error(forms[form], module, x[:64]), size / 1e6, limit,
-            ))  # fmt: skip
-        own_forms = [(choice, form, own) for choice in fast.choices for form, own in choice.turns.items()]
-        for choice in chosen["accelerated, int8"].choices if int8 else ():
-            own_forms += [(choice, form, own) for form, own in choice.turns.items() if form.startswith("int8")]
-        for choice, form, own in own_forms:
-            rows.append(Row(
-                name, choice.layer, batch, choice.density, form, *_spread(own), 1000 * choice.seconds["dense"],
-                float("nan"), _megabytes(choice, form, dtype),
-                1.0 if form == "dense" else _limit([form], choice.density, cuda),
-            ))  # fmt: skip
-    return rows, made
+        rounded = accelerate(plain, x, int8=True) if int8 else None
+        accelerated.append(fast)
+        rows += _network_timings(name, module, plain, x, fast, rounded, compiled)
+        rows += _layer_timings(name, batch, fast, rounded, dtype, x.is_cuda)
+    return rows, accelerated
 
 
-def blocks_2_4(dtype: torch.dtype) -> dict[str, tuple[nn.Module, int]]:
-    """Modules of common sizes under 2:4, with the length of their inputs, for a card: square layers, blocks of a ViT-L and
-    of a Llama-sized MLP, and LeNet-300-100, which is too small to gain.
+def _network_timings(
+    name: str,
+    module: nn.Module,
+    plain: nn.Module,
+    x: Tensor,
+    fast: Accelerated,
+    rounded: Accelerated | None,
+    compiled: bool,
+) -> list[Timing]:
+    """Of the whole network in each form."""
+    weights = [p for p in plain.parameters() if p.ndim > 1]
+    density = sum(float((p != 0).sum()) for p in weights) / sum(p.numel() for p in weights)
+    dense_bytes = sum(t.nbytes for t in itertools.chain(plain.parameters(), plain.buffers()))
+    inputs_in_turn = _turns(x, x.is_cuda)
+    forms: dict[str, Callable[[Tensor], Tensor]] = {"dense": plain, "accelerated": fast}
+    accelerated = {"accelerated": fast}
+    if rounded is not None:
+        forms["accelerated, int8"] = accelerated["accelerated, int8"] = rounded
+    if compiled:
+        forms |= _compiled(plain, x)
+    with torch.no_grad():
+        turns = call_seconds({form: _call(work, inputs_in_turn) for form, work in forms.items()}, cuda=x.is_cuda)
+    dense = 1000 * statistics.median(turns["dense"])
+    rows: list[Timing] = []
+    for form, work in forms.items():
+        one = accelerated.get(form)
+        size = dense_bytes if one is None else one.nbytes
+        limit = 1.0 if one is None else _limit([choice.form for choice in one.choices], density, x.is_cuda)
+        error = relative_error(work, module, x[:64])
+        milliseconds = _spread(turns[form])
+        rows.append(Timing(name, "network", len(x), density, form, *milliseconds, dense, error, size / 1e6, limit))
+    return rows
+
+
+def _layer_timings(
+    name: str, batch: int, fast: Accelerated, rounded: Accelerated | None, dtype: torch.dtype, cuda: bool
+) -> list[Timing]:
+    """Of each layer in each form that was tried."""
+    tried = [(choice, form, turns) for choice in fast.choices for form, turns in choice.turns.items()]
+    for choice in rounded.choices if rounded is not None else ():
+        tried += [(choice, form, turns) for form, turns in choice.turns.items() if form.int8]
+    rows: list[Timing] = []
+    for choice, form, turns in tried:
+        dense, limit = 1000 * choice.seconds[Form.DENSE], _limit([form], choice.density, cuda)
+        size, milliseconds = _megabytes(choice, form, dtype), _spread(turns)
+        error = float("nan")
+        rows.append(
+            Timing(name, choice.layer, batch, choice.density, str(form), *milliseconds, dense, error, size, limit)
+        )
+    return rows
+
+
+def two_four_blocks(dtype: torch.dtype) -> dict[str, tuple[nn.Module, int]]:
+    """Modules of common sizes under 2:4 with the length of their inputs, by name, to be timed on a card.
+
+    Square layers, blocks of a ViT-L and of a Llama-sized MLP, and LeNet-300-100, which is too small to gain.
+
+    Args:
+        dtype: Type of the weights.
     """
 
     def linear(inputs: int, outputs: int) -> nn.Linear:
@@ -126,18 +172,18 @@ def blocks_2_4(dtype: torch.dtype) -> dict[str, tuple[nn.Module, int]]:
         groups *= torch.zeros_like(groups).scatter_(2, groups.abs().topk(2, dim=2).indices, 1.0)
         return layer
 
-    found: dict[str, tuple[nn.Module, int]] = {
+    modules: dict[str, tuple[nn.Module, int]] = {
         f"square layer of {size}": (linear(size, size), size) for size in (1024, 2048, 4096, 8192)
     }
-    found["layer 16384 x 2048"] = (linear(2048, 16384), 2048)
+    modules["layer 16384 x 2048"] = (linear(2048, 16384), 2048)
     for name, width, hidden in (
         ("ViT-L block, 1024-4096-1024", 1024, 4096),
         ("Llama block, 4096-11008-4096", 4096, 11008),
     ):
-        found[name] = (nn.Sequential(linear(width, hidden), nn.GELU(), linear(hidden, width)), width)
+        modules[name] = (nn.Sequential(linear(width, hidden), nn.GELU(), linear(hidden, width)), width)
     small = nn.Sequential(linear(784, 300), nn.ReLU(), linear(300, 100), nn.ReLU(), linear(100, 10))
-    found["LeNet-300-100"] = (small, 784)
-    return found
+    modules["LeNet-300-100"] = (small, 784)
+    return modules
 
 
 def _turns(x: Tensor, cuda: bool) -> Iterator[Tensor]:
@@ -169,24 +215,24 @@ def _spread(seconds: Sequence[float]) -> tuple[float, float, float]:
     return 1000 * median, 1000 * lower, 1000 * upper
 
 
-def _limit(forms: Sequence[str], density: float, cuda: bool) -> float:
+def _limit(forms: Sequence[Form], density: float, cuda: bool) -> float:
     """What sparsity allows: twice the rate for 2:4 on a card, twice again in eight bits; on the CPU the products that are
     left.
     """
-    if all(form == "dense" for form in forms):
+    if all(form is Form.DENSE for form in forms):
         return 1.0
     if not cuda:
         return 1 / max(density, 1e-9)
-    return max((2.0 if "cu" in form else 1.0) * (2.0 if form.startswith("int8") else 1.0) for form in forms)
+    return max((2.0 if form.two_four else 1.0) * (2.0 if form.int8 else 1.0) for form in forms)
 
 
-def _megabytes(choice: Choice, form: str, dtype: torch.dtype) -> float:
+def _megabytes(choice: LayerChoice, form: Form, dtype: torch.dtype) -> float:
     """A layer's weight in a form: as 2:4 36 of 64 bits, in int8 20 of 32; values and 8-byte indices as rows."""
     count = 1
     for size in choice.shape:
         count *= size
-    if form == "rows":
+    if form is Form.CSR:
         return (choice.density * count * (dtype.itemsize + 8) + 8 * (choice.shape[0] + 1)) / 1e6
-    if form.startswith("int8"):
-        return count * (0.625 if "cu" in form else 1.0) / 1e6
-    return count * dtype.itemsize * (1.0 if form == "dense" else 0.5625) / 1e6
+    if form.int8:
+        return count * (0.625 if form.two_four else 1.0) / 1e6
+    return count * dtype.itemsize * (1.0 if form is Form.DENSE else 0.5625) / 1e6

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from torch.sparse._semi_structured_conversions import sparse_semi_structured_from_dense_cutlass
 
 from weightspace.errors import InputError
-from weightspace.sparse.two_four import padded, require_2_4
+from weightspace.sparse.two_four import padded, require_two_four
 
 Product = Literal["dense", "cutlass", "cusparselt"]
 
@@ -57,7 +57,7 @@ class Int8Linear(nn.Module):
             integers = F.pad(integers, (0, columns, 0, outputs)).contiguous()
             self.columns = integers.shape[1]
         else:
-            require_2_4(integers, torch.int8)
+            require_two_four(integers, torch.int8)
             if weight.device.type != "cuda":
                 raise InputError(f"2:4 matrices are multiplied on CUDA, the weight is on {weight.device}")
             integers = padded(integers, backend)

@@ -26,13 +26,13 @@ SHAPES: dict[Backend, dict[torch.dtype, tuple[int, int]]] = {
 }
 
 
-def is_2_4(weight: Shaped[Tensor, "o i"]) -> bool:
+def is_two_four(weight: Shaped[Tensor, "o i"]) -> bool:
     """Has every aligned group of four along the rows two zeros or more? A shorter last group of r keeps min(2, r)."""
     groups = torch.nn.functional.pad(weight != 0, (0, -weight.shape[1] % 4)).unflatten(1, (-1, 4))
     return bool((groups.sum(2) <= 2).all())
 
 
-def require_2_4(weight: Shaped[Tensor, "o i"], dtype: torch.dtype, name: str = "the weight") -> None:
+def require_two_four(weight: Shaped[Tensor, "o i"], dtype: torch.dtype, name: str = "the weight") -> None:
     """Raise InputError unless a matrix can be packed without losing anything.
 
     Args:
@@ -46,7 +46,7 @@ def require_2_4(weight: Shaped[Tensor, "o i"], dtype: torch.dtype, name: str = "
             f"{name}: 2:4 is packed in bfloat16, float16 or int8, got {str(dtype).removeprefix('torch.')}; in float32 the "
             "hardware's pattern is 1:2, and packing would drop weights"
         )
-    if not is_2_4(weight):
+    if not is_two_four(weight):
         groups = torch.nn.functional.pad(weight != 0, (0, -weight.shape[1] % 4)).unflatten(1, (-1, 4)).sum(2)
         row, group = (groups > 2).nonzero()[0].tolist()
         raise InputError(
@@ -62,7 +62,7 @@ def padded(weight: Shaped[Tensor, "o i"], backend: Backend) -> Shaped[Tensor, "p
 
 
 @dataclass(frozen=True)
-class Packed:
+class PackedTwoFour:
     """A 2:4 matrix as values and two-bit positions, in the layout of CUTLASS; made and read on any device.
 
     Args:
@@ -76,13 +76,13 @@ class Packed:
     shape: tuple[int, int]
 
     @classmethod
-    def of(cls, weight: Shaped[Tensor, "o i"], name: str = "the weight") -> "Packed":
+    def of(cls, weight: Shaped[Tensor, "o i"], name: str = "the weight") -> "PackedTwoFour":
         """Pack a matrix.
 
         Raises:
             InputError: it is not 2:4, or of a dtype that cannot be packed.
         """
-        require_2_4(weight, weight.dtype, name)
+        require_two_four(weight, weight.dtype, name)
         values, positions = sparse_semi_structured_from_dense_cutlass(padded(weight, "cutlass"))
         return cls(values, positions, (weight.shape[0], weight.shape[1]))
 
@@ -97,7 +97,7 @@ class Packed:
         return self.values.nbytes + self.positions.nbytes
 
 
-class SemiLinear(torch.nn.Module):
+class TwoFourLinear(torch.nn.Module):
     """x W^T + b for a 2:4 matrix on CUDA.
 
     Args:
@@ -114,7 +114,7 @@ class SemiLinear(torch.nn.Module):
         self, weight: Float[Tensor, "o i"], bias: Float[Tensor, " o"] | None, backend: Backend, *, tuned: int | None = None
     ) -> None:  # fmt: skip
         super().__init__()
-        require_2_4(weight, weight.dtype)
+        require_two_four(weight, weight.dtype)
         if weight.device.type != "cuda":
             raise InputError(f"2:4 matrices are multiplied on CUDA, the weight is on {weight.device}")
         self.outputs, self.inputs = weight.shape

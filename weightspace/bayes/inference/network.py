@@ -22,10 +22,10 @@ from weightspace.bayes.inference.distributions import MeanField
 from weightspace.bayes.inference.estimators import BAYESIAN
 from weightspace.bayes.inference.priors import Centred, Normal, Prior
 from weightspace.errors import InputError
+from weightspace.kernels.live_network import LiveNetwork
 from weightspace.networks.forward import forward
 from weightspace.networks.layout import Layout
 from weightspace.runtime import seeds
-from weightspace.sparse import LiveNetwork
 
 _NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 

@@ -1,4 +1,4 @@
-"""Plain versions of what the library does fast, for tests and benchmarks."""
+"""A plain version of the search for column orders: what benchmarks and tests compare the fast one with."""
 
 import itertools
 
