@@ -4,18 +4,20 @@
 # make bayes-tickets-mnist   the same questions on LeNet-300-100 and MNIST (hours; resumable)
 # make lottery              the lottery ticket hypothesis on LeNet-300-100 (two hours; resumable)
 # make bench-sparse          how fast sparse networks run: 2:4 on CUDA where there is a card, compressed rows on the CPU
+# make docs                  the documentation site, in build/site
 # make test   the tests          make lint   style and types          make clean-env   remove .venv
 
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+DOCS   := $(VENV)/.ready-docs
 
 # Threads sleep while they wait; on a shared machine spinning threads steal each other's core.
 export OMP_WAIT_POLICY ?= PASSIVE
 export GOMP_SPINCOUNT ?= 0
 
-.PHONY: demo tickets lottery bench-sparse bayes-tickets bayes-tickets-mnist test lint env clean-env
+.PHONY: demo tickets lottery bench-sparse bayes-tickets bayes-tickets-mnist test lint docs env clean-env
 .DEFAULT_GOAL := demo
 
 demo: $(READY)
@@ -45,6 +47,10 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright
 
+docs: $(DOCS)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo 'the site is in build/site: open build/site/index.html, or run $(BIN)/mkdocs serve'
+
 env: $(READY)
 
 $(READY): pyproject.toml constraints.txt
@@ -53,6 +59,10 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $(READY)
+
+$(DOCS): $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	@touch $(DOCS)
 
 clean-env:
 	rm -rf $(VENV)

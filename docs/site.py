@@ -1,0 +1,101 @@
+"""A hook of mkdocs: writes the reference from what the packages export, and takes the changelog from the root.
+
+An export without a docstring stops the build.
+"""
+
+import ast
+from pathlib import Path
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
+from mkdocs.structure.files import File, Files
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = (
+    "tasks", "models", "recipes", "networks", "training", "masks", "tickets", "symmetry", "align", "compress", "flow",
+    "generator", "evaluation", "report", "sparse", "bayes", "storage", "runtime",
+)  # fmt: skip
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Put the generated pages into the navigation."""
+    for entry in config.nav or []:
+        if "Results" in entry:
+            pages = sorted(path.name for path in (ROOT / "docs" / "results").glob("*.md") if path.name != "index.md")
+            entry["Results"] = ["results/index.md", *(f"results/{name}" for name in pages)]
+        elif "Reference" in entry:
+            entry["Reference"] = ["reference/index.md", *(f"reference/{name}.md" for name in PACKAGES if exports(name))]
+    return config
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the changelog, and a page for each package."""
+    pages = {"changelog.md": (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), "reference/index.md": overview()}
+    pages |= {f"reference/{name}.md": page(name) for name in PACKAGES if exports(name)}
+    for path, text in pages.items():
+        files.append(File.generated(config, path, content=text))
+    return files
+
+
+def exports(package: str) -> dict[str, str]:
+    """Full names of what a package exports, by the names it exports them under."""
+    tree = ast.parse((ROOT / "weightspace" / package / "__init__.py").read_text(encoding="utf-8"))
+    return {
+        alias.asname or alias.name: f"{node.module}.{alias.name}"
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom) and node.module
+        for alias in node.names
+    }
+
+
+def defined(name: str) -> ast.ClassDef | ast.FunctionDef | None:
+    """The class or function of a full name; None for a constant or a module."""
+    module, _, short = name.rpartition(".")
+    path = ROOT / (module.replace(".", "/") + ".py")
+    if not path.exists():
+        return None
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == short:
+            return node
+    return None
+
+
+def summary(name: str) -> str:
+    """The first line of a definition's docstring."""
+    node = defined(name)
+    docstring = ast.get_docstring(node) if node else None
+    if node and not docstring:
+        raise PluginError(f"{name} is exported and has no docstring")
+    return (docstring or "").splitlines()[0] if docstring else ""
+
+
+def docstring_of(package: str) -> str:
+    """What a package is for."""
+    return (ast.get_docstring(ast.parse((ROOT / "weightspace" / package / "__init__.py").read_text())) or "").strip()
+
+
+def page(package: str) -> str:
+    """The reference of a package: a table of its names, then each of them."""
+    names = exports(package)
+    rows = [f"| [`{short}`][{full}] | {summary(full)} |" for short, full in names.items() if defined(full)]
+    head = [f"# weightspace.{package}", "", docstring_of(package), "", "| name | what it is |", "|---|---|", *rows, ""]
+    return "\n".join([*head, *(f"::: {full}" for full in names.values() if defined(full))])
+
+
+def overview() -> str:
+    """All packages with what they are for, and the names at the top."""
+    tree = ast.parse((ROOT / "weightspace" / "__init__.py").read_text(encoding="utf-8"))
+    top = [
+        (alias.name, node.module)
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom) and node.module and node.module != "weightspace"
+        for alias in node.names
+    ]
+    lines = ["# Reference", "", "Generated from the docstrings. `import weightspace as ws` gives these names:", ""]
+    lines += [", ".join(f"`ws.{name}`" for name, _ in top) + ".", "", "| package | what it is for |", "|---|---|"]
+    lines += [
+        f"| [weightspace.{name}]({name}.md) | {docstring_of(name).splitlines()[0]} |"
+        for name in PACKAGES
+        if exports(name)
+    ]
+    return "\n".join(lines)
