@@ -37,6 +37,11 @@ def row(report: ws.Report, name: str) -> dict[str, object]:
     }
 
 
+def rows(report: ws.Report, settings: Mapping[str, object]) -> list[dict[str, object]]:
+    """A row for each group of a report, with the settings first and the verdicts last."""
+    return [dict(settings) | row(report, group.name) | verdicts(report) for group in report.groups]
+
+
 def verdicts(report: ws.Report) -> dict[str, object]:
     return {"verdicts": "; ".join(f"{verdict.claim}: {verdict.outcome}" for verdict in report.verdicts)}
 
@@ -44,12 +49,12 @@ def verdicts(report: ws.Report) -> dict[str, object]:
 def summary(rows: Sequence[Mapping[str, object]], keys: Sequence[str]) -> None:
     """Print mean and standard deviation over seeds for each kind of row."""
     for kind in dict.fromkeys(tuple(row[key] for key in keys) for row in rows):
-        own = [row for row in rows if tuple(row[key] for key in keys) == kind]
+        group = [row for row in rows if tuple(row[key] for key in keys) == kind]
         parts: list[str] = []
         for name in SHOWN:
-            values = [v for v in (row.get(name) for row in own) if isinstance(v, float) and math.isfinite(v)]
+            values = [v for v in (row.get(name) for row in group) if isinstance(v, float) and math.isfinite(v)]
             if not values:
                 continue
             spread = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
             parts.append(f"{name} {statistics.fmean(values):.4f}{spread}")
-        print(f"{', '.join(map(str, kind))} ({len(own)} seeds): {'; '.join(parts)}")
+        print(f"{', '.join(map(str, kind))} ({len(group)} seeds): {'; '.join(parts)}")

@@ -110,7 +110,7 @@ def main(
         )
         report.write(out / f"report-{seed}-{kind}")
         keys = settings | {"seed": seed}
-        rows += [keys | report_rows.row(report, group.name) | report_rows.verdicts(report) for group in report.groups]
+        rows += report_rows.rows(report, keys)
         tables.add(results / "generator/conv.csv", rows, SETTINGS)
         few = [row for row in rows if row["networks"] in ("samples", report.reference, "flow alone", "dense")]
         report_rows.summary(few, ("networks",))

@@ -8,9 +8,11 @@ nor 0.07, and under 2:4. For every pattern, 100 samples beside 100 tickets of ju
 from other dense networks. 2:4 tickets are pruned in one shot and trained as long as the others.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
+from tyro.conf import OmitArgPrefixes
 
 import weightspace as ws
 from experiments.common import accuracy, report_rows, tables
@@ -20,7 +22,7 @@ LEARNED = (0.2, 0.1, 0.05)
 REFINED = (0.2, 0.16, 0.126, 0.1, 0.08, 0.063, 0.05)
 PATTERNS = (0.2, 0.15, 0.1, 0.07, 0.05)
 NETWORKS, OTHERS = 160, 100
-
+TWO_OF_FOUR = ws.NM(2, 4)
 
 # Columns of the table that say what a row was measured with.
 SETTINGS = (
@@ -28,23 +30,11 @@ SETTINGS = (
 )  # fmt: skip
 
 
-def main(
-    seeds: tuple[int, ...] = (0, 1, 2),
-    steps: int = 24_000,
-    ramp: float = 0.5,
-    gates: bool = False,
-    tickets_densities: bool = False,
-    components: int = 128,
-    radius: float | None = None,
-    mask_diversity: float = 0.3,
-    validation: bool = False,
-    out: Path = Path("runs/generator_densities"),
-    results: Path = tables.RESULTS,
-) -> None:
-    """Write one row for each pattern, kind of network and seed to generator/densities.csv.
+@dataclass(frozen=True)
+class Fit:
+    """How the generators are fitted.
 
     Args:
-        seeds: Seeds of networks, tickets and generators.
         steps: Steps of refinement.
         ramp: Fraction of the steps in which samples become sparse; 0.5 was chosen on the validation split.
         gates: Gates decide the masks of samples, in place of magnitudes.
@@ -53,81 +43,122 @@ def main(
         radius: Radius of the sphere that samples start on, with a flow that held-out codes choose; None trains the
             flow to the end and uses its codes.
         mask_diversity: Weight of the penalty on masks that are alike.
+    """
+
+    steps: int = 24_000
+    ramp: float = 0.5
+    gates: bool = False
+    tickets_densities: bool = False
+    components: int = 128
+    radius: float | None = None
+    mask_diversity: float = 0.3
+
+    def model(self, task: ws.Task) -> ws.TicketGenerator:
+        # 2:4 as often as any two neighbours among many densities.
+        under = [*LEARNED, TWO_OF_FOUR] if self.tickets_densities else [*REFINED, TWO_OF_FOUR, TWO_OF_FOUR]
+        return ws.TicketGenerator(
+            compress=ws.PCA(self.components),
+            conditions=("density",),
+            generate=ws.FlowMatching(validation_fraction=0.0 if self.radius is None else 0.1),
+            refine=ws.TaskRefinement(
+                task,
+                steps=self.steps,
+                ramp=self.ramp,
+                patterns=[one if isinstance(one, ws.NM) else ws.Unstructured(one) for one in under],
+                radius=self.radius,
+                mask_diversity=self.mask_diversity,
+            ),
+            masks=ws.GateMask() if self.gates else ws.MagnitudeMask(),
+        )
+
+    @property
+    def kind(self) -> str:
+        """The name of its folder."""
+        name = f"{self.steps}" + "-own-densities" * self.tickets_densities
+        name += f"-ramp-{self.ramp:g}" * (self.ramp != 0.5) + "-gates" * self.gates
+        name += f"-components-{self.components}" * (self.components != 128)
+        name += f"-radius-{self.radius}" * (self.radius is not None)
+        return name + f"-mask-diversity-{self.mask_diversity:g}" * (self.mask_diversity != 0.3)
+
+    @property
+    def columns(self) -> dict[str, object]:
+        """Its columns in the table."""
+        return {
+            "refined_under": "the tickets' densities" if self.tickets_densities else "many densities",
+            "masks": "gates" if self.gates else "magnitude",
+            "components": self.components,
+            "radius": self.radius,
+            "steps": self.steps,
+            "ramp": self.ramp,
+            "mask_diversity": self.mask_diversity,
+        }
+
+
+def main(
+    seeds: tuple[int, ...] = (0, 1, 2),
+    fit: OmitArgPrefixes[Fit] = Fit(),
+    validation: bool = False,
+    out: Path = Path("runs/generator_densities"),
+    results: Path = tables.RESULTS,
+) -> None:
+    """Write one row for each pattern, kind of network and seed to generator/densities.csv.
+
+    Args:
+        seeds: Seeds of networks, tickets and generators.
+        fit: How the generators are fitted.
         validation: Networks are evaluated on the validation split, to choose a setting; otherwise on the test split.
         out: Folder where every stage is kept; the same command continues there.
         results: Folder of the result tables.
     """
     task = ws.tasks.digits()
-    judged = task.validation if validation else task.test
-    two_of_four = ws.NM(2, 4)
-    setting = "-own-densities" * tickets_densities + f"-ramp-{ramp:g}" * (ramp != 0.5) + "-gates" * gates
-    setting += f"-components-{components}" * (components != 128) + f"-radius-{radius}" * (radius is not None)
-    setting += f"-mask-diversity-{mask_diversity:g}" * (mask_diversity != 0.3)
-    # 2:4 as often as any two neighbours among many densities.
-    under = [*LEARNED, two_of_four] if tickets_densities else [*REFINED, two_of_four, two_of_four]
-    patterns = [one if isinstance(one, ws.NM) else ws.Unstructured(one) for one in under]
-    settings = {
-        "split": "validation" if validation else "test",
-        "refined_under": "the tickets' densities" if tickets_densities else "many densities",
-        "masks": "gates" if gates else "magnitude",
-        "components": components,
-        "radius": radius,
-        "steps": steps,
-        "ramp": ramp,
-        "mask_diversity": mask_diversity,
-    }
+    split = "validation" if validation else "test"
+    data = task.validation if validation else task.test
     rows: list[dict[str, object]] = []
     for seed in seeds:
         folder = out / f"seed-{seed}"
         dense = ws.collect(task, NETWORKS + OTHERS, seed=seed, folder=folder / "dense")
-        own, foreign = dense.split(NETWORKS, OTHERS)
+        learned_from, others = dense.split(NETWORKS, OTHERS)
         learned = [
-            ws.tickets.GradualPruning(density=d).find(own, task, folder=folder / f"learned-{d}") for d in LEARNED
+            ws.tickets.GradualPruning(density=density).find(learned_from, task, folder=folder / f"learned-{density}")
+            for density in LEARNED
         ]
-        model = ws.TicketGenerator(
-            compress=ws.PCA(components),
-            conditions=("density",),
-            generate=ws.FlowMatching(validation_fraction=0.0 if radius is None else 0.1),
-            refine=ws.TaskRefinement(
-                task, steps=steps, ramp=ramp, patterns=patterns, radius=radius, mask_diversity=mask_diversity
-            ),
-            masks=ws.GateMask() if gates else ws.MagnitudeMask(),
-        )
-        generator = model.fit(
-            ws.Collection.concatenate(learned), seed=seed, folder=folder / f"generator-{steps}{setting}"
+        generator = fit.model(task).fit(
+            ws.Collection.concatenate(learned), seed=seed, folder=folder / f"generator-{fit.kind}"
         )
         assert generator.align is not None
-        for pattern in (*map(ws.Unstructured, PATTERNS), two_of_four):
-            name = "2:4" if isinstance(pattern, ws.NM) else f"{pattern.density:g}"
+        for pattern in (*map(ws.Unstructured, PATTERNS), TWO_OF_FOUR):
             samples = generator.sample(OTHERS, pattern=pattern, seed=seed + 1)
-            if isinstance(pattern, ws.NM):
-                masks = pattern.mask(foreign.weights.abs(), foreign.layout)
-                pruned = foreign.replace(weights=foreign.weights * masks, masks=masks)
-                found = ws.train(pruned, task, "30ep", folder=folder / "tickets-2-4")
-            else:
-                gradual = ws.tickets.GradualPruning(density=pattern.density)
-                found = gradual.find(foreign, task, folder=folder / f"tickets-{pattern.density}")
-            for kind, networks in {"samples": samples, "tickets": found}.items():
-                right = accuracy.per_network(networks, judged)
-                # Samples have the tickets' order of units; matching their values anew can hide a mask that they share.
-                ordered = networks if kind == "samples" else generator.align.transform(networks)
-                alike = mask_overlap(ordered).shared
-                rows.append(
-                    {
-                        **settings,
-                        "pattern": name,
-                        "seed": seed,
-                        "networks": kind,
-                        "n": len(networks),
-                        "accuracy": right.mean().item(),
-                        "accuracy std": right.std().item(),
-                        "density": networks.densities.mean().item(),
-                        "mask overlap": alike,
-                        **accuracy.of_mean_prediction(networks, judged),
-                    }
-                )
+            # Samples have the tickets' order of units; matching their values anew can hide a mask that they share.
+            tickets = tickets_of(others, pattern, task, folder)
+            groups = {"samples": (samples, samples), "tickets": (tickets, generator.align.transform(tickets))}
+            name = "2:4" if isinstance(pattern, ws.NM) else f"{pattern.density:g}"
+            keys = {"split": split} | fit.columns | {"pattern": name, "seed": seed}
+            rows += [keys | {"networks": kind} | row(*group, data) for kind, group in groups.items()]
         tables.add(results / "generator/densities.csv", rows, SETTINGS)
     report_rows.summary(rows, ("pattern", "networks"))
+
+
+def tickets_of(dense: ws.Collection, pattern: ws.Unstructured | ws.NM, task: ws.Task, folder: Path) -> ws.Collection:
+    """Tickets under just this pattern."""
+    if isinstance(pattern, ws.Unstructured):
+        gradual = ws.tickets.GradualPruning(density=pattern.density)
+        return gradual.find(dense, task, folder=folder / f"tickets-{pattern.density}")
+    masks = pattern.mask(dense.weights.abs(), dense.layout)
+    pruned = dense.replace(weights=dense.weights * masks, masks=masks)
+    return ws.train(pruned, task, "30ep", folder=folder / "tickets-2-4")
+
+
+def row(networks: ws.Collection, ordered: ws.Collection, data: ws.Split) -> dict[str, object]:
+    """Figures of one set of networks; `ordered` are the same with their units in the order of the tickets."""
+    accuracies = accuracy.per_network(networks, data)
+    return {
+        "n": len(networks),
+        "accuracy": accuracies.mean().item(),
+        "accuracy std": accuracies.std().item(),
+        "density": networks.densities.mean().item(),
+        "mask overlap": mask_overlap(ordered).shared,
+        **accuracy.of_mean_prediction(networks, data),
+    }
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ import torch
 import tyro
 
 import weightspace as ws
-from experiments.common import report_rows, tables
+from experiments.common import budget, report_rows, tables
 from weightspace.generator import FittedGenerator
 
 SAMPLES = 100
@@ -121,30 +121,30 @@ def main(
         raise SystemExit(f"densities of this setting are {', '.join(map(str, setting.fits))}, got {unknown}")
     if free and radius is not None:
         raise SystemExit(f"--free has no radius, got {radius}: give one of the two")
-    given = {
+    chosen = {
         "components": components,
         "radius": radius,
         "steps": steps,
         "validation_fraction": validation_fraction,
         "mask_diversity": mask_diversity,
     }
-    other = {name: value for name, value in given.items() if value is not None} | ({"radius": None} if free else {})
+    changed = {name: value for name, value in chosen.items() if value is not None} | ({"radius": None} if free else {})
     for density in densities or setting.fits:
-        fit = replace(setting.fits[density], **other)
-        chosen, kind = fit.model(task), fit.kind
+        fit = replace(setting.fits[density], **changed)
+        model, kind = fit.model(task), fit.kind
         for seed in seeds:
             folder = out / f"{setting.name}-{seed}"
             dense = ws.collect(task, setting.networks, seed=seed, folder=folder / "dense")
             here = folder / f"density-{density}"
             tickets = ws.tickets.GradualPruning(density=density).find(dense, task, folder=here / "tickets")
             training, held = tickets.split(len(tickets) - setting.held_out, setting.held_out)
-            generator = chosen.fit(training, seed=seed, folder=here / f"generator-{kind}")
+            generator = model.fit(training, seed=seed, folder=here / f"generator-{kind}")
             samples = generator.sample(SAMPLES, density=density, seed=seed + 1)
             others = {"flow alone": replace(generator, refined=None).sample(SAMPLES, density=density, seed=seed + 1)}
             if controls and setting.controls and density == max(setting.fits):
-                others |= parts_of(chosen, generator, training, task, density, seed, here / f"parts-{kind}")
+                others |= parts_of(model, generator, training, task, density, seed, here / f"parts-{kind}")
             elif controls:
-                others["tickets trained on"] = trained_on(chosen, training, task, here / f"trained-on-{fit.steps}")
+                others["tickets trained on"] = trained_on(model, training, task, here / f"trained-on-{fit.steps}")
             report = ws.evaluate(
                 samples,
                 task,
@@ -156,9 +156,7 @@ def main(
             )
             report.write(here / f"report-{kind}")
             keys = {"network": network, "density": density} | vars(fit) | {"seed": seed}
-            rows += [
-                keys | report_rows.row(report, group.name) | report_rows.verdicts(report) for group in report.groups
-            ]
+            rows += report_rows.rows(report, keys)
             tables.add(results / "generator/digits.csv", rows, SETTINGS)
             few = [row for row in rows if row["networks"] in ("samples", report.reference, *others)]
             report_rows.summary(few, ("density", "networks"))
@@ -177,7 +175,7 @@ def parts_of(
     assert model.refine is not None
     refine = model.refine
     draw = {"density": density, "seed": seed + 1}
-    gradients = refine.steps * refine.networks * refine.batch_size
+    gradients = budget.gradients(refine)
 
     untrained = replace(model, generate=replace(model.generate, steps=1, validation_fraction=0.0))
     found = {
@@ -190,7 +188,7 @@ def parts_of(
 
     flow_alone = replace(generator, refined=None).sample(SAMPLES, **draw)
     found["flow alone, fine-tuned"] = ws.train(
-        flow_alone, task, steps_for(gradients / SAMPLES, task), folder=folder / "tuned"
+        flow_alone, task, budget.length_for(gradients / SAMPLES, task), folder=folder / "tuned"
     )
     found["tickets trained on"] = trained_on(model, training, task, folder / "trained-on")
 
@@ -203,10 +201,10 @@ def parts_of(
 
 
 def trained_on(model: ws.TicketGenerator, training: ws.Collection, task: ws.Task, folder: Path) -> ws.Collection:
-    """Tickets that have got as many gradients more as the refinement takes."""
+    """Tickets, trained further for as many gradients as the refinement takes."""
     assert model.refine is not None
-    gradients = model.refine.steps * model.refine.networks * model.refine.batch_size
-    return ws.train(training, task, steps_for(gradients / len(training), task), folder=folder)[:SAMPLES]
+    length = budget.length_for(budget.gradients(model.refine) / len(training), task)
+    return ws.train(training, task, length, folder=folder)[:SAMPLES]
 
 
 def refined_random(
@@ -228,11 +226,6 @@ def refined_random(
     aligned = generator.align.transform(tickets)
     refined = refine.fit(aligned, generator.masks, decoder, generator.flow, seed=seed, checkpoint=checkpoint)
     return replace(generator, compress=decoder, refined=refined)
-
-
-def steps_for(gradients: float, task: ws.Task) -> ws.Step:
-    """How long one network trains for so many gradients on single images."""
-    return ws.Step(iterations=max(1, round(gradients / task.recipe.batch_size)))
 
 
 if __name__ == "__main__":

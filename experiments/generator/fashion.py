@@ -15,9 +15,10 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import tyro
+from tyro.conf import OmitArgPrefixes
 
 import weightspace as ws
-from experiments.common import report_rows, tables
+from experiments.common import budget, report_rows, tables
 from weightspace.generator import Directions
 from weightspace.runtime import allocator, threads
 
@@ -90,8 +91,7 @@ class Study:
         """The control, the same for all seeds of the generator."""
         task, density = self.task(), LADDER[levels - 1].density
         refine = self.refine(task, density)
-        gradients = refine.steps * refine.networks * refine.batch_size / LEARNED_FROM
-        length = ws.Step(iterations=max(1, round(gradients / task.recipe.batch_size)))
+        length = budget.length_for(budget.gradients(refine) / LEARNED_FROM, task)
         ws.train(self.tickets(density)[:SAMPLES], task, length, folder=self.longer(density))
 
     def refine(self, task: ws.Task, density: float) -> ws.TaskRefinement:
@@ -131,7 +131,7 @@ class Study:
         )
         report.write(here / "report")
         keys = {"density": density, "ramp": RAMPS[density], "seed": seed} | vars(self.fit)
-        return [keys | report_rows.row(report, group.name) | report_rows.verdicts(report) for group in report.groups]
+        return report_rows.rows(report, keys)
 
 
 def ready() -> None:
@@ -150,7 +150,7 @@ def main(
     data_root: Path | None = None,
     densities: int = 2,
     seeds: tuple[int, ...] = (0, 1, 2),
-    fit: Fit = Fit(),
+    fit: OmitArgPrefixes[Fit] = Fit(),
     workers: int = 1,
     out: Path = Path("runs/generator_fashion"),
     results: Path = tables.RESULTS,

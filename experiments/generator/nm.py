@@ -83,7 +83,7 @@ def main(
         report.write(folder / f"report-{kind}")
         keys = {"split": split, "components": components, "radius": radius, "steps": steps, "seed": seed}
         keys["density"] = report[report.samples].mean("density")
-        rows += [keys | report_rows.row(report, group.name) | report_rows.verdicts(report) for group in report.groups]
+        rows += report_rows.rows(report, keys)
         tables.add(results / "generator/nm.csv", rows, SETTINGS)
         few = [row for row in rows if row["networks"] in ("samples", report.reference, *others)]
         report_rows.summary(few, ("networks",))

@@ -12,7 +12,7 @@ import tyro
 ROOT = Path(__file__).resolve().parents[2]
 # What several experiments share; it is no experiment itself.
 HELPERS = {
-    f"experiments.{name}" for name in ("tickets.study", "common.accuracy", "common.report_rows", "common.tables")
+    f"experiments.{name}" for name in ("tickets.study", "common.accuracy", "common.budget", "common.report_rows", "common.tables")
 }
 WORDS = {"seed", "seeds", "out", "data_root", "results", "figures"}  # what these words mean is the same everywhere
 
