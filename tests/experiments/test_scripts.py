@@ -10,17 +10,14 @@ import pytest
 import tyro
 
 ROOT = Path(__file__).resolve().parents[2]
-# What several experiments share; it is no experiment itself.
-HELPERS = {
-    f"experiments.{name}" for name in ("tickets.study", "common.accuracy", "common.budget", "common.report_rows", "common.tables")
-}
 WORDS = {"seed", "seeds", "out", "data_root", "results", "figures"}  # what these words mean is the same everywhere
 
 
 def scripts() -> list[str]:
+    """Modules that can be run; the others are what these share."""
     paths = sorted((ROOT / "experiments").glob("*/*.py"))
-    names = [f"experiments.{path.parent.name}.{path.stem}" for path in paths if path.name != "__init__.py"]
-    return [name for name in names if name not in HELPERS]
+    runs = [path for path in paths if '__name__ == "__main__"' in path.read_text(encoding="utf-8")]
+    return [f"experiments.{path.parent.name}.{path.stem}" for path in runs]
 
 
 def source(name: str) -> Path:
