@@ -81,7 +81,7 @@ def test_a_shared_start_is_shared_and_then_left(task: ws.Task) -> None:
             task.architecture, task.train, task.loss, task.recipe, weights=first.weights, masks=None, buffers={},
             individual=Individual([records[i]["seed"]]),
         )  # fmt: skip
-        alone.step, alone.state = first.step, {k: v.clone() for k, v in first.state.items()}
+        alone.replace_state(step=first.step, optimizer={k: v.clone() for k, v in first.state.items()})
         alone.run(alone.length)
         torch.testing.assert_close(network.weights, alone.weights[0], rtol=1e-3, atol=1e-4)
         assert network.record["parent"] == {"seed": seeds.derive(5, "ancestor"), "at": "1ep"}

@@ -30,6 +30,7 @@ from weightspace.networks.building import in_blocks
 from weightspace.networks.collection import Collection
 from weightspace.networks.forward import evaluation, forward
 from weightspace.networks.layout import Layout
+from weightspace.networks.record import Extra
 from weightspace.recipes.step import Step
 from weightspace.runtime import seeds
 from weightspace.storage.checkpoints import read_checkpoint
@@ -38,7 +39,7 @@ from weightspace.storage.spelling import spelled
 from weightspace.tasks.task import Task
 from weightspace.tickets.finder import check_dense_enough, ticket_records
 
-LOGITS = "gate logits"  # the extra of a collection that holds the gates' logits
+LOGITS = Extra.GATE_LOGITS  # the extra of a collection that holds the gates' logits
 _BLOCK = 8  # networks searched side by side
 _CHECKPOINT_STEPS = 200
 _RELAXED = 2 / 3  # temperature of the relaxation
@@ -241,7 +242,7 @@ class GateSearch:
             masks = Unstructured(self.density).mask(logits, part.layout, within=part.masks)
             return part.replace(
                 weights=part.weights * masks, masks=masks, records=ticket_records(part.records, rows.start, method),
-                extras=part.extras | {LOGITS: logits, "rewind": part.weights},
+                extras=part.extras | {LOGITS: logits, Extra.REWIND: part.weights},
             )  # fmt: skip
 
         return in_blocks(
@@ -357,4 +358,4 @@ def draw_gates(tickets: Collection, n: int, *, seed: int = 0) -> Collection:
         random = seeds.generator(seed, "draws of gates", i)
         masks += [(torch.rand(logits.shape, generator=random) < logits.sigmoid()) | free for _ in range(n)]
     chosen = torch.stack(masks)
-    return tickets[rows].replace(weights=tickets.extras["rewind"][rows] * chosen, masks=chosen, extras={})
+    return tickets[rows].replace(weights=tickets.extras[Extra.REWIND][rows] * chosen, masks=chosen, extras={})

@@ -20,13 +20,14 @@ from weightspace.networks.building import in_blocks
 from weightspace.networks.collection import Collection
 from weightspace.networks.forward import predict
 from weightspace.networks.layout import Layout
+from weightspace.networks.record import Extra
 from weightspace.recipes.step import Step
 from weightspace.storage.spelling import spelled, spelled_text
 from weightspace.tasks.task import Task
 from weightspace.tickets.finder import check_dense_enough, ticket_records
 from weightspace.training.conversion import initial
 
-STD = "std"  # the extra of a collection of posteriors that holds standard deviations
+STD = Extra.STD  # the extra of a collection of posteriors that holds standard deviations
 _BLOCK = 8  # posteriors trained side by side
 
 
@@ -80,7 +81,7 @@ class Variational:
         """Posteriors around given networks, at step 0; see :meth:`network`."""
         network = self.network(networks, task)
         require_seeds(networks)
-        seeds = [int(record["seed"]) for record in networks.records]
+        seeds = [record.seed for record in networks.records]
         return Inference(network, task, seeds, warm_up=self.warm_up, draws=self.draws)
 
     def fit(
@@ -128,7 +129,7 @@ class Variational:
             return part.replace(
                 weights=means, buffers=network.state, extras=part.extras | {STD: network.stds()},
                 records=[
-                    {k: v for k, v in record.items() if k != "aligned"} | found | {"metrics": {"validation_loss": loss}}
+                    record.without("aligned") | found | {"metrics": {"validation_loss": loss}}
                     for record, loss in zip(part.records, losses, strict=True)
                 ],
             )  # fmt: skip
@@ -222,7 +223,7 @@ class BayesianIMP:
             raise InputError(f"cannot rewind to {self.rewind}, training ends at {task.recipe.length}")
         root = None if folder is None else Path(folder)
         start = self.start(networks, task, folder=None if root is None else root / "rewind")
-        first = start.replace(extras=start.extras | {"rewind": start.weights})
+        first = start.replace(extras=start.extras | {Extra.REWIND: start.weights})
         here = None if root is None else root / "level-00"
         found = [self.variational.fit(first, task, after=self.rewind, folder=here)]
         for level, pattern in enumerate(self.levels(), 1):
@@ -264,7 +265,7 @@ class BayesianIMP:
         rewound = start.weights * masks
         return start.replace(
             weights=rewound, masks=masks, records=ticket_records(start.records, 0, method),
-            extras={"rewind": rewound, STD: self._spread(posteriors, start, masks)},
+            extras={Extra.REWIND: rewound, STD: self._spread(posteriors, start, masks)},
         )  # fmt: skip
 
     def _spread(self, posteriors: Collection, start: Collection, masks: Bool[Tensor, "n d"]) -> Float[Tensor, "n d"]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from weightspace.errors import InputError
 from weightspace.networks.collection import Collection
-from weightspace.storage.shards import Record
+from weightspace.networks.record import Record
 
 DENSITY = "density"
 

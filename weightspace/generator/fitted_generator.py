@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +22,6 @@ from weightspace.networks.ensemble import Ensemble
 from weightspace.networks.forward import blocks
 from weightspace.runtime import seeds
 from weightspace.storage.files import dump_json
-from weightspace.storage.shards import Record
 from weightspace.storage.spelling import spelled_text
 from weightspace.tasks.task import Split
 from weightspace.training.batchnorm import recalibrated
@@ -144,7 +144,7 @@ class FittedGenerator(Parts):
     def encode(self, networks: Collection) -> Float[Tensor, "n k"]:
         """Codes of networks: aligned to the generator's reference unless their records say that they are, compressed."""
         self.layout.require(networks.layout, "the networks to encode")
-        basins = {record.get("aligned") for record in networks.records}
+        basins = {record.aligned_to for record in networks.records}
         known = basins == {self.trained_on["basin"]} and None not in basins
         if self.align is None and not known and self.trained_on["basin"] is not None:
             raise InputError(
@@ -235,7 +235,9 @@ class FittedGenerator(Parts):
             codes.to(self.layout.dtype, copy=True) if self.compress is None else self.compress.inverse_transform(codes)
         )
 
-    def _project(self, vectors: Float[Tensor, "n m"], rule: Pattern, records: list[Record]) -> Collection:
+    def _project(
+        self, vectors: Float[Tensor, "n m"], rule: Pattern, records: Sequence[Mapping[str, Any]]
+    ) -> Collection:
         weights = vectors[:, : self.layout.size].contiguous()  # what `split` makes of them, in one block
         masks = torch.empty(weights.shape, dtype=torch.bool)
         for rows in blocks(len(weights), _MASKED):

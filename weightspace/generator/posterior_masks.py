@@ -10,9 +10,10 @@ from torch import Tensor
 from weightspace.errors import InputError
 from weightspace.networks.collection import Collection
 from weightspace.networks.layout import Layout
+from weightspace.networks.record import Extra
 from weightspace.storage.spelling import Spelling
 
-STD = "std"  # the extra that holds standard deviations, as in weightspace.bayes
+STD = Extra.STD  # the extra that holds standard deviations, as in weightspace.bayes
 
 
 @dataclass(frozen=True)

@@ -115,7 +115,7 @@ class TicketGenerator:
     def _fit(
         self, tickets: Collection, example: Example | None, seed: int, checkpoint: Path | None
     ) -> "FittedGenerator":
-        basins = {record.get("aligned") for record in tickets.records}
+        basins = {record.aligned_to for record in tickets.records}
         together = len(basins) == 1 and None not in basins
         matching = None if self.align is None or together else self.align.fit(tickets, example=example)
         aligned = tickets if matching is None else matching.transform(tickets)

@@ -18,8 +18,9 @@ from weightspace.networks.ensemble import Ensemble
 from weightspace.networks.forward import blocks
 from weightspace.networks.layout import Layout
 from weightspace.networks.network import Network
+from weightspace.networks.record import Record
 from weightspace.storage.files import dump_json, new_folder
-from weightspace.storage.shards import Record, ShardReader, ShardWriter, pack_values, unpack_bits
+from weightspace.storage.shards import ShardReader, ShardWriter, pack_values, unpack_bits
 
 _SHARD_BYTES = 256 * 2**20
 _READ = 64  # networks whose masks are read at once
@@ -57,7 +58,7 @@ class Collection:
         masks: Bool[Tensor, "n d"] | None = None,
         buffers: Mapping[str, Tensor] | None = None,
         extras: Mapping[str, Tensor] | None = None,
-        records: Sequence[Record] | None = None,
+        records: Sequence[Mapping[str, Any]] | None = None,
     ) -> None:
         columns = {"weights": weights}
         if masks is not None:
@@ -66,7 +67,7 @@ class Collection:
         columns |= {f"buffer.{name}": tensor for name, tensor in (buffers or {}).items()}
         self.layout = layout
         self.architecture = architecture
-        self.records: list[Record] = [dict(r) for r in records] if records is not None else [{} for _ in weights]
+        self.records: list[Record] = [Record.of(r) for r in ([{}] * len(weights) if records is None else records)]
         self._reader: ShardReader | None = None
         self._rows: Tensor = torch.arange(len(weights))
         self._columns: dict[str, Tensor] = {}
@@ -186,11 +187,12 @@ class Collection:
         if not 1 <= k <= len(self):
             raise InputError(f"cannot take the best {k} of {len(self)} networks")
         if metric is None:
-            lowest = "validation_accuracy" not in self.records[0].get("metrics", {})
+            lowest = "validation_accuracy" not in self.records[0].metrics
             metric = "validation_loss" if lowest else "validation_accuracy"
-        values = [record.get("metrics", {}).get(metric) for record in self.records]
-        if None in values:
-            raise InputError(f"network {values.index(None)} has no metric {metric!r} in its record")
+        missing = [i for i, record in enumerate(self.records) if record.metrics.get(metric) is None]
+        if missing:
+            raise InputError(f"network {missing[0]} has no metric {metric!r} in its record")
+        values = [record.metrics[metric] for record in self.records]
         order = sorted(range(len(self)), key=values.__getitem__, reverse=not lowest)
         return self[order[:k]]
 
@@ -272,7 +274,7 @@ class Collection:
         loaded = object.__new__(cls)
         loaded.layout, loaded.architecture, loaded._reader = layout, architecture, reader
         loaded._rows, loaded._columns = torch.arange(len(reader.records)), {}
-        loaded._names, loaded.records = reader.columns, reader.records
+        loaded._names, loaded.records = reader.columns, [Record(record) for record in reader.records]
         return loaded
 
     def fingerprint(self) -> str:
@@ -283,7 +285,7 @@ class Collection:
         else:
             for name in self._names:
                 digest.update(self._columns[name].contiguous().numpy().data)
-            digest.update(dump_json(self.records, "the records").encode())
+            digest.update(dump_json([record.to_json() for record in self.records], "the records").encode())
         return digest.hexdigest()[:16]
 
     def to_csv(self, path: str | Path) -> None:
@@ -376,10 +378,10 @@ def _tensor_name(layout: Layout, position: int) -> str:
     return next((name for name, at in layout.slices.items() if at.start <= position < at.stop), "a buffer")
 
 
-def _flatten(record: Record, prefix: str = "") -> Record:
-    flat: Record = {}
+def _flatten(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
     for key, value in record.items():
-        if isinstance(value, dict):
+        if isinstance(value, Mapping):
             flat |= _flatten(value, f"{prefix}{key}.")
         else:
             flat[f"{prefix}{key}"] = value

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from weightspace.networks.architecture import Architecture
 from weightspace.networks.layout import Layout
+from weightspace.networks.record import Record
 from weightspace.networks.sparse_module import keep_sparse
-from weightspace.storage.shards import Record
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from weightspace.errors import InputError, StorageError
 from weightspace.networks.architecture import Architecture
 from weightspace.networks.layout import Layout
 from weightspace.networks.network import Network
+from weightspace.networks.record import Record
 from weightspace.storage.files import atomic_file, dump_json
 
 FORMAT, VERSION = "weightspace.ticket", 1
@@ -39,7 +40,7 @@ def save_ticket(network: Network, path: str | Path) -> Path:
     tensors |= {f"buffer.{name}": buffer.contiguous() for name, buffer in network.buffers.items()}
     header = {
         "format": FORMAT, "version": VERSION, "layout": network.layout.to_json(),
-        "architecture": network.architecture.to_json(), "record": network.record,
+        "architecture": network.architecture.to_json(), "record": network.record.to_json(),
     }  # fmt: skip
     with atomic_file(path) as temporary:
         save_file(tensors, temporary, {"weightspace": dump_json(header, "the ticket's record")})
@@ -80,7 +81,7 @@ def load_ticket(path: str | Path) -> Network:
         if not values.isfinite().all():
             raise StorageError(f"{path} is damaged: {int((~values.isfinite()).sum())} values are not finite")
         buffers = {b.name: tensors[f"buffer.{b.name}"] for b in layout.buffers}
-        architecture, record = Architecture.from_json(header["architecture"]), header["record"]
+        architecture, record = Architecture.from_json(header["architecture"]), Record(header["record"])
         if architecture.known and architecture.layout() != layout:
             raise StorageError(f"{path} is damaged: its weights are not those of a {architecture.name}")
         weights = torch.zeros(layout.size, dtype=layout.dtype).masked_scatter(mask, values)

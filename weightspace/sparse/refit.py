@@ -57,7 +57,7 @@ def refit(pruned: Collection, dense: Collection, x: Tensor, *, ridge: float = 0.
         masks = {name: mask for name, mask in pruned.layout.tensors(pruned.masks[i]).items() if not mask.all()}
         _refit(network, before, masks, x, ridge)
         weights[i] = pruned.layout.pack(network.state_dict())
-    records = [{key: value for key, value in record.items() if key != "metrics"} for record in pruned.records]
+    records = [record.without("metrics") for record in pruned.records]
     return pruned.replace(weights=weights, extras={}, records=records)
 
 

@@ -37,8 +37,6 @@ RECORDS = "records.jsonl"
 _KEYS = ("layout", "architecture", "columns", "count", "shards", "records")
 _SHARD = re.compile(r"shard-(\d{5})\.safetensors")
 
-Record = dict[str, Any]
-
 
 def pack_bits(mask: Tensor) -> Tensor:
     """Booleans (n, D) as bits (n, ceil(D/8)), most significant first."""
@@ -61,7 +59,7 @@ class ShardWriter:
     def __init__(self, folder: Path, header: Mapping[str, Any]) -> None:
         self.folder = folder
         self.header = dict(header)
-        self.records: list[Record] = []
+        self.records: list[dict[str, Any]] = []
         self._columns: list[str] = []
         self._shards: list[dict[str, Any]] = []
         if (folder / MANIFEST).exists():
@@ -78,13 +76,14 @@ class ShardWriter:
         """Networks written so far, by this process and by earlier ones."""
         return len(self.records)
 
-    def add(self, columns: Mapping[str, Tensor], records: Sequence[Record]) -> None:
+    def add(self, columns: Mapping[str, Tensor], records: Sequence[Mapping[str, Any]]) -> None:
         """Write one shard of consecutive networks; it is complete or absent, never in between."""
         path = self.folder / f"shard-{len(self._shards):05d}.safetensors"
-        metadata = {"records": dump_json(list(records), "the records")}
+        lines = [dict(record) for record in records]
+        metadata = {"records": dump_json(lines, "the records")}
         with atomic_file(path) as temporary:
             save_file({k: v.cpu().contiguous() for k, v in columns.items()}, temporary, metadata)
-        self._register(path, sorted(columns), list(records))
+        self._register(path, sorted(columns), lines)
 
     def close(self) -> None:
         """Write the records and the manifest: from here on the folder is a collection."""
@@ -101,7 +100,7 @@ class ShardWriter:
         }
         write_text(self.folder / MANIFEST, dump_json(manifest, "the manifest", indent=1))
 
-    def _register(self, path: Path, columns: list[str], records: list[Record]) -> None:
+    def _register(self, path: Path, columns: list[str], records: list[dict[str, Any]]) -> None:
         if self._shards and columns != self._columns:
             raise StorageError(
                 f"{path} has the columns {columns}, earlier shards {self._columns}: delete {self.folder}"
@@ -119,7 +118,7 @@ class ShardReader:
 
     folder: Path
     manifest: Mapping[str, Any]
-    records: list[Record] = field(repr=False)
+    records: list[dict[str, Any]] = field(repr=False)
 
     @classmethod
     def open(cls, folder: Path, *, verify: bool) -> "ShardReader":

@@ -65,17 +65,15 @@ class ContinuousSparsification:
             soft = torch.full_like(soft_run.weights, self.start)
             optimizer, prunable = task.recipe.optimizer, start.layout.prunable.to(block.device)
             moments = optimizer.start(soft)
-            soft_run.state = optimizer.start(soft_run.weights)
             zero = torch.sigmoid(torch.tensor(self.start))
             while soft_run.step < length:
                 beta = self.hardness ** (soft_run.step / length)
                 gate = torch.where(prunable, (beta * soft).sigmoid() / zero, 1.0)
-                lr, decay = soft_run.rates()
-                lr = lr * task.recipe.lr_factor(soft_run.step, length, soft_run.per_epoch)
+                lr = soft_run.rates()[0] * task.recipe.lr_factor(soft_run.step, length, soft_run.per_epoch)
                 gradient = soft_run.gradients(soft_run.weights * gate)
                 slope = beta * gate * (1 - gate * zero) * prunable
                 of_soft = (gradient * soft_run.weights + self.penalty) * slope
-                optimizer.update_(soft_run.weights, gradient * gate, soft_run.state, lr, decay, soft_run.step)
+                soft_run.update(gradient * gate)
                 optimizer.update_(soft, of_soft, moments, self.mask_lr * lr, 0.0, soft_run.step)
                 block.tick(1)
             masks = Unstructured(self.density).mask(soft, start.layout).cpu()

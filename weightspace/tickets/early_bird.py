@@ -89,13 +89,15 @@ class EarlyBird:
             draws = _Draws(self, symmetry, groups, len(trainer.weights))
             while trainer.step < length:
                 waiting = torch.tensor([epoch is None for epoch in draws.epochs], device=l1.device)
-                trainer.l1 = l1 * waiting[:, None] if draws.waiting else None
+                trainer.penalise(l1 * waiting[:, None] if draws.waiting else None)
                 trainer.run(min(length, (trainer.step // trainer.per_epoch + 1) * trainer.per_epoch), block.tick)
                 last = trainer.step + trainer.per_epoch >= length
                 if draws.waiting and draws.look(trainer.weights.cpu(), trainer.step // trainer.per_epoch, last=last):
                     trainer.prune(draws.masks.to(trainer.weights.device))
-            for record, epoch in zip(block.start.records, draws.epochs, strict=True):
-                record["drawn_in_epoch"] = epoch
+            block.start.records[:] = [
+                record | {"drawn_in_epoch": epoch}
+                for record, epoch in zip(block.start.records, draws.epochs, strict=True)
+            ]
             return trainer, block.start.weights
 
         return search(

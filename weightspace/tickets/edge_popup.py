@@ -65,21 +65,17 @@ class EdgePopup:
             # The trainer's weights are the scores here: it keeps their optimiser, data order and checkpoints.
             trainer = block.trainer(start.replace(weights=_scores(start)))
             trainer.continue_from(block.checkpoint, block.tick)
-            optimizer, prunable = task.recipe.optimizer, start.layout.prunable.to(block.device)
-            if not trainer.state:
-                trainer.state = optimizer.start(trainer.weights)
+            prunable = start.layout.prunable.to(block.device)
             while trainer.step < length:
                 masks, values = self._effective(trainer.weights, fixed, start.layout)
-                factor = task.recipe.lr_factor(trainer.step, length, trainer.per_epoch)
                 gradient = trainer.gradients(values * masks)
                 gradient.mul_(values * trainer.weights.sign()).mul_(prunable)
-                lr, decay = trainer.rates()
-                optimizer.update_(trainer.weights, gradient, trainer.state, lr * factor, decay, trainer.step)
+                trainer.update(gradient)
                 block.tick(1)
                 if block.checkpoint is not None and trainer.step % _EVERY == 0:
                     trainer.save(block.checkpoint)
             masks, values = self._effective(trainer.weights, fixed, start.layout)
-            trainer.weights, trainer.masks = values * masks, masks
+            trainer.replace_state(weights=values * masks, masks=masks)
             return trainer, fixed
 
         return search(
@@ -109,7 +105,7 @@ def fixed_weights(start: Collection, kind: str, density: float) -> Float[Tensor,
     for entry in start.layout.weights:
         std = (2 / (density * entry.size / entry.shape[0])) ** 0.5
         for row, record in zip(found, start.records, strict=True):
-            random = seeds.generator(int(record["seed"]), f"fixed weights of {entry.name}")
+            random = seeds.generator(record.seed, f"fixed weights of {entry.name}")
             drawn = std * torch.randn(entry.size, generator=random)
             row[start.layout.slices[entry.name]] = drawn if kind == "kaiming" else drawn.sign() * std
     return found
@@ -130,6 +126,6 @@ def _scores(start: Collection) -> Float[Tensor, "n d"]:
     for entry in start.layout.weights:
         bound = (entry.size / entry.shape[0]) ** -0.5
         for row, record in zip(found, start.records, strict=True):
-            random = seeds.generator(int(record["seed"]), f"scores of {entry.name}")
+            random = seeds.generator(record.seed, f"scores of {entry.name}")
             row[start.layout.slices[entry.name]] = (2 * torch.rand(entry.size, generator=random) - 1) * bound
     return found

@@ -14,8 +14,8 @@ from weightspace.masks.schedule import count_of
 from weightspace.networks.building import in_blocks
 from weightspace.networks.collection import Collection
 from weightspace.networks.layout import Layout
+from weightspace.networks.record import Extra, Record
 from weightspace.runtime import devices
-from weightspace.storage.shards import Record
 from weightspace.tasks.task import Task
 from weightspace.training.conversion import finished, initial, trainer_for
 from weightspace.training.engine import Execution, block_size, choose_execution
@@ -69,10 +69,13 @@ def search(
         trainer, rewind = find(Block(rows, start, task, execution, device, tick, checkpoint))
         first = {"density": 1.0} if trainer.masks is None else {"density": achieved(trainer.masks, trainer.layout)}
         records = ticket_records(start.records, rows.start, dict(method) | first, task)
-        for record, mask in zip(records, trainer.masks if trainer.masks is not None else (), strict=False):
-            own = achieved(mask[None], trainer.layout)
-            record |= {"density": own, "method": record["method"] | {"density": own}}
-        return finished(trainer, task, records).replace(extras={"rewind": rewind.cpu()})
+        if trainer.masks is not None:
+            densities = [achieved(mask[None], trainer.layout) for mask in trainer.masks]
+            records = [
+                record | {"density": density, "method": record["method"] | {"density": density}}
+                for record, density in zip(records, densities, strict=True)
+            ]
+        return finished(trainer, task, records).replace(extras={Extra.REWIND: rewind.cpu()})
 
     return in_blocks(
         make, architecture=networks.architecture, count=len(networks), block=block, ticks=ticks, what=what, folder=folder,
@@ -106,7 +109,7 @@ def ticket_records(
         first: position of the first parent, for parents without an index of their own.
         task: that the tickets were trained on, if it is not the parents' own.
     """
-    found: Record = {"kind": "ticket", "method": dict(method), "density": method["density"]}
+    found: dict[str, Any] = {"kind": "ticket", "method": dict(method), "density": method["density"]}
     if task is not None:
         found |= {"task": task.name, "recipe": task.recipe.to_json()}
     return [record | found | {"parent": record.get("index", first + i)} for i, record in enumerate(parents)]
@@ -118,23 +121,23 @@ def rewind_of(tickets: Collection) -> Float[Tensor, "n d"]:
     Raises:
         InputError: the networks do not have them.
     """
-    if "rewind" not in tickets.extras:
+    if Extra.REWIND not in tickets.extras:
         raise InputError(
             'these networks have no extras["rewind"], the weights to train from: use what a finder returned, or '
             'add them with collection.replace(extras={"rewind": weights})'
         )
-    return tickets.extras["rewind"]
+    return tickets.extras[Extra.REWIND]
 
 
 def start_from(networks: Collection, weights: Float[Tensor, "n d"], masks: Bool[Tensor, "n d"]) -> Collection:
     """Networks to be trained from these weights under these masks; statistics are as before training."""
     state = networks.architecture.build_seeded(0).state_dict()
     return networks.replace(
-        weights=weights * masks, masks=masks, extras={"rewind": weights},
+        weights=weights * masks, masks=masks, extras={Extra.REWIND: weights},
         buffers={b.name: state[b.name].expand(len(networks), *b.shape).clone() for b in networks.layout.buffers},
     )  # fmt: skip
 
 
 def collected(record: Record) -> bool:
     """Was this network trained from the initialisation of its seed, as `collect` does?"""
-    return record.get("kind") in ("independent", "grid") and not record.get("aligned")
+    return record.kind in ("independent", "grid") and record.aligned_to is None

@@ -18,6 +18,7 @@ from weightspace.masks.schedule import steps_to
 from weightspace.networks.building import in_blocks
 from weightspace.networks.collection import Collection
 from weightspace.networks.layout import Layout
+from weightspace.networks.record import Extra
 from weightspace.recipes.schedule import Schedule
 from weightspace.recipes.step import Step
 from weightspace.runtime import devices
@@ -127,7 +128,7 @@ class IMP:
                     with atomic_file(checkpoint) as temporary:
                         save_file(parts | {f"buffer.{n}": b for n, b in buffers.items()}, temporary)
             records = ticket_records(start.records, rows.start, self._method(trained.masks, start.layout))
-            return finished(trainer, task, records).replace(extras={"rewind": early.weights.cpu()})
+            return finished(trainer, task, records).replace(extras={Extra.REWIND: early.weights.cpu()})
 
         return in_blocks(
             make, architecture=networks.architecture, count=len(networks), block=block,
@@ -168,7 +169,7 @@ class IMP:
                 trainer.run(length, tick)
                 assert trainer.masks is not None
                 records = ticket_records(start.records, rows.start, self._method(trainer.masks, start.layout))
-                return finished(trainer, task, records).replace(extras={"rewind": early.weights.cpu()})
+                return finished(trainer, task, records).replace(extras={Extra.REWIND: early.weights.cpu()})
 
             rung = in_blocks(
                 make, architecture=networks.architecture, count=len(networks), block=block, ticks=length,
@@ -198,9 +199,8 @@ class IMP:
             )
         kept = trained.replace(weights=trained.weights * masks, masks=masks, extras={})
         trainer = trainer_for(kept, replace(task, recipe=recipe), execution=execution, device=device)
-        own = trainer.individual
-        if self.after_pruning == "fine_tune" and own.lr is not None:
-            trainer.individual = replace(own, lr=0.1 * own.lr)
+        if self.after_pruning == "fine_tune":
+            trainer.scale_rates(0.1)
         return trainer
 
     def _check(self, networks: Collection, task: Task) -> tuple[int, int]:

@@ -17,8 +17,8 @@ from weightspace.masks.layerwise import ERK
 from weightspace.masks.patterns import Pattern
 from weightspace.networks.collection import Collection
 from weightspace.networks.layout import Layout
+from weightspace.networks.record import Record
 from weightspace.runtime import seeds
-from weightspace.storage.shards import Record
 from weightspace.storage.spelling import Spelling, spelled_text
 from weightspace.tasks.task import Task
 from weightspace.tickets.finder import Block, search
@@ -102,7 +102,7 @@ class DynamicSparseTraining:
         moving = 0.5 * self.fraction * (1 + math.cos(math.pi * step / last))
         wanted = trainer.gradients().abs()
         if self.grow == "random":
-            own = [seeds.generator(int(record["seed"]), "grown connections", step) for record in records]
+            own = [seeds.generator(record.seed, "grown connections", step) for record in records]
             wanted = torch.stack([torch.rand(wanted.shape[1], generator=random) for random in own]).to(wanted.device)
         trainer.prune(moved(trainer.weights, masks, wanted, trainer.layout, moving))
 

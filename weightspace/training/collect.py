@@ -7,10 +7,10 @@ from pathlib import Path
 from weightspace.errors import InputError
 from weightspace.networks.building import in_blocks
 from weightspace.networks.collection import Collection
+from weightspace.networks.record import Record
 from weightspace.recipes.recipe import Recipe
 from weightspace.recipes.step import Step
 from weightspace.runtime import devices, seeds
-from weightspace.storage.shards import Record
 from weightspace.storage.spelling import spelling_of
 from weightspace.tasks.task import Task
 from weightspace.training.conversion import finished, trainer_for
@@ -58,7 +58,7 @@ def collect(
         if not 0 <= part < parts <= len(runs):
             raise InputError(f"shard {part} of {parts} does not exist: i must lie in 0 .. k-1, k in 1 .. {len(runs)}")
         runs = runs[part * len(runs) // parts : (part + 1) * len(runs) // parts]
-    common: Record = {"task": task.name, "recipe": task.recipe.to_json()}
+    common = {"task": task.name, "recipe": task.recipe.to_json()}
     runs = [run | common for run in runs]
     device = devices.pick(device)
     block = min(len(runs), block_size(task, memory_gb, device=device, copies=len(kept)))
@@ -130,11 +130,17 @@ def _continued(record: Record, position: int, recipe: Recipe) -> Record:
     """A record for training on: a new data order, the same wrong labels as before."""
     if "seed" not in record:
         return record
-    own = record.get("individual", {})
+    own = record.individual
     if "label_noise" in own:
-        own = {"label_seed": record["seed"]} | own
-    changes = {"kind": "continued", "parent": record.get("index", position), "recipe": recipe.to_json()}
-    return record | changes | {"seed": seeds.derive(record["seed"], "continued")} | ({"individual": own} if own else {})
+        own = {"label_seed": record.seed, **own}
+    changes = {
+        "kind": "continued",
+        "parent": position if record.index is None else record.index,
+        "recipe": recipe.to_json(),
+    }
+    return (
+        record | changes | {"seed": seeds.derive(record.seed, "continued")} | ({"individual": dict(own)} if own else {})
+    )
 
 
 def describe(task: Task, n: int, seed: int, plan: CollectionPlan) -> dict[str, object]:

@@ -1,13 +1,14 @@
 """Where training starts and what it leaves: collections to trainers and back."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 
 from weightspace.networks.architecture import Architecture
 from weightspace.networks.collection import Collection
 from weightspace.networks.forward import predict
-from weightspace.storage.shards import Record
+from weightspace.networks.record import Record
 from weightspace.tasks.task import Task
 from weightspace.training.engine import Execution
 from weightspace.training.individual import Individual, require_seeds
@@ -15,18 +16,19 @@ from weightspace.training.trainer import Trainer
 from weightspace.training.validation_curve import ValidationCurve
 
 
-def initial(architecture: Architecture, records: Sequence[Record]) -> Collection:
+def initial(architecture: Architecture, records: Sequence[Mapping[str, Any]]) -> Collection:
     """Untrained networks, one for each record's seed; the same seed gives the same weights.
 
     Raises:
         InputError: a record has no seed.
     """
+    records = [Record.of(record) for record in records]
     require_seeds(records)
     layout = architecture.layout()
     weights = torch.empty(len(records), layout.size, dtype=layout.dtype)
     buffers = {b.name: torch.empty(len(records), *b.shape, dtype=getattr(torch, b.dtype)) for b in layout.buffers}
     for i, record in enumerate(records):  # one module at a time: a thousand would need the memory twice
-        state = architecture.build_seeded(record["seed"]).state_dict()
+        state = architecture.build_seeded(record.seed).state_dict()
         weights[i] = layout.pack(state)
         for name, buffer in buffers.items():
             buffer[i] = state[name]
@@ -49,7 +51,7 @@ def trainer_for(
     )  # fmt: skip
     if task.recipe.watch is not None:
         every = task.recipe.watch.total(trainer.per_epoch)
-        trainer.validation_curve = ValidationCurve(every, task.validation, task.loss, task.classification)
+        trainer.observe(ValidationCurve(every, task.validation, task.loss, task.classification))
     return trainer
 
 
@@ -71,7 +73,7 @@ def finished(trainer: Trainer, task: Task, records: Sequence[Record]) -> Collect
         buffers={name: buffer.cpu() for name, buffer in trainer.buffers.items()},
         records=[
             # What was aligned is no longer so once it has been trained on.
-            {k: v for k, v in record.items() if k != "aligned"}
+            record.without("aligned")
             | {"metrics": {name: values[i] for name, values in metrics.items()}}
             | (
                 {}

@@ -8,9 +8,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from weightspace.errors import InputError
+from weightspace.networks.record import Record
 from weightspace.recipes.recipe import Recipe
 from weightspace.runtime import seeds
-from weightspace.storage.shards import Record
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Individual:
             InputError: a record has no seed.
         """
         require_seeds(records)
-        own = [record.get("individual", {}) for record in records]
+        own = [record.individual for record in records]
 
         def column(name: str, default: float) -> Tensor | None:
             values = [float(one.get(name, default)) for one in own]
@@ -47,11 +47,11 @@ class Individual:
 
         noise = [float(one.get("label_noise", 0.0)) for one in own]
         return cls(
-            [record["seed"] for record in records],
+            [record.seed for record in records],
             column("lr", recipe.optimizer.lr),
             column("weight_decay", recipe.optimizer.weight_decay),
             noise if any(noise) else None,
-            [one.get("label_seed", record["seed"]) for one, record in zip(own, records, strict=True)],
+            [one.get("label_seed", record.seed) for one, record in zip(own, records, strict=True)],
         )
 
 

@@ -10,9 +10,9 @@ from itertools import product
 from typing import Protocol, runtime_checkable
 
 from weightspace.errors import InputError
+from weightspace.networks.record import Record
 from weightspace.recipes.step import Step
 from weightspace.runtime import seeds
-from weightspace.storage.shards import Record
 from weightspace.tasks.task import Task
 from weightspace.training.conversion import initial, trainer_for
 from weightspace.training.engine import Execution
@@ -42,7 +42,9 @@ class Independent:
 
     def runs(self, n: int, seed: int) -> list[Record]:
         return [
-            {"kind": "independent", "index": i, "seed": seeds.derive(seed, "network", i), "collection_seed": seed}
+            Record(
+                {"kind": "independent", "index": i, "seed": seeds.derive(seed, "network", i), "collection_seed": seed}
+            )
             for i in range(n)
         ]
 
@@ -123,8 +125,8 @@ class SharedStart:
             buffers={k: b.cpu().repeat(len(records), *[1] * (b.ndim - 1)) for k, b in first.buffers.items()},
         )
         trainer = trainer_for(copies, task, execution=execution, device=device)
-        trainer.step = first.step
-        trainer.state = {k: tensor.repeat(len(records), 1) for k, tensor in first.state.items()}
+        state = {name: tensor.repeat(len(records), 1) for name, tensor in first.state.items()}
+        trainer.replace_state(optimizer=state, step=first.step)
         return trainer
 
     def kept_steps(self, task: Task) -> list[int]:

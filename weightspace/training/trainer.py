@@ -4,6 +4,7 @@ import copy
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -81,12 +82,13 @@ class Trainer:
         self.step = 0
         self.losses = torch.full((len(weights),), torch.nan, device=device)
         self.checkpoint: Path | None = None
-        self.l1: Tensor | None = None  # (n, D), weights of |w| in the loss
+        self._l1: Tensor | None = None  # (n, D), weights of |w| in the loss
         self._held: tuple[Tensor, Tensor] | None = None
         self.validation_curve: ValidationCurve | None = None
         self.curve = torch.empty(len(weights), 0, 2)  # what `validation_curve` has seen, and in which iterations
         self.looks: list[int] = []
         self._live: dict[int, LiveNetwork | None] = {}
+        self._dense_only = False
         self._saved = time.monotonic()
         self._orders: dict[int, tuple[int, Tensor]] = {}
         self._labels = _noisy_labels(self.data.y, individual)
@@ -107,8 +109,72 @@ class Trainer:
             tensor.mul_(self.masks)
 
     def hold(self, places: Bool[Tensor, "n d"]) -> None:
-        """Keep these weights as they are now, whatever their gradients."""
+        """Keep weights as they are now, whatever their gradients.
+
+        Args:
+            places: True at the weights that training no longer changes, (n, D).
+        """
         self._held = (places.to(self.weights.device), self.weights.clone())
+
+    def penalise(self, l1: Float[Tensor, "n d"] | None) -> None:
+        """Add a penalty to the loss from now on.
+
+        Args:
+            l1: Factor of each weight's absolute value, (n, D); None for no penalty.
+        """
+        self._l1 = None if l1 is None else l1.to(self.weights.device)
+
+    def scale_rates(self, factor: float) -> None:
+        """Multiply the learning rates that networks have of their own; the recipe's rate stays as it is."""
+        lr = self.individual.lr
+        if lr is not None:
+            self.individual = replace(self.individual, lr=factor * lr)
+
+    def use_dense_kernels(self) -> None:
+        """Train sparse networks as masked dense matrices, where sparse ones would be faster too."""
+        self._dense_only = True
+
+    def observe(self, curve: ValidationCurve) -> None:
+        """Measure the validation split while training, from now on."""
+        self.validation_curve = curve
+
+    def replace_state(
+        self,
+        *,
+        weights: Float[Tensor, "n d"] | None = None,
+        masks: Bool[Tensor, "n d"] | None = None,
+        optimizer: Mapping[str, Tensor] | None = None,
+        step: int | None = None,
+    ) -> None:
+        """Go on from another state; what is None stays. `prune` sets masks and makes the weights fit them.
+
+        Args:
+            weights: Weights, (n, D).
+            masks: Masks that the weights fit already, (n, D).
+            optimizer: State of the recipe's optimiser, (n, D) by name.
+            step: Number of iterations done.
+
+        Raises:
+            InputError: The shape of a tensor is not that of the weights.
+        """
+        tensors = {"weights": weights, "masks": masks} | {
+            f"optimizer state {k!r}": t for k, t in (optimizer or {}).items()
+        }
+        for name, tensor in tensors.items():
+            if tensor is not None and tensor.shape != self.weights.shape:
+                raise InputError(
+                    f"{name} has shape {tuple(tensor.shape)}, the trainer's is {tuple(self.weights.shape)}"
+                )
+        device = self.weights.device
+        if weights is not None:
+            self.weights = weights.to(device)
+        if masks is not None:
+            self.masks = masks.to(device)
+        if optimizer is not None:
+            self.state = {name: tensor.to(device) for name, tensor in optimizer.items()}
+        if step is not None:
+            self.step = step
+        self._live = {}
 
     def fork(self, masks: Bool[Tensor, "n d"] | None = None) -> "Trainer":
         """A second trainer at this point of training, under other masks; this one stays as it is."""
@@ -118,7 +184,6 @@ class Trainer:
         other.state = {name: tensor.clone() for name, tensor in self.state.items()}
         other.losses = self.losses.clone()
         other.curve, other.looks = self.curve[:, :0], []  # under other masks it is another network
-        other._frozen = self._frozen
         other._orders, other._live = dict(self._orders), dict(self._live)
         if masks is not None:
             other.prune(masks)
@@ -176,6 +241,18 @@ class Trainer:
                     self.losses[rows] = (side_by_side if self.group_size > 1 else one_by_one)(*where)
         self.step += 1
         return found
+
+    def update(self, gradient: Float[Tensor, "n d"]) -> None:
+        """One step of the optimiser with the gradients of the iteration that `gradients` has used up.
+
+        Args:
+            gradient: What the optimiser takes as gradients, (n, D).
+        """
+        if not self.state:
+            self.state = self.recipe.optimizer.start(self.weights)
+        lr, decay = self.rates()
+        factor = self.recipe.lr_factor(self.step - 1, self.length, self.per_epoch)
+        self.recipe.optimizer.update_(self.weights, gradient, self.state, lr * factor, decay, self.step)
 
     def rates(self, rows: slice = slice(None)) -> tuple[float | Tensor, float | Tensor]:
         """Learning rate and weight decay: the recipe's, or the networks' own (n, 1)."""
@@ -240,8 +317,8 @@ class Trainer:
                 compute = side_by_side if self.group_size > 1 else one_by_one
                 losses = compute(self.module, self.layout, self.loss, weights, buffers, x, y, gradient)
             self.losses[rows] = losses
-            if self.l1 is not None:
-                gradient.addcmul_(weights.sign(), self.l1[rows])
+            if self._l1 is not None:
+                gradient.addcmul_(weights.sign(), self._l1[rows])
             if masks is not None:
                 gradient.mul_(masks)
             factor = self.recipe.lr_factor(step, self.length, self.per_epoch)
@@ -257,8 +334,8 @@ class Trainer:
     def _live_network(self, rows: slice) -> LiveNetwork | None:
         """The one network of a group as sparse matrices, where they are faster."""
         alone = self.group_size == 1 and self.weights.device.type == "cpu" and not self._random
-        plain = not self._frozen and self._held is None and self.l1 is None
-        if self.masks is None or not alone or not plain:
+        plain = not self._frozen and self._held is None and self._l1 is None
+        if self.masks is None or self._dense_only or not alone or not plain:
             return None
         if rows.start not in self._live:
             network = LiveNetwork(self.module, self.masks[rows.start])

@@ -9,6 +9,7 @@ from weightspace.bayes.inference.network import initial_std
 from weightspace.bayes.search import STD
 from weightspace.networks.collection import Collection
 from weightspace.networks.layout import Layout
+from weightspace.networks.record import Extra
 from weightspace.runtime import seeds
 from weightspace.tickets.ablations.controls import moved_masks
 from weightspace.training.conversion import initial
@@ -70,5 +71,5 @@ def _under(
     tickets: Collection, start: Collection, masks: Bool[Tensor, "n d"], weights: Tensor, std: Tensor
 ) -> Collection:
     """Networks with these weights and standard deviations under these masks."""
-    extras = {STD: std * masks, "rewind": weights * masks}
+    extras = {STD: std * masks, Extra.REWIND: weights * masks}
     return tickets.replace(weights=weights * masks, masks=masks, buffers=start.buffers, extras=extras)

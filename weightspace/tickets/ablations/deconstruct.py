@@ -14,6 +14,7 @@ from torch import Tensor
 from weightspace.errors import InputError
 from weightspace.masks.patterns import Pattern, Unstructured
 from weightspace.networks.collection import Collection
+from weightspace.networks.record import Extra
 from weightspace.runtime import seeds
 from weightspace.storage.spelling import spelled_text
 from weightspace.tasks.task import Task
@@ -134,12 +135,14 @@ class Deconstruction:
         if self.keep_signs:
             values = values.abs() * first.sign()
         values = torch.where(layout.prunable, values, first)
-        kept = begun.replace(weights=values * masks, masks=masks, extras={"rewind": values})
+        kept = begun.replace(weights=values * masks, masks=masks, extras={Extra.REWIND: values})
         if self.pruned == "zero":
             return kept
         stays = ~masks if self.pruned == "frozen" else ~masks & (final.abs() > first.abs())
         return begun.replace(
-            weights=torch.where(stays, first, values * masks), masks=None, extras={"trained": masks.to(values.dtype)}
+            weights=torch.where(stays, first, values * masks),
+            masks=None,
+            extras={Extra.TRAINED: masks.to(values.dtype)},
         )
 
     def find(
@@ -167,11 +170,11 @@ class Deconstruction:
         def find(block: Block) -> tuple[Trainer, Tensor]:
             own = whole[block.rows].replace(records=block.start.records)
             trainer = block.trainer(own)
-            if "trained" in own.extras:
-                trainer.hold(own.extras["trained"] == 0)
+            if Extra.TRAINED in own.extras:
+                trainer.hold(own.extras[Extra.TRAINED] == 0)
             trainer.continue_from(block.checkpoint, block.tick)
             trainer.run(length, block.tick)
-            return trainer, own.extras.get("rewind", own.weights)
+            return trainer, own.extras.get(Extra.REWIND, own.weights)
 
         return search(
             networks, task, find, method=self._method(), ticks=length, folder=folder, device=device,
@@ -180,7 +183,7 @@ class Deconstruction:
 
     def _values(self, begun: Collection, masks: Bool[Tensor, "n d"]) -> Float[Tensor, "n d"]:
         """Values that kept weights start from."""
-        layout, own = begun.layout, [seeds.derive(int(record["seed"]), "deconstruction") for record in begun.records]
+        layout, own = begun.layout, [seeds.derive(record.seed, "deconstruction") for record in begun.records]
         if self.kept == "reinitialise":
             return initial(begun.architecture, [{"seed": seed} for seed in own]).weights
         values = begun.weights.clone()

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from weightspace.errors import InputError, LayoutMismatch
 from weightspace.networks.collection import Collection
+from weightspace.networks.record import Extra
 from weightspace.runtime import seeds
 from weightspace.tasks.task import Task
 from weightspace.tickets.finder import rewind_of, start_from
@@ -151,4 +152,4 @@ def transfer(tickets: Collection, task: Task, *, seed: int = 0) -> Collection:
             masks[:, at] = tickets.masks[:, source.slices[entry.name]]
             if not is_output:
                 weights[:, at] = rewind[:, source.slices[entry.name]]
-    return new.replace(weights=weights * masks, masks=masks, extras={"rewind": weights}, records=records)
+    return new.replace(weights=weights * masks, masks=masks, extras={Extra.REWIND: weights}, records=records)
