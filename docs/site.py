@@ -22,7 +22,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     for entry in config.nav or []:
         if "Results" in entry:
             pages = sorted(path.name for path in (ROOT / "docs" / "results").glob("*.md") if path.name != "index.md")
-            entry["Results"] = ["results/index.md", *(f"results/{name}" for name in pages)]
+            entry["Results"] = ["results/index.md", *({title(f"results/{name}"): f"results/{name}"} for name in pages)]
         elif "Reference" in entry:
             entry["Reference"] = ["reference/index.md", *(f"reference/{name}.md" for name in PACKAGES if exports(name))]
     return config
@@ -35,6 +35,12 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for path, text in pages.items():
         files.append(File.generated(config, path, content=text))
     return files
+
+
+def title(page: str) -> str:
+    """The heading of a page."""
+    lines = (ROOT / "docs" / page).read_text(encoding="utf-8").splitlines()
+    return next(line.removeprefix("# ") for line in lines if line.startswith("# "))
 
 
 def exports(package: str) -> dict[str, str]:
@@ -61,12 +67,13 @@ def defined(name: str) -> ast.ClassDef | ast.FunctionDef | None:
 
 
 def summary(name: str) -> str:
-    """The first line of a definition's docstring."""
+    """The first paragraph of a definition's docstring."""
     node = defined(name)
     docstring = ast.get_docstring(node) if node else None
     if node and not docstring:
         raise PluginError(f"{name} is exported and has no docstring")
-    return (docstring or "").splitlines()[0] if docstring else ""
+    paragraph = " ".join((docstring or "").partition("\n\n")[0].split())
+    return paragraph.replace("|", "\\|")
 
 
 def docstring_of(package: str) -> str:
