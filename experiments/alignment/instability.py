@@ -35,22 +35,22 @@ def main(
         figures: Folder of the figure.
     """
     task = ws.tasks.digits()
-    found: dict[str, list[float]] = {start: [] for start in STARTS}
+    losses: dict[str, list[float]] = {start: [] for start in STARTS}
     drops: dict[str, list[float]] = {start: [] for start in STARTS}
     for seed in seeds:
         analysed = connectivity.instability(task, [ws.Step.of(s) for s in STARTS], copies=copies, seed=seed)
         for start, barriers in analysed:
-            found[str(start)] += [b.loss for b in barriers]
+            losses[str(start)] += [b.loss for b in barriers]
             drops[str(start)] += [b.accuracy for b in barriers]
     rows: list[dict[str, object]] = []
     for start in STARTS:
-        row: dict[str, object] = {"copies part after": start, "pairs": len(found[start])}
-        for name, values in (("loss barrier", found[start]), ("largest drop of accuracy", drops[start])):
+        row: dict[str, object] = {"copies part after": start, "pairs": len(losses[start])}
+        for name, values in (("loss barrier", losses[start]), ("largest drop of accuracy", drops[start])):
             row |= {name: f"{statistics.mean(values):.4f}", f"{name} std": f"{statistics.stdev(values):.4f}"}
         rows.append(row)
         print(row)
     tables.write(results / "alignment/instability.csv", rows)
-    plots.instability(STARTS, [found[start] for start in STARTS]).savefig(figures / "instability.png")
+    plots.instability(STARTS, [losses[start] for start in STARTS]).savefig(figures / "instability.png")
 
 
 if __name__ == "__main__":

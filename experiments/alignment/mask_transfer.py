@@ -48,13 +48,13 @@ def main(
     rows: list[dict[str, object]] = []
     for sparsity in sparsities:
         finder = ws.tickets.IMP(density=1 - sparsity, rewind=ws.Step(epochs=1))
-        tickets, own = (
+        tickets, others_tickets = (
             finder.find(dense, task, folder=out / f"{name}-tickets-{sparsity}")
             for name, dense in (("a", parents), ("b", others))
         )
         groups = {
             "A's own ticket": under(rewound(tickets), tickets.masks),
-            "B's own ticket": under(rewound(own), own.masks),
+            "B's own ticket": under(rewound(others_tickets), others_tickets.masks),
             "A's mask on B, permuted (activations)": transfer_masks(
                 tickets, parents, others, starts, task.train.x[:2000]
             ),
@@ -92,8 +92,8 @@ def by_weights(tickets: ws.Collection, parents: ws.Collection, targets: ws.Colle
     masks: list[torch.Tensor] = []
     for i in range(len(tickets)):
         fitted = WeightMatching(balance=False, population=Star()).fit(targets[[i]])
-        (found,) = fitted.permutations(parents[[i]])
-        masks.append(fitted.symmetry.permute(tickets.masks[i], found.permutations))
+        (match,) = fitted.permutations(parents[[i]])
+        masks.append(fitted.symmetry.permute(tickets.masks[i], match.permutations))
     return torch.stack(masks)
 
 

@@ -140,7 +140,7 @@ def tickets(pair: ws.Collection, task: ws.Task) -> list[dict[str, object]]:
         rule = ws.Unstructured(1 - sparsity)
         masks = rule.mask(pair.weights.abs(), pair.layout)
         pruned = pair.replace(weights=pair.weights * masks, masks=masks)
-        found = ws.train(pruned, task, ws.Step(iterations=360)).replace(extras={"parent": pair.weights})
+        trained = ws.train(pruned, task, ws.Step(iterations=360)).replace(extras={"parent": pair.weights})
         ways: Mapping[str, WeightMatching | None] = {
             "none": None,
             "dense parents": WeightMatching(cost=WeightCost(("parent",), rescaled=("parent",)), balance=False),
@@ -149,7 +149,9 @@ def tickets(pair: ws.Collection, task: ws.Task) -> list[dict[str, object]]:
             "both": WeightMatching(cost=WeightCost(("weights", "parent"), rescaled=("parent",)), balance=False),
         }
         for name, matching in ways.items():
-            aligned = found if matching is None else replace(matching, population=Star()).fit(found).transform(found)
+            aligned = (
+                trained if matching is None else replace(matching, population=Star()).fit(trained).transform(trained)
+            )
             (barrier,) = connectivity.barriers(aligned, task, points=1)
             overlap = connectivity.mask_overlap(aligned)
             rows.append(
@@ -158,7 +160,7 @@ def tickets(pair: ws.Collection, task: ws.Task) -> list[dict[str, object]]:
                     "alignment": name,
                     "barrier": barrier.loss,
                     "midpoint accuracy": barrier.midpoint_accuracy,
-                    "ticket accuracy": connectivity.measure(found, task).accuracy,
+                    "ticket accuracy": connectivity.measure(trained, task).accuracy,
                     "mask IoU": overlap.iou,
                     "chance": overlap.chance_iou,
                 }
@@ -169,10 +171,10 @@ def tickets(pair: ws.Collection, task: ws.Task) -> list[dict[str, object]]:
 def summary(rows: Sequence[Mapping[str, object]], keys: tuple[str, ...]) -> None:
     """Mean and spread over populations."""
     for kind in dict.fromkeys(tuple(row[k] for k in keys) for row in rows):
-        own = [row for row in rows if tuple(row[k] for k in keys) == kind]
+        group = [row for row in rows if tuple(row[k] for k in keys) == kind]
         parts: list[str] = []
-        for name in own[0]:
-            values = [row[name] for row in own]
+        for name in group[0]:
+            values = [row[name] for row in group]
             if name not in (*keys, "population") and all(isinstance(v, float) for v in values):
                 spread = statistics.stdev(values) if len(values) > 1 else 0.0  # pyright: ignore[reportArgumentType]
                 parts.append(f"{name} {statistics.mean(values):.4f} ± {spread:.4f}")  # pyright: ignore[reportArgumentType]

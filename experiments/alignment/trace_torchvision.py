@@ -71,10 +71,10 @@ def examine(name: str, module: torch.nn.Module, x: torch.Tensor) -> dict[str, ob
     """One row of the table."""
     began = time.perf_counter()
     verdict, note = "proven", ""
-    found = None
+    traced = None
     for fix in (False, True):
         try:
-            found = symmetry.trace(module, x, fix_unknown=fix)
+            traced = symmetry.trace(module, x, fix_unknown=fix)
             break
         except InputError as error:
             verdict = "refused" if fix else "fixed"
@@ -83,9 +83,9 @@ def examine(name: str, module: torch.nn.Module, x: torch.Tensor) -> dict[str, ob
         "network": name,
         "parameters": sum(p.numel() for p in module.parameters()),
         "verdict": verdict,
-        "groups": len(found.groups) if found else 0,
-        "units": sum(found.count(g.name) for g in found.groups if not found.children(g.name)) if found else 0,
-        "parameters moved": f"{found.coverage:.4f}" if found else "-",
+        "groups": len(traced.groups) if traced else 0,
+        "units": sum(traced.count(g.name) for g in traced.groups if not traced.children(g.name)) if traced else 0,
+        "parameters moved": f"{traced.coverage:.4f}" if traced else "-",
         "seconds": f"{time.perf_counter() - began:.0f}",
         "note": note,
     }

@@ -57,9 +57,11 @@ def sweep(rows: list[Row]) -> Figure:
             if r["method"] == name and r["network"] == 0
         }
         axes.plot(list(points), list(points.values()), "o-", color="#c2410c")
-        own = [_number(r["accuracy"]) for r in near if r["method"] == "|mu|"]
-        axes.axhspan(min(own), max(own), color="#1d4ed8", alpha=0.12, label=f"|mu|, {len(own)} seeds: range")
-        axes.axhline(statistics.fmean(own), color="#1d4ed8", linewidth=1)
+        accuracies = [_number(r["accuracy"]) for r in near if r["method"] == "|mu|"]
+        axes.axhspan(
+            min(accuracies), max(accuracies), color="#1d4ed8", alpha=0.12, label=f"|mu|, {len(accuracies)} seeds: range"
+        )
+        axes.axhline(statistics.fmean(accuracies), color="#1d4ed8", linewidth=1)
         axes.set_xlabel("strength of the penalty on sigma\n(0: |mu|, 1 would be |mu| / sigma)")
         axes.set_ylabel("test accuracy")
         axes.set_title(f"density {density:.3g}")

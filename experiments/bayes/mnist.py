@@ -96,8 +96,8 @@ def main(
     others = {"|mu| / sigma": bayes.SignalToNoise(), "sqrt(mu^2 + sigma^2)": bayes.RootSecondMoment()}
     for name, score in others.items():
         here = out / type(score).__name__
-        found = replace(main_score, score=score).find_levels(one, task, folder=here)
-        for level, posteriors in enumerate(found):
+        levels = replace(main_score, score=score).find_levels(one, task, folder=here)
+        for level, posteriors in enumerate(levels):
             add(judge.rows(name, posteriors), here / f"level-{level:02}")
     untrained = ladder[0][:1].replace(weights=ladder[0].extras["rewind"][:1], extras={})
     for level in (10, 20):

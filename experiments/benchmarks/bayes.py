@@ -135,7 +135,7 @@ def ours(sizes: tuple[int, ...], x: torch.Tensor, y: torch.Tensor, density: floa
 
 def taking_turns(steps: dict[str, Step], repeats: int) -> dict[str, float]:
     """Median CPU time of each step in milliseconds."""
-    found: dict[str, list[float]] = {name: [] for name in steps}
+    milliseconds: dict[str, list[float]] = {name: [] for name in steps}
     for step in steps.values():
         for _ in range(5):
             step()
@@ -145,8 +145,8 @@ def taking_turns(steps: dict[str, Step], repeats: int) -> dict[str, float]:
             for _ in range(TURN):
                 started = time.process_time()
                 step()
-                found[name].append(1e3 * (time.process_time() - started))
-    return {name: sorted(times)[len(times) // 2] for name, times in found.items()}
+                milliseconds[name].append(1e3 * (time.process_time() - started))
+    return {name: sorted(times)[len(times) // 2] for name, times in milliseconds.items()}
 
 
 def sample(posterior: ws.Collection, x: torch.Tensor) -> torch.Tensor:

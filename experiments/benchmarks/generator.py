@@ -47,7 +47,7 @@ def main(repeats: int = 5, results: Path = tables.RESULTS) -> None:
     random = torch.Generator().manual_seed(0)
     vectors = torch.randn(100, 270_000, generator=random)
     rows: list[dict[str, object]] = []
-    own = median(lambda: ws.PCA(99).fit(vectors), repeats)
+    ours = median(lambda: ws.PCA(99).fit(vectors), repeats)
     for solver in ("full", "randomized", "arpack"):  # covariance_eigh would need a D x D matrix
         components = 98 if solver == "arpack" else 99
         for kind in (torch.float32, torch.float64):
@@ -57,7 +57,7 @@ def main(repeats: int = 5, results: Path = tables.RESULTS) -> None:
                 max(1, repeats // 2),
             )
             name = f"PCA 100 x 270,000 against scikit-learn {solver} {str(kind).removeprefix('torch.')}"
-            rows.append({"what": name, "weightspace": own, "peer": peer, "ratio": peer / own})
+            rows.append({"what": name, "weightspace": ours, "peer": peer, "ratio": peer / ours})
     architecture = ws.Architecture("LeNet300")
     layout = architecture.layout()
     weights = torch.randn(140, layout.size, generator=random) * 0.05
@@ -111,8 +111,8 @@ def published() -> list[dict[str, object]]:
     raw_fit = (time.perf_counter() - began - 2 * first) * 30_000 / 100  # without what it costs to begin
     raw_sample = median(lambda: raw.sample(100, seed=1), 1)
     return [
-        {"what": f"{what} against {peer}", "weightspace": own, "peer": other, "ratio": other / own}
-        for what, peer, own, other in (
+        {"what": f"{what} against {peer}", "weightspace": ours, "peer": other, "ratio": other / ours}
+        for what, peer, ours, other in (
             ("fitting a flow to 100 networks", "DeepWeightFlow PCA-99", own_fit, fit),
             ("100 samples", "DeepWeightFlow PCA-99", own_sample, sample),
             ("fitting a flow to 100 networks", "DeepWeightFlow raw (extrapolated)", own_fit, raw_fit),

@@ -45,8 +45,8 @@ def task(steps: int) -> ws.Task:
 
 
 def refinement() -> float:
-    own = task(1)
-    dense = ws.collect(own, 66)
+    random_task = task(1)
+    dense = ws.collect(random_task, 66)
     mask = ws.Unstructured(0.1).mask(dense.weights.abs(), dense.layout)
     tickets = dense.replace(weights=dense.weights * mask, masks=mask)
     fits = [0.0, 0.0]
@@ -55,7 +55,7 @@ def refinement() -> float:
             align=None,
             compress=ws.PCA(64),
             generate=ws.FlowMatching(steps=5),
-            refine=ws.TaskRefinement(own, steps=steps, networks=16, batch_size=64, lr=1e-5, lr_mean=1e-5),
+            refine=ws.TaskRefinement(random_task, steps=steps, networks=16, batch_size=64, lr=1e-5, lr_mean=1e-5),
         )
         began = time.process_time()
         model.fit(tickets)
@@ -106,7 +106,7 @@ def main(results: Path = tables.RESULTS, one: str = "", keep: bool = False) -> N
     for work in WORK:
         seconds: dict[bool, list[float]] = {False: [], True: []}
         for _ in range(TURNS):
-            for kept, own in seconds.items():
+            for kept, times in seconds.items():
                 words = [
                     sys.executable,
                     "-m",
@@ -116,8 +116,8 @@ def main(results: Path = tables.RESULTS, one: str = "", keep: bool = False) -> N
                     *(["--keep"] if kept else []),
                 ]
                 run = subprocess.run(words, capture_output=True, text=True, env=clean, check=True)
-                own.append(float(run.stdout.split()[-1]))
-        slow, fast = (statistics.median(own) for own in seconds.values())
+                times.append(float(run.stdout.split()[-1]))
+        slow, fast = (statistics.median(times) for times in seconds.values())
         rows.append({"work": work, "CPU seconds a step": slow, "with keep()": fast, "ratio": slow / fast})
         print({k: f"{v:.4f}" if isinstance(v, float) else v for k, v in rows[-1].items()}, flush=True)
     tables.write(results / "benchmarks/memory.csv", rows)

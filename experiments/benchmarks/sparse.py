@@ -66,7 +66,7 @@ def ticket(density: float, seed: int) -> torch.nn.Module:
 
 
 def cpu(turns: int) -> list[dict[str, object]]:
-    found: list[dict[str, object]] = []
+    table: list[dict[str, object]] = []
     held: dict[str, Callable[[int], torch.Tensor]] = {
         "rows": lambda n: torch.randn(n, 784),
         "columns": lambda n: torch.randn(784, n).t(),
@@ -79,7 +79,7 @@ def cpu(turns: int) -> list[dict[str, object]]:
                 module = ticket(density, turn)
                 rows, (fast,) = bench("LeNet-300-100", module, held[order], (batch,), compiled=False)
                 (whole,) = [row for row in rows if row.part == "network" and row.form == "accelerated"]
-                dense = sum(choice.seconds["dense"] for choice in fast.choices)
+                dense = sum(choice.seconds[sparse.Form.DENSE] for choice in fast.choices)
                 ratios["linear layers"].append(dense / sum(choice.seconds[choice.form] for choice in fast.choices))
                 ratios["first layer"].append(fast.choices[0].speedup)
                 ratios["network"].append(whole.speedup)
@@ -93,13 +93,13 @@ def cpu(turns: int) -> list[dict[str, object]]:
             }
             for name, values in ratios.items():
                 row |= {name: statistics.median(values), f"{name} min": min(values), f"{name} max": max(values)}
-            found.append(row | versions())
+            table.append(row | versions())
             print({k: f"{v:.4g}" if isinstance(v, float) else v for k, v in row.items()}, flush=True)
-    return found
+    return table
 
 
 def orders(big: bool) -> list[dict[str, object]]:
-    found: list[dict[str, object]] = []
+    table: list[dict[str, object]] = []
     for shape in ((128, 64), (96, 384), (256, 256), (512, 512)):
         matrix = torch.rand(*shape, generator=torch.Generator().manual_seed(0))
         row: dict[str, object] = {"rows": shape[0], "columns": shape[1]}
@@ -117,9 +117,9 @@ def orders(big: bool) -> list[dict[str, object]]:
                 "seconds, exhaustive pairs": time.process_time() - began,
                 "efficacy, exhaustive pairs": (oracle - order.before) / (order.bound - order.before),
             }
-        found.append(row)
+        table.append(row)
         print({k: f"{v:.4g}" if isinstance(v, float) else v for k, v in row.items()}, flush=True)
-    return found
+    return table
 
 
 if __name__ == "__main__":

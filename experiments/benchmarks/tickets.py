@@ -71,7 +71,7 @@ def steps(data_root: Path | None, turns: int) -> list[dict[str, object]]:
     recipe = ws.Recipe(ws.Step(epochs=5), batch_size=60, optimizer=ws.Adam(lr=1.2e-3))
     task = replace(ws.tasks.mnist(data_root=data_root), recipe=recipe)
     start = initial(task.architecture, [{"seed": 0}])
-    found: list[dict[str, object]] = []
+    table: list[dict[str, object]] = []
     for density in (0.2, 0.1, 0.05, 0.02, 0.01):
         masks = ws.Unstructured(density, "layer").mask(start.weights.abs(), start.layout)
         sparse = start.replace(weights=start.weights * masks, masks=masks)
@@ -84,8 +84,8 @@ def steps(data_root: Path | None, turns: int) -> list[dict[str, object]]:
                 times[name] += [took] if turn else []
         what = f"training step of LeNet-300-100 at density {density}: live weights, masked matrices"
         ours, other = (1000 * statistics.median(times[name]) for name in ("live", "whole"))
-        found.append(row(what, ours, other, "ms"))
-    return found
+        table.append(row(what, ours, other, "ms"))
+    return table
 
 
 def files() -> list[dict[str, object]]:
@@ -117,7 +117,7 @@ def compacted(turns: int) -> list[dict[str, object]]:
     assert torch.allclose(small(x), module(x), atol=1e-4)
     size, before = (float(sum(p.numel() for p in m.parameters())) for m in (small, module))
     times = [[seconds(lambda m=m: m(x)) for m in (small, module)] for _ in range(20 * turns)]
-    fast, slow = (1000 * statistics.median(own) for own in zip(*times, strict=True))
+    fast, slow = (1000 * statistics.median(seconds_each) for seconds_each in zip(*times, strict=True))
     what = "IMP ticket of density 0.02 on digits (MLP 64-128-64-10)"
     return [
         row(f"{what}: parameters, compact and before", size, before, "parameters"),

@@ -142,9 +142,9 @@ class Source:
             names: Words to show in place of a text, in lines and headings.
             star: Column that puts an asterisk to a cell when it is above zero.
         """
-        found = self.rows(name, where)
-        headings = [str(one) for one in keep] if keep else list(dict.fromkeys(row[columns] for row in found))
-        groups = grouped(found, rows)
+        selected = self.rows(name, where)
+        headings = [str(one) for one in keep] if keep else list(dict.fromkeys(row[columns] for row in selected))
+        groups = grouped(selected, rows)
         if lines is not None:
             groups = {key: groups[key] for wanted in lines for key in groups if key[0] == wanted}
         table: list[list[str]] = []

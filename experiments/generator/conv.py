@@ -72,7 +72,7 @@ def main(
         results: Folder of the result tables.
     """
     task = small_task(data_root)
-    judged = replace(task, test=ws.Split(task.test.x[:2000], task.test.y[:2000]))
+    evaluation_task = replace(task, test=ws.Split(task.test.x[:2000], task.test.y[:2000]))
     dense = ws.collect(task, NETWORKS, folder=out / "dense")
     gradual = ws.tickets.GradualPruning(density=DENSITY, length=ws.Step(epochs=6))
     tickets = gradual.find(dense, task, folder=out / "tickets")
@@ -100,7 +100,7 @@ def main(
         flow_alone = replace(generator, refined=None).sample(SAMPLES, **draw)
         report = ws.evaluate(
             samples,
-            judged,
+            evaluation_task,
             reference=training,
             held_out=held_out,
             others={"flow alone": flow_alone, "dense": dense},

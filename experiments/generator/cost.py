@@ -35,10 +35,10 @@ def main(networks: int = 360, imp_networks: int = 40, steps: int = 4000, results
 
     def timed(what: str, action: Callable[[], T], count: int) -> T:
         began = time.perf_counter()
-        found = action()
+        result = action()
         seconds = time.perf_counter() - began
         rows.append({"what": what, "seconds": seconds, "networks": count, "seconds each": seconds / count})
-        return found
+        return result
 
     dense = timed("dense networks", lambda: ws.collect(task, networks), networks)
     tickets = timed("tickets (gradual)", lambda: ws.tickets.GradualPruning(density=0.1).find(dense, task), networks)
@@ -47,18 +47,18 @@ def main(networks: int = 360, imp_networks: int = 40, steps: int = 4000, results
     model = ws.TicketGenerator(align=None, compress=ws.PCA(128), generate=ws.FlowMatching(), refine=refine)
     generator = timed("compression, flow and refinement", lambda: model.fit(aligned), networks)
     timed("sampling", lambda: generator.sample(1000, density=0.1, seed=1), 1000)
-    own = dense[:imp_networks]
-    timed("IMP tickets", lambda: ws.tickets.IMP(density=0.1).find(own, task), imp_networks)
+    few = dense[:imp_networks]
+    timed("IMP tickets", lambda: ws.tickets.IMP(density=0.1).find(few, task), imp_networks)
     seconds = {str(row["what"]): float(str(row["seconds"])) for row in rows}
     each = {str(row["what"]): float(str(row["seconds each"])) for row in rows}
     kinds = {"an IMP ticket": "IMP tickets", "a gradual ticket": "tickets (gradual)"}
-    found = {one: each[many] + each["dense networks"] for one, many in kinds.items()}
+    costs = {one: each[many] + each["dense networks"] for one, many in kinds.items()}
     bill = sum(list(seconds.values())[:4])
     tables.write(results / "generator/cost.csv", rows)
     for row in rows:
         print(f"{row['what']}: {row['seconds']:.1f} s, {1e3 * each[str(row['what'])]:.2f} ms a network")
     print(f"whole bill {bill:.0f} s; one sample {1e3 * each['sampling']:.2f} ms")
-    for name, cost in found.items():
+    for name, cost in costs.items():
         print(
             f"a sample is {cost / each['sampling']:,.0f} times cheaper than {name} ({cost:.2f} s), and the generator "
             f"pays from {bill / (cost - each['sampling']):,.0f} networks on"

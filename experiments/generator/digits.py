@@ -178,26 +178,26 @@ def parts_of(
     gradients = budget.gradients(refine)
 
     untrained = replace(model, generate=replace(model.generate, steps=1, validation_fraction=0.0))
-    found = {
+    parts = {
         "without the flow's training": untrained.fit(training, seed=seed, folder=folder / "untrained-flow").sample(
             SAMPLES, **draw
         )
     }
     nearer, kept = replace(refine, radius=RANDOM_RADIUS), folder / "random-decoder.checkpoint.safetensors"
-    found["random decoder"] = refined_random(generator, nearer, training, task, seed, kept).sample(SAMPLES, **draw)
+    parts["random decoder"] = refined_random(generator, nearer, training, task, seed, kept).sample(SAMPLES, **draw)
 
     flow_alone = replace(generator, refined=None).sample(SAMPLES, **draw)
-    found["flow alone, fine-tuned"] = ws.train(
+    parts["flow alone, fine-tuned"] = ws.train(
         flow_alone, task, budget.length_for(gradients / SAMPLES, task), folder=folder / "tuned"
     )
-    found["tickets trained on"] = trained_on(model, training, task, folder / "trained-on")
+    parts["tickets trained on"] = trained_on(model, training, task, folder / "trained-on")
 
     for name, masks in {"shared support": ws.SharedMask(), "gates": ws.GateMask()}.items():
         other = replace(model, masks=masks, refine=None).fit(training, seed=seed, folder=folder / name)
-        found[f"flow alone, {name}"] = other.sample(SAMPLES, **draw)
+        parts[f"flow alone, {name}"] = other.sample(SAMPLES, **draw)
     refined_gates = replace(model, masks=ws.GateMask()).fit(training, seed=seed, folder=folder / "gates-refined")
-    found["gates, refined"] = refined_gates.sample(SAMPLES, **draw)
-    return found
+    parts["gates, refined"] = refined_gates.sample(SAMPLES, **draw)
+    return parts
 
 
 def trained_on(model: ws.TicketGenerator, training: ws.Collection, task: ws.Task, folder: Path) -> ws.Collection:
@@ -218,11 +218,11 @@ def refined_random(
     """A generator refined from an untrained network for the mean and random directions: nothing of the tickets."""
     assert generator.compress is not None
     assert generator.align is not None
-    own = generator.compress
+    compress = generator.compress
     start = task.architecture.build_seeded(seed)
-    random = torch.randn(own.components.shape, generator=torch.Generator().manual_seed(seed))
-    directions = torch.nn.functional.normalize(random, dim=1) * own.components.norm(dim=1, keepdim=True)
-    decoder = replace(own, mean=generator.layout.pack(start.state_dict()), components=directions)
+    random = torch.randn(compress.components.shape, generator=torch.Generator().manual_seed(seed))
+    directions = torch.nn.functional.normalize(random, dim=1) * compress.components.norm(dim=1, keepdim=True)
+    decoder = replace(compress, mean=generator.layout.pack(start.state_dict()), components=directions)
     aligned = generator.align.transform(tickets)
     refined = refine.fit(aligned, generator.masks, decoder, generator.flow, seed=seed, checkpoint=checkpoint)
     return replace(generator, compress=decoder, refined=refined)

@@ -74,9 +74,9 @@ class Study:
     def prepare(self, job: tuple[int, int]) -> None:
         """A shard of the tickets after some levels of the ladder, made where it is not there."""
         (shard, levels), task = job, self.task()
-        found = ws.collect(task, NETWORKS, shard=(shard, SHARDS), folder=self.kept(shard, "dense"))
+        networks = ws.collect(task, NETWORKS, shard=(shard, SHARDS), folder=self.kept(shard, "dense"))
         for gradual in LADDER[:levels]:
-            found = gradual.find(found, task, folder=self.kept(shard, f"tickets-{gradual.density}"))
+            networks = gradual.find(networks, task, folder=self.kept(shard, f"tickets-{gradual.density}"))
 
     def tickets(self, density: float) -> ws.Collection:
         """Read from the folders, as `find` lets one process at a time into a folder and generators are fitted side by side."""

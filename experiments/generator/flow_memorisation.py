@@ -44,12 +44,12 @@ def main(
         seed: Seed of the flows.
         results: Folder of the result tables.
     """
-    found = ws.Collection.concatenate([ws.Collection.load(folder) for folder in tickets])
-    if len(found) < learned_from + held_out:
-        raise SystemExit(f"{learned_from + held_out} tickets are needed, these folders have {len(found)}")
-    found = found[: learned_from + held_out]
-    task = tuning.task_of(found, data_root)
-    aligned = ws.WeightMatching().fit(found, example=task.train.x[:8]).transform(found)
+    loaded = ws.Collection.concatenate([ws.Collection.load(folder) for folder in tickets])
+    if len(loaded) < learned_from + held_out:
+        raise SystemExit(f"{learned_from + held_out} tickets are needed, these folders have {len(loaded)}")
+    loaded = loaded[: learned_from + held_out]
+    task = tuning.task_of(loaded, data_root)
+    aligned = ws.WeightMatching().fit(loaded, example=task.train.x[:8]).transform(loaded)
     codes = ws.PCA(components).fit(aligned).transform(aligned)
     seen, unseen = codes[:learned_from], codes[learned_from:]
     rows: list[dict[str, object]] = []
@@ -62,20 +62,20 @@ def main(
 def row(model: ws.FlowMatching, name: str, seen: Tensor, unseen: Tensor, seed: int) -> dict[str, object]:
     flow = model.fit(seen, seed=seed)
     samples = flow.sample(SAMPLES, seed=seed + 1)
-    usual = torch.cdist(seen, seen).fill_diagonal_(torch.inf).amin(1).median()
-    some = samples[: len(seen)]
-    among = torch.cdist(some, some).fill_diagonal_(torch.inf).amin(1).median()
+    typical = torch.cdist(seen, seen).fill_diagonal_(torch.inf).amin(1).median()
+    subset = samples[: len(seen)]
+    among = torch.cdist(subset, subset).fill_diagonal_(torch.inf).amin(1).median()
     size = seen.shape[1]
-    found: dict[str, object] = {
+    figures: dict[str, object] = {
         "flow": name,
         "log-density, trained on": flow.log_prob(seen, solver_steps=32).mean().item() / size,
         "log-density, held out": flow.log_prob(unseen, solver_steps=32).mean().item() / size,
-        "nearest code": (torch.cdist(samples, seen).amin(1).median() / usual).item(),
-        "nearest sample": (among / usual).item(),
+        "nearest code": (torch.cdist(samples, seen).amin(1).median() / typical).item(),
+        "nearest sample": (among / typical).item(),
         "variance": (samples.var(0).sum() / seen.var(0).sum()).item(),
     }
-    print({key: f"{value:.3f}" if isinstance(value, float) else value for key, value in found.items()}, flush=True)
-    return found
+    print({key: f"{value:.3f}" if isinstance(value, float) else value for key, value in figures.items()}, flush=True)
+    return figures
 
 
 if __name__ == "__main__":

@@ -68,8 +68,8 @@ def write(folder: Path, layout: ws.Layout, architecture: ws.Architecture, networ
     writer = writer_for(folder, layout, architecture)
     rule = ws.Unstructured(0.1)
     for i in range(networks):
-        own = torch.randn(layout.size, generator=torch.Generator().manual_seed(i + 1)) * 0.05
-        weights = (mean + own)[None]
+        deviation = torch.randn(layout.size, generator=torch.Generator().manual_seed(i + 1)) * 0.05
+        weights = (mean + deviation)[None]
         masks = rule.mask(weights.abs(), layout)
         buffers = {b.name: torch.zeros((1, *b.shape)) for b in layout.buffers}
         one = ws.Collection(

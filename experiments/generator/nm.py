@@ -46,7 +46,7 @@ def main(
     """
     split = "validation" if validation else "test"
     task, pattern = ws.tasks.digits(), ws.NM(2, 4)
-    judged = replace(task, test=task.validation) if validation else task
+    evaluation_task = replace(task, test=task.validation) if validation else task
     rows: list[dict[str, object]] = []
     for seed in seeds:
         folder = out / f"seed-{seed}"
@@ -73,7 +73,7 @@ def main(
         print(f"training NLL of samples {fit:.4f}, of tickets {tuning.training_nll(training, task).mean():.4f}")
         report = ws.evaluate(
             samples,
-            judged,
+            evaluation_task,
             reference=training,
             held_out=held_out,
             others=others,

@@ -99,7 +99,7 @@ def main(
         results: Folder of the result tables.
     """
     allocator.keep()
-    found: list[dict[str, object]] = []
+    table: list[dict[str, object]] = []
     for i in rows or range(len(ROWS)):
         row = ROWS[i]
         task = task_of(row.zoo, data_root)
@@ -117,27 +117,27 @@ def main(
         samples = fitted.sample(100, density=1.0, seed=1)
         sampling = time.perf_counter() - began
         report = ws.evaluate(samples, task, reference=training, held_out=held_out, dropout=None)
-        found.append({"row": i, **measured(row, report), "fit seconds": fitting, "sample seconds": sampling})
-        tables.add(results / "generator/published.csv", found, ("row",))
-        print({k: f"{v:.4g}" if isinstance(v, float) else v for k, v in found[-1].items()}, flush=True)
+        table.append({"row": i, **measured(row, report), "fit seconds": fitting, "sample seconds": sampling})
+        tables.add(results / "generator/published.csv", table, ("row",))
+        print({k: f"{v:.4g}" if isinstance(v, float) else v for k, v in table[-1].items()}, flush=True)
 
 
 def measured(row: Row, report: ws.Report) -> dict[str, object]:
-    own, training = report["samples"], report["training networks"]
+    samples, training = report["samples"], report["training networks"]
     return {
         "zoo": row.zoo,
         "space": f"PCA-{row.components}" if row.components else "raw",
         "width": row.width,
         "aligned": row.aligned,
         "published accuracy": row.published or "",
-        "accuracy": 100 * own.mean("accuracy"),
-        "accuracy std": 100 * own.std("accuracy"),
+        "accuracy": 100 * samples.mean("accuracy"),
+        "accuracy std": 100 * samples.std("accuracy"),
         "training accuracy": 100 * training.mean("accuracy"),
         "training std": 100 * training.std("accuracy"),
-        "Z_U": own.together.get("Z_U", math.nan),
-        "relative distance": report.relative_distance(own),
-        "dispersion": own.together["dispersion"],
-        "max error IoU": own.median("max error IoU"),
+        "Z_U": samples.together.get("Z_U", math.nan),
+        "relative distance": report.relative_distance(samples),
+        "dispersion": samples.together["dispersion"],
+        "max error IoU": samples.median("max error IoU"),
         "training max error IoU": training.median("max error IoU"),
         "verdicts": "; ".join(f"{v.claim}: {v.outcome}" for v in report.verdicts),
     }

@@ -77,7 +77,7 @@ def main(
 def kinds(study: Study, folder: Path) -> list[dict[str, object]]:
     task = study.task
     dense = ws.collect(task, study.seeds, folder=folder / "dense")
-    found = {
+    groups = {
         "dense": dense,
         "unstructured": pruned(dense, ws.Unstructured(0.5).mask(dense.weights.abs(), dense.layout)),
     }
@@ -86,33 +86,33 @@ def kinds(study: Study, folder: Path) -> list[dict[str, object]]:
     for by, scores in (("", dense.weights.abs()), (", by inputs", sparse.input_scores(dense, x))):
         ordered = sparse.reorder(dense, scores=scores)
         print(ordered)
-        found[f"2:4{by}"] = pruned(dense, PATTERN.mask(scores, dense.layout))
+        groups[f"2:4{by}"] = pruned(dense, PATTERN.mask(scores, dense.layout))
         masks = PATTERN.mask(ordered.scores, dense.layout)
-        found[f"2:4{by}, units reordered"] = pruned(ordered.networks, masks)
+        groups[f"2:4{by}, units reordered"] = pruned(ordered.networks, masks)
         masks = gathered(ordered.scores, masks, dense.layout, study.linear)
         kind = "units and inputs reordered" if study.linear else "patches gathered"
-        found[f"2:4{by}, {kind}"] = pruned(ordered.networks, masks)
+        groups[f"2:4{by}, {kind}"] = pruned(ordered.networks, masks)
         before |= {f"2:4{by}": dense} | dict.fromkeys(
             (f"2:4{by}, units reordered", f"2:4{by}, {kind}"), ordered.networks
         )
     once = {
-        f"{kind}, refitted": sparse.refit(found[kind], whole, task.train.x[:REFITTED_ON])
+        f"{kind}, refitted": sparse.refit(groups[kind], whole, task.train.x[:REFITTED_ON])
         for kind, whole in before.items()
     }
     slow = replace(task.recipe, optimizer=replace(task.recipe.optimizer, lr=0.3 * task.recipe.optimizer.lr))
-    for kind, start in list(found.items()):
+    for kind, start in list(groups.items()):
         name = f"{kind}, retrained"
-        found[name] = ws.train(start, replace(task, recipe=slow), study.again, folder=folder / name.replace(":", "-"))
+        groups[name] = ws.train(start, replace(task, recipe=slow), study.again, folder=folder / name.replace(":", "-"))
     if study.linear:
         imp = ws.tickets.IMP(pattern=PATTERN, after_pruning="lr_rewind")
-        found["IMP to 2:4, learning rate rewound"] = imp.find(dense, task, folder=folder / "imp")
-    found = {kind: recalibrated(networks, task.train) for kind, networks in (found | once).items()}
-    base = accuracy.as_list(found["dense"], task.test)
-    plain = [b - o for b, o in zip(base, accuracy.as_list(found["2:4"], task.test), strict=True)]
+        groups["IMP to 2:4, learning rate rewound"] = imp.find(dense, task, folder=folder / "imp")
+    groups = {kind: recalibrated(networks, task.train) for kind, networks in (groups | once).items()}
+    base = accuracy.as_list(groups["dense"], task.test)
+    plain = [b - o for b, o in zip(base, accuracy.as_list(groups["2:4"], task.test), strict=True)]
     rows: list[dict[str, object]] = []
-    for kind, networks in found.items():
-        own = accuracy.as_list(networks, task.test)
-        lost = [100 * (b - o) for b, o in zip(base, own, strict=True)]
+    for kind, networks in groups.items():
+        accuracies = accuracy.as_list(networks, task.test)
+        lost = [100 * (b - o) for b, o in zip(base, accuracies, strict=True)]
         untrained = kind.startswith("2:4") and "retrained" not in kind
         as_they_were = kind in before  # pruned, and no value changed
         rows.append(
@@ -120,8 +120,8 @@ def kinds(study: Study, folder: Path) -> list[dict[str, object]]:
                 "network": study.name,
                 "pruning": kind,
                 "seeds": study.seeds,
-                "accuracy": statistics.fmean(own),
-                "std": statistics.stdev(own),
+                "accuracy": statistics.fmean(accuracies),
+                "std": statistics.stdev(accuracies),
                 "points lost": statistics.fmean(lost),
                 "lost std": statistics.stdev(lost),
                 "magnitude kept": magnitude(networks, dense) if as_they_were else float("nan"),
@@ -142,8 +142,8 @@ def gathered(scores: Tensor, masks: Tensor, layout: ws.Layout, linear: bool) -> 
     masks = masks.clone()
     weights = layout.weights
     for entry in weights[:1] if linear else [entry for entry in weights if len(entry.shape) == 4]:
-        for mask, own in zip(layout.tensors(masks)[entry.name], layout.tensors(scores)[entry.name], strict=True):
-            matrix = as_matrix(own)
+        for mask, score in zip(layout.tensors(masks)[entry.name], layout.tensors(scores)[entry.name], strict=True):
+            matrix = as_matrix(score)
             order = sparse.find_order(matrix, PATTERN, restarts=None if linear else 0).columns
             padded = F.pad(matrix[:, order], (0, -matrix.shape[1] % 4), value=-1.0).unflatten(1, (-1, 4))
             kept = (
@@ -151,7 +151,7 @@ def gathered(scores: Tensor, masks: Tensor, layout: ws.Layout, linear: bool) -> 
             )
             fitted = torch.zeros_like(matrix, dtype=torch.bool)
             fitted[:, order] = kept[:, : matrix.shape[1]]
-            mask.copy_(fitted.reshape(own.movedim(1, -1).shape).movedim(-1, 1))
+            mask.copy_(fitted.reshape(score.movedim(1, -1).shape).movedim(-1, 1))
     return masks
 
 

@@ -62,19 +62,19 @@ def row(
     study: str, name: str, networks: ws.Collection, data: ws.Split, untrained: ws.Collection | None = None
 ) -> dict[str, object]:
     """One row of the table; accuracies are those of each network."""
-    found = accuracy.as_list(networks, data)
+    accuracies = accuracy.as_list(networks, data)
     before = statistics.fmean(accuracy.as_list(untrained, data)) if untrained is not None else float("nan")
     print(
-        f"{study}: {name:<48} {statistics.fmean(found):.4f} ± {statistics.stdev(found):.4f}  untrained {before:.4f}",
+        f"{study}: {name:<48} {statistics.fmean(accuracies):.4f} ± {statistics.stdev(accuracies):.4f}  untrained {before:.4f}",
         flush=True,
     )
     return {
         "study": study,
         "variant": name,
-        "seeds": len(found),
+        "seeds": len(accuracies),
         "density": networks.densities.mean().item(),
-        "accuracy": statistics.fmean(found),
-        "std": statistics.stdev(found),
+        "accuracy": statistics.fmean(accuracies),
+        "std": statistics.stdev(accuracies),
         "untrained": before,
     }
 
@@ -146,12 +146,12 @@ def birds(digits: ws.Task, seeds: int) -> Rows:
         "at the last moment": EarlyBird(0.5, max_mask_distance=1e-9),
     }
     for name, finder in finders.items():
-        found = finder.find(dense, task)
-        drawn = statistics.fmean(float(record["drawn_in_epoch"]) for record in found.records)
-        small = ws.compact(found.module(0), task.train.x[:4])
+        pruned = finder.find(dense, task)
+        drawn = statistics.fmean(float(record["drawn_in_epoch"]) for record in pruned.records)
+        small = ws.compact(pruned.module(0), task.train.x[:4])
         parameters = sum(p.numel() for p in small.parameters())
         rows.append(
-            row("channels", f"{name} (drawn in epoch {drawn:.1f})", found, task.test) | {"parameters": parameters}
+            row("channels", f"{name} (drawn in epoch {drawn:.1f})", pruned, task.test) | {"parameters": parameters}
         )
     halved = IMP(pattern=ws.Channels(0.5), rate=0.5).find(dense, task)
     rows.append(row("channels", "IMP by channels, one shot, two trainings", halved, task.test))

@@ -50,7 +50,7 @@ def main(
         began = time.process_time()
         dense = ws.train(start, task, ws.Step(epochs=rewind)) if rewind else start
         search = bayes.GateSearch.concrete(density, objective, length=ws.Step(epochs=length))
-        found = ws.train(search.find(dense.replace(extras={}), task), task, task.recipe.length)
+        trained = ws.train(search.find(dense.replace(extras={}), task), task, task.recipe.length)
         row: dict[str, object] = {
             "objective": objective,
             "search epochs": length,
@@ -58,8 +58,8 @@ def main(
             "density": density,
         }
         for name, data in (("validation", task.validation), ("test", task.test)):
-            right = accuracy.as_list(found, data)
-            row |= {name: statistics.fmean(right), f"{name} std": statistics.stdev(right)}
+            accuracies = accuracy.as_list(trained, data)
+            row |= {name: statistics.fmean(accuracies), f"{name} std": statistics.stdev(accuracies)}
         rows.append(row | {"cpu seconds": time.process_time() - began})
         print({k: f"{v:.4g}" if isinstance(v, float) else v for k, v in rows[-1].items()}, flush=True)
         tables.add(results / "tickets/concrete.csv", rows, SETTINGS)

@@ -58,8 +58,8 @@ def main(
         figures: Folder of the figure.
     """
     rows: list[dict[str, object]] = []
-    given = ((ws.tasks.mnist, mnist), (ws.tasks.fashion_mnist, fashion))
-    for load, iterations in given:
+    datasets = ((ws.tasks.mnist, mnist), (ws.tasks.fashion_mnist, fashion))
+    for load, iterations in datasets:
         if not iterations:
             continue
         length = ws.Step(iterations=iterations)
@@ -87,17 +87,17 @@ def main(
 
 def measured(networks: ws.Collection, dense: ws.Collection, task: ws.Task) -> dict[str, object]:
     """Test accuracy at the end and its difference to the dense networks' (paired, 95 %); when the loss was smallest."""
-    found, base = accuracy.as_list(networks, task.test), accuracy.as_list(dense, task.test)
-    match = ws.tickets.matching(found, base)
+    accuracies, base = accuracy.as_list(networks, task.test), accuracy.as_list(dense, task.test)
+    match = ws.tickets.matching(accuracies, base)
     prunable = networks.layout.prunable
     curves = [record["curve"] for record in networks.records]
     steps = [curve["best_step"] for curve in curves]
     best = [curve["best_validation_accuracy"] for curve in curves]
     return {
         "density": networks.masks[:, prunable].double().mean().item(),
-        "seeds": len(found),
-        "accuracy": statistics.fmean(found),
-        "accuracy std": statistics.stdev(found),
+        "seeds": len(accuracies),
+        "accuracy": statistics.fmean(accuracies),
+        "accuracy std": statistics.stdev(accuracies),
         "minus dense": match.difference,
         "half width": match.half_width,
         "matches": match.matches,
@@ -117,9 +117,11 @@ def draw(rows: Sequence[Mapping[str, object]], path: Path) -> None:
     for column, name in enumerate(data):
         here = [row for row in rows if row["data"] == name]
         for kind in ("tickets", "re-initialised", "shuffled"):
-            own = [row for row in here if row["networks"] == kind or (row["networks"] == "dense" and kind == "tickets")]
+            group = [
+                row for row in here if row["networks"] == kind or (row["networks"] == "dense" and kind == "tickets")
+            ]
             for axis, value in ((0, "accuracy"), (1, "stops at")):
-                x, y, spread = ([float(str(row[key])) for row in own] for key in ("density", value, f"{value} std"))
+                x, y, spread = ([float(str(row[key])) for row in group] for key in ("density", value, f"{value} std"))
                 axes[axis][column].errorbar(x, y, spread, marker="o", markersize=3, capsize=2, label=kind)
         low = min(float(str(row["accuracy"])) for row in here)
         axes[0][column].set(title=name, ylim=(math.floor(100 * low) / 100, None))

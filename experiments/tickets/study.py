@@ -43,34 +43,34 @@ def methods(
         "SET": t.DynamicSparseTraining(density, every=updates, grow="random"),
         "RigL": t.DynamicSparseTraining(density, every=updates),
     }
-    found: dict[str, tuple[Find, float]] = {name: (plain(finder), 1.0) for name, finder in start.items()}
-    found["edge-popup (untrained weights)"] = (
+    finders: dict[str, tuple[Find, float]] = {name: (plain(finder), 1.0) for name, finder in start.items()}
+    finders["edge-popup (untrained weights)"] = (
         lambda n, _task, folder: t.EdgePopup(density).find(n, searching, folder=folder),
         1.0,
     )
-    found["multi-prize (binary weights)"] = (
+    finders["multi-prize (binary weights)"] = (
         lambda n, _task, folder: t.EdgePopup(density, binary=True).find(n, searching, folder=folder),
         1.0,
     )
-    found["supermask (untrained weights)"] = (
+    finders["supermask (untrained weights)"] = (
         lambda n, task, folder: bayes.GateSearch(density, strength=0.05, length=task.recipe.length).find(
             fixed(n, density), task, folder=folder
         ),
         1.0,
     )
-    found["concrete ticket search"] = (
+    finders["concrete ticket search"] = (
         concrete(density, search),
         1.0 + epochs(search) / epochs(searching.recipe.length),
     )
-    found["continuous sparsification"] = (plain(t.ContinuousSparsification(density)), 2.0)
-    found["one-shot magnitude"] = (plain(t.IMP(density, 1 - density)), 2.0)
-    found["gradual magnitude"] = (plain(t.GradualPruning(density, length=searching.recipe.length)), 2.0)
-    found["IMP, rewinding"] = (plain(imp), 1.0 + len(imp.levels()))
-    found["IMP, learning-rate rewinding"] = (
+    finders["continuous sparsification"] = (plain(t.ContinuousSparsification(density)), 2.0)
+    finders["one-shot magnitude"] = (plain(t.IMP(density, 1 - density)), 2.0)
+    finders["gradual magnitude"] = (plain(t.GradualPruning(density, length=searching.recipe.length)), 2.0)
+    finders["IMP, rewinding"] = (plain(imp), 1.0 + len(imp.levels()))
+    finders["IMP, learning-rate rewinding"] = (
         plain(replace(imp, rewind=ws.Step(), after_pruning="lr_rewind")),
         1.0 + len(imp.levels()),
     )
-    return found
+    return finders
 
 
 def plain(finder: Finder) -> Find:
@@ -83,8 +83,8 @@ def concrete(density: float, length: ws.Step) -> Find:
     def find(networks: ws.Collection, task: ws.Task, folder: Path | None) -> ws.Collection:
         start = initial(task.architecture, networks.records)
         places = (None, None) if folder is None else (folder / "gates", folder / "trained")
-        found = bayes.GateSearch.concrete(density, length=length).find(start, task, folder=places[0])
-        return ws.train(found, task, task.recipe.length, folder=places[1])
+        masked = bayes.GateSearch.concrete(density, length=length).find(start, task, folder=places[0])
+        return ws.train(masked, task, task.recipe.length, folder=places[1])
 
     return find
 
@@ -137,17 +137,17 @@ def study(
             place = kept(density, name)
             before = place is not None and place.exists()
             started = time.process_time()
-            found = find(dense, task, place)
+            tickets = find(dense, task, place)
             took = float("nan") if before else time.process_time() - started  # an earlier process did the work
-            rows.append(row(name, density, accuracy.as_list(found, task.test), base, cost, found, took, shape))
+            rows.append(row(name, density, accuracy.as_list(tickets, task.test), base, cost, tickets, took, shape))
             tables.add(out, rows, ("method", "density"))
             if name == "IMP, rewinding" and not only:
                 controls = ws.tickets.TicketControls()
                 for control, start in (
-                    ("IMP's mask, new weights", controls.reinitialised(found)),
-                    ("IMP's mask shuffled in layers", controls.shuffled(found)),
-                    ("IMP's mask scattered", controls.globally_shuffled(found)),
-                    ("IMP's mask inverted", controls.inverted(found, dense.weights.abs())),
+                    ("IMP's mask, new weights", controls.reinitialised(tickets)),
+                    ("IMP's mask shuffled in layers", controls.shuffled(tickets)),
+                    ("IMP's mask scattered", controls.globally_shuffled(tickets)),
+                    ("IMP's mask inverted", controls.inverted(tickets, dense.weights.abs())),
                 ):
                     trained = ws.train(start, task, task.recipe.length, folder=kept(density, control))
                     rows.append(
@@ -168,7 +168,7 @@ def study(
 def row(
     name: str,
     density: float,
-    found: list[float],
+    accuracies: list[float],
     base: list[float],
     cost: float,
     networks: ws.Collection,
@@ -177,21 +177,21 @@ def row(
 ) -> dict[str, object]:
     kept = networks.masks[:, networks.layout.prunable].sum(1)
     assert (kept == round(density * networks.layout.num_prunable)).all(), "the achieved count is the asked one"
-    match = ws.tickets.matching(found, base)
+    match = ws.tickets.matching(accuracies, base)
     effective = ws.tickets.effective_density(networks, shape).mean().item()
     first, second = torch.triu_indices(len(kept), len(kept), offset=1)
     masks = networks.masks[:, networks.layout.prunable].float()
     overlap = ((masks @ masks.T)[first, second] / kept[0]).mean().item()
     print(
-        f"{density:<6} {name:<32} {statistics.fmean(found):.4f} ± {statistics.stdev(found):.4f}  minus dense "
+        f"{density:<6} {name:<32} {statistics.fmean(accuracies):.4f} ± {statistics.stdev(accuracies):.4f}  minus dense "
         f"{100 * match.difference:+.2f} ± {100 * match.half_width:.2f}  cost {cost:.1f}  {took:.1f} s",
         flush=True,
     )
     return {
         "method": name,
         "density": density,
-        "accuracy": statistics.fmean(found),
-        "std": statistics.stdev(found),
+        "accuracy": statistics.fmean(accuracies),
+        "std": statistics.stdev(accuracies),
         "minus_dense": match.difference,
         "half_width": match.half_width,
         "trainings": cost,
