@@ -1,11 +1,11 @@
 """Alignment: bring networks into one basin by permuting (and rescaling) their hidden units."""
 
 from weightspace.align.activation_matching import ActivationMatching as ActivationMatching
+from weightspace.align.costs import COSTS as COSTS
 from weightspace.align.costs import Cost as Cost
 from weightspace.align.costs import PrecisionCost as PrecisionCost
 from weightspace.align.costs import WassersteinCost as WassersteinCost
 from weightspace.align.costs import WeightCost as WeightCost
-from weightspace.align.costs import alignment_costs as alignment_costs
 from weightspace.align.fitted_matching import FittedMatching as FittedMatching
 from weightspace.align.population import GrowingMean as GrowingMean
 from weightspace.align.population import MergeMany as MergeMany

@@ -25,7 +25,7 @@ class Cost(Protocol):
     """A way to compare networks.
 
     Your own is a dataclass with these members. To save what was aligned with it, register it:
-    `@alignment_costs.register("my-cost")` above `@dataclass(frozen=True)`, with :data:`weightspace.align.alignment_costs`.
+    `@COSTS.register("my-cost")` above `@dataclass(frozen=True)`, with :data:`weightspace.align.COSTS`.
     """
 
     @property
@@ -55,11 +55,11 @@ class Cost(Protocol):
         ...
 
 
-alignment_costs: Registry[Cost] = Registry("cost of alignment")
+COSTS: Registry[Cost] = Registry("cost of alignment")
 """Costs that can be saved, by their names on disk."""
 
 
-@alignment_costs.register("Weights")
+@COSTS.register("Weights")
 @dataclass(frozen=True)
 class WeightCost:
     """Compare weights by their squared distance, as Git Re-Basin does (Ainsworth et al. 2023, arXiv 2209.04836).
@@ -112,7 +112,7 @@ class _PosteriorCost:
             )
 
 
-@alignment_costs.register("Wasserstein")
+@COSTS.register("Wasserstein")
 @dataclass(frozen=True)
 class WassersteinCost(_PosteriorCost):
     """Compare diagonal normal posteriors by the 2-Wasserstein distance.
@@ -133,7 +133,7 @@ class WassersteinCost(_PosteriorCost):
         return torch.stack([fields[name] for name in self.fields])
 
 
-@alignment_costs.register("Precision")
+@COSTS.register("Precision")
 @dataclass(frozen=True)
 class PrecisionCost(_PosteriorCost):
     """Compare means, each weighted by the reference's precision: -sum_i (mu_A - mu_B)_i^2 / sigma_A_i^2.

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from weightspace.align.balance import balance_scales
-from weightspace.align.costs import WEIGHTS, Cost, WeightCost, alignment_costs, require_fields
+from weightspace.align.costs import COSTS, WEIGHTS, Cost, WeightCost, require_fields
 from weightspace.align.matcher import Matched, Matcher
 from weightspace.align.population import Fields
 from weightspace.errors import StorageError
@@ -188,7 +188,7 @@ class FittedMatching:
         return {
             "balance": self.balance,
             "symmetry": self.symmetry.to_json(),
-            "cost": alignment_costs.to_json(self.cost),
+            "cost": COSTS.to_json(self.cost),
         }
 
     @classmethod
@@ -204,7 +204,7 @@ class FittedMatching:
             StorageError: The cost is not registered, or its data are damaged.
         """
         reference = {n.removeprefix("align."): t for n, t in tensors.items() if n.startswith("align.")}
-        return cls(symmetry, data["balance"], reference, alignment_costs.from_json(data["cost"], "the alignment"))
+        return cls(symmetry, data["balance"], reference, COSTS.from_json(data["cost"], "the alignment"))
 
     def save(self, folder: str | Path) -> Path:
         """Write to a new or empty folder, as safetensors and JSON.
