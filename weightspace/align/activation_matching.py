@@ -173,8 +173,8 @@ class _Observer:
                 self.sources[group.name] = layers
             elif not symmetry.children(group.name):
                 raise InputError(
-                    f"the units of group {group.name!r} are the output of no layer, so that their activations cannot be "
-                    "seen: align by weights instead (WeightMatching)"
+                    f"the units of group {group.name!r} are the output of no layer, so that their activations cannot "
+                    "be seen: align by weights instead (WeightMatching)"
                 )
 
     def responses(self, x: Tensor) -> dict[str, list[Float[Tensor, "samples units"]]]:

@@ -13,8 +13,8 @@ from weightspace.errors import InputError
 def assign(gain: Float[Tensor, "units units"]) -> Int[Tensor, " units"]:
     """For each row the column that maximises the sum of gains, each column once.
 
-    Solved by lapx (Jonker-Volgenant with row reduction), which is faster than SciPy's solver. SciPy solves it if another
-    package called `lap` is installed in its place, or its answer is no permutation.
+    Solved by lapx (Jonker-Volgenant with row reduction), which is faster than SciPy's solver. SciPy solves it if
+    another package called `lap` is installed in its place, or its answer is no permutation.
 
     Args:
         gain: Gain of giving each row (of the reference) each column (of the network).

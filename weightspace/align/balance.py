@@ -21,11 +21,11 @@ Along = dict[str, dict[int, np.ndarray]]  # axes of tensors
 def balance_scales(weights: Float[Tensor, "nets d"], symmetry: Symmetry) -> dict[str, Float[Tensor, "nets units"]]:
     """Scales that give every homogeneous unit equal norms of incoming and outgoing weights.
 
-    Scaling unit j's incoming weights by s_j = sqrt(|out_j| / |in_j|) and dividing its outgoing weights by s_j makes both
-    norms their geometric mean. Sparse networks have dead units, which no input reaches or which reach no output. Live
-    units are balanced without them. Then dead ones, from those next to live ones on, get the geometric mean norm of their
-    group's live units (or balance, if they connect two others). Units in pieces that are connected to no live one have
-    s = 1. Computed in float64, returned in the dtype of the weights.
+    Scaling unit j's incoming weights by s_j = sqrt(|out_j| / |in_j|) and dividing its outgoing weights by s_j makes
+    both norms their geometric mean. Sparse networks have dead units, which no input reaches or which reach no output.
+    Live units are balanced without them. Then dead ones, from those next to live ones on, get the geometric mean norm
+    of their group's live units (or balance, if they connect two others). Units in pieces that are connected to no live
+    one have s = 1. Computed in float64, returned in the dtype of the weights.
 
     Args:
         weights: Weights of the networks.

@@ -17,8 +17,8 @@ class NestedGroups:
 
     The outer permutation and the inner ones are found together: for every pair of outer units the best inner
     assignment, and their values as the matrix of the outer assignment. That is exact where no tensor carries two inner
-    groups on different axes. Where the gain is not linear in the permutations, a step is taken only if the inner product
-    itself rises.
+    groups on different axes. Where the gain is not linear in the permutations, a step is taken only if the inner
+    product itself rises.
 
     Args:
         symmetry: Symmetry of reference and networks.

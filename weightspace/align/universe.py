@@ -19,8 +19,8 @@ class Universe:
     """Map all networks into one universe together, by Frank-Wolfe on doubly stochastic matrices.
 
     Maximises the inner products of all pairs, through the sum of all mapped networks, so that a step costs as much as
-    matching each network once. Needs a matrix for each network and group in memory: for tens of networks. Independent of
-    the order of networks. Source: C2M3 (Crisostomi et al. 2024, arXiv 2405.17897).
+    matching each network once. Needs a matrix for each network and group in memory: for tens of networks. Independent
+    of the order of networks. Source: C2M3 (Crisostomi et al. 2024, arXiv 2405.17897).
 
     Args:
         steps: Largest number of Frank-Wolfe steps.

@@ -13,12 +13,12 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class CSRStructure:
-    """Where the weights of a sparse matrix lie, in compressed rows (CSR), and where those of its transpose.
+    """Where the weights of a sparse matrix lie, in compressed sparse rows (CSR), and where those of its transpose.
 
     Args:
-        shape: (outputs, inputs).
-        starts: (outputs + 1,), position of each row's first weight.
-        columns: (nnz,), input of each weight.
+        shape: Numbers of outputs and inputs.
+        starts: Position of each row's first weight (outputs + 1,).
+        columns: Input of each weight (nnz,).
     """
 
     shape: tuple[int, int]
@@ -33,6 +33,7 @@ class CSRStructure:
 
     @property
     def nnz(self) -> int:
+        """Number of weights."""
         return len(self.columns)
 
     @cached_property
@@ -56,8 +57,9 @@ class CSRStructure:
     def infer(
         self, x: Float[Tensor, "*batch inputs"], values: Float[Tensor, " nnz"], bias: Float[Tensor, " outputs"] | None
     ) -> Float[Tensor, "*batch outputs"]:
-        """The same without gradients: no more passes over memory than needed. The result is a transposed view, which a
-        next product reads without a copy.
+        """The same product without gradients, in no more passes over memory than needed.
+
+        For a matrix the result is a transposed view, which a next product reads without a copy.
         """
         flat = x if x.ndim == 2 else x.reshape(-1, self.shape[1])
         out = self._times(values, flat.t())

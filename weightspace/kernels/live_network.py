@@ -20,12 +20,12 @@ class LiveNetwork:
     """One network, called with the vector of its live parameters.
 
     Args:
-        module: gives the computation.
-        live: True at the positions of live parameters; all parameters of a tensor or some, the others are zero.
+        module: Module that gives the computation; a copy of it is run.
+        live: True at the positions of live parameters: all parameters of a tensor, or some. The others are zero.
 
     Attributes:
-        places: (k,), the positions of the live parameters in the vector.
-        sparse: names of the layers that are multiplied as compressed rows.
+        places: Positions of the live parameters in the vector (k,).
+        sparse: Names of the layers that are multiplied as compressed rows.
     """
 
     def __init__(self, module: nn.Module, live: Bool[Tensor, " d"]) -> None:
@@ -54,7 +54,7 @@ class LiveNetwork:
 
     @property
     def share(self) -> float:
-        """Of the tensors that are pruned, the share of weights in sparse layers; 0 if none is pruned."""
+        """Share of the pruned tensors' weights that are in sparse layers; 0 if none is pruned."""
         total = matrices = 0
         for entry, size in zip(self.layout.parameters, self._sizes, strict=True):
             total += entry.size if size < entry.size else 0
@@ -65,7 +65,9 @@ class LiveNetwork:
         """Outputs for a batch.
 
         Args:
-            values: of the live parameters, in the order of their positions.
+            values: Values of the live parameters, in the order of their positions.
+            buffers: Buffers by name, which a pass may update.
+            x: A batch of inputs.
         """
         if self.sparse and not self._tried:
             self._try_out(values.detach(), buffers, x)
@@ -85,8 +87,8 @@ class LiveNetwork:
         before = {name: buffer.clone() for name, buffer in buffers.items()}
         expected = functional_call(self._plain, (self.layout.tensors(whole), before), (x,))
         try:
-            found = self(values, {name: buffer.clone() for name, buffer in buffers.items()}, x)
-            same = found.shape == expected.shape and torch.allclose(found, expected, rtol=1e-3, atol=1e-4)
+            outputs = self(values, {name: buffer.clone() for name, buffer in buffers.items()}, x)
+            same = outputs.shape == expected.shape and torch.allclose(outputs, expected, rtol=1e-3, atol=1e-4)
         except RuntimeError:  # a size that does not fit: the dense call went through, and is what runs from now on
             same = False
         if not same:

@@ -99,11 +99,11 @@ def accelerate(
 ) -> Accelerated:
     """Bring every linear and convolution layer of a network into its fastest form, for inference.
 
-    On the CPU: compressed rows, where they beat the dense layer. On CUDA: 2:4 tensors by CUTLASS or cuSPARSELt, with and
-    without a search for its fastest algorithm, in bfloat16 or float16. Each form is checked against the dense layer and
-    timed on the inputs that the layer gets from the example, so that batch sizes matter; dense layers stay unless another
-    form is clearly faster. At the end the whole network is checked and timed against the dense one; where it does not run
-    with the new layers, computes something else, or is not faster, all layers stay dense.
+    On the CPU: compressed rows, where they beat the dense layer. On CUDA: 2:4 tensors by CUTLASS or cuSPARSELt, with
+    and without a search for its fastest algorithm, in bfloat16 or float16. Each form is checked against the dense layer
+    and timed on the inputs that the layer gets from the example, so that batch sizes matter; dense layers stay unless
+    another form is clearly faster. At the end the whole network is checked and timed against the dense one; where it
+    does not run with the new layers, computes something else, or is not faster, all layers stay dense.
 
     Args:
         module: Module of a ticket, or any; it is left as it is.
@@ -111,9 +111,9 @@ def accelerate(
         dtype: Type to run in; by default the module's.
         device: Device to run on; by default the module's.
         strict: Whether a layer that cannot run as 2:4 is an error, instead of staying dense.
-        int8: Whether products in eight-bit integers are tried too, dense and 2:4, on CUDA. They round weights and inputs
-            (:class:`weightspace.sparse.Int8Linear`). If with them the whole network computes something else, as errors
-            add up over layers, it is done again without.
+        int8: Whether products in eight-bit integers are tried too, dense and 2:4, on CUDA. They round weights and
+            inputs (:class:`weightspace.sparse.Int8Linear`). If with them the whole network computes something else, as
+            errors add up over layers, it is done again without.
 
     Raises:
         InputError: The module does not run on the example, the example is empty or not finite, or there is no such
@@ -173,8 +173,8 @@ def _prepared(
         dense = copy.deepcopy(module)
     except RuntimeError as error:
         raise InputError(
-            f"{type(module).__name__} cannot be copied ({error}): make pruning by torch.nn.utils.prune permanent first, by "
-            "prune.remove"
+            f"{type(module).__name__} cannot be copied ({error}): make pruning by torch.nn.utils.prune permanent "
+            "first, by prune.remove"
         ) from error
     if not len(example) or (example.is_floating_point() and not example.isfinite().all()):
         raise InputError(f"the example is a batch of at least one input, all finite; got shape {tuple(example.shape)}")
@@ -218,8 +218,8 @@ def _inputs(module: nn.Module) -> Iterator[dict[nn.Module, tuple[str, Tensor]]]:
 
         return hook
 
-    # Subclasses may use their weight in ways of their own, and hooks belong to a layer as it is; those that keep a ticket's
-    # pruned weights at zero while it trains have done their work.
+    # Subclasses may use their weight in ways of their own, and hooks belong to a layer as it is; those that keep a
+    # ticket's pruned weights at zero while it trains have done their work.
     layers = [
         (name, layer)
         for name, layer in module.named_modules()

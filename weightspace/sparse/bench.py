@@ -216,8 +216,9 @@ def _spread(seconds: Sequence[float]) -> tuple[float, float, float]:
 
 
 def _limit(forms: Sequence[Form], density: float, cuda: bool) -> float:
-    """What sparsity allows: twice the rate for 2:4 on a card, twice again in eight bits; on the CPU the products that are
-    left.
+    """Speed-up that sparsity allows.
+
+    On a card twice the rate for 2:4, twice again in eight bits; on the CPU as the number of products falls.
     """
     if all(form is Form.DENSE for form in forms):
         return 1.0

@@ -26,22 +26,22 @@ _SAME = 1e-9  # in float64, relative to the largest output
 
 
 def compact(module: nn.Module, example: Tensor) -> nn.Module:
-    """Remove dead units and channels.
+    """Remove dead units and channels of a network.
 
     A unit that nothing reads is dead; so is one whose incoming weights are all zero, which is a constant that goes into
     the biases of what reads it. Removing one may leave others dead, and so on. Every group of units keeps at least one.
 
     Args:
-        module: of linear and convolution layers and BatchNorm, with any wiring that can be traced; is left as it is. Masks
-            beside its weights (`weight_mask`) are cut with them.
-        example: a batch of at least two inputs.
+        module: Module of linear and convolution layers and BatchNorm, with any wiring that can be traced; it is left as
+            it is. Masks beside its weights (`weight_mask`) are cut with them.
+        example: A batch of at least two inputs.
 
     Returns:
         A module of the same class in evaluation mode, proven on random inputs (on the example, if it holds tokens) to
         compute the same. Units of layers that cannot be cut (LayerNorm, attention, grouped convolutions) stay.
 
     Raises:
-        InputError: the module cannot be traced.
+        InputError: The module cannot be traced.
     """
     if example.ndim < 2 or len(example) < 2:
         raise InputError(f"the example is a batch of at least two inputs, got shape {tuple(example.shape)}")
@@ -52,13 +52,13 @@ def compact(module: nn.Module, example: Tensor) -> nn.Module:
         inputs = torch.randn(example.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     symmetry = trace(work, example, fix_unknown=True)
     groups = [group for group in symmetry.groups if _can_cut(symmetry, group, work)]
-    # Whatever also acts without parameters (a softmax over units, say) is found out by the proof: all at once, and if that
-    # fails one by one.
+    # Whatever also acts without parameters (a softmax over units, say) is found out by the proof: all at once, and if
+    # that fails one by one.
     work, groups = _proven_folds(module, work, symmetry, groups, example, inputs)
     dead = {group.name: _all_but_one(~_read(symmetry, group, work)) for group in groups}
     dead = {name: units for name, units in dead.items() if units.any()}
     small = _cut(work, symmetry, dead)
-    if dead and not _same(module, small, inputs):  # a module whose code knows its sizes by heart
+    if dead and not _same(module, small, inputs):  # a module whose code holds its sizes
         small, accepted = work, {}
         for name, units in dead.items():
             trial = _cut(work, symmetry, accepted | {name: units})
@@ -115,20 +115,20 @@ def _can_cut(symmetry: Symmetry, group: Group, module: nn.Module) -> bool:
 
 def _read(symmetry: Symmetry, group: Group, module: nn.Module) -> Bool[Tensor, " units"]:
     """Which units are read: some outgoing entry is not zero."""
-    found = torch.zeros(group.size, dtype=torch.bool)
+    units = torch.zeros(group.size, dtype=torch.bool)
     for axis in group.outgoing:
-        found |= _slots(symmetry, group, axis, module).any(1)
-    return found
+        units |= _slots(symmetry, group, axis, module).any(1)
+    return units
 
 
 def _written(symmetry: Symmetry, group: Group, module: nn.Module, layout: Layout) -> Bool[Tensor, " units"]:
     """Which units depend on their inputs: some incoming weight is not zero."""
     weights = {entry.name for entry in layout.weights}
-    found = torch.zeros(group.size, dtype=torch.bool)
+    units = torch.zeros(group.size, dtype=torch.bool)
     for axis in (*group.incoming, *group.following):
         if axis.tensor in weights:
-            found |= _slots(symmetry, group, axis, module).any(1)
-    return found
+            units |= _slots(symmetry, group, axis, module).any(1)
+    return units
 
 
 def _slots(symmetry: Symmetry, group: Group, axis: Axis, module: nn.Module) -> Bool[Tensor, "units rest"]:
@@ -217,8 +217,8 @@ def _values(
 ) -> tuple[Float[Tensor, " slots"], Bool[Tensor, " slots"]]:
     """The first value of each slot of these units at a reader's input, and whether it is the only one."""
     channel = x.ndim - 1 if isinstance(owner, nn.Linear) else 1
-    own = x.movedim(channel, 0)[symmetry.places[group.name, axis][units].flatten()].flatten(1)
-    return own[:, 0], (own == own[:, :1]).all(1)
+    slots = x.movedim(channel, 0)[symmetry.places[group.name, axis][units].flatten()].flatten(1)
+    return slots[:, 0], (slots == slots[:, :1]).all(1)
 
 
 def _into_bias(
@@ -267,22 +267,22 @@ def _take(owner: nn.Module, name: str, axis: int, index: Int[Tensor, " kept"]) -
 
 @torch.no_grad()
 def _same(module: nn.Module, small: nn.Module, inputs: Tensor) -> bool:
-    """Do both compute the same? A module whose code knows its sizes by heart may not even run."""
+    """Do both compute the same? A module whose code holds its sizes may not even run."""
     large = copy.deepcopy(module).double()
     with evaluation(large):
         expected = [one for one in tree_leaves(large(inputs)) if isinstance(one, Tensor)]
     try:
-        found = [one for one in tree_leaves(small(inputs)) if isinstance(one, Tensor)]
+        outputs = [one for one in tree_leaves(small(inputs)) if isinstance(one, Tensor)]
     except Exception:  # whatever the module's own code raises: then the units stay
         return False
-    return len(found) == len(expected) and all(map(_equal, found, expected))
+    return len(outputs) == len(expected) and all(map(_equal, outputs, expected))
 
 
-def _equal(found: Tensor, expected: Tensor) -> bool:
-    if found.shape != expected.shape or not found.numel():
-        return found.shape == expected.shape
+def _equal(output: Tensor, expected: Tensor) -> bool:
+    if output.shape != expected.shape or not output.numel():
+        return output.shape == expected.shape
     scale = max(expected.abs().max().item(), math.ulp(1.0))
-    return (found - expected).abs().max().item() <= _SAME * scale
+    return (output - expected).abs().max().item() <= _SAME * scale
 
 
 def _owner(module: nn.Module, tensor: str) -> nn.Module:

@@ -1,8 +1,8 @@
 """Exchanges of columns between groups: the search behind :func:`weightspace.sparse.find_order`.
 
-Two facts make it a few matrix operations. With t the n-th largest entry of a group's other columns, a column x in place of
-another keeps (sum of their n largest) + max(0, x - t) in each row, so that one table of column against slot has every
-exchange of two columns. And of two pairs (hi, lo), the two largest of four are hi + hi' + max(0, lo - hi') +
+Two facts make it a few matrix operations. With t the n-th largest entry of a group's other columns, a column x in place
+of another keeps (sum of their n largest) + max(0, x - t) in each row, so that one table of column against slot has
+every exchange of two columns. And of two pairs (hi, lo), the two largest of four are hi + hi' + max(0, lo - hi') +
 max(0, lo' - hi), as both corrections cannot be positive at once, so that all exchanges of two columns for two under 2:4
 come from one table of pairs. A sum of max(0, a - b) over rows is (sum a - sum b + |a - b|_1) / 2, and torch computes L1
 distances of many vectors in one pass.
@@ -99,8 +99,8 @@ class ExchangeSearch:
                     if gain > self._rounding(i):
                         before = torch.cat([order[i], order[j]])
                         self._exchange(i, j, kind)
-                        # The first column stays in the first group, and columns in their order: which group is which, and
-                        # so all that follows, is then as in the plain search.
+                        # The first column stays in the first group, and columns in their order: which group is which,
+                        # and so all that follows, is then as in the plain search.
                         if j < self.count - 1 or self.free == self.m:
                             stays = torch.isin(before, order[i])
                             stays = stays if stays[0] else ~stays

@@ -25,23 +25,27 @@ FORMAT, VERSION = "weightspace.ticket", 1
 def save_ticket(network: Network, path: str | Path) -> Path:
     """Write one network to one safetensors file: the kept weights and a bit for each weight.
 
-    Anyone can read it: tensor "values" holds the kept weights in the order of the mask's ones, "mask" is the mask (bits, most
-    significant first, over all parameters in order), "buffer.*" are statistics; the metadata give layout and record as JSON.
+    Anyone can read it: tensor "values" holds the kept weights in the order of the mask's ones, "mask" is the mask
+    (bits, most significant first, over all parameters in order), "buffer.*" are statistics. The metadata give layout
+    and record as JSON.
 
     Args:
-        network: one of a collection, `tickets[0]`.
-        path: of the file; an existing one is replaced when the new one is complete.
+        network: One network of a collection, `tickets[0]`.
+        path: File to write; an existing one is replaced when the new one is complete.
 
     Raises:
-        StorageError: it cannot be written.
+        StorageError: The file cannot be written.
     """
     path = Path(path)
     tensors = {"values": network.weights[network.mask], "mask": torch.from_numpy(np.packbits(network.mask.numpy()))}
     tensors |= {f"buffer.{name}": buffer.contiguous() for name, buffer in network.buffers.items()}
     header = {
-        "format": FORMAT, "version": VERSION, "layout": network.layout.to_json(),
-        "architecture": network.architecture.to_json(), "record": network.record.to_json(),
-    }  # fmt: skip
+        "format": FORMAT,
+        "version": VERSION,
+        "layout": network.layout.to_json(),
+        "architecture": network.architecture.to_json(),
+        "record": network.record.to_json(),
+    }
     with atomic_file(path) as temporary:
         save_file(tensors, temporary, {"weightspace": dump_json(header, "the ticket's record")})
     return path
@@ -50,8 +54,11 @@ def save_ticket(network: Network, path: str | Path) -> Path:
 def load_ticket(path: str | Path) -> Network:
     """Read a file that :func:`save_ticket` wrote.
 
+    Args:
+        path: File to read.
+
     Raises:
-        StorageError: the file is absent, damaged, foreign or of another version.
+        StorageError: The file is absent, damaged, not a ticket, or of another version.
     """
     path = Path(path)
     if path.is_dir():
@@ -93,17 +100,20 @@ def load_ticket(path: str | Path) -> Network:
 
 
 def to_onnx(module: nn.Module, example: Tensor, path: str | Path) -> Path:
-    """Export a module to ONNX with a free batch size, checked with onnxruntime against the module. Needs the extra `onnx`.
+    """Export a module to ONNX with a free batch size, checked with onnxruntime against the module.
 
-    Compact it first (:func:`weightspace.sparse.compact`): ONNX knows no masks, a smaller module is what makes it faster.
+    Compact it first (:func:`weightspace.compact`): ONNX has no masks, so that only a smaller module is faster. Needs
+    the extra `onnx`.
 
     Args:
-        example: a batch of at least two inputs.
+        module: Module to export; it is left as it is.
+        example: A batch of at least two inputs.
+        path: File to write.
 
     Raises:
-        InputError: the extra is not installed, the module does not run on the example, gives more than one tensor, cannot be
-            exported, or the exported one computes something else.
-        StorageError: the file cannot be written.
+        InputError: The extra is not installed, the module does not run on the example, gives more than one tensor,
+            cannot be exported, or the exported one computes something else.
+        StorageError: The file cannot be written.
     """
     try:
         import onnxruntime
@@ -132,8 +142,8 @@ def to_onnx(module: nn.Module, example: Tensor, path: str | Path) -> Path:
         session: Any = onnxruntime.InferenceSession(str(temporary))
         (name,) = [one.name for one in session.get_inputs()]
         for x in (example, example[:1]):
-            (found,) = session.run(None, {name: x.numpy()})
-            if not torch.allclose(torch.from_numpy(found), expected[: len(x)], rtol=1e-3, atol=1e-4):
+            (outputs,) = session.run(None, {name: x.numpy()})
+            if not torch.allclose(torch.from_numpy(outputs), expected[: len(x)], rtol=1e-3, atol=1e-4):
                 raise InputError("what ONNX computes is not what the module does: nothing was written")
     return path
 

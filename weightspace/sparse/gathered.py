@@ -18,15 +18,23 @@ from weightspace.sparse.order import Order, find_order
 
 
 def as_matrix(weight: Shaped[Tensor, "o i *kernel"]) -> Shaped[Tensor, "o columns"]:
-    """A layer's weight as the matrix it multiplies with: of a convolution (outputs, kernel positions x channels), channels last,
-    so that N:M along the channels is N:M along its rows.
+    """A layer's weight as the matrix it multiplies with.
+
+    Of a convolution (outputs, kernel positions x channels), channels last, so that N:M along the channels is N:M along
+    its rows.
+
+    Args:
+        weight: Weight of a linear layer or convolution.
     """
     return weight.movedim(1, -1).flatten(1)
 
 
 def read_by(layer: nn.Linear | nn.Conv2d, x: Tensor) -> Shaped[Tensor, "rows columns"]:
-    """What a layer multiplies its :func:`as_matrix` with, for some inputs: the inputs of a linear layer, the patches that a
-    convolution (which :class:`MatrixConv` takes) sees.
+    """What a layer multiplies its :func:`as_matrix` with: the inputs of a linear layer, the patches of a convolution.
+
+    Args:
+        layer: A linear layer, or a convolution that :class:`MatrixConv` takes.
+        x: Inputs of the layer.
     """
     if isinstance(layer, nn.Linear):
         return x.reshape(-1, x.shape[-1])  # one input alone, too
@@ -39,8 +47,8 @@ class Gathered(nn.Module):
     """A linear layer that reads its inputs in another order.
 
     Args:
-        linear: gets the columns in the new order; a copy, the given layer is left as it is.
-        order: (inputs,), position p reads input `order[p]`.
+        linear: Layer whose columns are brought into the new order; a copy of it, the layer itself is left as it is.
+        order: Order of the inputs (inputs,); position p reads input `order[p]`.
     """
 
     order: Tensor
@@ -54,6 +62,7 @@ class Gathered(nn.Module):
         self.linear.weight.data = linear.weight.detach()[:, order].contiguous()
 
     def forward(self, input: Float[Tensor, "*batch inputs"]) -> Float[Tensor, "*batch outputs"]:
+        """What the layer computed before its columns were reordered."""
         return self.linear(input.index_select(-1, self.order))
 
 
@@ -61,17 +70,19 @@ class MatrixConv(nn.Module):
     """A convolution as a matrix product over patches; the matrix may be in any form.
 
     Args:
-        conv: that this class :meth:`takes`.
-        linear: makes the product's module from the :func:`as_matrix` and the bias.
-        order: (columns,), of the patches; by default as they are.
+        conv: Convolution that this class :meth:`takes`; it is left as it is.
+        linear: Makes the module of the product from the :func:`as_matrix` and the bias.
+        order: Order in which the columns of the patches are read (columns,); by default as they are.
     """
 
     order: Tensor | None
 
     def __init__(
-        self, conv: nn.Conv2d, linear: Callable[[Tensor, Tensor | None], nn.Module],
+        self,
+        conv: nn.Conv2d,
+        linear: Callable[[Tensor, Tensor | None], nn.Module],
         order: Int[Tensor, " columns"] | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         self.size, self.padding = _pair(conv.kernel_size), _pair(conv.padding)
         self.stride, self.dilation = _pair(conv.stride), _pair(conv.dilation)
@@ -81,10 +92,11 @@ class MatrixConv(nn.Module):
 
     @staticmethod
     def takes(conv: nn.Conv2d) -> bool:
-        """Without groups, padding with zeros by numbers."""
+        """Whether a convolution has no groups, and pads with zeros by numbers."""
         return conv.groups == 1 and conv.padding_mode == "zeros" and not isinstance(conv.padding, str)
 
     def forward(self, input: Float[Tensor, "n c h w"]) -> Float[Tensor, "n o p q"]:
+        """What the convolution computes."""
         x = input
         n, patches = len(x), _patches(x, self.size, self.dilation, self.padding, self.stride)
         out = self.product(patches if self.order is None else patches.index_select(-1, self.order)).transpose(1, 2)
@@ -96,9 +108,12 @@ class MatrixConv(nn.Module):
 
 
 def _patches(
-    x: Float[Tensor, "n c h w"], size: tuple[int, int], dilation: tuple[int, int], padding: tuple[int, int],
+    x: Float[Tensor, "n c h w"],
+    size: tuple[int, int],
+    dilation: tuple[int, int],
+    padding: tuple[int, int],
     stride: tuple[int, int],
-) -> Float[Tensor, "n positions columns"]:  # fmt: skip
+) -> Float[Tensor, "n positions columns"]:
     patches = F.unfold(x, size, dilation, padding, stride)
     return patches.unflatten(1, (x.shape[1], -1)).permute(0, 3, 2, 1).flatten(2)
 
@@ -109,44 +124,59 @@ def _pair(value: str | tuple[int, ...]) -> tuple[int, int]:
 
 
 def gather_inputs(
-    module: nn.Module, layer: str, pattern: NM = NM(2, 4), *, scores: Tensor | None = None, seconds: float = 60.0,
-    restarts: int | None = None, seed: int = 0,
-) -> Order:  # fmt: skip
+    module: nn.Module,
+    layer: str,
+    pattern: NM = NM(2, 4),
+    *,
+    scores: Tensor | None = None,
+    seconds: float = 60.0,
+    restarts: int | None = None,
+    seed: int = 0,
+) -> Order:
     """Let one layer read its inputs in the order that keeps the most magnitude under N:M; in place.
 
-    For inputs that :func:`reorder_module` cannot move: those of the network, and the patches of convolutions, whose columns
-    (a channel at a position of the kernel) are ordered one by one. The function stays the same; reading in another order
-    costs a copy of the inputs, and a convolution becomes a product over patches.
+    For inputs that :func:`reorder_module` cannot move: those of the network, and the patches of convolutions, whose
+    columns (a channel at a position of the kernel) are ordered one by one. The function stays the same. Reading in
+    another order costs a copy of the inputs, and a convolution becomes a product over patches.
 
     Args:
-        layer: name of an nn.Linear or nn.Conv2d in the module; it becomes a :class:`Gathered` or a :class:`MatrixConv`. A
-            ticket's mask moves along.
-        scores: of the layer's weights, in their shape, not negative; by default their magnitudes.
+        module: Module that holds the layer.
+        layer: Name of an nn.Linear or nn.Conv2d in the module; it becomes a :class:`Gathered` or a :class:`MatrixConv`.
+            A ticket's mask moves along.
+        pattern: N:M along the inputs.
+        scores: What each of the layer's weights is worth, in their shape, not negative; by default their magnitudes.
+        seconds: Time limit of the search.
+        restarts: Number of restarts, as in :func:`find_order`.
+        seed: Seed of the search.
 
     Returns:
         The order of the columns of :func:`as_matrix`.
 
     Raises:
-        InputError: there is no such layer, it is a convolution with groups or a padding of its own, or scores that do not
+        InputError: There is no such layer, it is a convolution with groups or a padding of its own, or scores do not
             fit.
     """
-    one = dict(module.named_modules()).get(layer)
-    if not layer or type(one) not in (nn.Linear, nn.Conv2d):
+    target = dict(module.named_modules()).get(layer)
+    if not layer or type(target) not in (nn.Linear, nn.Conv2d):
         names = [name for name, m in module.named_modules() if name and type(m) in (nn.Linear, nn.Conv2d)]
         raise InputError(
             f"{layer!r} is not a linear layer or convolution inside the module: there are {', '.join(names) or 'none'}"
         )
-    assert isinstance(one, nn.Linear | nn.Conv2d)
-    if isinstance(one, nn.Conv2d) and not MatrixConv.takes(one):
+    assert isinstance(target, nn.Linear | nn.Conv2d)
+    if isinstance(target, nn.Conv2d) and not MatrixConv.takes(target):
         raise InputError(f"{layer} has groups or a padding of its own: its patches cannot be ordered")
-    weight = one.weight.detach()
+    weight = target.weight.detach()
     worth = as_matrix(weight if scores is None else checked_scores(scores, weight, f"layer {layer}"))
-    found = find_order(worth, pattern, seconds=seconds, restarts=restarts, seed=seed)
-    order = found.columns.to(weight.device)
+    best = find_order(worth, pattern, seconds=seconds, restarts=restarts, seed=seed)
+    order = best.columns.to(weight.device)
     owner, _, name = layer.rpartition(".")
-    new = Gathered(one, order) if isinstance(one, nn.Linear) else MatrixConv(one, _linear_like(one, order), order)
-    setattr(module.get_submodule(owner), name, new.train(one.training))
-    return found
+    new = (
+        Gathered(target, order)
+        if isinstance(target, nn.Linear)
+        else MatrixConv(target, _linear_like(target, order), order)
+    )
+    setattr(module.get_submodule(owner), name, new.train(target.training))
+    return best
 
 
 def _linear_like(conv: nn.Conv2d, order: Int[Tensor, " columns"]) -> Callable[[Tensor, Tensor | None], nn.Module]:
@@ -167,14 +197,20 @@ def _linear_like(conv: nn.Conv2d, order: Int[Tensor, " columns"]) -> Callable[[T
 
 
 def checked_scores(scores: Tensor, weights: Tensor, whose: str) -> Tensor:
-    """Scores that fit weights; InputError otherwise."""
+    """Scores that fit weights; anything else raises InputError.
+
+    Args:
+        scores: What each weight is worth.
+        weights: The weights.
+        whose: What the weights belong to, for the error.
+    """
     if scores.shape != weights.shape:
         raise InputError(
             f"scores of {whose} have one value for each weight, {tuple(weights.shape)}, got shape {tuple(scores.shape)}"
         )
     if not scores.isfinite().all() or bool((scores < 0).any()):
         raise InputError(
-            f"scores of {whose} must be finite and not negative, got {int((~scores.isfinite()).sum())} that are not finite "
-            f"and {int((scores < 0).sum())} below 0"
+            f"scores of {whose} must be finite and not negative, got {int((~scores.isfinite()).sum())} that are not "
+            f"finite and {int((scores < 0).sum())} below 0"
         )
     return scores

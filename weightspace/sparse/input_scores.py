@@ -19,37 +19,37 @@ def input_scores(networks: Collection, x: Tensor) -> Float[Tensor, "n d"]:
     """Size of each weight times the root mean square of the input it reads, squared.
 
     With inputs that do not correlate, the scores that a mask leaves out add up to the mean square error of the layer's
-    outputs. They rank the weights of a row as Wanda does (Sun et al., ICLR 2024). Biases and other parameters keep their
-    squared size.
+    outputs. They rank the weights of a row as Wanda does (Sun et al., ICLR 2024, arXiv 2306.11695). Biases and other
+    parameters keep their squared size.
 
     Args:
-        networks: dense or sparse, in evaluation mode.
-        x: training inputs, a few hundred.
+        networks: Networks, dense or sparse; they run in evaluation mode.
+        x: Training inputs, a few hundred.
 
     Returns:
         Scores for :func:`reorder` and for the mask of a pattern.
 
     Raises:
-        InputError: no inputs, ones that are not finite or do not fit, or prunable weights of a layer that is neither linear
-            nor a convolution.
+        InputError: There are no inputs, they are not finite or do not fit, or prunable weights belong to a layer that
+            is neither linear nor a convolution.
     """
     if x.ndim < 2 or not len(x) or (x.is_floating_point() and not x.isfinite().all()):
         raise InputError(f"scores need a batch of at least one input, all finite; got shape {tuple(x.shape)}")
     if x.is_floating_point():
         x = x.to(networks.weights.dtype)
     scores = networks.weights.square()
-    own = networks.layout.tensors(scores)  # views
+    tensors = networks.layout.tensors(scores)  # views
     weights = [entry.name for entry in networks.layout.weights]
     for i in progress(range(len(networks)), "inputs of every layer"):
         read = _mean_squares(networks.module(i).eval(), x)
         unknown = [name for name in weights if name not in read]
         if unknown:
             raise InputError(
-                f"{', '.join(unknown)} belong to no linear layer or convolution that the inputs pass, so that what they are "
-                "multiplied with is not known: use magnitudes"
+                f"{', '.join(unknown)} belong to no linear layer or convolution that the inputs pass, so that what "
+                "they are multiplied with is not known: use magnitudes"
             )
         for name in weights:
-            own[name][i].mul_(read[name])
+            tensors[name][i].mul_(read[name])
     return scores
 
 
@@ -87,12 +87,12 @@ def _mean_squares(module: nn.Module, x: Tensor) -> dict[str, Tensor]:
                 ) from error
     for hook in hooks:
         hook.remove()
-    found: dict[int, Tensor] = {}  # by parameter: layers may share one
+    squares: dict[int, Tensor] = {}  # by parameter: layers may share one
     for (name, _), (total, count) in totals.items():
-        own = _shaped(layers[name], total / count)
+        mean = _shaped(layers[name], total / count)
         key = id(layers[name].weight)
-        found[key] = found[key] + own if key in found else own
-    return {name: found[id(p)].to(p.dtype) for name, p in module.named_parameters() if id(p) in found}
+        squares[key] = squares[key] + mean if key in squares else mean
+    return {name: squares[id(p)].to(p.dtype) for name, p in module.named_parameters() if id(p) in squares}
 
 
 def _shaped(layer: _Layer, mean: Float[Tensor, " inputs"]) -> Tensor:

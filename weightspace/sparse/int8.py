@@ -1,4 +1,4 @@
-"""Products in eight-bit integers: weights and inputs rounded, dense or 2:4, on CUDA; the same numbers on the CPU, slowly."""
+"""Products in eight-bit integers, dense or 2:4, on CUDA; the same numbers on the CPU, slowly."""
 
 from typing import Literal
 
@@ -11,18 +11,21 @@ from torch.sparse._semi_structured_conversions import sparse_semi_structured_fro
 from weightspace.errors import InputError
 from weightspace.sparse.two_four import padded, require_two_four
 
-Product = Literal["dense", "cutlass", "cusparselt"]
+Int8Backend = Literal["dense", "cutlass", "cusparselt"]
 
 _ROWS = 32  # batches are padded to multiples: dense products want more than 16 rows, 2:4 ones multiples of 16
 _COLUMNS = 16  # what dense products want
 
 
 def rounded(matrix: Float[Tensor, "rows columns"]) -> tuple[Int8[Tensor, "rows columns"], Float[Tensor, "rows 1"]]:
-    """Each row in 255 even steps from minus to plus its largest magnitude; zeros stay zeros.
+    """Round each row to 255 even steps from minus to plus its largest magnitude; zeros stay zeros.
+
+    Args:
+        matrix: The matrix to round.
 
     Returns:
-        Integers from -127 to 127, and the size of a step of each row, in float32: integers * steps is the matrix again, up
-        to half a step.
+        Integers from -127 to 127, and the size of a step of each row, in float32: integers * steps is the matrix again,
+        up to half a step.
     """
     steps = matrix.abs().amax(dim=1, keepdim=True).float() / 127
     steps = torch.where(steps == 0, 1.0, steps)  # NaN stays NaN, and so does what is multiplied with it
@@ -32,23 +35,21 @@ def rounded(matrix: Float[Tensor, "rows columns"]) -> tuple[Int8[Tensor, "rows c
 class Int8Linear(nn.Module):
     """x W^T + b with W and x rounded to eight bits, each row of W and each input with a step of its own (`rounded`).
 
-    The products of integers are exact, in 32 bits; what is lost is what rounding loses, about a hundredth of the outputs.
-    Inputs are rounded as they come (dynamic quantisation), so that nothing has to be calibrated.
+    The products of integers are exact, in 32 bits; what is lost is what rounding loses, about a hundredth of the
+    outputs. Inputs are rounded as they come (dynamic quantisation), so that nothing has to be calibrated.
 
     Args:
-        weight: (outputs, inputs).
-        bias: (outputs,) or None.
-        backend: what multiplies: "dense" on any device; "cutlass" or "cusparselt" on CUDA, for 2:4 weights.
+        weight: Weight (outputs, inputs).
+        bias: Bias (outputs,) or None.
+        backend: Library that multiplies: "dense" on any device; "cutlass" or "cusparselt" on CUDA, for 2:4 weights.
 
     Raises:
-        InputError: for 2:4, the weight is not, or not on CUDA.
+        InputError: The backend is one for 2:4, and the weight is not 2:4 or not on CUDA.
     """
 
-    def __init__(
-        self, weight: Float[Tensor, "o i"], bias: Float[Tensor, " o"] | None, backend: Product
-    ) -> None:  # fmt: skip
+    def __init__(self, weight: Float[Tensor, "o i"], bias: Float[Tensor, " o"] | None, backend: Int8Backend) -> None:
         super().__init__()
-        self.backend: Product = backend
+        self.backend: Int8Backend = backend
         self.outputs, self.inputs = weight.shape
         integers, steps = rounded(weight.detach())
         positions = None
@@ -73,17 +74,23 @@ class Int8Linear(nn.Module):
 
     @property
     def nbytes(self) -> int:
+        """Bytes of integers, steps and bias."""
         return sum(buffer.nbytes for buffer in self.buffers())
 
     def forward(self, input: Float[Tensor, "*batch i"]) -> Float[Tensor, "*batch o"]:
+        """The product x W^T + b, in the type of the inputs.
+
+        Raises:
+            InputError: The inputs have another length.
+        """
         if not input.ndim or input.shape[-1] != self.inputs:
             raise InputError(f"expected inputs of length {self.inputs}, got shape {tuple(input.shape)}")
         integers, steps = rounded(input.reshape(-1, self.inputs))
         # Never without rows, which the products refuse on a card.
         padding = (0, self.columns - self.inputs, 0, -len(integers) % _ROWS if len(integers) else _ROWS)
         whole = F.pad(integers, padding) if any(padding) else integers
-        found = self._product(whole.contiguous())[: len(integers), : self.outputs]
-        out = found.float() * steps * self.get_buffer("steps")
+        products = self._product(whole.contiguous())[: len(integers), : self.outputs]
+        out = products.float() * steps * self.get_buffer("steps")
         bias = self._buffers["bias"]
         if bias is not None:
             out = out + bias

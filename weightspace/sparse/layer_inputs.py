@@ -36,8 +36,8 @@ def listening(module: nn.Module, layers: Sequence[str] | None = None, count: int
 
     Args:
         module: The module that will run.
-        layers: Layers whose inputs are kept, until they ran `count` times. Without them, only names are kept, of all layers
-            that are readable.
+        layers: Layers whose inputs are kept, until they ran `count` times. Without them, only names are kept, of all
+            layers that are readable.
         count: Number of times that these layers run in a pass.
     """
     heard = LayerInputs()
@@ -112,8 +112,8 @@ def weight_uses(network: nn.Module, ran: Sequence[str], masks: dict[str, Tensor]
         elif name in masks:
             whose = ", ".join(f"{type(layers[one]).__name__} {one!r}" for one in owners[id(parameter)])
             raise InputError(
-                f"{name} was pruned and cannot be refitted: it belongs to {whose}. What can be refitted are weights of linear "
-                "layers and of 2-d convolutions without groups, padded with zeros by numbers, that the inputs pass; leave "
-                "others as they are"
+                f"{name} was pruned and cannot be refitted: it belongs to {whose}. What can be refitted are weights of "
+                "linear layers and of 2-d convolutions without groups, padded with zeros by numbers, that the inputs "
+                "pass; leave others as they are"
             )
     return dict(sorted(uses.items(), key=lambda item: ran.index(item[1][0])))

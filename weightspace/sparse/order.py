@@ -29,7 +29,8 @@ class Order:
         kept: Sum of magnitudes under the pattern in this order.
         before: The same in the matrix's own order.
         bound: Upper bound for every order: in each row as many of the largest as the pattern keeps in all.
-        finished: Whether no exchange of one column for one, or two for two under 2:4, between any two groups keeps more.
+        finished: Whether no exchange of one column for one, or two for two under 2:4, between any two groups keeps
+            more.
     """
 
     columns: Int[Tensor, " c"]
@@ -65,10 +66,10 @@ def find_order(
     """Search for the column order that keeps the most magnitude.
 
     All pairs of groups are searched at once, over every exchange of one column for one (and two for two under 2:4). The
-    best improvements of disjoint pairs are made together, until there is none. Up to about 256 x 256 a second search goes
-    through the pairs one by one, as the plain exhaustive search does, so that under 2:4 no less is kept than by that (but
-    for ties, which it breaks in its own way). The result never keeps less than the matrix's own order. Source: Pool & Yu,
-    "Channel permutations for N:M sparsity", NeurIPS 2021.
+    best improvements of disjoint pairs are made together, until there is none. Up to about 256 x 256 a second search
+    goes through the pairs one by one, as the plain exhaustive search does, so that under 2:4 no less is kept than by
+    that (but for ties, which it breaks in its own way). The result never keeps less than the matrix's own order.
+    Source: Pool & Yu, "Channel permutations for N:M sparsity", NeurIPS 2021.
 
     Args:
         matrix: Weights (rows, columns); those of several layers that read the same units lie one above the other.

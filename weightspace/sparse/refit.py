@@ -21,17 +21,17 @@ _ROUNDING = 1e-10  # of the mean square of inputs: variances below are rounding
 
 
 def refit(pruned: Collection, dense: Collection, x: Tensor, *, ridge: float = 0.01) -> Collection:
-    """Change kept weights and biases so that each layer gives the outputs that it gave before pruning, without training.
+    """Change kept weights and biases so that each layer gives the outputs it gave before pruning, without training.
 
     Layer by layer, from the inputs on: what a row keeps solves a ridge regression of the outputs of the dense network's
-    layer on the inputs that the pruned network's layer gets now that the layers before it are refitted. In closed form, one
-    system for each row: o k^3 / 3 products for o rows that keep k weights each, minutes for layers of some thousand units.
-    With the dense network's own inputs this is the least-squares update of optimal brain compression (arXiv 2208.11580,
-    section 3) for all pruned weights at once, which SparseGPT (arXiv 2301.00774) approximates.
+    layer on the inputs that the pruned network's layer gets now that the layers before it are refitted. In closed form,
+    one system for each row: o k^3 / 3 products for o rows that keep k weights each, minutes for layers of some thousand
+    units. With the dense network's own inputs this is the least-squares update of optimal brain compression (arXiv
+    2208.11580, section 3) for all pruned weights at once, which SparseGPT (arXiv 2301.00774) approximates.
 
     Args:
-        pruned: Sparse networks under masks of any pattern; network i is `dense[i]` with weights taken away, its units in
-            the same order.
+        pruned: Sparse networks under masks of any pattern; network i is `dense[i]` with weights taken away, its units
+            in the same order.
         dense: The networks before pruning.
         x: Training inputs, several times as many as the widest layer has inputs (a convolution gets one from each
             position).
@@ -43,8 +43,8 @@ def refit(pruned: Collection, dense: Collection, x: Tensor, *, ridge: float = 0.
         (`weightspace.training.batchnorm.recalibrated`).
 
     Raises:
-        InputError: The collections do not belong together, inputs are not finite or do not fit, layers do not run alike in
-            both, or something other than linear layers and the convolutions of
+        InputError: The collections do not belong together, inputs are not finite or do not fit, layers do not run alike
+            in both, or something other than linear layers and the convolutions of
             :meth:`weightspace.sparse.MatrixConv.takes` was pruned.
     """
     pruned.layout.require(dense.layout, "the dense networks")
@@ -109,8 +109,8 @@ def _refit(network: nn.Module, before: nn.Module, masks: dict[str, Tensor], x: T
         run(before, x[:64])
     if heard.names != heard_before.names:
         raise InputError(
-            f"the layers of the pruned network run in another order than those of the dense one: {', '.join(heard.names)} and "
-            f"{', '.join(heard_before.names)}"
+            "the layers of the pruned network run in another order than those of the dense one: "
+            f"{', '.join(heard.names)} and {', '.join(heard_before.names)}"
         )
     uses = weight_uses(network, list(dict.fromkeys(heard.names)), masks)
     changed = False  # before the first pruned layer both networks are the same

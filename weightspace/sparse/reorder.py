@@ -21,9 +21,10 @@ class Reordered:
     """Networks with other orders of hidden units, and what each order is worth.
 
     Args:
-        networks: the same functions.
-        orders: for each network the :class:`Order` of each group of units that some layer reads in groups of M.
-        scores: (n, D), what the orders were chosen by, moved along; the pattern's mask of them keeps what the orders say.
+        networks: Networks with the same functions.
+        orders: For each network the :class:`Order` of each group of units that some layer reads in groups of M.
+        scores: What the orders were chosen by (n, D), moved along; the pattern's mask of them keeps what the orders
+            say.
     """
 
     networks: Collection
@@ -41,39 +42,49 @@ class Reordered:
 
 
 def reorder(
-    networks: Collection, pattern: NM = NM(2, 4), *, scores: Float[Tensor, "n d"] | None = None,
-    symmetry: Symmetry | None = None, example: Tensor | None = None, seconds: float = 60.0, restarts: int | None = None,
+    networks: Collection,
+    pattern: NM = NM(2, 4),
+    *,
+    scores: Float[Tensor, "n d"] | None = None,
+    symmetry: Symmetry | None = None,
+    example: Tensor | None = None,
+    seconds: float = 60.0,
+    restarts: int | None = None,
     seed: int = 0,
-) -> Reordered:  # fmt: skip
-    """Choose the order of every group of hidden units that keeps the most magnitude, or most of other scores, under N:M.
+) -> Reordered:
+    """Choose the order of every group of hidden units that keeps the most of magnitudes, or of scores, under N:M.
 
     All layers that read the same units count together. Groups do not depend on each other, as a permutation changes the
     groups of inputs of the layers that read the units, and of no others. Inputs of the network keep their order.
 
     Args:
-        networks: dense, or under masks, which move along; extras and statistics too.
-        scores: (n, D), not negative, what a kept weight is worth, such as :func:`input_scores`; by default its magnitude.
-        symmetry: of the architecture; by default it is traced.
-        example: inputs for tracing, where the architecture does not know its own.
-        seconds, restarts, seed: of each search; see :func:`find_order`.
+        networks: Networks, dense or under masks, which move along; so do extras and statistics.
+        pattern: N:M along the inputs.
+        scores: What each kept weight is worth (n, D), not negative, such as :func:`input_scores`; by default its
+            magnitude.
+        symmetry: Symmetry of the architecture; by default it is traced.
+        example: A batch of inputs for tracing, where the architecture does not know its own.
+        seconds: Time limit of each search.
+        restarts: Number of restarts of each search, as in :func:`find_order`.
+        seed: Seed of each search.
 
     Raises:
-        InputError: no example is known, the network has no units that can be reordered, or scores that do not fit.
+        InputError: No example is known, the network has no units that can be reordered, or scores do not fit.
     """
     worth = networks.weights.abs() if scores is None else checked_scores(scores, networks.weights, "these networks")
     if symmetry is None:
-        given = networks.architecture.example() if example is None else example
-        if given is None:
+        example = networks.architecture.example() if example is None else example
+        if example is None:
             raise InputError("the inputs of this network are not known: give example=, a batch of at least two inputs")
-        symmetry = trace(networks.architecture.build_seeded(0).eval(), given, fix_unknown=True)
+        symmetry = trace(networks.architecture.build_seeded(0).eval(), example, fix_unknown=True)
     symmetry.layout.require(networks.layout, "the networks to reorder")
     permutations: list[dict[str, Tensor]] = []
-    found: list[dict[str, Order]] = []
+    chosen: list[dict[str, Order]] = []
     for row in progress(worth, f"ordering the units of {len(networks)} networks for {pattern.n}:{pattern.m}"):
         orders = _orders(symmetry, row, pattern, seconds, restarts, seed)
-        found.append(orders)
+        chosen.append(orders)
         permutations.append(symmetry.identity() | {name: order.columns for name, order in orders.items()})
-    if not found[0]:
+    if not chosen[0]:
         raise InputError(
             f"{networks.architecture.name} has no hidden units whose order matters for {pattern.n}:{pattern.m}"
         )
@@ -89,7 +100,7 @@ def reorder(
         extras={name: moved(extra) for name, extra in networks.extras.items()},
         buffers={name: torch.stack([row[name] for row in rows]) for name in buffers},
     )
-    return Reordered(changed, found, moved(worth))
+    return Reordered(changed, chosen, moved(worth))
 
 
 def reorder_module(
@@ -101,11 +112,15 @@ def reorder_module(
     restarts: int | None = None,
     seed: int = 0,
 ) -> dict[str, Order]:
-    """The same for one module, in place.
+    """Reorder the hidden units of one module in place, as :func:`reorder` does.
 
     Args:
-        module: any network that can be traced; the masks of a ticket's module move along.
-        example: a batch of at least two inputs.
+        module: Any network that can be traced; the masks of a ticket's module move along.
+        example: A batch of at least two inputs.
+        pattern: N:M along the inputs.
+        seconds: Time limit of each search.
+        restarts: Number of restarts of each search, as in :func:`find_order`.
+        seed: Seed of each search.
 
     Returns:
         The order of each group of units.
@@ -128,13 +143,13 @@ def _orders(
     symmetry: Symmetry, weights: Float[Tensor, " d"], pattern: NM, seconds: float, restarts: int | None, seed: int
 ) -> dict[str, Order]:
     tensors = symmetry.layout.tensors(weights)
-    found: dict[str, Order] = {}
+    orders: dict[str, Order] = {}
     for group in symmetry.groups:
         readers = _readers(symmetry, group, pattern)
         if readers:
             matrix = torch.cat([tensors[name].movedim(1, -1).flatten(0, -2) for name in readers])
-            found[group.name] = find_order(matrix, pattern, seconds=seconds, restarts=restarts, seed=seed)
-    return found
+            orders[group.name] = find_order(matrix, pattern, seconds=seconds, restarts=restarts, seed=seed)
+    return orders
 
 
 def _readers(symmetry: Symmetry, group: Group, pattern: NM) -> list[str]:
@@ -143,9 +158,8 @@ def _readers(symmetry: Symmetry, group: Group, pattern: NM) -> list[str]:
         return []
     weights = {entry.name: entry.shape for entry in symmetry.layout.weights}
     readers: list[str] = []
-    for (
-        axis
-    ) in group.axes:  # N:M runs along axis 1, also where that is what a tensor produces (transposed convolutions)
+    # N:M runs along axis 1, also where that is what a tensor produces (transposed convolutions).
+    for axis in group.axes:
         if axis.tensor not in weights or axis.axis != 1:
             continue
         place = symmetry.places[group.name, axis]

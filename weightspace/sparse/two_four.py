@@ -1,7 +1,8 @@
 """2:4 matrices: the check that torch does not make, padding, packing.
 
-`torch.sparse.to_sparse_semi_structured` packs whatever it is given: of a dense 16-bit matrix it keeps the first two of every
-four, and of a valid 2:4 matrix in float32 it loses weights, as the hardware's pattern there is 1:2. Both are refused here.
+`torch.sparse.to_sparse_semi_structured` packs whatever it is given: of a dense 16-bit matrix it keeps the first two of
+every four, and of a valid 2:4 matrix in float32 it loses weights, as the hardware's pattern there is 1:2. Both are
+refused here.
 """
 
 import warnings
@@ -36,27 +37,33 @@ def require_two_four(weight: Shaped[Tensor, "o i"], dtype: torch.dtype, name: st
     """Raise InputError unless a matrix can be packed without losing anything.
 
     Args:
-        dtype: that it is to be packed in.
-        name: for the message.
+        weight: The matrix.
+        dtype: Type in which it will be packed.
+        name: What the matrix is, for the message.
     """
     if weight.ndim != 2:
         raise InputError(f"{name} has shape {tuple(weight.shape)}: only matrices are packed as 2:4")
     if dtype not in SHAPES["cutlass"]:
         raise InputError(
-            f"{name}: 2:4 is packed in bfloat16, float16 or int8, got {str(dtype).removeprefix('torch.')}; in float32 the "
-            "hardware's pattern is 1:2, and packing would drop weights"
+            f"{name}: 2:4 is packed in bfloat16, float16 or int8, got {str(dtype).removeprefix('torch.')}; in float32 "
+            "the hardware's pattern is 1:2, and packing would drop weights"
         )
     if not is_two_four(weight):
         groups = torch.nn.functional.pad(weight != 0, (0, -weight.shape[1] % 4)).unflatten(1, (-1, 4)).sum(2)
         row, group = (groups > 2).nonzero()[0].tolist()
         raise InputError(
-            f"{name} is not 2:4: row {row} has {int(groups[row, group])} weights in columns {4 * group} to {4 * group + 3}, at "
-            "most 2 are allowed; prune it with NM(2, 4) first"
+            f"{name} is not 2:4: row {row} has {int(groups[row, group])} weights in columns {4 * group} to "
+            f"{4 * group + 3}, at most 2 are allowed; prune it with NM(2, 4) first"
         )
 
 
 def padded(weight: Shaped[Tensor, "o i"], backend: Backend) -> Shaped[Tensor, "p q"]:
-    """Zero rows and columns up to the next shape that a library takes."""
+    """A matrix with zero rows and columns up to the next shape that a library takes.
+
+    Args:
+        weight: The matrix.
+        backend: The library.
+    """
     rows, columns = SHAPES[backend][weight.dtype]
     return torch.nn.functional.pad(weight, (0, -weight.shape[1] % columns, 0, -weight.shape[0] % rows)).contiguous()
 
@@ -66,9 +73,9 @@ class PackedTwoFour:
     """A 2:4 matrix as values and two-bit positions, in the layout of CUTLASS; made and read on any device.
 
     Args:
-        values: (rows, columns / 2), padded.
-        positions: packed metadata.
-        shape: of the matrix without padding.
+        values: Kept values (rows, columns / 2), padded.
+        positions: Two-bit positions, packed.
+        shape: Shape of the matrix without padding.
     """
 
     values: Shaped[Tensor, "p h"]
@@ -79,8 +86,12 @@ class PackedTwoFour:
     def of(cls, weight: Shaped[Tensor, "o i"], name: str = "the weight") -> "PackedTwoFour":
         """Pack a matrix.
 
+        Args:
+            weight: The matrix.
+            name: What the matrix is, for the error.
+
         Raises:
-            InputError: it is not 2:4, or of a dtype that cannot be packed.
+            InputError: The matrix is not 2:4, or of a type that cannot be packed.
         """
         require_two_four(weight, weight.dtype, name)
         values, positions = sparse_semi_structured_from_dense_cutlass(padded(weight, "cutlass"))
@@ -93,7 +104,7 @@ class PackedTwoFour:
 
     @property
     def nbytes(self) -> int:
-        """0.5625 of the dense matrix in 16 bits, 0.625 in 8, of the padded shape."""
+        """Bytes: 0.5625 of the dense matrix in 16 bits, 0.625 in 8, of the padded shape."""
         return self.values.nbytes + self.positions.nbytes
 
 
@@ -101,18 +112,24 @@ class TwoFourLinear(torch.nn.Module):
     """x W^T + b for a 2:4 matrix on CUDA.
 
     Args:
-        weight: (outputs, inputs), 2:4, on CUDA, in bfloat16 or float16.
-        bias: (outputs,) or None.
-        backend: which library multiplies.
-        tuned: search for cuSPARSELt's fastest algorithm, for batches of this many rows.
+        weight: Weight (outputs, inputs), 2:4, on CUDA, in bfloat16 or float16.
+        bias: Bias (outputs,) or None.
+        backend: Library that multiplies.
+        tuned: Number of rows of the batches for which cuSPARSELt's fastest algorithm is searched; None takes its
+            default.
 
     Raises:
-        InputError: the weight is not 2:4, not on CUDA, or of another dtype.
+        InputError: The weight is not 2:4, not on CUDA, or of another type.
     """
 
     def __init__(
-        self, weight: Float[Tensor, "o i"], bias: Float[Tensor, " o"] | None, backend: Backend, *, tuned: int | None = None
-    ) -> None:  # fmt: skip
+        self,
+        weight: Float[Tensor, "o i"],
+        bias: Float[Tensor, " o"] | None,
+        backend: Backend,
+        *,
+        tuned: int | None = None,
+    ) -> None:
         super().__init__()
         require_two_four(weight, weight.dtype)
         if weight.device.type != "cuda":
@@ -143,17 +160,20 @@ class TwoFourLinear(torch.nn.Module):
         search = getattr(torch, "_cslt_sparse_mm_search")  # noqa: B009
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            found = search(packed.packed, batch.t(), bias=self.bias, transpose_result=packed.fuse_transpose_cusparselt)
-        packed.alg_id_cusparselt = found
+            fastest = search(
+                packed.packed, batch.t(), bias=self.bias, transpose_result=packed.fuse_transpose_cusparselt
+            )
+        packed.alg_id_cusparselt = fastest
 
     @property
     def nbytes(self) -> int:
-        """Of the packed weight and the bias."""
+        """Bytes of the packed weight and the bias."""
         packed: Any = self.weight
         parts = (packed.packed, packed.meta, self.bias)
         return sum(part.nbytes for part in parts if part is not None)
 
     def forward(self, input: Float[Tensor, "*batch i"]) -> Float[Tensor, "*batch o"]:
+        """The product x W^T + b."""
         x = input
         # The libraries read a contiguous matrix, whatever strides the tensor has.
         if self.columns > self.inputs:

@@ -20,19 +20,18 @@ def trace(module: nn.Module, example: Tensor | Inputs, *, fix_unknown: bool = Fa
     """The permutation symmetry of any module, derived from one traced forward pass and proven.
 
     Args:
-        module: is left as it is.
-        example: a batch of inputs of at least two samples, or all arguments of forward, as a tuple or,
-            by name, as a mapping.
-        fix_unknown: leave units in place that meet an operator without a rule, or whose groups do not
-            stand the proof, instead of refusing; a warning names them.
+        module: The module; it is left as it is.
+        example: A batch of at least two inputs, or all arguments of forward, as a tuple or, by name, as a mapping.
+        fix_unknown: Whether units that meet an operator without a rule, or whose groups fail the proof, stay in place
+            instead of an error; a warning names them.
 
     Returns:
-        The table: which axis of which tensor each group of units acts on. `coverage` tells which share
-        of the parameters some permutation moves.
+        The table: which axis of which tensor each group of units acts on. Its `coverage` is the share of the parameters
+        that some permutation moves.
 
     Raises:
-        InputError: the module does not run on the example, an operator cannot be traced, control flow
-            depends on data, or the proof fails.
+        InputError: The module does not run on the example, an operator cannot be traced, control flow depends on data,
+            or the proof fails.
     """
     lazy = [name for name, p in module.named_parameters() if isinstance(p, UninitializedParameter)]
     if lazy:
@@ -40,10 +39,10 @@ def trace(module: nn.Module, example: Tensor | Inputs, *, fix_unknown: bool = Fa
     inputs = (example,) if isinstance(example, Tensor) else example
     if not isinstance(inputs, Mapping):
         inputs = tuple(inputs)
-    found = tracer.run(module, inputs, fix_unknown=fix_unknown)
-    if found.left_fixed:
-        _warn(module, found.left_fixed)
-    symmetry = table(module, Layout.of(module), found.units, found.axes)
+    traces = tracer.run(module, inputs, fix_unknown=fix_unknown)
+    if traces.left_fixed:
+        _warn(module, traces.left_fixed)
+    symmetry = table(module, Layout.of(module), traces.units, traces.axes)
     symmetry = _rescalable(symmetry, module, inputs)
     while True:
         try:
@@ -51,8 +50,8 @@ def trace(module: nn.Module, example: Tensor | Inputs, *, fix_unknown: bool = Fa
         except WrongSymmetry as error:
             if not fix_unknown or not error.groups:
                 raise InputError(
-                    f"tracing {type(module).__name__} led to a symmetry that does not stand the proof ({error}). Leave these "
-                    "units in place with fix_unknown=True, or write the symmetry by hand"
+                    f"tracing {type(module).__name__} led to a symmetry that does not stand the proof ({error}). Leave "
+                    "these units in place with fix_unknown=True, or write the symmetry by hand"
                 ) from error
             _warn(module, [f"group {name!r}: it did not stand the proof" for name in error.groups])
             symmetry = _without(symmetry, set(error.groups))

@@ -45,12 +45,12 @@ def training_mode(module: nn.Module, training: bool) -> None:
 
 def tensors_in(outputs: Any) -> list[Tensor]:
     """All tensors of a module's output, in lists, mappings and objects of any kind."""
-    found: list[Tensor] = []
+    tensors: list[Tensor] = []
     seen: set[int] = set()
 
     def visit(value: Any) -> None:
         if isinstance(value, Tensor):
-            found.append(value)
+            tensors.append(value)
         elif value is None or isinstance(value, str | bytes | int | float | complex) or id(value) in seen:
             return
         else:
@@ -65,14 +65,14 @@ def tensors_in(outputs: Any) -> list[Tensor]:
                 inside = vars(value).values()
             else:
                 raise InputError(
-                    f"the module's output holds a {type(value).__name__}, in which tensors cannot be found: return tensors, "
-                    "lists, mappings or dataclasses of them"
+                    f"the module's output holds a {type(value).__name__}, in which tensors cannot be found: return "
+                    "tensors, lists, mappings or dataclasses of them"
                 )
             for one in list(inside):
                 visit(one)
 
     visit(outputs)
-    return found
+    return tensors
 
 
 def doubled(inputs: Inputs) -> Any:
@@ -97,7 +97,7 @@ class SeesValues(TorchFunctionMode):
     """Refuses what takes values out of tensors where no operator can see it.
 
     Args:
-        constant: whether a tensor depends on neither inputs nor parameters.
+        constant: Whether a tensor depends on neither inputs nor parameters.
     """
 
     def __init__(self, constant: Callable[[Tensor], bool]) -> None:
@@ -107,8 +107,8 @@ class SeesValues(TorchFunctionMode):
     def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in _SEES_VALUES and not self.constant(args[0]):
             raise InputError(
-                f"the module turns a tensor into numbers (Tensor.{func.__name__}): control flow that depends on data cannot "
-                "be traced. Write the symmetry by hand"
+                f"the module turns a tensor into numbers (Tensor.{func.__name__}): control flow that depends on data "
+                "cannot be traced. Write the symmetry by hand"
             )
         return func(*args, **(kwargs or {}))
 

@@ -23,18 +23,19 @@ _DRAWS = 3
 def prove(symmetry: Symmetry, module: nn.Module, inputs: Inputs | Tensor, *, controls: bool = True) -> None:
     """Check that permuting every group, and scaling the homogeneous ones, leaves the function unchanged.
 
-    All parameters and statistics are drawn anew (fresh networks hide mistakes: biases of zero, norms of
-    one). Three random draws, in evaluation mode and with normalisation in training mode, where the
-    updated statistics must agree too. Then the negative control: each axis of each tensor is moved alone,
-    which must change the output, or else the check is blind there (unless nothing that happens to the
-    tensor does, as with the bias of attention's keys).
+    All parameters and statistics are drawn anew (fresh networks hide mistakes: biases of zero, norms of one). Three
+    random draws, in evaluation mode and with normalisation in training mode, where the updated statistics must agree
+    too. Then the negative control: each axis of each tensor is moved alone, which must change the output. Where it does
+    not, the check is blind (unless no change of the tensor changes the output, as with the bias of attention's keys).
 
     Args:
-        inputs: an example batch, or all arguments of the module's forward.
-        controls: do the negative control.
+        symmetry: The table to prove.
+        module: The module; a copy of it runs in float64.
+        inputs: A batch of inputs, or all arguments of the module's forward.
+        controls: Whether the negative control is done.
 
     Raises:
-        InputError: the outputs differ, so that the table is wrong for this module; or the check is blind.
+        InputError: The outputs differ, so that the table is wrong for this module; or the check is blind.
     """
     try:
         probe = Probe(symmetry, module, inputs)
@@ -58,7 +59,8 @@ class WrongSymmetry(InputError):
     """A symmetry that does not leave the function unchanged.
 
     Args:
-        groups: those that change it on their own.
+        message: The error message.
+        groups: Names of the groups that change the function on their own.
     """
 
     def __init__(self, message: str, groups: Sequence[str]) -> None:
@@ -73,22 +75,22 @@ def _require_unchanged(probe: "Probe", symmetry: Symmetry, permutations: Mapping
             wrong = _culprits(probe, symmetry, permutations)
             named = f" (groups {', '.join(map(repr, wrong))})" if wrong else ""
             raise WrongSymmetry(
-                f"the symmetry does not fit {type(probe.module).__name__}: permuting (and scaling) its groups changed the "
-                f"output by {error:.1e} of its scale{named}. Check each group's axes, and which groups are homogeneous",
+                f"the symmetry does not fit {type(probe.module).__name__}: permuting (and scaling) its groups changed "
+                f"the output by {error:.1e} of its scale{named}. Check each group's axes, and which groups are homogeneous",
                 wrong,
             )
 
 
 def _cycles(symmetry: Symmetry, random: torch.Generator) -> dict[str, Tensor]:
     """Random permutations that move every unit and, of three units or more, are not their own inverse."""
-    found: dict[str, Tensor] = {}
+    cycles: dict[str, Tensor] = {}
     for name, order in symmetry.random(random).items():
-        found[name] = torch.empty_like(order).scatter_(-1, order, order.roll(1, -1))
-    return found
+        cycles[name] = torch.empty_like(order).scatter_(-1, order, order.roll(1, -1))
+    return cycles
 
 
 def blind_axes(probe: "Probe", varied: "Probe", symmetry: Symmetry) -> list[str]:
-    """Axes that can move alone without a change of the output, although their tensor matters."""
+    """Names of axes that can move alone without a change of the output, although their tensor matters."""
     # A rotation moves every unit, and is not its own inverse where there are more than two.
     permutations = {name: p.roll(1, -1) for name, p in symmetry.identity().items()}
     blind: list[str] = []
@@ -127,7 +129,13 @@ def _culprits(probe: "Probe", symmetry: Symmetry, permutations: Mapping[str, Ten
 
 
 class Probe:
-    """A module in float64 with random weights and statistics, and its outputs."""
+    """A module in float64 with random weights and statistics, and its outputs.
+
+    Args:
+        symmetry: Symmetry of the module.
+        module: The module; it is copied.
+        inputs: A batch of inputs, or all arguments of forward.
+    """
 
     def __init__(self, symmetry: Symmetry, module: nn.Module, inputs: Inputs | Tensor) -> None:
         self.module = copy.deepcopy(module).double()
@@ -159,6 +167,7 @@ class Probe:
             state[name].copy_(tensor)
 
     def scales(self, symmetry: Symmetry, seed: int) -> dict[str, Tensor]:
+        """Random positive scales (units,) of the homogeneous groups."""
         random = seeds.generator(seed, "symmetry proof scales")
         return {
             g.name: torch.rand(g.size, dtype=torch.float64, generator=random) + 0.5

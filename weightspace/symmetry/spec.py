@@ -1,7 +1,7 @@
 """Symmetry: a table that says which axis of which tensor each group of hidden units acts on.
 
-Permuting a group's units on all its axes at once leaves the function unchanged. The table acts on any
-vector of the layout: weights, masks, rewind weights, optimiser moments, posterior means and scales.
+Permuting a group's units on all its axes at once leaves the function unchanged. The table acts on any vector of the
+layout: weights, masks, rewind weights, optimiser moments, posterior means and scales.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +18,7 @@ from weightspace.errors import InputError, LayoutMismatch
 from weightspace.networks.layout import Layout
 
 Permutations = Mapping[str, Tensor]
+"""A permutation for each group, by name, as in :meth:`Symmetry.permute`."""
 
 
 @dataclass(frozen=True)
@@ -25,11 +26,12 @@ class Axis:
     """Where a group's units lie along one axis of one tensor, by state-dict name.
 
     Args:
-        index: positions along the axis, for each unit (of each parent unit) in turn its slots: a unit
-            whose feature map is flattened has several. None: unit u lies at position u.
-        within: for grouped convolutions: another axis of the tensor, made of one block of equal length
-            for each unit of the parent group; in block j this axis follows the permutation that the
-            parent's unit j has.
+        tensor: Name of the tensor in the state dict.
+        axis: Number of the axis.
+        index: Positions along the axis, for each unit (of each parent unit) in turn its slots: a unit whose feature map
+            is flattened has several. With None, unit u lies at position u.
+        within: Another axis of the tensor, for grouped convolutions, made of one block of equal length for each unit of
+            the parent group. In block j this axis follows the permutation inside the parent's unit j.
     """
 
     tensor: str
@@ -57,15 +59,16 @@ class Group:
     """Hidden units that can be reordered together.
 
     Args:
-        size: number of units; of a child group, in each unit of its parent.
-        incoming: axes that produce the units: rows of a weight, its bias, or a norm's scale and shift.
-        outgoing: axes that read them (columns of the next weight).
-        homogeneous: multiplying a unit on its incoming axes by s > 0 and dividing it on its outgoing
-            axes by s changes nothing, because what lies between satisfies f(s x) = s f(x), as ReLU does.
-        following: further axes that move with the units but take no part in such a rescaling, as the
-            rows in front of a norm and the norm's running statistics.
-        parent: another group, such as the heads of an attention layer: units inside each of its units
-            are reordered on their own, and move along when it is.
+        name: Name of the group.
+        size: Number of units; of a child group, in each unit of its parent.
+        incoming: Axes that produce the units: rows of a weight, its bias, or a norm's scale and shift.
+        outgoing: Axes that read the units (columns of the next weight).
+        homogeneous: Whether multiplying a unit on its incoming axes by s > 0 and dividing it on its outgoing axes by s
+            changes nothing, because what lies between satisfies f(s x) = s f(x), as ReLU does.
+        following: Further axes that move with the units but take no part in such a rescaling, as the rows in front of a
+            norm and the norm's running statistics.
+        parent: Name of another group, such as the heads of an attention layer. Units inside each of its units are
+            reordered on their own, and move along when their parent is moved.
     """
 
     name: str
@@ -82,23 +85,28 @@ class Group:
 
     @property
     def axes(self) -> tuple[Axis, ...]:
+        """All axes that move with the units."""
         return self.incoming + self.outgoing + self.following
 
 
 @dataclass(frozen=True)
 class Symmetry:
-    """The groups of one layout; parents come before their children.
+    """The groups of one layout.
+
+    Args:
+        layout: Layout of the networks.
+        groups: Groups of units; parents come before their children.
+        fixed: Names of buffers that rightly stay as they are, such as a constant table.
 
     Raises:
-        LayoutMismatch: an axis does not exist in the layout or has another size than its group.
-        InputError: two groups claim the same place, a parent is unknown, a child is homogeneous, or a
-            buffer of statistics is in no group.
+        LayoutMismatch: An axis does not exist in the layout or has another size than its group.
+        InputError: Two groups claim the same place, a parent is unknown, a child is homogeneous, or a buffer of
+            statistics is in no group.
     """
 
     layout: Layout
     groups: tuple[Group, ...]
     fixed: tuple[str, ...] = ()
-    """Buffers that rightly stay as they are, such as a constant table."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "groups", tuple(self.groups) if not isinstance(self.groups, Group) else (self.groups,))
@@ -153,6 +161,7 @@ class Symmetry:
 
     @cached_property
     def by_name(self) -> dict[str, Group]:
+        """The groups by name."""
         return {group.name: group for group in self.groups}
 
     def count(self, name: str) -> int:
@@ -161,6 +170,7 @@ class Symmetry:
         return group.size * (1 if group.parent is None else self.count(group.parent))
 
     def children(self, name: str) -> tuple[Group, ...]:
+        """The groups directly inside a group."""
         return tuple(group for group in self.groups if group.parent == name)
 
     def _positions(self, group: Group, axis: Axis) -> Int[Tensor, "units slots"]:
@@ -195,6 +205,7 @@ class Symmetry:
         return "\n".join(lines)
 
     def identity(self) -> dict[str, Tensor]:
+        """The permutation of every group that moves nothing; (units,), of child groups (parent units, units)."""
         return {group.name: self._each(group, torch.arange(group.size).expand) for group in self.groups}
 
     def random(self, generator: torch.Generator) -> dict[str, Tensor]:
@@ -210,13 +221,13 @@ class Symmetry:
 
     def sources(self, permutations: Permutations) -> dict[str, Int[Tensor, " units"]]:
         """For each group the old place of each unit, counted through all units of its parents."""
-        found: dict[str, Tensor] = {}
+        places: dict[str, Tensor] = {}
         for group in self.groups:
-            own = permutations[group.name]
-            found[group.name] = (
-                own if group.parent is None else (found[group.parent][:, None] * group.size + own).flatten()
+            order = permutations[group.name]
+            places[group.name] = (
+                order if group.parent is None else (places[group.parent][:, None] * group.size + order).flatten()
             )
-        return found
+        return places
 
     def compose(self, first: Permutations, then: Permutations) -> dict[str, Tensor]:
         """The permutations that do `first`, and `then` on its result."""
@@ -242,8 +253,8 @@ class Symmetry:
         """Reorder units: position u of a group afterwards holds what `permutations[group][u]` held.
 
         Args:
-            vector: (..., D), of any dtype.
-            permutations: one for each group; (units,), of child groups (parent units, units): unit u in
+            vector: Vectors of the layout (..., D), of any type.
+            permutations: A permutation for each group; (units,), of child groups (parent units, units): unit u in
                 parent unit h afterwards holds what unit `permutations[child][h, u]` of parent unit
                 `permutations[parent][h]` held.
         """
@@ -255,10 +266,12 @@ class Symmetry:
         return self.move(dict(buffers), permutations, 0)
 
     def move(self, state: Mapping[str, Tensor], permutations: Permutations, lead: int = 0) -> dict[str, Tensor]:
-        """Reorder named tensors; those that are not given are left out.
+        """Reorder some of the layout's tensors.
 
         Args:
-            lead: number of dimensions in front of the tensors' own.
+            state: Tensors by name.
+            permutations: A permutation for each group, as in `permute`.
+            lead: Number of dimensions in front of the tensors' own.
         """
         moved = dict(state)
         for (name, axis), order in self.orders(permutations, state).items():
@@ -278,16 +291,16 @@ class Symmetry:
         """The order that each axis of these tensors takes, by (tensor, axis)."""
         shapes = {entry.name: entry.shape for entry in self.layout.entries}
         sources = self.sources(permutations)
-        found: dict[tuple[str, int], Tensor] = {}
+        orders: dict[tuple[str, int], Tensor] = {}
         for group in self.groups:
             for axis in group.axes:
                 if axis.tensor in tensors and axis.within is None:
                     key = (axis.tensor, axis.axis)
-                    if key not in found:
-                        found[key] = torch.arange(shapes[axis.tensor][axis.axis])
+                    if key not in orders:
+                        orders[key] = torch.arange(shapes[axis.tensor][axis.axis])
                     place = self.places[group.name, axis]
-                    found[key][place.flatten()] = place[sources[group.name]].flatten()
-        return found
+                    orders[key][place.flatten()] = place[sources[group.name]].flatten()
+        return orders
 
     def dependent(self, tensors: Mapping[str, Any]) -> Iterator[tuple[Group, Axis]]:
         """The axes whose order depends on another axis."""
@@ -300,8 +313,11 @@ class Symmetry:
         """Multiply homogeneous units' incoming weights by s > 0 and divide their outgoing weights by s.
 
         Args:
-            vector: (..., D).
-            scales: (..., units) for each homogeneous group.
+            vector: Vectors of the layout (..., D).
+            scales: Scales (..., units) of homogeneous groups, by name.
+
+        Raises:
+            InputError: A group is not homogeneous.
         """
         state = dict(self.layout.tensors(vector))
         lead = vector.ndim - 1
@@ -321,20 +337,34 @@ class Symmetry:
         return torch.cat([state[e.name].flatten(lead) for e in self.layout.parameters], dim=-1)
 
     def to_json(self) -> dict[str, Any]:
+        """The groups as data, without the layout."""
+
         def axes(side: Sequence[Axis]) -> list[list[Any]]:
             return [[a.tensor, a.axis, None if a.index is None else list(a.index), a.within] for a in side]
 
         groups = [
             {
-                "name": g.name, "size": g.size, "homogeneous": g.homogeneous, "parent": g.parent,
-                "incoming": axes(g.incoming), "outgoing": axes(g.outgoing), "following": axes(g.following),
+                "name": g.name,
+                "size": g.size,
+                "homogeneous": g.homogeneous,
+                "parent": g.parent,
+                "incoming": axes(g.incoming),
+                "outgoing": axes(g.outgoing),
+                "following": axes(g.following),
             }
             for g in self.groups
-        ]  # fmt: skip
+        ]
         return {"groups": groups, "fixed": list(self.fixed)}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], layout: Layout) -> "Symmetry":
+        """The inverse of `to_json`.
+
+        Args:
+            data: What `to_json` returned.
+            layout: Layout of the networks.
+        """
+
         def axes(side: Sequence[Sequence[Any]]) -> tuple[Axis, ...]:
             return tuple(
                 Axis(t, axis, None if index is None else tuple(index), within) for t, axis, index, within in side
@@ -342,11 +372,16 @@ class Symmetry:
 
         groups = (
             Group(
-                g["name"], g["size"], axes(g["incoming"]), axes(g["outgoing"]), g["homogeneous"],
-                axes(g["following"]), g["parent"],
+                g["name"],
+                g["size"],
+                incoming=axes(g["incoming"]),
+                outgoing=axes(g["outgoing"]),
+                homogeneous=g["homogeneous"],
+                following=axes(g["following"]),
+                parent=g["parent"],
             )
             for g in data["groups"]
-        )  # fmt: skip
+        )
         return cls(layout, tuple(groups), tuple(data["fixed"]))
 
 

@@ -31,8 +31,8 @@ class _Orbit:
 
 def table(module: nn.Module, layout: Layout, units: Units, axes: dict[str, Labels]) -> Symmetry:
     """The symmetry that is left when all unlike units are told apart."""
-    labels = {name: _labels_of(units, found) for name, found in axes.items()}
-    labels = {name: found for name, found in labels.items() if name in {e.name for e in layout.entries}}
+    labels = {name: _labels_of(units, traced) for name, traced in axes.items()}
+    labels = {name: roots for name, roots in labels.items() if name in {e.name for e in layout.entries}}
     _mark_places(units, labels)
     parents = _parents(units)
     while True:
@@ -47,14 +47,14 @@ def table(module: nn.Module, layout: Layout, units: Units, axes: dict[str, Label
     return Symmetry(layout, tuple(groups), tuple(b.name for b in layout.buffers if b.shape and b.name not in moved))
 
 
-def _labels_of(units: Units, found: Labels) -> list[np.ndarray | None]:
-    return [None if isinstance(label, str) else units.find(label) for label in found.axes]
+def _labels_of(units: Units, labels: Labels) -> list[np.ndarray | None]:
+    return [None if isinstance(label, str) else units.find(label) for label in labels.axes]
 
 
 def _mark_places(units: Units, labels: dict[str, list[np.ndarray | None]]) -> None:
     """Units differ by the axes on which they occur, and how often."""
-    for found in labels.values():
-        for label in found:
+    for roots in labels.values():
+        for label in roots:
             if label is not None:
                 units.mark(label)
 
@@ -88,28 +88,28 @@ def _parents(units: Units) -> dict[int, int]:
         for small, large in pairwise(several):
             if not members[small] < members[large]:
                 crossing |= {small, large}
-    found: dict[int, int] = {}
+    parents: dict[int, int] = {}
     for unit, several in holders.items():
         if len(several) > 1 and crossing.intersection(several):
             continue
         for inner, outer in pairwise([unit, *several]):
-            if found.setdefault(inner, outer) != outer:
-                crossing |= {found[inner], outer}
+            if parents.setdefault(inner, outer) != outer:
+                crossing |= {parents[inner], outer}
     # Their parts stay where they are; a unit can only take the place of one that lies in the same parts.
     tags = {parent: units.mark(np.array([parent])) for parent in sorted(crossing)}
     for unit, several in holders.items():
         if len(several) > 1 and crossing.intersection(several):
-            found.pop(unit, None)
+            parents.pop(unit, None)
             for parent in several:
                 units.tag(unit, tags.get(parent) or units.mark(np.array([parent])))
-    return found
+    return parents
 
 
 def _orbits(units: Units, labels: dict[str, list[np.ndarray | None]], parents: dict[int, int]) -> list[_Orbit]:
     marks = units.marks()
     order: dict[int, int] = {}
-    for found in labels.values():
-        for label in found:
+    for roots in labels.values():
+        for label in roots:
             if label is not None:
                 for unit in label.ravel().tolist():
                     order.setdefault(unit, len(order))
@@ -160,8 +160,8 @@ def _lost(labels: dict[str, list[np.ndarray | None]], orbits: list[_Orbit]) -> l
     """Axes of grouped convolutions whose units would move although the table cannot say how."""
     return [
         (label, k)
-        for name, found in labels.items()
-        for k, label in enumerate(found)
+        for name, roots in labels.items()
+        for k, label in enumerate(roots)
         if label is not None
         and label.size != label.shape[k]
         and any(np.isin(label, o.members).any() and _axis(name, k, label, o) is None for o in orbits)
@@ -180,8 +180,8 @@ def _groups(
     groups: list[Group] = []
     names: dict[int, str] = {}
     for orbit in orbits:
-        for name, found in labels.items():
-            for k, label in enumerate(found):
+        for name, roots in labels.items():
+            for k, label in enumerate(roots):
                 if label is not None:
                     axis = _axis(name, k, label, orbit)
                     if axis is not None:

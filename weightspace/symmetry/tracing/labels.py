@@ -1,8 +1,8 @@
 """Labels: which hidden unit each index of each axis of a tensor belongs to, while a module is traced.
 
-Every index of every axis of every parameter starts as a unit of its own. Operations that make two
-indices move together unite their units; what is left at the end can be permuted. Views that split an
-axis (into heads, say) make parents: units that hold other units.
+Every index of every axis of every parameter starts as a unit of its own. Operations that make two indices move together
+unite their units; what is left at the end can be permuted. Views that split an axis (into heads, say) make parents:
+units that hold other units.
 """
 
 from collections.abc import Sequence
@@ -23,9 +23,10 @@ class Labels:
     """The labels of all axes of a tensor.
 
     Args:
-        pending: (units, parents) of splits that only views have made so far: they bind once an
-            operation treats the parts differently.
-        constant: depends on neither inputs nor parameters.
+        axes: Label of each axis.
+        pending: Units and parents of splits that only views have made so far: they bind once an operation treats the
+            parts differently.
+        constant: Whether the tensor depends on neither inputs nor parameters.
     """
 
     axes: list[Label]
@@ -65,6 +66,7 @@ class Units:
             units = up
 
     def unite(self, a: np.ndarray, b: np.ndarray) -> None:
+        """From now on these units move together, entry by entry."""
         a, b = np.broadcast_arrays(self.find(a), self.find(b))
         for x, y in np.unique(np.stack([a[a != b], b[a != b]], 1), axis=0):
             x, y = self._root(int(x)), self._root(int(y))
@@ -141,13 +143,13 @@ class Units:
             The labels of the new axes, and the links that this makes.
         """
         links: list[tuple[np.ndarray, np.ndarray]] = []
-        found: list[Label] = []
+        outer_labels: list[Label] = []
         rest = label
         for k in range(len(sizes) - 1):
             inner = int(np.prod(sizes[k + 1 :]))
             outer, rest = self._split_in_two(rest, dim + k, sizes[k], inner, links)
-            found.append(outer)
-        return [_widened(one, dim, len(sizes), k) for k, one in enumerate([*found, rest])], links
+            outer_labels.append(outer)
+        return [_widened(one, dim, len(sizes), k) for k, one in enumerate([*outer_labels, rest])], links
 
     def _split_in_two(
         self, label: Label, dim: int, n1: int, n2: int, links: list[tuple[np.ndarray, np.ndarray]]
@@ -181,18 +183,18 @@ class Units:
 
     def merge(self, labels: Sequence[Label], dims: Sequence[int], shape: Sequence[int]) -> Label:
         """The label of consecutive axes `dims` of a tensor of this shape flattened into one."""
-        own = [(k, label) for k, label in zip(dims, labels, strict=True) if not isinstance(label, str)]
-        if not own:
+        labelled = [(k, label) for k, label in zip(dims, labels, strict=True) if not isinstance(label, str)]
+        if not labelled:
             return FIXED if FIXED in labels else ANY
         # The innermost units: those that depend on all the other axes that have units.
-        for k, label in own:
-            if all(other == k or label.shape[other] > 1 or shape[other] == 1 for other, _ in own):
+        for k, label in labelled:
+            if all(other == k or label.shape[other] > 1 or shape[other] == 1 for other, _ in labelled):
                 full = list(label.shape)
                 for dim in dims:
                     full[dim] = shape[dim]
                 merged = np.broadcast_to(label, full)
                 return merged.reshape(*full[: dims[0]], -1, *full[dims[-1] + 1 :])
-        for k, label in own:
+        for k, label in labelled:
             self.pin(label, k)
         return FIXED
 

@@ -1,8 +1,7 @@
 """What each operator does to the labels of its tensors: one rule a kind of operator.
 
-A rule gets the operator's arguments with every tensor replaced by a :class:`Traced`, unites or pins
-units as the operator demands, and returns the labels of the output (of each output, where several
-matter).
+A rule gets the operator's arguments with every tensor replaced by a :class:`Traced`, unites or pins units as the
+operator demands, and returns the labels of the output (of each output, where several matter).
 """
 
 from collections.abc import Callable, Sequence
@@ -25,14 +24,22 @@ class Untraceable(Exception):
 
 @dataclass
 class Traced:
-    """A tensor and its labels."""
+    """A tensor and its labels.
+
+    Args:
+        tensor: The tensor.
+        shape: Its shape before the operator, as some operators change it in place.
+        labels: Its labels.
+        parameter: Whether it is a parameter or buffer of the module.
+    """
 
     tensor: Tensor
-    shape: tuple[int, ...]  # before the operator: some change it in place
+    shape: tuple[int, ...]
     labels: Labels
     parameter: bool
 
     def axis(self, dim: int) -> Label:
+        """The label of an axis."""
         return self.labels.axes[dim]
 
 
@@ -68,8 +75,8 @@ def over_space(units: Units, x: Traced, *rest: Any, **options: Any) -> list[Labe
     first = 1 if len(x.shape) == 3 and not _one_dimensional(rest) else 2
     for k in range(first, len(x.shape)):
         units.pin(x.axis(k), k)
-    found = Labels([*x.labels.axes[:first], *[FIXED] * (len(x.shape) - first)], list(x.labels.pending))
-    return [found, found]
+    output = Labels([*x.labels.axes[:first], *[FIXED] * (len(x.shape) - first)], list(x.labels.pending))
+    return [output, output]
 
 
 def _one_dimensional(options: Sequence[Any]) -> bool:
@@ -140,24 +147,26 @@ def reduction(units: Units, x: Traced, *rest: Any, **options: Any) -> Labels:
         if not isinstance(x.axis(d), str):
             inhomogeneous(units, x)
     keep = options.get("keepdim", True in [r for r in rest if isinstance(r, bool)])
-    found = x.labels
+    output = x.labels
     for d in sorted(dims, reverse=True):
-        found = views.remove(units, found, d)
+        output = views.remove(units, output, d)
     if keep:
-        kept = iter(found.axes)
-        found = Labels([ANY if d in dims else next(kept) for d in range(len(x.shape))])
-        found.axes = [a if isinstance(a, str) else np.expand_dims(a, tuple(sorted(dims))) for a in found.axes]
-    return found
+        kept = iter(output.axes)
+        output = Labels([ANY if d in dims else next(kept) for d in range(len(x.shape))])
+        output.axes = [a if isinstance(a, str) else np.expand_dims(a, tuple(sorted(dims))) for a in output.axes]
+    return output
 
 
 @rule(aten.max, aten.min, aten.var_mean, aten.std_mean)
 def two_reductions(units: Units, x: Traced, *rest: Any, **options: Any) -> list[Labels]:
-    found = reduction(units, x, *rest, **options)
-    return [found, Labels(list(found.axes))]
+    """Two results of a reduction over the same axes."""
+    output = reduction(units, x, *rest, **options)
+    return [output, Labels(list(output.axes))]
 
 
 @rule(aten._softmax, aten._safe_softmax, aten._log_softmax, aten.softmax, aten.log_softmax)
 def softmax(units: Units, x: Traced, *rest: Any, **options: Any) -> Labels:
+    """Units keep their places in the output, and cannot be rescaled."""
     units.bind(x.labels)
     inhomogeneous(units, x)
     return Labels(list(x.labels.axes))
@@ -187,13 +196,14 @@ def product(units: Units, a: Traced, b: Traced) -> Labels:
     if batch:
         axes.append(units.combine([left(a.axis(0)), right(b.axis(0))], [0, 0]))
     axes += [left(a.axis(batch + k)) for k in range(rows)] + [right(b.axis(batch + 1 + k)) for k in range(columns)]
-    found = [units.without(axis, summed) for axis in axes]
-    assert len(found) == out_rank
-    return Labels(found)
+    output = [units.without(axis, summed) for axis in axes]
+    assert len(output) == out_rank
+    return Labels(output)
 
 
 @rule(aten.addmm, aten.baddbmm)
 def add_product(units: Units, bias: Traced, a: Traced, b: Traced, **options: Any) -> Labels:
+    """A matrix product, then a sum with the bias."""
     made = product(units, a, b)
     shape = (*a.shape[:-1], b.shape[-1])
     return elementwise(units, Traced(torch.empty(0), shape, made, True), bias)
@@ -201,9 +211,17 @@ def add_product(units: Units, bias: Traced, a: Traced, b: Traced, **options: Any
 
 @rule(aten.convolution)
 def convolution(
-    units: Units, x: Traced, weight: Traced, bias: Traced | None, stride: Any, padding: Any, dilation: Any,
-    transposed: bool, output_padding: Any, groups: int,
-) -> Labels:  # fmt: skip
+    units: Units,
+    x: Traced,
+    weight: Traced,
+    bias: Traced | None,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    transposed: bool,
+    output_padding: Any,
+    groups: int,
+) -> Labels:
     """Input channels go with the weight's axis that reads them; with groups both are split into blocks."""
     units.bind(x.labels, weight.labels)
     out_axis = 1 if transposed else 0
@@ -275,14 +293,15 @@ def batch_norm(units: Units, x: Traced, *rest: Any, **options: Any) -> list[Labe
 
 @rule(aten.native_layer_norm, aten._fused_rms_norm)
 def layer_norm(units: Units, x: Traced, shape: Sequence[int], *rest: Any, **options: Any) -> list[Labels]:
+    """Scale and shift go with the normalised axes."""
     units.bind(x.labels)
     rank, last = len(x.shape), len(shape)
     for vector in rest:
         if isinstance(vector, Traced):
             for k in range(last):
                 dim = rank - last + k
-                own = vector.axis(k)
-                wide = own if isinstance(own, str) else own.reshape((1,) * (rank - own.ndim) + own.shape)
+                label = vector.axis(k)
+                wide = label if isinstance(label, str) else label.reshape((1,) * (rank - label.ndim) + label.shape)
                 units.combine([x.axis(dim), wide], [dim, dim])
     return [Labels(list(x.labels.axes))]
 

@@ -15,6 +15,7 @@ from weightspace.symmetry.tracing.rules import Traced, Untraceable, aten, elemen
 
 @rule(aten.view, aten._unsafe_view, aten.reshape, aten._reshape_alias)
 def view(units: Units, x: Traced, shape: Sequence[int], *rest: Any) -> Labels:
+    """The same values in another shape."""
     known = -int(np.prod(shape)) if -1 in shape else 0
     sizes = [int(np.prod(x.shape)) // known if size == -1 else size for size in shape]
     return views.reshape(units, x.labels, x.shape, sizes)
@@ -22,6 +23,7 @@ def view(units: Units, x: Traced, shape: Sequence[int], *rest: Any) -> Labels:
 
 @rule(aten.t, aten.transpose, aten.permute, aten.numpy_T, aten.transpose_)
 def permute(units: Units, x: Traced, *order: Any) -> Labels:
+    """Axes in another order."""
     rank = len(x.shape)
     dims = list(range(rank))
     if len(order) == 2:
@@ -34,6 +36,7 @@ def permute(units: Units, x: Traced, *order: Any) -> Labels:
 
 @rule(aten.expand)
 def expand(units: Units, x: Traced, shape: Sequence[int], **options: Any) -> Labels:
+    """Axes of length one repeated."""
     sizes = [x.shape[k - (len(shape) - len(x.shape))] if size == -1 else size for k, size in enumerate(shape)]
     return views.expand(x.labels, x.shape, sizes)
 
@@ -50,29 +53,33 @@ def restride(units: Units, x: Traced, size: Sequence[int], *rest: Any, **options
 def cut(
     units: Units, x: Traced, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1
 ) -> Labels:
+    """A slice of one axis."""
     dim %= len(x.shape)
     return views.take(units, x.labels, dim, np.arange(x.shape[dim])[start:end:step])
 
 
 @rule(aten.select)
 def select(units: Units, x: Traced, dim: int, index: int) -> Labels:
+    """One index of an axis, which disappears."""
     dim %= len(x.shape)
     one = views.take(units, x.labels, dim, np.array([index % x.shape[dim]]))
-    found = views.remove(units, one, dim)
+    output = views.remove(units, one, dim)
     gone = x.axis(dim)
     if not isinstance(gone, str):  # one part of a split: what is inside is on its own now
         parents = set(units.find(gone).ravel().tolist())
-        found.pending = [p for p in found.pending if not parents.issuperset(units.find(p[1]).ravel().tolist())]
-    return found
+        output.pending = [p for p in output.pending if not parents.issuperset(units.find(p[1]).ravel().tolist())]
+    return output
 
 
 @rule(aten.unbind)
 def unbind(units: Units, x: Traced, dim: int = 0) -> list[Labels]:
+    """Each index of an axis as a tensor of its own."""
     return [select(units, x, dim, k) for k in range(x.shape[dim])]
 
 
 @rule(aten.split, aten.split_with_sizes, aten.chunk, aten.unsafe_split, aten.unsafe_split_with_sizes, aten.unsafe_chunk)
 def split(units: Units, x: Traced, sizes: int | Sequence[int], dim: int = 0) -> list[Labels]:
+    """Consecutive parts of an axis."""
     dim %= len(x.shape)
     whole = x.shape[dim]
     if isinstance(sizes, int):
@@ -83,12 +90,14 @@ def split(units: Units, x: Traced, sizes: int | Sequence[int], dim: int = 0) -> 
 
 @rule(aten.cat)
 def cat(units: Units, tensors: Sequence[Traced], dim: int = 0) -> Labels:
+    """Tensors one after another along an axis."""
     tensors = [t for t in tensors if 0 not in t.shape]
     return views.cat(units, [t.labels for t in tensors], [t.shape for t in tensors], dim % len(tensors[0].shape))
 
 
 @rule(aten.stack)
 def stack(units: Units, tensors: Sequence[Traced], dim: int = 0) -> Labels:
+    """Tensors along a new axis."""
     dim %= len(tensors[0].shape) + 1
     wide = [(*t.shape[:dim], 1, *t.shape[dim:]) for t in tensors]
     labels = [views.reshape(units, t.labels, t.shape, shape) for t, shape in zip(tensors, wide, strict=True)]
@@ -97,29 +106,33 @@ def stack(units: Units, tensors: Sequence[Traced], dim: int = 0) -> Labels:
 
 @rule(aten.flip)
 def flip(units: Units, x: Traced, dims: Sequence[int]) -> Labels:
-    found = x.labels
+    """Axes in reverse order."""
+    output = x.labels
     for d in dims:
-        found = views.take(units, found, d % len(x.shape), np.arange(x.shape[d])[::-1])
-    return found
+        output = views.take(units, output, d % len(x.shape), np.arange(x.shape[d])[::-1])
+    return output
 
 
 @rule(aten.roll)
 def roll(units: Units, x: Traced, shifts: Sequence[int], dims: Sequence[int] = ()) -> Labels:
+    """Axes shifted in a circle."""
     if not dims:
         raise Untraceable("a roll over all axes at once")
-    found = x.labels
+    output = x.labels
     for shift, d in zip(shifts, dims, strict=True):
-        found = views.take(units, found, d % len(x.shape), np.roll(np.arange(x.shape[d]), shift))
-    return found
+        output = views.take(units, output, d % len(x.shape), np.roll(np.arange(x.shape[d]), shift))
+    return output
 
 
 @rule(aten.index_select)
 def index_select(units: Units, x: Traced, dim: int, index: Traced) -> Labels:
+    """Chosen indices of one axis."""
     return views.take(units, x.labels, dim % len(x.shape), _constant(index))
 
 
 @rule(aten.index)
 def index(units: Units, x: Traced, indices: Sequence[Traced | None]) -> Labels:
+    """One axis indexed by a constant tensor, or a mask."""
     used = [k for k, i in enumerate(indices) if i is not None]
     if len(used) != 1:
         raise Untraceable("indexing by several tensors")
@@ -172,25 +185,27 @@ def pad(units: Units, x: Traced, padding: Sequence[int], *rest: Any) -> Labels:
 
 @rule(aten.repeat)
 def repeat(units: Units, x: Traced, times: Sequence[int]) -> Labels:
-    found = views.expand(x.labels, x.shape, [1] * (len(times) - len(x.shape)) + list(x.shape))
+    """Axes repeated as a whole."""
+    output = views.expand(x.labels, x.shape, [1] * (len(times) - len(x.shape)) + list(x.shape))
     for dim, count in enumerate(times):
         if count > 1:
             size = ([1] * (len(times) - len(x.shape)) + list(x.shape))[dim]
-            label = found.axes[dim]
+            label = output.axes[dim]
             if isinstance(label, str):
-                found.axes[dim] = label if size > 1 and label == FIXED else ANY
-            found = Labels(
+                output.axes[dim] = label if size > 1 and label == FIXED else ANY
+            output = Labels(
                 [
                     a if isinstance(a, str) or a.shape[dim] == 1 else np.concatenate([a] * count, dim)
-                    for a in found.axes
+                    for a in output.axes
                 ],
-                found.pending,
+                output.pending,
             )
-    return found
+    return output
 
 
 @rule(aten.pixel_shuffle)
 def pixel_shuffle(units: Units, x: Traced, factor: int) -> Labels:
+    """Channels moved into space: each is split by the square of the factor."""
     *lead, c, h, w = x.shape
     n = len(lead)
     opened = views.reshape(units, x.labels, x.shape, [*lead, c // factor**2, factor, factor, h, w])
@@ -201,6 +216,7 @@ def pixel_shuffle(units: Units, x: Traced, factor: int) -> Labels:
 
 @rule(aten.glu)
 def glu(units: Units, x: Traced, dim: int = -1) -> Labels:
+    """One half of an axis times the sigmoid of the other."""
     dim %= len(x.shape)
     half = x.shape[dim] // 2
     a, b = split(units, x, half, dim)
@@ -211,4 +227,5 @@ def glu(units: Units, x: Traced, dim: int = -1) -> Labels:
 
 @rule(aten.native_dropout)
 def dropout(units: Units, x: Traced, *rest: Any) -> list[Labels]:
+    """Each unit on its own; the second output is the mask."""
     return [Labels(list(x.labels.axes), list(x.labels.pending))] * 2

@@ -23,19 +23,27 @@ from weightspace.symmetry.tracing.shape_rules import RULES
 aten = torch.ops.aten
 _MAKES_NUMBERS = (aten._local_scalar_dense, aten.is_nonzero, aten.equal, aten.nonzero, aten.masked_select)
 _FACTORIES = (
-    aten.new_zeros, aten.new_ones, aten.new_full, aten.new_empty, aten.zeros_like, aten.ones_like, aten.full_like, aten.empty_like,
-)  # fmt: skip
+    aten.new_zeros,
+    aten.new_ones,
+    aten.new_full,
+    aten.new_empty,
+    aten.zeros_like,
+    aten.ones_like,
+    aten.full_like,
+    aten.empty_like,
+)
 _RESIZES = (aten.squeeze, aten.unsqueeze, aten.squeeze_, aten.unsqueeze_)
 
 
 @dataclass
 class Traces:
-    """What tracing found.
+    """The result of tracing.
 
     Args:
-        axes: labels of each parameter and buffer that was used, by name.
-        left_fixed: what kept units in place that might have moved: operators without a rule, and writes into
-            parts of tensors.
+        units: The units, united as the module's operators demand.
+        axes: Labels of each parameter and buffer that was used, by name.
+        left_fixed: What kept units in place that might have moved: operators without a rule, and writes into parts of
+            tensors.
     """
 
     units: Units
@@ -46,9 +54,14 @@ class Traces:
 def run(module: nn.Module, inputs: Inputs, *, fix_unknown: bool) -> Traces:
     """Trace a module in evaluation mode and with its normalisation in training mode.
 
+    Args:
+        module: The module; a copy of it runs.
+        inputs: All arguments of forward.
+        fix_unknown: Whether units that meet an operator without a rule stay in place instead of an error.
+
     Raises:
-        InputError: the module does not run on these inputs, computes something that no rule describes,
-            or its control flow depends on data.
+        InputError: The module does not run on these inputs, computes something that no rule describes, or its control
+            flow depends on data.
     """
     name = type(module).__name__
     try:
@@ -61,14 +74,14 @@ def run(module: nn.Module, inputs: Inputs, *, fix_unknown: bool) -> Traces:
     tracer = _Tracer(module, fix_unknown)
     for training in (False, True):
         training_mode(module, training)
-        own = copy.deepcopy(inputs)
-        for tensor in tensors_in(own):
+        arguments = copy.deepcopy(inputs)
+        for tensor in tensors_in(arguments):
             tracer.given(tensor)
         with torch.no_grad(), _ordinary_kernels(module):
             handles = tracer.follow(module)
             try:
                 with SeesValues(lambda t: tracer.labels(t).constant), tracer:
-                    outputs = call(module, own)
+                    outputs = call(module, arguments)
             except InputError:
                 raise
             except Exception as error:
@@ -77,10 +90,10 @@ def run(module: nn.Module, inputs: Inputs, *, fix_unknown: bool) -> Traces:
                 for handle in handles:
                     handle.remove()
         tracer.follow_replaced(module)
-        found = tensors_in(outputs)
-        if not found:
+        tensors = tensors_in(outputs)
+        if not tensors:
             raise InputError(f"{name} returned no tensor but a {type(outputs).__name__}")
-        for output in found:
+        for output in tensors:
             labels = tracer.labels(output)
             tracer.units.bind(labels)
             for k, label in enumerate(labels.axes):
@@ -170,8 +183,8 @@ class _Tracer(TorchDispatchMode):
                 axes.append(ANY)
             elif k == 1 and groups > 1:
                 # Grouped convolution: each block of rows reads units of its own.
-                own = self.units.new(groups, 1, size).repeat(tensor.shape[0] // groups, 1)
-                axes.append(own.reshape(tensor.shape[0], size, *[1] * (tensor.ndim - 2)))
+                fresh = self.units.new(groups, 1, size).repeat(tensor.shape[0] // groups, 1)
+                axes.append(fresh.reshape(tensor.shape[0], size, *[1] * (tensor.ndim - 2)))
             else:
                 axes.append(self.units.new(*(size if d == k else 1 for d in range(tensor.ndim))))
         return Labels(axes)
@@ -181,70 +194,70 @@ class _Tracer(TorchDispatchMode):
         packet = func._overloadpacket
         if packet is aten.convolution and args[8] > 1 and id(args[1]) in self._names and args[1] not in self._labels:
             self._labels[args[1]] = self._fresh(args[1], args[8])
-        given: list[Traced] = []
+        operands: list[Traced] = []
 
         def traced(tensor: Tensor) -> Traced:
             one = Traced(tensor, tuple(tensor.shape), self.labels(tensor), id(tensor) in self._names)
-            given.append(one)
+            operands.append(one)
             return one
 
         wrapped, options = tree_map_only(Tensor, traced, (args, kwargs))
-        constant = all(one.labels.constant for one in given)
+        constant = all(one.labels.constant for one in operands)
         if packet in _MAKES_NUMBERS and not constant:
             raise InputError(
-                f"an operator {self._place()} turns a tensor into a number or a length ({packet}): control flow that depends "
-                "on data cannot be traced. Write the symmetry by hand"
+                f"an operator {self._place()} turns a tensor into a number or a length ({packet}): control flow that "
+                "depends on data cannot be traced. Write the symmetry by hand"
             )
         out = func(*args, **kwargs)
         outputs = [o for o in (out if isinstance(out, tuple | list) else [out]) if isinstance(o, Tensor)]
         if constant or packet in _FACTORIES:
             return out  # the labels of constants are read off their values
-        found = self._apply(packet, given, wrapped, options, outputs)
-        for tensor, labels in zip(outputs, found, strict=False):
+        output_labels = self._apply(packet, operands, wrapped, options, outputs)
+        for tensor, labels in zip(outputs, output_labels, strict=False):
             if len(labels.axes) != tensor.ndim:
                 raise AssertionError(f"the rule for {packet} gave {len(labels.axes)} labels for {tuple(tensor.shape)}")
             labels.axes = [ANY if size == 1 else axis for axis, size in zip(labels.axes, tensor.shape, strict=True)]
-            self._store(tensor, labels, given)
-        for tensor in outputs[len(found) :]:
+            self._store(tensor, labels, operands)
+        for tensor in outputs[len(output_labels) :]:
             self._labels[tensor] = Labels([FIXED] * tensor.ndim)
         return out
 
     def _apply(
-        self, packet: Any, given: list[Traced], args: Any, options: Mapping[str, Any], outputs: list[Tensor]
+        self, packet: Any, operands: list[Traced], args: Any, options: Mapping[str, Any], outputs: list[Tensor]
     ) -> list[Labels]:
         if packet in _RESIZES:
-            return [views.reshape(self.units, given[0].labels, given[0].shape, tuple(outputs[0].shape))]
+            return [views.reshape(self.units, operands[0].labels, operands[0].shape, tuple(outputs[0].shape))]
         reason, cause = "no rule describes it", None
         if packet in RULES:
             try:
                 if "out" in options:
-                    raise Untraceable("written into a given tensor (out=)")
-                found = RULES[packet](self.units, *args, **options)
+                    raise Untraceable("written into a tensor of the caller (out=)")
+                labels = RULES[packet](self.units, *args, **options)
             except Untraceable as error:
                 reason, cause = f"it is {error}", error
             except (ValueError, TypeError, AttributeError, IndexError, AssertionError) as error:
                 reason, cause = f"its rule does not cover this use ({error!r})", error
             else:
-                return found if isinstance(found, list) else [found]
-        if all(one.labels.plain for one in given):
+                return labels if isinstance(labels, list) else [labels]
+        if all(one.labels.plain for one in operands):
             return []
         what = f"{packet} {self._place()}"
         if not self.fix_unknown:
-            names = sorted({self._names[id(one.tensor)] for one in given if one.parameter})
+            names = sorted({self._names[id(one.tensor)] for one in operands if one.parameter})
             raise InputError(
                 f"the operator {what} cannot be traced: {reason}"
                 f"{' (parameters: ' + ', '.join(names) + ')' if names else ''}. Leave its units in place with "
                 "fix_unknown=True, or write the symmetry by hand"
             ) from cause
         self.left_fixed.append(f"{what}: {reason}")
-        for one in given:
+        for one in operands:
             self.units.bind(one.labels)
             for k, label in enumerate(one.labels.axes):
                 self.units.pin(label, k)
         return []
 
-    def _store(self, tensor: Tensor, labels: Labels, given: list[Traced]) -> None:
-        before = next((one for one in given if one.tensor is tensor), None)
+    def _store(self, tensor: Tensor, labels: Labels, operands: list[Traced]) -> None:
+        before = next((one for one in operands if one.tensor is tensor), None)
         if before is not None and before.labels.constant:
             if not labels.plain and tensor._is_view():
                 self.left_fixed.append(f"a write {self._place()} into a part of a constant tensor")

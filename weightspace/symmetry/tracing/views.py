@@ -104,6 +104,7 @@ def _merge(units: Units, axes: list[Label], shape: list[int], first: int, last: 
 
 
 def permute(labels: Labels, order: Sequence[int]) -> Labels:
+    """The labels of a tensor whose axes take another order."""
     rank = len(labels.axes)
     order = [k % rank for k in order]
     axes = [labels.axes[k] for k in order]
@@ -120,7 +121,7 @@ def expand(labels: Labels, old: Sequence[int], new: Sequence[int]) -> Labels:
 
 
 def take(units: Units, labels: Labels, dim: int, index: np.ndarray) -> Labels:
-    """Some indices of one axis, in a given order; what is cut out differs from what is not."""
+    """Chosen indices of one axis, in order; what is cut out differs from what is not."""
     axes: list[Label] = []
     for k, label in enumerate(labels.axes):
         if isinstance(label, str):
@@ -145,9 +146,9 @@ def cat(units: Units, tensors: Sequence[Labels], shapes: Sequence[Sequence[int]]
     axes: list[Label] = []
     for k in range(rank):
         labels = [t.axes[k] for t in tensors]
-        own = [units.find(a) for a in labels if not isinstance(a, str)]
+        roots = [units.find(a) for a in labels if not isinstance(a, str)]
         # Pieces whose units differ stay apart until an operation treats them alike.
-        depends = any(a.shape[dim] > 1 or a.shape != own[0].shape or not np.array_equal(a, own[0]) for a in own)
+        depends = any(a.shape[dim] > 1 or a.shape != roots[0].shape or not np.array_equal(a, roots[0]) for a in roots)
         if k == dim and all(isinstance(a, str) for a in labels):
             axes.append(FIXED)
         elif k == dim or depends:
