@@ -65,7 +65,7 @@ def main(
     finder = bayes.BayesianIMP(density=0.5**6, rate=0.5)
     result = bayes.Study(task, finder, scores, networks=networks, draws=10).run(out)
     bayes.write_report(result, out)
-    tables.write(results / "bayes/conv.csv", result.rows)
+    tables.write(results / "bayes/conv.csv", [row.cells() for row in result.rows])
     for table in bayes.pages.tables(result):
         print(f"\n{table.heading}\n{table.text()}")
 

@@ -14,11 +14,10 @@ from matplotlib.figure import Figure
 
 from experiments.common import tables
 from weightspace.bayes.study import pages
-from weightspace.bayes.study.evaluation import Row
-from weightspace.bayes.study.study import StudyResult
+from weightspace.bayes.study.results import StudyResult, StudyRow
 from weightspace.report.plots.style import tidy
 
-# Strength of each score in the family |mu| - lambda sigma; all prune the same posteriors, those of the ladder by |mu|.
+# Strength of each score in the family |mu| - lambda sigma; all prune the same posteriors, those of the levels by |mu|.
 FAMILY = {
     "lambda -1": -1.0, "|mu|": 0.0, "lambda 0.25": 0.25, "lambda 0.5": 0.5, "lambda 0.75": 0.75,
     "lambda 1.5": 1.5, "lambda 2": 2.0,
@@ -33,31 +32,31 @@ def main(results: Path = tables.RESULTS, figures: Path = tables.FIGURES) -> None
         figures: Folder of the figures.
     """
     with open(results / "bayes/mnist.csv", newline="", encoding="utf-8") as file:
-        rows: list[Row] = [{k: _value(v) for k, v in row.items() if v != ""} for row in csv.DictReader(file)]
-    ladders = [row for row in rows if not str(row["method"]).startswith("lambda")]
-    result = StudyResult("mnist", 10_000, ladders, {})
+        rows = [StudyRow.from_cells(cells) for cells in csv.DictReader(file)]
+    levels = [row for row in rows if row.method == "|mu|" or row.method not in FAMILY]
+    result = StudyResult("mnist", 10_000, levels)
     pages.curves(result).figure.savefig(figures / "bayes_tickets_mnist.png")
     sweep(rows).savefig(figures / "bayes_tickets_lambda.png")
     for table in (pages.over_densities(result, "accuracy"), pages.at_the_end(result), pages.differences(result)):
         print(f"\n{table.heading}\n{table.text()}")
 
 
-def sweep(rows: list[Row]) -> Figure:
+def sweep(rows: list[StudyRow]) -> Figure:
     """Accuracy over the strength of the penalty, first seed."""
     figure = Figure(figsize=(9.0, 3.8), layout="constrained", dpi=130)
-    densities = sorted({_number(r["density"]) for r in rows if str(r["method"]).startswith("lambda")}, reverse=True)
+    densities = sorted({r.density for r in rows if r.method in FAMILY and r.method != "|mu|"}, reverse=True)
     for i, density in enumerate(densities):
         axes = figure.add_subplot(1, len(densities), i + 1)
         tidy(axes)
-        near = [r for r in rows if abs(_number(r["density"]) / density - 1) < 1e-3]
+        near = [r for r in rows if abs(r.density / density - 1) < 1e-3]
         points = {
-            strength: _number(r["accuracy"])
+            strength: r.accuracy
             for name, strength in FAMILY.items()
             for r in near
-            if r["method"] == name and r["network"] == 0
+            if r.method == name and r.network == 0
         }
         axes.plot(list(points), list(points.values()), "o-", color="#c2410c")
-        accuracies = [_number(r["accuracy"]) for r in near if r["method"] == "|mu|"]
+        accuracies = [r.accuracy for r in near if r.method == "|mu|"]
         axes.axhspan(
             min(accuracies), max(accuracies), color="#1d4ed8", alpha=0.12, label=f"|mu|, {len(accuracies)} seeds: range"
         )
@@ -67,18 +66,6 @@ def sweep(rows: list[Row]) -> Figure:
         axes.set_title(f"density {density:.3g}")
         axes.legend(fontsize=8, frameon=False)
     return figure
-
-
-def _value(text: str) -> object:
-    try:
-        return float(text)
-    except ValueError:
-        return text
-
-
-def _number(value: object) -> float:
-    assert isinstance(value, float)
-    return value
 
 
 if __name__ == "__main__":

@@ -20,7 +20,8 @@ import weightspace as ws
 from experiments.common import tables
 from weightspace import bayes
 from weightspace.bayes.study.controls import StudyControls
-from weightspace.bayes.study.evaluation import Row, StudyEvaluation
+from weightspace.bayes.study.evaluation import StudyEvaluation
+from weightspace.bayes.study.results import StudyRow
 from weightspace.evaluation.dropout import MCDropout
 
 DENSITY = 0.8**20
@@ -32,6 +33,8 @@ SWEEP = {
     "lambda 1.5": 1.5,
     "lambda 2": 2.0,
 }
+
+FOLDERS = {"globally shuffled": "scattered"}  # the folder of a control that runs of version 0.1 have
 
 
 def main(
@@ -55,64 +58,62 @@ def main(
     recipe = ws.Recipe(ws.Step(epochs=epochs), batch_size=128, optimizer=ws.Adam(lr=1e-3), schedule="cosine")
     task = replace(ws.tasks.mnist(data_root=data_root), recipe=recipe)
     dense = ws.collect(task, networks, folder=out / "dense")
-    judge = StudyEvaluation(task, draws)
-    rows: list[Row] = []
+    evaluation = StudyEvaluation(task, draws)
+    rows: list[StudyRow] = []
 
-    def add(new: list[Row], folder: Path | None = None) -> None:
-        rows.extend(row | {"seconds": seconds(folder)} for row in new)
-        tables.write(results / "bayes/mnist.csv", rows)
-        print(
-            {k: v for k, v in rows[-1].items() if k in ("method", "density", "accuracy", "nll", "seconds")}, flush=True
-        )
+    def add(new: list[StudyRow], folder: Path | None = None) -> None:
+        rows.extend(replace(row, seconds=seconds(folder)) for row in new)
+        tables.write(results / "bayes/mnist.csv", [row.cells() for row in rows])
+        last = rows[-1]
+        print(last.method, f"{last.density:.4f}", f"{last.accuracy:.4f}", f"{last.nll:.4f}", last.seconds, flush=True)
 
     main_score = bayes.BayesianIMP(density=DENSITY, score=bayes.MeanMagnitude())
-    ladder = main_score.find_levels(dense, task, folder=out / "magnitude")
-    for level, posteriors in enumerate(ladder):
-        add(judge.rows("|mu|", posteriors), out / f"magnitude/level-{level:02}")
+    levels = main_score.find_levels(dense, task, folder=out / "magnitude")
+    for level, posteriors in enumerate(levels):
+        add(evaluation.rows("|mu|", posteriors), out / f"magnitude/level-{level:02}")
 
     plain = ws.tickets.IMP(density=DENSITY).find_levels(dense, task, folder=out / "deterministic")
     for level, tickets in enumerate(plain):
         where = out / (f"deterministic/level-{level:02}" if level else "dense")
-        add(judge.rows("deterministic", tickets), where)
-        add([judge.together(f"ensemble of {networks} deterministic", tickets)])
+        add(evaluation.rows("deterministic", tickets), where)
+        add([evaluation.ensemble_row(f"ensemble of {networks} deterministic", tickets)])
 
     for level in (10, 15, 20):
         here = out / f"transplant/level-{level:02}"
-        add(judge.rows("transplant", bayes.Variational().fit(plain[level], task, folder=here)), here)
+        add(evaluation.rows("transplant", bayes.Variational().fit(plain[level], task, folder=here)), here)
     controls = {
         "re-initialised": StudyControls().reinitialised,
         "shuffled": StudyControls().shuffled,
-        "scattered": StudyControls().globally_shuffled,
+        "globally shuffled": StudyControls().globally_shuffled,
     }
     begun = main_score.start(dense, task)
     for level in (10, 20):
         for name, make in controls.items():
-            here = out / f"{name}/level-{level:02}"
-            add(judge.rows(name, bayes.Variational().fit(make(ladder[level], begun), task, folder=here)), here)
+            here = out / f"{FOLDERS.get(name, name)}/level-{level:02}"
+            add(evaluation.rows(name, bayes.Variational().fit(make(levels[level], begun), task, folder=here)), here)
     dropout = MCDropout().fit(task, seed=0)
-    add([judge.passes("MC dropout", lambda x: list(dropout.passes(x, draws)))])
+    add([evaluation.predictions_row("MC dropout", lambda x: list(dropout.passes(x, draws)))])
 
     one = dense[:1]
     others = {"|mu| / sigma": bayes.SignalToNoise(), "sqrt(mu^2 + sigma^2)": bayes.RootSecondMoment()}
     for name, score in others.items():
         here = out / type(score).__name__
-        levels = replace(main_score, score=score).find_levels(one, task, folder=here)
-        for level, posteriors in enumerate(levels):
-            add(judge.rows(name, posteriors), here / f"level-{level:02}")
-    untrained = ladder[0][:1].replace(weights=ladder[0].extras["rewind"][:1], extras={})
+        for level, posteriors in enumerate(replace(main_score, score=score).find_levels(one, task, folder=here)):
+            add(evaluation.rows(name, posteriors), here / f"level-{level:02}")
+    untrained = levels[0][:1].replace(weights=levels[0].extras["rewind"][:1], extras={})
     for level in (10, 20):
-        before = ladder[level - 1][:1]
+        before = levels[level - 1][:1]
         for name, strength in SWEEP.items():
             finder = replace(main_score, score=bayes.Bound(strength=strength))
             start = finder.pruned(before, untrained, finder.levels()[level - 1])
             here = out / f"sweep-{name}/level-{level:02}"
-            add(judge.rows(name, finder.variational.fit(start, task, folder=here)), here)
+            add(evaluation.rows(name, finder.variational.fit(start, task, folder=here)), here)
 
 
-def seconds(folder: Path | None) -> float:
-    """What a run took, if it was not interrupted; NaN where there is none."""
+def seconds(folder: Path | None) -> float | None:
+    """What a run took, if it was not interrupted; None where there is none."""
     if folder is None or not (folder / "complete.json").exists():
-        return float("nan")
+        return None
     return json.loads((folder / "complete.json").read_text())["time"] - (folder / "config.yaml").stat().st_mtime
 
 

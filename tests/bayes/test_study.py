@@ -36,15 +36,15 @@ def result(study: bayes.Study, tmp_path_factory: pytest.TempPathFactory) -> tupl
 
 def test_every_method_has_a_row_for_each_density_and_seed(result: tuple[bayes.StudyResult, Path]) -> None:
     rows, folder = result[0].rows, result[1]
-    count = {m: sum(row["method"] == m for row in rows) for m in dict.fromkeys(row["method"] for row in rows)}
+    count = {m: sum(row.method == m for row in rows) for m in dict.fromkeys(row.method for row in rows)}
     assert count == {
         "|mu|": 8, "|mu| / sigma": 8, "deterministic": 8, "ensemble of 2 deterministic": 4, "transplant of deterministic": 6,
         "mask re-initialised": 4, "mask shuffled in layers": 4, "mask globally shuffled": 4, "MC dropout": 1,
     }  # fmt: skip
     with open(folder / "rows.csv", newline="", encoding="utf-8") as file:
         assert len(list(csv.DictReader(file))) == len(rows)
-    assert all(0 < row["seconds"] < 1000 for row in rows if row["method"] == "|mu|")
-    dense = {m: [r["nll"] for r in rows if r["method"] == m and r["density"] == 1] for m in ("|mu|", "|mu| / sigma")}
+    assert all(0 < (row.seconds or 0) < 1000 for row in rows if row.method == "|mu|")
+    dense = {m: [r.nll for r in rows if r.method == m and r.density == 1] for m in ("|mu|", "|mu| / sigma")}
     assert dense["|mu|"] == dense["|mu| / sigma"], "all scores start from the same posteriors"
 
 
@@ -53,11 +53,11 @@ def test_a_row_is_the_mean_prediction_of_the_draws(short: ws.Task, result: tuple
     row = bayes.StudyEvaluation(short, draws=4).rows("x", posteriors)[1]
     drawn = bayes.draw(posteriors[[1]], 4, seed=seeds.derive(0, "judged", 1))
     p = torch.stack([n.module().eval()(short.test.x).double().softmax(-1) for n in drawn]).mean(0)
-    assert row["accuracy"] == pytest.approx((p.argmax(1) == short.test.y).double().mean().item())
-    assert row["nll"] == pytest.approx(-p[torch.arange(len(p)), short.test.y].log().mean().item(), rel=1e-4)
-    assert row["ece"] == pytest.approx(calibration.equal_width(p.log()[None], short.test.y).ece.item(), rel=1e-4)
-    one = next(r for r in result[0].rows if r["method"] == "|mu|" and r["network"] == 1 and r["density"] < 0.3)
-    assert one["nll"] == row["nll"]
+    assert row.accuracy == pytest.approx((p.argmax(1) == short.test.y).double().mean().item())
+    assert row.nll == pytest.approx(-p[torch.arange(len(p)), short.test.y].log().mean().item(), rel=1e-4)
+    assert row.ece == pytest.approx(calibration.equal_width(p.log()[None], short.test.y).ece.item(), rel=1e-4)
+    one = next(r for r in result[0].rows if r.method == "|mu|" and r.network == 1 and r.density < 0.3)
+    assert one.nll == row.nll
 
 
 def test_controls_keep_the_number_of_weights(result: tuple[bayes.StudyResult, Path]) -> None:
@@ -83,13 +83,13 @@ def test_overlaps_are_those_of_the_last_masks(result: tuple[bayes.StudyResult, P
     one, other = (ws.Collection.load(result[1] / f / "level-03") for f in ("0-Magnitude", "1-SignalToNoise"))
     prunable = one.layout.prunable
     shared = [(a & b)[prunable].sum() / a[prunable].sum() for a, b in zip(one.masks, other.masks, strict=True)]
-    assert result[0].overlaps["|mu|", "|mu| / sigma"] == pytest.approx(torch.stack(shared).mean().item())
+    assert result[0].overlap("|mu|", "|mu| / sigma") == pytest.approx(torch.stack(shared).mean().item())
 
 
 def test_the_page_shows_all_of_it(result: tuple[bayes.StudyResult, Path], tmp_path: Path) -> None:
     bayes.write_report(result[0], tmp_path)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    for method in {str(row["method"]) for row in result[0].rows}:
+    for method in {row.method for row in result[0].rows}:
         assert method in page
     assert (tmp_path / "curves.svg").exists()
 

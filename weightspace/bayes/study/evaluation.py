@@ -1,82 +1,110 @@
-"""Networks and posteriors as predictive distributions: one row of figures each."""
+"""Networks and posteriors as predictive distributions: one row of metrics each."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from torch import Tensor
 
 from weightspace.bayes.draws import draw
 from weightspace.bayes.search import STD
+from weightspace.bayes.study.results import StudyRow
 from weightspace.evaluation.ensembles import PredictiveBenchmark, PredictiveEnsemble
 from weightspace.networks.collection import Collection
 from weightspace.report.results import PredictiveResult
 from weightspace.runtime import seeds
 from weightspace.tasks.task import Task
 
-_MEMORY = 2**30  # bytes for a block of networks and what they predict
-
-Row = dict[str, object]
-
 
 @dataclass(frozen=True)
 class StudyEvaluation:
-    """Measures predictive distributions on the test split; the temperature comes from validation data.
+    """Measures predictive distributions on the test split of a task; temperatures come from the validation split.
 
     Args:
-        draws: networks drawn from each posterior.
-        seed: of the draws and of the foreign inputs.
+        task: Task whose test split is used.
+        draws: Networks that are drawn from each posterior.
+        seed: Seed of the draws and of the OOD inputs.
+        memory_gb: Memory for a block of networks and their predictions, in GiB.
     """
 
     task: Task
     draws: int = 20
     seed: int = 0
+    memory_gb: float = 1.0
 
     @cached_property
     def benchmark(self) -> PredictiveBenchmark:
+        """The inputs that every method predicts: validation, test and OOD."""
         return PredictiveBenchmark.of(self.task, seed=self.seed, shifted=False)
 
-    def rows(self, method: str, networks: Collection) -> list[Row]:
-        """One row for each network: a posterior by its draws, any other by itself.
+    def rows(self, method: str, networks: Collection) -> list[StudyRow]:
+        """One row for each network: a posterior by its draws, any other network by itself.
 
         Args:
-            networks: all of one density.
+            method: Name of the method.
+            networks: Networks of one density.
         """
-        found: list[Row] = []
+        rows: list[StudyRow] = []
         for i in range(len(networks)):
             one = networks[[i]]
-            own = seeds.derive(self.seed, "judged", i)  # noise of its own for each
-            drawn = draw(one, self.draws, seed=own) if STD in one.extras else one
-            found.append({"method": method, "network": i} | _of(one) | self._row(drawn))
-        return found
+            seed = seeds.derive(self.seed, "judged", i)  # each network has its own noise
+            drawn = draw(one, self.draws, seed=seed) if STD in one.extras else one
+            rows.append(StudyRow(method=method, network=i, **_densities(one), **self._metrics(drawn)))
+        return rows
 
-    def together(self, method: str, networks: Collection) -> Row:
-        """One row for all networks as an ensemble; of posteriors, for the mixture of their draws."""
+    def ensemble_row(self, method: str, networks: Collection) -> StudyRow:
+        """One row for all networks as an ensemble; posteriors give the mixture of their draws.
+
+        Args:
+            method: Name of the method.
+            networks: Networks of one density.
+        """
         members = draw(networks, self.draws, seed=self.seed) if STD in networks.extras else networks
-        return {"method": method, "network": 0} | _of(networks) | self._row(members)
+        return StudyRow(method=method, network=0, ensemble=True, **_densities(networks), **self._metrics(members))
 
-    def passes(self, method: str, stream: Callable[[Tensor], Sequence[Tensor]], density: float = 1.0) -> Row:
+    def predictions_row(
+        self, method: str, stream: Callable[[Tensor], Sequence[Tensor]], density: float = 1.0
+    ) -> StudyRow:
         """One row for any other source of predictions.
 
         Args:
-            stream: logits of the members, blocks (n, samples, classes), for given inputs.
+            method: Name of the method.
+            stream: Function from inputs to logits of the members, as blocks (n, samples, classes).
+            density: Density of the members.
         """
-        found = self.benchmark.run(PredictiveEnsemble(method, "", stream))
-        return {"method": method, "network": 0, "density": density} | _figures(found)
+        result = self.benchmark.run(PredictiveEnsemble(method, "", stream))
+        return StudyRow(method=method, network=0, density=density, **_metrics(result))
 
-    def _row(self, networks: Collection) -> Row:
-        peer = PredictiveEnsemble.of("", "", networks, memory=_MEMORY, prepare=lambda part: part)
-        return _figures(self.benchmark.run(peer))
+    def _metrics(self, networks: Collection) -> dict[str, Any]:
+        memory = int(self.memory_gb * 2**30)
+        ensemble = PredictiveEnsemble.of("", "", networks, memory=memory, prepare=lambda part: part)
+        return _metrics(self.benchmark.run(ensemble))
 
 
-def _of(networks: Collection) -> Row:
+def _densities(networks: Collection) -> dict[str, Any]:
     """Density, and how it is spread over the layers."""
     layout, kept = networks.layout, networks.masks.double().mean(0)
-    layers = [f"{e.name} {kept[layout.slices[e.name]].mean().item():.4f}" for e in layout.weights]
-    return {"density": networks.densities.mean().item(), "layers": "; ".join(layers)}
+    layers = {e.name: kept[layout.slices[e.name]].mean().item() for e in layout.weights}
+    return {"density": networks.densities.mean().item(), "layer_densities": layers}
 
 
-def _figures(found: PredictiveResult) -> Row:
-    named = {name: found.metrics[name] for name in ("accuracy", "nll", "brier", "ece", "adaptive ece", "mace")}
-    scaled = {f"{name}, scaled": found.scaled[name] for name in ("nll", "brier", "ece", "mace")}
-    return {**named, "temperature": found.temperature, **scaled, **found.detection}
+def _metrics(result: PredictiveResult) -> dict[str, Any]:
+    metrics, scaled, detection = result.metrics, result.scaled, result.detection
+    return {
+        "accuracy": metrics["accuracy"],
+        "nll": metrics["nll"],
+        "brier": metrics["brier"],
+        "ece": metrics["ece"],
+        "adaptive_ece": metrics["adaptive ece"],
+        "mace": metrics["mace"],
+        "temperature": result.temperature,
+        "scaled_nll": scaled["nll"],
+        "scaled_brier": scaled["brier"],
+        "scaled_ece": scaled["ece"],
+        "scaled_mace": scaled["mace"],
+        "entropy_auroc": detection["auroc by entropy"],
+        "entropy_fpr95": detection["fpr95 by entropy"],
+        "mutual_information_auroc": detection.get("auroc by mutual information"),
+        "mutual_information_fpr95": detection.get("fpr95 by mutual information"),
+    }

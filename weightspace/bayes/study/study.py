@@ -1,9 +1,7 @@
 """A study of Bayesian tickets: every score at every density, beside its controls."""
 
-import csv
 import json
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -18,24 +16,26 @@ from weightspace.bayes.scores import (
     PosteriorScore,
     RootSecondMoment,
     SignalToNoise,
+    posterior_scores,
 )
 from weightspace.bayes.search import BayesianIMP
 from weightspace.bayes.study.controls import StudyControls
-from weightspace.bayes.study.evaluation import Row, StudyEvaluation
+from weightspace.bayes.study.evaluation import StudyEvaluation
+from weightspace.bayes.study.results import MethodOverlap, StudyResult, StudyRow
 from weightspace.errors import InputError
 from weightspace.evaluation.dropout import MCDropout
+from weightspace.masks.overlap import mask_overlap
 from weightspace.networks.collection import Collection
 from weightspace.recipes.step import Step
-from weightspace.storage.files import write_text
 from weightspace.storage.runs import CONFIG, DONE
 from weightspace.storage.spelling import spelling_of
 from weightspace.tasks.task import Task
 from weightspace.tickets import IMP
 from weightspace.training import collect
 
-MAIN = "|mu|"
+DETERMINISTIC = "deterministic"  # the method of deterministic tickets
 STUDY_SCORES: Mapping[str, PosteriorScore] = {
-    MAIN: MeanMagnitude(),
+    "|mu|": MeanMagnitude(),
     "|mu| / sigma": SignalToNoise(),
     "sqrt(mu^2 + sigma^2)": RootSecondMoment(),
     "|mu| - 0.5 lambda sigma": Bound(0.5),
@@ -45,7 +45,7 @@ STUDY_SCORES: Mapping[str, PosteriorScore] = {
     "inclusion": Inclusion(),
 }
 
-_FOLDERS = {"mask globally shuffled": "mask-scattered"}  # spelled as in version 0.1, so that studies resume
+Levels = Sequence[Collection]
 
 
 @dataclass(frozen=True)
@@ -53,12 +53,16 @@ class Study:
     """Bayesian tickets by several scores, deterministic ones, transplants and controls, on the same seeds.
 
     Args:
-        task: whose recipe trains every level.
-        finder: the ladder; its score is replaced by each of `scores`.
-        scores: by the name that tables show; the first is the one that others are compared with.
-        networks: seeds; every method gets the same.
-        draws: networks drawn from each posterior to predict.
-        seed: of everything.
+        task: Task whose recipe trains every level.
+        finder: Search whose score is replaced by each of `scores`.
+        scores: Scores by the name that tables show; the others are compared with the first. A score of your own is
+            registered with `@posterior_scores.register("my-score")`.
+        networks: Number of networks, each with its own seed; every method gets the same.
+        draws: Networks that are drawn from each posterior to predict.
+        seed: Seed of all networks, draws and controls.
+
+    Raises:
+        InputError: There is no score, network or draw, or a score is not registered.
     """
 
     task: Task
@@ -73,102 +77,111 @@ class Study:
             raise InputError(
                 f"a study needs a score, a network and a draw, got {len(self.scores)}, {self.networks} and {self.draws}"
             )
+        for score in self.scores.values():
+            posterior_scores.to_json(score)  # now, as the results are saved hours later
 
-    def run(self, folder: str | Path) -> "StudyResult":
-        """Train what is not there yet, measure, and write rows.csv.
+    def run(self, folder: str | Path) -> StudyResult:
+        """Train the levels that are missing, measure all of them, and write study.json and rows.csv.
 
         Args:
-            folder: every level is kept in it as a resumable run.
+            folder: Folder of the study; every level is kept in it as a resumable run.
 
         Raises:
-            InputError, StorageError: as :meth:`BayesianIMP.find_levels`.
+            InputError: As :meth:`BayesianIMP.find_levels`.
+            StorageError: The folder holds another study.
         """
-        folder, task, judge = Path(folder), self.task, StudyEvaluation(self.task, self.draws, self.seed)
+        folder, task = Path(folder), self.task
+        evaluation = StudyEvaluation(task, self.draws, self.seed)
         dense = collect(task, self.networks, seed=self.seed, folder=folder / "dense")
-        rows: list[Row] = []
-        ladders: dict[str, list[Collection]] = {}
+        rows: list[StudyRow] = []
+        levels: dict[str, Levels] = {}
         for name, score in self.scores.items():
-            here = folder / f"{len(ladders)}-{spelling_of(score).name}"
-            ladders[name] = replace(self.finder, score=score).find_levels(dense, task, folder=here)
-            for level, posteriors in enumerate(ladders[name]):
-                rows += _timed(judge.rows(name, posteriors), here / f"level-{level:02}")
-        first = next(iter(ladders.values()))
-
-        finder = self.finder
-        imp = IMP(finder.density, finder.rate, finder.rewind, finder.scope, finder.pattern)
-        plain = imp.find_levels(dense, task, folder=folder / "deterministic")
-        for level, tickets in enumerate(plain):
-            here = folder / (f"deterministic/level-{level:02}" if level else "dense")
-            rows += _timed(judge.rows("deterministic", tickets), here)
-            rows.append(judge.together(f"ensemble of {self.networks} deterministic", tickets))
-
-        begun = finder.start(dense, task, folder=folder / "0-start")
-        controls = StudyControls(self.seed, finder.variational.std)
-        for level, posteriors in list(enumerate(first))[1:]:
-            starts = {"transplant of deterministic": plain[level].replace(extras={})}
-            if level in (len(first) // 2, len(first) - 1):
-                starts |= {
-                    "mask re-initialised": controls.reinitialised(posteriors, begun),
-                    "mask shuffled in layers": controls.shuffled(posteriors, begun),
-                    "mask globally shuffled": controls.globally_shuffled(posteriors, begun),
-                }
-            for name, start in starts.items():
-                here = folder / _FOLDERS.get(name, name.replace(" ", "-")) / f"level-{level:02}"
-                # What is new starts at the beginning, what was rewound goes on from there.
-                after = finder.rewind if "shuffled" in name else Step()
-                rows += _timed(judge.rows(name, finder.variational.fit(start, task, after=after, folder=here)), here)
+            place = folder / f"{len(levels)}-{spelling_of(score).name}"
+            levels[name] = replace(self.finder, score=score).find_levels(dense, task, folder=place)
+            for i, posteriors in enumerate(levels[name]):
+                rows += _timed(evaluation.rows(name, posteriors), place / f"level-{i:02}")
+        main = next(iter(levels.values()))
+        plain = self._deterministic(dense, folder, evaluation, rows)
+        start = self.finder.start(dense, task, folder=folder / "0-start")
+        for i in range(1, len(main)):
+            with_controls = i in (len(main) // 2, len(main) - 1)
+            for control in self._starts(main[i], plain[i], start, with_controls=with_controls):
+                place = folder / control.folder / f"level-{i:02}"
+                trained = self.finder.variational.fit(control.networks, task, after=control.after, folder=place)
+                rows += _timed(evaluation.rows(control.method, trained), place)
         dropout = MCDropout().fit(task, seed=self.seed)
-        rows.append(judge.passes("MC dropout", lambda x: list(dropout.passes(x, self.draws, seed=self.seed))))
-        result = StudyResult(task.name, len(task.test), rows, overlaps(ladders, plain))
+        rows.append(
+            evaluation.predictions_row("MC dropout", lambda x: list(dropout.passes(x, self.draws, seed=self.seed)))
+        )
+        overlaps = method_overlaps({**levels, DETERMINISTIC: plain})
+        result = StudyResult(task.name, len(task.test), rows, overlaps, self.scores)
         result.save(folder)
         return result
 
+    def _deterministic(
+        self, dense: Collection, folder: Path, evaluation: StudyEvaluation, rows: list[StudyRow]
+    ) -> list[Collection]:
+        """Deterministic tickets of all levels; adds their rows."""
+        finder = self.finder
+        imp = IMP(finder.density, finder.rate, finder.rewind, finder.scope, finder.pattern)
+        plain = imp.find_levels(dense, self.task, folder=folder / "deterministic")
+        for level, tickets in enumerate(plain):
+            place = folder / (f"deterministic/level-{level:02}" if level else "dense")
+            rows += _timed(evaluation.rows(DETERMINISTIC, tickets), place)
+            rows.append(evaluation.ensemble_row(f"ensemble of {self.networks} deterministic", tickets))
+        return plain
+
+    def _starts(
+        self, posteriors: Collection, plain: Collection, start: Collection, *, with_controls: bool
+    ) -> "list[_Start]":
+        """Networks of one level that posteriors are trained from, beside those of the search itself."""
+        controls, rewind = StudyControls(self.seed, self.finder.variational.std), self.finder.rewind
+        transplant = _Start(
+            "transplant of deterministic", "transplant-of-deterministic", plain.replace(extras={}), Step()
+        )
+        if not with_controls:
+            return [transplant]
+        # A new initialisation is trained from the beginning; masks on rewound weights go on from the rewind point.
+        return [
+            transplant,
+            _Start("mask re-initialised", "mask-re-initialised", controls.reinitialised(posteriors, start), Step()),
+            _Start("mask shuffled in layers", "mask-shuffled-in-layers", controls.shuffled(posteriors, start), rewind),
+            _Start("mask globally shuffled", "mask-scattered", controls.globally_shuffled(posteriors, start), rewind),
+        ]
+
 
 @dataclass(frozen=True)
-class StudyResult:
-    """What a study measured.
+class _Start:
+    """Networks to train posteriors from: the method's name, its folder, and how long they have been trained."""
+
+    method: str
+    folder: str
+    networks: Collection
+    after: Step
+
+
+def method_overlaps(levels: Mapping[str, Levels]) -> list[MethodOverlap]:
+    """Mask overlap of the sparsest level of every two methods; see :class:`MethodOverlap`.
 
     Args:
-        task: its name.
-        test_samples: size of the test split.
-        rows: one for each method, density and network.
-        overlaps: shared non-zeros over non-zeros of the sparsest masks: (method, method) -> mean over seeds; of a
-            method with itself between seeds.
+        levels: Levels of each method, the sparsest last.
     """
-
-    task: str
-    test_samples: int
-    rows: list[Row]
-    overlaps: Mapping[tuple[str, str], float]
-
-    def save(self, folder: Path) -> None:
-        """Write rows.csv and overlaps.csv."""
-        names = list(dict.fromkeys(name for row in self.rows for name in row))
-        with open(folder / "rows.csv", "w", newline="", encoding="utf-8") as file:
-            table = csv.DictWriter(file, names)
-            table.writeheader()
-            table.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in self.rows)
-        lines = [f'"{a}","{b}",{value:.4f}' for (a, b), value in self.overlaps.items()]
-        write_text(folder / "overlaps.csv", "\n".join(["first,second,overlap", *lines]) + "\n")
+    overlaps: list[MethodOverlap] = []
+    for first, one in levels.items():
+        for second, other in levels.items():
+            a, b = one[-1], other[-1]
+            if first == second and len(a) < 2:
+                overlaps.append(MethodOverlap(first, second, None))
+                continue
+            if first == second:
+                pairs = torch.triu_indices(len(a), len(a), offset=1)
+                a, b = a[pairs[0]], a[pairs[1]]
+            shared, _ = mask_overlap(a, b)
+            overlaps.append(MethodOverlap(first, second, shared.mean().item()))
+    return overlaps
 
 
-def overlaps(ladders: Mapping[str, list[Collection]], plain: list[Collection]) -> dict[tuple[str, str], float]:
-    """How many weights the sparsest masks of two methods share; see :class:`StudyResult`."""
-    prunable = plain[-1].layout.prunable
-    masks = {name: ladder[-1].masks[:, prunable] for name, ladder in {**ladders, "deterministic": plain}.items()}
-    found: dict[tuple[str, str], float] = {}
-    for first, one in masks.items():
-        for second, other in masks.items():
-            if first != second:
-                shared = (one & other).sum(1) / one.sum(1)
-            else:
-                pairs = torch.triu_indices(len(one), len(one), offset=1)
-                shared = (one[pairs[0]] & one[pairs[1]]).sum(1) / one[0].sum()
-            found[first, second] = shared.mean().item() if len(shared) else math.nan
-    return found
-
-
-def _timed(rows: list[Row], folder: Path) -> list[Row]:
-    """Rows with what their run took for all networks together, in seconds; wrong where it was interrupted."""
-    took = json.loads((folder / DONE).read_text(encoding="utf-8"))["time"] - (folder / CONFIG).stat().st_mtime
-    return [row | {"seconds": took} for row in rows]
+def _timed(rows: list[StudyRow], folder: Path) -> list[StudyRow]:
+    """Rows with the time that their run took for all networks together; too long where it was interrupted."""
+    seconds = json.loads((folder / DONE).read_text(encoding="utf-8"))["time"] - (folder / CONFIG).stat().st_mtime
+    return [replace(row, seconds=seconds) for row in rows]

@@ -1,0 +1,231 @@
+"""Results of a study: one row for each method, density and network, and the overlaps of masks."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from weightspace.bayes.scores import PosteriorScore, posterior_scores
+from weightspace.errors import StorageError
+from weightspace.storage.files import dump_json, read_manifest, write_text
+from weightspace.storage.typed import from_json, to_json
+
+STUDY, ROWS, OVERLAPS = "study.json", "rows.csv", "overlaps.csv"
+_FORMAT = "weightspace-study"
+
+MetricName = Literal[
+    "accuracy",
+    "nll",
+    "brier",
+    "ece",
+    "adaptive_ece",
+    "mace",
+    "temperature",
+    "scaled_nll",
+    "scaled_brier",
+    "scaled_ece",
+    "scaled_mace",
+    "entropy_auroc",
+    "entropy_fpr95",
+    "mutual_information_auroc",
+    "mutual_information_fpr95",
+    "seconds",
+]
+
+# Columns of rows.csv, in the spelling of version 0.1.
+_COLUMNS: Mapping[str, str] = {
+    "method": "method",
+    "network": "network",
+    "density": "density",
+    "layer_densities": "layers",
+    "accuracy": "accuracy",
+    "nll": "nll",
+    "brier": "brier",
+    "ece": "ece",
+    "adaptive_ece": "adaptive ece",
+    "mace": "mace",
+    "temperature": "temperature",
+    "scaled_nll": "nll, scaled",
+    "scaled_brier": "brier, scaled",
+    "scaled_ece": "ece, scaled",
+    "scaled_mace": "mace, scaled",
+    "entropy_auroc": "auroc by entropy",
+    "entropy_fpr95": "fpr95 by entropy",
+    "mutual_information_auroc": "auroc by mutual information",
+    "mutual_information_fpr95": "fpr95 by mutual information",
+    "seconds": "seconds",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyRow:
+    """Metrics of one predictive distribution on the test split.
+
+    Args:
+        method: Name of the method, as tables show it.
+        network: Position of the network; 0 for an ensemble of all networks.
+        density: Fraction of the prunable weights that is kept.
+        accuracy: Accuracy of the mean prediction.
+        nll: Negative log-likelihood of the labels.
+        brier: Brier score, between 0 and 2.
+        ece: Expected calibration error, 15 bins of equal width.
+        adaptive_ece: The same, with bins of equally many samples.
+        mace: Mean absolute calibration error, bins unweighted (arXiv 2602.18825).
+        temperature: Temperature that was fitted on the validation split.
+        scaled_nll: `nll` at that temperature.
+        scaled_brier: `brier` at that temperature.
+        scaled_ece: `ece` at that temperature.
+        scaled_mace: `mace` at that temperature.
+        entropy_auroc: AUROC of OOD inputs against test inputs, by the entropy of the prediction.
+        entropy_fpr95: Share of test inputs flagged where 95 % of the OOD inputs are, by entropy.
+        mutual_information_auroc: AUROC by mutual information; None for a single deterministic network.
+        mutual_information_fpr95: FPR95 by mutual information; None for a single deterministic network.
+        layer_densities: Density of each weight tensor; empty where there are no networks to look at.
+        ensemble: The row is about all networks together.
+        seconds: Training time of this level, all networks together; None where nothing was trained for the row.
+    """
+
+    method: str
+    network: int
+    density: float
+    accuracy: float
+    nll: float
+    brier: float
+    ece: float
+    adaptive_ece: float
+    mace: float
+    temperature: float
+    scaled_nll: float
+    scaled_brier: float
+    scaled_ece: float
+    scaled_mace: float
+    entropy_auroc: float
+    entropy_fpr95: float
+    mutual_information_auroc: float | None = None
+    mutual_information_fpr95: float | None = None
+    layer_densities: Mapping[str, float] = field(default_factory=dict)
+    ensemble: bool = False
+    seconds: float | None = None
+
+    def metric(self, name: MetricName) -> float | None:
+        """The value of a metric; None where it is not defined."""
+        return getattr(self, name)
+
+    def cells(self) -> dict[str, object]:
+        """The row as cells of rows.csv by column: numbers, text, and "" for what is not defined."""
+        values = {name: getattr(self, name) for name in _COLUMNS}
+        values["layer_densities"] = "; ".join(f"{layer} {value:.4f}" for layer, value in self.layer_densities.items())
+        return {_COLUMNS[name]: "" if value is None else value for name, value in values.items()}
+
+    @classmethod
+    def from_cells(cls, cells: Mapping[str, str]) -> "StudyRow":
+        """Read a row of a CSV file with the columns of :meth:`cells`.
+
+        Densities of layers are not read, and no row counts as one of an ensemble.
+
+        Raises:
+            StorageError: A column is missing, or a cell is not a number.
+        """
+        kinds = {one.name: one.type for one in fields(cls)}
+        values: dict[str, Any] = {}
+        try:
+            for name, column in _COLUMNS.items():
+                if name == "method":
+                    values[name] = cells[column]
+                elif name == "network":
+                    values[name] = int(float(cells[column]))
+                elif name != "layer_densities" and (cells.get(column) or kinds[name] is float):
+                    values[name] = float(cells[column])
+        except (KeyError, ValueError) as error:
+            raise StorageError(f"a row of a study is damaged ({error}): restore the CSV file from a copy") from error
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class MethodOverlap:
+    """Mask overlap of two methods at their lowest densities.
+
+    Args:
+        first: Name of a method.
+        second: Name of another method, or of the same one.
+        overlap: Weights that both masks keep over the weights of the first, as the mean over networks; of a method with
+            itself the mean over pairs of networks. None where there are no pairs.
+    """
+
+    first: str
+    second: str
+    overlap: float | None
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """Everything that a study measured.
+
+    Args:
+        task: Name of the task.
+        test_samples: Size of the test split.
+        rows: Rows, one for each method, density and network.
+        overlaps: Overlaps of the sparsest masks.
+        scores: Scores that were compared, by the name of their method.
+    """
+
+    task: str
+    test_samples: int
+    rows: Sequence[StudyRow]
+    overlaps: Sequence[MethodOverlap] = ()
+    scores: Mapping[str, PosteriorScore] = field(default_factory=dict)
+
+    def overlap(self, first: str, second: str) -> float | None:
+        """Mask overlap of two methods, by their names; None where it is not defined."""
+        return next(one.overlap for one in self.overlaps if (one.first, one.second) == (first, second))
+
+    def save(self, folder: str | Path) -> None:
+        """Write study.json, which :meth:`load` reads, and the tables rows.csv and overlaps.csv.
+
+        Raises:
+            InputError: A score is not registered.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        parts = {
+            "format": _FORMAT,
+            "version": 1,
+            "task": self.task,
+            "test_samples": self.test_samples,
+            "scores": {name: posterior_scores.to_json(score) for name, score in self.scores.items()},
+            "overlaps": to_json(list(self.overlaps)),
+            "rows": to_json(list(self.rows)),
+        }
+        write_text(folder / STUDY, dump_json(parts, "the results of the study", indent=1))
+        with open(folder / ROWS, "w", newline="", encoding="utf-8") as file:
+            table = csv.DictWriter(file, list(_COLUMNS.values()))
+            table.writeheader()
+            for row in self.rows:
+                table.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.cells().items()})
+        lines = [
+            f'"{one.first}","{one.second}",{"nan" if one.overlap is None else f"{one.overlap:.4f}"}'
+            for one in self.overlaps
+        ]
+        write_text(folder / OVERLAPS, "\n".join(["first,second,overlap", *lines]) + "\n")
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "StudyResult":
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            StorageError: The file is missing or damaged, or a score is not registered.
+        """
+        path = Path(folder) / STUDY
+        if not path.exists():
+            raise StorageError(f"{path} is missing: run the study into this folder, or give the folder of one")
+        parts = read_manifest(path, _FORMAT, 1, [one.name for one in fields(cls)])
+        what = str(path)
+        scores = from_json(dict[str, dict[str, Any]], parts["scores"], what)
+        return cls(
+            task=from_json(str, parts["task"], what),
+            test_samples=from_json(int, parts["test_samples"], what),
+            rows=from_json(list[StudyRow], parts["rows"], what),
+            overlaps=from_json(list[MethodOverlap], parts["overlaps"], what),
+            scores={name: posterior_scores.from_json(data, what) for name, data in scores.items()},
+        )
