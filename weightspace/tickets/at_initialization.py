@@ -13,9 +13,8 @@ from weightspace.networks.collection import Collection
 from weightspace.recipes.step import Step
 from weightspace.storage.spelling import Spelling, spelled_text
 from weightspace.tasks.task import Task
-from weightspace.tickets.finder import Block, search
+from weightspace.tickets.finder import SearchBlock, SearchResult, recipe_length, search
 from weightspace.tickets.scores import SNIP, InitScore
-from weightspace.training.trainer import Trainer
 
 
 @dataclass(frozen=True)
@@ -23,12 +22,15 @@ class PruneAtInit:
     """Choose the weights at initialisation, or a little later, and train those that are left.
 
     Args:
-        score: what ranks the weights.
-        density: fraction of the prunable weights kept, in (0, 1].
-        scope: rank weights over the whole network (global) or inside each layer (layer).
-        pattern: instead of density and scope, such as ERK(0.1) or NM(2, 4).
-        rounds: of scoring; round k of K keeps the fraction density^(k/K), as SynFlow needs it (100).
-        start: train the dense network for so long first.
+        score: Score that ranks the weights.
+        density: Fraction of the prunable weights kept, in (0, 1].
+        scope: Rank weights over the whole network (global) or inside each layer (layer).
+        pattern: Pattern of the masks instead of density and scope, such as ERK(0.1) or NM(2, 4).
+        rounds: Number of rounds of scoring; round k of K keeps the fraction density^(k/K), as SynFlow needs it (100).
+        start: Length of dense training before the weights are chosen.
+
+    Raises:
+        InputError: The density lies outside (0, 1], or rounds are below 1 or go with a pattern.
     """
 
     score: InitScore = SNIP()
@@ -49,7 +51,12 @@ class PruneAtInit:
             raise InputError("rounds approach a density step by step: leave pattern out, or score once")
 
     def masks(self, networks: Collection, task: Task) -> Bool[Tensor, "n d"]:
-        """The masks of networks as they are."""
+        """The masks of networks as they are.
+
+        Args:
+            networks: Networks to prune, within their own masks.
+            task: Task whose training data the score may use.
+        """
         if self.pattern is not None:
             return self.pattern.mask(self.score(networks, task), networks.layout, within=networks.masks)
         masks = networks.masks
@@ -65,35 +72,46 @@ class PruneAtInit:
         """A trained ticket for each network; `extras["rewind"]` holds the dense weights it was chosen from.
 
         Args:
-            networks: whose seeds give the initialisations; their own weights are not used.
-            folder: write to this folder as a resumable run.
+            networks: Networks whose seeds give the initialisations; their own weights are not used.
+            task: Task to train on.
+            folder: Folder to write to as a resumable run; None keeps everything in memory.
+            device: Device to train on.
 
         Raises:
-            LayoutMismatch: the networks are not of the task's architecture.
-            InputError: a record has no seed, or `start` lies behind the end of training.
+            LayoutMismatch: The networks are not of the task's architecture.
+            InputError: A record has no seed, or `start` lies behind the end of training.
         """
-        per_epoch = task.recipe.per_epoch(len(task.train))
-        first, length = self.start.total(per_epoch), task.recipe.length.total(per_epoch)
+        first, length = self.start.total(task.recipe.per_epoch(len(task.train))), recipe_length(task)
         if first > length:
             raise InputError(f"cannot prune at {self.start}, training ends at {task.recipe.length}")
 
-        def find(block: Block) -> tuple[Trainer, Tensor]:
+        def find(block: SearchBlock) -> SearchResult:
             early = block.trainer(block.start)
             early.run(first, block.tick)
             buffers = {name: buffer.cpu() for name, buffer in early.buffers.items()}
             masks = self.masks(block.start.replace(weights=early.weights.cpu(), buffers=buffers), task)
             trainer = early.fork(masks.to(block.device))
-            trainer.continue_from(block.checkpoint, block.tick)
-            trainer.run(length, block.tick)
-            return trainer, early.weights
+            block.train(trainer, length)
+            return SearchResult(trainer, early.weights)
 
         return search(
-            networks, task, find, method=self._method(), ticks=length, folder=folder, device=device,
+            networks,
+            task,
+            find,
+            method=self._method(),
+            ticks=length,
             what=f"pruning {len(networks)} networks at the start, and training them",
-        )  # fmt: skip
+            folder=folder,
+            device=device,
+        )
 
     def _method(self) -> dict[str, Any]:
         return {
-            "name": "AtStart", "score": spelled_text(self.score), "density": self.density, "scope": self.scope,
-            "pattern": spelled_text(self.pattern) if self.pattern else None, "rounds": self.rounds, "start": str(self.start),
-        }  # fmt: skip
+            "name": self.spelling.name,
+            "score": spelled_text(self.score),
+            "density": self.density,
+            "scope": self.scope,
+            "pattern": spelled_text(self.pattern) if self.pattern else None,
+            "rounds": self.rounds,
+            "start": str(self.start),
+        }

@@ -2,16 +2,15 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
 
 from weightspace.errors import InputError
 from weightspace.masks.patterns import Unstructured
 from weightspace.networks.collection import Collection
 from weightspace.tasks.task import Task
-from weightspace.tickets.finder import Block, search
-from weightspace.training.trainer import Trainer
+from weightspace.tickets.finder import SearchBlock, SearchResult, recipe_length, search
 
 
 @dataclass(frozen=True)
@@ -23,11 +22,14 @@ class ContinuousSparsification:
     train for the task's recipe. An interrupted search starts anew, the training behind it goes on.
 
     Args:
-        density: fraction of the prunable weights kept.
-        penalty: weight of the sum of the soft masks.
-        start: s at the start; below zero is sparser.
-        hardness: beta at the end of the search.
-        mask_lr: learning rate of s, in units of that of the weights.
+        density: Fraction of the prunable weights kept, in (0, 1].
+        penalty: Factor of the sum of the soft masks in the loss.
+        start: Value of s at the start; below zero is sparser.
+        hardness: Value of beta at the end of the search, above 1.
+        mask_lr: Learning rate of s, in units of that of the weights.
+
+    Raises:
+        InputError: A setting lies outside its range.
     """
 
     density: float = 0.1
@@ -50,16 +52,18 @@ class ContinuousSparsification:
         """A trained ticket for each network; `extras["rewind"]` holds the initialisation.
 
         Args:
-            networks: whose seeds give the initialisations; their own weights are not used.
-            folder: write to this folder as a resumable run.
+            networks: Networks whose seeds give the initialisations; their own weights are not used.
+            task: Task to train on.
+            folder: Folder to write to as a resumable run; None keeps everything in memory.
+            device: Device to train on.
 
         Raises:
-            LayoutMismatch: the networks are not of the task's architecture.
-            InputError: a record has no seed.
+            LayoutMismatch: The networks are not of the task's architecture.
+            InputError: A record has no seed.
         """
-        length = task.recipe.length.total(task.recipe.per_epoch(len(task.train)))
+        length = recipe_length(task)
 
-        def find(block: Block) -> tuple[Trainer, Tensor]:
+        def find(block: SearchBlock) -> SearchResult:
             start = block.start
             soft_run = block.trainer(start)
             soft = torch.full_like(soft_run.weights, self.start)
@@ -78,11 +82,19 @@ class ContinuousSparsification:
                 block.tick(1)
             masks = Unstructured(self.density).mask(soft, start.layout).cpu()
             trainer = block.trainer(start.replace(weights=start.weights * masks, masks=masks))
-            trainer.continue_from(block.checkpoint, block.tick)
-            trainer.run(length, block.tick)
-            return trainer, start.weights
+            block.train(trainer, length)
+            return SearchResult(trainer, start.weights)
 
         return search(
-            networks, task, find, method={"name": "ContinuousSparsification", **vars(self)}, ticks=2 * length,
-            what=f"continuous sparsification of {len(networks)} networks", folder=folder, device=device,
-        )  # fmt: skip
+            networks,
+            task,
+            find,
+            method=self._method(),
+            ticks=2 * length,
+            what=f"continuous sparsification of {len(networks)} networks",
+            folder=folder,
+            device=device,
+        )
+
+    def _method(self) -> dict[str, Any]:
+        return {"name": "ContinuousSparsification", **vars(self)}

@@ -15,8 +15,7 @@ from weightspace.networks.layout import Layout
 from weightspace.storage.spelling import Spelling, spelled
 from weightspace.symmetry import Group, Symmetry, trace
 from weightspace.tasks.task import Task
-from weightspace.tickets.finder import Block, search
-from weightspace.training.trainer import Trainer
+from weightspace.tickets.finder import SearchBlock, SearchResult, recipe_length, search
 
 
 @dataclass(frozen=True)
@@ -29,10 +28,13 @@ class EarlyBird:
     channel of every layer stays; channels without BatchNorm stay, as do those of wirings that cannot be traced.
 
     Args:
-        density: fraction of the channels kept, in (0, 1].
-        max_mask_distance: of two proposals, as a fraction of the channels.
-        history: proposals that the newest is compared with.
-        penalty: weight of the sum of |gamma| in the loss, until the ticket is drawn.
+        density: Fraction of the channels kept, in (0, 1].
+        max_mask_distance: Fraction of the channels in which two proposals of a settled network may differ.
+        history: Number of proposals that the newest is compared with.
+        penalty: Factor of the sum of |gamma| in the loss, until the ticket is drawn.
+
+    Raises:
+        InputError: A setting lies outside its range.
     """
 
     density: float = 0.5
@@ -58,12 +60,14 @@ class EarlyBird:
         """A narrower trained network for each; records say in which epoch it was drawn.
 
         Args:
-            networks: whose seeds give the initialisations; their own weights are not used.
-            folder: write to this folder as a resumable run.
+            networks: Networks whose seeds give the initialisations; their own weights are not used.
+            task: Task to train on.
+            folder: Folder to write to as a resumable run; None keeps everything in memory.
+            device: Device to train on.
 
         Raises:
-            LayoutMismatch: the networks are not of the task's architecture.
-            InputError: no hidden units are followed by BatchNorm, or a record has no seed.
+            LayoutMismatch: The networks are not of the task's architecture.
+            InputError: No hidden units are followed by BatchNorm, or a record has no seed.
         """
         symmetry = trace(task.architecture.build_seeded(0).eval(), task.train.x[:2], fix_unknown=True)
         groups = [group for group in symmetry.groups if _scales(group, symmetry.layout)]
@@ -72,14 +76,13 @@ class EarlyBird:
                 f"{task.architecture.name} has no hidden channels with BatchNorm, whose scales rank them: use IMP with "
                 "pattern=Channels(...) instead"
             )
-        per_epoch = task.recipe.per_epoch(len(task.train))
-        length = task.recipe.length.total(per_epoch)
+        per_epoch, length = task.recipe.per_epoch(len(task.train)), recipe_length(task)
         if length < 2 * per_epoch:
             raise InputError(
                 f"early-bird tickets are drawn between epochs: train for two at least, got {task.recipe.length}"
             )
 
-        def find(block: Block) -> tuple[Trainer, Tensor]:
+        def find(block: SearchBlock) -> SearchResult:
             trainer = block.trainer(block.start)
             l1 = torch.zeros(trainer.layout.size, device=trainer.weights.device)
             for group in groups:
@@ -94,16 +97,19 @@ class EarlyBird:
                 last = trainer.step + trainer.per_epoch >= length
                 if draws.waiting and draws.look(trainer.weights.cpu(), trainer.step // trainer.per_epoch, last=last):
                     trainer.prune(draws.masks.to(trainer.weights.device))
-            block.start.records[:] = [
-                record | {"drawn_in_epoch": epoch}
-                for record, epoch in zip(block.start.records, draws.epochs, strict=True)
-            ]
-            return trainer, block.start.weights
+            notes = [{"drawn_in_epoch": epoch} for epoch in draws.epochs]
+            return SearchResult(trainer, block.start.weights, notes)
 
         return search(
-            networks, task, find, method=self._method(), ticks=length, folder=folder, device=device,
+            networks,
+            task,
+            find,
+            method=self._method(),
+            ticks=length,
             what=f"early-bird tickets of {len(networks)} networks",
-        )  # fmt: skip
+            folder=folder,
+            device=device,
+        )
 
     def _method(self) -> dict[str, Any]:
         return {"name": "EarlyBird", **spelled(self)}
@@ -147,7 +153,10 @@ def channels(
     """The channels with the largest |gamma| over all groups (of several scales the largest), at least one of each.
 
     Args:
-        density: fraction of all channels kept.
+        weights: Weights of one network.
+        symmetry: Symmetry of the architecture.
+        groups: Groups of channels with BatchNorm.
+        density: Fraction of all channels kept.
     """
     scores: list[Tensor] = []
     for group in groups:
@@ -163,7 +172,12 @@ def channels(
 
 
 def unit_mask(symmetry: Symmetry, kept: dict[str, Bool[Tensor, " units"]]) -> Bool[Tensor, " d"]:
-    """The mask without rows and columns of all other units."""
+    """The mask without rows and columns of all other units.
+
+    Args:
+        symmetry: Symmetry of the architecture.
+        kept: True for each unit that is kept, by the name of its group.
+    """
     layout = symmetry.layout
     mask = torch.ones(layout.size, dtype=torch.bool)
     tensors = layout.tensors(mask)

@@ -14,8 +14,7 @@ from weightspace.networks.collection import Collection
 from weightspace.networks.layout import Layout
 from weightspace.runtime import seeds
 from weightspace.tasks.task import Task
-from weightspace.tickets.finder import Block, search
-from weightspace.training.trainer import Trainer
+from weightspace.tickets.finder import SearchBlock, SearchResult, recipe_length, search
 
 
 @dataclass(frozen=True)
@@ -27,11 +26,14 @@ class EdgePopup:
     parameters stay as initialised. The task's recipe trains the scores; its optimiser should be SGD with momentum.
 
     Args:
-        density: fraction kept; half of the weights is usually best.
-        scope: in each layer (layer) or over the whole network (global).
-        binary: see above.
-        weights: "kaiming" normal ones, for as many inputs as the mask leaves; "signed": random signs times their standard
-            deviation; or the "initial" ones of the architecture.
+        density: Fraction of the prunable weights kept; half of them is usually best.
+        scope: Keep the best scores of each layer (layer) or of the whole network (global).
+        binary: Find multi-prize tickets: one magnitude for all kept weights of a layer.
+        weights: Weights under the mask: "kaiming" normal ones, for as many inputs as the mask leaves; "signed", random signs
+            times their standard deviation; or the "initial" ones of the architecture.
+
+    Raises:
+        InputError: The density lies outside (0, 1], or the weights are other ones.
     """
 
     density: float = 0.5
@@ -47,19 +49,21 @@ class EdgePopup:
     def find(
         self, networks: Collection, task: Task, *, folder: str | Path | None = None, device: str = "auto"
     ) -> Collection:
-        """The networks at initialisation under the masks found; no weight has been trained.
+        """The networks at initialisation under the best masks; no weight has been trained.
 
         Args:
-            networks: whose seeds give the initialisations; their own weights are not used.
-            folder: write to this folder as a resumable run.
+            networks: Networks whose seeds give the initialisations; their own weights are not used.
+            task: Task to train on.
+            folder: Folder to write to as a resumable run; None keeps everything in memory.
+            device: Device to train on.
 
         Raises:
-            LayoutMismatch: the networks are not of the task's architecture.
-            InputError: a record has no seed.
+            LayoutMismatch: The networks are not of the task's architecture.
+            InputError: A record has no seed.
         """
-        length = task.recipe.length.total(task.recipe.per_epoch(len(task.train)))
+        length = recipe_length(task)
 
-        def find(block: Block) -> tuple[Trainer, Tensor]:
+        def find(block: SearchBlock) -> SearchResult:
             start = block.start
             fixed = fixed_weights(start, self.weights, self.density).to(block.device)
             # The trainer's weights are the scores here: it keeps their optimiser, data order and checkpoints.
@@ -76,12 +80,18 @@ class EdgePopup:
                     trainer.save(block.checkpoint)
             masks, values = self._effective(trainer.weights, fixed, start.layout)
             trainer.replace_state(weights=values * masks, masks=masks)
-            return trainer, fixed
+            return SearchResult(trainer, fixed)
 
         return search(
-            networks, task, find, method=self._method(), ticks=length, folder=folder, device=device,
+            networks,
+            task,
+            find,
+            method=self._method(),
+            ticks=length,
             what=f"searching {len(networks)} untrained networks",
-        )  # fmt: skip
+            folder=folder,
+            device=device,
+        )
 
     def _effective(
         self, scores: Float[Tensor, "n d"], fixed: Float[Tensor, "n d"], layout: Layout
@@ -98,7 +108,13 @@ _EVERY = 100  # steps between checkpoints
 
 
 def fixed_weights(start: Collection, kind: str, density: float) -> Float[Tensor, "n d"]:
-    """Weights that are never trained: as initialised, or Kaiming normal for the inputs that a mask leaves."""
+    """Weights that are never trained: as initialised, or Kaiming normal for the inputs that a mask leaves.
+
+    Args:
+        start: Networks as initialised.
+        kind: One of "kaiming", "signed" and "initial"; see :class:`EdgePopup`.
+        density: Fraction of the inputs that a mask leaves.
+    """
     found = start.weights.clone()
     if kind == "initial":
         return found

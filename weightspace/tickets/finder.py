@@ -1,9 +1,14 @@
-"""What finders that start from the initialisation share: blocks, engines, records."""
+"""What ticket finders share: the protocol, and one search that every finder runs through.
+
+A finder outside the package is a frozen dataclass with a method `find` that calls :func:`search` with a function which finds
+the tickets of one block of networks; `search` does the rest: memory, devices, run folders, records.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -22,70 +27,202 @@ from weightspace.training.engine import Execution, block_size, choose_execution
 from weightspace.training.trainer import Trainer
 
 
+@runtime_checkable
+class Finder(Protocol):
+    """Finds a ticket in each of many networks; its settings are its fields."""
+
+    def find(
+        self, networks: Collection, task: Task, *, folder: str | Path | None = None, device: str = "auto"
+    ) -> Collection:
+        """A ticket of each network, in their order: weights that are zero where its mask is, the mask, and a record.
+
+        Args:
+            networks: Networks of the task's architecture; what is used of them is said by each finder.
+            task: Task to train on.
+            folder: Folder to write to as a resumable run; None keeps everything in memory.
+            device: Device to train on: "cpu", "cuda", or "auto" for the best there is.
+
+        Raises:
+            LayoutMismatch: The networks are not of the task's architecture.
+            InputError: The networks do not fit the settings; see each finder.
+        """
+        ...
+
+
+@runtime_checkable
+class LevelFinder(Finder, Protocol):
+    """A finder that comes to its tickets level by level."""
+
+    def find_levels(
+        self, networks: Collection, task: Task, *, folder: str | Path | None = None, device: str = "auto"
+    ) -> list[Collection]:
+        """The networks and their tickets of every level, the sparsest last, as :meth:`Finder.find` makes it.
+
+        Args:
+            networks: Networks of the task's architecture.
+            task: Task to train on.
+            folder: Folder with one resumable run for each level; None keeps everything in memory.
+            device: Device to train on: "cpu", "cuda", or "auto" for the best there is.
+
+        Raises:
+            LayoutMismatch: The networks are not of the task's architecture.
+            InputError: The networks do not fit the settings; see each finder.
+        """
+        ...
+
+
 @dataclass(frozen=True)
-class Block:
-    """Networks that are searched together.
+class SearchBlock:
+    """Networks that are searched together, and how.
 
     Args:
-        rows: which of the networks that were given.
-        start: untrained, with their records.
-        tick: to be called with the steps done.
-        checkpoint: file to keep progress in, if the run has a folder.
+        rows: Positions of the networks among those of the whole search.
+        networks: Networks to find tickets of.
+        task: Task to train on.
+        execution: Number of networks trained side by side, and of threads.
+        device: Device to train on.
+        tick: Function to call with the number of steps done since its last call.
+        checkpoint: File to keep progress in; None for a search in memory.
     """
 
     rows: slice
-    start: Collection
+    networks: Collection
     task: Task
     execution: Execution
     device: str
     tick: Callable[[int], object]
     checkpoint: Path | None
 
-    def trainer(self, networks: Collection) -> Trainer:
-        return trainer_for(networks, self.task, execution=self.execution, device=self.device)
+    @cached_property
+    def start(self) -> Collection:
+        """The networks as their seeds initialise them."""
+        return initial(self.task.architecture, self.networks.records)
+
+    def trainer(self, networks: Collection, task: Task | None = None) -> Trainer:
+        """A trainer at step 0 that starts from these networks, under their masks and with their seeds.
+
+        Args:
+            networks: Networks to train.
+            task: Task to train on, if it is not the block's own.
+        """
+        return trainer_for(networks, task or self.task, execution=self.execution, device=self.device)
+
+    def train(self, trainer: Trainer, until: int) -> None:
+        """Train up to an iteration, from where the block's checkpoint is if there is one.
+
+        Args:
+            trainer: Trainer at the start of what the checkpoint keeps.
+            until: Number of iterations at the end.
+        """
+        trainer.continue_from(self.checkpoint, self.tick)
+        trainer.run(until, self.tick)
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """The tickets of a block.
+
+    Args:
+        trainer: Trainer that holds the trained tickets and their masks.
+        rewind: Dense weights that the tickets were trained from, (n, D); None if there are none to go back to.
+        notes: Further entries of each ticket's record, in order; empty for none.
+    """
+
+    trainer: Trainer
+    rewind: Float[Tensor, "n d"] | None
+    notes: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
 
 
 def search(
-    networks: Collection, task: Task, find: Callable[[Block], tuple[Trainer, Tensor]], *, method: Mapping[str, Any],
-    what: str, ticks: int, folder: str | Path | None, device: str,
-) -> Collection:  # fmt: skip
-    """Tickets of networks whose seeds alone matter, block by block.
+    networks: Collection,
+    task: Task,
+    find: Callable[[SearchBlock], SearchResult],
+    *,
+    method: Mapping[str, Any],
+    what: str,
+    ticks: int,
+    folder: str | Path | None = None,
+    device: str = "auto",
+    recorded: Mapping[str, Any] | None = None,
+    density: float | None = None,
+    continues: bool = False,
+    level: int | None = None,
+) -> Collection:
+    """Tickets of networks, block by block, in memory or as a resumable run.
 
     Args:
-        find: gives trained tickets, and the dense weights that they were chosen from.
-        method: describes the finder, for records and for the run's identity; the density in records is the achieved one.
-        ticks: steps that a block takes.
+        networks: Networks to find tickets of.
+        task: Task to train on.
+        find: Function that finds the tickets of a block. The networks of a block must not depend on each other: an interrupted
+            run may divide them differently.
+        method: Name and settings of the finder, which identify the run: "name" and what else changes the result.
+        what: What is done, for the progress bar.
+        ticks: Number of steps that a block takes.
+        folder: Folder to write to as a resumable run; None keeps everything in memory.
+        device: Device to train on.
+        recorded: Name and settings as the records of the tickets have them; by default those of `method`.
+        density: Density in the records; by default what each ticket keeps.
+        continues: Keep task and recipe of the networks' own training in the records.
+        level: Level of the search, for finders that write each to a run of its own.
 
     Raises:
-        LayoutMismatch: the networks are not of the task's architecture.
+        LayoutMismatch: The networks are not of the task's architecture.
     """
     networks.layout.require(task.architecture.layout(), f"the network of task {task.name!r}")
     device = devices.pick(device)
     block = min(len(networks), block_size(task, device=device))
+    place = Path(folder) if folder is not None else None
 
     def make(rows: slice, tick: Callable[[int], object], checkpoint: Path | None) -> Collection:
-        start = initial(task.architecture, networks[rows].records)
-        execution = choose_execution(task, block, device=device, folder=Path(folder) if folder else None)
-        trainer, rewind = find(Block(rows, start, task, execution, device, tick, checkpoint))
-        first = {"density": 1.0} if trainer.masks is None else {"density": achieved(trainer.masks, trainer.layout)}
-        records = ticket_records(start.records, rows.start, dict(method) | first, task)
-        if trainer.masks is not None:
-            densities = [achieved(mask[None], trainer.layout) for mask in trainer.masks]
-            records = [
-                record | {"density": density, "method": record["method"] | {"density": density}}
-                for record, density in zip(records, densities, strict=True)
-            ]
-        return finished(trainer, task, records).replace(extras={Extra.REWIND: rewind.cpu()})
+        execution = choose_execution(task, block, device=device, folder=place)
+        part = SearchBlock(rows, networks[rows], task, execution, device, tick, checkpoint)
+        result = find(part)
+        densities = [density] * len(part.networks) if density is not None else _densities(result.trainer)
+        notes = result.notes or [{}] * len(part.networks)
+        anew = None if continues else task
+        records = [
+            ticket_record(parent | note, rows.start + i, {**(recorded or method), "density": kept}, anew)
+            for i, (parent, note, kept) in enumerate(zip(part.networks.records, notes, densities, strict=True))
+        ]
+        tickets = finished(result.trainer, task, records)
+        return tickets if result.rewind is None else tickets.replace(extras={Extra.REWIND: result.rewind.cpu()})
 
+    config = {"method": dict(method), "task": task.to_json(), "recipe": task.recipe.to_json()}
     return in_blocks(
-        make, architecture=networks.architecture, count=len(networks), block=block, ticks=ticks, what=what, folder=folder,
-        stage="tickets", config={"method": dict(method), "task": task.to_json(), "recipe": task.recipe.to_json()},
+        make,
+        architecture=networks.architecture,
+        count=len(networks),
+        block=block,
+        ticks=ticks,
+        what=what,
+        folder=folder,
+        stage="tickets",
+        config=config if level is None else config | {"level": level},
         inputs={"networks": networks.fingerprint()} if folder else None,
-    )  # fmt: skip
+    )
+
+
+def recipe_length(task: Task) -> int:
+    """Number of iterations of a task's recipe."""
+    return task.recipe.length.total(task.recipe.per_epoch(len(task.train)))
+
+
+def _densities(trainer: Trainer) -> list[float]:
+    """The fraction of the prunable weights that each network of a trainer keeps."""
+    masks = trainer.masks
+    return [1.0] * len(trainer.weights) if masks is None else [achieved(mask[None], trainer.layout) for mask in masks]
 
 
 def check_dense_enough(networks: Collection, pattern: Pattern) -> None:
-    """Raise InputError if a network has fewer weights than a pattern keeps."""
+    """Check that every network has as many weights as a pattern keeps, where the pattern says how many.
+
+    Args:
+        networks: Networks to prune.
+        pattern: Pattern of the tickets.
+
+    Raises:
+        InputError: A network has fewer.
+    """
     count = count_of(pattern, networks.layout)
     sparsest = int(networks.masks[:, networks.layout.prunable].sum(1).min())
     if count is not None and sparsest < count:
@@ -100,26 +237,43 @@ def achieved(masks: Bool[Tensor, "n d"], layout: Layout) -> float:
     return int(masks[0, layout.prunable.to(masks.device)].sum()) / layout.num_prunable
 
 
+def ticket_record(parent: Record, position: int, method: Mapping[str, Any], task: Task | None = None) -> Record:
+    """Record of a ticket: that of the network it was found in, with the method and the parent.
+
+    Args:
+        parent: Record of the network.
+        position: Position of the network, for one without an index of its own.
+        method: Name and settings of the finder, with the density.
+        task: Task that the ticket was trained on, if it is not the parent's own.
+    """
+    ticket: dict[str, Any] = {"kind": "ticket", "method": dict(method), "density": method["density"]}
+    if task is not None:
+        ticket |= {"task": task.name, "recipe": task.recipe.to_json()}
+    return parent | ticket | {"parent": parent.get("index", position)}
+
+
 def ticket_records(
     parents: Sequence[Record], first: int, method: Mapping[str, Any], task: Task | None = None
 ) -> list[Record]:
-    """Records of tickets: those of the networks they were found in, with the method and the parent.
+    """Records of tickets that share one method; see :func:`ticket_record`.
 
     Args:
-        first: position of the first parent, for parents without an index of their own.
-        task: that the tickets were trained on, if it is not the parents' own.
+        parents: Records of the networks.
+        first: Position of the first network, for those without an index of their own.
+        method: Name and settings of the finder, with the density.
+        task: Task that the tickets were trained on, if it is not the parents' own.
     """
-    found: dict[str, Any] = {"kind": "ticket", "method": dict(method), "density": method["density"]}
-    if task is not None:
-        found |= {"task": task.name, "recipe": task.recipe.to_json()}
-    return [record | found | {"parent": record.get("index", first + i)} for i, record in enumerate(parents)]
+    return [ticket_record(parent, first + i, method, task) for i, parent in enumerate(parents)]
 
 
 def rewind_of(tickets: Collection) -> Float[Tensor, "n d"]:
     """The dense weights that tickets are trained from.
 
+    Args:
+        tickets: Tickets as a finder returns them.
+
     Raises:
-        InputError: the networks do not have them.
+        InputError: The networks do not have them.
     """
     if Extra.REWIND not in tickets.extras:
         raise InputError(
@@ -130,12 +284,20 @@ def rewind_of(tickets: Collection) -> Float[Tensor, "n d"]:
 
 
 def start_from(networks: Collection, weights: Float[Tensor, "n d"], masks: Bool[Tensor, "n d"]) -> Collection:
-    """Networks to be trained from these weights under these masks; statistics are as before training."""
+    """Networks to be trained from these weights under these masks; statistics are as before training.
+
+    Args:
+        networks: Networks to take architecture and records from.
+        weights: Dense weights, (n, D).
+        masks: True where a weight is kept, (n, D).
+    """
     state = networks.architecture.build_seeded(0).state_dict()
     return networks.replace(
-        weights=weights * masks, masks=masks, extras={Extra.REWIND: weights},
+        weights=weights * masks,
+        masks=masks,
+        extras={Extra.REWIND: weights},
         buffers={b.name: state[b.name].expand(len(networks), *b.shape).clone() for b in networks.layout.buffers},
-    )  # fmt: skip
+    )
 
 
 def collected(record: Record) -> bool:

@@ -1,38 +1,36 @@
 """Gradual magnitude pruning (Zhu & Gupta 2017, arXiv 1710.01878)."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from weightspace.errors import InputError
 from weightspace.masks.patterns import Unstructured
-from weightspace.networks.building import in_blocks
 from weightspace.networks.collection import Collection
 from weightspace.recipes.step import Step
-from weightspace.runtime import devices
 from weightspace.storage.spelling import Spelling, spelled
 from weightspace.tasks.task import Task
-from weightspace.tickets.finder import check_dense_enough, ticket_records
-from weightspace.training.conversion import finished, trainer_for
-from weightspace.training.engine import block_size, choose_execution
+from weightspace.tickets.finder import SearchBlock, SearchResult, check_dense_enough, recipe_length, search
+from weightspace.training.trainer import Trainer
 
 
 @dataclass(frozen=True)
 class GradualPruning:
-    """Train the given networks on while their smallest weights are removed little by little.
+    """Train the networks on while their smallest weights are removed little by little.
 
-    One training run per ticket, so that a collection of tickets costs little more than a collection
-    of networks. The density falls from the networks' own to `density` along a cubic curve during the
-    first part of the run, then the survivors train on. Nothing is rewound. Networks of several densities
-    follow the curve of the densest.
+    One training run per ticket, so that a collection of tickets costs little more than a collection of networks. The density
+    falls from the networks' own to `density` along a cubic curve during the first part of the run, then the weights that are
+    left train on. Nothing is rewound. Networks of several densities follow the curve of the densest.
 
     Args:
-        density: fraction of the prunable weights kept, in (0, 1].
-        scope: rank weights over the whole network (global) or inside each layer (layer).
-        length: of the run, such as 30ep; everything else follows the task's recipe.
-        ramp: fraction of the run during which weights are removed.
-        every: iterations between two removals.
+        density: Fraction of the prunable weights kept, in (0, 1].
+        scope: Rank weights over the whole network (global) or inside each layer (layer).
+        length: Length of the run, such as 30ep; everything else follows the task's recipe.
+        ramp: Fraction of the run during which weights are removed.
+        every: Iterations between two removals.
+
+    Raises:
+        InputError: A setting lies outside its range.
     """
 
     density: float = 0.1
@@ -55,51 +53,57 @@ class GradualPruning:
         """A ticket of each network: trained weights and mask.
 
         Args:
-            networks: trained networks, dense or already sparse.
-            folder: write to this folder as a resumable run.
+            networks: Trained networks, dense or already sparse.
+            task: Task to train on.
+            folder: Folder to write to as a resumable run; None keeps everything in memory.
+            device: Device to train on.
 
         Raises:
-            LayoutMismatch: the networks are not of the task's architecture.
-            InputError: networks are sparser than the density asked.
+            LayoutMismatch: The networks are not of the task's architecture.
+            InputError: A network is sparser than the tickets would be, or the length is too short.
         """
         networks.layout.require(task.architecture.layout(), f"the network of task {task.name!r}")
         check_dense_enough(networks, Unstructured(self.density, self.scope))
-        recipe = replace(task.recipe, length=self.length)
-        length = self.length.total(recipe.per_epoch(len(task.train)))
+        task = replace(task, recipe=replace(task.recipe, length=self.length))
+        length = recipe_length(task)
         last = round(self.ramp * length) // self.every * self.every
         if not last:
             raise InputError(
                 f"{self.length} is too short to prune little by little: it has {length} iterations, of which "
                 f"{self.ramp:g} prune every {self.every}"
             )
-        method = {"name": self.spelling.name, **spelled(self), "length": str(self.length)}
+        densest = networks.densities.max().item()  # of all, so that it does not depend on the block
 
-        sparse_task = replace(task, recipe=recipe)
-        device = devices.pick(device)
-        block = min(len(networks), block_size(sparse_task, device=device))
-
-        def make(rows: slice, tick: Callable[[int], object], checkpoint: Path | None) -> Collection:
-            start = networks[rows]
-            execution = choose_execution(sparse_task, block, device=device, folder=Path(folder) if folder else None)
-            trainer = trainer_for(start, sparse_task, execution=execution, device=device)
-            trainer.continue_from(checkpoint, tick)
-            trained = networks.densities.max().item()  # of all, so that it does not depend on the block
+        def find(block: SearchBlock) -> SearchResult:
+            trainer = block.trainer(block.networks)
+            trainer.continue_from(block.checkpoint, block.tick)
             # A checkpoint may have been written before or after the pruning at its own step: pruning
             # again what is pruned already changes nothing.
             for step in range(trainer.step // self.every * self.every, last + 1, self.every):
-                trainer.run(step, tick)
-                left = (1 - step / last) ** 3
-                pattern = Unstructured(self.density + (trained - self.density) * left, self.scope)
-                # On the way, networks that are sparser already keep all they have; the end is exact.
-                masks = pattern.mask(trainer.weights.abs(), trainer.layout, within=trainer.masks if not left else None)
-                trainer.prune(masks if trainer.masks is None else masks & trainer.masks)
-            trainer.run(length, tick)
-            records = ticket_records(start.records, rows.start, method)
-            return finished(trainer, task, records)
+                trainer.run(step, block.tick)
+                self._prune(trainer, densest, (1 - step / last) ** 3)
+            trainer.run(length, block.tick)
+            return SearchResult(trainer, rewind=None)
 
-        return in_blocks(
-            make, architecture=networks.architecture, count=len(networks), block=block, ticks=length,
-            what=f"gradual pruning of {len(networks)} networks to density {self.density:g}", folder=folder,
-            stage="tickets", config={"method": method, "task": task.to_json(), "recipe": recipe.to_json()},
-            inputs={"networks": networks.fingerprint()} if folder else None,
-        )  # fmt: skip
+        return search(
+            networks,
+            task,
+            find,
+            method=self._method(),
+            density=self.density,
+            continues=True,
+            ticks=length,
+            what=f"gradual pruning of {len(networks)} networks to density {self.density:g}",
+            folder=folder,
+            device=device,
+        )
+
+    def _prune(self, trainer: Trainer, densest: float, left: float) -> None:
+        """Prune to the density at which a share `left` of the way from the densest network is still to go."""
+        pattern = Unstructured(self.density + (densest - self.density) * left, self.scope)
+        # On the way, networks that are sparser already keep all they have; the end is exact.
+        masks = pattern.mask(trainer.weights.abs(), trainer.layout, within=trainer.masks if not left else None)
+        trainer.prune(masks if trainer.masks is None else masks & trainer.masks)
+
+    def _method(self) -> dict[str, Any]:
+        return {"name": self.spelling.name, **spelled(self), "length": str(self.length)}

@@ -1,5 +1,6 @@
-"""Sparse from start to end, with connections that move: RigL (Evci et al. 2020, arXiv 1911.11134) and SET
-(Mocanu et al. 2018, arXiv 1707.04780).
+"""Networks that are sparse from start to end, with connections that move.
+
+RigL (Evci et al. 2020, arXiv 1911.11134) and SET (Mocanu et al. 2018, arXiv 1707.04780).
 """
 
 import math
@@ -21,7 +22,7 @@ from weightspace.networks.record import Record
 from weightspace.runtime import seeds
 from weightspace.storage.spelling import Spelling, spelled_text
 from weightspace.tasks.task import Task
-from weightspace.tickets.finder import Block, search
+from weightspace.tickets.finder import SearchBlock, SearchResult, recipe_length, search
 from weightspace.tickets.scores import RandomScore
 from weightspace.training.trainer import Trainer
 
@@ -33,12 +34,15 @@ class DynamicSparseTraining:
     What an update drops does not grow again in the same update (RigL's code lets it).
 
     Args:
-        density: fraction of the prunable weights kept, in (0, 1], spread over layers by ERK.
-        pattern: of the first, random mask instead, such as Unstructured(0.1, "layer"); layers keep their counts.
-        grow: where the "gradient" is largest (RigL), or at "random" (SET).
-        every: iterations between two updates; an update takes the place of a step of the optimiser.
-        until: fraction of the training in which connections move.
-        fraction: of a layer's weights that move at first; it falls to zero along a cosine.
+        density: Fraction of the prunable weights kept, in (0, 1], spread over layers by ERK.
+        pattern: Pattern of the first, random mask instead, such as Unstructured(0.1, "layer"); layers keep their counts.
+        grow: Grow connections where the "gradient" is largest (RigL), or at "random" (SET).
+        every: Iterations between two updates; an update takes the place of a step of the optimiser.
+        until: Fraction of the training in which connections move.
+        fraction: Fraction of a layer's weights that move at first; it falls to zero along a cosine.
+
+    Raises:
+        InputError: A setting lies outside its range.
     """
 
     density: float = 0.1
@@ -66,17 +70,19 @@ class DynamicSparseTraining:
         """A sparse trained network for each; `extras["rewind"]` holds the dense initialisation.
 
         Args:
-            networks: whose seeds give the initialisations; their own weights are not used.
-            folder: write to this folder as a resumable run.
+            networks: Networks whose seeds give the initialisations; their own weights are not used.
+            task: Task to train on.
+            folder: Folder to write to as a resumable run; None keeps everything in memory.
+            device: Device to train on.
 
         Raises:
-            LayoutMismatch: the networks are not of the task's architecture.
-            InputError: a record has no seed.
+            LayoutMismatch: The networks are not of the task's architecture.
+            InputError: A record has no seed.
         """
-        length = task.recipe.length.total(task.recipe.per_epoch(len(task.train)))
+        length = recipe_length(task)
         first, last = self.pattern or ERK(self.density), self.until * length
 
-        def find(block: Block) -> tuple[Trainer, Tensor]:
+        def find(block: SearchBlock) -> SearchResult:
             start = block.start
             masks = first.mask(RandomScore()(start, task), start.layout)
             trainer = block.trainer(start.replace(weights=start.weights * masks, masks=masks))
@@ -88,12 +94,18 @@ class DynamicSparseTraining:
                     block.tick(1)
                 else:
                     trainer.run(min(length, (trainer.step // self.every + 1) * self.every), block.tick)
-            return trainer, start.weights
+            return SearchResult(trainer, start.weights)
 
         return search(
-            networks, task, find, method=self._method(), ticks=length, folder=folder, device=device,
+            networks,
+            task,
+            find,
+            method=self._method(),
+            ticks=length,
             what=f"training {len(networks)} sparse networks with moving connections",
-        )  # fmt: skip
+            folder=folder,
+            device=device,
+        )
 
     def _move(self, trainer: Trainer, records: Sequence[Record], last: float) -> None:
         """One update of the connections, in place of a step."""
@@ -123,13 +135,16 @@ def moved(
     A dropped connection does not grow again in the same update.
 
     Args:
-        wanted: scores of connections that could grow.
-        fraction: of a layer's weights.
+        weights: Weights; those with the smallest magnitudes are dropped.
+        masks: Masks before the update.
+        wanted: Scores of connections that could grow.
+        layout: Layout of the networks.
+        fraction: Fraction of a layer's weights that are dropped, and grown.
     """
-    found = masks.clone()
+    updated = masks.clone()
     for entry in layout.weights:
         at = layout.slices[entry.name]
-        for mask, weight, want, out in zip(masks[:, at], weights[:, at], wanted[:, at], found[:, at], strict=True):
+        for mask, weight, want, out in zip(masks[:, at], weights[:, at], wanted[:, at], updated[:, at], strict=True):
             count = min(round(fraction * int(mask.sum())), int((~mask).sum()))
             if not count:
                 continue
@@ -137,4 +152,4 @@ def moved(
             grown = want.masked_fill(mask, -math.inf).topk(count).indices
             out[dropped] = False
             out[grown] = True
-    return found
+    return updated

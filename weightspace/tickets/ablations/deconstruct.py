@@ -18,9 +18,8 @@ from weightspace.networks.record import Extra
 from weightspace.runtime import seeds
 from weightspace.storage.spelling import spelled_text
 from weightspace.tasks.task import Task
-from weightspace.tickets.finder import Block, collected, search
+from weightspace.tickets.finder import SearchBlock, SearchResult, collected, recipe_length, search
 from weightspace.training.conversion import initial
-from weightspace.training.trainer import Trainer
 
 Criterion = Callable[[Tensor, Tensor], Tensor]
 """Scores (n, D) from initial and final weights (n, D); the highest are kept."""
@@ -164,22 +163,27 @@ class Deconstruction:
                 f"the criterion {name} cannot be told from another one of that name in a run folder: use a named function of a "
                 "module, or no folder"
             )
-        length = task.recipe.length.total(task.recipe.per_epoch(len(task.train)))
+        length = recipe_length(task)
         whole = self.start(networks)
 
-        def find(block: Block) -> tuple[Trainer, Tensor]:
-            own = whole[block.rows].replace(records=block.start.records)
-            trainer = block.trainer(own)
-            if Extra.TRAINED in own.extras:
-                trainer.hold(own.extras[Extra.TRAINED] == 0)
-            trainer.continue_from(block.checkpoint, block.tick)
-            trainer.run(length, block.tick)
-            return trainer, own.extras.get(Extra.REWIND, own.weights)
+        def find(block: SearchBlock) -> SearchResult:
+            part = whole[block.rows].replace(records=block.networks.records)
+            trainer = block.trainer(part)
+            if Extra.TRAINED in part.extras:
+                trainer.hold(part.extras[Extra.TRAINED] == 0)
+            block.train(trainer, length)
+            return SearchResult(trainer, part.extras.get(Extra.REWIND, part.weights))
 
         return search(
-            networks, task, find, method=self._method(), ticks=length, folder=folder, device=device,
+            networks,
+            task,
+            find,
+            method=self._method(),
+            ticks=length,
             what=f"deconstructed tickets of {len(networks)} networks",
-        )  # fmt: skip
+            folder=folder,
+            device=device,
+        )
 
     def _values(self, begun: Collection, masks: Bool[Tensor, "n d"]) -> Float[Tensor, "n d"]:
         """Values that kept weights start from."""
