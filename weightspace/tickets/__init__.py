@@ -12,6 +12,11 @@ from weightspace.tickets.at_initialization import PruneAtInit as PruneAtInit
 from weightspace.tickets.continuous_sparsification import ContinuousSparsification as ContinuousSparsification
 from weightspace.tickets.early_bird import EarlyBird as EarlyBird
 from weightspace.tickets.edge_popup import EdgePopup as EdgePopup
+from weightspace.tickets.finder import Finder as Finder
+from weightspace.tickets.finder import LevelFinder as LevelFinder
+from weightspace.tickets.finder import SearchBlock as SearchBlock
+from weightspace.tickets.finder import SearchResult as SearchResult
+from weightspace.tickets.finder import search as search
 from weightspace.tickets.gradual import GradualPruning as GradualPruning
 from weightspace.tickets.imp import IMP as IMP
 from weightspace.tickets.paths import collapsed_layers as collapsed_layers

@@ -69,6 +69,7 @@ class EarlyBird:
             LayoutMismatch: The networks are not of the task's architecture.
             InputError: No hidden units are followed by BatchNorm, or a record has no seed.
         """
+        networks.layout.require(task.architecture.layout(), f"the network of task {task.name!r}")
         symmetry = trace(task.architecture.build_seeded(0).eval(), task.train.x[:2], fix_unknown=True)
         groups = [group for group in symmetry.groups if _scales(group, symmetry.layout)]
         if not groups:

@@ -1,0 +1,227 @@
+"""What holds of every ticket finder, the library's and a user's own."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import weightspace as ws
+from weightspace import tickets
+from weightspace.errors import LayoutMismatch, StorageError
+from weightspace.masks import keep_counts
+from weightspace.networks import building
+from weightspace.tickets import edge_popup
+from weightspace.tickets import finder as shared
+from weightspace.tickets.finder import Finder, LevelFinder, SearchBlock, SearchResult, recipe_length, search
+from weightspace.training import trainer as training
+
+NETWORKS, BLOCK = 3, 2
+
+
+@dataclass(frozen=True)
+class OneShot:
+    """A finder in a few lines: the largest trained weights, put back to their initial values and trained."""
+
+    density: float = 0.3
+
+    def find(
+        self, networks: ws.Collection, task: ws.Task, *, folder: str | Path | None = None, device: str = "auto"
+    ) -> ws.Collection:
+        length = recipe_length(task)
+
+        def find(block: SearchBlock) -> SearchResult:
+            masks = ws.Unstructured(self.density).mask(block.networks.weights.abs(), block.networks.layout)
+            trainer = block.trainer(block.start.replace(weights=block.start.weights * masks, masks=masks))
+            block.train(trainer, length)
+            return SearchResult(trainer, block.start.weights)
+
+        method = {"name": "OneShot", **asdict(self)}
+        return search(
+            networks, task, find, method=method, what="one-shot tickets", ticks=length, folder=folder, device=device
+        )
+
+
+@dataclass(frozen=True)
+class FirstLayer:
+    """A user's own pattern: as many weights of the first layer, and all others."""
+
+    keep: int = 20
+
+    def mask(self, scores: Tensor, layout: ws.Layout, within: Tensor | None = None) -> Tensor:
+        return keep_counts(scores, layout, [self.keep, *(entry.size for entry in layout.weights[1:])], within)
+
+
+def normed() -> nn.Module:
+    return nn.Sequential(
+        nn.Linear(4, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3)
+    )
+
+
+AT = ws.Step
+# The finder, its name on disk, and whether it keeps a checkpoint.
+FINDERS: dict[str, tuple[Callable[[], Any], str, bool]] = {
+    "gradual": (lambda: tickets.GradualPruning(0.3, length=AT(epochs=3), every=2), "Gradual", True),
+    "imp": (lambda: tickets.IMP(0.3, 0.4), "IMP", True),
+    "imp, later": (lambda: tickets.IMP(0.3, 0.4, rewind=AT(iterations=4)), "IMP", True),
+    "imp, learning rate": (lambda: tickets.IMP(0.3, 0.4, after_pruning="lr_rewind"), "IMP", True),
+    "imp, fine-tuned": (lambda: tickets.IMP(0.3, 0.4, after_pruning="fine_tune"), "IMP", True),
+    "snip": (lambda: tickets.PruneAtInit(tickets.SNIP(), 0.3), "AtStart", True),
+    "random": (lambda: tickets.PruneAtInit(tickets.RandomScore(), 0.3, start=AT(iterations=4)), "AtStart", True),
+    "rigl": (lambda: tickets.DynamicSparseTraining(0.3, every=5), "Dynamic", True),
+    "set": (lambda: tickets.DynamicSparseTraining(0.3, every=5, grow="random"), "Dynamic", True),
+    "edge-popup": (lambda: tickets.EdgePopup(0.3), "EdgePopup", True),
+    "continuous": (lambda: tickets.ContinuousSparsification(0.3), "ContinuousSparsification", True),
+    "early-bird": (lambda: tickets.EarlyBird(0.5, max_mask_distance=0.3, history=1), "EarlyBird", False),
+    "deconstruction": (lambda: tickets.Deconstruction(0.3), "Deconstruction", True),
+    "a user's own": (OneShot, "OneShot", True),
+}
+ALL = pytest.mark.parametrize("name", FINDERS)
+WITH_PATTERN: dict[str, Callable[[Any], Any]] = {
+    "imp": lambda pattern: tickets.IMP(pattern=pattern),
+    "prune at init": lambda pattern: tickets.PruneAtInit(tickets.MagnitudeScore(), pattern=pattern),
+    "dynamic": lambda pattern: tickets.DynamicSparseTraining(pattern=pattern, every=5),
+    "deconstruction": lambda pattern: tickets.Deconstruction(pattern=pattern),
+}
+
+
+@pytest.fixture(scope="module")
+def short() -> ws.Task:
+    recipe = ws.Recipe(AT(epochs=4), batch_size=18, optimizer=ws.SGD(lr=0.1, momentum=0.9), schedule="cosine")
+    return replace(ws.tasks.iris(), architecture=ws.Architecture.of(normed), recipe=recipe)
+
+
+@pytest.fixture(scope="module")
+def networks(short: ws.Task) -> ws.Collection:
+    return ws.collect(short, NETWORKS, seed=0)
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared, "block_size", lambda *_, **__: BLOCK)
+    monkeypatch.setattr(training, "_CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(edge_popup, "_EVERY", 3)
+
+
+def data_files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name.startswith(("shard", "records"))}
+
+
+@ALL
+def test_there_is_a_ticket_of_every_network_in_order(name: str, networks: ws.Collection, short: ws.Task) -> None:
+    make, spelling, _ = FINDERS[name]
+    finder = make()
+    assert isinstance(finder, Finder)
+    found = finder.find(networks, short)
+    assert len(found) == NETWORKS
+    assert not found.weights[~found.masks].any()
+    assert found.masks[:, ~found.layout.prunable].all()
+    counts = found.masks[:, found.layout.prunable].sum(1)
+    if name != "early-bird":  # its density is of the channels
+        assert (counts == round(make().density * found.layout.num_prunable)).all()
+    for i, record in enumerate(found.records):
+        assert (record["kind"], record["method"]["name"], record["parent"]) == ("ticket", spelling, i)
+        assert record["seed"] == networks.records[i]["seed"]
+        assert record["density"] == pytest.approx(counts[i].item() / found.layout.num_prunable, abs=0.003)
+        assert record["method"]["density"] == record["density"]
+    assert len({tuple(mask.tolist()) for mask in found.masks}) > 1
+    again = make().find(networks, short)
+    assert torch.equal(again.weights, found.weights)
+    assert torch.equal(again.masks, found.masks)
+    other = make().find(networks[1:], short)
+    assert [record["parent"] for record in other.records] == [1, 2]
+    assert not torch.equal(other.weights, found.weights[:2])
+
+
+@ALL
+@pytest.mark.parametrize("share", [0.3, 0.9])
+def test_an_interrupted_search_goes_on_to_the_same_bytes(
+    name: str, share: float, networks: ws.Collection, short: ws.Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make, _, keeps = FINDERS[name]
+    make().find(networks, short, folder=tmp_path / "whole")
+    stop_at: float = share
+
+    class Bar:
+        def __init__(self, total: int) -> None:
+            self.total, self.done = total, 0
+
+        def update(self, steps: int) -> None:
+            self.done += steps
+            if self.done > stop_at * self.total:
+                raise KeyboardInterrupt
+
+    @contextmanager
+    def progress(steps: range, _what: str) -> Iterator[Bar]:
+        yield Bar(len(steps))
+
+    monkeypatch.setattr(building, "progress", progress)
+    with pytest.raises(KeyboardInterrupt):
+        make().find(networks, short, folder=tmp_path / "cut")
+    checkpoints = list((tmp_path / "cut").glob("*.checkpoint.safetensors"))
+    assert bool(checkpoints) == keeps or share < 0.5
+    assert not (tmp_path / "cut" / "complete.json").exists()
+    stop_at = 2.0
+    make().find(networks, short, folder=tmp_path / "cut")
+    assert data_files(tmp_path / "cut") == data_files(tmp_path / "whole")
+    assert not list((tmp_path / "cut").glob("*.checkpoint.safetensors"))
+
+
+@ALL
+def test_a_finished_folder_is_read_and_not_made_again(
+    name: str, networks: ws.Collection, short: ws.Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make, _, _ = FINDERS[name]
+    found = make().find(networks, short, folder=tmp_path / "run")
+    loaded = ws.Collection.load(tmp_path / "run")
+    assert torch.equal(loaded.weights, found.weights)
+
+    def no_training(*_: object, **__: object) -> None:
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(training.Trainer, "__init__", no_training)
+    again = make().find(networks, short, folder=tmp_path / "run")
+    assert torch.equal(again.weights, found.weights)
+    with pytest.raises(StorageError, match="another run|there,"):
+        replace(make(), density=0.4).find(networks, short, folder=tmp_path / "run")
+    with pytest.raises(AssertionError, match="trained again"):
+        make().find(networks, short, folder=tmp_path / "other")
+
+
+@ALL
+def test_networks_of_another_layout_are_refused_before_work_starts(
+    name: str, networks: ws.Collection, short: ws.Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wider = replace(short, architecture=ws.Architecture.of(lambda: nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))))
+    monkeypatch.setattr(training.Trainer, "run", lambda *_: pytest.fail("training began"))
+    with pytest.raises(LayoutMismatch):
+        FINDERS[name][0]().find(networks, wider, folder=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", WITH_PATTERN)
+def test_a_user_s_own_pattern_is_as_good_as_any(
+    name: str, networks: ws.Collection, short: ws.Task, tmp_path: Path
+) -> None:
+    finder = WITH_PATTERN[name](FirstLayer())
+    found = finder.find(networks, short, folder=tmp_path / "run")
+    first = found.layout.weights[0]
+    assert found.masks[:, found.layout.slices[first.name]].sum(1).tolist() == [20] * NETWORKS
+    assert found.masks.sum(1).tolist() == [found.layout.size - first.size + 20] * NETWORKS
+    assert found.records[0]["method"]["pattern"] == "FirstLayer(keep=20)"
+    with pytest.raises(StorageError, match="keep=20"):
+        WITH_PATTERN[name](FirstLayer(19)).find(networks, short, folder=tmp_path / "run")
+
+
+def test_levels_end_at_the_tickets_of_find(networks: ws.Collection, short: ws.Task, tmp_path: Path) -> None:
+    finder = tickets.IMP(0.3, 0.4)
+    assert isinstance(finder, LevelFinder)
+    assert not isinstance(OneShot(), LevelFinder)
+    levels = finder.find_levels(networks, short, folder=tmp_path / "levels")
+    assert [level.densities.mean().item() for level in levels] == pytest.approx([1, 0.6, 0.36, 0.3], abs=0.005)
+    assert torch.equal(levels[-1].weights, finder.find(networks, short).weights)
+    assert sorted(path.name for path in (tmp_path / "levels").iterdir()) == ["level-01", "level-02", "level-03"]
