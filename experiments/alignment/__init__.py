@@ -1,0 +1,1 @@
+"""Experiments on alignment: barriers, carried masks, instability, traced networks."""

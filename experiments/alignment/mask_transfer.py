@@ -83,6 +83,7 @@ def rewound(tickets: ws.Collection) -> ws.Collection:
 
 
 def under(networks: ws.Collection, masks: torch.Tensor) -> ws.Collection:
+    """Networks under these masks, without the records of another ticket."""
     records = [{k: v for k, v in record.items() if k != "ticket"} for record in networks.records]
     return networks.replace(weights=networks.weights * masks, masks=masks, records=records, extras={})
 

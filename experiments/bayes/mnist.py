@@ -11,6 +11,7 @@ dropout. The test split is read once, by the final measurements; temperatures co
 """
 
 import json
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -100,14 +101,21 @@ def main(
         here = out / type(score).__name__
         for level, posteriors in enumerate(replace(main_score, score=score).find_levels(one, task, folder=here)):
             add(evaluation.rows(name, posteriors), here / f"level-{level:02}")
+    for name, level, start, variational in swept(main_score, levels):
+        here = out / f"sweep-{name}/level-{level:02}"
+        add(evaluation.rows(name, variational.fit(start, task, folder=here)), here)
+
+
+def swept(
+    main_score: bayes.BayesianIMP, levels: Sequence[ws.Collection]
+) -> Iterator[tuple[str, int, ws.Collection, bayes.Variational]]:
+    """Where training starts for each score of the family |mu| - lambda sigma, pruned from the same posteriors."""
     untrained = levels[0][:1].replace(weights=levels[0].extras["rewind"][:1], extras={})
     for level in (10, 20):
-        before = levels[level - 1][:1]
         for name, strength in SWEEP.items():
             finder = replace(main_score, score=bayes.Bound(strength=strength))
-            start = finder.pruned(before, untrained, finder.levels()[level - 1])
-            here = out / f"sweep-{name}/level-{level:02}"
-            add(evaluation.rows(name, finder.variational.fit(start, task, folder=here)), here)
+            start = finder.pruned(levels[level - 1][:1], untrained, finder.levels()[level - 1])
+            yield name, level, start, finder.variational
 
 
 def seconds(folder: Path | None) -> float | None:

@@ -1,0 +1,1 @@
+"""How fast the library is, against baselines in the same process."""

@@ -70,10 +70,12 @@ def textbook(symmetry: Symmetry, reference: Tensor, network: Tensor) -> Found:
 
 
 def rows(tensor: Tensor, axis: int, place: Tensor) -> Tensor:
+    """The units of an axis as rows, in the order of `place`."""
     return tensor.movedim(axis, 0)[place.flatten()].reshape(len(place), -1)
 
 
 def ours(symmetry: Symmetry, reference: Tensor, network: Tensor) -> Found:
+    """An alignment by the library."""
     began = time.perf_counter()
     matched = Matcher(symmetry, reference[None]).match(network[None])
     return Found(matched.value, time.perf_counter() - began, matched.steps)

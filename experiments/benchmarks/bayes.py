@@ -39,6 +39,7 @@ Step = Callable[[], object]
 
 
 def build(sizes: tuple[int, ...]) -> nn.Sequential:
+    """An MLP with ReLU."""
     layers: list[nn.Module] = []
     for a, b in pairwise(sizes):
         layers += [nn.Linear(a, b), nn.ReLU()]
@@ -46,6 +47,7 @@ def build(sizes: tuple[int, ...]) -> nn.Sequential:
 
 
 def deterministic(sizes: tuple[int, ...], x: torch.Tensor, y: torch.Tensor, *, fused: bool) -> Step:
+    """A training step of a plain network."""
     module = build(sizes)
     optimizer = torch.optim.Adam(module.parameters(), fused=fused)
 
@@ -95,6 +97,7 @@ class Stock(PyroModule):
                     setattr(module, name, PyroSample(prior.to_event(dims)))
 
     def forward(self, x: torch.Tensor, y: torch.Tensor | None = None) -> torch.Tensor:
+        """Logits, as Pyro's tutorial returns them."""
         logits = self.net(x)
         with pyro.plate("data", SAMPLES, subsample=torch.arange(len(x))):
             pyro.sample("y", dist.Categorical(logits=logits), obs=y)
@@ -102,6 +105,7 @@ class Stock(PyroModule):
 
 
 def stock(sizes: tuple[int, ...], x: torch.Tensor, y: torch.Tensor) -> tuple[Step, Stock, AutoNormal]:
+    """A training step of stock Pyro, and its model and guide."""
     model = Stock(sizes)
     guide = AutoNormal(model, init_scale=0.01)
     svi = SVI(model, guide, PyroAdam({"lr": 1e-3}), Trace_ELBO())
@@ -109,6 +113,7 @@ def stock(sizes: tuple[int, ...], x: torch.Tensor, y: torch.Tensor) -> tuple[Ste
 
 
 def ours(sizes: tuple[int, ...], x: torch.Tensor, y: torch.Tensor, density: float) -> Step:
+    """A training step of the library's Bayesian network."""
     module = build(sizes)
     layout = ws.Layout.of(module)
     weights = layout.pack(module.state_dict())[None]
@@ -150,6 +155,7 @@ def taking_turns(steps: dict[str, Step], repeats: int) -> dict[str, float]:
 
 
 def sample(posterior: ws.Collection, x: torch.Tensor) -> torch.Tensor:
+    """Predictions of networks drawn from a posterior."""
     return bayes.predict(posterior, x, DRAWS, seed=0)
 
 

@@ -55,6 +55,7 @@ def main(
 
 
 def ticket(density: float, seed: int) -> torch.nn.Module:
+    """LeNet-300-100 under a random mask."""
     module = ws.Architecture("LeNet300").build_seeded(seed)
     layout = ws.Layout.of(module)
     weights = layout.pack(module.state_dict())
@@ -66,6 +67,7 @@ def ticket(density: float, seed: int) -> torch.nn.Module:
 
 
 def cpu(turns: int) -> list[dict[str, object]]:
+    """Rows of the CPU table."""
     table: list[dict[str, object]] = []
     held: dict[str, Callable[[int], torch.Tensor]] = {
         "rows": lambda n: torch.randn(n, 784),
@@ -99,6 +101,7 @@ def cpu(turns: int) -> list[dict[str, object]]:
 
 
 def orders(big: bool) -> list[dict[str, object]]:
+    """Rows of the table of column orders."""
     table: list[dict[str, object]] = []
     for shape in ((128, 64), (96, 384), (256, 256), (512, 512)):
         matrix = torch.rand(*shape, generator=torch.Generator().manual_seed(0))

@@ -41,16 +41,19 @@ def main(data_root: Path | None = None, turns: int = 3, results: Path = tables.R
 
 
 def row(what: str, ours: float, other: float, unit: str) -> dict[str, object]:
+    """A row of the table."""
     return {"what": what, "ours": ours, "other": other, "unit": unit, "other / ours": other / ours}
 
 
 def seconds(work: Callable[[], object]) -> float:
+    """Wall-clock seconds of some work."""
     began = time.perf_counter()
     work()
     return time.perf_counter() - began
 
 
 def ladders(turns: int) -> list[dict[str, object]]:
+    """IMP of eight seeds, at once and one after another."""
     task = replace(ws.tasks.digits(), recipe=ws.Recipe(ws.Step(epochs=10), optimizer=ws.Adam(lr=3e-3)))
     dense = ws.collect(task, 8)
     imp = ws.tickets.IMP(0.10)
@@ -68,6 +71,7 @@ def ladders(turns: int) -> list[dict[str, object]]:
 
 
 def steps(data_root: Path | None, turns: int) -> list[dict[str, object]]:
+    """Training steps under masks, live weights against masked matrices."""
     recipe = ws.Recipe(ws.Step(epochs=5), batch_size=60, optimizer=ws.Adam(lr=1.2e-3))
     task = replace(ws.tasks.mnist(data_root=data_root), recipe=recipe)
     start = initial(task.architecture, [{"seed": 0}])
@@ -89,6 +93,7 @@ def steps(data_root: Path | None, turns: int) -> list[dict[str, object]]:
 
 
 def files() -> list[dict[str, object]]:
+    """Sizes of collections on disk."""
     start = initial(ws.Architecture("LeNet300"), [{"seed": i} for i in range(20)])
     masks = ws.Unstructured(0.05).mask(start.weights.abs(), start.layout)
     sparse = start.replace(weights=start.weights * masks, masks=masks)
@@ -110,6 +115,7 @@ def files() -> list[dict[str, object]]:
 
 
 def compacted(turns: int) -> list[dict[str, object]]:
+    """What compacting a ticket saves."""
     task = replace(ws.tasks.digits(), recipe=ws.Recipe(ws.Step(epochs=10), optimizer=ws.Adam(lr=3e-3)))
     module = ws.tickets.IMP(0.02, 0.5).find(ws.collect(task, 1), task).module(0).eval().requires_grad_(False)
     small = ws.compact(module, task.train.x[:4])

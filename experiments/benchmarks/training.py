@@ -137,6 +137,7 @@ def peak_in_new_process(task: ws.Task, n: int, execution: Execution, device: str
 
 
 def peak(task: ws.Task, n: int, execution: Execution, device: str) -> float:
+    """Peak memory of training n networks, in multiples of their stacked weights; runs in a process of its own."""
     small = replace(execution, group_size=1)
     trainer_for(initial(task.architecture, Independent().runs(1, 0)), task, execution=small, device=device).run(2)
     task.train.x.sum()  # data sent to this process count once they are touched

@@ -1,0 +1,1 @@
+"""What experiments share: tables, pages of results, accuracies, budgets."""

@@ -199,6 +199,7 @@ def formatted(value: float, form: str) -> str:
 
 
 def grouped(rows: Rows, by: Sequence[str]) -> dict[tuple[str, ...], Rows]:
+    """Rows by their values of some columns, in the order of the table."""
     groups: dict[tuple[str, ...], Rows] = {}
     for row in rows:
         groups.setdefault(tuple(row[name] for name in by), []).append(row)
@@ -213,10 +214,12 @@ def markdown(headings: Sequence[str], lines: Iterable[Sequence[str]], name: str)
 
 
 def shown(text: str, names: Mapping[str, str] | None) -> str:
+    """The words to show for a text."""
     return (names or {}).get(text, text)
 
 
 def number(text: str) -> object:
+    """The number that a text stands for, or the text."""
     value = as_float(text)
     return text if math.isnan(value) else value
 
@@ -234,6 +237,7 @@ def short(text: str) -> str:
 
 
 def as_float(text: str) -> float:
+    """The number that a text stands for, or NaN."""
     try:
         return float(text)
     except ValueError:

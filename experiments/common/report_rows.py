@@ -43,6 +43,7 @@ def rows(report: ws.Report, settings: Mapping[str, object]) -> list[dict[str, ob
 
 
 def verdicts(report: ws.Report) -> dict[str, object]:
+    """All verdicts of a report in one column."""
     return {"verdicts": "; ".join(f"{verdict.claim}: {verdict.outcome}" for verdict in report.verdicts)}
 
 

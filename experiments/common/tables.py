@@ -15,7 +15,8 @@ def write(path: Path, rows: Sequence[Row]) -> None:
 
     Args:
         path: CSV file; its folder is made.
-        rows: Rows of the table; a column that a row lacks is left empty there. Floats get five decimal places.
+        rows: Rows of the table; a column that a row lacks, or None, is left empty there. Floats get five
+            decimal places.
     """
     _save(path, [{name: _figure(value) for name, value in row.items()} for row in rows])
 
@@ -61,6 +62,8 @@ def _save(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
 
 
 def _figure(value: object) -> str:
+    if value is None:
+        return ""
     return f"{value:.5f}" if isinstance(value, float) else str(value)
 
 

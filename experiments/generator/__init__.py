@@ -1,0 +1,1 @@
+"""Experiments on the generator of sparse networks."""

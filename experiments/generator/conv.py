@@ -24,6 +24,7 @@ NETWORKS, LEARNED_FROM, SAMPLES, DENSITY = 88, 64, 100, 0.10
 
 
 def network() -> nn.Module:
+    """A ResNet with two residual blocks."""
     return ResNet((1, 1), (8, 16), inputs=1)
 
 

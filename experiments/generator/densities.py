@@ -54,6 +54,7 @@ class Fit:
     mask_diversity: float = 0.3
 
     def model(self, task: ws.Task) -> ws.TicketGenerator:
+        """The generator with these settings."""
         # 2:4 as often as any two neighbours among many densities.
         under = [*LEARNED, TWO_OF_FOUR] if self.tickets_densities else [*REFINED, TWO_OF_FOUR, TWO_OF_FOUR]
         return ws.TicketGenerator(

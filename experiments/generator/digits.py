@@ -40,6 +40,7 @@ class Fit:
     mask_diversity: float = 0.3
 
     def model(self, task: ws.Task) -> ws.TicketGenerator:
+        """The generator with these settings."""
         return ws.TicketGenerator(
             compress=ws.PCA(self.components),
             generate=ws.FlowMatching(width=256, blocks=2, steps=4000, validation_fraction=self.validation_fraction),
@@ -145,14 +146,9 @@ def main(
                 others |= parts_of(model, generator, training, task, density, seed, here / f"parts-{kind}")
             elif controls:
                 others["tickets trained on"] = trained_on(model, training, task, here / f"trained-on-{fit.steps}")
+            others["dense"] = dense[:SAMPLES]
             report = ws.evaluate(
-                samples,
-                task,
-                reference=training,
-                held_out=held,
-                others=others | {"dense": dense[:SAMPLES]},
-                dropout=None,
-                seed=seed,
+                samples, task, reference=training, held_out=held, others=others, dropout=None, seed=seed
             )
             report.write(here / f"report-{kind}")
             keys = {"network": network, "density": density} | vars(fit) | {"seed": seed}

@@ -65,10 +65,12 @@ class Study:
     fit: Fit
 
     def task(self) -> ws.Task:
+        """Fashion-MNIST, with 5 epochs of training."""
         task = ws.tasks.fashion_mnist(data_root=self.data_root)
         return replace(task, recipe=replace(task.recipe, length=ws.Step(epochs=5)))
 
     def kept(self, shard: int, stage: str) -> Path:
+        """Folder of one stage of a shard."""
         return self.out / f"shard-{shard}" / stage
 
     def prepare(self, job: tuple[int, int]) -> None:
@@ -95,6 +97,7 @@ class Study:
         ws.train(self.tickets(density)[:SAMPLES], task, length, folder=self.longer(density))
 
     def refine(self, task: ws.Task, density: float) -> ws.TaskRefinement:
+        """The refinement at this density."""
         return ws.TaskRefinement(
             task,
             steps=self.fit.steps,

@@ -60,6 +60,7 @@ def main(
 
 
 def row(model: ws.FlowMatching, name: str, seen: Tensor, unseen: Tensor, seed: int) -> dict[str, object]:
+    """Figures of one flow."""
     flow = model.fit(seen, seed=seed)
     samples = flow.sample(SAMPLES, seed=seed + 1)
     typical = torch.cdist(seen, seen).fill_diagonal_(torch.inf).amin(1).median()

@@ -50,6 +50,7 @@ ROWS = (
 
 
 def network(hidden: Sequence[int]) -> nn.Module:
+    """An MLP with Kaiming-uniform weights and zero biases."""
     module = MLP([784, *hidden, 10])
     for layer in module:
         if isinstance(layer, nn.Linear):
@@ -59,10 +60,12 @@ def network(hidden: Sequence[int]) -> nn.Module:
 
 
 def small() -> nn.Module:
+    """The network for MNIST."""
     return network((32, 32))
 
 
 def large() -> nn.Module:
+    """The network for Fashion-MNIST."""
     return network((128, 128))
 
 
@@ -123,6 +126,7 @@ def main(
 
 
 def measured(row: Row, report: ws.Report) -> dict[str, object]:
+    """Figures of one configuration."""
     samples, training = report["samples"], report["training networks"]
     return {
         "zoo": row.zoo,

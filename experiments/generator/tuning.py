@@ -70,6 +70,7 @@ class Fit:
     seed: int = 0
 
     def refine(self, task: ws.Task) -> ws.TaskRefinement:
+        """The refinement with these settings."""
         return ws.TaskRefinement(
             task,
             steps=self.steps,

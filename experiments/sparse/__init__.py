@@ -1,0 +1,1 @@
+"""Experiments on 2:4 pruning."""

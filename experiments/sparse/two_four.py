@@ -75,6 +75,7 @@ def main(
 
 
 def kinds(study: Study, folder: Path) -> list[dict[str, object]]:
+    """Rows of one network, one for each kind of pruning."""
     task = study.task
     dense = ws.collect(task, study.seeds, folder=folder / "dense")
     groups = {
@@ -156,10 +157,12 @@ def gathered(scores: Tensor, masks: Tensor, layout: ws.Layout, linear: bool) -> 
 
 
 def pruned(networks: ws.Collection, masks: Tensor) -> ws.Collection:
+    """Networks under these masks."""
     return networks.replace(weights=networks.weights * masks, masks=masks, extras={})
 
 
 def magnitude(networks: ws.Collection, dense: ws.Collection) -> float:
+    """Fraction of the dense networks' magnitude that is kept."""
     prunable = dense.layout.prunable
     return float(networks.weights[:, prunable].abs().sum() / dense.weights[:, prunable].abs().sum())
 

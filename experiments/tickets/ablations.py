@@ -80,6 +80,7 @@ def row(
 
 
 def deconstruction(dense: ws.Collection, task: ws.Task) -> Rows:
+    """What makes a mask good."""
     rows = [row("deconstruction", "dense", dense, task.test)]
     for name, variant in deconstruct.variants(0.10).items():
         rows.append(row("deconstruction", name, variant.find(dense, task), task.test, variant.start(dense)))
@@ -87,6 +88,7 @@ def deconstruction(dense: ws.Collection, task: ws.Task) -> Rows:
 
 
 def early_phase(dense: ws.Collection, task: ws.Task) -> Rows:
+    """Perturbed rewind weights."""
     tickets = IMP(0.05, rewind=ws.Step(epochs=2)).find(dense, task)
     first = initial(task.architecture, tickets.records).weights
     early = EarlyPhase()
@@ -108,6 +110,7 @@ def early_phase(dense: ws.Collection, task: ws.Task) -> Rows:
 
 
 def structure(dense: ws.Collection, task: ws.Task) -> Rows:
+    """Refill and regroup."""
     tickets = IMP(0.20).find(dense, task)
     starts = {
         "refill, most weights": refill(tickets),
@@ -127,6 +130,7 @@ def structure(dense: ws.Collection, task: ws.Task) -> Rows:
 
 
 def network() -> nn.Module:
+    """A residual network for digits."""
     return ResNet((1, 1), (16, 32), inputs=1)
 
 
@@ -192,6 +196,7 @@ def overlap(task: ws.Task, seeds: int) -> Rows:
 
 
 def transfers(data_root: Path | None) -> Rows:
+    """Tickets of another task."""
     recipe = ws.Recipe(ws.Step(epochs=2), batch_size=128, optimizer=ws.Adam(lr=1.2e-3), schedule="cosine")
     tasks = {
         "MNIST": replace(ws.tasks.mnist(data_root=data_root), recipe=recipe),

@@ -19,7 +19,11 @@ Find = Callable[[ws.Collection, ws.Task, Path | None], ws.Collection]
 
 
 class Finder(Protocol):
-    def find(self, networks: ws.Collection, task: ws.Task, *, folder: Path | None) -> ws.Collection: ...
+    """Any ticket finder."""
+
+    def find(self, networks: ws.Collection, task: ws.Task, *, folder: Path | None) -> ws.Collection:
+        """Tickets of dense networks."""
+        ...
 
 
 def methods(
@@ -27,8 +31,7 @@ def methods(
 ) -> dict[str, tuple[Find, float]]:
     """How each method finds tickets, and its cost in trainings.
 
-    Args:
-        searching, rate, rewind, updates, search: see :func:`study`.
+    The arguments are those of :func:`study`.
     """
     t = ws.tickets
     imp = t.IMP(density, rate, rewind)
@@ -74,6 +77,7 @@ def methods(
 
 
 def plain(finder: Finder) -> Find:
+    """How a finder finds tickets."""
     return lambda networks, task, folder: finder.find(networks, task, folder=folder)
 
 
@@ -90,6 +94,7 @@ def concrete(density: float, length: ws.Step) -> Find:
 
 
 def epochs(step: ws.Step) -> float:
+    """A duration in epochs."""
     assert not step.iterations, "costs are counted in epochs"
     return step.epochs
 
@@ -116,14 +121,17 @@ def study(
     """Print and write a row for each method and density.
 
     Args:
-        seeds: networks, trained side by side.
-        out: CSV to write.
-        folder: keep the networks of every method there, to go on after an interruption; None keeps nothing.
-        only: names of methods; by default all.
-        searching: the task with the recipe for scores of untrained weights.
-        rate, rewind: of iterative pruning.
-        updates: iterations between two moves of connections.
-        search: length of a concrete ticket search.
+        task: Task to train on.
+        seeds: Number of networks, trained side by side.
+        densities: Densities of the tickets.
+        out: CSV file to write.
+        folder: Folder where the networks of every method are kept, to go on after an interruption; None keeps nothing.
+        only: Names of methods; none given does all.
+        searching: Task with the recipe for scores of untrained weights; None is `task`.
+        rate: Fraction of the weights that one level of iterative pruning removes.
+        updates: Iterations between two moves of connections.
+        search: Length of a concrete ticket search.
+        rewind: Point of training that iterative pruning rewinds to.
     """
     kept = (lambda *_parts: None) if folder is None else lambda *parts: folder.joinpath(*map(str, parts))
     shape = task.train.x.shape[1:]
@@ -175,6 +183,7 @@ def row(
     took: float,
     shape: Sequence[int],
 ) -> dict[str, object]:
+    """A row of the table; prints it too."""
     kept = networks.masks[:, networks.layout.prunable].sum(1)
     assert (kept == round(density * networks.layout.num_prunable)).all(), "the achieved count is the asked one"
     match = ws.tickets.matching(accuracies, base)

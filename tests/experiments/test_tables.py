@@ -50,6 +50,8 @@ def test_new_columns_leave_old_rows_as_they_are(tmp_path: Path) -> None:
     tables.add(path, [{"seed": 0, "accuracy": 0.5}], ("seed",))
     tables.add(path, [{"seed": 1, "accuracy": 0.5, "nll": 0.25}], ("seed",))
     assert tables.read(path)[0] == {"seed": "0", "accuracy": "0.50000", "nll": ""}
+    tables.add(path, [{"seed": 1, "accuracy": 0.5, "nll": None}], ("seed",))
+    assert [row["nll"] for row in tables.read(path)] == ["", ""]
 
 
 def test_a_row_without_a_setting_is_refused(tmp_path: Path) -> None:
