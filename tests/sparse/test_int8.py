@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import weightspace as ws
-from tests.sparse.test_accelerate import two_of_four
+from tests.sparse.examples import two_of_four
 from weightspace import sparse
 from weightspace.sparse.int8 import rounded
 

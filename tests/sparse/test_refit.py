@@ -83,9 +83,14 @@ def test_what_the_kept_inputs_know_comes_back() -> None:
 
 def conv_net() -> nn.Module:
     return nn.Sequential(
-        nn.Conv2d(3, 8, 3, padding=1, stride=2), nn.BatchNorm2d(8), nn.ReLU(),
-        nn.Conv2d(8, 12, (3, 2), dilation=(1, 2), bias=False), nn.ReLU(), nn.Flatten(), nn.Linear(12 * 2 * 2, 4),
-    )  # fmt: skip
+        nn.Conv2d(3, 8, 3, padding=1, stride=2),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Conv2d(8, 12, (3, 2), dilation=(1, 2), bias=False),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(12 * 2 * 2, 4),
+    )
 
 
 @given(
