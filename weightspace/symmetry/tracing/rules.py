@@ -116,10 +116,10 @@ def elementwise(units: Units, *operands: Any, **options: Any) -> Labels:
     for k in range(len(shape)):
         labels: list[Label] = []
         for t in tensors:
-            own = k - (len(shape) - len(t.shape))
-            if own < 0 or t.shape[own] == 1:
+            dim = k - (len(shape) - len(t.shape))
+            if dim < 0 or t.shape[dim] == 1:
                 continue
-            label = t.axis(own)
+            label = t.axis(dim)
             labels.append(
                 label if isinstance(label, str) else label.reshape((1,) * (len(shape) - label.ndim) + label.shape)
             )
@@ -139,8 +139,8 @@ def inhomogeneous(units: Units, x: Traced) -> None:
 def reduction(units: Units, x: Traced, *rest: Any, **options: Any) -> Labels:
     """Sums and the like over whole axes: the order of what is summed does not matter."""
     units.bind(x.labels)
-    given = [r for r in [*rest, options.get("dim")] if isinstance(r, list | tuple | int) and not isinstance(r, bool)]
-    first = given[0] if given else []
+    axes = [r for r in [*rest, options.get("dim")] if isinstance(r, list | tuple | int) and not isinstance(r, bool)]
+    first = axes[0] if axes else []
     one = [first] if isinstance(first, int) else list(first)
     dims = {d % len(x.shape) for d in one} if one else set(range(len(x.shape)))
     for d in dims:

@@ -76,7 +76,7 @@ def run(module: nn.Module, inputs: Inputs, *, fix_unknown: bool) -> Traces:
         training_mode(module, training)
         arguments = copy.deepcopy(inputs)
         for tensor in tensors_in(arguments):
-            tracer.given(tensor)
+            tracer.add_input(tensor)
         with torch.no_grad(), _ordinary_kernels(module):
             handles = tracer.follow(module)
             try:
@@ -147,7 +147,7 @@ class _Tracer(TorchDispatchMode):
             handles.append(child.register_forward_hook(leave))
         return handles
 
-    def given(self, tensor: Tensor) -> None:
+    def add_input(self, tensor: Tensor) -> None:
         """An input: the order along each of its axes means something."""
         self._labels[tensor] = Labels([FIXED] * tensor.ndim)
 
