@@ -5,6 +5,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 
 import weightspace as ws
+from weightspace.report.results import GroupResult, Variety
 
 # Columns whose mean over seeds is printed, in this order.
 SHOWN = (
@@ -16,30 +17,39 @@ SHOWN = (
 def row(report: ws.Report, name: str) -> dict[str, object]:
     """Figures of one collection; distances and spreads are relative to the training tickets'."""
     group, training = report[name], report[report.reference]
-    together = group.together
+    variety, spread = group.variety, _variety(training).nearest_distance
     same = next((p for p in report.ensembles if p.name == name), None)  # as many networks as samples, if there are
-    ensemble = same.metrics if same is not None else together
+    ensemble = same.metrics if same is not None else group.ensemble
     return {
         "networks": name,
         "n": group.count,
         "accuracy": group.mean("accuracy"),
         "accuracy std": group.std("accuracy"),
-        "distance": group.median("nearest distance") / training.median("nearest distance"),
-        "Z_U": together.get("Z_U", float("nan")),
-        "spread": together.get("nearest among", float("nan")) / training.together["nearest among"],
-        "dispersion": together.get("dispersion", float("nan")),
-        "mask overlap": together.get("mask overlap", float("nan")),
-        "max error IoU": group.median("max error IoU"),
-        "error IoU among": together.get("error IoU among", float("nan")),
-        "ensemble accuracy": ensemble["accuracy"],
-        "ensemble nll": ensemble["nll"],
-        "ensemble ece": ensemble["ece"],
+        "distance": report.relative_distance(group),
+        "Z_U": _or_nan(group.novelty.z_u),
+        "spread": _or_nan(variety and variety.nearest_distance) / spread,
+        "dispersion": _or_nan(variety and variety.dispersion),
+        "mask overlap": _or_nan(variety and variety.mask_overlap),
+        "max error IoU": group.median("max_error_iou"),
+        "error IoU among": _or_nan(variety and variety.error_iou),
+        "ensemble accuracy": ensemble.accuracy,
+        "ensemble nll": ensemble.nll,
+        "ensemble ece": ensemble.ece,
     }
 
 
 def rows(report: ws.Report, settings: Mapping[str, object]) -> list[dict[str, object]]:
     """A row for each group of a report, with the settings first and the verdicts last."""
     return [dict(settings) | row(report, group.name) | verdicts(report) for group in report.groups]
+
+
+def _variety(group: GroupResult) -> Variety:
+    assert group.variety is not None, "training networks are several"
+    return group.variety
+
+
+def _or_nan(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def verdicts(report: ws.Report) -> dict[str, object]:

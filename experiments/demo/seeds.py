@@ -13,8 +13,15 @@ import tyro
 
 from experiments.common import tables
 from experiments.demo import run
+from weightspace.report.results import Metric
 
-METRICS = ("accuracy", "nll", "ece", "nearest distance", "max error IoU")
+METRICS: dict[str, Metric] = {  # by their name in the table
+    "accuracy": "accuracy",
+    "nll": "nll",
+    "ece": "ece",
+    "nearest distance": "nearest_distance",
+    "max error IoU": "max_error_iou",
+}
 
 
 def main(seeds: tuple[int, ...] = (0, 1, 2), out: Path = Path("runs"), results: Path = tables.RESULTS) -> None:
@@ -28,16 +35,21 @@ def main(seeds: tuple[int, ...] = (0, 1, 2), out: Path = Path("runs"), results: 
     reports = [run.main(out / f"demo-seed-{seed}", seed=seed) for seed in seeds]
     table: list[dict[str, object]] = []
     for group in reports[0].groups:
-        rows = {metric: [r[group.name].mean(metric) for r in reports] for metric in METRICS}
-        unit = [r[r.reference].median("nearest distance") for r in reports]
-        rows["nearest distance"] = [
-            r[group.name].median("nearest distance") / u for r, u in zip(reports, unit, strict=True)
-        ]
-        rows["ensemble accuracy"] = [r[group.name].together["accuracy"] for r in reports]
-        rows["ensemble nll"] = [r[group.name].together["nll"] for r in reports]
-        for key in ("dispersion", "mask overlap", "Z_U"):
-            if all(key in r[group.name].together for r in reports):
-                rows[key] = [r[group.name].together[key] for r in reports]
+        results_of = [report[group.name] for report in reports]
+        rows = {name: [one.mean(metric) for one in results_of] for name, metric in METRICS.items()}
+        pairs = list(zip(reports, results_of, strict=True))
+        rows["nearest distance"] = [report.relative_distance(one) for report, one in pairs]
+        rows["ensemble accuracy"] = [one.ensemble.accuracy for one in results_of]
+        rows["ensemble nll"] = [one.ensemble.nll for one in results_of]
+        optional = {
+            "dispersion": [one.variety and one.variety.dispersion for one in results_of],
+            "mask overlap": [one.variety and one.variety.mask_overlap for one in results_of],
+            "Z_U": [one.novelty.z_u for one in results_of],
+        }
+        for name, figures in optional.items():
+            present = [value for value in figures if value is not None]
+            if len(present) == len(reports):
+                rows[name] = present
         for metric, values in rows.items():
             row: dict[str, object] = {"networks": group.name, "n per seed": group.count, "metric": metric}
             row["mean over seeds"] = f"{statistics.fmean(values):.4f}"

@@ -128,6 +128,7 @@ def main(
 def measured(row: Row, report: ws.Report) -> dict[str, object]:
     """Figures of one configuration."""
     samples, training = report["samples"], report["training networks"]
+    assert samples.variety is not None, "samples are several"
     return {
         "zoo": row.zoo,
         "space": f"PCA-{row.components}" if row.components else "raw",
@@ -138,11 +139,11 @@ def measured(row: Row, report: ws.Report) -> dict[str, object]:
         "accuracy std": 100 * samples.std("accuracy"),
         "training accuracy": 100 * training.mean("accuracy"),
         "training std": 100 * training.std("accuracy"),
-        "Z_U": samples.together.get("Z_U", math.nan),
+        "Z_U": math.nan if samples.novelty.z_u is None else samples.novelty.z_u,
         "relative distance": report.relative_distance(samples),
-        "dispersion": samples.together["dispersion"],
-        "max error IoU": samples.median("max error IoU"),
-        "training max error IoU": training.median("max error IoU"),
+        "dispersion": samples.variety.dispersion,
+        "max error IoU": samples.median("max_error_iou"),
+        "training max error IoU": training.median("max_error_iou"),
         "verdicts": "; ".join(f"{v.claim}: {v.outcome}" for v in report.verdicts),
     }
 

@@ -354,7 +354,7 @@ def test_every_checkpoint_is_looked_at(one: dict[str, Any], name: str, here: Pat
 
 def test_a_report_is_read_and_said(here: Path) -> None:
     report = ws.Report.load(here / "done" / "evaluate" / "report.json")
-    assert report.pictures.filters is not None
+    assert report.figures.filters is not None
     assert report[report.samples].count == 2
     assert report.to_json() == json.loads((here / "done" / "evaluate" / "report.json").read_text(encoding="utf-8"))
     assert "accuracy" in str(report)

@@ -1,5 +1,5 @@
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -38,13 +38,13 @@ def test_permuted_rescaled_copies_are_seen_as_copies(tickets: ws.Collection, tas
     copies = tickets[:6].replace(weights=weights, masks=masks)
     raw = torch.cdist(weights, tickets.weights).min(1).values
     report = ws.evaluate(copies, task, reference=tickets, dropout=None)
-    unit = report["training tickets"].median("nearest distance")
+    unit = report["training tickets"].median("nearest_distance")
     # Not exactly zero: a unit that lost all its outgoing weights has no canonical scale.
-    assert max(report["samples"].per_network["nearest distance"]) < 1e-5 * unit
+    assert max(report["samples"].per_network.nearest_distance) < 1e-5 * unit
     assert raw.min() > 0.5 * unit  # without alignment they would have passed as new
-    assert min(report["samples"].per_network["max error IoU"]) == 1
-    assert report["permuted copy"].median("nearest distance") < 1e-5 * unit
-    assert report["permuted copy"].median("max error IoU") == 1
+    assert min(report["samples"].per_network.max_error_iou) == 1
+    assert report["permuted copy"].median("nearest_distance") < 1e-5 * unit
+    assert report["permuted copy"].median("max_error_iou") == 1
 
 
 def test_one_mask_is_seen_under_values_that_differ(tickets: ws.Collection, task: ws.Task) -> None:
@@ -53,12 +53,12 @@ def test_one_mask_is_seen_under_values_that_differ(tickets: ws.Collection, task:
     masks = tickets.masks[:1].expand(6, -1)
     alike = tickets[:6].replace(weights=torch.where(masks, random, 0.0), masks=masks.clone())
     report = ws.evaluate(alike, task, reference=tickets, dropout=None)
-    assert report["samples"].together["mask overlap"] == pytest.approx(1.0)
+    assert report["samples"].variety.mask_overlap == pytest.approx(1.0)
     matching = ws.WeightMatching().fit(tickets, example=task.train.x[:8])
     assert mask_overlap(matching.transform(alike)).shared < 0.9
     # Tickets share more in the order that matches them.
     found = [mask_overlap(one).shared for one in (tickets, matching.transform(tickets))]
-    assert found[0] < found[1] == pytest.approx(report["training tickets"].together["mask overlap"])
+    assert found[0] < found[1] == pytest.approx(report["training tickets"].variety.mask_overlap)
 
 
 def test_the_report_puts_samples_beside_their_baselines(report: ws.Report) -> None:
@@ -69,12 +69,12 @@ def test_the_report_puts_samples_beside_their_baselines(report: ws.Report) -> No
         "retrieval", "swapped mask", "typical mask", "random mask", "unaligned average", "random", "permuted copy",
     ]  # fmt: skip
     for group in report.groups:
-        assert all(len(values) == group.count for values in group.per_network.values())
-        assert set(group.per_network["density"]) == {report["samples"].per_network["density"][0]}
+        assert all(len(values) == group.count for values in asdict(group.per_network).values())
+        assert set(group.per_network.density) == {report["samples"].per_network.density[0]}
     assert report["mean network"].count == 1
     assert report["random"].mean("accuracy") < 0.3 < report["training tickets"].mean("accuracy")
-    assert report["interpolation"].median("nearest distance") < report["training tickets"].median("nearest distance")
-    assert report["retrieval"].median("nearest distance") == pytest.approx(0, abs=1e-5)
+    assert report["interpolation"].median("nearest_distance") < report["training tickets"].median("nearest_distance")
+    assert report["retrieval"].median("nearest_distance") == pytest.approx(0, abs=1e-5)
     assert {p.family for p in report.points} == {
         "noise", "noise relative to each layer", "interpolation", "soup", "KDE"
     }  # fmt: skip
@@ -97,49 +97,49 @@ def test_more_noise_means_less_in_common(report: ws.Report) -> None:
 def test_numbers_in_the_report_come_from_the_networks(report: ws.Report, tickets: ws.Collection, task: ws.Task) -> None:
     group = report["held-out tickets"]
     by_hand = [(n.module().eval()(task.test.x).argmax(-1) == task.test.y).double().mean().item() for n in tickets[8:]]
-    assert list(group.per_network["accuracy"]) == pytest.approx(by_hand)
+    assert list(group.per_network.accuracy) == pytest.approx(by_hand)
     ensemble = (tickets[8:].ensemble().predict(task.test.x) == task.test.y).double().mean().item()
-    assert group.together["accuracy"] == pytest.approx(ensemble)
-    assert report.ensemble("held-out tickets").metrics["accuracy"] == pytest.approx(ensemble)
-    assert group.intervals["accuracy"][0] <= ensemble <= group.intervals["accuracy"][1]
+    assert group.ensemble.accuracy == pytest.approx(ensemble)
+    assert report.ensemble("held-out tickets").metrics.accuracy == pytest.approx(ensemble)
+    assert group.intervals.accuracy[0] <= ensemble <= group.intervals.accuracy[1]
     low, high = group.interval("accuracy")
     assert low <= group.mean("accuracy") <= high
     aligned = ws.WeightMatching().fit(tickets[:8], example=task.train.x[:8]).transform(tickets)
     by_hand = torch.cdist(aligned.weights[8:].double(), aligned.weights[:8].double()).min(1).values
-    assert list(group.per_network["nearest distance"]) == pytest.approx(by_hand.tolist())
-    assert sum(count for count, _, _ in group.reliability) == len(task.test)
+    assert list(group.per_network.nearest_distance) == pytest.approx(by_hand.tolist())
+    assert sum(one.count for one in group.reliability) == len(task.test)
 
 
 def test_the_temperature_never_sees_test_data(tickets: ws.Collection, task: ws.Task) -> None:
     found = []
     for x in (task.test.x, task.test.x.flip(0)):  # the second test split has wrong labels
         benchmark = PredictiveBenchmark.of(replace(task, test=ws.Split(x, task.test.y)), seed=0)
-        ensemble = PredictiveEnsemble.of("tickets", "", tickets, memory=2**30, prepare=lambda networks: networks)
+        ensemble = PredictiveEnsemble.of("tickets", "", tickets, memory_gb=1.0)
         found.append(benchmark.run(ensemble))
     assert found[0].temperature == found[1].temperature
-    assert found[1].metrics["accuracy"] < 0.3 < found[0].metrics["accuracy"]
-    assert found[0].scaled["accuracy"] == pytest.approx(found[0].metrics["accuracy"])
+    assert found[1].metrics.accuracy < 0.3 < found[0].metrics.accuracy
+    assert found[0].scaled.accuracy == pytest.approx(found[0].metrics.accuracy)
 
 
 def test_sets_of_inputs_go_through_an_ensemble_together(tickets: ws.Collection, task: ws.Task) -> None:
     """What is done to networks first, such as estimating BatchNorm statistics, is done once for sets of one shape."""
     prepared: list[int] = []
     ensemble = PredictiveEnsemble.of(
-        "tickets", "", tickets, memory=2**30, prepare=lambda part: prepared.append(len(part)) or part
+        "tickets", "", tickets, memory_gb=1.0, prepare=lambda part: prepared.append(len(part)) or part
     )
-    inputs = {"first": task.test.x[:50], "second": task.train.x[:30]}
+    inputs = [task.test.x[:50], task.train.x[:30]]
     both = ensemble.predict(inputs)
     assert prepared == [len(tickets)]
-    for name, x in inputs.items():
-        alone = ensemble.predict({name: x})[name]
-        torch.testing.assert_close(both[name].joint, alone.joint)
-        torch.testing.assert_close(both[name].mean_entropy, alone.mean_entropy)
-        assert torch.equal(both[name].votes, alone.votes)
+    for x, result in zip(inputs, both, strict=True):
+        (alone,) = ensemble.predict([x])
+        torch.testing.assert_close(result.joint, alone.joint)
+        torch.testing.assert_close(result.mean_entropy, alone.mean_entropy)
+        assert torch.equal(result.votes, alone.votes)
     small = PredictiveEnsemble(
         "of any size", "", lambda x: [x.mean((2, 3))[None]]
     )  # as networks with global pooling are
-    found = small.predict({"small": torch.rand(4, 10, 3, 3), "large": torch.rand(6, 10, 5, 5)})
-    assert [len(found[name].votes) for name in ("small", "large")] == [4, 6]
+    found = small.predict([torch.rand(4, 10, 3, 3), torch.rand(6, 10, 5, 5)])
+    assert [len(one.votes) for one in found] == [4, 6]
 
 
 def test_baselines_are_what_they_say(made: Baselines) -> None:
@@ -175,7 +175,7 @@ def test_baselines_are_what_they_say(made: Baselines) -> None:
 def test_dense_networks_can_be_judged(dense: ws.Collection, task: ws.Task) -> None:
     report = ws.evaluate(dense[6:], task, reference=dense[:6], dropout=None)
     assert report.reference == "training networks"
-    assert "mask overlap" not in report["samples"].together
+    assert report["samples"].variety.mask_overlap is None
     assert report["soup of 6"].mean("density") == 1
 
 
@@ -206,18 +206,23 @@ def test_memory_changes_how_not_what(tickets: ws.Collection, task: ws.Task) -> N
     whole = ws.evaluate(tickets[8:], task, reference=tickets[:4], dropout=None)
     # Room for 3 networks: collections are spooled to disk, and baselines made from 3 of them.
     tight = ws.evaluate(tickets[8:], task, reference=tickets[:4], dropout=None, memory_gb=8 * 5 * 3 * 974 / 2**30)
-    assert tight.settings["made from"] == 3
-    assert whole.settings["made from"] == 4
+    assert tight.settings.made_from == 3
+    assert whole.settings.made_from == 4
     for name in ("samples", "training tickets"):
-        for metric, values in whole[name].per_network.items():
-            assert list(tight[name].per_network[metric]) == pytest.approx(list(values), rel=1e-6, abs=1e-6), metric
+        for metric, values in asdict(whole[name].per_network).items():
+            assert list(tight[name].values(metric)) == pytest.approx(list(values), rel=1e-6, abs=1e-6), metric
 
 
 def test_one_sample_is_enough(tickets: ws.Collection, task: ws.Task) -> None:
     report = ws.evaluate(tickets[9:], task, reference=tickets[:8], held_out=tickets[8:9], dropout=None)
     assert report["samples"].count == 1
     assert report.verdict("no collapse").outcome == "open"
-    assert all(math.isfinite(v) for v in report["samples"].together.values())
+    alone = report["samples"]
+    assert alone.variety is None
+    assert all(math.isfinite(v) for v in asdict(alone.ensemble).values())
+    figures = asdict(alone.novelty)
+    shares = [one["share"] for one in figures.pop("novel_and_performing")]
+    assert all(math.isfinite(v) for v in [*figures.values(), *shares])
     assert str(report)
 
 

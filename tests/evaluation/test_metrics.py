@@ -14,7 +14,7 @@ import weightspace as ws
 from weightspace.evaluation.baselines import best_bandwidth
 from weightspace.evaluation.dropout import MCDropout
 from weightspace.evaluation.metrics import calibration, intervals, novelty, ood_detection, predictive
-from weightspace.evaluation.neighbours import Nearest, Training, distances_among, largest_error_overlap
+from weightspace.evaluation.neighbours import Nearest, NeighbourSearch, distances_among, largest_error_overlap
 from weightspace.evaluation.predictions import PredictionSum, score
 from weightspace.evaluation.shift import shifts
 
@@ -119,14 +119,14 @@ def test_detection_against_brute_force() -> None:
 def test_bootstrap_intervals_cover_what_they_should(case) -> None:
     logits, y = case
     joint = predictive.ensemble_logits(logits)
-    found = intervals.intervals(joint, y)
+    found = intervals.ensemble_intervals(joint, y)
     accuracy = 1 - predictive.errors(joint, y).double().mean().item()
     half = 1.96 * math.sqrt(accuracy * (1 - accuracy) / len(y))
-    assert found["accuracy"] == pytest.approx((accuracy - half, accuracy + half), abs=0.03)
+    assert found.accuracy == pytest.approx((accuracy - half, accuracy + half), abs=0.03)
     own = torch.nn.functional.nll_loss(joint[0], y, reduction="none")
     half = 1.96 * own.std().item() / math.sqrt(len(y))
-    assert found["nll"] == pytest.approx((own.mean().item() - half, own.mean().item() + half), abs=0.08)
-    assert found["brier"][0] < predictive.brier(joint, y).item() < found["brier"][1]
+    assert found.nll == pytest.approx((own.mean().item() - half, own.mean().item() + half), abs=0.08)
+    assert found.brier[0] < predictive.brier(joint, y).item() < found.brier[1]
 
 
 def test_two_ensembles_of_one_kind_are_not_told_apart() -> None:
@@ -206,8 +206,8 @@ def test_what_few_networks_explain() -> None:
 def test_neighbours_in_blocks_against_brute_force(tickets: ws.Collection) -> None:
     training, others = tickets[:7], tickets[7:]
     w, centre = training.weights.double(), training.weights.double().mean(0)
-    for memory in (2**30, 1):  # all at once, and a network at a time
-        space = Training.of(training, centre, memory)
+    for memory_gb in (1.0, 1e-9):  # all at once, and a network at a time
+        space = NeighbourSearch.of(training, centre, memory_gb)
         found = space.around(others, itself=False)
         exact = cdist(others.weights.double(), w)
         np.testing.assert_allclose(found.nearest.first, np.sort(exact, 1)[:, 0], rtol=1e-6)
@@ -220,7 +220,7 @@ def test_neighbours_in_blocks_against_brute_force(tickets: ws.Collection) -> Non
             assert own.few[j].item() == pytest.approx(
                 explained((w[j] - rest.mean(0))[None], (rest - rest.mean(0))[None]).item()
             )
-        among = distances_among(tickets, memory)
+        among = distances_among(tickets, memory_gb)
         exact = cdist(tickets.weights.double(), tickets.weights.double())
         np.testing.assert_allclose(among.fill_diagonal_(0), exact, rtol=1e-6, atol=1e-6)
 
@@ -245,8 +245,8 @@ def test_the_bandwidth_has_the_largest_leave_one_out_likelihood() -> None:
 
 
 def test_gathering_in_blocks_changes_nothing(tickets: ws.Collection, task: ws.Task) -> None:
-    whole = score(tickets, task.test, memory=2**30)
-    parts = score(tickets, task.test, memory=1)  # a network at a time
+    whole = score(tickets, task.test, memory_gb=1.0)
+    parts = score(tickets, task.test, memory_gb=1e-9)  # a network at a time
     np.testing.assert_array_equal(whole.wrong, parts.wrong)
     np.testing.assert_allclose(whole.predictions.joint, parts.predictions.joint, rtol=1e-9, atol=1e-9)
     np.testing.assert_array_equal(whole.predictions.votes, parts.predictions.votes)

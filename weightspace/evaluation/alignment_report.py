@@ -10,7 +10,7 @@ import numpy as np
 
 from weightspace.errors import InputError
 from weightspace.evaluation import connectivity
-from weightspace.evaluation.connectivity import Barrier, Measured
+from weightspace.evaluation.connectivity import Barrier, Performance
 from weightspace.masks.overlap import Overlap
 from weightspace.networks.collection import Collection
 from weightspace.storage.files import dump_json, write_text
@@ -209,7 +209,7 @@ def alignment_report(
         rows[0] = reference
     centre = None if reference is None else rows.index(reference)
     sides: list[Side] = []
-    measured: Measured | None = None
+    measured: Performance | None = None
     for name, collection in (("as found", found), ("aligned", aligned)):
         part = collection[rows]
         measured = measured or connectivity.measure(part, task)

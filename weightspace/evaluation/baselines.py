@@ -1,7 +1,7 @@
 """What a generator has to beat: cheap ways to make networks out of the training networks.
 
-Every group is a collection of networks at one density, made from the aligned training networks. Levels of
-noise, bandwidths and shares of interpolation make curves: the same group from close to far.
+Every baseline is a collection of networks at one density, made from the aligned training networks. Levels of noise,
+bandwidths and shares of interpolation make curves: the same baseline from close to far.
 """
 
 import math
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from weightspace.compress import PCA, FittedPCA
 from weightspace.errors import InputError
+from weightspace.evaluation.groups import Group
 from weightspace.masks.patterns import Unstructured
 from weightspace.networks.collection import Collection
 from weightspace.runtime import seeds
@@ -26,31 +27,25 @@ NOISE = tuple(10 ** (k / 3) for k in range(-12, 1))  # 1e-4 to 1, three to a dec
 RELATIVE_NOISE = (0.03, 0.1, 0.2, 0.4, 0.7, 1.0, 2.0)
 SHARES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
 BANDWIDTHS = (0.1, 0.2, 0.4, 0.7, 1.0)
+# fmt: off
 NAMES = (
     "noise", EQUAL_ERRORS, "interpolation", "soup of", "mean network", "Gaussian per weight", "Gaussian", "KDE",
     "dense sample, pruned", "retrieval", "swapped mask", "typical mask", "random mask", "unaligned average", "random",
     "permuted copy",
-)  # fmt: skip
-"""Names of the groups; "soup of" is followed by a number."""
-
-
-@dataclass(frozen=True)
-class Group:
-    """Networks to compare, with a name and a line that says what they are.
-
-    Args:
-        given: the same networks before they were made canonical, if they were.
-    """
-
-    name: str
-    note: str
-    networks: Collection
-    given: Collection | None = None
+)
+# fmt: on
+"""Names of the baselines; "soup of" is followed by a number."""
 
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """A point of a curve: a family of groups at one strength, not yet made."""
+    """A point of a curve: a family of baselines at one strength, not yet made.
+
+    Args:
+        family: Name of the curve, such as "noise" or "soup".
+        level: Strength: a standard deviation, a share, or a number of networks.
+        make: Makes the networks.
+    """
 
     family: str
     level: float
@@ -62,13 +57,13 @@ class Baselines:
     """Makes baseline networks from training networks.
 
     Args:
-        aligned: the training networks in one basin, in memory.
-        unaligned: the same networks as they were found.
-        n: networks in each group.
-        density: every group is pruned to it.
-        components: principal components of the Gaussian and KDE groups.
-        symmetry: of the networks, for permuted copies; None leaves that group out.
-        seed: of all draws; an group's draws do not depend on which other groups are made.
+        aligned: Training networks in one basin, in memory.
+        unaligned: The same networks before alignment.
+        n: Number of networks in each baseline.
+        density: Density that every baseline is pruned to.
+        components: Principal components of the Gaussian and KDE baselines.
+        symmetry: Symmetry of the networks, for permuted copies; None leaves that baseline out.
+        seed: Seed of all draws; a baseline's draws do not depend on which others are made.
     """
 
     aligned: Collection
@@ -81,64 +76,110 @@ class Baselines:
 
     @cached_property
     def pca(self) -> FittedPCA:
+        """Principal components of the aligned training networks."""
         return PCA(self.components).fit(self.aligned.weights)
 
     @cached_property
     def bandwidth(self) -> float:
-        """Of the KDE in codes, in standard deviations: the one with the largest leave-one-out likelihood."""
+        """Bandwidth of the KDE in codes, in standard deviations: that of the largest leave-one-out likelihood."""
         return best_bandwidth(self.pca.transform(self.aligned.weights), self.pca.variances)
 
     def groups(self, *, distance: float, sigma: float) -> Iterator[Group]:
-        """The groups of the table, made one after another.
+        """The baselines of the table, made one after another.
 
         Args:
-            distance: length of the noise of the group that matches the samples' distance.
-            sigma: standard deviation of the noise of the group that matches their overlap of errors.
+            distance: Length of the noise of the baseline that is as far from the training networks as the samples are.
+            sigma: Standard deviation of the noise of the baseline whose errors overlap with the training networks' as
+                the samples' do.
         """
+        yield from self._noise(distance, sigma)
+        yield from self._averages()
+        yield from self._distributions()
+        yield from self._masks()
+        yield from self._controls()
+
+    def _noise(self, distance: float, sigma: float) -> Iterator[Group]:
+        yield Group(
+            "noise",
+            "a training network plus noise on its kept weights, as long as the samples' median nearest distance",
+            self.noisy(distance, "arm", of_length=True),
+        )
+        yield Group(
+            EQUAL_ERRORS,
+            f"a training network plus noise of standard deviation {sigma:.2g} on its kept weights, at which errors "
+            "overlap with training networks' as the samples' do",
+            self.noisy(sigma, "equal errors"),
+        )
+
+    def _averages(self) -> Iterator[Group]:
         soup = min(_SOUP, len(self.aligned))
-        yield Group("noise", "a training network plus noise on its kept weights, as long as the samples' median "
-                  "nearest distance", self.noisy(distance, "arm", of_length=True))  # fmt: skip
-        yield Group(EQUAL_ERRORS, f"a training network plus noise of standard deviation {sigma:.2g} on "
-                  "its kept weights, at which errors overlap with training networks' as the samples' do",
-                  self.noisy(sigma, "equal errors"))  # fmt: skip
+        mean = self.aligned.weights.mean(0, keepdim=True)
         yield Group("interpolation", "between two aligned training networks", self.between(None))
         yield Group(f"soup of {soup}", "mean of aligned training networks", self.soup(soup))
-        mean = self.aligned.weights.mean(0, keepdim=True)
         yield Group("mean network", "mean of all aligned training networks; one network", self._pruned(mean))
+
+    def _distributions(self) -> Iterator[Group]:
         yield Group("Gaussian per weight", "each weight from its own normal distribution", self.per_weight())
         yield Group(
             "Gaussian", f"normal distribution fitted to {self.components} PCA codes", self._pruned(self.gaussian())
         )
-        yield Group("KDE", f"PCA codes of a training network plus noise of {self.bandwidth:.2g} standard deviations, chosen by "
-                  "leave-one-out likelihood", self.kernel(self.bandwidth, "arm"))  # fmt: skip
-        yield Group("dense sample, pruned", "a dense network from the Gaussian, the largest weights of each layer kept",
-                  self._pruned(self.gaussian(), by_layer=True))  # fmt: skip
+        yield Group(
+            "KDE",
+            f"PCA codes of a training network plus noise of {self.bandwidth:.2g} standard deviations, chosen by "
+            "leave-one-out likelihood",
+            self.kernel(self.bandwidth, "arm"),
+        )
+        yield Group(
+            "dense sample, pruned",
+            "a dense network from the Gaussian, the largest weights of each layer kept",
+            self._pruned(self.gaussian(), by_layer=True),
+        )
+
+    def _masks(self) -> Iterator[Group]:
         yield Group("retrieval", "a training network as it is", self.aligned[self._choose(1, "retrieval")[:, 0]])
         yield Group("swapped mask", "weights of one training network under another's mask", self.swapped())
-        yield Group("typical mask", "masks drawn by how often training networks keep each weight, values their mean where kept",
-                  self.mean_values(by_frequency=True))  # fmt: skip
-        yield Group("random mask", "masks drawn at random at the training networks' layer densities, values their mean where kept",
-                  self.mean_values(by_frequency=False))  # fmt: skip
+        yield Group(
+            "typical mask",
+            "masks drawn by how often training networks keep each weight, values their mean where kept",
+            self.mean_values(by_frequency=True),
+        )
+        yield Group(
+            "random mask",
+            "masks drawn at random at the training networks' layer densities, values their mean where kept",
+            self.mean_values(by_frequency=False),
+        )
+
+    def _controls(self) -> Iterator[Group]:
         yield Group("unaligned average", "mean of two training networks, not aligned", self.unaligned_average())
         yield Group("random", "fresh initialisation, largest weights kept, no training", self.random())
         if self.symmetry is not None:
-            yield Group("permuted copy", "a training network with its units reordered and rescaled: the same function",
-                      self.permuted())  # fmt: skip
+            yield Group(
+                "permuted copy",
+                "a training network with its units reordered and rescaled: the same function",
+                self.permuted(),
+            )
 
-    def levels(self) -> list[CurvePoint]:
-        """The points of the curves, from close to far; each is made when asked for."""
+    def curve_points(self) -> list[CurvePoint]:
+        """The points of the curves, from close to far, not yet made."""
         soups = sorted({k for k in (2, 4, 8, 16, 32, 64) if k < len(self.aligned)} | {len(self.aligned)})
+        relative = "noise relative to each layer"
         return [
             *(CurvePoint("noise", s, lambda s=s: self.noisy(s, "level")) for s in NOISE),
-            *(CurvePoint("noise relative to each layer", s, lambda s=s: self.noisy(s, "relative", relative=True))
-              for s in RELATIVE_NOISE),
+            *(CurvePoint(relative, s, lambda s=s: self.noisy(s, "relative", relative=True)) for s in RELATIVE_NOISE),
             *(CurvePoint("interpolation", s, lambda s=s: self.between(s)) for s in SHARES),
             *(CurvePoint("soup", float(k), lambda k=k: self.soup(k)) for k in soups),
             *(CurvePoint("KDE", b, lambda b=b: self.kernel(b, "level")) for b in BANDWIDTHS),
-        ]  # fmt: skip
+        ]
 
     def noisy(self, strength: float, purpose: str, *, of_length: bool = False, relative: bool = False) -> Collection:
-        """A ticket plus noise on its kept weights: of a standard deviation, a length, or relative to each tensor."""
+        """A training network plus noise on its kept weights.
+
+        Args:
+            strength: Standard deviation of the noise.
+            purpose: Name of the random draws.
+            of_length: Whether the strength is the length of the noise of each network instead.
+            relative: Whether the strength is relative to the standard deviation of each tensor's kept weights.
+        """
         chosen = self.aligned[self._choose(1, f"noise {purpose}")[:, 0]]
         xi = torch.randn(chosen.weights.shape, generator=self._random(f"noise {purpose} values")) * chosen.masks
         if relative:
@@ -149,19 +190,25 @@ class Baselines:
         return self._pruned(chosen.weights + strength * xi)
 
     def between(self, share: float | None) -> Collection:
-        """Between two aligned tickets, at a share of the way or anywhere."""
+        """Between two aligned training networks.
+
+        Args:
+            share: Share of the way; None draws it for each network.
+        """
         pair = self._choose(2, "pairs")
         t = torch.rand(self.n, 1, generator=self._random("shares")) if share is None else share
         weights = self.aligned.weights
         return self._pruned((1 - t) * weights[pair[:, 0]] + t * weights[pair[:, 1]])
 
     def soup(self, k: int) -> Collection:
+        """The mean of k aligned training networks."""
         chosen = self._choose(k, f"soup {k}")
         if k == len(self.aligned):  # all soups are the same
             chosen = chosen[:1]
         return self._pruned(torch.stack([self.aligned.weights[rows].mean(0) for rows in chosen]))
 
     def per_weight(self) -> Collection:
+        """Each weight from a normal distribution of its own."""
         weights = self.aligned.weights
         xi = torch.randn(self.n, weights.shape[1], generator=self._random("per weight"))
         return self._pruned(weights.mean(0) + weights.std(0) * xi)
@@ -173,18 +220,30 @@ class Baselines:
         )
 
     def kernel(self, bandwidth: float, purpose: str) -> Collection:
+        """Training networks plus noise on their codes, as a kernel density estimate draws them.
+
+        Args:
+            bandwidth: Standard deviation of the noise, in standard deviations of the codes.
+            purpose: Name of the random draws.
+        """
         chosen = self.aligned[self._choose(1, f"kde {purpose}")[:, 0]]
         units = self.pca.transform(chosen.weights).double() / self.pca.variances.sqrt()
         xi = torch.randn(units.shape, generator=self._random(f"kde {purpose} values"), dtype=torch.float64)
         return self._pruned(self._decoded(units + bandwidth * xi))
 
     def swapped(self) -> Collection:
+        """Weights of one training network under the mask of another."""
         pair = self._choose(2, "swap")
         weights, masks = self.aligned.weights[pair[:, 0]], self.aligned.masks[pair[:, 1]]
         return self._pruned(weights * masks)
 
     def mean_values(self, *, by_frequency: bool) -> Collection:
-        """Mean of the weights where they are kept, under drawn masks of the exact density."""
+        """Mean of the weights where they are kept, under drawn masks of the exact density.
+
+        Args:
+            by_frequency: Whether masks are drawn by how often training networks keep each weight; otherwise each weight
+                of a layer is as likely.
+        """
         layout, masks = self.aligned.layout, self.aligned.masks
         kept = masks.sum(0)
         values = self.aligned.weights.sum(0) / kept.clamp(min=1)
@@ -200,14 +259,17 @@ class Baselines:
         return self._collection(values * drawn, drawn)
 
     def unaligned_average(self) -> Collection:
+        """The mean of two training networks that are not aligned."""
         return self._pruned(self.unaligned.weights[self._choose(2, "pairs")].mean(1))
 
     def random(self) -> Collection:
+        """Fresh initialisations, pruned by magnitude and not trained."""
         layout, architecture = self.aligned.layout, self.aligned.architecture
         seeded = (seeds.derive(self.seed, "random network", i) for i in range(self.n))
         return self._pruned(torch.stack([layout.pack(architecture.build_seeded(s).state_dict()) for s in seeded]))
 
     def permuted(self) -> Collection:
+        """Training networks with their units reordered and rescaled: copies that compute the same function."""
         assert self.symmetry is not None
         random = self._random("permuted")
         weights: list[Tensor] = []
@@ -240,7 +302,7 @@ class Baselines:
             rule = Unstructured(self.density)
             try:
                 masks = rule.mask(vectors.abs(), layout, within=(vectors != 0) | ~layout.prunable)
-            except InputError:  # fewer non-zeros than asked for: zeros fill up the mask
+            except InputError:  # fewer non-zeros than the mask keeps: zeros fill it up
                 masks = rule.mask(vectors.abs(), layout)
         return self._collection(vectors * masks, masks)
 
@@ -272,7 +334,15 @@ def _std_of_kept(weights: Float[Tensor, "n p"], masks: Bool[Tensor, "n p"]) -> F
 
 
 def best_bandwidth(codes: Float[Tensor, "n k"], variances: Float[Tensor, " k"]) -> float:
-    """Bandwidth of a Gaussian kernel density in standardised codes with the largest leave-one-out likelihood."""
+    """Bandwidth of a Gaussian kernel density in standardised codes with the largest leave-one-out likelihood.
+
+    The same as a grid search over scikit-learn's `KernelDensity` with `LeaveOneOut`, in closed form: one matrix of
+    distances serves all bandwidths and all networks.
+
+    Args:
+        codes: Codes of the networks.
+        variances: Variance of each component.
+    """
     units = codes.double() / variances.double().sqrt()
     squares = torch.cdist(units, units).square().fill_diagonal_(torch.inf)
     grid = torch.logspace(-1.5, 0.5, 61, dtype=torch.float64)

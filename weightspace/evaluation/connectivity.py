@@ -24,18 +24,25 @@ _NETWORKS = 64  # interpolated networks in memory at once
 
 
 @dataclass(frozen=True)
-class Measured:
-    """Loss (mean cross-entropy, nats) and accuracy of networks on one split."""
+class Performance:
+    """Loss and accuracy of networks on one split.
+
+    Args:
+        losses: Mean cross-entropy of each network, in nats.
+        accuracies: Accuracy of each network.
+    """
 
     losses: Float[Tensor, " n"]
     accuracies: Float[Tensor, " n"]
 
     @property
     def loss(self) -> float:
+        """Mean loss over networks."""
         return self.losses.mean().item()
 
     @property
     def accuracy(self) -> float:
+        """Mean accuracy over networks."""
         return self.accuracies.mean().item()
 
 
@@ -44,9 +51,10 @@ class Barrier:
     """Loss and accuracy along the line between two networks.
 
     Args:
-        pair: numbers of the networks.
-        positions: t of (1 - t) A + t B, from 0 to 1.
-        losses, accuracies: at these positions.
+        pair: Numbers of the networks.
+        positions: Positions t on the line (1 - t) A + t B, from 0 to 1.
+        losses: Loss at these positions.
+        accuracies: Accuracy at these positions.
     """
 
     pair: tuple[int, int]
@@ -69,6 +77,7 @@ class Barrier:
 
     @property
     def midpoint_accuracy(self) -> float:
+        """Accuracy half way between the networks."""
         return self.accuracies[len(self.positions) // 2]
 
     def _above(self, values: Sequence[float]) -> list[float]:
@@ -77,12 +86,14 @@ class Barrier:
 
 def measure(
     networks: Collection, task: Task, *, split: Split | None = None, reset_statistics: bool = False
-) -> Measured:
+) -> Performance:
     """Loss and accuracy of every network, in blocks.
 
     Args:
-        split: by default the task's test split.
-        reset_statistics: estimate BatchNorm statistics anew on training data first.
+        networks: The networks.
+        task: The task.
+        split: Samples to measure on; by default the task's test split.
+        reset_statistics: Whether BatchNorm statistics are estimated anew on training data first.
     """
     data = split or task.test
     module = networks.architecture.build_seeded(0)
@@ -94,28 +105,35 @@ def measure(
             part = recalibrated(part, task.train)
         logits = predict(module, part.layout, part.weights, part.buffers, data.x)
         losses.append(predictive.nll(logits, data.y))
-        accuracies.append(1 - predictive.errors(logits, data.y).double().mean(1))
-    return Measured(torch.cat(losses), torch.cat(accuracies))
+        accuracies.append(predictive.accuracy(logits, data.y))
+    return Performance(torch.cat(losses), torch.cat(accuracies))
 
 
 def barriers(
-    networks: Collection, task: Task, *, pairs: Sequence[tuple[int, int]] | None = None, points: int = 9,
-    split: Split | None = None, reset_statistics: bool | None = None,
-) -> list[Barrier]:  # fmt: skip
+    networks: Collection,
+    task: Task,
+    *,
+    pairs: Sequence[tuple[int, int]] | None = None,
+    points: int = 9,
+    split: Split | None = None,
+    reset_statistics: bool | None = None,
+) -> list[Barrier]:
     """Loss and accuracy along the lines between networks.
 
     Weights are interpolated, pruned ones as zeros, so that a point between two tickets has up to twice
     their density; so are floating-point buffers.
 
     Args:
-        pairs: numbers of networks; by default all pairs.
-        points: interior points of each line, evenly spaced; 1 is the midpoint alone.
-        split: by default the task's test split.
-        reset_statistics: estimate BatchNorm statistics of interior points anew on training data; by
-            default wherever there are any.
+        networks: The networks.
+        task: The task.
+        pairs: Numbers of the networks to join; by default all pairs.
+        points: Number of interior points of each line, evenly spaced; 1 is the midpoint alone.
+        split: Samples to measure on; by default the task's test split.
+        reset_statistics: Whether BatchNorm statistics of interior points are estimated anew on training data; by default
+            wherever there are any.
 
     Raises:
-        InputError: fewer than two networks, or a pair that does not exist.
+        InputError: There are fewer than two networks, or a pair that does not exist.
     """
     chosen = list(pairs) if pairs is not None else list(combinations(range(len(networks)), 2))
     if not chosen or any(len(pair) != 2 or not all(0 <= i < len(networks) for i in pair) for pair in chosen):
@@ -125,15 +143,15 @@ def barriers(
     reset = bool(networks.layout.buffers) if reset_statistics is None else reset_statistics
     ends = measure(networks, task, split=split)
     inner = [k / (points + 1) for k in range(1, points + 1)]
-    found: list[Barrier] = []
+    result: list[Barrier] = []
     for pair in progress(chosen, "barriers"):
         middle = measure(_between(networks, pair, inner), task, split=split, reset_statistics=reset)
         columns = [
             (values[pair[0]].item(), *between.tolist(), values[pair[1]].item())
             for values, between in ((ends.losses, middle.losses), (ends.accuracies, middle.accuracies))
         ]
-        found.append(Barrier(pair, (0.0, *inner, 1.0), columns[0], columns[1]))
-    return found
+        result.append(Barrier(pair, (0.0, *inner, 1.0), columns[0], columns[1]))
+    return result
 
 
 def _between(networks: Collection, pair: tuple[int, int], positions: Sequence[float]) -> Collection:
@@ -147,12 +165,14 @@ def _between(networks: Collection, pair: tuple[int, int], positions: Sequence[fl
         return (1 - share) * tensor[0] + share * tensor[1]
 
     return Collection(
-        ends.layout, line(ends.weights), architecture=ends.architecture,
+        ends.layout,
+        line(ends.weights),
+        architecture=ends.architecture,
         buffers={name: line(b) for name, b in ends.buffers.items()},
-    )  # fmt: skip
+    )
 
 
-def mean_network(networks: Collection, task: Task, *, split: Split | None = None) -> Measured:
+def mean_network(networks: Collection, task: Task, *, split: Split | None = None) -> Performance:
     """Loss and accuracy of the mean of all networks; with BatchNorm, its statistics are estimated anew."""
     mean = sum_of(networks) / len(networks)
     buffers = {
@@ -177,6 +197,9 @@ def residual_share(networks: Collection) -> float:
 
     Unrelated networks have 1 - 1/N, equal ones 0. It is what all pairs' inner products add up to, so
     alignment lowers it. Norm parameters, which are near 1 in all networks, do not count.
+
+    Raises:
+        InputError: All weights are zero.
     """
     counts = torch.cat([torch.full((e.size,), e.role != "norm") for e in networks.layout.parameters])
     squares = sum(
@@ -191,7 +214,7 @@ def mask_overlap(networks: Collection) -> Overlap:
     """How far masks agree, beside what independent masks of the same densities per layer would.
 
     Raises:
-        InputError: dense networks, or fewer than two.
+        InputError: The networks are dense, or there are fewer than two.
     """
     if networks.dense or len(networks) < 2:
         raise InputError("overlap is defined for two or more sparse networks")
@@ -199,9 +222,9 @@ def mask_overlap(networks: Collection) -> Overlap:
     shared = torch.zeros(len(masks), len(masks), dtype=torch.float64)
     expected = torch.zeros_like(shared)
     for entry in networks.layout.weights:
-        own = masks[:, networks.layout.slices[entry.name]].float()
-        shared += (own @ own.T).double()
-        density = own.double().mean(1)
+        kept = masks[:, networks.layout.slices[entry.name]].float()
+        shared += (kept @ kept.T).double()
+        density = kept.double().mean(1)
         expected += entry.size * density[:, None] * density
     counts = masks[:, networks.layout.prunable].sum(1).double()
     total = counts[:, None] + counts
@@ -211,33 +234,46 @@ def mask_overlap(networks: Collection) -> Overlap:
         return values[upper].mean().item()
 
     return Overlap(
-        mean(2 * shared / total), mean(shared / (total - shared)),
-        mean(2 * expected / total), mean(expected / (total - expected)),
-    )  # fmt: skip
+        mean(2 * shared / total),
+        mean(shared / (total - shared)),
+        mean(2 * expected / total),
+        mean(expected / (total - expected)),
+    )
 
 
 def instability(
-    task: Task, starts: Sequence[Step], *, copies: int = 2, seed: int = 0, points: int = 9,
+    task: Task,
+    starts: Sequence[Step],
+    *,
+    copies: int = 2,
+    seed: int = 0,
+    points: int = 9,
     folder: str | Path | None = None,
-) -> list[tuple[Step, list[Barrier]]]:  # fmt: skip
+) -> list[tuple[Step, list[Barrier]]]:
     """Instability analysis (Frankle et al. 2020, arXiv 1912.05671).
 
     One network is trained to each start; copies go on from there with different data orders. Once
     training is stable to their noise, the line between them has no barrier.
 
     Args:
-        starts: when the copies part; Step() is the initialisation.
-        copies: networks a start.
-        folder: keep the trained networks there, one folder a start.
+        task: The task; barriers are measured on its test split.
+        starts: Steps at which the copies part; Step() is the initialisation.
+        copies: Number of networks for each start.
+        seed: Seed of the network and of the data orders.
+        points: Number of interior points of each line.
+        folder: Folder to keep the trained networks in, one folder a start.
 
     Returns:
-        For each start the barriers between its copies, on the test split.
+        For each start the barriers between its copies.
+
+    Raises:
+        InputError: There are fewer than two copies.
     """
     if copies < 2:
         raise InputError(f"instability is measured between copies: give at least 2, got {copies}")
-    found: list[tuple[Step, list[Barrier]]] = []
+    result: list[tuple[Step, list[Barrier]]] = []
     for start in starts:
         where = None if folder is None else Path(folder) / f"from-{start}"
         copied = collect(task, copies, plan=SharedStart(start), seed=seed, folder=where)
-        found.append((start, barriers(copied, task, points=points)))
-    return found
+        result.append((start, barriers(copied, task, points=points)))
+    return result

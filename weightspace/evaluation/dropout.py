@@ -27,8 +27,11 @@ class MCDropout:
     """Dropout in front of every linear and convolutional layer but the first.
 
     Args:
-        rates: probabilities to drop a value; one network is trained for each, and the one with the
-            lowest validation NLL is used.
+        rates: Probabilities to drop a value; one network is trained for each, and the one with the lowest validation NLL
+            is used.
+
+    Raises:
+        InputError: There is no rate, or one outside (0, 1).
     """
 
     rates: Sequence[float] = (0.1, 0.25)
@@ -40,8 +43,12 @@ class MCDropout:
     def fit(self, task: Task, *, seed: int = 0) -> "FittedDropout":
         """Train a network of the task's architecture, by the task's recipe, for each rate.
 
+        Args:
+            task: The task.
+            seed: Seed of the networks, and of the passes over the validation split.
+
         Raises:
-            InputError: the network has no layer that dropout could stand in front of.
+            InputError: The network has no layer that dropout could stand in front of.
         """
         fitted: list[FittedDropout] = []
         losses: list[float] = []
@@ -57,13 +64,24 @@ class MCDropout:
 
 @dataclass(frozen=True)
 class FittedDropout:
-    """A network trained with dropout."""
+    """A network trained with dropout.
+
+    Args:
+        network: The network.
+        rate: Probability to drop a value.
+    """
 
     network: Network
     rate: float
 
     def passes(self, x: Tensor, n: int, *, seed: int = 0) -> Iterator[Float[Tensor, "1 s c"]]:
-        """Logits of n forward passes, each with its own dropout for every input."""
+        """Logits of forward passes, each with its own dropout for every input.
+
+        Args:
+            x: Inputs.
+            n: Number of passes.
+            seed: Seed of the dropout.
+        """
         module = self.network.module().eval()
         for layer in _dropped(module):
             layer.train()  # a plain layer behaves alike in both modes; the hook in front of it does not

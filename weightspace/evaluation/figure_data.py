@@ -1,6 +1,7 @@
 """The figures' data: codes, spectrum, lines between networks, overlaps of masks, filters, confusion."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -12,7 +13,7 @@ from weightspace.evaluation.metrics import novelty, predictive
 from weightspace.evaluation.predictions import ScoredPredictions
 from weightspace.networks.collection import Collection
 from weightspace.networks.forward import blocks
-from weightspace.report.results import Filters, Lines, Pictures
+from weightspace.report.results import FigureData, Filters, Lines
 from weightspace.tasks.task import Task
 
 _POINTS = 300  # of a group in the plane of codes
@@ -22,58 +23,83 @@ _STEPS = 7
 _UNITS = 12
 
 
-def pictures(
-    samples: Collection, training: Collection, found: tuple[Collection, Collection], groups: Mapping[str, Collection],
-    judged: Mapping[str, ScoredPredictions], pca: FittedPCA, task: Task, recalibrated: Callable[[Collection], Collection],
-) -> Pictures:  # fmt: skip
-    """Collect what the figures show.
+@dataclass(frozen=True)
+class FigureInputs:
+    """What the figures are drawn from.
 
     Args:
-        samples, training: in canonical form.
-        found: the same as they were given.
-        groups: shown in the plane of codes, in canonical form.
-        judged: ensembles whose confusions are shown.
-        recalibrated: estimates BatchNorm statistics of networks at the ends of lines.
+        samples: Samples in canonical form.
+        training: Training networks in canonical form.
+        original_samples: Samples as they were passed in.
+        original_training: Training networks as they were passed in.
+        groups: Groups to show in the plane of codes, in canonical form.
+        scored: Groups whose ensembles' confusions are shown.
+        pca: Principal components of the training networks.
+        task: The task.
+        recalibrated: Estimates BatchNorm statistics of networks at the ends of lines.
     """
-    sparse = not (samples.dense or training.dense)
-    overlaps = {"as given": _overlaps(*found), "aligned": _overlaps(samples, training)} if sparse else {}
-    return Pictures(
-        spectrum=pca.explained_variance_ratio.tolist(),
-        codes={name: _codes(pca, networks) for name, networks in groups.items()},
-        lines=_lines(samples, training, found[1], task, recalibrated),
+
+    samples: Collection
+    training: Collection
+    original_samples: Collection
+    original_training: Collection
+    groups: Mapping[str, Collection]
+    scored: Mapping[str, ScoredPredictions]
+    pca: FittedPCA
+    task: Task
+    recalibrated: Callable[[Collection], Collection]
+
+
+def figure_data(inputs: FigureInputs) -> FigureData:
+    """Collect what the figures show beyond the tables."""
+    samples, training, task = inputs.samples, inputs.training, inputs.task
+    overlaps: dict[str, list[list[float | None]]] = {}
+    if not (samples.dense or training.dense):
+        overlaps["as given"] = _overlaps(inputs.original_samples, inputs.original_training)
+        overlaps["aligned"] = _overlaps(samples, training)
+    return FigureData(
+        spectrum=inputs.pca.explained_variance_ratio.tolist(),
+        codes={name: _codes(inputs.pca, networks) for name, networks in inputs.groups.items()},
+        lines=_lines(samples, training, inputs.original_training, task, inputs.recalibrated),
         overlaps=overlaps,
         overlap_training=min(_MASKS, len(training)),
         filters=_filters(samples, training, task),
         confusion={
-            name: predictive.confusion(j.predictions.joint[0], task.test.y).tolist() for name, j in judged.items()
+            name: predictive.confusion(scored.predictions.joint[0], task.test.y).tolist()
+            for name, scored in inputs.scored.items()
         },
     )
 
 
 def _codes(pca: FittedPCA, networks: Collection) -> list[tuple[float, float]]:
-    some = networks[:_POINTS]
+    shown = networks[:_POINTS]
     two = FittedPCA(pca.mean, pca.components[:2], pca.variances[:2], pca.total_variance, pca.networks)
-    codes = torch.cat([two.transform(some[rows].weights) for rows in blocks(len(some), 64)])
+    codes = torch.cat([two.transform(shown[rows].weights) for rows in blocks(len(shown), 64)])
     scaled = codes.double() / two.variances.sqrt()
     padded = torch.nn.functional.pad(scaled, (0, 2 - scaled.shape[1]))  # networks may differ in one direction only
     return [(x, y) for x, y in padded.tolist()]
 
 
 def _lines(
-    samples: Collection, training: Collection, unaligned: Collection, task: Task,
+    samples: Collection,
+    training: Collection,
+    unaligned: Collection,
+    task: Task,
     recalibrated: Callable[[Collection], Collection],
-) -> dict[str, Lines]:  # fmt: skip
+) -> dict[str, Lines]:
     k = min(_PAIRS, len(samples), len(training))
     samples, training, unaligned = (recalibrated(part[: 2 * k]) for part in (samples, training, unaligned))
 
     def between(a: Collection, b: Collection) -> Lines:
         # Masks do not matter on a line, and the two sides may not both have them.
         ends = Collection(
-            a.layout, torch.cat([a.weights, b.weights]), architecture=training.architecture,
+            a.layout,
+            torch.cat([a.weights, b.weights]),
+            architecture=training.architecture,
             buffers={n: torch.cat([a.buffers[n], b.buffers[n]]) for n in a.buffers},
-        )  # fmt: skip
-        found = barriers(ends, task, pairs=[(i, len(a) + i) for i in range(len(a))], points=_STEPS)
-        return Lines(found[0].positions, [f.losses for f in found], [f.accuracies for f in found])
+        )
+        lines = barriers(ends, task, pairs=[(i, len(a) + i) for i in range(len(a))], points=_STEPS)
+        return Lines(lines[0].positions, [line.losses for line in lines], [line.accuracies for line in lines])
 
     result = {"sample to training network": between(samples[:k], training[:k])}
     if len(samples) >= 2 * k:
@@ -87,8 +113,8 @@ def _lines(
 def _overlaps(samples: Collection, training: Collection) -> list[list[float | None]]:
     prunable = training.layout.prunable
     masks = torch.cat([training[:_MASKS].masks[:, prunable], samples[:_MASKS].masks[:, prunable]])
-    return [[None if i == j else v for j, v in enumerate(row)] for i, row in enumerate(
-        novelty.mask_overlap(masks, masks).tolist())]  # fmt: skip
+    rows = novelty.mask_overlap(masks, masks).tolist()
+    return [[None if i == j else value for j, value in enumerate(row)] for i, row in enumerate(rows)]
 
 
 def _filters(samples: Collection, training: Collection, task: Task) -> Filters | None:

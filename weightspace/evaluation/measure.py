@@ -1,20 +1,22 @@
 """Measure one group of networks against the training networks."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from weightspace.evaluation.baselines import Group
+from weightspace.errors import InputError
 from weightspace.evaluation.connectivity import recalibrated, sum_of
-from weightspace.evaluation.metrics import calibration, intervals, novelty, predictive
+from weightspace.evaluation.groups import Group
+from weightspace.evaluation.metrics import calibration, novelty, predictive
+from weightspace.evaluation.metrics.intervals import ensemble_intervals
 from weightspace.evaluation.neighbours import (
     Nearest,
     Neighbours,
-    Training,
+    NeighbourSearch,
     distances_among,
     kept_in_layers,
     largest_error_overlap,
@@ -22,65 +24,93 @@ from weightspace.evaluation.neighbours import (
     mask_overlaps,
     squared_spread,
 )
-from weightspace.evaluation.predictions import SOME, Predictions, ScoredPredictions, score
+from weightspace.evaluation.predictions import COMPARED, Predictions, ScoredPredictions, score
 from weightspace.masks import overlap
 from weightspace.networks.collection import Collection
-from weightspace.report.results import GroupResult
+from weightspace.report.results import (
+    CurveResult,
+    EnsembleMetrics,
+    GroupMetrics,
+    GroupResult,
+    LayerDensity,
+    Novelty,
+    PredictorMetrics,
+    ReliabilityBin,
+    Variety,
+)
 from weightspace.tasks.task import Task
 
 
 @dataclass(frozen=True)
-class Measured:
-    """A group's result, and what verdicts and pictures need beyond it.
+class MeasuredGroup:
+    """A group's result, and what verdicts and figures need beyond it.
 
     Args:
-        overlap: of errors with the training networks'.
-        among: distances among (up to 512 of) the networks, infinite to oneself.
+        result: The row of the report.
+        scored: Predictions on the test split.
+        around: The nearest training networks.
+        error_overlap: Overlap of errors with the training networks'.
+        among: Distances among (up to 512 of) the networks, infinite to oneself.
     """
 
     result: GroupResult
     scored: ScoredPredictions
     around: Neighbours
-    overlap: Nearest
+    error_overlap: Nearest
     among: Float[Tensor, "n n"]
 
 
 @dataclass(frozen=True)
 class TrainingReference:
-    """What every group is measured against.
+    """The training networks, which every group is measured against.
 
     Args:
-        task: its test split is read.
-        training: the training networks in canonical form.
-        canonical: brings networks into that form.
-        performing: share of the training networks' median accuracy that counts as performing.
-        memory: bytes for blocks.
+        task: The task; its test split is read.
+        training: The training networks in canonical form.
+        canonical: What brings networks into that form.
+        performing: Share of the training networks' median accuracy from which a network counts as performing.
+        memory_gb: Memory for blocks, in GiB.
+        seed: Seed of the intervals.
+
+    Raises:
+        InputError: Half of the training networks are copies of others, so that there is no distance to compare with.
     """
 
     task: Task
     training: Collection
     canonical: Callable[[Collection], Collection]
     performing: float
-    memory: int
+    memory_gb: float
     seed: int
 
+    def __post_init__(self) -> None:
+        # Distances are told in medians among training networks, which must not be copies of each other.
+        size = self.search.gram.diagonal().mean().sqrt().item()
+        if not self.unit > 1e-4 * size:
+            raise InputError(
+                "half of the reference networks are copies of others (up to the order and scale of their units): leave "
+                "the copies out, otherwise there is no distance to compare with"
+            )
+
     @cached_property
-    def space(self) -> Training:
-        return Training.of(self.training, sum_of(self.training) / len(self.training), self.memory)
+    def search(self) -> NeighbourSearch:
+        """Finds the training networks around others."""
+        return NeighbourSearch.of(self.training, sum_of(self.training) / len(self.training), self.memory_gb)
 
     @cached_property
     def around(self) -> Neighbours:
-        """Of the training networks among themselves: the leave-one-out band."""
-        return self.space.around(self.training, itself=True)
+        """The training networks around each training network, itself excepted."""
+        return self.search.around(self.training, itself=True)
 
     @cached_property
     def scored(self) -> ScoredPredictions:
+        """Predictions of the training networks on the test split."""
         return self.score(self.training)
 
     @cached_property
     def dispersion(self) -> float:
         """Root mean square distance of the training networks to their mean, corrected for their number."""
-        return (squared_spread(self.training, self.space.centre, self.memory) / (len(self.training) - 1)) ** 0.5
+        return (squared_spread(self.training, self.search.centre, self.memory_gb) / (len(self.training) - 1)) ** 0.5
 
     @property
     def unit(self) -> float:
@@ -90,150 +120,215 @@ class TrainingReference:
     @property
     def threshold(self) -> float:
         """Accuracy from which a network counts as performing."""
-        return self.performing * self.scored.metrics["accuracy"].quantile(0.5).item()
+        return self.performing * self.scored.metrics.accuracy.quantile(0.5).item()
 
     def recalibrated(self, networks: Collection) -> Collection:
-        """The same pass for every group: BatchNorm statistics from training data."""
+        """The networks with BatchNorm statistics from training data: the same pass for every group."""
         return recalibrated(networks, self.task.train) if networks.layout.buffers else networks
 
     def score(self, networks: Collection) -> ScoredPredictions:
-        return score(networks, self.task.test, memory=self.memory, prepare=self.recalibrated)
+        """Predictions on the test split, with each network's metrics."""
+        return score(networks, self.task.test, memory_gb=self.memory_gb, prepare=self.recalibrated)
 
-    def point(self, networks: Collection) -> dict[str, float]:
-        """The few figures that a point of a curve has."""
-        networks = self.canonical(networks)
-        scored = self.score(networks)
-        accuracy = scored.metrics["accuracy"]
-        overlap = largest_error_overlap(scored.wrong, self.scored.wrong, itself=False)
-        return {
-            "accuracy": accuracy.mean().item(),
-            "std": accuracy.std(correction=1).item() if len(accuracy) > 1 else 0.0,
-            "distance": self.space.around(networks, itself=False).nearest.first.quantile(0.5).item(),
-            "error_iou": overlap.first.mean().item(),
-        }
+    def close(self, nearest: Nearest) -> Float[Tensor, " n"]:
+        """Distance of each network below which it counts as a copy.
 
-    def measure(self, group: Group, *, itself: bool = False, held_out: Float[Tensor, " m"] | None = None) -> Measured:
+        A tenth of the median distance among training networks, or half the distance to the second nearest, whichever
+        is more.
+        """
+        return torch.maximum(0.5 * nearest.second, torch.tensor(0.1 * self.unit, dtype=torch.float64))
+
+    def measure_point(self, family: str, level: float, networks: Collection) -> CurveResult:
+        """The few figures of a point of a curve.
+
+        Args:
+            family: Name of the curve.
+            level: Strength of the baseline.
+            networks: Its networks.
+        """
+        canonical = self.canonical(networks)
+        scored = self.score(canonical)
+        accuracy = scored.metrics.accuracy
+        errors = largest_error_overlap(scored.wrong, self.scored.wrong, itself=False)
+        return CurveResult(
+            family,
+            level,
+            len(networks),
+            accuracy=accuracy.mean().item(),
+            std=accuracy.std(correction=1).item() if len(accuracy) > 1 else 0.0,
+            distance=self.search.around(canonical, itself=False).nearest.first.quantile(0.5).item(),
+            error_iou=errors.first.mean().item(),
+        )
+
+    def measure(
+        self, group: Group, *, itself: bool = False, held_out: Float[Tensor, " m"] | None = None
+    ) -> MeasuredGroup:
         """Everything that is reported of a group.
 
         Args:
-            group: its networks in canonical form.
-            itself: they are the training networks.
-            held_out: nearest distances of held-out networks, for Z_U.
+            group: The group, its networks in canonical form.
+            itself: Whether they are the training networks.
+            held_out: Distances of held-out networks to the nearest training network, for Z_U.
         """
         networks, test = group.networks, self.task.test
         scored = self.scored if itself else self.score(networks)
-        around = self.around if itself else self.space.around(networks, itself=False)
-        overlap = largest_error_overlap(scored.wrong, self.scored.wrong, itself=itself)
-        some = networks[:SOME]
-        among = distances_among(some, self.memory)
-        kept, sizes = kept_in_layers(networks, self.memory)
-        nearest = around.nearest
-        metrics = dict(scored.metrics)
-        metrics["gain over nearest"] = metrics["accuracy"] - self.scored.metrics["accuracy"][nearest.index]
-        metrics["nearest distance"] = nearest.first
-        metrics["from few"] = around.few
-        metrics["max error IoU"] = overlap.first
-        metrics["density"] = kept.sum(1) / sizes.sum()
-        if not networks.dense and not self.training.dense:
-            metrics["mask overlap with training"] = largest_mask_overlap(
-                networks, self.training, itself=itself, memory=self.memory
-            )
-        names = [entry.name for entry in networks.layout.weights]
+        around = self.around if itself else self.search.around(networks, itself=False)
+        errors = largest_error_overlap(scored.wrong, self.scored.wrong, itself=itself)
+        among = distances_among(networks[:COMPARED], self.memory_gb)
+        kept, sizes = kept_in_layers(networks, self.memory_gb)
         joint = scored.predictions.joint
-        together = ensemble_metrics(scored.predictions, test.y) | self._variety(
-            group, scored, among, kept[:SOME], sizes
-        )
-        together["copies"] = (nearest.first < self.close(nearest)).double().mean().item()
-        if not itself:
-            together["dispersion around the training mean"] = (
-                squared_spread(some, self.space.centre, self.memory) / len(some)
-            ) ** 0.5 / self.dispersion
-        together |= {
-            f"novel and performing at {tau}": share
-            for tau, share in novelty.novel_and_performing(
-                scored.metrics["accuracy"], nearest.first, threshold=self.threshold, unit=self.unit
-            ).items()
-        }
-        if held_out is not None:
-            together["Z_U"], together["farther than held-out"] = novelty.z_u(nearest.first, held_out)
+        densities = (kept / sizes).mean(0).tolist()
         result = GroupResult(
-            group.name, group.note, {name: values.tolist() for name, values in metrics.items()}, together,
-            dict(zip(names, (kept / sizes).mean(0).tolist(), strict=True)),
-            intervals.intervals(joint, test.y, seed=self.seed), reliability(joint, test.y),
-        )  # fmt: skip
-        return Measured(result, scored, around, overlap, among)
+            group.name,
+            group.note,
+            GroupMetrics(
+                **scored.metrics.to_lists(),
+                density=(kept.sum(1) / sizes.sum()).tolist(),
+                gain_over_nearest=self._gain(scored, around).tolist(),
+                nearest_distance=around.nearest.first.tolist(),
+                from_few=around.few.tolist(),
+                max_error_iou=errors.first.tolist(),
+                mask_overlap_with_training=self._mask_overlap(networks, itself=itself),
+            ),
+            ensemble_metrics(scored.predictions, test.y),
+            self._novelty(networks, scored, around, itself=itself, held_out=held_out),
+            self._variety(group, scored, among, kept[:COMPARED], sizes),
+            [LayerDensity(e.name, density) for e, density in zip(networks.layout.weights, densities, strict=True)],
+            ensemble_intervals(joint, test.y, seed=self.seed),
+            reliability(joint, test.y),
+        )
+        return MeasuredGroup(result, scored, around, errors, among)
 
-    def close(self, nearest: Nearest) -> Float[Tensor, " n"]:
-        """Distances below which networks count as copies: a tenth of the band's median, or half of the second nearest."""
-        return torch.maximum(0.5 * nearest.second, torch.tensor(0.1 * self.unit, dtype=torch.float64))
+    def _gain(self, scored: ScoredPredictions, around: Neighbours) -> Float[Tensor, " n"]:
+        return scored.metrics.accuracy - self.scored.metrics.accuracy[around.nearest.index]
+
+    def _mask_overlap(self, networks: Collection, *, itself: bool) -> list[float] | None:
+        if networks.dense or self.training.dense:
+            return None
+        return largest_mask_overlap(networks, self.training, itself=itself, memory_gb=self.memory_gb).tolist()
+
+    def _novelty(
+        self,
+        networks: Collection,
+        scored: ScoredPredictions,
+        around: Neighbours,
+        *,
+        itself: bool,
+        held_out: Float[Tensor, " m"] | None,
+    ) -> Novelty:
+        """How the networks lie relative to the training networks."""
+        nearest, compared = around.nearest, networks[:COMPARED]
+        dispersion: float | None = None
+        if not itself:
+            spread = squared_spread(compared, self.search.centre, self.memory_gb) / len(compared)
+            dispersion = spread**0.5 / self.dispersion
+        z_u, farther = (None, None) if held_out is None else novelty.z_u(nearest.first, held_out)
+        return Novelty(
+            copies=(nearest.first < self.close(nearest)).double().mean().item(),
+            novel_and_performing=novelty.novel_and_performing(
+                scored.metrics.accuracy, nearest.first, threshold=self.threshold, unit=self.unit
+            ),
+            dispersion_around_training=dispersion,
+            z_u=z_u,
+            farther_than_held_out=farther,
+        )
 
     def _variety(
-        self, group: Group, scored: ScoredPredictions, among: Float[Tensor, "n n"], kept: Float[Tensor, "n layers"],
+        self,
+        group: Group,
+        scored: ScoredPredictions,
+        among: Float[Tensor, "n n"],
+        kept: Float[Tensor, "n layers"],
         sizes: Float[Tensor, " layers"],
-    ) -> dict[str, float]:  # fmt: skip
+    ) -> Variety | None:
         """How different the networks are from each other."""
-        some = group.networks[:SOME]
-        if len(some) < 2:
-            return {}
-        wrong = scored.wrong[:SOME]
-        own = squared_spread(some, sum_of(some) / len(some), self.memory) / (len(some) - 1)
-        found = {
-            "dispersion": own**0.5 / self.dispersion,
-            "error IoU among": overlap.off_diagonal(novelty.error_iou(wrong, wrong)),
-            "error IoU by chance": novelty.chance_iou(wrong),
-            "nearest among": among.min(1).values.quantile(0.5).item(),
-        }
-        if not some.dense:
+        compared = group.networks[:COMPARED]
+        if len(compared) < 2:
+            return None
+        wrong = scored.wrong[:COMPARED]
+        spread = squared_spread(compared, sum_of(compared) / len(compared), self.memory_gb) / (len(compared) - 1)
+        shared: float | None = None
+        if not compared.dense:
             # Networks with one mask and other values are put into other orders, which hides that it is one.
-            orders = [some] if group.given is None else [some, group.given[:SOME]]
-            found["mask overlap"] = max(overlap.off_diagonal(mask_overlaps(o, o, self.memory)) for o in orders)
-            found["mask overlap by chance"] = overlap.chance_mask_overlap(kept, sizes)
-        return found
-
-
-def ensemble_metrics(predictions: Predictions, y: Tensor) -> dict[str, float]:
-    """Metrics of the ensemble as one predictor."""
-    return of_joint(predictions.joint, y) | {
-        "mutual information": predictions.mutual_information.mean().item(),
-        "disagreement": predictive.disagreement(predictions.votes),
-    }
-
-
-def of_joint(joint: Float[Tensor, "1 s c"], y: Tensor) -> dict[str, float]:
-    """Metrics of one predictor."""
-    width, mass = calibration.equal_width(joint, y), calibration.equal_mass(joint, y)
-    return {
-        "accuracy": 1 - predictive.errors(joint, y).double().mean().item(),
-        "nll": predictive.nll(joint, y).item(),
-        "brier": predictive.brier(joint, y).item(),
-        "ece": width.ece.item(),
-        "adaptive ece": mass.ece.item(),
-        "mace": width.mace.item(),
-    }
-
-
-def reliability(joint: Float[Tensor, "1 s c"], y: Tensor) -> list[tuple[float, float, float]]:
-    """Count, mean confidence and accuracy of each bin of confidence; zeros where a bin is empty."""
-    bins = calibration.equal_width(joint, y)
-    return [
-        (count, confidence / max(count, 1), right / max(count, 1))
-        for count, confidence, right in zip(
-            bins.count[0].tolist(), bins.confidence[0].tolist(), bins.accuracy[0].tolist(), strict=True
+            orders = [compared] if group.original is None else [compared, group.original[:COMPARED]]
+            shared = max(overlap.off_diagonal(mask_overlaps(o, o, self.memory_gb)) for o in orders)
+        return Variety(
+            dispersion=spread**0.5 / self.dispersion,
+            error_iou=overlap.off_diagonal(novelty.error_iou(wrong, wrong)),
+            error_iou_by_chance=novelty.chance_iou(wrong),
+            nearest_distance=among.min(1).values.quantile(0.5).item(),
+            mask_overlap=shared,
+            mask_overlap_by_chance=None if compared.dense else overlap.chance_mask_overlap(kept, sizes),
         )
-    ]
+
+
+def ensemble_metrics(predictions: Predictions, y: Tensor) -> EnsembleMetrics:
+    """Metrics of an ensemble as one predictor.
+
+    Args:
+        predictions: Predictions of its members.
+        y: The right classes.
+    """
+    return EnsembleMetrics(
+        **asdict(predictor_metrics(predictions.joint, y)),
+        mutual_information=predictions.mutual_information.mean().item(),
+        disagreement=predictive.disagreement(predictions.votes),
+    )
+
+
+def predictor_metrics(joint: Float[Tensor, "1 s c"], y: Tensor) -> PredictorMetrics:
+    """Metrics of one predictor.
+
+    Args:
+        joint: Its log-probabilities, or logits.
+        y: The right classes.
+    """
+    width, mass = calibration.equal_width(joint, y), calibration.equal_mass(joint, y)
+    return PredictorMetrics(
+        accuracy=predictive.accuracy(joint, y).item(),
+        nll=predictive.nll(joint, y).item(),
+        brier=predictive.brier(joint, y).item(),
+        ece=width.ece.item(),
+        adaptive_ece=mass.ece.item(),
+        mace=width.mace.item(),
+    )
+
+
+def reliability(joint: Float[Tensor, "1 s c"], y: Tensor) -> list[ReliabilityBin]:
+    """Count, mean confidence and accuracy of each bin of confidence; zeros where a bin is empty.
+
+    Args:
+        joint: Log-probabilities of one predictor.
+        y: The right classes.
+    """
+    bins = calibration.equal_width(joint, y)
+    rows = zip(bins.count[0].tolist(), bins.confidence[0].tolist(), bins.accuracy[0].tolist(), strict=True)
+    return [ReliabilityBin(n, confidence / max(n, 1), right / max(n, 1)) for n, confidence, right in rows]
 
 
 def median_of_nearest(among: Float[Tensor, "n n"], size: int, *, seed: int, draws: int = 200) -> Float[Tensor, " d"]:
-    """Median nearest distance of random subsets of networks, one a draw: nearest distances shrink with numbers."""
+    """Median nearest distance of random subsets of networks, one a draw: nearest distances shrink with numbers.
+
+    Args:
+        among: Distances of all pairs, infinite to oneself.
+        size: Networks in each subset.
+        seed: Seed of the draws.
+        draws: Number of subsets.
+    """
     random = torch.Generator().manual_seed(seed)
-    found = [
+    medians = [
         among[rows][:, rows].min(1).values.quantile(0.5)
         for rows in (torch.randperm(len(among), generator=random)[:size] for _ in range(draws))
     ]
-    return torch.stack(found)
+    return torch.stack(medians)
 
 
 def clustered(among: Float[Tensor, "n n"], near: float) -> float:
-    """Share of the networks that have another nearer than so much of the median distance between two."""
+    """Share of the networks that have another nearer than some share of the median distance between two.
+
+    Args:
+        among: Distances of all pairs, infinite to oneself.
+        near: This share.
+    """
     typical = among[~torch.eye(len(among), dtype=torch.bool)].quantile(0.5)
     return (among.min(1).values < near * typical).double().mean().item()

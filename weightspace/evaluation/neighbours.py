@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from weightspace.evaluation.memory import capacity
 from weightspace.evaluation.metrics import novelty
 from weightspace.networks.collection import Collection
 from weightspace.networks.forward import blocks
@@ -20,9 +21,9 @@ class Nearest:
     """The largest similarity or smallest distance, and the next, for each network.
 
     Args:
-        first: with the nearest training network.
-        second: with the second nearest.
-        index: of the nearest.
+        first: Figure for the nearest training network.
+        second: Figure for the second nearest.
+        index: Number of the nearest.
     """
 
     first: Float[Tensor, " n"]
@@ -30,10 +31,13 @@ class Nearest:
     index: Int[Tensor, " n"]
 
     def without_one(self, count: int, random: torch.Generator) -> Float[Tensor, " n"]:
-        """The nearest among all but one of `count` training networks, drawn for each network.
+        """The nearest among all but one of the training networks, drawn for each network.
 
-        A training network has one neighbour less to choose from than any other network; this makes the
-        two comparable.
+        A training network has one neighbour less to choose from than any other network; this makes the two comparable.
+
+        Args:
+            count: Number of training networks.
+            random: Source of the draws.
         """
         dropped = torch.randint(count, self.index.shape, generator=random)
         return torch.where(self.index == dropped, self.second, self.first)
@@ -44,8 +48,8 @@ class Neighbours:
     """Each network and the training networks around it.
 
     Args:
-        nearest: distances.
-        few: share of the deviation from the training mean that 16 training networks explain.
+        nearest: Distances to the nearest training networks.
+        few: Share of the deviation from the training mean that 16 training networks explain.
     """
 
     nearest: Nearest
@@ -53,54 +57,61 @@ class Neighbours:
 
 
 @dataclass(frozen=True)
-class Training:
-    """The training networks, for finding neighbours.
+class NeighbourSearch:
+    """Finds the training networks around other networks.
 
     Args:
-        networks: in canonical form.
-        centre: (D,) float64, their mean.
-        gram: inner products of the deviations of the first 2,048 of them.
-        memory: bytes for the blocks that are worked on.
+        networks: The training networks in canonical form.
+        centre: Their mean, in float64.
+        gram: Inner products of the deviations of the first 2,048 of them from the mean.
+        memory_gb: Memory for the blocks that are worked on, in GiB.
     """
 
     networks: Collection
     centre: Float[Tensor, " d"]
     gram: Float[Tensor, "k k"]
-    memory: int
+    memory_gb: float
 
     @classmethod
-    def of(cls, networks: Collection, centre: Float[Tensor, " d"], memory: int) -> "Training":
-        """Compute the inner products, a pair of blocks at a time."""
+    def of(cls, networks: Collection, centre: Float[Tensor, " d"], memory_gb: float) -> "NeighbourSearch":
+        """Compute the inner products, a pair of blocks at a time.
+
+        Args:
+            networks: The training networks in canonical form.
+            centre: Their mean, in float64.
+            memory_gb: Memory for the blocks that are worked on, in GiB.
+        """
         k = min(_BASES, len(networks))
         gram = torch.empty(k, k, dtype=torch.float64)
-        some = networks[:k]
-        for rows, own in deviations(some, centre, memory):
-            for columns, others in deviations(some, centre, memory):
-                gram[rows, columns] = own @ others.T
-        return cls(networks, centre, gram, memory)
+        bases = networks[:k]
+        for rows, block in deviations(bases, centre, memory_gb):
+            for columns, others in deviations(bases, centre, memory_gb):
+                gram[rows, columns] = block @ others.T
+        return cls(networks, centre, gram, memory_gb)
 
     def around(self, networks: Collection, *, itself: bool) -> Neighbours:
         """Find the training networks around each network.
 
         Args:
-            itself: the networks are the training networks: none is its own neighbour, and each is
-                compared with the mean of the others.
+            networks: Networks in canonical form.
+            itself: Whether these are the training networks: none is its own neighbour, and each is compared with the
+                mean of the others.
         """
-        parts = [self._block(rows, own, itself) for rows, own in deviations(networks, self.centre, self.memory)]
+        parts = [self._block(rows, block, itself) for rows, block in deviations(networks, self.centre, self.memory_gb)]
         first, second, index, few = (torch.cat(columns) for columns in zip(*parts, strict=True))
         return Neighbours(Nearest(first, second, index), few)
 
-    def _block(self, rows: slice, own: Float[Tensor, "n d"], itself: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        square = own.square().sum(1, keepdim=True)
+    def _block(self, rows: slice, block: Float[Tensor, "n d"], itself: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        square = block.square().sum(1, keepdim=True)
         products: list[Tensor] = []
         sizes: list[Tensor] = []
-        for _, others in deviations(self.networks, self.centre, self.memory):
-            products.append(own @ others.T)
+        for _, others in deviations(self.networks, self.centre, self.memory_gb):
+            products.append(block @ others.T)
             sizes.append(others.square().sum(1))
         product, size = torch.cat(products, 1), torch.cat(sizes)
         # Expanded, not subtracted: rounding makes a copy's distance about 1e-8 of the networks' length.
         distance = (square + size - 2 * product).clamp(min=0).sqrt()
-        here = torch.arange(len(own))
+        here = torch.arange(len(block))
         if itself:
             distance[here, here + rows.start] = torch.inf
         two = distance.topk(2, 1, largest=False)
@@ -125,31 +136,31 @@ class Training:
 
 
 def deviations(
-    networks: Collection, centre: Float[Tensor, " d"] | float, memory: int
+    networks: Collection, centre: Float[Tensor, " d"] | float, memory_gb: float
 ) -> Iterator[tuple[slice, Float[Tensor, "n d"]]]:
     """Blocks of networks less a point, in float64."""
-    for rows in blocks(len(networks), max(1, memory // (32 * networks.layout.size))):
+    for rows in blocks(len(networks), capacity(memory_gb, 32 * networks.layout.size)):
         yield rows, networks[rows].weights.double() - centre
 
 
-def squared_spread(networks: Collection, centre: Float[Tensor, " d"], memory: int) -> float:
+def squared_spread(networks: Collection, centre: Float[Tensor, " d"], memory_gb: float) -> float:
     """Sum of squared distances of networks to a point."""
-    return sum(own.square().sum().item() for _, own in deviations(networks, centre, memory))
+    return sum(block.square().sum().item() for _, block in deviations(networks, centre, memory_gb))
 
 
-def distances_among(networks: Collection, memory: int) -> Float[Tensor, "n n"]:
+def distances_among(networks: Collection, memory_gb: float) -> Float[Tensor, "n n"]:
     """Distances of all pairs, infinite to oneself."""
     result = torch.empty(len(networks), len(networks), dtype=torch.float64)
-    for rows, own in deviations(networks, 0.0, memory):
-        for columns, others in deviations(networks, 0.0, memory):
-            result[rows, columns] = torch.cdist(own, others)
+    for rows, block in deviations(networks, 0.0, memory_gb):
+        for columns, others in deviations(networks, 0.0, memory_gb):
+            result[rows, columns] = torch.cdist(block, others)
     return result.fill_diagonal_(torch.inf)
 
 
-def mask_overlaps(networks: Collection, others: Collection, memory: int) -> Float[Tensor, "n m"]:
+def mask_overlaps(networks: Collection, others: Collection, memory_gb: float) -> Float[Tensor, "n m"]:
     """Mask overlaps of prunable weights of all pairs of networks from two collections."""
     prunable = networks.layout.prunable
-    size = max(1, memory // (16 * networks.layout.size))
+    size = capacity(memory_gb, 16 * networks.layout.size)
     result = torch.empty(len(networks), len(others), dtype=torch.float64)
     for columns in blocks(len(others), size):
         other = others[columns].masks[:, prunable]
@@ -174,12 +185,12 @@ def largest_error_overlap(wrong: Bool[Tensor, "n s"], training: Bool[Tensor, "m 
 
 
 def largest_mask_overlap(
-    networks: Collection, training: Collection, *, itself: bool, memory: int
+    networks: Collection, training: Collection, *, itself: bool, memory_gb: float
 ) -> Float[Tensor, " n"]:
     """The largest `mask_overlap` of each network with a training network, itself excepted."""
     best: list[Tensor] = []
     for rows in blocks(len(networks), _ERRORS):
-        overlap = mask_overlaps(networks[rows], training, memory)
+        overlap = mask_overlaps(networks[rows], training, memory_gb)
         if itself:
             here = torch.arange(len(overlap))
             overlap[here, here + rows.start] = -torch.inf
@@ -187,12 +198,14 @@ def largest_mask_overlap(
     return torch.cat(best)
 
 
-def kept_in_layers(networks: Collection, memory: int) -> tuple[Float[Tensor, "n layers"], Float[Tensor, " layers"]]:
+def kept_in_layers(
+    networks: Collection, memory_gb: float
+) -> tuple[Float[Tensor, "n layers"], Float[Tensor, " layers"]]:
     """Weights that each network keeps in each weight tensor, and the tensors' sizes."""
     layout = networks.layout
     weights = layout.weights
     parts: list[Tensor] = []
-    for rows in blocks(len(networks), max(1, memory // (16 * layout.size))):
+    for rows in blocks(len(networks), capacity(memory_gb, 16 * layout.size)):
         masks = networks[rows].masks
         parts.append(torch.stack([masks[:, layout.slices[e.name]].sum(1).double() for e in weights], 1))
     return torch.cat(parts), torch.tensor([float(e.size) for e in weights], dtype=torch.float64)

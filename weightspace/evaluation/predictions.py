@@ -1,19 +1,20 @@
 """What a group of networks predicts on a set of inputs, gathered in blocks of networks."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from weightspace.evaluation.memory import capacity
 from weightspace.evaluation.metrics import calibration, predictive
 from weightspace.networks.collection import Collection
 from weightspace.networks.forward import blocks, predict
 from weightspace.tasks.task import Split
 
-SOME = 512  # of larger groups so many networks are compared one by one
+COMPARED = 512  # of larger groups so many networks are compared one by one
 _COPIES = 6  # logits, and probabilities, logarithms, ... in float64 beside them
 
 
@@ -22,9 +23,10 @@ class Predictions:
     """Predictions of N networks on S samples; the logits themselves are not kept.
 
     Args:
-        joint: log-probabilities of the ensemble.
-        mean_entropy: mean over networks of each prediction's entropy.
-        votes: networks that predict each class.
+        networks: Number of networks.
+        joint: Log-probabilities of the ensemble.
+        mean_entropy: Entropy of each prediction in nats, as the mean over networks.
+        votes: Number of networks that predict each class.
     """
 
     networks: int
@@ -34,6 +36,7 @@ class Predictions:
 
     @property
     def entropy(self) -> Float[Tensor, " s"]:
+        """Entropy of the ensemble's prediction, in nats."""
         return predictive.entropy(self.joint)[0]
 
     @property
@@ -43,29 +46,70 @@ class Predictions:
 
 
 @dataclass(frozen=True)
+class NetworkMetrics:
+    """Predictive metrics of every network; :class:`weightspace.report.results.GroupMetrics` explains them."""
+
+    accuracy: Float[Tensor, " n"]
+    nll: Float[Tensor, " n"]
+    brier: Float[Tensor, " n"]
+    ece: Float[Tensor, " n"]
+    adaptive_ece: Float[Tensor, " n"]
+    mace: Float[Tensor, " n"]
+
+    @classmethod
+    def of(cls, logits: Float[Tensor, "n s c"], y: Tensor) -> "NetworkMetrics":
+        """The metrics of networks by their logits.
+
+        Args:
+            logits: Logits of every network.
+            y: The right classes.
+        """
+        width = calibration.equal_width(logits, y)
+        return cls(
+            accuracy=predictive.accuracy(logits, y),
+            nll=predictive.nll(logits, y),
+            brier=predictive.brier(logits, y),
+            ece=width.ece,
+            adaptive_ece=calibration.equal_mass(logits, y).ece,
+            mace=width.mace,
+        )
+
+    @classmethod
+    def concatenate(cls, parts: "list[NetworkMetrics]") -> "NetworkMetrics":
+        """The metrics of several blocks of networks, in order."""
+        return cls(*(torch.cat([getattr(part, one.name) for part in parts]) for one in fields(cls)))
+
+    def to_lists(self) -> dict[str, list[float]]:
+        """Every metric as a list of numbers, by the name of its field."""
+        return {one.name: getattr(self, one.name).tolist() for one in fields(self)}
+
+
+@dataclass(frozen=True)
 class ScoredPredictions:
     """Predictions on labelled samples with each network's own metrics.
 
     Args:
-        wrong: where each network errs.
-        metrics: one value a network: accuracy, nll, brier, ece, adaptive ece, mace.
-        right: probability that each of (up to 512 of) the networks gives to the right class.
+        predictions: Predictions of all networks together.
+        wrong: Where each network errs.
+        right: Probability that each of (up to 512 of) the networks gives to the right class.
+        metrics: Metrics of every network.
     """
 
     predictions: Predictions
     wrong: Bool[Tensor, "n s"]
     right: Float[Tensor, "m s"]
-    metrics: Mapping[str, Float[Tensor, " n"]]
+    metrics: NetworkMetrics
 
 
 class PredictionSum:
-    """Adds up the logits of block after block of networks."""
+    """Adds up the predictions of block after block of networks."""
 
     def __init__(self) -> None:
         self.networks = 0
         self.sums: tuple[Tensor, Tensor, Tensor] | None = None
 
     def add(self, logits: Float[Tensor, "n s c"]) -> None:
+        """Add the logits of further networks on the same samples."""
         log_p = logits.double().log_softmax(-1).logsumexp(0)
         entropy = predictive.entropy(logits).sum(0)
         votes = torch.nn.functional.one_hot(logits.argmax(-1), logits.shape[-1]).sum(0).double()
@@ -76,6 +120,7 @@ class PredictionSum:
         self.networks += len(logits)
 
     def result(self) -> Predictions:
+        """The predictions of all networks so far."""
         assert self.sums is not None, "no logits were added"
         log_sum, entropy, votes = self.sums
         joint = log_sum - math.log(self.networks)
@@ -83,48 +128,45 @@ class PredictionSum:
 
 
 def logits_in_blocks(
-    networks: Collection, x: Tensor, *, memory: int, prepare: Callable[[Collection], Collection] | None = None
+    networks: Collection, x: Tensor, *, memory_gb: float, prepare: Callable[[Collection], Collection] | None = None
 ) -> Iterator[Float[Tensor, "n s c"]]:
     """Logits of every network on the same inputs, a block of networks at a time.
 
     Args:
-        memory: bytes for a block: its weights and masks, logits and what is computed from them.
-        prepare: what is done to each block first, such as estimating BatchNorm statistics.
+        networks: The networks.
+        x: Inputs.
+        memory_gb: Memory for a block: its weights and masks, logits and what is computed from them, in GiB.
+        prepare: What is done to each block first, such as estimating BatchNorm statistics.
     """
     module = networks.architecture.build_seeded(0)
     classes = predict(module, networks.layout, networks[:1].weights, networks[:1].buffers, x[:1]).shape[-1]
-    size = max(1, memory // (_COPIES * 8 * len(x) * classes + 16 * networks.layout.size))
+    size = capacity(memory_gb, _COPIES * 8 * len(x) * classes + 16 * networks.layout.size)
     for rows in blocks(len(networks), size):
         part = networks[rows] if prepare is None else prepare(networks[rows])
         yield predict(module, part.layout, part.weights, part.buffers, x)
 
 
 def score(
-    networks: Collection, data: Split, *, memory: int, prepare: Callable[[Collection], Collection] | None = None
+    networks: Collection, data: Split, *, memory_gb: float, prepare: Callable[[Collection], Collection] | None = None
 ) -> ScoredPredictions:
-    """Predictions on labelled samples, with each network's metrics; see :func:`logits_in_blocks`."""
+    """Predictions on labelled samples, with each network's metrics.
+
+    Args:
+        networks: The networks.
+        data: Labelled samples.
+        memory_gb: Memory for a block of networks, see :func:`logits_in_blocks`.
+        prepare: What is done to each block first, see :func:`logits_in_blocks`.
+    """
     total = PredictionSum()
-    parts: list[dict[str, Tensor]] = []
+    metrics: list[NetworkMetrics] = []
+    wrong: list[Tensor] = []
     right: list[Tensor] = []
-    for logits in logits_in_blocks(networks, data.x, memory=memory, prepare=prepare):
+    for logits in logits_in_blocks(networks, data.x, memory_gb=memory_gb, prepare=prepare):
         total.add(logits)
-        missing = SOME - sum(map(len, right))
+        missing = COMPARED - sum(map(len, right))
         if missing > 0:
             index = data.y.expand(min(missing, len(logits)), -1)[..., None]
             right.append(logits[:missing].softmax(-1).gather(-1, index)[..., 0])
-        parts.append({"wrong": predictive.errors(logits, data.y), **of_each(logits, data.y)})
-    whole = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-    return ScoredPredictions(total.result(), whole.pop("wrong"), torch.cat(right), whole)
-
-
-def of_each(logits: Float[Tensor, "n s c"], y: Tensor) -> dict[str, Tensor]:
-    """The metrics of each network, by name."""
-    width = calibration.equal_width(logits, y)
-    return {
-        "accuracy": 1 - predictive.errors(logits, y).double().mean(1),
-        "nll": predictive.nll(logits, y),
-        "brier": predictive.brier(logits, y),
-        "ece": width.ece,
-        "adaptive ece": calibration.equal_mass(logits, y).ece,
-        "mace": width.mace,
-    }
+        wrong.append(predictive.errors(logits, data.y))
+        metrics.append(NetworkMetrics.of(logits, data.y))
+    return ScoredPredictions(total.result(), torch.cat(wrong), torch.cat(right), NetworkMetrics.concatenate(metrics))

@@ -25,8 +25,9 @@ class Shift:
     """Shifted inputs.
 
     Args:
-        kind: noise, blur, contrast or rotation.
-        severity: 1, 2 or 3.
+        kind: "noise", "blur", "contrast" or "rotation".
+        severity: Strength: 1, 2 or 3.
+        x: The shifted inputs.
     """
 
     kind: str
@@ -35,11 +36,15 @@ class Shift:
 
 
 def shifts(task: Task, x: Tensor, *, seed: int = 0) -> Iterator[Shift]:
-    """The given inputs under every shift that applies to them: blur and rotation need images (samples, channels,
-    height, width).
+    """Inputs under every shift that applies to them; blur and rotation need images (samples, channels, height, width).
 
-    What counts as spread, middle and background is taken from the training split. Inputs that are not
-    numbers on a scale (integers, such as tokens) have no shifts.
+    What counts as spread, middle and background is taken from the training split. Inputs that are not numbers on a scale
+    (integers, such as tokens) have no shifts.
+
+    Args:
+        task: The task.
+        x: Inputs to shift.
+        seed: Seed of the noise.
     """
     if not x.is_floating_point():
         return

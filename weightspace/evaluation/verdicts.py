@@ -3,16 +3,15 @@
 "Pass" needs enough networks to have failed: with fewer than ten on either side a claim stays open.
 """
 
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jaxtyping import Float
 from torch import Tensor
 
-from weightspace.evaluation.measure import Measured, TrainingReference, clustered, median_of_nearest
+from weightspace.evaluation.measure import MeasuredGroup, TrainingReference, clustered, median_of_nearest
 from weightspace.evaluation.metrics import intervals
-from weightspace.evaluation.metrics.intervals import _difference, _p, _rank_test, _welch
+from weightspace.evaluation.metrics.intervals import accuracy_difference, p_text, rank_test, welch_interval
 from weightspace.report.results import CurveResult, GroupResult, Outcome, Verdict
 from weightspace.runtime import seeds
 
@@ -31,65 +30,86 @@ class Evidence:
     """What the verdicts look at.
 
     Args:
-        equal_errors: training networks with as much noise as makes their errors overlap as the samples' do.
-        names: what the networks are called, "tickets" or "networks".
-        as_given: distances among the samples and among the training networks before they were made canonical, infinite
-            to oneself: matching parts near copies whose best order is not clear.
+        samples: The networks that are judged.
+        training: The networks they were learned from.
+        held_out: Networks of the same recipe that the generator has not seen.
+        baselines: Results of the baselines.
+        points: Points of the baselines' curves.
+        equal_errors: Training networks with so much noise that their errors overlap as the samples' do.
+        reference: What every group was measured against.
+        kind: What the networks are called, "tickets" or "networks".
+        original_among: Distances among the samples and among the training networks before they were brought into
+            canonical form, infinite to oneself: matching parts near copies whose best order is not clear.
     """
 
-    samples: Measured
-    training: Measured
-    held_out: Measured | None
+    samples: MeasuredGroup
+    training: MeasuredGroup
+    held_out: MeasuredGroup | None
     baselines: Sequence[GroupResult]
     points: Sequence[CurveResult]
     equal_errors: GroupResult
-    training_reference: TrainingReference
-    names: str
-    as_given: tuple[Float[Tensor, "n n"], Float[Tensor, "m m"]]
+    reference: TrainingReference
+    kind: str
+    original_among: tuple[Float[Tensor, "n n"], Float[Tensor, "m m"]]
 
     @property
     def n(self) -> int:
+        """Number of samples."""
         return self.samples.result.count
 
     @property
     def enough(self) -> bool:
+        """Whether there are enough samples and training networks for a claim to pass."""
         return min(self.n, self.training.result.count) >= ENOUGH
 
     @property
-    def unseen(self) -> Measured | None:
+    def unseen(self) -> MeasuredGroup | None:
         """Held-out networks, if there are enough to compare with."""
         return self.held_out if self.held_out is not None and self.held_out.result.count >= ENOUGH else None
 
     def few(self) -> str:
+        """A sentence that says that there are too few networks, if so."""
         return f" Fewer than {ENOUGH} networks on a side do not decide." if not self.enough else ""
 
 
 def judge_claims(evidence: Evidence) -> list[Verdict]:
-    """A verdict on each claim."""
+    """A verdict on each claim.
+
+    - not copies: samples are as far from the training networks as new networks of the recipe would be.
+    - errors of their own: samples do not just repeat the errors of a training network.
+    - not averages: samples are not combinations of few training networks, nor drawn towards their mean.
+    - no collapse: samples differ from each other as training networks do.
+    - better than their tickets (or networks): samples are more accurate than what they were learned from.
+    - novel and good: some samples are far from all training networks and perform, and no baseline that is as far away is
+      as accurate.
+    """
     new = [_copies(evidence), _new_errors(evidence), _averages(evidence)]
     blocked = [verdict.claim for verdict in new[:2] if verdict.outcome == "fail"]
     return [*new, _collapse(evidence), _accuracy(evidence), _novel_and_good(evidence, blocked)]
 
 
 def _copies(e: Evidence) -> Verdict:
-    nearest, unit = e.samples.around.nearest, e.training_reference.unit
-    close = int((nearest.first < e.training_reference.close(nearest)).sum())
+    nearest, unit = e.samples.around.nearest, e.reference.unit
+    close = int((nearest.first < e.reference.close(nearest)).sum())
     ratio = nearest.first.quantile(0.5).item() / unit
-    random = seeds.generator(e.training_reference.seed, "copies")
+    random = seeds.generator(e.reference.seed, "copies")
     if e.unseen is not None:
-        own, others, whom = nearest.first, e.unseen.around.nearest.first, f"held-out {e.names}"
+        distances, others, whom = nearest.first, e.unseen.around.nearest.first, f"held-out {e.kind}"
     else:
-        own = nearest.without_one(len(e.training.around.few), random)
-        others, whom = e.training.around.nearest.first, f"training {e.names} from each other"
-    p = _rank_test(own, others, "less")
+        distances = nearest.without_one(len(e.training.around.few), random)
+        others, whom = e.training.around.nearest.first, f"training {e.kind} from each other"
+    p = rank_test(distances, others, "less")
     words = (
         f"A typical sample is {ratio:.2f} times as far from its nearest training network as training networks are from "
         f"each other; {close} of {e.n} are a tenth as far or half as far as from the second nearest"
     )
-    if "Z_U" in e.samples.result.together:
-        share, z = e.samples.result.together["farther than held-out"], e.samples.result.together["Z_U"]
-        words += f". A sample is farther than a held-out network with probability {share:.2f} (Z_U = {z:+.1f})"
-    test = f"no sample that close, and Mann-Whitney test against {len(others)} {whom} (p {_p(p)})"
+    novelty = e.samples.result.novelty
+    if novelty.z_u is not None:
+        words += (
+            ". A sample is farther than a held-out network with probability "
+            f"{novelty.farther_than_held_out:.2f} (Z_U = {novelty.z_u:+.1f})"
+        )
+    test = f"no sample that close, and Mann-Whitney test against {len(others)} {whom} (p {p_text(p)})"
     if close:
         words += f": {'they are' if close > e.n / 2 else 'some are'} copies."
         return Verdict("not copies", "fail", words, test)
@@ -97,26 +117,26 @@ def _copies(e: Evidence) -> Verdict:
         return Verdict(
             "not copies", "fail", f"{words}: they are closer to the training set than new networks are.", test
         )
-    return Verdict("not copies", _passed(e), f"{words}: no closer than new {e.names} would be.{e.few()}", test)
+    return Verdict("not copies", _passed(e), f"{words}: no closer than new {e.kind} would be.{e.few()}", test)
 
 
 def _new_errors(e: Evidence) -> Verdict:
-    own = e.samples.overlap.without_one(
-        len(e.training.around.few), seeds.generator(e.training_reference.seed, "errors")
-    )
-    band = e.training.overlap.first
-    p = _rank_test(own, band, "greater")
+    random = seeds.generator(e.reference.seed, "errors")
+    overlaps = e.samples.error_overlap.without_one(len(e.training.around.few), random)
+    normal = e.training.error_overlap.first
+    p = rank_test(overlaps, normal, "greater")
+    median = e.samples.error_overlap.first.quantile(0.5).item()
     words = (
-        f"The errors of a sample overlap by {e.samples.overlap.first.quantile(0.5).item():.2f} with those of the training "
-        f"network most like it; between training {e.names} it is {band.quantile(0.5).item():.2f}."
+        f"The errors of a sample overlap by {median:.2f} with those of the training network most like it; between training "
+        f"{e.kind} it is {normal.quantile(0.5).item():.2f}."
     )
-    test = f"Mann-Whitney test that samples overlap more (p {_p(p)})"
+    test = f"Mann-Whitney test that samples overlap more (p {p_text(p)})"
     reasons = ["their errors are more alike than training networks'"] * (p < LEVEL)
-    mean = e.samples.overlap.first.mean().item()
+    mean = e.samples.error_overlap.first.mean().item()
     noise = e.equal_errors
-    found = statistics.fmean(noise.per_network["max error IoU"])
-    if abs(found - mean) < _EQUAL:
-        low, high = _difference(e.samples.result, noise)
+    by_noise = noise.mean("max_error_iou")
+    if abs(by_noise - mean) < _EQUAL:
+        low, high = accuracy_difference(e.samples.result, noise)
         words += (
             f" Noise that makes the errors of training networks overlap as much leaves an accuracy of "
             f"{noise.mean('accuracy'):.4f} (samples minus noise {low:+.4f} to {high:+.4f})."
@@ -124,7 +144,10 @@ def _new_errors(e: Evidence) -> Verdict:
         test += "; 95 % interval of the accuracy above that of noise at equal overlap (Welch)"
         reasons += ["noise is better"] * (high < 0)
     else:
-        words += f" No strength of noise that was tried makes errors overlap as much (nearest: {found:.2f}, samples {mean:.2f})."
+        words += (
+            f" No strength of noise that was tried makes errors overlap as much (nearest: {by_noise:.2f}, samples "
+            f"{mean:.2f})."
+        )
     if reasons:
         return Verdict("errors of their own", "fail", f"{words} So {' and '.join(reasons)}.", test)
     return Verdict("errors of their own", _passed(e), f"{words} They err in their own way.{e.few()}", test)
@@ -132,17 +155,18 @@ def _new_errors(e: Evidence) -> Verdict:
 
 def _averages(e: Evidence) -> Verdict:
     others = e.unseen or e.training
-    few, usual = e.samples.around.few, others.around.few
-    spread = e.samples.result.together["dispersion around the training mean"]
-    p = _rank_test(few, usual, "greater")
-    median, common = few.quantile(0.5).item(), usual.quantile(0.5).item()
-    kind = f"held-out {e.names}" if e.unseen else f"training {e.names}"
+    few, normal = e.samples.around.few, others.around.few
+    spread = e.samples.result.novelty.dispersion_around_training
+    assert spread is not None, "samples are not the training networks"
+    p = rank_test(few, normal, "greater")
+    median, common = few.quantile(0.5).item(), normal.quantile(0.5).item()
+    kind = f"held-out {e.kind}" if e.unseen else f"training {e.kind}"
     words = (
-        f"Combinations of {min(16, len(usual))} training networks explain {median:.0%} of a sample's deviation from the "
+        f"Combinations of {min(16, len(normal))} training networks explain {median:.0%} of a sample's deviation from the "
         f"mean network ({kind}: {common:.0%}), and samples lie {spread:.2f} times as far from it as training networks: "
     )
     test = (
-        f"Mann-Whitney test of the explained share (p {_p(p)}), with a median above 50 % and twice the usual; "
+        f"Mann-Whitney test of the explained share (p {p_text(p)}), with a median above 50 % and twice the usual; "
         f"distance from the mean below {_SPREAD}"
     )
     reasons = ["averages of few training networks"] * (p < LEVEL and median > max(_AVERAGE, 2 * common))
@@ -156,30 +180,30 @@ def _averages(e: Evidence) -> Verdict:
 
 
 def _collapse(e: Evidence) -> Verdict:
-    together, usual = e.samples.result.together, e.training.result.together
+    variety, normal = e.samples.result.variety, e.training.result.variety
     size = min(len(e.samples.among), len(e.training.among)) // 2
-    if size < 3:
+    if size < 3 or variety is None or normal is None:
         return Verdict("no collapse", "open", "Fewer than six samples: their variety cannot be judged.", "none")
-    own = median_of_nearest(e.samples.among, size, seed=e.training_reference.seed).quantile(0.5).item()
-    band = median_of_nearest(e.training.among, size, seed=e.training_reference.seed)
-    ratio = own / band.quantile(0.5).item()
-    reasons = ["closer to each other"] * (ratio < _SPREAD and own < band.quantile(LEVEL).item())
-    words = f"The nearest other sample is {ratio:.2f} times as far as it is among as many training {e.names}"
+    nearest = median_of_nearest(e.samples.among, size, seed=e.reference.seed).quantile(0.5).item()
+    training = median_of_nearest(e.training.among, size, seed=e.reference.seed)
+    ratio = nearest / training.quantile(0.5).item()
+    reasons = ["closer to each other"] * (ratio < _SPREAD and nearest < training.quantile(LEVEL).item())
+    words = f"The nearest other sample is {ratio:.2f} times as far as it is among as many training {e.kind}"
     # Larger networks lie farther apart: clusters of them are told by distances among themselves.
     count = min(len(e.samples.among), len(e.training.among))
     gathered, common = (
-        max(clustered(among[:count, :count], _CLUSTER) for among in (m.among, given))
-        for m, given in zip((e.samples, e.training), e.as_given, strict=True)
+        max(clustered(among[:count, :count], _CLUSTER) for among in (group.among, original))
+        for group, original in zip((e.samples, e.training), e.original_among, strict=True)
     )
     words += (
-        f"; {gathered:.0%} of {count} have another within half the usual distance among them ({e.names} {common:.0%})"
+        f"; {gathered:.0%} of {count} have another within half the usual distance among them ({e.kind} {common:.0%})"
     )
     reasons += ["gathered in clusters"] * (gathered > (1 + common) / 2)
-    if "mask overlap" in together and "mask overlap" in usual:
-        words += f"; masks overlap by {together['mask overlap']:.2f} ({e.names} {usual['mask overlap']:.2f})"
-        reasons += ["alike in their masks"] * (together["mask overlap"] > (1 + usual["mask overlap"]) / 2)
-    words += f"; errors overlap by {together['error IoU among']:.2f} ({usual['error IoU among']:.2f})"
-    reasons += ["alike in their errors"] * (together["error IoU among"] > (1 + usual["error IoU among"]) / 2)
+    if variety.mask_overlap is not None and normal.mask_overlap is not None:
+        words += f"; masks overlap by {variety.mask_overlap:.2f} ({e.kind} {normal.mask_overlap:.2f})"
+        reasons += ["alike in their masks"] * (variety.mask_overlap > (1 + normal.mask_overlap) / 2)
+    words += f"; errors overlap by {variety.error_iou:.2f} ({normal.error_iou:.2f})"
+    reasons += ["alike in their errors"] * (variety.error_iou > (1 + normal.error_iou) / 2)
     test = (
         f"nearest distance below {_SPREAD} of, and below the 1 % quantile over 200 subsets of {size}, training "
         "networks; share in clusters, overlap of masks or of errors more than halfway from the training networks' to 1"
@@ -191,11 +215,11 @@ def _collapse(e: Evidence) -> Verdict:
 
 def _accuracy(e: Evidence) -> Verdict:
     samples, training = e.samples.result, e.training.result
-    claim, test = f"better than their {e.names}", "95 % interval of the difference over networks (Welch)"
-    words = f"Samples reach {samples.mean('accuracy'):.4f}, their training {e.names} {training.mean('accuracy'):.4f}"
+    claim, test = f"better than their {e.kind}", "95 % interval of the difference over networks (Welch)"
+    words = f"Samples reach {samples.mean('accuracy'):.4f}, their training {e.kind} {training.mean('accuracy'):.4f}"
     if e.n < 3:
         return Verdict(claim, "open", f"{words}; fewer than three samples do not decide.", test)
-    low, high = _difference(samples, training)
+    low, high = accuracy_difference(samples, training)
     outcome: Outcome = "pass" if low > 0 else "fail" if high < 0 else "open"
     says = {"pass": "better", "fail": "worse", "open": "not told apart"}[outcome]
     interval = samples.interval("accuracy")
@@ -207,10 +231,10 @@ def _accuracy(e: Evidence) -> Verdict:
 
 
 def _novel_and_good(e: Evidence, blocked: Sequence[str]) -> Verdict:
-    samples, threshold = e.samples.result, e.training_reference.threshold
-    distance = samples.median("nearest distance")
-    share = samples.together["novel and performing at 1"]
-    performing = float((e.samples.scored.metrics["accuracy"] >= threshold).double().mean())
+    samples, threshold = e.samples.result, e.reference.threshold
+    distance = samples.median("nearest_distance")
+    share = samples.novelty.performing_at(1)
+    performing = float((e.samples.scored.metrics.accuracy >= threshold).double().mean())
     test = (
         f"most samples perform (an accuracy of at least {threshold:.4f}), at least {_SHARE:.0%} are also as far from the "
         "training networks as these are from each other, neither copies nor their errors, and they are more accurate "
@@ -225,7 +249,7 @@ def _novel_and_good(e: Evidence, blocked: Sequence[str]) -> Verdict:
     rivals = [
         (a.name, a.mean("accuracy"), a.std("accuracy"), a.count)
         for a in e.baselines
-        if a.median("nearest distance") >= _FAR * distance
+        if a.median("nearest_distance") >= _FAR * distance
     ] + [
         (f"{p.family} at {p.level:.3g}", p.accuracy, p.std, p.networks)
         for p in e.points
@@ -247,7 +271,7 @@ def _novel_and_good(e: Evidence, blocked: Sequence[str]) -> Verdict:
         return Verdict(claim, _passed(e), f"{words} No baseline is as far.{e.few()}", test)
     if e.n < 3:
         return Verdict(claim, "open", f"{words}{e.few()}", test)
-    low, high = _welch(samples.mean("accuracy"), samples.std("accuracy"), e.n, *best[1:])
+    low, high = welch_interval(samples.mean("accuracy"), samples.std("accuracy"), e.n, *best[1:])
     if high < 0:
         return Verdict(claim, "fail", f"{words} It beats them.", test)
     if low > 0:
@@ -255,21 +279,24 @@ def _novel_and_good(e: Evidence, blocked: Sequence[str]) -> Verdict:
     return Verdict(claim, "open", f"{words} They are not told apart.", test)
 
 
-def better_ensemble(names: str, own: Float[Tensor, "n s"], usual: Float[Tensor, "m s"], *, seed: int) -> Verdict:
-    """Compare the NLL of two ensembles.
+def better_ensemble(kind: str, samples: Float[Tensor, "n s"], training: Float[Tensor, "m s"], *, seed: int) -> Verdict:
+    """A verdict on "a better ensemble": samples predict together with a lower NLL than as many training networks do.
 
     Args:
-        own, usual: probability that each network gives to the right class of each test sample.
+        kind: What the networks are called, "tickets" or "networks".
+        samples: Probability that each sample gives to the right class of each test sample.
+        training: The same for training networks.
+        seed: Seed of the resampling.
     """
-    losses = [-p.mean(0).clamp(min=1e-45).log().mean().item() for p in (own, usual)]
+    losses = [-p.mean(0).clamp(min=1e-45).log().mean().item() for p in (samples, training)]
     words = (
-        f"The ensemble of {len(own)} samples has an NLL of {losses[0]:.4f}, one of {len(usual)} training {names} "
+        f"The ensemble of {len(samples)} samples has an NLL of {losses[0]:.4f}, one of {len(training)} training {kind} "
         f"{losses[1]:.4f}"
     )
     claim, test = "a better ensemble", "95 % bootstrap interval of the difference, over networks and test samples"
-    if len(own) < ENOUGH:
+    if len(samples) < ENOUGH:
         return Verdict(claim, "open", f"{words}; fewer than {ENOUGH} networks do not decide.", test)
-    low, high = intervals.of_two_ensembles(own, usual, seed=seed)
+    low, high = intervals.of_two_ensembles(samples, training, seed=seed)
     outcome: Outcome = "pass" if high < 0 else "fail" if low > 0 else "open"
     says = {"pass": "better", "fail": "worse", "open": "not told apart"}[outcome]
     return Verdict(claim, outcome, f"{words}: {says} (difference {low:+.4f} to {high:+.4f}).", test)

@@ -1,12 +1,178 @@
-"""What evaluation measures: one result a group of networks, a curve, a ensemble, a verdict."""
+"""What evaluation measures, as data: groups of networks, curves, ensembles, verdicts, and what the figures show."""
 
-import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
-from scipy.stats import t as student
+from weightspace.errors import InputError
+from weightspace.report.intervals import mean_interval
+
+Metric = Literal[
+    "accuracy",
+    "nll",
+    "brier",
+    "ece",
+    "adaptive_ece",
+    "mace",
+    "density",
+    "gain_over_nearest",
+    "nearest_distance",
+    "from_few",
+    "max_error_iou",
+    "mask_overlap_with_training",
+]
+"""Names of the figures that every network of a group has: the fields of :class:`GroupMetrics`."""
+
+
+@dataclass(frozen=True)
+class GroupMetrics:
+    """Figures of the networks of a group, one value a network.
+
+    Args:
+        accuracy: Share of the test samples that are classified correctly.
+        nll: Mean negative log-likelihood, in nats.
+        brier: Mean squared distance of the probabilities from the one-hot target.
+        ece: Expected calibration error over 15 bins of equal width.
+        adaptive_ece: Expected calibration error over 15 bins of equally many samples.
+        mace: Unweighted mean of the calibration gaps of the bins of equal width.
+        density: Share of the prunable weights that is kept.
+        gain_over_nearest: Accuracy minus that of the nearest training network.
+        nearest_distance: Euclidean distance to the nearest training network, after alignment.
+        from_few: Share of the deviation from the training mean that 16 training networks explain.
+        max_error_iou: Largest overlap of test errors with those of a training network.
+        mask_overlap_with_training: Largest overlap with the mask of a training network; None for dense networks.
+    """
+
+    accuracy: Sequence[float]
+    nll: Sequence[float]
+    brier: Sequence[float]
+    ece: Sequence[float]
+    adaptive_ece: Sequence[float]
+    mace: Sequence[float]
+    density: Sequence[float]
+    gain_over_nearest: Sequence[float]
+    nearest_distance: Sequence[float]
+    from_few: Sequence[float]
+    max_error_iou: Sequence[float]
+    mask_overlap_with_training: Sequence[float] | None = None
+
+
+@dataclass(frozen=True)
+class PredictorMetrics:
+    """Metrics of one predictor on labelled samples; :class:`GroupMetrics` explains them."""
+
+    accuracy: float
+    nll: float
+    brier: float
+    ece: float
+    adaptive_ece: float
+    mace: float
+
+
+@dataclass(frozen=True)
+class EnsembleMetrics(PredictorMetrics):
+    """Metrics of an ensemble as one predictor.
+
+    Args:
+        mutual_information: Mean over samples of how much the predictions of the members differ, in nats.
+        disagreement: Share of samples on which two members predict different classes, as the mean over pairs.
+    """
+
+    mutual_information: float
+    disagreement: float
+
+
+@dataclass(frozen=True)
+class EnsembleIntervals:
+    """95 % intervals (low, high) of an ensemble's metrics over test samples like these."""
+
+    accuracy: tuple[float, float]
+    nll: tuple[float, float]
+    brier: tuple[float, float]
+    ece: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class NovelShare:
+    """Share of the networks that perform and are at least `tau` units away from every training network.
+
+    Args:
+        tau: Distance, in medians of the distance between a training network and its nearest other.
+        share: Share of the networks.
+    """
+
+    tau: int
+    share: float
+
+
+@dataclass(frozen=True)
+class Novelty:
+    """How a group lies relative to the training networks.
+
+    Args:
+        copies: Share of networks that are close enough to a training network to count as its copy.
+        novel_and_performing: Shares of networks that are far away and perform, from near to far.
+        dispersion_around_training: Root mean square distance to the training mean, relative to the training networks';
+            None for the training networks themselves.
+        z_u: Test of Meehan et al. 2020 for copies, far below 0 if there are; None without held-out networks.
+        farther_than_held_out: Probability that a network is farther from the training networks than a held-out one.
+    """
+
+    copies: float
+    novel_and_performing: Sequence[NovelShare]
+    dispersion_around_training: float | None = None
+    z_u: float | None = None
+    farther_than_held_out: float | None = None
+
+    def performing_at(self, tau: int) -> float:
+        """Share of the networks that perform at `tau` units of distance.
+
+        Raises:
+            InputError: The share was not measured at this distance.
+        """
+        for one in self.novel_and_performing:
+            if one.tau == tau:
+                return one.share
+        raise InputError(f"not measured at tau {tau}: there are {[one.tau for one in self.novel_and_performing]}")
+
+
+@dataclass(frozen=True)
+class Variety:
+    """How different the networks of a group are from each other.
+
+    Args:
+        dispersion: Spread around the own mean, relative to the training networks'.
+        error_iou: Mean overlap of errors between two networks.
+        error_iou_by_chance: The same if networks erred independently at these rates.
+        nearest_distance: Median distance to the nearest other network of the group.
+        mask_overlap: Mean overlap of masks between two networks; None for dense networks.
+        mask_overlap_by_chance: The same for random masks of these layer densities.
+    """
+
+    dispersion: float
+    error_iou: float
+    error_iou_by_chance: float
+    nearest_distance: float
+    mask_overlap: float | None = None
+    mask_overlap_by_chance: float | None = None
+
+
+@dataclass(frozen=True)
+class LayerDensity:
+    """Mean density of one weight tensor over a group of networks."""
+
+    name: str
+    density: float
+
+
+@dataclass(frozen=True)
+class ReliabilityBin:
+    """Samples of similar confidence: how many, their mean confidence, and the accuracy on them; zeros if empty."""
+
+    count: float
+    confidence: float
+    accuracy: float
 
 
 @dataclass(frozen=True)
@@ -14,53 +180,77 @@ class GroupResult:
     """One row of the report: a group of networks.
 
     Args:
-        per_network: one value a network, by metric.
-        together: values of the group: the ensemble's metrics, dispersion, overlaps, novelty.
-        layer_density: mean density of each weight tensor.
-        intervals: 95 % intervals (low, high) of the ensemble's metrics over test samples like these.
-        reliability: for each bin of confidence of the ensemble (count, mean confidence, accuracy).
+        name: Name of the row.
+        note: A line that says what the networks are.
+        per_network: Figures of every network.
+        ensemble: Metrics of all networks as one ensemble.
+        novelty: How the group lies relative to the training networks.
+        variety: How its networks differ from each other; None for a single network.
+        layer_density: Mean density of each weight tensor.
+        intervals: Intervals of the ensemble's metrics.
+        reliability: Bins of the ensemble's confidence, from low to high.
     """
 
     name: str
     note: str
-    per_network: Mapping[str, Sequence[float]]
-    together: Mapping[str, float]
-    layer_density: Mapping[str, float]
-    intervals: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    reliability: Sequence[Sequence[float]] = ()
+    per_network: GroupMetrics
+    ensemble: EnsembleMetrics
+    novelty: Novelty
+    variety: Variety | None
+    layer_density: Sequence[LayerDensity]
+    intervals: EnsembleIntervals | None
+    reliability: Sequence[ReliabilityBin]
 
     @property
     def count(self) -> int:
-        return len(self.per_network["accuracy"])
+        """Number of networks."""
+        return len(self.per_network.accuracy)
 
-    def mean(self, metric: str) -> float:
-        return statistics.fmean(self.per_network[metric])
+    @property
+    def sparse(self) -> bool:
+        """Whether any layer is pruned."""
+        return any(layer.density < 1 for layer in self.layer_density)
 
-    def std(self, metric: str) -> float:
+    def values(self, metric: Metric) -> Sequence[float]:
+        """The values of one metric, one a network.
+
+        Raises:
+            InputError: The group has no such figure, as dense networks have no overlap of masks.
+        """
+        values: Sequence[float] | None = getattr(self.per_network, metric)
+        if values is None:
+            raise InputError(f"{self.name!r} has no {metric}: its networks or the training networks are dense")
+        return values
+
+    def mean(self, metric: Metric) -> float:
+        """Mean over networks."""
+        return statistics.fmean(self.values(metric))
+
+    def std(self, metric: Metric) -> float:
         """Standard deviation over networks; 0 for a single network."""
-        return statistics.stdev(self.per_network[metric]) if self.count > 1 else 0.0
+        return statistics.stdev(self.values(metric)) if self.count > 1 else 0.0
 
-    def median(self, metric: str) -> float:
-        return statistics.median(self.per_network[metric])
+    def median(self, metric: Metric) -> float:
+        """Median over networks."""
+        return statistics.median(self.values(metric))
 
-    def interval(self, metric: str) -> tuple[float, float]:
+    def interval(self, metric: Metric) -> tuple[float, float]:
         """95 % interval of the mean over networks like these, on this test split (Student's t)."""
-        if self.count < 2:
-            return self.mean(metric), self.mean(metric)
-        half = float(student.ppf(0.975, self.count - 1)) * self.std(metric) / math.sqrt(self.count)
-        return self.mean(metric) - half, self.mean(metric) + half
+        return mean_interval(self.values(metric))
 
 
 @dataclass(frozen=True)
 class CurveResult:
-    """Baseline networks of one strength: a point of a curve.
+    """Baseline networks of one strength: a measured point of a curve.
 
     Args:
-        family: the curve, such as "noise" or "soup".
-        level: its strength: a standard deviation, a share, a number of networks.
-        accuracy, std: mean and standard deviation over the networks.
-        distance: median distance to the nearest training network.
-        error_iou: mean over networks of the largest overlap of errors with a training network's.
+        family: Name of the curve, such as "noise" or "soup".
+        level: Strength: a standard deviation, a share, or a number of networks.
+        networks: Number of networks.
+        accuracy: Mean accuracy over the networks.
+        std: Standard deviation of the accuracy over the networks.
+        distance: Median distance to the nearest training network.
+        error_iou: Mean over networks of the largest overlap of errors with a training network's.
     """
 
     family: str
@@ -73,39 +263,80 @@ class CurveResult:
 
 
 @dataclass(frozen=True)
-class PredictiveResult:
-    """An ensemble judged as a predictive distribution.
+class Detection:
+    """How well a score separates OOD inputs, which are the positives, from test inputs.
 
     Args:
-        metrics: accuracy, nll, brier, ece, adaptive ece, mace, mutual information, disagreement.
-        temperature: fitted on validation data.
-        scaled: the metrics that a temperature changes, at that temperature.
-        detection: auroc and fpr95 of foreign inputs, by entropy and by mutual information.
-        shifted: accuracy, nll and ece by kind and severity of shift, such as "noise 2".
+        auroc: Area under the receiver operating characteristic.
+        fpr95: Share of test inputs that are flagged when 95 % of the OOD inputs are.
+    """
+
+    auroc: float
+    fpr95: float
+
+
+@dataclass(frozen=True)
+class ShiftResult:
+    """An ensemble under one shift of the inputs.
+
+    Args:
+        kind: "noise", "contrast", "blur" or "rotation"; "none" for the inputs as they are.
+        severity: Strength from 1 to 3; 0 for the inputs as they are.
+        accuracy: Accuracy under the shift.
+        nll: Mean negative log-likelihood under the shift.
+        ece: Expected calibration error under the shift.
+    """
+
+    kind: str
+    severity: int
+    accuracy: float
+    nll: float
+    ece: float
+
+
+@dataclass(frozen=True)
+class PredictiveResult:
+    """An ensemble as a predictive distribution.
+
+    Args:
+        name: Name of the ensemble.
+        note: A line that says what its members are.
+        networks: Number of members.
+        metrics: Metrics on the test split.
+        temperature: Temperature that was fitted on validation data.
+        scaled: Metrics on the test split at that temperature.
+        by_entropy: Detection of OOD inputs by the entropy of the prediction.
+        by_mutual_information: Detection by mutual information; None for a single network.
+        shifts: Results under each shift, the inputs as they are first; empty where none was tried.
     """
 
     name: str
     note: str
     networks: int
-    metrics: Mapping[str, float]
+    metrics: EnsembleMetrics
     temperature: float
-    scaled: Mapping[str, float]
-    detection: Mapping[str, float]
-    shifted: Mapping[str, Mapping[str, float]]
+    scaled: PredictorMetrics
+    by_entropy: Detection
+    by_mutual_information: Detection | None
+    shifts: Sequence[ShiftResult]
 
 
 Outcome = Literal["pass", "fail", "open"]
+"""Outcome of a test: the claim holds, it does not hold, or the data do not decide."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a test says about a claim.
+    """The outcome of a test of one claim.
 
     Args:
-        claim: what is claimed of the samples, such as "not copies".
-        outcome: pass, fail, or open where the data do not decide.
-        words: the outcome in a sentence, with the numbers.
-        test: how it was decided.
+        claim: What is claimed of the samples, such as "not copies".
+        outcome: "pass" if the claim holds, "fail" if it does not, "open" if the data do not decide.
+        words: The outcome in a sentence, with the numbers.
+        test: How it was decided.
+
+    Raises:
+        ValueError: The outcome is another word.
     """
 
     claim: str
@@ -120,7 +351,13 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Lines:
-    """Loss and accuracy along lines between networks, a list a line."""
+    """Loss and accuracy along lines between networks, a list for each line.
+
+    Args:
+        positions: Positions on the line, from 0 to 1.
+        losses: Test loss at the positions, one list a line.
+        accuracies: Test accuracy at the positions, one list a line.
+    """
 
     positions: Sequence[float]
     losses: Sequence[Sequence[float]]
@@ -132,8 +369,8 @@ class Filters:
     """Incoming weights of first-layer units as images.
 
     Args:
-        labels: of the networks.
-        images: networks x units x height x width; channels are averaged.
+        labels: Names of the networks.
+        images: Values (networks, units, height, width); channels are averaged.
     """
 
     labels: Sequence[str]
@@ -141,17 +378,17 @@ class Filters:
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """What the report's figures show beyond its tables.
+class FigureData:
+    """What the figures show beyond the tables.
 
     Args:
-        spectrum: share of the total variance (the trace) along each principal component of the training networks.
-        codes: position along the two leading components, in standard deviations, by group.
-        lines: between networks, by what they join.
-        overlaps: mask overlaps of the first few training networks, then samples, by name; NaN is None.
-        overlap_training: how many of them are training networks.
-        filters: None where the first layer does not look at images.
-        confusion: samples of each class (rows) given to each class (columns), by ensemble.
+        spectrum: Share of the total variance (the trace) along each principal component of the training networks.
+        codes: Positions along the two leading components, in standard deviations, by group.
+        lines: Lines between networks, by what they join.
+        overlaps: Mask overlaps of the first few training networks, then samples, by name; None on the diagonal.
+        overlap_training: How many of these are training networks.
+        filters: First-layer weights; None where the first layer does not look at images.
+        confusion: Samples of each class (rows) given to each class (columns), by ensemble.
     """
 
     spectrum: Sequence[float]

@@ -1,6 +1,5 @@
 """What a mask is worth, without training: effective weights, collapsed layers, neural persistence, matching."""
 
-import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,13 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy import stats
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import minimum_spanning_tree
 from torch import Tensor, nn
 
 from weightspace.errors import InputError
 from weightspace.networks.collection import Collection
+from weightspace.report.intervals import half_width
 
 _NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
@@ -74,6 +73,6 @@ def matching(
     if len(tickets) != len(dense) or len(dense) < 2:
         raise InputError(f"matching needs at least two pairs of accuracies, got {len(tickets)} and {len(dense)}")
     differences = [a - b for a, b in zip(tickets, dense, strict=True)]
-    half = stats.t.ppf(0.5 + level / 2, len(dense) - 1) * statistics.stdev(differences) / math.sqrt(len(dense))
+    half = half_width(differences, level=level)
     mean = statistics.fmean(differences)
-    return MatchingResult(mean, float(half), mean - float(half) > -tolerance)
+    return MatchingResult(mean, half, mean - half > -tolerance)

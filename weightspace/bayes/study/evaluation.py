@@ -77,8 +77,7 @@ class StudyEvaluation:
         return StudyRow(method=method, network=0, density=density, **_metrics(result))
 
     def _metrics(self, networks: Collection) -> dict[str, Any]:
-        memory = int(self.memory_gb * 2**30)
-        ensemble = PredictiveEnsemble.of("", "", networks, memory=memory, prepare=lambda part: part)
+        ensemble = PredictiveEnsemble.of("", "", networks, memory_gb=self.memory_gb)
         return _metrics(self.benchmark.run(ensemble))
 
 
@@ -90,21 +89,22 @@ def _densities(networks: Collection) -> dict[str, Any]:
 
 
 def _metrics(result: PredictiveResult) -> dict[str, Any]:
-    metrics, scaled, detection = result.metrics, result.scaled, result.detection
+    metrics, scaled = result.metrics, result.scaled
+    entropy, information = result.by_entropy, result.by_mutual_information
     return {
-        "accuracy": metrics["accuracy"],
-        "nll": metrics["nll"],
-        "brier": metrics["brier"],
-        "ece": metrics["ece"],
-        "adaptive_ece": metrics["adaptive ece"],
-        "mace": metrics["mace"],
+        "accuracy": metrics.accuracy,
+        "nll": metrics.nll,
+        "brier": metrics.brier,
+        "ece": metrics.ece,
+        "adaptive_ece": metrics.adaptive_ece,
+        "mace": metrics.mace,
         "temperature": result.temperature,
-        "scaled_nll": scaled["nll"],
-        "scaled_brier": scaled["brier"],
-        "scaled_ece": scaled["ece"],
-        "scaled_mace": scaled["mace"],
-        "entropy_auroc": detection["auroc by entropy"],
-        "entropy_fpr95": detection["fpr95 by entropy"],
-        "mutual_information_auroc": detection.get("auroc by mutual information"),
-        "mutual_information_fpr95": detection.get("fpr95 by mutual information"),
+        "scaled_nll": scaled.nll,
+        "scaled_brier": scaled.brier,
+        "scaled_ece": scaled.ece,
+        "scaled_mace": scaled.mace,
+        "entropy_auroc": entropy.auroc,
+        "entropy_fpr95": entropy.fpr95,
+        "mutual_information_auroc": information and information.auroc,
+        "mutual_information_fpr95": information and information.fpr95,
     }

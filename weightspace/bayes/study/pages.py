@@ -7,10 +7,10 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scipy import stats
 
 from weightspace.bayes.study.results import MetricName, StudyResult, StudyRow
 from weightspace.bayes.study.study import DETERMINISTIC
+from weightspace.report.intervals import half_width
 from weightspace.report.page import Picture, Table, render
 from weightspace.report.plots.style import colours, tidy
 from weightspace.storage.files import write_text
@@ -152,8 +152,7 @@ def paired(values: Sequence[float]) -> str:
     """
     if len(values) < 2:
         return "–"
-    half = stats.t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5
-    return f"{100 * statistics.fmean(values):+.2f} ± {100 * half:.2f}"
+    return f"{100 * statistics.fmean(values):+.2f} ± {100 * half_width(values):.2f}"
 
 
 def overlap_table(result: StudyResult) -> Table:

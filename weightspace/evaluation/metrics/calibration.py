@@ -21,8 +21,9 @@ class Bins:
     """Samples grouped by confidence, for each network.
 
     Args:
-        count: samples in each bin.
-        confidence, accuracy: sums over the samples of each bin.
+        count: Number of samples in each bin.
+        confidence: Sum of the confidences of the samples of each bin.
+        accuracy: Number of samples of each bin that are classified correctly.
     """
 
     count: Float[Tensor, "n b"]
@@ -58,16 +59,19 @@ def equal_mass(logits: Float[Tensor, "n s c"], y: Int[Tensor, " s"]) -> Bins:
 
 
 def fit_temperature(logits: Float[Tensor, "1 s c"], y: Int[Tensor, " s"]) -> float:
-    """The T > 0 that minimises the NLL of softmax(logits / T); fit it on validation data.
+    """The T > 0 that minimises the NLL of softmax(logits / T).
 
-    For an ensemble give its log-probabilities: p is then proportional to the mean probability to the power 1/T.
+    Args:
+        logits: Logits on validation data. For an ensemble its log-probabilities: p is then proportional to the mean
+            probability to the power 1/T.
+        y: The right classes.
     """
 
     def loss(log_t: float) -> float:
         return predictive.nll(logits / math.exp(log_t), y).item()
 
-    found = minimize_scalar(loss, bounds=(math.log(0.02), math.log(50.0)), method="bounded")
-    return math.exp(float(found.x))
+    result = minimize_scalar(loss, bounds=(math.log(0.02), math.log(50.0)), method="bounded")
+    return math.exp(float(result.x))
 
 
 def _confidence(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,26 +1,30 @@
-"""Intervals of ensembles' metrics, by resampling test samples and networks."""
+"""Intervals and tests: of an ensemble's metrics by resampling, of differences of means, of ranks."""
 
 import math
 
 import torch
 from jaxtyping import Float, Int
-from scipy.stats import mannwhitneyu
-from scipy.stats import t as student
+from scipy import stats
 from torch import Tensor
 
 from weightspace.evaluation.metrics.calibration import BINS
-from weightspace.report.results import GroupResult
+from weightspace.report.results import EnsembleIntervals, GroupResult
 from weightspace.runtime import seeds
 
 _DRAWS = 400
 _DRAWN = 2_000_000  # numbers drawn at once
 
 
-def intervals(log_p: Float[Tensor, "1 s c"], y: Int[Tensor, " s"], *, seed: int = 0) -> dict[str, tuple[float, float]]:
+def ensemble_intervals(log_p: Float[Tensor, "1 s c"], y: Int[Tensor, " s"], *, seed: int = 0) -> EnsembleIntervals:
     """95 % percentile intervals of accuracy, NLL, Brier and ECE over test samples like these.
 
-    They say how far the figures would move on another test split of the same size, for these networks.
-    ECE of a small sample is biased upwards, and so is its interval.
+    They say how far the figures would move on another test split of the same size, for these networks. ECE of a small
+    sample is biased upwards, and so is its interval.
+
+    Args:
+        log_p: Log-probabilities of the ensemble.
+        y: The right classes.
+        seed: Seed of the resampling.
     """
     log_p = log_p.double().log_softmax(-1)[0]
     p = log_p.exp()
@@ -28,9 +32,9 @@ def intervals(log_p: Float[Tensor, "1 s c"], y: Int[Tensor, " s"], *, seed: int 
     right = (predicted == y).double()
     bins = (confidence * BINS).ceil().long().sub(1).clamp(0, BINS - 1)
     gaps = torch.zeros(len(y), BINS, dtype=torch.float64).scatter_(1, bins[:, None], (right - confidence)[:, None])
-    own = log_p.gather(1, y[:, None])[:, 0]
+    likelihood = log_p.gather(1, y[:, None])[:, 0]
     one_hot = torch.nn.functional.one_hot(y, log_p.shape[1])
-    columns = torch.cat([torch.stack([right, -own, (p - one_hot).square().sum(1)], 1), gaps], 1)  # (s, 3 + bins)
+    columns = torch.cat([torch.stack([right, -likelihood, (p - one_hot).square().sum(1)], 1), gaps], 1)  # (s, 3 + bins)
     random = seeds.generator(seed, "bootstrap")
     means = torch.empty(_DRAWS, columns.shape[1], dtype=torch.float64)
     step = max(1, _DRAWN // len(y))
@@ -41,17 +45,17 @@ def intervals(log_p: Float[Tensor, "1 s c"], y: Int[Tensor, " s"], *, seed: int 
             1, chosen, torch.ones_like(chosen, dtype=torch.float64)
         )
         means[start : start + draws] = counts @ columns / len(y)
-    values = {"accuracy": means[:, 0], "nll": means[:, 1], "brier": means[:, 2], "ece": means[:, 3:].abs().sum(1)}
-    ends = torch.tensor([0.025, 0.975], dtype=torch.float64)
-    found = {name: v.quantile(ends).tolist() for name, v in values.items()}
-    return {name: (low, high) for name, (low, high) in found.items()}
+    ece = means[:, 3:].abs().sum(1)
+    return EnsembleIntervals(*map(_percentiles, (means[:, 0], means[:, 1], means[:, 2], ece)))
 
 
 def of_two_ensembles(a: Float[Tensor, "n s"], b: Float[Tensor, "m s"], *, seed: int = 0) -> tuple[float, float]:
-    """95 % percentile interval of the difference of two ensembles' NLL, over networks and test samples like these.
+    """95 % percentile interval of the NLL of `a` minus that of `b`, over networks and test samples like these.
 
     Args:
-        a, b: probability that each network gives to the right class of each sample.
+        a: Probability that each network of one ensemble gives to the right class of each sample.
+        b: The same for the other ensemble.
+        seed: Seed of the resampling.
     """
     random = seeds.generator(seed, "two ensembles")
     draws: list[float] = []
@@ -62,31 +66,54 @@ def of_two_ensembles(a: Float[Tensor, "n s"], b: Float[Tensor, "m s"], *, seed: 
             for p in (a, b)
         ]
         draws.append((losses[1] - losses[0]).item())
-    low, high = (
-        torch.tensor(draws, dtype=torch.float64).quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-    )
-    return low, high
+    return _percentiles(torch.tensor(draws, dtype=torch.float64))
 
 
-def _rank_test(a: Float[Tensor, " n"], b: Float[Tensor, " m"], alternative: str) -> float:
-    return float(mannwhitneyu(a.numpy(), b.numpy(), alternative=alternative).pvalue)
+def rank_test(a: Float[Tensor, " n"], b: Float[Tensor, " m"], alternative: str) -> float:
+    """The p value of a Mann-Whitney test.
+
+    Args:
+        a: Values of one group.
+        b: Values of the other.
+        alternative: "less" if `a` is smaller than `b` where the test is significant, or "greater".
+    """
+    return float(stats.mannwhitneyu(a.numpy(), b.numpy(), alternative=alternative).pvalue)
 
 
-def _difference(a: GroupResult, b: GroupResult) -> tuple[float, float]:
-    one, two = ((r.mean("accuracy"), r.std("accuracy"), r.count) for r in (a, b))
-    return _welch(*one, *two)
+def accuracy_difference(a: GroupResult, b: GroupResult) -> tuple[float, float]:
+    """95 % interval of the mean accuracy of one group minus that of another, over networks (Welch)."""
+    one, two = ((group.mean("accuracy"), group.std("accuracy"), group.count) for group in (a, b))
+    return welch_interval(*one, *two)
 
 
-def _welch(mean_a: float, std_a: float, n: int, mean_b: float, std_b: float, m: int) -> tuple[float, float]:
-    """95 % interval of a difference of means; a group of one network, such as the mean network, has no spread."""
-    a, b = std_a**2 / n, std_b**2 / m
-    gap = mean_a - mean_b
+def welch_interval(mean_a: float, std_a: float, n_a: int, mean_b: float, std_b: float, n_b: int) -> tuple[float, float]:
+    """95 % interval of a difference of two means, by Welch's t test.
+
+    The same as the `confidence_interval` of `scipy.stats.ttest_ind(a, b, equal_var=False)`, which needs the values
+    themselves and at least two on each side; a group of one network, such as the mean network, has no spread here.
+
+    Args:
+        mean_a: Mean of the first group.
+        std_a: Standard deviation of the first group.
+        n_a: Networks in the first group.
+        mean_b: Mean of the second group.
+        std_b: Standard deviation of the second group.
+        n_b: Networks in the second group.
+    """
+    a, b = std_a**2 / n_a, std_b**2 / n_b
+    difference = mean_a - mean_b
     if a + b == 0:
-        return gap, gap
-    freedom = (a + b) ** 2 / (a**2 / max(n - 1, 1) + b**2 / max(m - 1, 1))
-    half = float(student.ppf(0.975, freedom)) * math.sqrt(a + b)
-    return gap - half, gap + half
+        return difference, difference
+    freedom = (a + b) ** 2 / (a**2 / max(n_a - 1, 1) + b**2 / max(n_b - 1, 1))
+    half = float(stats.t.ppf(0.975, freedom)) * math.sqrt(a + b)
+    return difference - half, difference + half
 
 
-def _p(value: float) -> str:
+def p_text(value: float) -> str:
+    """A p value for a sentence, such as "= 0.03" or "< 0.0001"."""
     return "< 0.0001" if value < 1e-4 else f"= {value:.2g}"
+
+
+def _percentiles(values: Float[Tensor, " d"]) -> tuple[float, float]:
+    low, high = values.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return low, high

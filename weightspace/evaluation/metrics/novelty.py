@@ -8,6 +8,7 @@ from scipy.stats import mannwhitneyu
 from torch import Tensor
 
 from weightspace.masks.overlap import off_diagonal
+from weightspace.report.results import NovelShare
 
 TAUS = (1, 2, 3, 4, 6)
 FEW = 16
@@ -21,7 +22,7 @@ def distances(networks: Float[Tensor, "n d"], others: Float[Tensor, "m d"] | Non
 
 
 def error_iou(networks: Bool[Tensor, "n s"], others: Bool[Tensor, "m s"]) -> Float[Tensor, "n m"]:
-    """Overlap of errors: samples both get wrong over samples either gets wrong.
+    """Overlap of errors: samples that both networks get wrong over samples that either gets wrong.
 
     Two networks without errors overlap by 1 (convention of arXiv 2601.05052).
     """
@@ -58,9 +59,9 @@ def from_few(
     has 1, a network of the same recipe that the generator has not seen has little.
 
     Args:
-        target: inner products of each vector with its bases.
-        gram: inner products among the bases.
-        squares: squared lengths of the vectors.
+        target: Inner products of each vector with its bases.
+        gram: Inner products among the bases.
+        squares: Squared lengths of the vectors.
     """
     # Copies among the bases make the system singular: the pseudo-inverse takes the shortest solution.
     solution = torch.linalg.pinv(gram, rtol=1e-9, hermitian=True) @ target[..., None]
@@ -74,7 +75,8 @@ def z_u(samples: Float[Tensor, " n"], held_out: Float[Tensor, " m"]) -> tuple[fl
     """Data-copying test (Meehan et al. 2020, arXiv 2004.05675): are samples closer to the training set than others?
 
     Args:
-        samples, held_out: distances to the nearest training network.
+        samples: Distances of samples to the nearest training network.
+        held_out: The same of held-out networks.
 
     Returns:
         Z_U, far below 0 for copies, far above 0 for networks that are too far, and U / (nm), the
@@ -88,6 +90,14 @@ def z_u(samples: Float[Tensor, " n"], held_out: Float[Tensor, " m"]) -> tuple[fl
 
 def novel_and_performing(
     accuracy: Float[Tensor, " n"], distance: Float[Tensor, " n"], *, threshold: float, unit: float
-) -> dict[int, float]:
-    """Share of networks with at least the threshold's accuracy and tau units of distance, for each tau."""
-    return {tau: ((accuracy >= threshold) & (distance >= tau * unit)).double().mean().item() for tau in TAUS}
+) -> list[NovelShare]:
+    """Share of networks that are accurate and far away, for several distances.
+
+    Args:
+        accuracy: Accuracy of each network.
+        distance: Its distance to the nearest training network.
+        threshold: Accuracy from which a network counts as performing.
+        unit: Distance that tau is told in.
+    """
+    performing = accuracy >= threshold
+    return [NovelShare(tau, (performing & (distance >= tau * unit)).double().mean().item()) for tau in TAUS]

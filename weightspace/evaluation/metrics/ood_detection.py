@@ -1,4 +1,4 @@
-"""Do networks notice inputs from elsewhere? AUROC and FPR95, with the foreign inputs as positives."""
+"""Do networks notice out-of-distribution (OOD) inputs? AUROC and FPR95, with OOD inputs as the positives."""
 
 import numpy as np
 from jaxtyping import Float
@@ -6,18 +6,28 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from torch import Tensor
 
 
-def auroc(own: Float[Tensor, " s"], foreign: Float[Tensor, " t"]) -> float:
-    """Probability that a foreign input has a higher score than one's own; ties count half."""
-    truth, scores = _together(own, foreign)
+def auroc(test: Float[Tensor, " s"], ood: Float[Tensor, " t"]) -> float:
+    """Probability that an OOD input has a higher score than a test input; ties count half.
+
+    Args:
+        test: Scores of test inputs.
+        ood: Scores of OOD inputs.
+    """
+    truth, scores = _together(test, ood)
     return float(roc_auc_score(truth, scores))
 
 
-def fpr95(own: Float[Tensor, " s"], foreign: Float[Tensor, " t"]) -> float:
-    """Share of one's own inputs flagged at the highest threshold that detects 95 % of the foreign ones."""
-    false, true, _ = roc_curve(*_together(own, foreign), drop_intermediate=False)
+def fpr95(test: Float[Tensor, " s"], ood: Float[Tensor, " t"]) -> float:
+    """Share of test inputs that are flagged at the highest threshold that detects 95 % of the OOD inputs.
+
+    Args:
+        test: Scores of test inputs.
+        ood: Scores of OOD inputs.
+    """
+    false, true, _ = roc_curve(*_together(test, ood), drop_intermediate=False)
     return float(false[np.argmax(true >= 0.95)])
 
 
-def _together(own: Tensor, foreign: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    truth = np.concatenate([np.zeros(len(own)), np.ones(len(foreign))])
-    return truth, np.concatenate([own.numpy(), foreign.numpy()])
+def _together(test: Tensor, ood: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    truth = np.concatenate([np.zeros(len(test)), np.ones(len(ood))])
+    return truth, np.concatenate([test.numpy(), ood.numpy()])

@@ -12,6 +12,11 @@ def errors(logits: Float[Tensor, "n s c"], y: Int[Tensor, " s"]) -> Bool[Tensor,
     return logits.argmax(-1) != y
 
 
+def accuracy(logits: Float[Tensor, "n s c"], y: Int[Tensor, " s"]) -> Float[Tensor, " n"]:
+    """Share of the samples that each network classifies correctly."""
+    return 1 - errors(logits, y).double().mean(1)
+
+
 def nll(logits: Float[Tensor, "n s c"], y: Int[Tensor, " s"]) -> Float[Tensor, " n"]:
     """Mean negative log-likelihood, in nats."""
     index = y.expand(len(logits), -1)[..., None]
@@ -41,7 +46,7 @@ def disagreement(votes: Float[Tensor, "s c"]) -> float:
     """Share of samples on which two different networks predict different classes, as the mean over pairs.
 
     Args:
-        votes: number of networks that predict each class, for each sample.
+        votes: Number of networks that predict each class, for each sample.
     """
     n = votes[0].sum()
     if n < 2:

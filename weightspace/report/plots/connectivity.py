@@ -17,10 +17,10 @@ def lines(
     """Loss or accuracy along the lines between networks.
 
     Args:
-        curves: by name (such as "as trained" and "aligned") the (positions, values) of each pair; pairs
-            are thin lines, their mean a thick one.
-        what: label of the vertical axis.
-        logarithmic: for losses that differ by orders of magnitude.
+        curves: Positions and values of each pair, by name such as "as trained" and "aligned"; pairs are thin lines,
+            their mean a thick one.
+        what: Label of the vertical axis.
+        logarithmic: Whether the vertical axis is logarithmic, for losses that differ by orders of magnitude.
     """
     figure, axes = new()
     for colour, (name, pairs) in zip(cycle(_COLOURS), curves.items(), strict=False):
@@ -40,7 +40,9 @@ def matrices(values: Mapping[str, np.ndarray], what: str, *, divide: int | None 
     """Barriers (or overlaps) of all pairs of networks, one matrix a way of aligning them, one colour scale.
 
     Args:
-        divide: draw a cross after so many networks, where another group begins.
+        values: Matrices by the name of the way of aligning.
+        what: Label of the colour scale.
+        divide: Number of networks after which a cross is drawn, where another group begins.
     """
     count = len(values)
     figure = Figure(figsize=(3.4 * count + 0.8, 3.4), layout="constrained", dpi=130)

@@ -19,9 +19,10 @@ def reliability(groups: Sequence[GroupResult], samples: str, reference: str) -> 
     palette = colours([group.name for group in groups], samples, reference)
     top.plot([0, 1], [0, 1], color=OTHER, linewidth=0.8, linestyle="--", label="calibrated")
     for group in groups:
-        used = [(count, confidence, right) for count, confidence, right in group.reliability if count]
-        total = sum(count for count, _, _ in used)
-        counts, x, y = (np.array(values) for values in zip(*used, strict=True))
+        bins = [one for one in group.reliability if one.count]
+        counts = np.array([one.count for one in bins])
+        x, y = np.array([one.confidence for one in bins]), np.array([one.accuracy for one in bins])
+        total = counts.sum()
         top.scatter(x, y, s=12 + 120 * counts / total, color=palette[group.name], label=group.name, alpha=0.8)
         low.plot(x, counts / total, ".-", color=palette[group.name], alpha=0.8)
     top.set_ylabel("accuracy")
@@ -45,8 +46,15 @@ def confusion(matrices: Mapping[str, Sequence[Sequence[int]]]) -> Figure:
         if size <= 20:
             for i, j in np.argwhere(values > 0):
                 dark = i != j and values[i, j] > 0.6 * most
-                axes.text(j, i, f"{int(values[i, j])}", ha="center", va="center", fontsize=7 if size <= 10 else 5,
-                          color="white" if dark else "black")  # fmt: skip
+                axes.text(
+                    j,
+                    i,
+                    f"{int(values[i, j])}",
+                    ha="center",
+                    va="center",
+                    fontsize=7 if size <= 10 else 5,
+                    color="white" if dark else "black",
+                )
             axes.set_xticks(range(size))
             axes.set_yticks(range(size))
         axes.set_title(f"ensemble of {name}", fontsize=10)
@@ -57,15 +65,14 @@ def confusion(matrices: Mapping[str, Sequence[Sequence[int]]]) -> Figure:
 
 def shift(ensembles: Sequence[PredictiveResult], samples: str, reference: str) -> Figure:
     """NLL of each ensemble as the inputs drift away, a panel a kind of shift."""
-    kinds = [k for k in dict.fromkeys(name.rpartition(" ")[0] for name in ensembles[0].shifted) if k != "none"]
+    kinds = list(dict.fromkeys(shift.kind for shift in ensembles[0].shifts if shift.severity))
     figure = Figure(figsize=(3.0 * len(kinds) + 2.4, 3.4), layout="constrained", dpi=130)
     palette = colours([p.name for p in ensembles], samples, reference)
     for k, kind in enumerate(kinds):
         axes = figure.add_subplot(1, len(kinds), k + 1)
         tidy(axes)
         for ensemble in ensembles:
-            levels = {n: v["nll"] for n, v in ensemble.shifted.items() if n.rpartition(" ")[0] == kind}
-            y = [ensemble.shifted["none 0"]["nll"], *levels.values()]
+            y = [shift.nll for shift in ensemble.shifts if shift.kind == kind or not shift.severity]
             axes.plot(range(len(y)), y, ".-", color=palette[ensemble.name], label=ensemble.name if k == 0 else None)
         axes.set_title(kind, fontsize=10)
         axes.set_xticks(range(4))
@@ -79,7 +86,8 @@ def comparison(rows: Mapping[str, tuple[float, float, float, float]], what: str)
     """Runs side by side: accuracy with its standard deviation against distance.
 
     Args:
-        rows: by name distance, accuracy, standard deviation, ensemble accuracy.
+        rows: Distance, accuracy, its standard deviation and the accuracy of the ensemble, by name of the run.
+        what: Label of the horizontal axis.
     """
     figure, axes = new(height=5.0)
     palette = colours(list(rows), "", "")

@@ -1,7 +1,9 @@
 """One look for all figures."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
+import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -49,6 +51,18 @@ def new(width: float = 8.0, height: float = 4.2) -> tuple[Figure, Axes]:
 
 
 def tidy(axes: Axes) -> None:
+    """No frame above and on the right, a light grid behind the data."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.set_axisbelow(True)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure; an SVG has the same bytes in every run.
+
+    Args:
+        figure: The figure.
+        path: The file to write; its suffix, .png or .svg, is the format.
+    """
+    with matplotlib.rc_context({"svg.hashsalt": "weightspace"}):  # otherwise names of elements are random
+        figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)

@@ -1,0 +1,169 @@
+"""The groups of networks that an evaluation compares: what they are called, whether they fit, their canonical form."""
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from weightspace.align import FittedMatching, WeightMatching
+from weightspace.errors import InputError
+from weightspace.evaluation.memory import capacity
+from weightspace.networks.collection import Collection, writer_for
+from weightspace.networks.forward import blocks
+from weightspace.symmetry import Symmetry
+from weightspace.tasks.task import Task
+
+SAMPLES = "samples"
+_BLOCK = 64  # networks brought into canonical form at once
+
+
+@dataclass(frozen=True)
+class Group:
+    """Networks to compare, with a name and a line that says what they are.
+
+    Args:
+        name: Name of the group, which becomes the name of its row.
+        note: What the networks are.
+        networks: The networks.
+        original: The same networks before they were brought into canonical form, if they were.
+    """
+
+    name: str
+    note: str
+    networks: Collection
+    original: Collection | None = None
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The collections that an evaluation is about.
+
+    Args:
+        samples: Networks to judge.
+        reference: Networks that the generator learned from.
+        held_out: Networks of the same recipe that it has not seen, if there are any.
+        others: Further collections to measure, by name.
+    """
+
+    samples: Collection
+    reference: Collection
+    held_out: Collection | None = None
+    others: Mapping[str, Collection] = field(default_factory=dict)
+
+    @property
+    def kind(self) -> str:
+        """What the networks are called: "networks", or "tickets" if the reference is sparse."""
+        return "networks" if self.reference.dense else "tickets"
+
+    @property
+    def training_name(self) -> str:
+        """Name of the reference's row."""
+        return f"training {self.kind}"
+
+    @property
+    def held_out_name(self) -> str:
+        """Name of the held-out networks' row."""
+        return f"held-out {self.kind}"
+
+    @property
+    def main(self) -> dict[str, Collection]:
+        """Samples, reference and held-out networks by the names of their rows."""
+        held_out = {} if self.held_out is None else {self.held_out_name: self.held_out}
+        return {SAMPLES: self.samples, self.training_name: self.reference, **held_out}
+
+    def check(self, task: Task, *, reserved: set[str]) -> None:
+        """Raise unless all networks are classifiers of the task's architecture and names are free.
+
+        Args:
+            task: What the networks were trained on.
+            reserved: Names of rows that the report makes itself.
+
+        Raises:
+            LayoutMismatch: A collection is not of the task's architecture.
+            InputError: The reference has fewer than 3 networks, the task is no classification, or a name is taken.
+        """
+        if not task.classification:
+            raise InputError(f"evaluate measures classifiers: the targets of task {task.name!r} are not class numbers")
+        rows = {*self.main, *reserved}
+        taken = [n for n in self.others if n in rows or n.startswith(("soup of", "one of the training", "_"))]
+        if taken:
+            raise InputError(
+                f"{sorted(taken)} are names of the report's own rows, or begin with an underscore: call the other "
+                "collections something else"
+            )
+        for name, networks in (self.main | dict(self.others)).items():
+            task.architecture.layout().require(networks.layout, name)
+        if len(self.reference) < 3:
+            raise InputError(f"the reference needs at least 3 networks, got {len(self.reference)}")
+        task.try_out()
+        outputs = self.samples[:1].ensemble().logits(task.test.x[:2])
+        most = max(int(part.y.max()) for part in (task.train, task.validation, task.test))
+        if outputs.ndim != 3 or outputs.shape[-1] <= most:
+            raise InputError(
+                f"evaluate needs an output for each class: {task.architecture.name} has outputs of shape "
+                f"{tuple(outputs.shape[1:])} for 2 samples, the classes run to {most}"
+            )
+
+
+@dataclass(frozen=True)
+class CanonicalForm:
+    """Brings networks into one form in which distances mean something: aligned to the mean of the reference.
+
+    Args:
+        matching: How networks are aligned; None leaves them as they are.
+        at_once: Networks that fit into memory; larger collections are spooled to disk.
+        scratch: Folder for these.
+    """
+
+    matching: FittedMatching | None
+    at_once: int
+    scratch: Path
+
+    @classmethod
+    @contextmanager
+    def of(
+        cls, reference: Collection, task: Task, align: WeightMatching | None, memory_gb: float
+    ) -> Iterator["CanonicalForm"]:
+        """Fit the alignment; what is spooled to disk is deleted at the end of the `with` block.
+
+        Args:
+            reference: Networks to whose mean all others are aligned.
+            task: Source of example inputs.
+            align: How networks are aligned; None leaves them as they are.
+            memory_gb: Memory for one collection, in GiB.
+        """
+        matching = align.fit(reference, example=task.train.x[:8]) if align else None
+        at_once = max(3, capacity(memory_gb, _bytes(reference)))
+        with tempfile.TemporaryDirectory(prefix="weightspace-evaluate-") as scratch:
+            yield cls(matching, at_once, Path(scratch))
+
+    @property
+    def symmetry(self) -> Symmetry | None:
+        """The symmetry of the networks; None if they are not aligned."""
+        return self.matching.symmetry if self.matching else None
+
+    def __call__(self, networks: Collection) -> Collection:
+        """The networks in canonical form, on disk if they do not fit into memory."""
+        if len(networks) <= self.at_once:
+            return self._transformed(networks)
+        folder = Path(tempfile.mkdtemp(dir=self.scratch))
+        writer = writer_for(folder, networks.layout, networks.architecture)
+        for rows in blocks(len(networks), min(_BLOCK, self.at_once)):
+            self._transformed(networks[rows]).write_to(writer)
+        writer.close()
+        return Collection.load(folder, factory=networks.architecture.factory, verify=False)
+
+    def group(self, name: str, note: str, networks: Collection) -> Group:
+        """A group of networks in canonical form."""
+        return Group(name, note, self(networks), networks)
+
+    def _transformed(self, networks: Collection) -> Collection:
+        return self.matching.transform(networks) if self.matching else networks
+
+
+def _bytes(networks: Collection) -> int:
+    """Bytes of one network: weights, mask and extras, and buffers."""
+    one = networks[:1]
+    tensors = [one.weights, one.masks, *one.extras.values(), *one.buffers.values()]
+    return sum(t.element_size() * t[0].numel() for t in tensors)

@@ -1,0 +1,104 @@
+"""ReportData: everything that one evaluation measured, without its tables and figures."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from weightspace.errors import InputError
+from weightspace.report.results import CurveResult, FigureData, GroupResult, PredictiveResult, Verdict
+
+
+@dataclass(frozen=True)
+class ReportSettings:
+    """How an evaluation was made, and the numbers that its verdicts rest on.
+
+    Args:
+        threshold: Accuracy from which a network counts as performing.
+        performing: The threshold as a share of the training networks' median accuracy.
+        components: Principal components of the Gaussian and KDE baselines.
+        equal_error_noise: Standard deviation of the noise at which errors overlap as the samples' do.
+        aligned: Whether networks were aligned before distances were taken.
+        seed: Seed of baselines, shifts and intervals.
+        baseline_networks: Networks in each baseline.
+        made_from: Training networks that the baselines were made from.
+        ood_inputs: What the out-of-distribution inputs are.
+        ensemble: Members of each ensemble, where there are as many.
+        memory_gb: Memory that the evaluation was allowed to use, in GiB.
+    """
+
+    threshold: float
+    performing: float
+    components: int
+    equal_error_noise: float
+    aligned: bool
+    seed: int
+    baseline_networks: int
+    made_from: int
+    ood_inputs: str
+    ensemble: int
+    memory_gb: float
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """What `evaluate` measured.
+
+    Args:
+        task: Name of the task.
+        test_samples: Size of the test split.
+        groups: One result a group of networks.
+        samples: Name of the group that was judged.
+        reference: Name of the group that it was learned from.
+        points: Points of the baselines' curves, from close to far.
+        verdicts: Verdicts on the claims that are made for generated networks.
+        ensembles: Ensembles of equal numbers as predictive distributions.
+        figures: What the figures show beyond the tables.
+        settings: How the evaluation was made.
+    """
+
+    task: str
+    test_samples: int
+    groups: Sequence[GroupResult]
+    samples: str
+    reference: str
+    points: Sequence[CurveResult]
+    verdicts: Sequence[Verdict]
+    ensembles: Sequence[PredictiveResult]
+    figures: FigureData
+    settings: ReportSettings
+
+    def __getitem__(self, name: str) -> GroupResult:
+        """The group of this name.
+
+        Raises:
+            InputError: There is none.
+        """
+        for group in self.groups:
+            if group.name == name:
+                return group
+        raise InputError(f"the report has no row {name!r}: it has {', '.join(group.name for group in self.groups)}")
+
+    def verdict(self, claim: str) -> Verdict:
+        """The verdict on a claim, such as "not copies".
+
+        Raises:
+            InputError: There is none.
+        """
+        for verdict in self.verdicts:
+            if verdict.claim == claim:
+                return verdict
+        raise InputError(f"no verdict on {claim!r}: there are {', '.join(v.claim for v in self.verdicts)}")
+
+    def ensemble(self, name: str) -> PredictiveResult:
+        """The results of an ensemble as a predictive distribution.
+
+        Raises:
+            InputError: There is none of this name.
+        """
+        for ensemble in self.ensembles:
+            if ensemble.name == name:
+                return ensemble
+        raise InputError(f"no ensemble is called {name!r}: there are {', '.join(e.name for e in self.ensembles)}")
+
+    def relative_distance(self, group: GroupResult) -> float:
+        """Median distance of a group to the nearest training network, in medians among training networks."""
+        return group.median("nearest_distance") / self[self.reference].median("nearest_distance")
