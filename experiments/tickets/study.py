@@ -18,6 +18,10 @@ from weightspace.training.conversion import initial
 Find = Callable[[ws.Collection, ws.Task, Path | None], ws.Collection]
 
 
+# The folder of a control that runs of version 0.1 have.
+FOLDERS = {"IMP's mask globally shuffled": "IMP's mask scattered"}
+
+
 class Finder(Protocol):
     """Any ticket finder."""
 
@@ -154,10 +158,12 @@ def study(
                 for control, start in (
                     ("IMP's mask, new weights", controls.reinitialised(tickets)),
                     ("IMP's mask shuffled in layers", controls.shuffled(tickets)),
-                    ("IMP's mask scattered", controls.globally_shuffled(tickets)),
+                    ("IMP's mask globally shuffled", controls.globally_shuffled(tickets)),
                     ("IMP's mask inverted", controls.inverted(tickets, dense.weights.abs())),
                 ):
-                    trained = ws.train(start, task, task.recipe.length, folder=kept(density, control))
+                    trained = ws.train(
+                        start, task, task.recipe.length, folder=kept(density, FOLDERS.get(control, control))
+                    )
                     rows.append(
                         row(
                             control,
