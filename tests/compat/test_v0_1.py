@@ -286,7 +286,7 @@ def test_what_was_finished_is_read(one: dict[str, Any], here: Path) -> None:
     require_loaded(folder, one["loaded"], exact=True)
     if one["records"] is not None:
         read = ws.Collection.load(folder, factory=of_user(folder / "collection.json")).records
-        assert sha("".join(json.dumps(record) + "\n" for record in read).encode()) == one["records"]
+        assert sha("".join(json.dumps(record.to_json()) + "\n" for record in read).encode()) == one["records"]
     if "fingerprint" in one:
         model = ws.FittedGenerator.load(folder, factory=of_user(folder / "generator.json"))
         assert model.fingerprint() == one["fingerprint"]
