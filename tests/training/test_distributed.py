@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -80,7 +82,7 @@ def test_ray_finishes_although_a_worker_is_killed(task: ws.Task, tmp_path: Path)
 
         def kill_one_worker() -> None:
             """Kill the process that works on the first shard, once it has begun."""
-            lock = folder / "parts" / "00000" / ".lock"
+            lock = folder / "parts" / "00000" / ".lock.holder"
             deadline = time.monotonic() + 300
             while time.monotonic() < deadline:
                 if lock.exists() and (text := lock.read_text().strip()):
@@ -101,8 +103,55 @@ def test_ray_finishes_although_a_worker_is_killed(task: ws.Task, tmp_path: Path)
 
 
 def test_ray_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(InputError, match=r"weightspace\[ray\]"):
         ws.OnRay()
+
+
+_SCRIPT = """
+import multiprocessing, sys
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+import weightspace as ws
+
+if __name__ == "__main__":
+    task = ws.tasks.iris(hidden=(4,))
+    task = replace(task, recipe=replace(task.recipe, length=ws.Step(epochs=1_000_000)))
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+        ws.collect_on(pool, task, 2, shards=2, folder=sys.argv[1])
+"""
+
+
+def is_alive(pid: int) -> bool:
+    """False for a process that has ended, although nobody may have asked for its exit status."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
+    except OSError:
+        return False
+
+
+def wait_for(condition, seconds: float) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes through /proc")
+def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
+    script, folder = tmp_path / "script.py", tmp_path / "zoo"
+    script.write_text(_SCRIPT)
+    environment = {**os.environ, "PYTHONPATH": str(Path(ws.__file__).parents[1])}
+    parent = subprocess.Popen([sys.executable, str(script), str(folder)], env=environment)
+    holders = [folder / "parts" / f"{i:05d}" / ".lock.holder" for i in range(2)]
+    try:
+        assert wait_for(lambda: all(h.exists() and h.read_text().endswith("\n") for h in holders), 120)
+        workers = [int(holder.read_text()) for holder in holders]
+        assert len({parent.pid, *workers}) == 3
+        assert all(map(is_alive, workers))
+    finally:
+        parent.kill()
+        parent.wait()
+    assert wait_for(lambda: not any(map(is_alive, workers)), 10)

@@ -27,6 +27,7 @@ from weightspace.errors import InputError
 from weightspace.evaluation import alignment_report
 from weightspace.networks.building import in_blocks
 from weightspace.networks.collection import Collection
+from weightspace.runtime.executor import end_with_parent
 from weightspace.storage.spelling import spelled_text
 from weightspace.tasks.task import Task
 
@@ -164,5 +165,5 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor | None]:
     if workers == 1:
         yield None
         return
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), end_with_parent) as pool:
         yield pool

@@ -25,6 +25,7 @@ from weightspace.networks.architecture import Architecture
 from weightspace.networks.importing import from_state_dicts
 from weightspace.networks.merging import merge as merge_folders
 from weightspace.recipes.step import Step
+from weightspace.runtime.executor import end_with_parent
 from weightspace.training import collect as train_collection
 from weightspace.training import train as train_on
 from weightspace.training.distributed import OnRay, collect_on
@@ -99,7 +100,9 @@ def collect(
         common.only_cpu("collect --workers")
         if shard is not None or memory_gb is not None:
             raise InputError("--shard and --memory-gb do not go with --workers or --ray, which make their own parts")
-        executor = OnRay() if ray else ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
+        executor = (
+            OnRay() if ray else ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), end_with_parent)
+        )
         parts = max(1, min(4 * workers if workers > 1 else 8, n))
         try:
             networks = collect_on(executor, built, n, shards=parts, folder=out, seed=seed, plan=plan)

@@ -58,6 +58,8 @@ def new_folder(folder: Path) -> Iterator[Path]:
     try:
         yield temporary
         temporary.chmod(0o755)
+        if folder.exists() and os.name == "nt":  # elsewhere an empty folder is replaced
+            folder.rmdir()
         temporary.rename(folder)
         sync_folder(folder.parent)
     finally:
@@ -65,7 +67,9 @@ def new_folder(folder: Path) -> Iterator[Path]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a rename inside the folder survive a power cut."""
+    """Make a rename inside the folder survive a power cut, where folders can be synced (not on Windows)."""
+    if os.name == "nt":
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -4,7 +4,6 @@ Running a stage again into the same folder returns at once if it is complete and
 was interrupted; a folder that holds anything else is refused. The configuration's hash decides.
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from filelock import FileLock, Timeout
 
 from weightspace.errors import InputError, StorageError
 from weightspace.storage.files import dump_json, write_text
@@ -23,6 +23,8 @@ from weightspace.storage.files import dump_json, write_text
 CONFIG = "config.yaml"
 DONE = "complete.json"
 METRICS = "metrics.jsonl"
+_LOCK = ".lock"
+_HOLDER = ".lock.holder"  # the process that works in the folder; Windows lets nobody read a locked file
 
 
 @dataclass(frozen=True)
@@ -70,29 +72,41 @@ def open_run(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StorageError(f"cannot create the folder {folder}: {error}") from error
-    with _lock(folder):
-        for leftover in folder.glob(".*.partial"):  # from a process that was killed while writing
-            leftover.unlink()
-        if path.exists():
-            _require_same(folder, path, wanted)  # again: another process may have come first
-        else:
-            write_text(path, yaml.safe_dump(wanted, sort_keys=False, allow_unicode=True))
-        try:
-            yield Run(folder, (folder / DONE).exists())
-        except InputError:
-            # A mistake found before anything was written leaves no trace, so that the corrected
-            # command can use the same folder.
-            leftover = {p.name for p in folder.iterdir()}
-            if leftover <= {CONFIG, ".lock", "engine.json"}:
-                for name in leftover:
-                    (folder / name).unlink()
-                if not existed:
-                    folder.rmdir()
-            raise
+    opened = False
+    try:
+        with _lock(folder):
+            run = _opened(folder, path, wanted)
+            opened = True
+            yield run
+    except InputError:
+        if opened:
+            _remove_if_empty(folder, existed=existed)
+        raise
+
+
+def _opened(folder: Path, path: Path, wanted: Mapping[str, Any]) -> Run:
+    """The run of a locked folder."""
+    for leftover in folder.glob(".*.partial"):  # from a process that was killed while writing
+        leftover.unlink()
+    if path.exists():
+        _require_same(folder, path, wanted)  # again: another process may have come first
+    else:
+        write_text(path, yaml.safe_dump(wanted, sort_keys=False, allow_unicode=True))
+    return Run(folder, (folder / DONE).exists())
+
+
+def _remove_if_empty(folder: Path, *, existed: bool) -> None:
+    """Leave no trace of a mistake found before anything was written: the corrected command can use the same folder."""
+    leftover = {path.name for path in folder.iterdir()}
+    if leftover <= {CONFIG, _LOCK, _HOLDER, "engine.json"}:
+        for name in leftover:
+            (folder / name).unlink()
+        if not existed:
+            folder.rmdir()
 
 
 def _foreign(path: Path) -> bool:
-    return path.name != ".lock" and path.suffix != ".partial"
+    return path.name not in (_LOCK, _HOLDER) and path.suffix != ".partial"
 
 
 def _require_same(folder: Path, path: Path, wanted: Mapping[str, Any]) -> None:
@@ -119,20 +133,30 @@ def _differences(found: Any, wanted: Any, path: str = "") -> str:
 @contextmanager
 def _lock(folder: Path) -> Iterator[None]:
     """One process a folder. The lock goes with the process, however it ends."""
+    lock = FileLock(folder / _LOCK, timeout=0, mode=0o644)
     try:
-        descriptor = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
+        lock.acquire()
+    except Timeout as error:
+        raise StorageError(
+            f"another process ({_holder(folder)}) is working in {folder}: wait for it, or choose another folder"
+        ) from error
     except OSError as error:
         raise StorageError(f"cannot write in {folder}: {error}; choose a writable folder") from error
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            holder = (folder / ".lock").read_text(encoding="utf-8").strip()
-            raise StorageError(
-                f"another process ({holder}) is working in {folder}: wait for it, or choose another folder"
-            ) from error
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"{os.getpid()}\n".encode())
+        (folder / _HOLDER).write_text(f"{os.getpid()}\n", encoding="utf-8")
         yield
     finally:
-        os.close(descriptor)
+        (folder / _HOLDER).unlink(missing_ok=True)
+        lock.release()
+
+
+def _holder(folder: Path) -> str:
+    """The number of the process that works in a folder, as far as it is known."""
+    for name in (_HOLDER, _LOCK):  # version 0.1 wrote it into the lock itself
+        try:
+            text = (folder / name).read_text(encoding="utf-8").strip()
+        except OSError:
+            continue
+        if text:
+            return text
+    return "of unknown number"

@@ -9,7 +9,7 @@ from typing import Any
 from weightspace.errors import InputError
 from weightspace.networks.collection import Collection, writer_for
 from weightspace.runtime import threads
-from weightspace.runtime.executor import Executor
+from weightspace.runtime.executor import Executor, end_with_parent
 from weightspace.runtime.progress import progress
 from weightspace.storage.runs import open_run
 from weightspace.storage.shards import MANIFEST
@@ -95,6 +95,7 @@ def _call(function: Callable[[Any], Any], item: Any) -> Any:
 
 
 def _shard(task: Task, n: int, seed: int, plan: CollectionPlan, shards: int, folder: Path, i: int) -> Path:
+    end_with_parent()
     threads.use(1)
     part = folder / f"{i:05d}"
     collect(task, n, seed=seed, plan=plan, shard=(i, shards), folder=part)

@@ -23,6 +23,7 @@ from weightspace.networks.architecture import Architecture
 from weightspace.networks.forward import activation_bytes
 from weightspace.networks.layout import Layout
 from weightspace.runtime import threads
+from weightspace.runtime.allocator import main_memory
 from weightspace.storage.files import write_text
 from weightspace.storage.spelling import Spelling, spelled, unspelled
 from weightspace.storage.typed import from_json
@@ -117,7 +118,7 @@ def machine_memory(device: str = "cpu") -> int:
     """Bytes of main memory, or of the device's."""
     if device != "cpu":
         return torch.cuda.mem_get_info(device)[1]
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return main_memory()
 
 
 def budget_bytes(memory_gb: float | None, device: str = "cpu") -> int:
