@@ -14,10 +14,10 @@ class Conv(nn.Sequential):
     paper's table rounds to 4.3 M and 2.4 M; its 1.7 M for Conv-6 does not follow from its layers).
 
     Args:
-        depth: number of convolutions: 2, 4 or 6.
-        width: multiplies the channels and the hidden units.
-        image: channels, height and width of the input.
-        outputs: number of classes.
+        depth: Number of convolutions: 2, 4 or 6.
+        width: Factor of the channels and the hidden units.
+        image: Channels, height and width of the input.
+        outputs: Number of classes.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class SmallConv(nn.Sequential):
     convolutions of 8, 6 and 4 channels and 20 hidden units, for 28 x 28 grey images.
 
     Args:
-        outputs: number of classes.
+        outputs: Number of classes.
     """
 
     def __init__(self, outputs: int = 10) -> None:

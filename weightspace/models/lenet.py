@@ -9,7 +9,7 @@ class LeNet300(MLP):
     """LeNet-300-100: 784-300-100-outputs; 266,610 parameters for 10 classes.
 
     Args:
-        outputs: number of classes.
+        outputs: Number of classes.
     """
 
     def __init__(self, outputs: int = 10) -> None:
@@ -21,7 +21,7 @@ class LeNet5(nn.Sequential):
     """LeNet-5 with ReLU and max pooling; 61,706 parameters for 10 classes.
 
     Args:
-        outputs: number of classes.
+        outputs: Number of classes.
     """
 
     def __init__(self, outputs: int = 10) -> None:

@@ -12,7 +12,7 @@ class MLP(nn.Sequential):
     """Linear layers with ReLU between them; inputs are flattened.
 
     Args:
-        sizes: units per layer, inputs and outputs included: (64, 128, 64, 10).
+        sizes: Units per layer, inputs and outputs included: (64, 128, 64, 10).
     """
 
     def __init__(self, sizes: Sequence[int]) -> None:

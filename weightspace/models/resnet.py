@@ -25,6 +25,7 @@ class Block(nn.Module):
             self.project = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Outputs for a batch."""
         if self.project is not None:
             around = self.project(x)
         elif self.stride > 1 or self.extra:  # every other pixel, zeros for the new channels
@@ -41,12 +42,12 @@ class ResNet(nn.Module):
     """A stem, stages of residual blocks (each stage after the first halves the image), pooling, one linear layer.
 
     Args:
-        blocks: residual blocks in each stage.
-        channels: channels of each stage.
+        blocks: Residual blocks in each stage.
+        channels: Channels of each stage.
         shortcut: "projection" (1 x 1 convolution, as in open_lth) or "pad" (zeros, no parameters, as in
             the paper's CIFAR networks) where a stage changes the shape.
-        inputs: channels of the image.
-        outputs: number of classes.
+        inputs: Channels of the image.
+        outputs: Number of classes.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class ResNet(nn.Module):
         self.head = nn.Linear(before, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Outputs for a batch."""
         h = self.blocks(F.relu(self.norm(self.stem(x))))
         return self.head(h.mean((2, 3)))
 
@@ -75,10 +77,10 @@ class ResNet20(ResNet):
     """ResNet-20 for CIFAR-10: 269,722 parameters with padded shortcuts (paper: 0.27 M), 272,474 with projections.
 
     Args:
-        width: multiplies the channels 16, 32, 64.
+        width: Factor of the channels 16, 32, 64.
         shortcut: "projection" or "pad".
-        inputs: channels of the image.
-        outputs: number of classes.
+        inputs: Channels of the image.
+        outputs: Number of classes.
     """
 
     def __init__(
@@ -92,9 +94,9 @@ class ResNet18(ResNet):
     """ResNet-18 with a 3 x 3 stem and no first pooling: 11,173,962 parameters on CIFAR-10.
 
     Args:
-        width: multiplies the channels 64, 128, 256, 512.
-        inputs: channels of the image.
-        outputs: number of classes.
+        width: Factor of the channels 64, 128, 256, 512.
+        inputs: Channels of the image.
+        outputs: Number of classes.
     """
 
     def __init__(self, *, width: float = 1.0, inputs: int = 3, outputs: int = 10) -> None:

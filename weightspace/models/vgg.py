@@ -19,9 +19,9 @@ class VGG(nn.Sequential):
 
     Args:
         depth: 11 or 16.
-        width: multiplies the channels.
-        channels: of the input.
-        outputs: number of classes.
+        width: Factor of the channels.
+        channels: Channels of the input.
+        outputs: Number of classes.
     """
 
     def __init__(self, depth: int = 16, *, width: float = 1.0, channels: int = 3, outputs: int = 10) -> None:

@@ -16,6 +16,7 @@ class Attention(nn.Module):
         self.out = nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:  # (batch, tokens, width)
+        """Outputs for a batch."""
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # (batch, heads, tokens, d)
         weights = (q @ k.mT / q.shape[-1] ** 0.5).softmax(-1)
         return self.out((weights @ v).transpose(1, 2).flatten(-2))
@@ -32,6 +33,7 @@ class Layer(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Outputs for a batch."""
         x = x + self.attention(self.norm1(x))
         return x + self.mlp(self.norm2(x))
 
@@ -41,13 +43,13 @@ class ViT(nn.Module):
     classes, as DeiT-Ti; the defaults are its form for 32 x 32 images.
 
     Args:
-        width: of the residual stream.
-        depth: number of layers.
-        heads: of the attention.
-        patch: side of a patch, which must divide the image's.
-        side: of the image.
-        channels: of the image.
-        outputs: number of classes.
+        width: Width of the residual stream.
+        depth: Number of layers.
+        heads: Heads of the attention.
+        patch: Side of a patch, in pixels, which must divide the image's.
+        side: Side of the image, in pixels.
+        channels: Channels of the image.
+        outputs: Number of classes.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class ViT(nn.Module):
         self.head = nn.Linear(width, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Outputs for a batch."""
         patches = self.patches(x).flatten(2).mT  # (batch, patches, width)
         h = torch.cat([self.token.expand(len(x), -1, -1), patches], dim=1) + self.position
         return self.head(self.norm(self.layers(h))[:, 0])

@@ -22,9 +22,9 @@ class Architecture:
     """A network factory with a name.
 
     Args:
-        name: class in `weightspace.models`, or a label for a user's factory.
-        arguments: keyword arguments of the built-in class.
-        factory: a user's function that returns a fresh module; None for built-in networks.
+        name: Name of a class in `weightspace.models`, or a label for a user's factory.
+        arguments: Keyword arguments of the built-in class.
+        factory: Function of a user's that returns a fresh module; None for built-in networks.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Architecture:
 
     @classmethod
     def of(cls, factory: Callable[[], nn.Module]) -> "Architecture":
-        """Wrap a user's factory."""
+        """An architecture that a user's factory builds, named after the function."""
         return cls(getattr(factory, "__qualname__", type(factory).__name__), {}, factory)
 
     @property
@@ -45,7 +45,7 @@ class Architecture:
         """A fresh module, initialised from PyTorch's global random state.
 
         Raises:
-            InputError: no built-in network of this name exists, or it refuses its arguments.
+            InputError: No built-in network of this name exists, or it refuses its arguments.
         """
         if self.factory is not None:
             module = self.factory()
@@ -84,9 +84,11 @@ class Architecture:
         return torch.randn(samples, *shape, generator=seeds.generator(0, "example inputs"))
 
     def layout(self) -> Layout:
+        """The layout of its networks."""
         return Layout.of(self.build_seeded(0))
 
     def to_json(self) -> dict[str, Any]:
+        """Name and arguments as data; a user's factory is not part of it."""
         return {"name": self.name, "arguments": dict(self.arguments)}
 
     @classmethod

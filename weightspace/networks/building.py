@@ -28,12 +28,17 @@ def in_blocks(
     """Make `count` networks in blocks, with one progress bar.
 
     Args:
-        make: makes the networks of a slice of range(count); calls its second argument with the steps
+        make: Function that makes the networks of a slice of range(count). It calls its second argument with the steps
             done, and may keep a checkpoint in the file given last.
-        ticks: steps a block takes.
-        folder: write each finished block there and continue where an earlier process stopped; None
-            keeps everything in memory.
-        stage, config, inputs: identify the run (see :func:`weightspace.storage.runs.open_run`).
+        architecture: Architecture of the networks.
+        count: Number of networks.
+        block: Networks made together, and kept in one file.
+        ticks: Steps that a block takes.
+        what: Text beside the progress bar.
+        folder: Folder for the finished blocks, where a later process continues; None keeps everything in memory.
+        stage: Verb of the command, such as "collect".
+        config: Settings that decide the output (see :func:`weightspace.storage.runs.open_run`).
+        inputs: Fingerprint of each input, by name.
     """
     with progress(range(-(-count // block) * ticks), what) as bar:
         if folder is None:

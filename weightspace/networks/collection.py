@@ -34,19 +34,19 @@ class Collection:
     filtering read nothing.
 
     Args:
-        layout: of all networks.
+        layout: Layout of all networks.
         weights: (N, D), finite, zero where the mask is False.
         masks: (N, D), True where a weight is kept, always True off the prunable weights; None for
             dense networks.
         buffers: (N, *shape) by name.
-        extras: further vectors of each network that live in weight space, (N, D) by name, such as
-            "rewind"; permutations act on them as on the weights.
-        records: a JSON-like dict per network: seed, recipe, metrics, parents.
-        architecture: how to build a module.
+        extras: Further vectors of each network that live in weight space, (N, D) by name, such as
+            "rewind"; permutations act on them as on the weights. Their names are in `Extra`.
+        records: How each network came about: a `Record`, or any JSON-like mapping, for each.
+        architecture: Architecture that builds a module of each.
 
     Raises:
-        InputError: wrong shapes, NaN or infinite weights, masked weights that are not zero.
-        LayoutMismatch: tensors of another layout.
+        InputError: A shape is wrong, weights are NaN or infinite, or masked weights are not zero.
+        LayoutMismatch: A tensor is of another layout.
     """
 
     def __init__(
@@ -177,12 +177,12 @@ class Collection:
         """The k networks with the highest (or lowest) value of a metric in their records, best first.
 
         Args:
-            k: how many.
-            metric: by default validation accuracy, or the lowest validation loss where there is none.
-            lowest: small values are good.
+            k: Number of networks.
+            metric: Name of the metric; by default validation accuracy, or the lowest validation loss where there is none.
+            lowest: Whether small values are good.
 
         Raises:
-            InputError: not so many networks, or a record without the metric.
+            InputError: There are fewer networks, or a record without the metric.
         """
         if not 1 <= k <= len(self):
             raise InputError(f"cannot take the best {k} of {len(self)} networks")
@@ -235,7 +235,7 @@ class Collection:
         """Write to a new folder; it appears complete or not at all.
 
         Raises:
-            StorageError: the folder exists and is not empty, or cannot be written.
+            StorageError: The folder exists and is not empty, or cannot be written.
         """
         folder = Path(folder)
         with new_folder(folder) as temporary:
@@ -258,12 +258,12 @@ class Collection:
         """Open a collection folder; tensors are read when asked for.
 
         Args:
-            factory: builds the network; needed for modules where the architecture is not built in.
-            verify: check every file against its checksum first.
+            factory: Function that builds the network; needed for modules where the architecture is not built in.
+            verify: Whether every file is compared with its checksum first.
 
         Raises:
-            StorageError: the folder is absent, empty, unfinished, damaged or of another version.
-            LayoutMismatch: the factory's network has another layout.
+            StorageError: The folder is absent, empty, unfinished, damaged or of another version.
+            LayoutMismatch: The factory's network has another layout.
         """
         reader = ShardReader.open(Path(folder), verify=verify)
         layout = Layout.from_json(reader.manifest["layout"])

@@ -17,8 +17,8 @@ class Ensemble:
     """N classifiers whose predicted probabilities are averaged.
 
     Args:
-        module: gives the computation; its own parameters are not used.
-        layout: of the networks.
+        module: Module that gives the computation; its own parameters are not used.
+        layout: Layout of the networks.
         weights: (N, D).
         buffers: (N, *shape) by name.
     """

@@ -21,10 +21,10 @@ def forward(
     """Outputs (nets, batch, ...) of one architecture under stacked parameters and buffers.
 
     Args:
-        module: gives the computation; its own parameters are not used.
+        module: Module that gives the computation; its own parameters are not used.
         parameters: (nets, *shape) by name.
         buffers: (nets, *shape) by name; updated in place in training mode.
-        x: inputs, (batch, ...) if shared by all networks, else (nets, batch, ...).
+        x: Inputs, (batch, ...) if shared by all networks, else (nets, batch, ...).
     """
 
     def one(parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor) -> Tensor:
@@ -45,7 +45,7 @@ def predict(
     """Outputs of every network on the same inputs, in evaluation mode, in blocks that bound memory.
 
     Raises:
-        InputError: the inputs are not of the shape that the network takes.
+        InputError: The inputs are not of the shape that the network takes.
     """
     if not x.ndim or not len(x):
         raise InputError(f"expected a batch of inputs, got shape {tuple(x.shape)}")

@@ -25,13 +25,14 @@ def from_state_dicts(
     Pickled files are read with `weights_only=True`, so that they cannot run code.
 
     Args:
-        factory: returns a fresh module that the state dicts fit, or a built-in architecture.
-        zeros_are_pruned: take prunable weights that are exactly zero as pruned, for networks that
+        folder: Folder with one file a network.
+        factory: Function that returns a fresh module that the state dicts fit, or a built-in architecture.
+        zeros_are_pruned: Whether prunable weights that are exactly zero count as pruned, for networks that
             were sparsified elsewhere.
 
     Raises:
-        StorageError: no such files, or one that cannot be read.
-        LayoutMismatch: a file of another network; the message names the file.
+        StorageError: The folder has no such files, or one that cannot be read.
+        LayoutMismatch: A file is of another network; the message names the file.
     """
     folder = Path(folder)
     architecture = factory if isinstance(factory, Architecture) else Architecture.of(factory)

@@ -43,6 +43,7 @@ class Entry:
 
     @cached_property
     def size(self) -> int:
+        """Number of values."""
         return math.prod(self.shape)
 
 
@@ -51,8 +52,8 @@ class Layout:
     """The ordered tensors of a network.
 
     Args:
-        entries: trainable tensors (in vector order) and buffers.
-        aliases: pairs (name, entry) for tied weights: state-dict names that hold the same tensor
+        entries: Trainable tensors (in vector order) and buffers.
+        aliases: Pairs (name, entry) for tied weights: state-dict names that hold the same tensor
             as an entry and so take no room of their own.
     """
 
@@ -104,10 +105,12 @@ class Layout:
 
     @cached_property
     def buffers(self) -> tuple[Entry, ...]:
+        """The buffers, such as statistics of BatchNorm; they are not part of the vector."""
         return tuple(entry for entry in self.entries if entry.role == "buffer")
 
     @property
     def dtype(self) -> torch.dtype:
+        """The dtype of all trainable tensors."""
         return getattr(torch, self.parameters[0].dtype)
 
     @cached_property
@@ -146,17 +149,18 @@ class Layout:
 
     @cached_property
     def num_prunable(self) -> int:
+        """Number of prunable weights."""
         return sum(entry.size for entry in self.weights)
 
     def pack(self, state: Mapping[str, Tensor]) -> Float[Tensor, "*nets d"]:
         """Flatten the trainable tensors of a state dict into vectors; buffers are left out.
 
         Args:
-            state: tensors by name, each with the layout's shape, or all with the same leading
+            state: Tensors by name, each with the layout's shape, or all with the same leading
                 dimensions before it (a batch of networks).
 
         Raises:
-            LayoutMismatch: a tensor is missing, unknown or of another shape; tied names differ.
+            LayoutMismatch: A tensor is missing, unknown or of another shape; tied names differ.
         """
         self._check_names(state)
         first = self.parameters[0]
@@ -178,7 +182,7 @@ class Layout:
         """Vectors as named tensors (views where strides allow), with the vectors' leading dimensions kept.
 
         Raises:
-            LayoutMismatch: the vectors are not of this layout's size.
+            LayoutMismatch: The vectors are not of this layout's size.
         """
         state = self.tensors(vector)
         return state | {alias: state[name] for alias, name in self.aliases if name in state}
@@ -209,6 +213,7 @@ class Layout:
         )
 
     def to_json(self) -> dict[str, Any]:
+        """The layout as data: a list [name, shape, role, dtype] for each tensor, and the tied names."""
         return {
             "entries": [[e.name, list(e.shape), e.role, e.dtype] for e in self.entries],
             "aliases": [list(pair) for pair in self.aliases],
@@ -216,6 +221,7 @@ class Layout:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Layout":
+        """The inverse of `to_json`."""
         entries = tuple(Entry(n, tuple(s), r, d) for n, s, r, d in data["entries"])
         return cls(entries, tuple((alias, name) for alias, name in data["aliases"]))
 

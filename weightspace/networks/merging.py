@@ -19,9 +19,9 @@ def merge(
     """Copy the networks of several collection folders into one, in order; a few at a time in memory.
 
     Raises:
-        InputError: no folders, dense and sparse ones together, or the same network twice.
-        LayoutMismatch: collections of different layouts.
-        StorageError: a folder is not a collection, or `out` is not empty.
+        InputError: There are no folders, dense and sparse ones together, or the same network is there twice.
+        LayoutMismatch: The collections have different layouts.
+        StorageError: A folder is not a collection, or `out` is not empty.
     """
     if not folders:
         raise InputError("nothing to merge: give at least one folder")

@@ -35,6 +35,7 @@ class Network:
         return int(self.mask[self.layout.prunable].sum()) / self.layout.num_prunable
 
     def state_dict(self) -> dict[str, Tensor]:
+        """Parameters and buffers by name, as `nn.Module.load_state_dict` takes them; copies."""
         return {name: t.clone() for name, t in (self.layout.unpack(self.weights) | dict(self.buffers)).items()}
 
     def module(self) -> nn.Module:

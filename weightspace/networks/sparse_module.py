@@ -54,8 +54,8 @@ def keep_sparse(module: nn.Module, masks: dict[str, Tensor]) -> nn.Module:
     """Zero the pruned weights of a module, in place, and hold them there during training.
 
     Args:
-        module: changed in place.
-        masks: mask of each pruned tensor by state-dict name, in the tensor's shape; True = kept.
+        module: Module that is changed in place.
+        masks: Mask of each pruned tensor by state-dict name, in the tensor's shape; True = kept.
     """
     for path, mask in masks.items():
         owner_path, _, name = path.rpartition(".")

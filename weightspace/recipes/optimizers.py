@@ -34,9 +34,9 @@ class Optimizer(Protocol):
         """Change weights and state in place.
 
         Args:
-            lr: this step's learning rate.
-            decay: weight decay.
-            step: counts from 1.
+            lr: Learning rate of this step.
+            decay: Weight decay.
+            step: Number of the step, from 1.
         """
         ...
 

@@ -15,8 +15,8 @@ class Augmentation:
     """Random changes of training images.
 
     Args:
-        crop: shift by up to this many pixels.
-        flip: mirror left and right with probability one half.
+        crop: Largest shift of an image, in pixels; zeros come in.
+        flip: Whether images are mirrored left and right with probability one half.
     """
 
     crop: int = 0
@@ -32,13 +32,13 @@ class Recipe:
     """Everything that decides a training run but the data and the seed.
 
     Args:
-        length: how long to train.
-        batch_size: samples a step; the last batch of an epoch may be smaller.
-        optimizer: with its learning rate and weight decay.
-        schedule: of the learning rate; a name such as "cosine" is enough.
-        augmentation: of training images.
-        watch: look at the validation split every so often, such as "100it"; records then have a "curve". Changes
-            nothing else. Steps that a finder takes itself (RigL's updates, trained scores) are not looked at.
+        length: Duration of training, such as "30ep".
+        batch_size: Samples in a step; the last batch of an epoch may be smaller.
+        optimizer: Optimiser with its learning rate and weight decay.
+        schedule: Learning-rate schedule; a name such as "cosine" is enough.
+        augmentation: Random changes of training images.
+        watch: Distance between two looks at the validation split, such as "100it"; records then have a "curve". It
+            changes nothing else. Steps that a finder takes itself (RigL's updates, trained scores) are left out.
     """
 
     length: Step = Step(epochs=30)
@@ -89,6 +89,7 @@ class Recipe:
         )  # fmt: skip
 
     def to_json(self) -> dict[str, Any]:
+        """The recipe as data, as it is in records and in the configuration of a run."""
         assert isinstance(self.schedule, Schedule)
         schedule = {
             "shape": self.schedule.shape, "warmup": str(self.schedule.warmup),

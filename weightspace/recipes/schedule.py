@@ -15,9 +15,9 @@ class Schedule:
     Args:
         shape: "constant"; "step" multiplies by `gamma` at each milestone; "cosine" falls to zero;
             "triangular" falls to zero along a straight line after the warm-up.
-        warmup: the rate rises from zero along a straight line until this step.
-        milestones: steps of the "step" schedule.
-        gamma: factor of the "step" schedule.
+        warmup: Step until which the rate rises from zero along a straight line.
+        milestones: Steps of the "step" schedule.
+        gamma: Factor of the "step" schedule.
     """
 
     shape: Literal["constant", "step", "cosine", "triangular"] = "constant"

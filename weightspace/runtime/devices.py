@@ -9,7 +9,7 @@ def pick(device: str) -> str:
     """A device that is there: "auto" is a CUDA device if there is one, else the CPU.
 
     Raises:
-        InputError: the device is unknown or not available here.
+        InputError: The device is unknown or not available here.
     """
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"

@@ -17,7 +17,7 @@ def derive(seed: int, purpose: str, index: int = 0) -> int:
     """A 63-bit seed for one purpose, the same on every machine.
 
     Raises:
-        InputError: the seed is not a non-negative integer.
+        InputError: The seed is not a non-negative integer.
     """
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise InputError(f"seed must be a non-negative integer, got {seed!r}")

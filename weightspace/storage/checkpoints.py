@@ -20,20 +20,20 @@ def save_checkpoint(path: Path, state: Mapping[str, Tensor], done: int) -> None:
         save_file({**state, _DONE: torch.tensor(done)}, temporary)
 
 
-def read_checkpoint(path: Path, anew: str, device: str = "cpu") -> dict[str, Tensor]:
+def read_checkpoint(path: Path, restarts: str, device: str = "cpu") -> dict[str, Tensor]:
     """The tensors of a checkpoint.
 
     Args:
-        anew: what starts anew without it, for the message.
+        restarts: What starts anew without it, for the message.
 
     Raises:
-        StorageError: the file is damaged.
+        StorageError: The file is damaged.
     """
     try:
         return load_file(path, device=device)
     except (SafetensorError, OSError) as error:
         raise StorageError(
-            f"the checkpoint {path} is damaged ({error}): delete it and run again, only {anew} starts anew"
+            f"the checkpoint {path} is damaged ({error}): delete it and run again, only {restarts} starts anew"
         ) from error
 
 
@@ -41,11 +41,11 @@ def load_checkpoint(path: Path, start: Mapping[str, Tensor], steps: int) -> tupl
     """The state and how many steps are done.
 
     Args:
-        start: the state before the first step, whose names and shapes the file must have.
-        steps: of the whole training.
+        start: State before the first step, whose names and shapes the file must have.
+        steps: Steps of the whole training.
 
     Raises:
-        StorageError: the file is damaged, or belongs to another training.
+        StorageError: The file is damaged, or belongs to another training.
     """
     state = read_checkpoint(path, "this stage")
     done = state.pop(_DONE, None)

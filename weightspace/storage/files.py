@@ -46,7 +46,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
     """A temporary folder to fill; on success it becomes `folder` in one step.
 
     Raises:
-        StorageError: the folder exists and is not empty, or cannot be written.
+        StorageError: The folder exists and is not empty, or cannot be written.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise StorageError(f"{folder} exists and is not empty: choose another folder, or delete it first")
@@ -103,7 +103,7 @@ def read_manifest(path: Path, format_name: str, version: int | Sequence[int], ke
     """Read the JSON manifest of a folder and check its format, version (or versions) and keys.
 
     Raises:
-        StorageError: it is damaged, of another format, or of a version this weightspace cannot read.
+        StorageError: It is damaged, of another format, or of a version this weightspace cannot read.
     """
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))

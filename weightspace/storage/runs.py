@@ -51,12 +51,12 @@ def open_run(
     """Open a run folder for one process.
 
     Args:
-        stage: the verb, such as "collect".
-        config: what decides the output, JSON-like.
-        inputs: fingerprint of each input, by name.
+        stage: Verb of the command, such as "collect".
+        config: Settings that decide the output, JSON-like.
+        inputs: Fingerprint of each input, by name.
 
     Raises:
-        StorageError: the folder holds another run or other files, another process works in it, or
+        StorageError: The folder holds another run or other files, another process works in it, or
             it cannot be written.
     """
     wanted = {"stage": stage, "config": dict(config), "inputs": dict(inputs or {})}

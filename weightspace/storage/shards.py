@@ -125,11 +125,11 @@ class ShardReader:
         """Check a folder and open it.
 
         Args:
-            verify: compare every shard with its checksum (reads each file once); otherwise only its
+            verify: True to compare every shard with its checksum, which reads each file once; otherwise only its
                 size is compared.
 
         Raises:
-            StorageError: the folder is absent, empty, unfinished, damaged or of another version.
+            StorageError: The folder is absent, empty, unfinished, damaged or of another version.
         """
         if not folder.is_dir():
             raise StorageError(f"{folder} is not a folder: give the folder of a collection")
@@ -157,7 +157,7 @@ class ShardReader:
         """The weights of the given networks, (len(rows), size), however they are stored.
 
         Args:
-            within: these positions of each row only.
+            within: Positions of each row to read; None for all.
         """
         if "values" not in self.manifest["columns"]:
             return self.read("weights", rows, within)
@@ -186,7 +186,7 @@ class ShardReader:
         """One column of the given networks, in their order; other rows stay on disk.
 
         Args:
-            within: read these positions of each row only.
+            within: Positions of each row to read; None for all.
         """
         part = () if within is None else (within,)
         parts: list[Tensor] = []

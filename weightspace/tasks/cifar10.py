@@ -34,11 +34,11 @@ def cifar10(*, data_root: str | Path | None = None, recipe: Recipe = RECIPE) -> 
     copy, which it downloads where the network allows.
 
     Args:
-        data_root: by default the environment variable WEIGHTSPACE_DATA, else ./data.
-        recipe: how one network is trained.
+        data_root: Folder of the data; by default the environment variable WEIGHTSPACE_DATA, else ./data.
+        recipe: Recipe of one network's training.
 
     Raises:
-        StorageError: the data are neither there nor to be downloaded, or a file is damaged.
+        StorageError: The data are neither there nor to be downloaded, or a file is damaged.
     """
     root = Path(data_root or os.environ.get("WEIGHTSPACE_DATA") or "data")
     folder = root / "cifar-10-batches-bin"

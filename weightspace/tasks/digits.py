@@ -20,10 +20,10 @@ def digits(hidden: Sequence[int] = (128, 64), *, held_out: Sequence[int] = (), r
     """Classify digits with an MLP 64-hidden-classes; 1,257 / 180 / 360 samples to train, validate and test.
 
     Args:
-        hidden: sizes of the hidden layers.
-        held_out: digits that are left out of all splits; their test images become the task's
+        hidden: Sizes of the hidden layers.
+        held_out: Digits that are left out of all splits; their test images become the task's
             out-of-distribution inputs. The remaining classes are numbered from 0.
-        recipe: how one network is trained.
+        recipe: Recipe of one network's training.
     """
     pixels, labels = load_digits(return_X_y=True)
     x = torch.as_tensor(pixels, dtype=torch.float32).reshape(-1, 1, 8, 8) / 16  # (1797, 1, 8, 8), in [0, 1]

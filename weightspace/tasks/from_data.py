@@ -21,15 +21,15 @@ def from_tensors(
     """A task of tensors, cut into fixed splits.
 
     Args:
-        name: for records and reports.
-        x: inputs (samples, ...).
-        y: class numbers (samples,) for classification, floats (samples, ...) for regression.
-        network: a built-in architecture, or a function that returns a fresh module.
-        recipe: how one network is trained.
-        validation: fraction of the samples to choose with.
-        test: fraction of the samples for evaluation alone.
-        loss: mean loss of outputs against targets.
-        seed: of the splits.
+        name: Name in records and reports.
+        x: Inputs (samples, ...).
+        y: Class numbers (samples,) for classification, floats (samples, ...) for regression.
+        network: A built-in architecture, or a function that returns a fresh module.
+        recipe: Recipe of one network's training.
+        validation: Fraction of the samples to choose with.
+        test: Fraction of the samples for evaluation alone.
+        loss: Mean loss of outputs against targets.
+        seed: Seed of the splits.
     """
     Split(x, y)  # as many inputs as targets, all finite
     counts = [round(len(x) * share) for share in (validation, test)]
@@ -47,7 +47,7 @@ def from_dataset(
     Arguments as in :func:`from_tensors`.
 
     Raises:
-        InputError: the dataset has no length or its items are not pairs.
+        InputError: The dataset has no length or its items are not pairs.
     """
     if not hasattr(dataset, "__len__"):
         raise InputError("the dataset must have a length: weightspace reads it into memory")

@@ -23,12 +23,12 @@ def mnist(hidden: Sequence[int] = (300, 100), *, data_root: str | Path | None = 
     """Handwritten digits with an MLP 784-hidden-10; 55,000 / 5,000 / 10,000 samples.
 
     Args:
-        hidden: sizes of the hidden layers.
-        data_root: folder that holds `MNIST/raw`; by default the environment variable
+        hidden: Sizes of the hidden layers.
+        data_root: Folder that holds `MNIST/raw`; by default the environment variable
             WEIGHTSPACE_DATA, else ./data. Missing files are downloaded by torchvision.
 
     Raises:
-        StorageError: the data are not there or not whole, nor to be downloaded.
+        StorageError: The data are not there or not whole, nor to be downloaded.
     """
     return _task("mnist", hidden, data_root, recipe, other="fashion_mnist")
 

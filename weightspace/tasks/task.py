@@ -35,6 +35,7 @@ class Split:
         return len(self.x)
 
     def to(self, device: str) -> "Split":
+        """The split on a device."""
         return self if self.x.device == torch.device(device) else Split(self.x.to(device), self.y.to(device))
 
 
@@ -57,11 +58,11 @@ class Task:
     evaluation alone.
 
     Args:
-        name: for records and reports.
-        architecture: the network of this task.
-        recipe: how one network is trained.
-        loss: mean loss of outputs (batch, ...) against targets (batch, ...).
-        ood: inputs from elsewhere, to tell whether networks notice; made when asked for.
+        name: Name in records and reports.
+        architecture: The network of this task.
+        recipe: Recipe of one network's training.
+        loss: Mean loss of outputs (batch, ...) against targets (batch, ...).
+        ood: Function that returns out-of-distribution inputs; None where there are none.
     """
 
     name: str
@@ -83,7 +84,7 @@ class Task:
         """The loss of a fixed untrained network on a few training samples.
 
         Raises:
-            InputError: the network does not fit the inputs, or the loss the targets.
+            InputError: The network does not fit the inputs, or the loss the targets.
         """
         module = self.architecture.build_seeded(0).eval()
         x, y = self.train.x[:8], self.train.y[:8]
@@ -111,7 +112,7 @@ class Task:
         compared, by what they compute.
 
         Raises:
-            InputError: network, data and loss do not fit together.
+            InputError: Network, data and loss do not fit together.
         """
         digest = hashlib.sha256()
         for part in (self.train, self.validation, self.test):

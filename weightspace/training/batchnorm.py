@@ -17,8 +17,10 @@ def recalibrated(networks: Collection, data: Split, *, batch: int = 512, batches
     Interpolated networks need it: the variance of their activations collapses (REPAIR, arXiv 2211.08403).
 
     Args:
-        data: the training split.
-        batch, batches: consecutive samples from its start; fewer if there are fewer.
+        networks: Networks of one architecture.
+        data: Training split.
+        batch: Samples in a batch; batches are consecutive, from the start of the split.
+        batches: Number of batches; fewer if the split is shorter.
     """
     module = networks.architecture.build_seeded(0).eval()
     norms = {name: m for name, m in module.named_modules() if isinstance(m, _NORMS) and m.track_running_stats}

@@ -32,21 +32,22 @@ def collect(
     """Train many networks side by side, each in its own data order.
 
     Args:
-        n: number of training runs (for each cell of a grid).
-        seed: of the collection; run i depends on (seed, i) alone.
-        plan: Independent, SharedStart, Trajectory or Grid.
-        folder: write to this folder as a resumable run; None keeps the collection in memory.
-        shard: (i, k) trains only the i-th of k equal parts, i from 0, for another machine to do the
+        task: Task that the networks are trained on.
+        n: Number of training runs (for each cell of a grid).
+        seed: Seed of the collection; run i depends on (seed, i) alone.
+        plan: What the networks share: Independent, SharedStart, Trajectory or Grid.
+        folder: Folder to write as a resumable run; None keeps the collection in memory.
+        shard: Pair (i, k) that trains only the i-th of k equal parts, i from 0, for another machine to do the
             others; `merge` puts the parts together.
         memory_gb: Memory budget in GiB; by default a quarter of the machine's.
-        device: "cpu", "cuda", or "auto": CUDA where there is a card.
+        device: Device to train on: "cpu", "cuda", or "auto", which is CUDA where there is a card.
 
     Returns:
         Dense networks; each record has kind, seed, recipe, parents and metrics.
 
     Raises:
-        InputError: n < 1, a bad seed or shard, or training diverged.
-        StorageError: the folder holds another run, or cannot be written.
+        InputError: N is below 1, the seed or shard is impossible, or training diverged.
+        StorageError: The folder holds another run, or cannot be written.
     """
     if n < 1:
         raise InputError(f"a collection needs at least one network, got n = {n}")
@@ -94,13 +95,16 @@ def train(
     """Train any collection on, each network under its own mask.
 
     Args:
-        length: how much longer, such as "5ep", with the task's recipe otherwise; each network goes
+        networks: Networks of the task's architecture, dense or sparse.
+        task: Task that they are trained on.
+        length: How much longer they are trained, such as "5ep", with the task's recipe otherwise; each network goes
             through the data in a new order.
-        folder: write to this folder as a resumable run.
+        folder: Folder to write as a resumable run; None keeps the collection in memory.
+        device: Device to train on: "cpu", "cuda", or "auto", which is CUDA where there is a card.
 
     Raises:
-        LayoutMismatch: the networks are not of the task's architecture.
-        InputError: a record has no seed.
+        LayoutMismatch: The networks are not of the task's architecture.
+        InputError: A record has no seed.
     """
     networks.layout.require(task.architecture.layout(), f"the network of task {task.name!r}")
     recipe = replace(task.recipe, length=Step.of(length))

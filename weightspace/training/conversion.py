@@ -20,7 +20,7 @@ def initial(architecture: Architecture, records: Sequence[Mapping[str, Any]]) ->
     """Untrained networks, one for each record's seed; the same seed gives the same weights.
 
     Raises:
-        InputError: a record has no seed.
+        InputError: A record has no seed.
     """
     records = [Record.of(record) for record in records]
     require_seeds(records)
@@ -41,7 +41,7 @@ def trainer_for(
     """A trainer at step 0 that starts from these networks, under their masks and with their seeds.
 
     Raises:
-        InputError: a record has no seed.
+        InputError: A record has no seed.
     """
     trainer = Trainer(
         task.architecture, task.train, task.loss, task.recipe,

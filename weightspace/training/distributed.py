@@ -22,8 +22,8 @@ class OnRay:
     """An executor on a Ray cluster (the extra `ray`); a shard whose worker dies is started again.
 
     Args:
-        address: of a running cluster; None starts one on this machine.
-        retries: how often a shard may lose its worker.
+        address: Address of a running cluster; None starts one on this machine.
+        retries: Number of times that a shard may lose its worker.
     """
 
     def __init__(self, address: str | None = None, *, retries: int = 5) -> None:
@@ -59,13 +59,13 @@ def collect_on(
     when all are there. A network is the same whichever worker trains it, but for rounding.
 
     Args:
-        executor: for example `concurrent.futures.ProcessPoolExecutor(2)` or `OnRay()`.
-        task: sent to the workers, so its network and loss must be picklable by the executor.
-        n: number of training runs (for each cell of a grid).
-        shards: number of parts; a few for each worker, so that all end at about the same time.
-        folder: to write.
-        seed: of the collection.
-        plan: Independent, SharedStart, Trajectory or Grid.
+        executor: Executor with a `map`, for example `concurrent.futures.ProcessPoolExecutor(2)` or `OnRay()`.
+        task: Task that is sent to the workers, so its network and loss must be picklable by the executor.
+        n: Number of training runs (for each cell of a grid).
+        shards: Number of parts; a few for each worker, so that all end at about the same time.
+        folder: Folder to write.
+        seed: Seed of the collection.
+        plan: What the networks share: Independent, SharedStart, Trajectory or Grid.
     """
     if n < 1 or not 1 <= shards <= len(plan.runs(n, seed)):
         raise InputError(f"ask for at least one network and for 1 to n shards, got n = {n}, shards = {shards}")

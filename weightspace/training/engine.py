@@ -65,7 +65,10 @@ def choose_execution(
 
     Args:
         memory_gb: Memory budget in GiB; by default a quarter of the machine's.
-        folder: of the run, where the choice is kept, so that a resumed run makes the same.
+        task: Task that is trained.
+        n: Number of networks.
+        device: Device to train on.
+        folder: Folder of the run, where the choice is kept, so that a resumed run makes the same.
     """
     kept = None if folder is None else _read(folder / "engine.json")
     if memory_gb is not None and memory_gb <= 0:
@@ -226,7 +229,7 @@ def block_size(task: Task, memory_gb: float | None = None, *, device: str = "cpu
 
     Args:
         memory_gb: Memory budget in GiB; by default a quarter of the machine's, or of the device's.
-        copies: networks kept of each training run.
+        copies: Networks kept of each training run.
     """
     fits = budget_bytes(memory_gb, device) // network_bytes(task)
     return max(1, min(_BLOCK if device == "cpu" else _BLOCK_CUDA, fits) // copies)

@@ -19,7 +19,7 @@ def draws_random_numbers(module: nn.Module, x: Tensor) -> bool:
     """True if the forward pass in training draws random numbers, as dropout does.
 
     Args:
-        x: a few inputs to try it on.
+        x: Inputs to try it on; a few are enough.
     """
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         state = {name: tensor.clone() for name, tensor in module.state_dict().items()}
@@ -42,7 +42,7 @@ def side_by_side(
         buffers: (n, *shape) by name.
         x: (n, batch, ...).
         y: (n, batch).
-        out: receives the gradients.
+        out: Tensor that receives the gradients.
     """
     leaves = {name: view.requires_grad_() for name, view in layout.tensors(weights.detach()).items()}
     losses = vmap(loss)(forward(module, leaves, buffers, x, shared_input=False), y)
@@ -57,7 +57,7 @@ def one_by_one(
     """The same in a loop, for networks that do not vectorise or are faster alone.
 
     Args:
-        noise: a seed for each network's own random numbers (dropout) in this step.
+        noise: A seed for each network's own random numbers (dropout) in this step.
     """
     losses: list[Tensor] = []
     for i in range(len(weights)):

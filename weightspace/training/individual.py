@@ -18,11 +18,11 @@ class Individual:
     """What networks trained side by side have of their own, one value a network.
 
     Args:
-        seeds: of data order, augmentation, dropout and label noise.
-        lr: learning rates (n, 1); None for the recipe's.
+        seeds: Seeds of data order, augmentation, dropout and label noise.
+        lr: Learning rates (n, 1); None for the recipe's.
         weight_decay: (n, 1); None for the recipe's.
-        label_noise: fraction of training labels drawn anew, uniformly; None for none.
-        label_seeds: of the label noise; None for `seeds`.
+        label_noise: Fraction of training labels drawn anew, uniformly; None for none.
+        label_seeds: Seeds of the label noise; None for `seeds`.
     """
 
     seeds: Sequence[int]
@@ -36,7 +36,7 @@ class Individual:
         """Read from records: "seed", and "individual" where a network departs from the recipe.
 
         Raises:
-            InputError: a record has no seed.
+            InputError: A record has no seed.
         """
         require_seeds(records)
         own = [record.individual for record in records]

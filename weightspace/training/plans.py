@@ -60,9 +60,9 @@ class Grid:
     """n networks for every combination of hyper-parameters, all with different seeds.
 
     Args:
-        lr: learning rates; empty for the recipe's.
-        weight_decay: weight decays; empty for the recipe's.
-        label_noise: fractions of training labels drawn anew; empty for none.
+        lr: Learning rates; empty for the recipe's.
+        weight_decay: Weight decays; empty for the recipe's.
+        label_noise: Fractions of training labels drawn anew; empty for none.
     """
 
     lr: tuple[float, ...] = ()
@@ -104,7 +104,7 @@ class SharedStart:
     With k large enough they lie in one linearly connected basin (Frankle et al. 2020, arXiv 1912.05671).
 
     Args:
-        at: k, how long the common ancestor is trained.
+        at: Step k until which the common ancestor is trained.
     """
 
     at: Step = Step(epochs=1)
@@ -140,7 +140,7 @@ class Trajectory:
     """n training runs, each giving a network at regular steps, the last one included.
 
     Args:
-        every: distance between two checkpoints.
+        every: Distance between two checkpoints.
     """
 
     every: Step = Step(epochs=1)

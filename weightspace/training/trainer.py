@@ -40,12 +40,12 @@ class Trainer:
     are sparse enough, and trained one after another, are trained as sparse matrices: the same but for rounding.
 
     Args:
-        data: the training split; the trainer sees no other data.
+        data: The training split; the trainer sees no other data.
         weights: (n, D); copied.
         masks: (n, D) or None.
         buffers: (n, *shape) by name; copied.
-        individual: seeds and what else the networks have of their own.
-        group_size: networks trained side by side; the others wait. 1 trains them one after another. The
+        individual: Seeds and what else the networks have of their own.
+        group_size: Networks trained side by side; the others wait. 1 trains them one after another. The
             result is the same but for rounding.
         threads: CPU threads while training; None leaves PyTorch's setting.
     """
@@ -193,7 +193,8 @@ class Trainer:
         """Train up to iteration `until`.
 
         Args:
-            tick: called now and then with the number of steps done since its last call.
+            until: Iteration to stop at.
+            tick: Function that is called now and then with the number of steps done since its last call.
         """
         if not self.state and self.step < until:
             self.state = self.recipe.optimizer.start(self.weights)
@@ -223,7 +224,7 @@ class Trainer:
         """Gradients of all weights, pruned ones too, on the batch of the next iteration, which is then used up.
 
         Args:
-            weights: where to take them; by default where training is. Buffers are updated, weights are not.
+            weights: Weights to take them at, (n, D); by default those in training. Buffers are updated, weights are not.
         """
         at = self.weights if weights is None else weights
         found = torch.empty_like(at)

@@ -18,9 +18,9 @@ class ValidationCurve:
     """Looks at networks in training and changes nothing.
 
     Args:
-        every: iterations between looks.
-        data: the validation split.
-        classification: measure accuracy too; it is NaN otherwise.
+        every: Iterations between looks.
+        data: The validation split.
+        classification: Whether accuracy is measured too; it is NaN otherwise.
     """
 
     every: int
@@ -45,7 +45,7 @@ class ValidationCurve:
         """What a record keeps: the curve, and the look with the smallest loss (early stopping).
 
         Args:
-            steps: when each look was.
+            steps: Iteration of each look.
         """
         if not len(curve):
             return {}
