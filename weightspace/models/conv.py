@@ -49,9 +49,17 @@ class SmallConv(nn.Sequential):
 
     def __init__(self, outputs: int = 10) -> None:
         super().__init__(
-            nn.Conv2d(1, 8, 5), nn.MaxPool2d(2), nn.ReLU(),
-            nn.Conv2d(8, 6, 5), nn.MaxPool2d(2), nn.ReLU(),
-            nn.Conv2d(6, 4, 2), nn.ReLU(), nn.Flatten(),
-            nn.Linear(36, 20), nn.ReLU(), nn.Linear(20, outputs),
-        )  # fmt: skip
+            nn.Conv2d(1, 8, 5),
+            nn.MaxPool2d(2),
+            nn.ReLU(),
+            nn.Conv2d(8, 6, 5),
+            nn.MaxPool2d(2),
+            nn.ReLU(),
+            nn.Conv2d(6, 4, 2),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(36, 20),
+            nn.ReLU(),
+            nn.Linear(20, outputs),
+        )
         self.input_shape = (1, 28, 28)

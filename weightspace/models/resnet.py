@@ -51,9 +51,14 @@ class ResNet(nn.Module):
     """
 
     def __init__(
-        self, blocks: tuple[int, ...], channels: tuple[int, ...], *, shortcut: Shortcut = "projection", inputs: int = 3,
+        self,
+        blocks: tuple[int, ...],
+        channels: tuple[int, ...],
+        *,
+        shortcut: Shortcut = "projection",
+        inputs: int = 3,
         outputs: int = 10,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         self.input_shape = (inputs, 32, 32)
         self.stem = nn.Conv2d(inputs, channels[0], 3, padding=1, bias=False)

@@ -53,9 +53,16 @@ class ViT(nn.Module):
     """
 
     def __init__(
-        self, *, width: int = 192, depth: int = 12, heads: int = 3, patch: int = 4, side: int = 32, channels: int = 3,
+        self,
+        *,
+        width: int = 192,
+        depth: int = 12,
+        heads: int = 3,
+        patch: int = 4,
+        side: int = 32,
+        channels: int = 3,
         outputs: int = 10,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         if side % patch or width % heads:
             raise InputError(

@@ -15,6 +15,7 @@ from weightspace import models
 from weightspace.errors import InputError
 from weightspace.networks.layout import Layout
 from weightspace.runtime import seeds
+from weightspace.storage.typed import from_json
 
 
 @dataclass(frozen=True)
@@ -93,5 +94,21 @@ class Architecture:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Architecture":
-        """The inverse of `to_json`; a user's factory is not part of it."""
-        return cls(data["name"], data["arguments"])
+        """The inverse of `to_json`; a user's factory is not part of it.
+
+        Args:
+            data: The architecture as data.
+
+        Raises:
+            StorageError: A field is missing, unknown or of another type.
+        """
+        stored = from_json(_Stored, data, "an architecture")
+        return cls(stored.name, stored.arguments)
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """An architecture in files."""
+
+    name: str
+    arguments: dict[str, Any]

@@ -151,8 +151,11 @@ class Collection:
             raise InputError(f"the selection is empty: a collection needs at least one network (of {len(self)})")
         part = object.__new__(Collection)
         part.layout, part.architecture, part._reader, part._names = (
-            self.layout, self.architecture, self._reader, self._names,
-        )  # fmt: skip
+            self.layout,
+            self.architecture,
+            self._reader,
+            self._names,
+        )
         part._rows = self._rows[positions]
         part._columns = {name: column[positions] for name, column in self._columns.items()}
         part.records = [self.records[i] for i in positions.tolist()]
@@ -226,9 +229,13 @@ class Collection:
         """A collection with some of weights, masks, buffers, extras, records changed."""
         masks = None if self.dense else self.masks
         current = {
-            "weights": self.weights, "masks": masks, "buffers": self.buffers, "extras": self.extras,
-            "records": self.records, "architecture": self.architecture,
-        }  # fmt: skip
+            "weights": self.weights,
+            "masks": masks,
+            "buffers": self.buffers,
+            "extras": self.extras,
+            "records": self.records,
+            "architecture": self.architecture,
+        }
         return Collection(self.layout, **(current | changes))
 
     def save(self, folder: str | Path) -> Path:

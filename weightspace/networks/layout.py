@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 
 from weightspace.errors import InputError, LayoutMismatch
+from weightspace.storage.typed import from_json
 
 Role = Literal["weight", "bias", "norm", "other", "buffer"]
 
@@ -221,9 +222,16 @@ class Layout:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Layout":
-        """The inverse of `to_json`."""
-        entries = tuple(Entry(n, tuple(s), r, d) for n, s, r, d in data["entries"])
-        return cls(entries, tuple((alias, name) for alias, name in data["aliases"]))
+        """The inverse of `to_json`.
+
+        Args:
+            data: The layout as data.
+
+        Raises:
+            StorageError: An entry is missing, or has a value that is none of its type.
+        """
+        stored = from_json(_Stored, data, "a layout")
+        return cls(tuple(Entry(*entry) for entry in stored.entries), stored.aliases)
 
     def _check_names(self, state: Mapping[str, Tensor]) -> None:
         known = {entry.name for entry in self.entries} | {alias for alias, _ in self.aliases}
@@ -234,6 +242,14 @@ class Layout:
                 f"the state dict does not fit the layout: missing {missing or 'nothing'}, "
                 f"unknown {unknown or 'nothing'}"
             )
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """A layout in files: name, shape, role and dtype of each tensor, and pairs of tied names."""
+
+    entries: tuple[tuple[str, tuple[int, ...], Role, str], ...]
+    aliases: tuple[tuple[str, str], ...]
 
 
 def _role(owner: nn.Module, name: str) -> Role:

@@ -92,9 +92,21 @@ class Adam:
         if not isinstance(lr, Tensor) and not isinstance(decay, Tensor):
             rule = adamw if self.decoupled else adam  # PyTorch's own kernel, one pass over memory
             rule(
-                [weights], [gradient], [state["mean"]], [state["square"]], [], [torch.tensor(step - 1.0, device=weights.device)],
-                fused=True, amsgrad=False, beta1=first, beta2=second, lr=lr, weight_decay=decay, eps=self.eps, maximize=False,
-            )  # fmt: skip
+                [weights],
+                [gradient],
+                [state["mean"]],
+                [state["square"]],
+                [],
+                [torch.tensor(step - 1.0, device=weights.device)],
+                fused=True,
+                amsgrad=False,
+                beta1=first,
+                beta2=second,
+                lr=lr,
+                weight_decay=decay,
+                eps=self.eps,
+                maximize=False,
+            )
             return
         if isinstance(decay, Tensor) or decay:
             if self.decoupled:

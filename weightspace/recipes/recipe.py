@@ -1,13 +1,15 @@
 """Recipe: how one network is trained, and Step: when something happens."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
-from weightspace.errors import InputError
+from weightspace.errors import InputError, StorageError
 from weightspace.recipes.optimizers import SGD, Adam
 from weightspace.recipes.schedule import Schedule
 from weightspace.recipes.step import Step
+from weightspace.storage.spelling import spelling_of
+from weightspace.storage.typed import from_json, to_json
 
 
 @dataclass(frozen=True)
@@ -75,33 +77,54 @@ class Recipe:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Recipe":
-        """The inverse of `to_json`."""
-        settings = dict(data["optimizer"])
-        kind = {"SGD": SGD, "Adam": Adam}[settings.pop("name")]
-        if "betas" in settings:
-            settings["betas"] = tuple(settings["betas"])
-        schedule = dict(data["schedule"])
-        schedule["warmup"] = Step.of(schedule["warmup"])
-        schedule["milestones"] = tuple(Step.of(m) for m in schedule["milestones"])
+        """The inverse of `to_json`.
+
+        Args:
+            data: The recipe as data.
+
+        Raises:
+            StorageError: A field is missing, unknown, or has a value that is none of its type.
+        """
+        stored = from_json(_Stored, data, "a recipe")
+        settings = {name: value for name, value in stored.optimizer.items() if name != "name"}
+        kind = _OPTIMIZERS.get(stored.optimizer.get("name", ""))
+        if kind is None:
+            raise StorageError(
+                f"a recipe is damaged (its optimizer is {stored.optimizer.get('name')!r}, expected one of "
+                f"{', '.join(_OPTIMIZERS)}): restore it from a copy"
+            )
         return cls(
-            Step.of(data["length"]), data["batch_size"], kind(**settings), Schedule(**schedule),
-            Augmentation(**data["augmentation"]), Step.of(data["watch"]) if "watch" in data else None,
-        )  # fmt: skip
+            stored.length,
+            stored.batch_size,
+            from_json(kind, settings, "the optimizer of a recipe"),
+            stored.schedule,
+            stored.augmentation,
+            stored.watch,
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The recipe as data, as it is in records and in the configuration of a run."""
         assert isinstance(self.schedule, Schedule)
-        schedule = {
-            "shape": self.schedule.shape, "warmup": str(self.schedule.warmup),
-            "milestones": [str(m) for m in self.schedule.milestones], "gamma": self.schedule.gamma,
-        }  # fmt: skip
-        return {
-            "length": str(self.length), "batch_size": self.batch_size,
-            "optimizer": {"name": type(self.optimizer).__name__, **_plain(self.optimizer)},
-            "schedule": schedule, "augmentation": asdict(self.augmentation),
-        } | ({} if self.watch is None else {"watch": str(self.watch)})  # fmt: skip
+        data = {
+            "length": str(self.length),
+            "batch_size": self.batch_size,
+            "optimizer": {"name": spelling_of(self.optimizer).name, **to_json(self.optimizer)},
+            "schedule": to_json(self.schedule),
+            "augmentation": to_json(self.augmentation),
+        }
+        return data if self.watch is None else data | {"watch": str(self.watch)}
 
 
-def _plain(settings: Any) -> dict[str, Any]:
-    """A dataclass as it comes back from JSON: tuples are lists there."""
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(settings).items()}
+_OPTIMIZERS: dict[str, type[Adam | SGD]] = {"SGD": SGD, "Adam": Adam}
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """The fields of a recipe in files."""
+
+    length: Step
+    batch_size: int
+    optimizer: dict[str, Any]
+    schedule: Schedule
+    augmentation: Augmentation
+    watch: Step | None = None

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 
 from weightspace.errors import InputError
+from weightspace.storage.typed import as_text
 
 _STEP = re.compile(r"(?:(\d+)ep)?(?:(\d+)it)?")
 
@@ -36,3 +37,6 @@ class Step:
     def __str__(self) -> str:
         parts = (f"{self.epochs}ep" if self.epochs else "") + (f"{self.iterations}it" if self.iterations else "")
         return parts or "0it"
+
+
+as_text(Step, Step.of)

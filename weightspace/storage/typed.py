@@ -18,7 +18,7 @@ def _exactly(*kinds: type) -> Callable[[Any, Any], Any]:
     def check(value: Any, kind: Any) -> Any:
         if type(value) not in kinds:
             raise TypeError(f"{value!r} is no {kind.__name__}")
-        return kind(value)
+        return value  # an int stays one where a float is meant: what is written again has the same bytes
 
     return check
 
@@ -27,9 +27,33 @@ for _kind, _read in ((bool, (bool,)), (int, (int,)), (float, (int, float)), (str
     _converter.register_structure_hook(_kind, _exactly(*_read))
 
 
+def as_text(kind: type[T], read: Callable[[str], T]) -> None:
+    """Values of this class are written as text from now on, with `str`.
+
+    Args:
+        kind: The class.
+        read: Function that reads the text, and raises a ValueError where it cannot.
+    """
+
+    def structure(value: Any, _kind: Any) -> T:
+        if not isinstance(value, str):
+            raise TypeError(f"{value!r} is no text of a {kind.__name__}")
+        return read(value)
+
+    _converter.register_structure_hook(kind, structure)
+    _converter.register_unstructure_hook(kind, str)
+
+
 def to_json(value: Any) -> Any:
     """A dataclass, or a structure of dataclasses, as dicts, lists, numbers and strings."""
-    return _converter.unstructure(value)
+    return _without_tuples(_converter.unstructure(value))
+
+
+def _without_tuples(value: Any) -> Any:
+    """Lists in place of tuples, as they come back from a file."""
+    if isinstance(value, dict):
+        return {key: _without_tuples(item) for key, item in value.items()}
+    return [_without_tuples(item) for item in value] if isinstance(value, tuple | list) else value
 
 
 def from_json(kind: type[T], data: Any, what: str) -> T:

@@ -52,9 +52,13 @@ def cifar10(*, data_root: str | Path | None = None, recipe: Recipe = RECIPE) -> 
     order = torch.randperm(len(x), generator=seeds.generator(0, "splits"))
     train, validation = order[:-5000], order[-5000:]
     return Task(
-        "cifar10", Architecture("ResNet20"), Split(x[train], y[train]), Split(x[validation], y[validation]),
-        Split(x_test, y_test), recipe,
-    )  # fmt: skip
+        "cifar10",
+        Architecture("ResNet20"),
+        Split(x[train], y[train]),
+        Split(x[validation], y[validation]),
+        Split(x_test, y_test),
+        recipe,
+    )
 
 
 def _read(folder: Path, names: list[str]) -> tuple[Tensor, Tensor]:

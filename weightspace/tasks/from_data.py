@@ -15,9 +15,17 @@ Network = Architecture | Callable[[], nn.Module]
 
 
 def from_tensors(
-    name: str, x: Tensor, y: Tensor, network: Network, *, recipe: Recipe = Recipe(), validation: float = 0.1,
-    test: float = 0.2, loss: Callable[[Tensor, Tensor], Tensor] = cross_entropy, seed: int = 0,
-) -> Task:  # fmt: skip
+    name: str,
+    x: Tensor,
+    y: Tensor,
+    network: Network,
+    *,
+    recipe: Recipe = Recipe(),
+    validation: float = 0.1,
+    test: float = 0.2,
+    loss: Callable[[Tensor, Tensor], Tensor] = cross_entropy,
+    seed: int = 0,
+) -> Task:
     """A task of tensors, cut into fixed splits.
 
     Args:
@@ -39,9 +47,16 @@ def from_tensors(
 
 
 def from_dataset(
-    name: str, dataset: Dataset, network: Network, *, recipe: Recipe = Recipe(), validation: float = 0.1,
-    test: float = 0.2, loss: Callable[[Tensor, Tensor], Tensor] = cross_entropy, seed: int = 0,
-) -> Task:  # fmt: skip
+    name: str,
+    dataset: Dataset,
+    network: Network,
+    *,
+    recipe: Recipe = Recipe(),
+    validation: float = 0.1,
+    test: float = 0.2,
+    loss: Callable[[Tensor, Tensor], Tensor] = cross_entropy,
+    seed: int = 0,
+) -> Task:
     """A task of a map-style Dataset of (input, target) pairs, read into memory once.
 
     Arguments as in :func:`from_tensors`.

@@ -46,7 +46,7 @@ def collect(
         Dense networks; each record has kind, seed, recipe, parents and metrics.
 
     Raises:
-        InputError: N is below 1, the seed or shard is impossible, or training diverged.
+        InputError: `n` is below 1, the seed or shard is impossible, or training diverged.
         StorageError: The folder holds another run, or cannot be written.
     """
     if n < 1:
@@ -84,9 +84,16 @@ def collect(
 
     config = describe(task, n, seed, plan) | ({"shard": list(shard)} if shard is not None else {})
     return in_blocks(
-        make, architecture=task.architecture, count=len(runs) * len(kept), block=block * len(kept), ticks=kept[-1],
-        what=f"training {len(runs)} networks", folder=folder, stage="collect", config=config,
-    )  # fmt: skip
+        make,
+        architecture=task.architecture,
+        count=len(runs) * len(kept),
+        block=block * len(kept),
+        ticks=kept[-1],
+        what=f"training {len(runs)} networks",
+        folder=folder,
+        stage="collect",
+        config=config,
+    )
 
 
 def train(
@@ -123,11 +130,17 @@ def train(
         return finished(trainer, longer, records)
 
     return in_blocks(
-        make, architecture=networks.architecture, count=len(networks), block=block, ticks=total,
-        what=f"training {len(networks)} networks on", folder=folder, stage="train",
+        make,
+        architecture=networks.architecture,
+        count=len(networks),
+        block=block,
+        ticks=total,
+        what=f"training {len(networks)} networks on",
+        folder=folder,
+        stage="train",
         config={"task": task.to_json(), "recipe": recipe.to_json()},
         inputs={"networks": networks.fingerprint()} if folder else None,
-    )  # fmt: skip
+    )
 
 
 def _continued(record: Record, position: int, recipe: Recipe) -> Record:

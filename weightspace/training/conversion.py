@@ -44,11 +44,18 @@ def trainer_for(
         InputError: A record has no seed.
     """
     trainer = Trainer(
-        task.architecture, task.train, task.loss, task.recipe,
-        weights=networks.weights, masks=None if networks.dense else networks.masks, buffers=networks.buffers,
+        task.architecture,
+        task.train,
+        task.loss,
+        task.recipe,
+        weights=networks.weights,
+        masks=None if networks.dense else networks.masks,
+        buffers=networks.buffers,
         individual=Individual.of(networks.records, task.recipe),
-        group_size=execution.group_size if execution else None, threads=execution.threads if execution else None, device=device,
-    )  # fmt: skip
+        group_size=execution.group_size if execution else None,
+        threads=execution.threads if execution else None,
+        device=device,
+    )
     if task.recipe.watch is not None:
         every = task.recipe.watch.total(trainer.per_epoch)
         trainer.observe(ValidationCurve(every, task.validation, task.loss, task.classification))

@@ -190,10 +190,18 @@ def _trainer(task: Task, architecture: Architecture, group: int, count: int | No
     layout = Layout.of(module)
     state = module.state_dict()
     return Trainer(
-        architecture, task.train, task.loss, task.recipe, weights=layout.pack(state).repeat(group, 1), masks=None,
+        architecture,
+        task.train,
+        task.loss,
+        task.recipe,
+        weights=layout.pack(state).repeat(group, 1),
+        masks=None,
         buffers={b.name: state[b.name].repeat(group, *[1] * state[b.name].ndim) for b in layout.buffers},
-        individual=Individual(range(group)), group_size=group, threads=count, device=device,
-    )  # fmt: skip
+        individual=Individual(range(group)),
+        group_size=group,
+        threads=count,
+        device=device,
+    )
 
 
 def _source(architecture: Architecture) -> str:
@@ -209,10 +217,18 @@ def _cache_file(task: Task, limit: int, device: str) -> Path:
     recipe.pop("length")
     recipe.pop("watch", None)
     key = [
-        task.architecture.layout().to_json(), task.architecture.to_json(), recipe, list(task.train.x.shape[1:]),
-        repr(task.architecture.build_seeded(0)), _source(task.architecture), limit, device,
-        torch.get_num_threads(), threads.asked(), torch.__version__,
-    ]  # fmt: skip
+        task.architecture.layout().to_json(),
+        task.architecture.to_json(),
+        recipe,
+        list(task.train.x.shape[1:]),
+        repr(task.architecture.build_seeded(0)),
+        _source(task.architecture),
+        limit,
+        device,
+        torch.get_num_threads(),
+        threads.asked(),
+        torch.__version__,
+    ]
     digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24]
     root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return root / "weightspace" / f"probe-{digest}.json"

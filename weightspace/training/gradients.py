@@ -32,9 +32,15 @@ def draws_random_numbers(module: nn.Module, x: Tensor) -> bool:
 
 
 def side_by_side(
-    module: nn.Module, layout: Layout, loss: Loss, weights: Tensor, buffers: Mapping[str, Tensor], x: Tensor, y: Tensor,
+    module: nn.Module,
+    layout: Layout,
+    loss: Loss,
+    weights: Tensor,
+    buffers: Mapping[str, Tensor],
+    x: Tensor,
+    y: Tensor,
     out: Float[Tensor, "n d"],
-) -> Float[Tensor, " n"]:  # fmt: skip
+) -> Float[Tensor, " n"]:
     """Losses of n networks, and their gradients into `out`, in one vectorised pass; buffers are updated in place.
 
     Args:
@@ -51,9 +57,16 @@ def side_by_side(
 
 
 def one_by_one(
-    module: nn.Module, layout: Layout, loss: Loss, weights: Tensor, buffers: Mapping[str, Tensor], x: Tensor, y: Tensor,
-    out: Float[Tensor, "n d"], noise: Sequence[int] | None = None,
-) -> Float[Tensor, " n"]:  # fmt: skip
+    module: nn.Module,
+    layout: Layout,
+    loss: Loss,
+    weights: Tensor,
+    buffers: Mapping[str, Tensor],
+    x: Tensor,
+    y: Tensor,
+    out: Float[Tensor, "n d"],
+    noise: Sequence[int] | None = None,
+) -> Float[Tensor, " n"]:
     """The same in a loop, for networks that do not vectorise or are faster alone.
 
     Args:
@@ -74,9 +87,14 @@ def one_by_one(
 
 
 def live_weights(
-    network: LiveNetwork, loss: Loss, weights: Float[Tensor, "1 k"], buffers: Mapping[str, Tensor], x: Tensor, y: Tensor,
+    network: LiveNetwork,
+    loss: Loss,
+    weights: Float[Tensor, "1 k"],
+    buffers: Mapping[str, Tensor],
+    x: Tensor,
+    y: Tensor,
     out: Float[Tensor, "1 k"],
-) -> Float[Tensor, " 1"]:  # fmt: skip
+) -> Float[Tensor, " 1"]:
     """The same for one network given by its live weights; `out` receives their gradients."""
     values = weights[0].detach().requires_grad_()
     value = loss(network(values, {name: buffer[0] for name, buffer in buffers.items()}, x[0]), y[0])
