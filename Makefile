@@ -4,6 +4,7 @@
 # make bayes-tickets-mnist   the same questions on LeNet-300-100 and MNIST (hours; resumable)
 # make lottery              the lottery ticket hypothesis on LeNet-300-100 (two hours; resumable)
 # make bench-sparse          how fast sparse networks run: 2:4 on CUDA where there is a card, compressed rows on the CPU
+# make results              pages of results and the README's figure, from experiments/results
 # make docs                  the documentation site, in build/site
 # make test   the tests          make lint   style and types          make clean-env   remove .venv
 
@@ -17,7 +18,7 @@ DOCS   := $(VENV)/.ready-docs
 export OMP_WAIT_POLICY ?= PASSIVE
 export GOMP_SPINCOUNT ?= 0
 
-.PHONY: demo tickets lottery bench-sparse bayes-tickets bayes-tickets-mnist test lint docs env clean-env
+.PHONY: demo tickets lottery bench-sparse bayes-tickets bayes-tickets-mnist results test lint docs env clean-env
 .DEFAULT_GOAL := demo
 
 demo: $(READY)
@@ -38,6 +39,10 @@ bayes-tickets: $(READY)
 bayes-tickets-mnist: $(READY)
 	$(BIN)/python -m experiments.bayes.mnist
 	$(BIN)/python -m experiments.bayes.figures
+
+results: $(READY)
+	$(BIN)/python -m experiments.common.pages
+	$(BIN)/python -m experiments.common.overview
 
 test: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist worksteal
