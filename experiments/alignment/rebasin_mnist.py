@@ -23,6 +23,7 @@ import weightspace as ws
 from experiments.common import tables
 from weightspace.align import GrowingMean, MergeMany, Star, WeightCost, WeightMatching
 from weightspace.evaluation import connectivity
+from weightspace.masks.overlap import overlap_within
 from weightspace.models import MLP
 from weightspace.report import plots
 
@@ -153,7 +154,7 @@ def tickets(pair: ws.Collection, task: ws.Task) -> list[dict[str, object]]:
                 trained if matching is None else replace(matching, population=Star()).fit(trained).transform(trained)
             )
             (barrier,) = connectivity.barriers(aligned, task, points=1)
-            overlap = connectivity.mask_overlap(aligned)
+            overlap = overlap_within(aligned)
             rows.append(
                 {
                     "sparsity": sparsity,

@@ -16,7 +16,7 @@ from tyro.conf import OmitArgPrefixes
 
 import weightspace as ws
 from experiments.common import accuracy, report_rows, tables
-from weightspace.evaluation.connectivity import mask_overlap
+from weightspace.masks.overlap import overlap_within
 
 LEARNED = (0.2, 0.1, 0.05)
 REFINED = (0.2, 0.16, 0.126, 0.1, 0.08, 0.063, 0.05)
@@ -157,7 +157,7 @@ def row(networks: ws.Collection, ordered: ws.Collection, data: ws.Split) -> dict
         "accuracy": accuracies.mean().item(),
         "accuracy std": accuracies.std().item(),
         "density": networks.densities.mean().item(),
-        "mask overlap": mask_overlap(ordered).shared,
+        "mask overlap": overlap_within(ordered).shared,
         **accuracy.of_mean_prediction(networks, data),
     }
 

@@ -12,6 +12,7 @@ from weightspace.align import (
 )
 from weightspace.errors import InputError
 from weightspace.evaluation import connectivity
+from weightspace.masks.overlap import overlap_within
 
 
 def test_barriers_against_a_direct_computation(dense: ws.Collection, task: ws.Task) -> None:
@@ -48,7 +49,7 @@ def test_residual_share_and_mean_network_in_closed_form(dense: ws.Collection, ta
 
 
 def test_mask_overlap_against_sets_and_chance(tickets: ws.Collection) -> None:
-    found = connectivity.mask_overlap(tickets[[0, 1]])
+    found = overlap_within(tickets[[0, 1]])
     prunable = tickets.layout.prunable
     a, b = (set(m[prunable].nonzero()[:, 0].tolist()) for m in tickets.masks[:2])
     assert found.iou == pytest.approx(len(a & b) / len(a | b))
@@ -65,7 +66,7 @@ def test_mask_overlap_against_sets_and_chance(tickets: ws.Collection) -> None:
     mean = sum(shared) / len(shared)
     assert found.chance_shared == pytest.approx(2 * mean / (len(a) + len(b)), rel=0.05)
     with pytest.raises(InputError, match="two or more sparse"):
-        connectivity.mask_overlap(tickets[[0]])
+        overlap_within(tickets[[0]])
 
 
 def test_statistics_are_estimated_on_training_data_as_pytorch_does() -> None:

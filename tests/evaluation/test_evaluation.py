@@ -8,8 +8,8 @@ import torch
 import weightspace as ws
 from weightspace.errors import InputError, LayoutMismatch
 from weightspace.evaluation.baselines import NAMES, Baselines
-from weightspace.evaluation.connectivity import mask_overlap
 from weightspace.evaluation.ensembles import PredictiveBenchmark, PredictiveEnsemble
+from weightspace.masks.overlap import overlap_within
 from weightspace.symmetry import trace
 
 
@@ -55,9 +55,9 @@ def test_one_mask_is_seen_under_values_that_differ(tickets: ws.Collection, task:
     report = ws.evaluate(alike, task, reference=tickets, dropout=None)
     assert report["samples"].variety.mask_overlap == pytest.approx(1.0)
     matching = ws.WeightMatching().fit(tickets, example=task.train.x[:8])
-    assert mask_overlap(matching.transform(alike)).shared < 0.9
+    assert overlap_within(matching.transform(alike)).shared < 0.9
     # Tickets share more in the order that matches them.
-    found = [mask_overlap(one).shared for one in (tickets, matching.transform(tickets))]
+    found = [overlap_within(one).shared for one in (tickets, matching.transform(tickets))]
     assert found[0] < found[1] == pytest.approx(report["training tickets"].variety.mask_overlap)
 
 

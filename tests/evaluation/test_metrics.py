@@ -17,6 +17,7 @@ from weightspace.evaluation.metrics import calibration, intervals, novelty, ood_
 from weightspace.evaluation.neighbours import Nearest, NeighbourSearch, distances_among, largest_error_overlap
 from weightspace.evaluation.predictions import PredictionSum, score
 from weightspace.evaluation.shift import shifts
+from weightspace.masks.overlap import overlap_matrix
 
 
 @pytest.fixture
@@ -165,9 +166,9 @@ def test_independent_errors_overlap_by_chance() -> None:
 
 def test_mask_overlap_of_known_cases() -> None:
     masks = torch.tensor([[1, 1, 0, 0], [1, 0, 1, 0], [0, 0, 1, 1]]).bool()
-    assert novelty.mask_overlap(masks, masks)[0].tolist() == [1.0, 0.5, 0.0]
+    assert overlap_matrix(masks, masks)[0].tolist() == [1.0, 0.5, 0.0]
     random = torch.rand(2, 20_000, generator=torch.Generator().manual_seed(0)) < 0.1
-    assert novelty.mask_overlap(random[:1], random[1:]).item() == pytest.approx(0.1, abs=0.02)  # chance
+    assert overlap_matrix(random[:1], random[1:]).item() == pytest.approx(0.1, abs=0.02)  # chance
 
 
 def test_z_u_agrees_with_its_definition() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from weightspace.errors import InputError
 from weightspace.evaluation import connectivity
 from weightspace.evaluation.connectivity import Barrier, Performance
-from weightspace.masks.overlap import Overlap
+from weightspace.masks.overlap import Overlap, overlap_within
 from weightspace.networks.collection import Collection
 from weightspace.storage.files import dump_json, write_text
 from weightspace.tasks.task import Task
@@ -221,7 +221,7 @@ def alignment_report(
                 connectivity.barriers(part, task, points=points),
                 mean.loss,
                 mean.accuracy,
-                None if part.dense else connectivity.mask_overlap(part),
+                None if part.dense else overlap_within(part),
             )
         )
     assert measured is not None

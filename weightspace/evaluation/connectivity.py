@@ -1,4 +1,4 @@
-"""Are networks in one basin? Barriers between them, the mean network, overlap of masks, instability."""
+"""Are networks in one basin? Barriers between them, the mean network, instability."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,6 @@ from torch import Tensor
 
 from weightspace.errors import InputError
 from weightspace.evaluation.metrics import predictive
-from weightspace.masks.overlap import Overlap
 from weightspace.networks.collection import Collection
 from weightspace.networks.forward import blocks, predict
 from weightspace.recipes.step import Step
@@ -208,37 +207,6 @@ def residual_share(networks: Collection) -> float:
     if squares == 0:
         raise InputError("all weights are zero: the networks have no norm to share")
     return 1 - (sum_of(networks)[counts].square().sum().item() / len(networks)) / squares
-
-
-def mask_overlap(networks: Collection) -> Overlap:
-    """How far masks agree, beside what independent masks of the same densities per layer would.
-
-    Raises:
-        InputError: The networks are dense, or there are fewer than two.
-    """
-    if networks.dense or len(networks) < 2:
-        raise InputError("overlap is defined for two or more sparse networks")
-    masks = networks.masks
-    shared = torch.zeros(len(masks), len(masks), dtype=torch.float64)
-    expected = torch.zeros_like(shared)
-    for entry in networks.layout.weights:
-        kept = masks[:, networks.layout.slices[entry.name]].float()
-        shared += (kept @ kept.T).double()
-        density = kept.double().mean(1)
-        expected += entry.size * density[:, None] * density
-    counts = masks[:, networks.layout.prunable].sum(1).double()
-    total = counts[:, None] + counts
-    upper = torch.ones_like(shared).triu(1).bool()
-
-    def mean(values: Tensor) -> float:
-        return values[upper].mean().item()
-
-    return Overlap(
-        mean(2 * shared / total),
-        mean(shared / (total - shared)),
-        mean(2 * expected / total),
-        mean(expected / (total - expected)),
-    )
 
 
 def instability(

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from weightspace.compress import FittedPCA
 from weightspace.evaluation.connectivity import barriers
-from weightspace.evaluation.metrics import novelty, predictive
+from weightspace.evaluation.metrics import predictive
 from weightspace.evaluation.predictions import ScoredPredictions
+from weightspace.masks.overlap import overlap_matrix
 from weightspace.networks.collection import Collection
 from weightspace.networks.forward import blocks
 from weightspace.report.results import FigureData, Filters, Lines
@@ -113,7 +114,7 @@ def _lines(
 def _overlaps(samples: Collection, training: Collection) -> list[list[float | None]]:
     prunable = training.layout.prunable
     masks = torch.cat([training[:_MASKS].masks[:, prunable], samples[:_MASKS].masks[:, prunable]])
-    rows = novelty.mask_overlap(masks, masks).tolist()
+    rows = overlap_matrix(masks, masks).tolist()
     return [[None if i == j else value for j, value in enumerate(row)] for i, row in enumerate(rows)]
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from weightspace.evaluation.memory import capacity
 from weightspace.evaluation.metrics import novelty
+from weightspace.masks.overlap import overlap_matrix
 from weightspace.networks.collection import Collection
 from weightspace.networks.forward import blocks
 
@@ -165,7 +166,7 @@ def mask_overlaps(networks: Collection, others: Collection, memory_gb: float) ->
     for columns in blocks(len(others), size):
         other = others[columns].masks[:, prunable]
         for rows in blocks(len(networks), size):
-            result[rows, columns] = novelty.mask_overlap(networks[rows].masks[:, prunable], other)
+            result[rows, columns] = overlap_matrix(networks[rows].masks[:, prunable], other)
     return result
 
 
@@ -187,7 +188,7 @@ def largest_error_overlap(wrong: Bool[Tensor, "n s"], training: Bool[Tensor, "m 
 def largest_mask_overlap(
     networks: Collection, training: Collection, *, itself: bool, memory_gb: float
 ) -> Float[Tensor, " n"]:
-    """The largest `mask_overlap` of each network with a training network, itself excepted."""
+    """The largest mask overlap of each network with a training network, itself excepted."""
     best: list[Tensor] = []
     for rows in blocks(len(networks), _ERRORS):
         overlap = mask_overlaps(networks[rows], training, memory_gb)

@@ -3,6 +3,10 @@
 from weightspace.masks.layerwise import ERK as ERK
 from weightspace.masks.layerwise import Balanced as Balanced
 from weightspace.masks.layerwise import LayerRates as LayerRates
+from weightspace.masks.overlap import Overlap as Overlap
+from weightspace.masks.overlap import mask_overlap as mask_overlap
+from weightspace.masks.overlap import overlap_matrix as overlap_matrix
+from weightspace.masks.overlap import overlap_within as overlap_within
 from weightspace.masks.patterns import NM as NM
 from weightspace.masks.patterns import PATTERNS as PATTERNS
 from weightspace.masks.patterns import Channels as Channels

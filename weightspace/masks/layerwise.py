@@ -62,8 +62,8 @@ class _Shares(ABC):
 class ERK(_Shares):
     """Erdos-Renyi kernel: a layer's density is proportional to (sum of its dimensions) / (their product).
 
-    Evci et al. 2020 (arXiv 1911.11134). Where this exceeds one the layer is dense and the others share the rest, so that
-    the total is exact.
+    Evci et al. 2020 (arXiv 1911.11134). Where this exceeds one the layer is dense and the others share the rest, so
+    that the total is exact.
 
     Args:
         density: Fraction of all prunable weights kept, in (0, 1].

@@ -4,22 +4,43 @@ import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from weightspace.errors import InputError
 from weightspace.networks.collection import Collection
 
 
+def overlap_matrix(masks: Bool[Tensor, "n p"], others: Bool[Tensor, "m p"]) -> Float[Tensor, "n m"]:
+    """Shared non-zeros over non-zeros of every mask with every other (their mean where two differ in size).
+
+    Random masks of density d overlap by d.
+
+    Args:
+        masks: Masks of n networks, at the prunable positions.
+        others: Masks of m networks, at the same positions.
+    """
+    a, b = masks.float(), others.float()
+    return (2 * (a @ b.T) / (a.sum(1, keepdim=True) + b.sum(1))).double()
+
+
 def mask_overlap(first: Collection, second: Collection) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
     """Kept weights that two networks share, over those of the first; and what chance alone would give.
 
-    Pairs networks in order. Chance: masks with as many weights of each layer at random places share a_l b_l / N_l of them.
-    Along the levels of a ladder this says how much of a mask a second run finds again (:meth:`IMP.find_levels` of networks with
+    Pairs networks in order. Chance: masks with as many weights of each layer at random places share a_l b_l / N_l of
+    them. Level by level this says how much of a mask a second run finds again (:meth:`IMP.find_levels` of networks with
     one start and other data orders, say).
 
+    Args:
+        first: Networks whose kept weights are counted.
+        second: As many networks to compare them with.
+
+    Returns:
+        Overlap of each pair, and its expectation by chance.
+
     Raises:
-        LayoutMismatch, InputError: other layouts, or unequal numbers.
+        LayoutMismatch: The layouts differ.
+        InputError: The numbers of networks differ.
     """
     first.layout.require(second.layout, "the second collection")
     if len(first) != len(second):
@@ -38,8 +59,8 @@ def chance_mask_overlap(kept: Float[Tensor, "n layers"], sizes: Float[Tensor, " 
     """Mean overlap of independent masks.
 
     Args:
-        kept: weights that each network keeps in each layer.
-        sizes: of the layers.
+        kept: Number of weights that each network keeps in each layer.
+        sizes: Number of weights of each layer.
     """
     expected = (kept / sizes) @ kept.T
     total = kept.sum(1)
@@ -59,12 +80,47 @@ class Overlap:
     """Agreement of masks, as the mean over pairs of networks, beside chance.
 
     Args:
-        shared: shared non-zeros over non-zeros (their mean where two masks differ in size).
-        iou: shared non-zeros over the union.
-        chance_shared, chance_iou: expected for independent masks with the same densities per layer.
+        shared: Shared non-zeros over non-zeros (their mean where two masks differ in size).
+        iou: Shared non-zeros over the union.
+        chance_shared: Expectation of `shared` for independent masks with the same densities per layer.
+        chance_iou: Expectation of `iou` for independent masks with the same densities per layer.
     """
 
     shared: float
     iou: float
     chance_shared: float
     chance_iou: float
+
+
+def overlap_within(networks: Collection) -> Overlap:
+    """Agreement of the masks of many networks, beside that of independent masks with the same densities per layer.
+
+    Args:
+        networks: Two or more sparse networks.
+
+    Raises:
+        InputError: The networks are dense, or there are fewer than two.
+    """
+    if networks.dense or len(networks) < 2:
+        raise InputError("overlap is defined for two or more sparse networks")
+    masks = networks.masks
+    shared = torch.zeros(len(masks), len(masks), dtype=torch.float64)
+    expected = torch.zeros_like(shared)
+    for entry in networks.layout.weights:
+        own = masks[:, networks.layout.slices[entry.name]].float()
+        shared += (own @ own.T).double()
+        density = own.double().mean(1)
+        expected += entry.size * density[:, None] * density
+    counts = masks[:, networks.layout.prunable].sum(1).double()
+    total = counts[:, None] + counts
+    upper = torch.ones_like(shared).triu(1).bool()
+
+    def mean(values: Tensor) -> float:
+        return values[upper].mean().item()
+
+    return Overlap(
+        mean(2 * shared / total),
+        mean(shared / (total - shared)),
+        mean(2 * expected / total),
+        mean(expected / (total - expected)),
+    )

@@ -4,8 +4,8 @@ A mask is a boolean vector beside the weights, True where a weight is kept. Only
 (see :class:`weightspace.Layout`) can be False. For given scores the masks of one pattern are nested:
 a lower density keeps a subset.
 
-Patterns are open: any class with :meth:`Pattern.mask` is one, in every finder and generator. What else a pattern may say of
-itself is listed at :class:`Pattern`; :mod:`weightspace.masks.schedule` has what is assumed of those that do not.
+Patterns are open: any class with :meth:`Pattern.mask` is one, in every finder and generator. What else a pattern may
+say of itself is listed at :class:`Pattern`; :mod:`weightspace.masks.schedule` has what is assumed of those that do not.
 """
 
 import heapq
@@ -32,8 +32,8 @@ class Pattern(Protocol):
 
     - `density`, a number: the fraction of all prunable weights that every network keeps, in (0, 1].
     - `count(layout)`: the exact number of prunable weights that every network keeps.
-    - `steps(rate, start=1.0)`: the patterns of iterative pruning, itself last (see :class:`Stepwise`). Without it, finders
-      that prune level by level have one level.
+    - `steps(rate, start=1.0)`: the patterns of iterative pruning, itself last (see :class:`Stepwise`). Without it,
+      finders that prune level by level have one level.
     - `one_threshold`, True if the `count(layout)` highest scores of the whole network are kept, whatever their layer.
 
     Make it a frozen dataclass: its text identifies runs. :data:`PATTERNS` writes and reads registered patterns by name.
@@ -132,8 +132,8 @@ class Unstructured:
 class NM:
     """Keep at most n of every m consecutive weights along the input dimension (2:4 is NM(2, 4)).
 
-    Mishra et al. 2021 (arXiv 2104.08378). A last, shorter group of r < m inputs keeps min(n, r). In a convolution the groups
-    run along the input channels.
+    Mishra et al. 2021 (arXiv 2104.08378). A last, shorter group of r < m inputs keeps min(n, r). In a convolution the
+    groups run along the input channels.
 
     Args:
         n: Weights kept in each group, at least 1.

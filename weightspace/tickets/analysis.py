@@ -1,4 +1,4 @@
-"""What a mask is worth, without training: effective weights, collapsed layers, neural persistence, matching."""
+"""What a mask is worth, without training: neural persistence, and whether tickets match dense networks."""
 
 import statistics
 from collections.abc import Sequence
@@ -21,11 +21,13 @@ _NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm
 def neural_persistence(networks: Collection, p: float = 2.0) -> Float[Tensor, "n layers"]:
     """Normalised neural persistence of each weight tensor (Rieck et al. 2019, arXiv 1812.09764, section 3).
 
-    The weights of a tensor, as a bipartite graph of inputs and outputs, over the largest |w| of the network. A tree of largest
-    weights says at which threshold its parts grow together; 1 means that every part does so at the weakest weight.
+    The weights of a tensor, as a bipartite graph of inputs and outputs, over the largest |w| of the network. A tree of
+    largest weights says at which threshold its parts grow together; 1 means that every part does so at the weakest
+    weight.
 
     Args:
-        p: of the norm.
+        networks: Networks of any density.
+        p: Exponent of the norm.
     """
     layout = networks.layout
     entries = layout.weights
@@ -40,7 +42,7 @@ def _persistence(sizes: np.ndarray, p: float) -> float:
     outputs, inputs = sizes.shape
     i, j = np.nonzero(sizes)
     vertices = outputs + inputs
-    # A spanning tree of least negative weight is one of the largest; zeros are no edges, and leave their part at death 0.
+    # A spanning tree of least negative weight is one of the largest; zeros are no edges; their part dies at 0.
     graph = csr_array((-sizes[i, j].astype(np.float64), (i, outputs + j)), shape=(vertices, vertices))
     deaths = -minimum_spanning_tree(graph).data
     alone = vertices - 1 - len(deaths)
@@ -52,9 +54,9 @@ class MatchingResult:
     """Is one group of networks as accurate as another?
 
     Args:
-        difference: of the mean accuracies, in favour of the first.
-        half_width: of its interval.
-        matches: the interval lies above minus the tolerance.
+        difference: Difference of the mean accuracies, in favour of the first group.
+        half_width: Half-width of its confidence interval.
+        matches: True if the whole interval lies above minus the tolerance.
     """
 
     difference: float
@@ -67,8 +69,14 @@ def matching(
 ) -> MatchingResult:
     """Accuracies paired by seed: do tickets match the dense networks (arXiv 1912.05671: a drop below 0.2 points)?
 
+    Args:
+        tickets: Accuracy of each ticket.
+        dense: Accuracy of the dense network of the same seed.
+        tolerance: Drop of accuracy that still counts as a match.
+        level: Confidence level of the interval (Student's t).
+
     Raises:
-        InputError: fewer than two pairs, or unequal numbers.
+        InputError: There are fewer than two pairs, or unequal numbers.
     """
     if len(tickets) != len(dense) or len(dense) < 2:
         raise InputError(f"matching needs at least two pairs of accuracies, got {len(tickets)} and {len(dense)}")

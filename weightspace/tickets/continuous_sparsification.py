@@ -1,4 +1,6 @@
-"""Continuous sparsification (Savarese et al. 2020, arXiv 1912.04427): soft masks that harden while the weights train."""
+"""Continuous sparsification (Savarese et al. 2020, arXiv 1912.04427): soft masks that harden while the weights
+train.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +17,12 @@ from weightspace.tickets.finder import SearchBlock, SearchResult, recipe_length,
 
 @dataclass(frozen=True)
 class ContinuousSparsification:
-    """Train w sigmoid(beta s) with beta rising from 1 to `hardness`, then keep the weights with the largest s and train on.
+    """Train w sigmoid(beta s) with beta rising from 1 to `hardness`, then keep the weights with the largest s and train
+    on.
 
-    The paper's ticket keeps all s > 0, as many as there are, after three rounds; here there is one round and the largest s
-    are kept, so that the density is the one asked. After the search the survivors go back to their initial values and
-    train for the task's recipe. An interrupted search starts anew, the training behind it goes on.
+    The paper's ticket keeps all s > 0, as many as there are, after three rounds; here there is one round and the
+    largest s are kept, so that the density is the one asked. After the search the survivors go back to their initial
+    values and train for the task's recipe. An interrupted search starts anew, the training behind it goes on.
 
     Args:
         density: Fraction of the prunable weights kept, in (0, 1].

@@ -20,12 +20,14 @@ from weightspace.tickets.finder import SearchBlock, SearchResult, recipe_length,
 
 @dataclass(frozen=True)
 class EarlyBird:
-    """Train with a penalty on BatchNorm's scales, draw the channels with the largest as soon as they have settled, train on.
+    """Train with a penalty on BatchNorm's scales, draw the channels with the largest as soon as they have settled,
+    train on.
 
-    Each epoch proposes the channels with the largest |gamma|; a network's ticket is drawn when the newest proposal differs
-    from each of the last few in less than `max_mask_distance` of the channels, or at the latest before the last epoch. Rows and
-    columns of the other channels are pruned, so that :func:`weightspace.sparse.compact` makes the network physically smaller. One
-    channel of every layer stays; channels without BatchNorm stay, as do those of wirings that cannot be traced.
+    Each epoch proposes the channels with the largest |gamma|; a network's ticket is drawn when the newest proposal
+    differs from each of the last few in less than `max_mask_distance` of the channels, or at the latest before the last
+    epoch. Rows and columns of the other channels are pruned, so that :func:`weightspace.sparse.compact` makes the
+    network physically smaller. One channel of every layer stays; channels without BatchNorm stay, as do those of
+    wirings that cannot be traced.
 
     Args:
         density: Fraction of the channels kept, in (0, 1].

@@ -29,8 +29,8 @@ class EdgePopup:
         density: Fraction of the prunable weights kept; half of them is usually best.
         scope: Keep the best scores of each layer (layer) or of the whole network (global).
         binary: Find multi-prize tickets: one magnitude for all kept weights of a layer.
-        weights: Weights under the mask: "kaiming" normal ones, for as many inputs as the mask leaves; "signed", random signs
-            times their standard deviation; or the "initial" ones of the architecture.
+        weights: Weights under the mask: "kaiming" normal ones, for as many inputs as the mask leaves; "signed", random
+            signs times their standard deviation; or the "initial" ones of the architecture.
 
     Raises:
         InputError: The density lies outside (0, 1], or the weights are other ones.

@@ -1,7 +1,7 @@
 """What ticket finders share: the protocol, and one search that every finder runs through.
 
-A finder outside the package is a frozen dataclass with a method `find` that calls :func:`search` with a function which finds
-the tickets of one block of networks; `search` does the rest: memory, devices, run folders, records.
+A finder outside the package is a frozen dataclass with a method `find` that calls :func:`search` with a function which
+finds the tickets of one block of networks; `search` does the rest: memory, devices, run folders, records.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -153,8 +153,8 @@ def search(
     Args:
         networks: Networks to find tickets of.
         task: Task to train on.
-        find: Function that finds the tickets of a block. The networks of a block must not depend on each other: an interrupted
-            run may divide them differently.
+        find: Function that finds the tickets of a block. The networks of a block must not depend on each other: an
+            interrupted run may divide them differently.
         method: Name and settings of the finder, which identify the run: "name" and what else changes the result.
         what: What is done, for the progress bar.
         ticks: Number of steps that a block takes.
@@ -226,9 +226,10 @@ def check_dense_enough(networks: Collection, pattern: Pattern) -> None:
     count = count_of(pattern, networks.layout)
     sparsest = int(networks.masks[:, networks.layout.prunable].sum(1).min())
     if count is not None and sparsest < count:
+        density = count / networks.layout.num_prunable
         raise InputError(
-            f"a network keeps {sparsest} weights already, a ticket of density {count / networks.layout.num_prunable:.4g} "
-            f"would keep {count}: ask for a lower density"
+            f"a network keeps {sparsest} weights already, a ticket of density {density:.4g} would keep {count}: "
+            "ask for a lower density"
         )
 
 

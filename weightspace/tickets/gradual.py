@@ -18,9 +18,9 @@ from weightspace.training.trainer import Trainer
 class GradualPruning:
     """Train the networks on while their smallest weights are removed little by little.
 
-    One training run per ticket, so that a collection of tickets costs little more than a collection of networks. The density
-    falls from the networks' own to `density` along a cubic curve during the first part of the run, then the weights that are
-    left train on. Nothing is rewound. Networks of several densities follow the curve of the densest.
+    One training run per ticket, so that a collection of tickets costs little more than a collection of networks. The
+    density falls from the networks' own to `density` along a cubic curve during the first part of the run, then the
+    weights that are left train on. Nothing is rewound. Networks of several densities follow the curve of the densest.
 
     Args:
         density: Fraction of the prunable weights kept, in (0, 1].

@@ -1,7 +1,7 @@
 """Iterative magnitude pruning with rewinding.
 
-Frankle & Carbin 2019 (arXiv 1803.03635); rewinding to a later point by Frankle et al. 2019 (arXiv 1903.01611), of the learning
-rate by Renda et al. 2020 (arXiv 2003.02389).
+Frankle & Carbin 2019 (arXiv 1803.03635); rewinding to a later point by Frankle et al. 2019 (arXiv 1903.01611), of the
+learning rate by Renda et al. 2020 (arXiv 2003.02389).
 """
 
 from collections.abc import Mapping
@@ -37,19 +37,19 @@ from weightspace.training.trainer import Trainer
 class IMP:
     """Prune the smallest weights, put the others back to where they were early on, train, repeat.
 
-    Every level trains for the task's whole recipe, so a ticket of density 0.1 costs 11 training runs: this is the standard that
-    cheaper finders are measured against.
+    Every level trains for the task's whole recipe, so a ticket of density 0.1 costs 11 training runs: this is the
+    standard that cheaper finders are measured against.
 
     Args:
         density: Fraction of the prunable weights kept at the end, in (0, 1].
-        rate: Fraction of the remaining weights removed at each level; the last level removes just enough to reach the density
-            exactly.
+        rate: Fraction of the remaining weights removed at each level; the last level removes just enough to reach the
+            density exactly.
         rewind: Point of training that the weights are put back to; 0it is the initialisation.
         scope: Rank weights over the whole network (global) or inside each layer (layer).
         pattern: Pattern that the tickets have at the end, instead of a density and a scope: NM(2, 4), Channels(0.5), or
             LayerRates(16) as in the first paper.
-        after_pruning: What follows on pruning: "rewind" puts the weights back; "lr_rewind" leaves them and replays the learning
-            rate (learning-rate rewinding); "fine_tune" leaves them and trains at a tenth of the learning rate.
+        after_pruning: What follows on pruning: "rewind" puts the weights back; "lr_rewind" leaves them and replays the
+            learning rate (learning-rate rewinding); "fine_tune" leaves them and trains at a tenth of the learning rate.
 
     Raises:
         InputError: A setting lies outside its range, or there is a point to rewind to without rewinding.
@@ -94,18 +94,20 @@ class IMP:
     def find(
         self, networks: Collection, task: Task, *, folder: str | Path | None = None, device: str = "auto"
     ) -> Collection:
-        """A ticket of each network: trained weights and mask; `extras["rewind"]` holds the weights to train the ticket from.
+        """A ticket of each network: trained weights and mask; `extras["rewind"]` holds the weights to train the ticket
+        from.
 
         Args:
-            networks: Networks that `collect` trained on this task with this recipe: level 0. Their early weights are found by
-                training again from their seeds.
+            networks: Networks that `collect` trained on this task with this recipe: level 0. Their early weights are
+                found by training again from their seeds.
             task: Task to train on.
             folder: Folder to write to as a resumable run; None keeps everything in memory.
             device: Device to train on.
 
         Raises:
             LayoutMismatch: The networks are not of the task's architecture.
-            InputError: A network is sparser than the tickets would be, or was not trained by `collect` with the task's recipe.
+            InputError: A network is sparser than the tickets would be, or was not trained by `collect` with the task's
+                recipe.
         """
         rewind, length = self._check(networks, task)
         levels = self.levels()
@@ -152,7 +154,8 @@ class IMP:
 
         Raises:
             LayoutMismatch: The networks are not of the task's architecture.
-            InputError: A network is sparser than the tickets would be, or was not trained by `collect` with the task's recipe.
+            InputError: A network is sparser than the tickets would be, or was not trained by `collect` with the task's
+                recipe.
         """
         rewind, length = self._check(networks, task)
         levels = [networks]
@@ -252,7 +255,9 @@ def _keep(checkpoint: Path, trained: Collection, level: int) -> None:
 
 
 def _levels_done(block: SearchBlock) -> tuple[Collection, int]:
-    """The networks of the last level that a block's checkpoint keeps, and its number; without one the networks, and 0."""
+    """The networks of the last level that a block's checkpoint keeps, and its number; without one the networks, and
+    0.
+    """
     if block.checkpoint is None or not block.checkpoint.exists():
         return block.networks, 0
     saved = read_checkpoint(block.checkpoint, "its block")

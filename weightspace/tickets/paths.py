@@ -17,15 +17,17 @@ from weightspace.tickets.analysis import _NORMS
 def effective_masks(networks: Collection, shape: Sequence[int]) -> Bool[Tensor, "n d"]:
     """The weights that lie on some path of kept weights from an input to an output.
 
-    Vysogorets & Kempe 2021 (arXiv 2107.02306), by synaptic flow: the network of masks in place of weights, without biases,
-    on an input of ones; a weight is on a path where the sum of the outputs depends on it. For networks whose
+    Vysogorets & Kempe 2021 (arXiv 2107.02306), by synaptic flow: the network of masks in place of weights, without
+    biases, on an input of ones; a weight is on a path where the sum of the outputs depends on it. For networks whose
     activations pass positive values on (ReLU and its like); BatchNorm is taken as the identity.
 
     Args:
-        shape: of one input, without the batch.
+        networks: Networks with masks.
+        shape: Shape of one input, without the batch.
 
     Raises:
-        InputError: a norm layer that has no running statistics, through which ones do not flow.
+        InputError: A norm layer has no running statistics, so that ones do not flow through it; or there are too many
+            paths for float64.
     """
     layout, module = networks.layout, networks.architecture.build_seeded(0).double()
     require_flow(module)
@@ -33,7 +35,7 @@ def effective_masks(networks: Collection, shape: Sequence[int]) -> Bool[Tensor, 
     kept = module.state_dict()
     buffers = {b.name: _identity(b.name, kept[b.name]) for b in layout.buffers}
     off = biases(layout)
-    found: list[Tensor] = []
+    rows: list[Tensor] = []
     with evaluation(module):
         for mask in networks.masks:
             weights = mask.double().masked_fill(off, 0.0).requires_grad_()
@@ -41,24 +43,28 @@ def effective_masks(networks: Collection, shape: Sequence[int]) -> Bool[Tensor, 
             (gradient,) = torch.autograd.grad(total, weights)
             if not gradient.isfinite().all():
                 raise InputError("the number of paths is too large for float64: look at the network in parts")
-            found.append(torch.where(layout.prunable, mask & (gradient > 0), mask))
-    return torch.stack(found)
+            rows.append(torch.where(layout.prunable, mask & (gradient > 0), mask))
+    return torch.stack(rows)
 
 
 def biases(layout: Layout) -> Bool[Tensor, " d"]:
-    """Where the biases of layers and norms are."""
+    """Positions of the biases of layers and norms, (D,)."""
     off = [e.role == "bias" or (e.role == "norm" and "bias" in e.name) for e in layout.parameters]
     return torch.cat([torch.full((e.size,), one) for e, one in zip(layout.parameters, off, strict=True)])
 
 
 def require_flow(module: nn.Module) -> None:
-    """Raise InputError for layers through which equal positive values do not flow."""
+    """Check that equal positive values flow through a network.
+
+    Raises:
+        InputError: A layer takes means over its inputs.
+    """
     for name, layer in module.named_modules():
         moving = isinstance(layer, nn.modules.batchnorm._NormBase) and layer.track_running_stats
         if isinstance(layer, _NORMS) and not moving:
             raise InputError(
-                f"layer {name} is a {type(layer).__name__}: it takes means over its inputs, so that synaptic flow is not "
-                "defined; use another score"
+                f"layer {name} is a {type(layer).__name__}: it takes means over its inputs, so that synaptic flow is "
+                "not defined; use another score"
             )
 
 
@@ -70,7 +76,16 @@ def _identity(name: str, buffer: Tensor) -> Tensor:
 
 
 def effective_density(networks: Collection, shape: Sequence[int]) -> Float[Tensor, " n"]:
-    """Fraction of the prunable weights on some path; see :func:`effective_masks`."""
+    """Fraction of the prunable weights on some path; see :func:`effective_masks`.
+
+    Args:
+        networks: Networks with masks.
+        shape: Shape of one input, without the batch.
+
+    Raises:
+        InputError: A norm layer has no running statistics, so that ones do not flow through it; or there are too many
+            paths for float64.
+    """
     prunable = networks.layout.prunable
     return effective_masks(networks, shape)[:, prunable].double().mean(1)
 

@@ -17,17 +17,19 @@ from weightspace.tickets.finder import rewind_of, start_from
 def refill(tickets: Collection, *, by: Literal["count", "magnitude"] = "count", extra: float = 0.0) -> Collection:
     """Whole output units for about as many weights: each layer keeps its best units, filled up, and drops the others.
 
-    A layer of m kept weights affords floor(m / inputs of a unit) units, at least one. The first and the output layer stay
-    as they are. Give the result to `weightspace.train`; :func:`weightspace.sparse.compact` then removes the dropped units, where
-    nothing else writes them (a residual connection) and no BatchNorm makes another constant than zero of them.
+    A layer of m kept weights affords floor(m / inputs of a unit) units, at least one. The first and the output layer
+    stay as they are. Give the result to `weightspace.train`; :func:`weightspace.sparse.compact` then removes the
+    dropped units, where nothing else writes them (a residual connection) and no BatchNorm makes another constant than
+    zero of them.
 
     Args:
-        tickets: as a finder returns them, with the weights to train from in `extras["rewind"]`.
-        by: rank units by their kept weights or by the sum of their magnitudes; equal ones keep their order.
-        extra: fraction of the dropped units that are kept on top (the paper's Refill+).
+        tickets: Tickets as a finder returns them, with the weights to train from in `extras["rewind"]`.
+        by: Rank units by the number of their kept weights or by the sum of their magnitudes; equal ones keep their
+            order.
+        extra: Fraction of the dropped units that are kept on top (the paper's Refill+).
 
     Raises:
-        InputError: no rewind weights, or extra outside [0, 1].
+        InputError: The tickets have no rewind weights, or a setting lies outside its range.
     """
     if by not in ("count", "magnitude"):
         raise InputError(f"units are ranked by 'count' or 'magnitude', got {by!r}")
@@ -51,19 +53,19 @@ def refill(tickets: Collection, *, by: Literal["count", "magnitude"] = "count", 
 def regroup(tickets: Collection, *, clusters: int = 8, fill: float = 1.5, rows: int = 16, seed: int = 0) -> Collection:
     """Dense blocks in place of scattered weights: rows with similar supports share their most used inputs.
 
-    The rows of each weight matrix (outputs x inputs, kernels flattened) are divided into clusters of about equal size; a
-    cluster keeps the inputs that most of its rows use, as many as its mean row has weights times `fill` at most. The mask
-    is the union of these blocks. The output layer stays as it is.
+    The rows of each weight matrix (outputs x inputs, kernels flattened) are divided into clusters of about equal size;
+    a cluster keeps the inputs that most of its rows use, as many as its mean row has weights times `fill` at most. The
+    mask is the union of these blocks. The output layer stays as it is.
 
     Args:
-        tickets: as a finder returns them.
-        clusters: of rows, in each layer; fewer if a block would have less than `rows` rows.
-        fill: inputs of a block, over the mean number of weights in its rows.
-        rows: the fewest rows of a block; smaller layers are one block.
-        seed: of the clustering.
+        tickets: Tickets as a finder returns them, with the weights to train from in `extras["rewind"]`.
+        clusters: Number of clusters of rows in each layer; fewer if a block would have less than `rows` rows.
+        fill: Number of inputs of a block, over the mean number of weights in its rows.
+        rows: Smallest number of rows of a block; smaller layers are one block.
+        seed: Seed of the clustering.
 
     Raises:
-        InputError: no rewind weights, or settings out of range.
+        InputError: The tickets have no rewind weights, or a setting lies outside its range.
     """
     if clusters < 1 or rows < 1 or fill <= 0:
         raise InputError(f"clusters and rows are at least 1 and fill positive, got {clusters}, {rows} and {fill}")
@@ -80,9 +82,9 @@ def regroup(tickets: Collection, *, clusters: int = 8, fill: float = 1.5, rows: 
 def _blocks(matrix: Bool[Tensor, "o i"], clusters: int, fill: float, rows: int, seed: int) -> Bool[Tensor, "o i"]:
     """The union of dense blocks for the rows of a mask that are not empty."""
     used = matrix.any(1).nonzero()[:, 0]
-    found = torch.zeros_like(matrix)
+    blocks = torch.zeros_like(matrix)
     if not len(used):
-        return found
+        return blocks
     count = max(1, min(clusters, len(used) // rows))
     support = matrix[used].double()
     for members in _balanced(support, count, seed):
@@ -90,8 +92,8 @@ def _blocks(matrix: Bool[Tensor, "o i"], clusters: int, fill: float, rows: int, 
         width = min(matrix.shape[1], max(1, round(fill * float(uses.sum()) / len(members))))
         wanted = min(width, int((uses > 0).sum()))
         columns = uses.argsort(descending=True, stable=True)[:wanted]
-        found[used[members][:, None], columns] = True
-    return found
+        blocks[used[members][:, None], columns] = True
+    return blocks
 
 
 def _balanced(support: Float[Tensor, "r i"], count: int, seed: int) -> list[Tensor]:

@@ -35,7 +35,8 @@ class DynamicSparseTraining:
 
     Args:
         density: Fraction of the prunable weights kept, in (0, 1], spread over layers by ERK.
-        pattern: Pattern of the first, random mask instead, such as Unstructured(0.1, "layer"); layers keep their counts.
+        pattern: Pattern of the first, random mask instead, such as Unstructured(0.1, "layer"); layers keep their
+            counts.
         grow: Grow connections where the "gradient" is largest (RigL), or at "random" (SET).
         every: Iterations between two updates; an update takes the place of a step of the optimiser.
         until: Fraction of the training in which connections move.

@@ -24,9 +24,11 @@ from weightspace.tickets.paths import biases, require_flow
 
 @runtime_checkable
 class InitScore(Protocol):
-    """Ranks the weights of each network."""
+    """Ranks the weights of each network; any function of networks and task is one."""
 
-    def __call__(self, networks: Collection, task: Task, /) -> Float[Tensor, "n d"]: ...
+    def __call__(self, networks: Collection, task: Task, /) -> Float[Tensor, "n d"]:
+        """One score for each position of the vector; the highest are kept, and only prunable positions are read."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,10 @@ class SNIP:
     """|g w|, the sensitivity of the loss to removing a weight (Lee et al. 2019, arXiv 1810.02340, eq. 6).
 
     Args:
-        per_class: training samples of each class in the one batch that is used (of all, for regression).
+        per_class: Number of training samples of each class in the one batch that is used (of all, for regression).
+
+    Raises:
+        InputError: The number is not positive.
     """
 
     per_class: int = 10
@@ -73,11 +78,15 @@ class SNIP:
 
 @dataclass(frozen=True)
 class GraSP:
-    """-(-w H g), how much keeping a weight preserves the norm of the gradient (Wang et al. 2020, arXiv 2002.07376, eq. 8).
+    """-(-w H g), how much keeping a weight preserves the norm of the gradient (Wang et al. 2020, arXiv 2002.07376, eq.
+    8).
 
     Args:
-        per_class: training samples of each class.
-        temperature: logits are divided by it.
+        per_class: Number of training samples of each class in the one batch that is used (of all, for regression).
+        temperature: Number that logits are divided by.
+
+    Raises:
+        InputError: A number is not positive.
     """
 
     per_class: int = 25
@@ -98,11 +107,12 @@ class GraSP:
 
 @dataclass(frozen=True)
 class SynFlow:
-    """Synaptic flow: dR/dw w of the network of absolute values on an input of ones (Tanaka et al. 2020, arXiv 2006.05467).
+    """Synaptic flow: dR/dw w of the network of absolute values on an input of ones (Tanaka et al. 2020, arXiv
+    2006.05467).
 
-    In float64, with norm layers in evaluation mode and no data. Biases take no part: in deep and very sparse networks the flow
-    that starts at late biases outweighs what comes through the layers before them, which would then lose all their weights. Use it
-    with `PruneAtInit(rounds=100)`: one round collapses a layer.
+    In float64, with norm layers in evaluation mode and no data. Biases take no part: in deep and very sparse networks
+    the flow that starts at late biases outweighs what comes through the layers before them, which would then lose all
+    their weights. Use it with `PruneAtInit(rounds=100)`: one round collapses a layer.
     """
 
     def __call__(self, networks: Collection, task: Task) -> Float[Tensor, "n d"]:
@@ -134,9 +144,12 @@ def _positive(name: str, buffer: Tensor) -> Tensor:
 
 
 def _each(
-    networks: Collection, task: Task, per_class: int, one: Callable[[Callable[[Tensor, Split], Tensor], Tensor, Split], Tensor],
+    networks: Collection,
+    task: Task,
+    per_class: int,
+    one: Callable[[Callable[[Tensor, Split], Tensor], Tensor, Split], Tensor],
     temperature: float = 1.0,
-) -> Float[Tensor, "n d"]:  # fmt: skip
+) -> Float[Tensor, "n d"]:
     """Scores of each network from its own balanced batch, with norm layers in training mode."""
     module = networks.architecture.build_seeded(0).train()
     found: list[Tensor] = []
@@ -157,7 +170,13 @@ def _each(
 
 
 def balanced(task: Task, per_class: int, seed: int) -> Split:
-    """Training samples, so many of each class (or in all, for a regression task)."""
+    """A batch of training samples with as many of each class.
+
+    Args:
+        task: Task with the samples.
+        per_class: Number of samples of each class, or of all for a regression task.
+        seed: Seed of the choice.
+    """
     order = torch.randperm(len(task.train), generator=seeds.generator(seed, "balanced batch"))
     y = task.train.y[order]
     groups = [order] if y.is_floating_point() else [order[y == label] for label in y.unique()]

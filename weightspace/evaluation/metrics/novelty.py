@@ -41,15 +41,6 @@ def chance_iou(wrong: Bool[Tensor, "n s"]) -> float:
     return off_diagonal(overlap)
 
 
-def mask_overlap(masks: Bool[Tensor, "n p"], others: Bool[Tensor, "m p"]) -> Float[Tensor, "n m"]:
-    """Shared non-zeros over non-zeros (their mean where two masks differ in size).
-
-    Random masks of density d overlap by d.
-    """
-    a, b = masks.float(), others.float()
-    return (2 * (a @ b.T) / (a.sum(1, keepdim=True) + b.sum(1))).double()
-
-
 def from_few(
     target: Float[Tensor, "n k"], gram: Float[Tensor, "n k k"], squares: Float[Tensor, " n"]
 ) -> Float[Tensor, " n"]:

@@ -1,7 +1,7 @@
 """Controls that a ticket must beat: its mask on new weights, and other masks with as many weights.
 
-Frankle & Carbin 2019 (arXiv 1803.03635), and the sanity checks of Frankle et al. 2021 (arXiv 2009.08576) and Su et al. 2020
-(arXiv 2009.11094).
+Frankle & Carbin 2019 (arXiv 1803.03635), and the sanity checks of Frankle et al. 2021 (arXiv 2009.08576) and Su et al.
+2020 (arXiv 2009.11094).
 """
 
 from dataclasses import dataclass
@@ -23,10 +23,10 @@ from weightspace.training.conversion import initial
 class TicketControls:
     """Starts for training, each with exactly as many weights as the ticket. Give them to `weightspace.train`.
 
-    Every method takes tickets as a finder returns them, with the weights to train from in `extras["rewind"]`, and raises
-    InputError without these. BatchNorm's statistics start anew. `train` goes through the data in a new order: compare
-    controls with :meth:`rewound` tickets trained the same way, as a finder trains its tickets in the order that their masks
-    were found in.
+    Every method takes tickets as a finder returns them, with the weights to train from in `extras["rewind"]`, and
+    raises InputError without these. BatchNorm's statistics start anew. `train` goes through the data in a new order:
+    compare controls with :meth:`rewound` tickets trained the same way, as a finder trains its tickets in the order that
+    their masks were found in.
 
     Args:
         seed: Seed of the new initialisations and of the shuffles.

@@ -1,5 +1,6 @@
-"""What makes a ticket: mask criteria, signs, and what becomes of kept and of pruned weights
-(Zhou et al. 2019, "Deconstructing Lottery Tickets", arXiv 1905.01067).
+"""What makes a ticket: mask criteria, signs, and the values of kept and of pruned weights.
+
+Zhou et al. 2019, "Deconstructing Lottery Tickets" (arXiv 1905.01067).
 """
 
 from collections.abc import Callable
@@ -66,9 +67,16 @@ def movement(initial: Tensor, final: Tensor) -> Tensor:
 
 
 CRITERIA: tuple[Criterion, ...] = (
-    large_final, small_final, large_init, small_init, large_init_large_final, small_init_small_final, magnitude_increase,
+    large_final,
+    small_final,
+    large_init,
+    small_init,
+    large_init_large_final,
+    small_init_small_final,
+    magnitude_increase,
     movement,
-)  # fmt: skip
+)
+"""The criteria of the paper."""
 
 
 @dataclass(frozen=True)
@@ -76,16 +84,20 @@ class Deconstruction:
     """One variant of one-shot tickets from trained networks.
 
     Args:
-        density: fraction of the prunable weights kept, the same in every layer.
-        criterion: one of those in this module, or any function of initial and final weights.
-        signs: "any", or rank weights whose sign is the "same" before and after training (or "opposite") above all others.
-        kept: kept weights start from their initial values ("rewind"), are drawn anew ("reinitialise"), are
-            shuffled among the kept of their layer ("reshuffle"), or are all as large as their layer's standard deviation,
-            with random signs ("constant").
-        keep_signs: of the initial values, whatever happens to the magnitudes.
-        pruned: are set to "zero"; stay "frozen" at their initial values; or only those whose magnitude grew in training do
-            ("frozen if grown"), the others are zero.
-        pattern: instead of the density.
+        density: Fraction of the prunable weights kept, the same in every layer.
+        criterion: Score of the weights: one of those in this module, or any function of initial and final weights.
+        signs: Signs that matter: "any", or rank weights whose sign is the "same" before and after training (or
+            "opposite") above all others.
+        kept: Values of the kept weights: their initial ones ("rewind"), new draws ("reinitialise"), those of the kept
+            weights of their layer in another order ("reshuffle"), or their layer's standard deviation with random signs
+            ("constant").
+        keep_signs: Keep the signs of the initial values, whatever happens to the magnitudes.
+        pruned: Values of the pruned weights: "zero"; "frozen" at their initial values; or frozen where their magnitude
+            grew in training and zero elsewhere ("frozen if grown").
+        pattern: Pattern of the masks instead of the density.
+
+    Raises:
+        InputError: The density lies outside (0, 1], or a setting is another word.
     """
 
     density: float = 0.2
@@ -99,9 +111,10 @@ class Deconstruction:
     def __post_init__(self) -> None:
         Unstructured(self.density)
         choices = {
-            "signs": ("any", "same", "opposite"), "kept": ("rewind", "reinitialise", "reshuffle", "constant"),
+            "signs": ("any", "same", "opposite"),
+            "kept": ("rewind", "reinitialise", "reshuffle", "constant"),
             "pruned": ("zero", "frozen", "frozen if grown"),
-        }  # fmt: skip
+        }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise InputError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
@@ -112,13 +125,13 @@ class Deconstruction:
         With frozen weights the networks are dense, and the extra "trained" is 1 where a weight is kept.
 
         Args:
-            networks: trained from the initialisation of their seeds.
+            networks: Networks trained from the initialisation of their seeds.
         """
         unknown = [i for i, record in enumerate(networks.records) if not collected(record)]
         if unknown:
             raise InputError(
-                f"network {unknown[0]} was not trained by `collect` from the initialisation of its seed, which all criteria "
-                "compare with: collect the networks first"
+                f"network {unknown[0]} was not trained by `collect` from the initialisation of its seed, which all "
+                "criteria compare with: collect the networks first"
             )
         layout = networks.layout
         begun = initial(networks.architecture, networks.records)
@@ -150,18 +163,20 @@ class Deconstruction:
         """The tickets, trained for the task's recipe.
 
         Args:
-            networks: trained from the initialisation of their seeds, as `collect` does.
-            folder: write to this folder as a resumable run.
+            networks: Networks trained from the initialisation of their seeds, as `collect` does.
+            task: Task to train on.
+            folder: Folder to write to as a resumable run; None keeps everything in memory.
+            device: Device to train on.
 
         Raises:
-            LayoutMismatch: the networks are not of the task's architecture.
-            InputError: networks that `collect` did not train, or a folder with a criterion without a name.
+            LayoutMismatch: The networks are not of the task's architecture.
+            InputError: A network was not trained by `collect`, or there is a folder and a criterion without a name.
         """
         name = getattr(self.criterion, "__qualname__", "<")
         if folder is not None and "<" in name:
             raise InputError(
-                f"the criterion {name} cannot be told from another one of that name in a run folder: use a named function of a "
-                "module, or no folder"
+                f"the criterion {name} cannot be told from another one of that name in a run folder: use a named "
+                "function of a module, or no folder"
             )
         length = recipe_length(task)
         whole = self.start(networks)

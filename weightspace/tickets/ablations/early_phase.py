@@ -24,8 +24,8 @@ from weightspace.training.conversion import initial
 class EarlyPhase:
     """Starts for training: tickets whose rewind weights are changed. Give them to `weightspace.train`.
 
-    Every method takes tickets as a finder returns them, with the weights to train from in `extras["rewind"]`, and raises
-    InputError without these.
+    Every method takes tickets as a finder returns them, with the weights to train from in `extras["rewind"]`, and
+    raises InputError without these.
 
     Args:
         seed: Seed of the permutations and of the noise.
@@ -116,7 +116,8 @@ def transfer(tickets: Collection, task: Task, *, seed: int = 0) -> Collection:
     Args:
         tickets: Tickets as a finder returns them.
         task: Task whose network differs in the output layer at most.
-        seed: Seed of the new output layers. They keep the ticket's mask where the shape is the same, and are dense elsewhere.
+        seed: Seed of the new output layers. They keep the ticket's mask where the shape is the same, and are dense
+            elsewhere.
 
     Raises:
         InputError: The tickets have no rewind weights.
@@ -135,8 +136,8 @@ def transfer(tickets: Collection, task: Task, *, seed: int = 0) -> Collection:
     if names[0] != names[1]:
         other = min(names[0] ^ names[1])
         raise LayoutMismatch(
-            f"tensor {other!r} is in one of the two networks only: tickets move between networks that differ in the shape of "
-            "the output layer at most"
+            f"tensor {other!r} is in one of the two networks only: tickets move between networks that differ in the "
+            "shape of the output layer at most"
         )
     weights, masks = new.weights.clone(), torch.ones(new.weights.shape, dtype=torch.bool)
     for entry in target.parameters:
@@ -145,8 +146,8 @@ def transfer(tickets: Collection, task: Task, *, seed: int = 0) -> Collection:
         if not same and not is_output:
             found = f"has {old[entry.name].shape} there"
             raise LayoutMismatch(
-                f"tensor {entry.name!r} of task {task.name!r} has shape {entry.shape}, the tickets' network {found}: only "
-                "the output layer may differ"
+                f"tensor {entry.name!r} of task {task.name!r} has shape {entry.shape}, the tickets' network {found}: "
+                "only the output layer may differ"
             )
         if same:
             masks[:, at] = tickets.masks[:, source.slices[entry.name]]
