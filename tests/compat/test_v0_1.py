@@ -33,7 +33,7 @@ from weightspace.symmetry import trace
 from weightspace.training.engine import Execution
 
 # What is patched: how many networks train side by side is measured, and this must not depend on the machine.
-CHOOSE, ASKED = "weightspace.training.engine._choose", "weightspace.runtime.threads._asked"
+CHOOSE, ASKED = "weightspace.training.engine._choose", "weightspace.runtime.threads._requested"
 
 FIXTURES = Path(__file__).parent / "v0_1"
 MANIFEST = json.loads((FIXTURES / "manifest.json").read_text(encoding="utf-8"))

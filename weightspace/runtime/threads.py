@@ -11,18 +11,18 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
-_asked: int | None = None
+_requested: int | None = None
 
 
 def use(count: int) -> None:
     """Compute with so many threads from now on; training then does not choose for itself."""
     import torch  # not above: the variables must be set before torch is imported
 
-    global _asked
-    _asked = count
+    global _requested
+    _requested = count
     torch.set_num_threads(count)
 
 
-def asked() -> int | None:
+def requested() -> int | None:
     """The number of threads given to `use`, if any."""
-    return _asked
+    return _requested

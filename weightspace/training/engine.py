@@ -96,7 +96,7 @@ def _choose(task: Task, limit: int, device: str) -> Execution:
             "draws random numbers in training (dropout): its networks train one after another, so that each depends on "
             "its own seed alone"
         )
-        return Execution(1, threads.asked(), 0.0, reason)
+        return Execution(1, threads.requested(), 0.0, reason)
     return _measure_all(task, limit, device)
 
 
@@ -157,8 +157,8 @@ def _thread_counts(device: str) -> list[int | None]:
     """Thread counts worth trying: what the user asked for, else one and PyTorch's own number."""
     if device != "cpu":
         return [None]
-    if threads.asked() is not None:
-        return [threads.asked()]
+    if threads.requested() is not None:
+        return [threads.requested()]
     return [1, *([torch.get_num_threads()] if torch.get_num_threads() > 1 else [])]
 
 
@@ -226,7 +226,7 @@ def _cache_file(task: Task, limit: int, device: str) -> Path:
         limit,
         device,
         torch.get_num_threads(),
-        threads.asked(),
+        threads.requested(),
         torch.__version__,
     ]
     digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24]
