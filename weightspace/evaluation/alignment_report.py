@@ -4,27 +4,36 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from weightspace.errors import InputError
 from weightspace.evaluation import connectivity
-from weightspace.evaluation.connectivity import Barrier, Performance
+from weightspace.evaluation.connectivity import Barrier
 from weightspace.masks.overlap import Overlap, overlap_within
 from weightspace.networks.collection import Collection
+from weightspace.report import plots
+from weightspace.report.page import Picture, Table, columns, render
+from weightspace.report.plots.style import save
 from weightspace.storage.files import dump_json, write_text
 from weightspace.tasks.task import Task
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 FORMAT = "weightspace.alignment"
 
 
 @dataclass(frozen=True)
 class Side:
-    """One way to look at the same networks, such as "as found" or "aligned"."""
+    """One state of the same networks, before or after alignment.
+
+    Args:
+        name: "as found" or "aligned".
+        residual_share: Fraction of the squared norm that is not in the mean network.
+        barriers: Barriers of all pairs of networks.
+        mean_loss: Loss of the mean network.
+        mean_accuracy: Accuracy of the mean network.
+        overlap: Overlap of masks; None for dense networks.
+    """
 
     name: str
     residual_share: float
@@ -44,11 +53,12 @@ class AlignmentReport:
     """Networks before and after alignment.
 
     Args:
-        task: name of the task; everything is measured on its test split.
-        networks: how many networks were measured, for whom `accuracy` is the mean.
-        sides: as found first.
-        settings: how they were aligned, for the reader.
-        centre: the network that all others were matched to, if there is one and it was measured.
+        task: Name of the task; everything is measured on its test split.
+        networks: Number of networks that were measured.
+        accuracy: Mean accuracy of the networks.
+        sides: The networks before alignment, then after it.
+        settings: A sentence that says how they were aligned.
+        centre: Number of the network that all others were matched to; None if there is none or it was not measured.
     """
 
     task: str
@@ -60,12 +70,12 @@ class AlignmentReport:
 
     @property
     def columns(self) -> list[str]:
-        return [
-            "networks", "mean barrier", "largest", "mean network acc.", "mean network loss", "residual share",
-            "mask overlap",
-        ]  # fmt: skip
+        """Headings of the table."""
+        names = ("mean barrier", "largest", "mean network acc.", "mean network loss", "residual share", "mask overlap")
+        return ["networks", *names]
 
     def rows(self) -> list[list[str]]:
+        """Rows of the table, one for each side."""
         return [
             [
                 side.name,
@@ -113,38 +123,43 @@ class AlignmentReport:
         return "In one basin: the mean network works."
 
     def __str__(self) -> str:
-        table = [self.columns, *self.rows()]
-        widths = [max(len(row[i]) for row in table) for i in range(len(self.columns))]
-        text = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in table]
+        text = columns([self.columns, *self.rows()])
         return "\n".join([f"{self.task}, test split, {self.networks} networks", *text, *self.findings()])
 
-    def plot(self) -> "dict[str, Figure]":
+    def plot(self) -> list[Picture]:
         """Lines of loss and accuracy, barriers of all pairs, overlap of masks."""
-        from weightspace.report import plots
-
         loss = {s.name: [(b.positions, b.losses) for b in s.barriers] for s in self.sides}
         accuracy = {s.name: [(b.positions, b.accuracies) for b in s.barriers] for s in self.sides}
-        figures = {
-            "loss between networks: flat is good, a hump is a barrier": plots.lines(
-                loss, "test loss", logarithmic=True
+        barriers = {s.name: self._matrix(s) for s in self.sides}
+        pictures = [
+            Picture(
+                "loss between networks",
+                "flat is good, a hump is a barrier",
+                plots.lines(loss, "test loss", logarithmic=True),
             ),
-            "accuracy between networks: flat is good, a dip is a barrier": plots.lines(accuracy, "test accuracy"),
-            f"barriers of all pairs, light is good{self._star()}": plots.matrices(
-                {s.name: self._matrix(s) for s in self.sides}, "loss barrier"
+            Picture(
+                "accuracy between networks",
+                "flat is good, a dip is a barrier",
+                plots.lines(accuracy, "test accuracy"),
             ),
-        }
+            Picture("barriers of all pairs, light is good", self._star(), plots.matrices(barriers, "loss barrier")),
+        ]
         overlaps = {s.name: s.overlap for s in self.sides if s.overlap is not None}
         if overlaps:
             rows = {name: {"shared": o.shared, "by chance": o.chance_shared} for name, o in overlaps.items()}
-            figures["mask overlap: above chance means that the same weights are kept"] = plots.bars(
-                rows, "shared non-zeros over non-zeros"
+            pictures.append(
+                Picture(
+                    "mask overlap",
+                    "above chance means that the same weights are kept",
+                    plots.bars(rows, "shared non-zeros over non-zeros"),
+                )
             )
-        return figures
+        return pictures
 
     def _star(self) -> str:
         if self.centre is None:
             return ""
-        return f": only row {self.centre} was aligned directly; dark elsewhere means that the others are not joined"
+        return f"only row {self.centre} was aligned directly; dark elsewhere means that the others are not joined"
 
     def _matrix(self, side: Side) -> np.ndarray:
         matrix = np.full((self.networks, self.networks), np.nan)
@@ -154,17 +169,18 @@ class AlignmentReport:
         return matrix
 
     def to_json(self) -> dict[str, Any]:
+        """Everything as JSON data."""
         return {"format": FORMAT, "version": 1, **asdict(self)}
 
     def write(self, folder: Path) -> None:
-        """Write alignment.json, alignment.html and the figures as PNG into an existing folder."""
-        from weightspace.report.page import Picture, Table, render
+        """Write alignment.json, alignment.html and the figures as PNG.
 
-        pictures: list[Picture] = []
-        for name, figure in self.plot().items():
-            short, _, caption = name.partition(":")
-            figure.savefig(folder / f"{short.replace(' ', '_')}.png")
-            pictures.append(Picture(short, caption.strip(), figure))
+        Args:
+            folder: An existing folder.
+        """
+        pictures = self.plot()
+        for picture in pictures:
+            save(picture.figure, folder / f"{picture.name.replace(' ', '_')}.png")
         legend = [
             ("barrier", "test loss on the line between two networks above the straight line between their own losses"),
             ("residual share", "fraction of squared norm that is not in the mean network"),
@@ -182,47 +198,55 @@ class AlignmentReport:
 
 
 def alignment_report(
-    found: Collection, aligned: Collection, task: Task, *, networks: int = 8, points: int = 9, settings: str = "",
+    original: Collection,
+    aligned: Collection,
+    task: Task,
+    *,
+    networks: int = 8,
+    points: int = 9,
+    settings: str = "",
     reference: int | None = None,
-) -> AlignmentReport:  # fmt: skip
+) -> AlignmentReport:
     """Compare networks before and after alignment, on the test split.
 
     Args:
-        found, aligned: the same networks in the same order.
-        networks: measure so many of them, spread evenly (and the reference); all pairs among them are tried.
-        points: interior points of each line.
-        settings: a sentence on how they were aligned, for the page.
-        reference: number of the network that all others were matched to, if it is one of them.
+        original: Networks before alignment.
+        aligned: The same networks in the same order, aligned.
+        task: Task that the networks were trained on.
+        networks: Number of networks to measure, spread evenly (and the reference); all pairs among them are tried.
+        points: Number of interior points of each line.
+        settings: A sentence that says how they were aligned, for the page.
+        reference: Number of the network that all others were matched to, if it is one of them.
 
     Raises:
-        InputError: fewer than two networks, or the two collections differ in length.
+        InputError: There are fewer than two networks, or the two collections differ in length.
     """
-    if len(found) != len(aligned):
-        raise InputError(f"a report compares the same networks: got {len(found)} and {len(aligned)}")
+    if len(original) != len(aligned):
+        raise InputError(f"a report compares the same networks: got {len(original)} and {len(aligned)}")
     if networks < 2:
         raise InputError(f"a report on alignment measures at least two networks, got networks={networks}")
-    if len(found) < 2:
+    if len(original) < 2:
         raise InputError("a report on alignment needs at least two networks")
-    count = min(networks, len(found))
-    rows = [i * len(found) // count for i in range(count)]
+    count = min(networks, len(original))
+    rows = [i * len(original) // count for i in range(count)]
     if reference is not None and reference not in rows:
         rows[0] = reference
     centre = None if reference is None else rows.index(reference)
-    sides: list[Side] = []
-    measured: Performance | None = None
-    for name, collection in (("as found", found), ("aligned", aligned)):
-        part = collection[rows]
-        measured = measured or connectivity.measure(part, task)
-        mean = connectivity.mean_network(part, task)
-        sides.append(
-            Side(
-                name,
-                connectivity.residual_share(part),
-                connectivity.barriers(part, task, points=points),
-                mean.loss,
-                mean.accuracy,
-                None if part.dense else overlap_within(part),
-            )
-        )
-    assert measured is not None
-    return AlignmentReport(task.name, count, measured.accuracy, sides, settings, centre)
+    accuracy = connectivity.measure(original[rows], task).accuracy
+    sides = [
+        _side(name, collection[rows], task, points)
+        for name, collection in (("as found", original), ("aligned", aligned))
+    ]
+    return AlignmentReport(task.name, count, accuracy, sides, settings, centre)
+
+
+def _side(name: str, networks: Collection, task: Task, points: int) -> Side:
+    mean = connectivity.mean_network(networks, task)
+    return Side(
+        name,
+        connectivity.residual_share(networks),
+        connectivity.barriers(networks, task, points=points),
+        mean.loss,
+        mean.accuracy,
+        None if networks.dense else overlap_within(networks),
+    )

@@ -76,7 +76,7 @@ def load_report(kind: type[D], path: Path) -> D:
     """Read a report.json.
 
     Args:
-        kind: :class:`ReportData` or a class derived from it.
+        kind: Class of the report: `ReportData`, or one derived from it.
         path: The JSON file.
 
     Raises:
