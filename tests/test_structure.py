@@ -106,3 +106,82 @@ def test_what_takes_seconds_to_import_waits_until_it_is_used() -> None:
     code = "import sys, weightspace; print([name in sys.modules for name in ('torchvision', 'pyro', 'torch')])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[False, False, True]"
+
+
+# Modules that import from this package inside a function, and why; anything else hides a circle or a level.
+LATE = {"weightspace.cli.bayes": "Pyro takes seconds to import, which other verbs need not wait for"}
+
+
+def late_imports(path: Path) -> list[str]:
+    """Imports from this package that are made inside functions."""
+    functions = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)]
+    nodes = [node for function in functions for node in ast.walk(function)]
+    return [ast.unparse(node) for node in nodes if isinstance(node, ast.Import | ast.ImportFrom) and own(node)]
+
+
+def own(node: ast.Import | ast.ImportFrom) -> list[str]:
+    """Modules of this package that a statement may import: `from a import b` may mean a.b."""
+    if isinstance(node, ast.Import):
+        names = [alias.name for alias in node.names]
+    else:
+        names = [node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return [name for name in names if name.split(".")[0] == "weightspace"]
+
+
+def module_graph(root: Path) -> dict[str, set[str]]:
+    """The modules that each module imports; of `from package import module` the module, not the package."""
+    paths = {}
+    for path in (root / "weightspace").rglob("*.py"):
+        parts = path.relative_to(root).with_suffix("").parts
+        paths[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    graph: dict[str, set[str]] = {}
+    for name, path in paths.items():
+        graph[name] = set()
+        for node in imports(path):
+            targets = [target for target in own(node) if target in paths]
+            graph[name] |= set(targets[1:] or targets) - {name}
+    return graph
+
+
+def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """Paths of imports that come back to where they began."""
+    found: list[list[str]] = []
+    done: set[str] = set()
+
+    def visit(name: str, path: list[str]) -> None:
+        if name in path:
+            found.append([*path[path.index(name) :], name])
+        elif name not in done:
+            for target in sorted(graph[name]):
+                visit(target, [*path, name])
+            done.add(name)
+
+    for name in graph:
+        visit(name, [])
+    return found
+
+
+def test_no_import_hides_inside_a_function(root: Path) -> None:
+    found = {
+        ".".join(path.relative_to(root).with_suffix("").parts): late
+        for path in (root / "weightspace").rglob("*.py")
+        if (late := late_imports(path))
+    }
+    assert set(found) <= set(LATE), found
+
+
+def test_modules_import_in_no_circle(root: Path) -> None:
+    assert circles(module_graph(root)) == []
+
+
+def test_circles_and_hidden_imports_would_be_found(tmp_path: Path) -> None:
+    package = tmp_path / "weightspace"
+    package.mkdir()
+    (package / "__init__.py").write_text("from weightspace.a import a as a\n")
+    (package / "a.py").write_text("from weightspace import b\n")
+    (package / "b.py").write_text("from weightspace.c import c\n")
+    (package / "c.py").write_text("def c():\n    from weightspace.a import a\n")
+    assert circles(module_graph(tmp_path)) == [["weightspace.a", "weightspace.b", "weightspace.c", "weightspace.a"]]
+    assert late_imports(package / "c.py") == ["from weightspace.a import a"]
+    (package / "c.py").write_text("c = 1\n")
+    assert circles(module_graph(tmp_path)) == []
