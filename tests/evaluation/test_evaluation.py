@@ -1,5 +1,5 @@
 import math
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -7,8 +7,6 @@ import torch
 
 import weightspace as ws
 from weightspace.errors import InputError, LayoutMismatch
-from weightspace.evaluation.baselines import NAMES, Baselines
-from weightspace.evaluation.ensembles import PredictiveBenchmark, PredictiveEnsemble
 from weightspace.masks.overlap import overlap_within
 from weightspace.symmetry import trace
 
@@ -17,13 +15,6 @@ from weightspace.symmetry import trace
 def report(generator: ws.FittedGenerator, tickets: ws.Collection, task: ws.Task) -> ws.Report:
     samples = generator.sample(6, density=0.2, seed=1)
     return ws.evaluate(samples, task, reference=tickets[:8], held_out=tickets[8:], dropout=ws.MCDropout((0.2,)))
-
-
-@pytest.fixture(scope="module")
-def made(tickets: ws.Collection, task: ws.Task) -> Baselines:
-    matching = ws.WeightMatching().fit(tickets, example=task.train.x[:8])
-    aligned = matching.transform(tickets)
-    return Baselines(aligned, tickets, n=12, density=0.2, components=5, symmetry=matching.symmetry, seed=0)
 
 
 def test_permuted_rescaled_copies_are_seen_as_copies(tickets: ws.Collection, task: ws.Task) -> None:
@@ -108,68 +99,6 @@ def test_numbers_in_the_report_come_from_the_networks(report: ws.Report, tickets
     by_hand = torch.cdist(aligned.weights[8:].double(), aligned.weights[:8].double()).min(1).values
     assert list(group.per_network.nearest_distance) == pytest.approx(by_hand.tolist())
     assert sum(one.count for one in group.reliability) == len(task.test)
-
-
-def test_the_temperature_never_sees_test_data(tickets: ws.Collection, task: ws.Task) -> None:
-    found = []
-    for x in (task.test.x, task.test.x.flip(0)):  # the second test split has wrong labels
-        benchmark = PredictiveBenchmark.of(replace(task, test=ws.Split(x, task.test.y)), seed=0)
-        ensemble = PredictiveEnsemble.of("tickets", "", tickets, memory_gb=1.0)
-        found.append(benchmark.run(ensemble))
-    assert found[0].temperature == found[1].temperature
-    assert found[1].metrics.accuracy < 0.3 < found[0].metrics.accuracy
-    assert found[0].scaled.accuracy == pytest.approx(found[0].metrics.accuracy)
-
-
-def test_sets_of_inputs_go_through_an_ensemble_together(tickets: ws.Collection, task: ws.Task) -> None:
-    """What is done to networks first, such as estimating BatchNorm statistics, is done once for sets of one shape."""
-    prepared: list[int] = []
-    ensemble = PredictiveEnsemble.of(
-        "tickets", "", tickets, memory_gb=1.0, prepare=lambda part: prepared.append(len(part)) or part
-    )
-    inputs = [task.test.x[:50], task.train.x[:30]]
-    both = ensemble.predict(inputs)
-    assert prepared == [len(tickets)]
-    for x, result in zip(inputs, both, strict=True):
-        (alone,) = ensemble.predict([x])
-        torch.testing.assert_close(result.joint, alone.joint)
-        torch.testing.assert_close(result.mean_entropy, alone.mean_entropy)
-        assert torch.equal(result.votes, alone.votes)
-    small = PredictiveEnsemble(
-        "of any size", "", lambda x: [x.mean((2, 3))[None]]
-    )  # as networks with global pooling are
-    found = small.predict([torch.rand(4, 10, 3, 3), torch.rand(6, 10, 5, 5)])
-    assert [len(one.votes) for one in found] == [4, 6]
-
-
-def test_baselines_are_what_they_say(made: Baselines) -> None:
-    weights, masks = made.aligned.weights, made.aligned.masks
-    prunable = made.aligned.layout.prunable
-    count = round(0.2 * made.aligned.layout.num_prunable)
-    for group in made.groups(distance=1.5, sigma=0.01):
-        assert (group.networks.masks[:, prunable].sum(1) == count).all(), group.name
-        assert group.name in NAMES or group.name.startswith("soup of ")
-    far = made.noisy(1.5, "arm", of_length=True)
-    assert torch.cdist(far.weights.double(), weights.double()).min(1).values.tolist() == pytest.approx(
-        [1.5] * 12, rel=1e-4
-    )
-    halves = made.between(0.5)
-    pairs = made._choose(2, "pairs")
-    exact = (weights[pairs[:, 0]] + weights[pairs[:, 1]]) / 2
-    assert torch.allclose(halves.weights, exact * halves.masks)
-    assert len(made.soup(len(weights))) == 1
-    typical = made.mean_values(by_frequency=True)
-    usual = masks.float().mean(0)
-    share = [(m.masks.float().mean(0) * usual)[prunable].sum() for m in (typical, made.mean_values(by_frequency=False))]
-    assert share[0] > 1.5 * share[1]  # weights that tickets often keep are kept often
-    per_layer = {e.name: at for e in made.aligned.layout.weights for at in [made.aligned.layout.slices[e.name]]}
-    pruned = made._pruned(made.gaussian(), by_layer=True)
-    for at in per_layer.values():
-        assert pruned.masks[:, at].float().mean().item() == pytest.approx(masks[:, at].float().mean().item(), abs=0.02)
-    swapped = made.swapped()
-    pair = made._choose(2, "swap")
-    inside = weights[pair[:, 0]] * masks[pair[:, 1]]
-    assert torch.equal(swapped.weights, inside)
 
 
 def test_dense_networks_can_be_judged(dense: ws.Collection, task: ws.Task) -> None:

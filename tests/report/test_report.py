@@ -107,3 +107,16 @@ def test_runs_side_by_side(report: ws.Report, tmp_path: Path) -> None:
         ws.Comparison({"one": report})
     with pytest.raises(InputError, match="of one task"):
         ws.Comparison({"one": report, "two": replace(report, task="mnist")})
+
+
+def test_svg_figures_have_the_same_bytes_in_every_run(report: ws.Report, tmp_path: Path) -> None:
+    for run in ("a", "b"):
+        report.write(tmp_path / run)
+    figures = sorted(path.name for path in (tmp_path / "a").glob("*.svg"))
+    assert len(figures) == 11
+    for name in figures:
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
+    report.plot()[1].figure.savefig(
+        tmp_path / "plain.svg"
+    )  # the control: matplotlib alone writes date and random names
+    assert (tmp_path / "plain.svg").read_bytes() != (tmp_path / "a" / "accuracy.svg").read_bytes()

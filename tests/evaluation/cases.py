@@ -1,0 +1,30 @@
+"""Helpers that several tests of the metrics share."""
+
+import numpy as np
+import torch
+
+from weightspace.evaluation.metrics import novelty
+from weightspace.evaluation.predictions import PredictionSum
+
+
+def mutual_information(logits: torch.Tensor) -> torch.Tensor:
+    total = PredictionSum()
+    for block in logits.split(2):
+        total.add(block)
+    return total.result().mutual_information
+
+
+def binned(p: np.ndarray, y: np.ndarray) -> tuple[float, float]:
+    """ECE and MACE of 15 bins of equal width, by hand."""
+    confidence, right = p.max(1), p.argmax(1) == y
+    gaps: list[tuple[float, float]] = []
+    for low in range(15):
+        inside = (confidence > low / 15) & (confidence <= (low + 1) / 15)
+        if inside.any():
+            gaps.append((inside.mean(), abs(right[inside].mean() - confidence[inside].mean())))
+    return sum(w * g for w, g in gaps), sum(g for _, g in gaps) / len(gaps)
+
+
+def explained(x: torch.Tensor, bases: torch.Tensor) -> torch.Tensor:
+    x, bases = x.double(), bases.double()
+    return novelty.from_few((bases @ x[..., None])[..., 0], bases @ bases.mT, x.square().sum(1))
