@@ -120,9 +120,11 @@ def test_a_linear_gaussian_model_recovers_the_exact_posterior() -> None:
     y = x @ torch.tensor([0.5, -1.0, 2.0]) + noise * torch.randn(40, generator=random)
     module = nn.Linear(3, 1, bias=False)
     network = bayes.BayesianNetwork(
-        module, torch.zeros(1, 3), torch.full((1, 3), 0.3),
+        module,
+        torch.zeros(1, 3),
+        torch.full((1, 3), 0.3),
         likelihood=lambda out: dist.Normal(out[..., 0], noise),
-    )  # fmt: skip
+    )
     optimizer = torch.optim.Adam(network.parameters(), lr=0.02)
     elbo = bayes.MeanFieldELBO(num_particles=8)
     torch.manual_seed(0)
@@ -239,9 +241,9 @@ def test_bayesian_tickets_have_the_density_and_the_rewind_weights(task: ws.Task,
     found = finder.find(start, adam)
     count = ws.Unstructured(0.25).count(found.layout)
     assert (found.masks[:, found.layout.prunable].sum(1) == count).all()
-    untrained = torch.stack([
-        found.layout.pack(adam.architecture.build_seeded(r["seed"]).state_dict()) for r in start.records
-    ])  # fmt: skip
+    untrained = torch.stack(
+        [found.layout.pack(adam.architecture.build_seeded(r["seed"]).state_dict()) for r in start.records]
+    )
     assert torch.equal(found.extras["rewind"], untrained * found.masks)
     assert not torch.equal(found.weights, found.extras["rewind"])
     assert found.records[0]["method"]["score"] == "SignalToNoise()"
@@ -290,8 +292,10 @@ def test_a_checkpoint_at_the_very_end_keeps_the_loss(adam: ws.Task, tickets: ws.
 
 def test_what_variational_training_does_not_know_is_refused(adam: ws.Task, tickets: ws.Collection) -> None:
     for change in (
-        {"optimizer": ws.Adam(weight_decay=0.1)}, {"augmentation": ws.Augmentation(flip=True)}, {"optimizer": ws.SGD(lr=0.1)},
-    ):  # fmt: skip
+        {"optimizer": ws.Adam(weight_decay=0.1)},
+        {"augmentation": ws.Augmentation(flip=True)},
+        {"optimizer": ws.SGD(lr=0.1)},
+    ):
         with pytest.raises(InputError):
             bayes.Variational().fit(tickets[:1], replace(adam, recipe=replace(adam.recipe, **change)))
 

@@ -10,7 +10,7 @@ from torch import nn
 
 import weightspace as ws
 from weightspace import bayes
-from weightspace.bayes.gates import LOGITS, GatedNetwork
+from weightspace.bayes.gates import LOGITS
 from weightspace.bayes.inference.distributions import Gate
 from weightspace.errors import InputError
 
@@ -66,10 +66,13 @@ def test_gates_that_matter_open_and_the_others_close() -> None:
     random = torch.Generator().manual_seed(0)
     x = torch.randn(512, 8, generator=random)
     task = ws.Task(
-        "sign", ws.Architecture.of(lambda: nn.Linear(8, 2, bias=False)),
-        train=ws.Split(x, (x[:, 3] > 0).long()), validation=ws.Split(x[:64], (x[:64, 3] > 0).long()),
-        test=ws.Split(x[:64], (x[:64, 3] > 0).long()), recipe=ws.Recipe(ws.Step.of("5ep"), batch_size=64),
-    )  # fmt: skip
+        "sign",
+        ws.Architecture.of(lambda: nn.Linear(8, 2, bias=False)),
+        train=ws.Split(x, (x[:, 3] > 0).long()),
+        validation=ws.Split(x[:64], (x[:64, 3] > 0).long()),
+        test=ws.Split(x[:64], (x[:64, 3] > 0).long()),
+        recipe=ws.Recipe(ws.Step.of("5ep"), batch_size=64),
+    )
     weights = torch.cat([-torch.ones(1, 8), torch.ones(1, 8)], 1)
     start = ws.Collection(task.architecture.layout(), weights, architecture=task.architecture, records=[{"seed": 0}])
     for search in (bayes.GateSearch(2 / 16, budget="balance"), bayes.GateSearch(2 / 16, strength=0.05)):
@@ -143,10 +146,13 @@ def test_impossible_searches_are_refused(dense: ws.Collection, short: ws.Task) -
 @pytest.mark.parametrize("objective", ["features", "loss", "gradients", "gradient norm"])
 def test_objectives_towards_the_dense_network(objective: str, task: ws.Task, dense: ws.Collection) -> None:
     """Open gates change nothing; some closed gates do; each as computed by hand."""
-    network = GatedNetwork(
-        task.architecture.build_seeded(0), dense[:2].weights, {}, density=0.5,
+    network = bayes.GatedNetwork(
+        task.architecture.build_seeded(0),
+        dense[:2].weights,
+        {},
+        density=0.5,
         objective=objective,  # pyright: ignore[reportArgumentType]
-    )  # fmt: skip
+    )
     x, y = (torch.stack([part[:20], part[:20]]) for part in (task.train.x, task.train.y))
     ones = torch.ones(2, len(network.at)).requires_grad_()
     closed = torch.ones(2, len(network.at)).index_fill(1, torch.arange(0, len(network.at), 3), 0.0).requires_grad_()

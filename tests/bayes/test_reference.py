@@ -29,9 +29,11 @@ def data() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
 
 def network() -> bayes.BayesianNetwork:
     return bayes.BayesianNetwork(
-        nn.Linear(3, 1, bias=False), torch.zeros(1, 3), torch.full((1, 3), 0.1),
+        nn.Linear(3, 1, bias=False),
+        torch.zeros(1, 3),
+        torch.full((1, 3), 0.1),
         likelihood=lambda out: dist.Normal(out[..., 0], NOISE),
-    )  # fmt: skip
+    )
 
 
 def test_nuts_draws_from_the_exact_posterior(data) -> None:
@@ -68,9 +70,12 @@ def test_all_posteriors_are_tempered_alike() -> None:
 
     def cold() -> bayes.BayesianNetwork:
         return bayes.BayesianNetwork(
-            nn.Linear(1, 1, bias=False), torch.zeros(1, 1), torch.full((1, 1), 0.2), temperature=temperature,
+            nn.Linear(1, 1, bias=False),
+            torch.zeros(1, 1),
+            torch.full((1, 1), 0.2),
+            temperature=temperature,
             likelihood=lambda out: dist.Normal(out[..., 0], NOISE),
-        )  # fmt: skip
+        )
 
     laplace = bayes.guide_draws(cold(), AutoLaplaceApproximation, x, y, draws=500, steps=100, lr=0.05, batch_size=4)
     chain = bayes.nuts_draws(cold(), x, y, draws=150, warm_up=50, seed=1)

@@ -38,9 +38,16 @@ def test_every_method_has_a_row_for_each_density_and_seed(result: tuple[bayes.St
     rows, folder = result[0].rows, result[1]
     count = {m: sum(row.method == m for row in rows) for m in dict.fromkeys(row.method for row in rows)}
     assert count == {
-        "|mu|": 8, "|mu| / sigma": 8, "deterministic": 8, "ensemble of 2 deterministic": 4, "transplant of deterministic": 6,
-        "mask re-initialised": 4, "mask shuffled in layers": 4, "mask globally shuffled": 4, "MC dropout": 1,
-    }  # fmt: skip
+        "|mu|": 8,
+        "|mu| / sigma": 8,
+        "deterministic": 8,
+        "ensemble of 2 deterministic": 4,
+        "transplant of deterministic": 6,
+        "mask re-initialised": 4,
+        "mask shuffled in layers": 4,
+        "mask globally shuffled": 4,
+        "MC dropout": 1,
+    }
     with open(folder / "rows.csv", newline="", encoding="utf-8") as file:
         assert len(list(csv.DictReader(file))) == len(rows)
     assert all(0 < (row.seconds or 0) < 1000 for row in rows if row.method == "|mu|")
@@ -101,8 +108,26 @@ def test_paired_intervals_are_students() -> None:
 
 
 def test_the_verb_runs_a_study_and_reads_it_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["bayes", "--out", str(tmp_path / "b"), "--hidden", "8", "--n", "2", "--scores", "magnitude", "band",
-             "--density", "0.4", "--rate", "0.6", "--length", "2ep", "--draws", "2"]  # fmt: skip
+    words = [
+        "bayes",
+        "--out",
+        str(tmp_path / "b"),
+        "--hidden",
+        "8",
+        "--n",
+        "2",
+        "--scores",
+        "magnitude",
+        "band",
+        "--density",
+        "0.4",
+        "--rate",
+        "0.6",
+        "--length",
+        "2ep",
+        "--draws",
+        "2",
+    ]
     assert main(words) == 0
     first = capsys.readouterr().out
     assert "band of |mu|, then sigma" in first

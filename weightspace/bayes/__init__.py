@@ -3,10 +3,10 @@
 from weightspace.bayes.draws import draw as draw
 from weightspace.bayes.draws import means as means
 from weightspace.bayes.draws import predict as predict
-from weightspace.bayes.gates import GatedNetwork as GatedNetwork
 from weightspace.bayes.gates import GateSearch as GateSearch
 from weightspace.bayes.gates import draw_gates as draw_gates
 from weightspace.bayes.inference.elbo import MeanFieldELBO as MeanFieldELBO
+from weightspace.bayes.inference.gated import GatedNetwork as GatedNetwork
 from weightspace.bayes.inference.network import BayesianNetwork as BayesianNetwork
 from weightspace.bayes.inference.network import bayesian_positions as bayesian_positions
 from weightspace.bayes.inference.network import initial_std as initial_std

@@ -1,4 +1,4 @@
-"""Networks drawn from posteriors: ordinary, sparse, deterministic ones."""
+"""Draws from posteriors: ordinary sparse networks."""
 
 import torch
 from jaxtyping import Float
@@ -18,11 +18,12 @@ def draw(posteriors: Collection, n: int, *, seed: int = 0) -> Collection:
     """N networks of each posterior, one posterior after another; pruned weights are zero in all of them.
 
     Args:
-        posteriors: means as weights, standard deviations as the extra "std".
-        seed: draw j of posterior i depends on (seed, i, j) alone.
+        posteriors: Posteriors: means as weights, standard deviations as the extra "std".
+        n: Number of networks drawn from each posterior.
+        seed: Seed of the draws; draw j of posterior i depends on (seed, i, j) alone.
 
     Raises:
-        InputError: fewer than one network asked, or networks without standard deviations.
+        InputError: `n` is less than one, or the networks have no standard deviations.
     """
     _check(posteriors, n)
     weights = posteriors.weights[torch.arange(len(posteriors)).repeat_interleave(n)]
@@ -30,45 +31,59 @@ def draw(posteriors: Collection, n: int, *, seed: int = 0) -> Collection:
         _draw(posteriors, i // n, i % n, seed, row)
     rows = torch.arange(len(posteriors)).repeat_interleave(n)
     return Collection(
-        posteriors.layout, weights, architecture=posteriors.architecture,
+        posteriors.layout,
+        weights,
+        architecture=posteriors.architecture,
         masks=None if posteriors.dense else posteriors.masks[rows],
         buffers={name: buffer[rows] for name, buffer in posteriors.buffers.items()},
         records=[
             posteriors.records[i // n] | {"kind": "draw", "posterior": i // n, "index": i} for i in range(len(weights))
         ],
-    )  # fmt: skip
+    )
 
 
 @torch.no_grad()
 def predict(posteriors: Collection, x: Tensor, n: int, *, seed: int = 0) -> Float[Tensor, "nets batch classes"]:
-    """What `draw(posteriors, n, seed=seed).ensemble().logits(x)` gives, without keeping the networks: faster.
+    """Logits of the networks that :func:`draw` gives, without keeping the networks.
+
+    It is faster than `draw(posteriors, n, seed=seed).ensemble().logits(x)`, which has the same values.
+
+    Args:
+        posteriors: Posteriors: means as weights, standard deviations as the extra "std".
+        x: Inputs, (batch, ...).
+        n: Number of networks drawn from each posterior.
+        seed: Seed of the draws, as in :func:`draw`.
 
     Raises:
-        InputError: as :func:`draw`.
+        InputError: `n` is less than one, or the networks have no standard deviations.
     """
     _check(posteriors, n)
     module, layout = posteriors.architecture.build_seeded(0), posteriors.layout
-    few = min(n, max(1, _CACHED // layout.size))
-    drawn = torch.empty(few, layout.size, dtype=posteriors.weights.dtype)
-    found: list[Tensor] = []
+    at_once = min(n, max(1, _CACHED // layout.size))
+    drawn = torch.empty(at_once, layout.size, dtype=posteriors.weights.dtype)
+    logits: list[Tensor] = []
     for i in range(len(posteriors)):
-        for part in blocks(n, few):
+        for part in blocks(n, at_once):
             for row, j in zip(drawn, range(part.start, part.stop), strict=False):
                 _draw(posteriors, i, j, seed, row.copy_(posteriors.weights[i]))
-            some = part.stop - part.start
-            buffers = {name: buffer[[i] * some] for name, buffer in posteriors.buffers.items()}
-            found.append(outputs(module, layout, drawn[:some], buffers, x))
-    return torch.cat(found)
+            size = part.stop - part.start
+            buffers = {name: buffer[[i] * size] for name, buffer in posteriors.buffers.items()}
+            logits.append(outputs(module, layout, drawn[:size], buffers, x))
+    return torch.cat(logits)
 
 
 def means(posteriors: Collection) -> Collection:
-    """The mean networks alone: a Bayesian ticket as a deterministic one, to be trained on as such."""
+    """Mean networks without their standard deviations: Bayesian tickets as deterministic ones, which can be trained on.
+
+    Args:
+        posteriors: Posteriors: means as weights, standard deviations as the extra "std".
+    """
     return posteriors.replace(extras={name: t for name, t in posteriors.extras.items() if name != STD})
 
 
 def _check(posteriors: Collection, n: int) -> None:
     if n < 1:
-        raise InputError(f"ask for at least one network of each posterior, got n = {n}")
+        raise InputError(f"at least one network is drawn from each posterior, got n = {n}: give n = 1 or more")
     if STD not in posteriors.extras:
         raise InputError(
             f'these networks are no posteriors: they lack the extra "{STD}" (train them with bayes.Variational)'

@@ -32,12 +32,12 @@ class WithGuide:
     """Fit one of Pyro's automatic guides to each network and draw from it.
 
     Args:
-        make: the guide's class, such as `functools.partial(AutoLowRankMultivariateNormal, rank=5)`, or
+        make: Class of the guide, such as `functools.partial(AutoLowRankMultivariateNormal, rank=5)`, or
             `AutoLaplaceApproximation`, which is expanded around the mode on the whole training split.
-        draws: from each posterior.
-        steps: of Adam.
-        lr: of Adam, with cosine decay.
-        variational: its prior and temperature; its batches are the task's.
+        draws: Networks that are drawn from each posterior.
+        steps: Steps of Adam.
+        lr: Learning rate of Adam at the start of a cosine decay.
+        variational: Settings whose prior and temperature are used; batches have the size of the task's recipe.
     """
 
     make: MakeGuide
@@ -50,32 +50,46 @@ class WithGuide:
         """Networks drawn from the posterior around each network, under its mask, one posterior after another.
 
         Args:
-            networks: where the guides start.
+            networks: Networks that the guides start from.
+            task: Task whose training split is used.
+            seed: Seed of the fits and draws.
 
         Raises:
-            LayoutMismatch: the networks are not of the task's architecture.
-            InputError: the loss is no longer finite.
+            LayoutMismatch: The networks are not of the task's architecture.
+            InputError: The loss is no longer finite.
         """
         networks.layout.require(task.architecture.layout(), f"the network of task {task.name!r}")
         x, y = task.train.x, task.train.y
-        found: list[Tensor] = []
+        drawn: list[Tensor] = []
         for i in range(len(networks)):
             network = self.variational.network(networks[[i]], task)
-            own = seeds.derive(seed, "posterior", i)
-            found.append(guide_draws(network, self.make, x, y, draws=self.draws, steps=self.steps, lr=self.lr,
-                                     batch_size=task.recipe.batch_size, seed=own))  # fmt: skip
-        return _drawn(networks, found)
+            batch_size, fit_seed = task.recipe.batch_size, seeds.derive(seed, "posterior", i)
+            drawn.append(
+                guide_draws(
+                    network,
+                    self.make,
+                    x,
+                    y,
+                    draws=self.draws,
+                    steps=self.steps,
+                    lr=self.lr,
+                    batch_size=batch_size,
+                    seed=fit_seed,
+                )
+            )
+        return _drawn(networks, drawn)
 
 
 @dataclass(frozen=True)
 class Nuts:
-    """Draw networks by the No-U-Turn sampler: the reference that other posteriors are measured against.
+    """The No-U-Turn sampler (arXiv 1111.4246): the reference that other posteriors are compared with.
 
     Args:
-        draws: kept of each chain; one chain a network.
-        warm_up: draws that adapt the step size and are dropped.
-        depth: largest tree depth; a draw takes at most 2^depth gradients.
-        variational: its prior and temperature T: the target is likelihood^(1 / T) times prior, as the mean field's is.
+        draws: Draws kept of each chain; there is one chain for each network.
+        warm_up: Draws that adapt the step size and are dropped.
+        depth: Largest depth of the tree; a draw takes at most 2^depth gradients.
+        variational: Settings whose prior and temperature T are used; the target is likelihood^(1 / T) times prior, as
+            it is for the mean field.
     """
 
     draws: int = 100
@@ -87,39 +101,92 @@ class Nuts:
         """Networks drawn from the posterior of each network's live weights, one chain after another.
 
         Args:
-            networks: where the chains start.
+            networks: Networks that the chains start from.
+            task: Task whose training split is used.
+            seed: Seed of the chains.
+
+        Raises:
+            LayoutMismatch: The networks are not of the task's architecture.
         """
         networks.layout.require(task.architecture.layout(), f"the network of task {task.name!r}")
-        found: list[Tensor] = []
+        drawn: list[Tensor] = []
         for i in progress(range(len(networks)), "sampling posteriors"):
             network = self.variational.network(networks[[i]], task)
-            own = seeds.derive(seed, "chain", i)
-            found.append(nuts_draws(network, task.train.x, task.train.y, draws=self.draws, warm_up=self.warm_up,
-                                    depth=self.depth, seed=own))  # fmt: skip
-        return _drawn(networks, found)
+            chain_seed = seeds.derive(seed, "chain", i)
+            drawn.append(
+                nuts_draws(
+                    network,
+                    task.train.x,
+                    task.train.y,
+                    draws=self.draws,
+                    warm_up=self.warm_up,
+                    depth=self.depth,
+                    seed=chain_seed,
+                )
+            )
+        return _drawn(networks, drawn)
 
 
 def nuts_draws(
     network: BayesianNetwork, x: Tensor, y: Tensor, *, draws: int, warm_up: int, depth: int = 8, seed: int = 0
 ) -> Float[Tensor, "draws d"]:
-    """Draws of one Bayesian network, on all of these data, by Pyro's NUTS."""
+    """Draws of one Bayesian network by Pyro's NUTS, which uses all samples in each gradient.
+
+    Args:
+        network: One Bayesian network; its means are where the chain starts.
+        x: Inputs of all training samples, (samples, ...).
+        y: Labels, (samples,).
+        draws: Draws to keep.
+        warm_up: Draws that adapt the step size and are dropped.
+        depth: Largest depth of the tree.
+        seed: Seed of the chain.
+
+    Raises:
+        InputError: There are several networks, buffers, or an estimator that draws no weights.
+    """
     _require_one(network)
     start = init_to_value(values={"weights": network.mu.detach()[:, None].clone()})
     model = cold(network)
     with seeds.seeded_modules(seed, "nuts"), pyro.validation_enabled(False), pyro.get_param_store().scope():
         chain = MCMC(
-            NUTS(model, max_tree_depth=depth, init_strategy=start), num_samples=draws, warmup_steps=warm_up,
+            NUTS(model, max_tree_depth=depth, init_strategy=start),
+            num_samples=draws,
+            warmup_steps=warm_up,
             disable_progbar=True,
-        )  # fmt: skip
+        )
         chain.run(x[None], y[None], len(x))
     return _whole(network, chain.get_samples()["weights"][:, 0, 0])
 
 
 def guide_draws(
-    network: BayesianNetwork, make: MakeGuide, x: Tensor, y: Tensor, *, draws: int, steps: int, lr: float,
-    batch_size: int, seed: int = 0,
-) -> Float[Tensor, "draws d"]:  # fmt: skip
-    """Fit a guide to one Bayesian network by Pyro's `Trace_ELBO`, and draw from it."""
+    network: BayesianNetwork,
+    make: MakeGuide,
+    x: Tensor,
+    y: Tensor,
+    *,
+    draws: int,
+    steps: int,
+    lr: float,
+    batch_size: int,
+    seed: int = 0,
+) -> Float[Tensor, "draws d"]:
+    """Fit a guide to one Bayesian network by Pyro's `Trace_ELBO`, and draw from it.
+
+    Args:
+        network: One Bayesian network; its means are where the guide starts.
+        make: Class of the guide.
+        x: Inputs of all training samples, (samples, ...).
+        y: Labels, (samples,).
+        draws: Networks to draw.
+        steps: Steps of Adam.
+        lr: Learning rate of Adam at the start of a cosine decay.
+        batch_size: Samples of a step.
+        seed: Seed of the fit and of the draws.
+
+    Raises:
+        InputError: The loss is no longer finite, or there are several networks, buffers, or an estimator that draws no
+            weights.
+    """
     _require_one(network)
     start = init_to_value(values={"weights": network.mu.detach()[:, None]})
     size, model = min(batch_size, len(x)), cold(network)
@@ -140,8 +207,8 @@ def guide_draws(
         if isinstance(guide, AutoLaplaceApproximation):
             guide = guide.laplace_approximation(x[None], y[None], len(x))
         with torch.no_grad():
-            found = [guide(x[None, :size], y[None, :size], len(x))["weights"] for _ in range(draws)]
-    return _whole(network, torch.stack(found)[:, 0, 0])
+            drawn = [guide(x[None, :size], y[None, :size], len(x))["weights"] for _ in range(draws)]
+    return _whole(network, torch.stack(drawn)[:, 0, 0])
 
 
 def cold(network: BayesianNetwork) -> Any:
@@ -158,8 +225,8 @@ def _require_one(network: BayesianNetwork) -> None:
         )
     if network.state:
         raise InputError(
-            f"the network has buffers ({min(network.state)}), whose values would not be those of the drawn weights: use "
-            "bayes.Variational, or a network without running statistics"
+            f"the network has buffers ({min(network.state)}), whose values would not be those of the drawn weights: "
+            "use bayes.Variational, or a network without running statistics"
         )
 
 
@@ -167,9 +234,9 @@ def _whole(network: BayesianNetwork, live: Float[Tensor, "draws k"]) -> Float[Te
     return torch.cat([network.vectors(row[None]) for row in live.detach()]).detach()
 
 
-def _drawn(networks: Collection, found: list[Tensor]) -> Collection:
-    rows = torch.arange(len(networks)).repeat_interleave(len(found[0]))
+def _drawn(networks: Collection, drawn: list[Tensor]) -> Collection:
+    rows = torch.arange(len(networks)).repeat_interleave(len(drawn[0]))
     records = [
         {**networks.records[int(i)], "kind": "draw", "posterior": int(i), "index": j} for j, i in enumerate(rows)
     ]
-    return networks[rows].replace(weights=torch.cat(found), records=records, extras={})
+    return networks[rows].replace(weights=torch.cat(drawn), records=records, extras={})

@@ -80,7 +80,7 @@ class RootSecondMoment:
 @posterior_scores.register("bound")
 @dataclass(frozen=True)
 class Bound:
-    """|mu| - lambda sigma: keeps the weights that are large even when unlucky; a negative `strength` rewards uncertainty.
+    """|mu| - lambda sigma: keeps weights that are surely large; a negative `strength` rewards uncertainty.
 
     lambda = strength * q, where q is the quantile of |mu| / sigma at the cut. So strength 0 gives the mask of
     `MeanMagnitude`, and strength 1 exactly that of `SignalToNoise`, at every level and for every scale of sigma, where
@@ -109,9 +109,9 @@ class Bound:
 class Band:
     """Magnitude first, standard deviation second: sigma decides inside a band of |mu| around the cut.
 
-    Floats have no ties, so a strict order by |mu|, then sigma, is the order by |mu|. Here all weights below the quantile
-    `pruned - half_width` of |mu| are removed and all above `pruned + half_width` stay. Of those between, the weights
-    with the largest sigma are removed first.
+    Floats have no ties, so a strict order by |mu|, then sigma, is the order by |mu|. Here all weights below the
+    quantile `pruned - half_width` of |mu| are removed and all above `pruned + half_width` stay. Of those between, the
+    weights with the largest sigma are removed first.
 
     Args:
         half_width: Half the width of the band, in quantiles of |mu| over the live weights; 0 gives `MeanMagnitude`.

@@ -33,15 +33,15 @@ _BLOCK = 8  # posteriors trained side by side
 
 @dataclass(frozen=True)
 class Variational:
-    """How posteriors are trained; the rest is the task's recipe, whose optimizer must be Adam.
+    """Settings of variational training; the rest is the task's recipe, whose optimizer must be Adam.
 
     Args:
-        prior: of the live weights.
-        temperature: weight of the KL term (arXiv 2002.02405); 1 is the exact bound on the evidence.
-        warm_up: how long the weight of the KL term rises from zero.
-        draws: of the weights, a step.
-        std: standard deviations at the start, in units of 1 / sqrt(fan-in).
-        estimator: of the expected log-likelihood; see :class:`BayesianNetwork`.
+        prior: Prior of the live weights.
+        temperature: Weight of the KL term (arXiv 2002.02405); 1 is the exact bound on the evidence.
+        warm_up: Time over which the weight of the KL term rises from zero.
+        draws: Draws of the weights in each step.
+        std: Standard deviations at the start, in units of 1 / sqrt(fan-in).
+        estimator: Estimator of the expected log-likelihood; see :class:`BayesianNetwork`.
     """
 
     prior: Prior = field(default_factory=Normal)
@@ -59,26 +59,34 @@ class Variational:
             raise InputError(f"the initial standard deviation must be positive, got {self.std}")
 
     def to_json(self) -> dict[str, Any]:
+        """The settings as they identify a run on disk."""
         return spelled(self) | {"prior": spelled_text(self.prior), "warm_up": str(self.warm_up)}
 
     def network(self, networks: Collection, task: Task) -> BayesianNetwork:
-        """The Pyro model and guide around given networks, under their masks.
+        """The Pyro model and guide around networks, under their masks.
 
         Args:
-            networks: means; the extra "std", if they have it, holds the standard deviations to start from.
+            networks: Means to start from; the extra "std", if they have it, holds the standard deviations.
+            task: Task whose architecture is used.
         """
         module = task.architecture.build_seeded(0).train()
         layout = Layout.of(module)
-        own = networks.extras.get(STD)
-        if own is None:
-            own = initial_std(module, layout, self.std).expand(len(networks), -1)
+        std = networks.extras.get(STD)
+        if std is None:
+            std = initial_std(module, layout, self.std).expand(len(networks), -1)
         return BayesianNetwork(
-            module, networks.weights, own, masks=None if networks.dense else networks.masks, buffers=networks.buffers,
-            prior=self.prior, temperature=self.temperature, estimator=self.estimator,
-        )  # fmt: skip
+            module,
+            networks.weights,
+            std,
+            masks=None if networks.dense else networks.masks,
+            buffers=networks.buffers,
+            prior=self.prior,
+            temperature=self.temperature,
+            estimator=self.estimator,
+        )
 
     def start(self, networks: Collection, task: Task) -> Inference:
-        """Posteriors around given networks, at step 0; see :meth:`network`."""
+        """Posteriors around networks before their first step; see :meth:`network`."""
         network = self.network(networks, task)
         require_seeds(networks)
         seeds = [record.seed for record in networks.records]
@@ -96,17 +104,18 @@ class Variational:
         """Train a posterior around each network, under its mask: the transplant of a deterministic ticket.
 
         Args:
-            networks: means to start from; the extra "std", if they have it, holds standard deviations.
-            after: the networks have been trained so long already: start there, on the schedule of the whole recipe.
-            until: stop there.
-            folder: write to this folder as a resumable run.
+            networks: Means to start from; the extra "std", if they have it, holds the standard deviations.
+            task: Task whose training split and recipe are used.
+            after: Time for which the networks have been trained already; training starts there in the schedule.
+            until: Time at which training stops; by default the end of the recipe.
+            folder: Folder to write to as a resumable run; None keeps everything in memory.
 
         Returns:
-            posteriors: means as weights, standard deviations as the extra "std"; other extras stay.
+            Posteriors: means as weights, standard deviations as the extra "std"; other extras stay.
 
         Raises:
-            LayoutMismatch: the networks are not of the task's architecture.
-            InputError: an unsupported layer, a record without a seed, or a loss that is no longer finite (the last
+            LayoutMismatch: The networks are not of the task's architecture.
+            InputError: A layer is unsupported, a record has no seed, or the loss is no longer finite (the last
                 checkpoint is kept).
         """
         networks.layout.require(task.architecture.layout(), f"the network of task {task.name!r}")
@@ -125,29 +134,46 @@ class Variational:
             means = network.means()
             outputs = predict(network.module, part.layout, means, network.state, task.validation.x)
             losses = [task.loss(output, task.validation.y).item() for output in outputs]
-            found = {"kind": "posterior", "variational": self.to_json()}
+            posterior = {"kind": "posterior", "variational": self.to_json()}
             return part.replace(
-                weights=means, buffers=network.state, extras=part.extras | {STD: network.stds()},
+                weights=means,
+                buffers=network.state,
+                extras=part.extras | {STD: network.stds()},
                 records=[
-                    record.without("aligned") | found | {"metrics": {"validation_loss": loss}}
+                    record.without("aligned") | posterior | {"metrics": {"validation_loss": loss}}
                     for record, loss in zip(part.records, losses, strict=True)
                 ],
-            )  # fmt: skip
+            )
 
         return in_blocks(
-            make, architecture=networks.architecture, count=len(networks), block=_BLOCK, ticks=last - first,
+            make,
+            architecture=networks.architecture,
+            count=len(networks),
+            block=_BLOCK,
+            ticks=last - first,
             what=f"variational training of {len(networks)} posteriors of density {networks.densities.mean():.3g}",
-            folder=folder, stage="posteriors",
+            folder=folder,
+            stage="posteriors",
             config={
-                "variational": self.to_json(), "task": task.to_json(), "recipe": task.recipe.to_json(),
-                "until": str(until or task.recipe.length), **({"after": str(after)} if first else {}),
+                "variational": self.to_json(),
+                "task": task.to_json(),
+                "recipe": task.recipe.to_json(),
+                "until": str(until or task.recipe.length),
+                **({"after": str(after)} if first else {}),
             },
             inputs={"networks": networks.fingerprint()} if folder else None,
-        )  # fmt: skip
+        )
 
 
 def require_seeds(networks: Collection) -> None:
-    """Raise InputError for a network without a seed."""
+    """Check that every network has a seed.
+
+    Args:
+        networks: Networks with records.
+
+    Raises:
+        InputError: A record has no seed.
+    """
     missing = [i for i, record in enumerate(networks.records) if "seed" not in record]
     if missing:
         raise InputError(
@@ -158,18 +184,18 @@ def require_seeds(networks: Collection) -> None:
 
 @dataclass(frozen=True)
 class BayesianIMP:
-    """Iterative pruning of variational posteriors.
+    """Iterative pruning of variational posteriors (Kuhn et al. 2026, arXiv 2602.18825).
 
     Args:
-        density: fraction of the prunable weights kept at the end, in (0, 1].
-        rate: fraction of the remaining weights removed at each level.
-        score: ranks the weights; see :mod:`weightspace.bayes.scores`.
-        scope: rank weights over the whole network (global) or inside each layer (layer).
-        pattern: that the tickets have at the end, instead of a density and a scope: NM(2, 4), Channels(0.5).
-        variational: how each level is trained.
-        sigma: at each reset, standard deviations are the "initial" ones, the "learned" ones, or the initial ones
-            "rescaled" to the number of inputs that are left.
-        rewind: how far into the first training the survivors are put back; 0it is the initialisation.
+        density: Fraction of the prunable weights that is kept at the end, in (0, 1].
+        rate: Fraction of the remaining weights that is removed at each level, in (0, 1).
+        score: Score that ranks the weights; see :mod:`weightspace.bayes.scores`.
+        scope: Where weights are ranked: over the whole network ("global") or inside each layer ("layer").
+        pattern: Pattern of the tickets at the end, such as NM(2, 4) or Channels(0.5), in place of density and scope.
+        variational: Settings of the training of each level.
+        sigma: Standard deviations after a reset: the "initial" ones, the "learned" ones, or the initial ones "rescaled"
+            to the number of inputs that are left.
+        rewind: Point of the first training that the remaining weights are put back to; 0it is the initialisation.
     """
 
     density: float = 0.1
@@ -195,26 +221,37 @@ class BayesianIMP:
         return self.pattern or Unstructured(self.density, self.scope)
 
     def levels(self) -> list[Pattern]:
-        """The pattern of each pruning; none for tickets that keep everything."""
+        """The pattern of each level after the dense one; none for tickets that keep everything."""
         return [] if self.goal == Unstructured(1.0, self.scope) else steps_to(self.goal, self.rate)
 
     def find(self, networks: Collection, task: Task, *, folder: str | Path | None = None) -> Collection:
-        """A Bayesian ticket of each network: the last rung of :meth:`find_levels`."""
+        """A Bayesian ticket of each network: the last level of :meth:`find_levels`.
+
+        Args:
+            networks: Networks whose seeds give the initialisations; their trained weights are not used.
+            task: Task whose training split and recipe are used.
+            folder: Folder with one resumable run for each level; None keeps everything in memory.
+
+        Raises:
+            LayoutMismatch: The networks are not of the task's architecture.
+            InputError: A layer is unsupported, a record has no seed, or the rewind point is behind the end of training.
+        """
         return self.find_levels(networks, task, folder=folder)[-1]
 
     def find_levels(self, networks: Collection, task: Task, *, folder: str | Path | None = None) -> list[Collection]:
         """Posteriors of all levels, the dense ones first.
 
         Args:
-            networks: whose seeds give the initialisations; their trained weights are not used.
-            folder: write each level to a folder in it, as a resumable run.
+            networks: Networks whose seeds give the initialisations; their trained weights are not used.
+            task: Task whose training split and recipe are used.
+            folder: Folder with one resumable run for each level; None keeps everything in memory.
 
         Returns:
-            collections with means as weights and, as extras, "std" and "rewind", where each ticket starts from.
+            Collections with means as weights and, as extras, "std" and "rewind", where each ticket starts from.
 
         Raises:
-            LayoutMismatch: the networks are not of the task's architecture.
-            InputError: an unsupported layer, no seeds, or a rewind point behind the end of training.
+            LayoutMismatch: The networks are not of the task's architecture.
+            InputError: A layer is unsupported, a record has no seed, or the rewind point is behind the end of training.
         """
         networks.layout.require(task.architecture.layout(), f"the network of task {task.name!r}")
         check_dense_enough(networks, self.goal)
@@ -225,18 +262,24 @@ class BayesianIMP:
         start = self.start(networks, task, folder=None if root is None else root / "rewind")
         first = start.replace(extras=start.extras | {Extra.REWIND: start.weights})
         here = None if root is None else root / "level-00"
-        found = [self.variational.fit(first, task, after=self.rewind, folder=here)]
+        posteriors = [self.variational.fit(first, task, after=self.rewind, folder=here)]
         for level, pattern in enumerate(self.levels(), 1):
-            pruned = self.pruned(found[-1], first, pattern)
-            found.append(
+            pruned = self.pruned(posteriors[-1], first, pattern)
+            posteriors.append(
                 self.variational.fit(
                     pruned, task, after=self.rewind, folder=None if root is None else root / f"level-{level:02}"
                 )
             )
-        return found
+        return posteriors
 
     def start(self, networks: Collection, task: Task, *, folder: Path | None = None) -> Collection:
-        """The dense networks at the rewind point, with standard deviations if that is behind the initialisation."""
+        """The dense networks at the rewind point, with standard deviations if that is behind the initialisation.
+
+        Args:
+            networks: Networks whose seeds give the initialisations.
+            task: Task whose training split and recipe are used.
+            folder: Folder of the training up to the rewind point, as a resumable run.
+        """
         require_seeds(networks)
         start = initial(task.architecture, networks.records)
         start = start.replace(records=[{"seed": record["seed"], "task": task.name} for record in networks.records])
@@ -245,12 +288,12 @@ class BayesianIMP:
         return start
 
     def pruned(self, posteriors: Collection, start: Collection, pattern: Pattern) -> Collection:
-        """Where the next level starts: fewer weights, at their values of `start`.
+        """Starting point of the next level: fewer weights, at their values of `start`.
 
         Args:
-            posteriors: trained ones.
-            start: their means, and standard deviations if it has them, at the rewind point.
-            pattern: of the weights that stay.
+            posteriors: Posteriors that were trained at this level.
+            start: The dense networks at the rewind point; the extra "std", if they have it, is where training starts.
+            pattern: Pattern of the weights that stay.
         """
         masks, layout = posteriors.masks.expand(posteriors.weights.shape), posteriors.layout
         live = masks & layout.prunable
@@ -259,14 +302,21 @@ class BayesianIMP:
         scores = self.score(posteriors.weights, posteriors.extras[STD], live, 1 - (kept / live[0].sum()).item())
         masks = pattern.mask(scores, layout, within=masks)
         method = {
-            "name": "BayesianIMP", "density": (kept / layout.num_prunable).item(), "pattern": spelled_text(pattern),
-            "rate": self.rate, "score": spelled_text(self.score), "sigma": self.sigma, "rewind": str(self.rewind),
-        }  # fmt: skip
+            "name": "BayesianIMP",
+            "density": (kept / layout.num_prunable).item(),
+            "pattern": spelled_text(pattern),
+            "rate": self.rate,
+            "score": spelled_text(self.score),
+            "sigma": self.sigma,
+            "rewind": str(self.rewind),
+        }
         rewound = start.weights * masks
         return start.replace(
-            weights=rewound, masks=masks, records=ticket_records(start.records, 0, method),
+            weights=rewound,
+            masks=masks,
+            records=ticket_records(start.records, 0, method),
             extras={Extra.REWIND: rewound, STD: self._spread(posteriors, start, masks)},
-        )  # fmt: skip
+        )
 
     def _spread(self, posteriors: Collection, start: Collection, masks: Bool[Tensor, "n d"]) -> Float[Tensor, "n d"]:
         """Standard deviations that the next level starts from; zero where pruned."""

@@ -16,6 +16,7 @@ class MeanField(dist.Normal):
         super().__init__(loc, rho.exp(), validate_args=False)
 
     def expand(self, batch_shape: Any, _instance: object = None) -> "MeanField":
+        """The distribution with another batch shape."""
         return self if batch_shape == self.batch_shape else MeanField(self.loc.expand(batch_shape), self.rho)
 
 
@@ -29,16 +30,16 @@ class Gate(dist.RelaxedBernoulli):
         super().__init__(temperature, logits=logits, validate_args=False)
 
     def expand(self, batch_shape: Any, _instance: object = None) -> "Gate":
+        """The distribution with another batch shape."""
         return self if batch_shape == self.batch_shape else Gate(self.temperature, self.logits.expand(batch_shape))
 
     def of_uniform(self, uniform: Tensor) -> Tensor:
-        """The gate that uniform noise in (0, 1) gives, differentiable in the logits."""
+        """Gates as a function of uniform noise in (0, 1), differentiable in the logits."""
         uniform = uniform.clamp(min=torch.finfo(uniform.dtype).tiny, max=1 - torch.finfo(uniform.dtype).eps)
         return ((uniform.log() - (-uniform).log1p() + self.logits) / self.temperature).sigmoid()
 
 
 @register_kl(Gate, Gate)
 def _kl_gates(q: Gate, p: Gate) -> Tensor:
-    own = q.logits.sigmoid()
-    other = torch.nn.functional.softplus
-    return own * (q.logits - p.logits) - other(q.logits) + other(p.logits)
+    probability, softplus = q.logits.sigmoid(), torch.nn.functional.softplus
+    return probability * (q.logits - p.logits) - softplus(q.logits) + softplus(p.logits)

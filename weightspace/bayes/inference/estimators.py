@@ -33,7 +33,7 @@ def flipout(layer: nn.Module, x: Tensor) -> Tensor:
 
 
 def with_second(module: nn.Module, rule: Layer) -> nn.Module:
-    """A copy of a module whose Bayesian layers have a second tensor for each parameter and follow a rule."""
+    """Copy of a module whose Bayesian layers have a second tensor for each parameter and follow a rule."""
     copied = copy.deepcopy(module)
     for layer in copied.modules():
         if isinstance(layer, BAYESIAN):
@@ -50,11 +50,14 @@ def outputs(
     buffers: Mapping[str, Tensor],
     x: Tensor,
 ) -> Tensor:
-    """Outputs of one network, made by :func:`with_second`.
+    """Outputs of one network, (batch, ...).
 
     Args:
-        first: means, by name.
-        second: variances or deviations; those of deterministic parameters are not used.
+        module: Module made by :func:`with_second`.
+        first: Means by the name of the parameter.
+        second: Variances or deviations by the name of the parameter; those of deterministic parameters are not used.
+        buffers: Buffers by name.
+        x: Inputs, (batch, ...).
     """
     names = dict(module.named_parameters())
     tensors = dict(first) | {name + _SECOND: t for name, t in second.items() if name + _SECOND in names}
@@ -77,7 +80,7 @@ def _apply(layer: nn.Module, x: Tensor, weight: Tensor | None, bias: Tensor | No
 
 
 def _signs(like: Tensor, layer: nn.Module) -> Tensor:
-    """Random signs: one for each feature of a sample, or for each of its channels; the same for all tokens or places."""
+    """Random signs for each feature or channel of a sample; the same for all of its tokens or places."""
     between = [1] * (like.ndim - 2)
     linear = isinstance(layer, nn.Linear)
     shape = (like.shape[0], *between, like.shape[-1]) if linear else (*like.shape[:2], *between)

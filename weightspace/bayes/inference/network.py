@@ -44,60 +44,71 @@ def bayesian_positions(module: nn.Module, layout: Layout, deterministic: Sequenc
     """True at the positions of linear and convolutional layers; norm layers stay deterministic.
 
     Args:
-        deterministic: names of further modules that stay so.
+        module: Module whose layers are looked at.
+        layout: Layout of the module.
+        deterministic: Names of further modules that stay deterministic.
 
     Raises:
-        InputError: a layer of another kind has parameters.
+        InputError: A layer of another kind has parameters, or no layer can be Bayesian.
     """
-    found, tied = torch.zeros(layout.size, dtype=torch.bool), dict(layout.aliases)
+    positions, tied = torch.zeros(layout.size, dtype=torch.bool), dict(layout.aliases)
     for name, part in module.named_modules():
-        own = [n for n, _ in part.named_parameters(prefix=name, recurse=False)]
-        if not own or isinstance(part, _NORMS) or any(name == d or name.startswith(f"{d}.") for d in deterministic):
+        names = [n for n, _ in part.named_parameters(prefix=name, recurse=False)]
+        if not names or isinstance(part, _NORMS) or any(name == d or name.startswith(f"{d}.") for d in deterministic):
             continue
         if not isinstance(part, BAYESIAN):
             raise InputError(
                 f"layer {name or 'the module'} is a {type(part).__name__}, and only linear and convolutional layers "
                 f"can be Bayesian: keep it deterministic with deterministic=({name!r},), or build it from these layers"
             )
-        for one in own:
-            found[layout.slices[tied.get(one, one)]] = True
-    if not found.any():
+        for one in names:
+            positions[layout.slices[tied.get(one, one)]] = True
+    if not positions.any():
         raise InputError("the module has no linear or convolutional layer that could be Bayesian")
-    return found
+    return positions
 
 
 def initial_std(module: nn.Module, layout: Layout, share: float = 0.01) -> Float[Tensor, " d"]:
-    """`share` of 1 / sqrt(fan-in) for the weights and biases of each layer (arXiv 2602.18825, table 1)."""
+    """Initial standard deviations: `share` / sqrt(fan-in) for each layer (arXiv 2602.18825, table 1); zero elsewhere.
+
+    Args:
+        module: Module whose layers give the fan-in.
+        layout: Layout of the module.
+        share: Standard deviation in units of 1 / sqrt(fan-in).
+
+    Raises:
+        InputError: The share is not positive and finite.
+    """
     if not 0 < share < math.inf:
         raise InputError(f"the initial standard deviation is a positive share of 1 / sqrt(fan-in), got {share}")
-    found, tied = torch.zeros(layout.size), dict(layout.aliases)
+    std, tied = torch.zeros(layout.size), dict(layout.aliases)
     for name, part in module.named_modules():
         if isinstance(part, BAYESIAN):
             fan_in = part.weight[0].numel()
             for one, _ in part.named_parameters(prefix=name, recurse=False):
-                found[layout.slices[tied.get(one, one)]] = share / math.sqrt(fan_in)
-    return found
+                std[layout.slices[tied.get(one, one)]] = share / math.sqrt(fan_in)
+    return std
 
 
 class BayesianNetwork(nn.Module):
     """N Bayesian networks of one architecture: `model` and `guide` for Pyro, and the parameters of the guide.
 
     Args:
-        module: gives the computation; its own parameters are not used.
-        weights: (n, D), means of the posteriors at the start and centre of a centred prior; zero where pruned.
-        std: (n, D), standard deviations at the start.
-        masks: (n, D), the same number of live weights in each network; None for dense ones.
-        buffers: (n, *shape) by name.
-        prior: of the live weights.
-        temperature: weight of the KL term (arXiv 2002.02405).
-        likelihood: of the labels, given the network's outputs (n, batch, ...).
-        deterministic: names of modules that stay deterministic, beside the norm layers.
-        estimator: of the expected log-likelihood: one draw of the "weights" for a batch; "local"
+        module: Module that gives the computation; its own parameters are not used.
+        weights: Means of the posteriors at the start and centre of a centred prior, (n, D); zero where pruned.
+        std: Standard deviations at the start, (n, D).
+        masks: True where a weight is kept, (n, D), with equally many in each network; None for dense networks.
+        buffers: Buffers by name, (n, *shape).
+        prior: Prior of the live weights.
+        temperature: Weight of the KL term (arXiv 2002.02405).
+        likelihood: Function from the networks' outputs, (n, batch, ...), to the distribution of the labels.
+        deterministic: Names of modules that stay deterministic, beside the norm layers.
+        estimator: Estimator of the expected log-likelihood: one draw of the "weights" for a batch; "local"
             reparameterisation, which draws pre-activations and needs a prior with an analytic KL; or "flipout".
 
     Raises:
-        InputError: an unsupported layer, a temperature that is not positive, no positive standard deviation, or
-            masks with different counts.
+        InputError: A layer is unsupported, the temperature or a standard deviation is not positive, or the masks keep
+            different numbers of weights.
     """
 
     def __init__(
@@ -115,24 +126,7 @@ class BayesianNetwork(nn.Module):
         estimator: Estimator = "weights",
     ) -> None:
         super().__init__()
-        if not 0 < temperature < math.inf:
-            raise InputError(f"the temperature, the weight of the KL term, must be positive, got {temperature}")
-        if estimator not in ("weights", "local", "flipout"):
-            raise InputError(f"the estimator is 'weights', 'local' or 'flipout', got {estimator!r}")
-        if estimator == "local" and not isinstance(prior, Normal | Centred):
-            raise InputError(
-                f"local reparameterisation draws no weights, from which the KL to {prior!r} could be estimated: use a "
-                "normal prior, or another estimator"
-            )
-        other = [name for name, m in module.named_modules() if isinstance(m, BAYESIAN) and type(m) not in BAYESIAN]
-        if estimator != "weights" and other:
-            raise InputError(f"layer {other[0]} is a {type(module.get_submodule(other[0])).__name__}, with a forward of its "
-                             f"own: the estimator {estimator!r} replaces forwards, use 'weights'")  # fmt: skip
-        dropping = [name for name, m in module.named_modules() if isinstance(m, nn.modules.dropout._DropoutNd) and m.p]
-        if dropping:
-            raise InputError(f"layer {dropping[0]} is a dropout: the weights are random already, so leave it out (p=0)")
-        if estimator != "weights" and deterministic:
-            raise InputError("layers are kept deterministic with the estimator 'weights' alone")
+        _check(module, prior, temperature, deterministic, estimator)
         self.estimator: Estimator = estimator
         rules = {"local": estimators.local_reparameterisation, "flipout": estimators.flipout}
         self._noisy = [estimators.with_second(module, rules[estimator])] if estimator != "weights" else []
@@ -169,6 +163,7 @@ class BayesianNetwork(nn.Module):
 
     @property
     def module(self) -> nn.Module:
+        """The module that gives the computation; its own parameters are not used."""
         return self._module[0]
 
     def __len__(self) -> int:
@@ -176,27 +171,38 @@ class BayesianNetwork(nn.Module):
 
     @property
     def std(self) -> Float[Tensor, "n k"]:
+        """Standard deviations of the live weights."""
         return self.rho.exp()
 
     def vectors(self, live: Float[Tensor, "n k"]) -> Float[Tensor, "n d"]:
-        """Whole networks of their live weights: zero where pruned, the deterministic parameters in their places."""
+        """Whole networks, (n, D): zero where pruned, with the deterministic parameters in their places.
+
+        Args:
+            live: Values of the live weights, (n, K).
+        """
         if live.shape[1] == self.layout.size:
             return live
         whole = live.new_zeros(len(live), self.layout.size).scatter(1, self.live, live)
         return whole.index_copy(1, self.fixed, self.rest) if len(self.fixed) else whole
 
     def outputs(self, live: Float[Tensor, "n k"], x: Tensor) -> Tensor:
-        """Outputs (n, batch, ...) for inputs (n, batch, ...)."""
+        """Outputs (n, batch, ...) of the networks with these live weights.
+
+        Args:
+            live: Values of the live weights, (n, K).
+            x: Inputs, (n, batch, ...).
+        """
         if not self._apart:
             parameters = self.layout.tensors(self.vectors(live))
             return forward(self.module, parameters, self.state, x, shared_input=False)
         if len(self.fixed):
             live = torch.cat([live, self.rest], 1).gather(1, self._order)
         together = zip(self._apart, live.unbind(), x.unbind(), strict=True)
-        return torch.stack([
-            network(own, {name: buffer[i] for name, buffer in self.state.items()}, batch)
-            for i, (network, own, batch) in enumerate(together)
-        ])  # fmt: skip
+        results = [
+            network(weights, {name: buffer[i] for name, buffer in self.state.items()}, batch)
+            for i, (network, weights, batch) in enumerate(together)
+        ]
+        return torch.stack(results)
 
     def _noisy_outputs(self, drawn: Float[Tensor, "n k"], x: Tensor) -> Tensor:
         """Outputs by the estimator, one network after another where each has noise of its own."""
@@ -206,20 +212,20 @@ class BayesianNetwork(nn.Module):
         first = self.layout.tensors(self.vectors(self.mu))
         zeros = second.new_zeros(len(self), self.layout.size)
         rest = self.layout.tensors(zeros.scatter(1, self.live, second))
-        found: list[Tensor] = []
+        results: list[Tensor] = []
         for i in range(len(self)):
             mean, other, state = ({name: t[i] for name, t in part.items()} for part in (first, rest, self.state))
             with seeds.seeded_modules(self.noise[i], "noise") if self.noise else nullcontext():
-                found.append(estimators.outputs(self._noisy[0], mean, other, state, x[i]))
-        return torch.stack(found)
+                results.append(estimators.outputs(self._noisy[0], mean, other, state, x[i]))
+        return torch.stack(results)
 
     def model(self, x: Tensor, y: Tensor, total: int) -> None:
         """The Pyro model.
 
         Args:
-            x: (n, batch, ...), a batch for each network.
-            y: (n, batch).
-            total: samples in the training split.
+            x: Inputs, (n, batch, ...), with a batch for each network.
+            y: Labels, (n, batch).
+            total: Samples in the training split.
         """
         with pyro.plate("networks", len(self), dim=-2):
             with poutine.scale(scale=self.temperature):
@@ -231,7 +237,13 @@ class BayesianNetwork(nn.Module):
                 pyro.sample("labels", likelihood, obs=y)
 
     def guide(self, x: Tensor, y: Tensor, total: int) -> None:
-        """The mean-field guide, with the same sites as the model."""
+        """The mean-field guide, with the same sites as the model.
+
+        Args:
+            x: Inputs, as of :meth:`model`.
+            y: Labels, as of :meth:`model`.
+            total: Samples in the training split.
+        """
         with pyro.plate("networks", len(self), dim=-2), poutine.scale(scale=self.temperature):
             self.prior.guide(dict(self.sites.items()))
             pyro.sample("weights", MeanField(self.mu[:, None], self.rho[:, None]).to_event(1))
@@ -244,3 +256,31 @@ class BayesianNetwork(nn.Module):
         """Posterior standard deviations; zero where pruned or deterministic."""
         zeros = torch.zeros(len(self), self.layout.size, dtype=self.mu.dtype, device=self.mu.device)
         return zeros.scatter(1, self.live, self.std.detach())
+
+
+def _check(
+    module: nn.Module, prior: Prior, temperature: float, deterministic: Sequence[str], estimator: Estimator
+) -> None:
+    """Raise InputError for settings that a network cannot have."""
+    if not 0 < temperature < math.inf:
+        raise InputError(f"the temperature, the weight of the KL term, must be positive, got {temperature}")
+    if estimator not in ("weights", "local", "flipout"):
+        raise InputError(f"the estimator is 'weights', 'local' or 'flipout', got {estimator!r}")
+    if estimator == "local" and not isinstance(prior, Normal | Centred):
+        raise InputError(
+            f"local reparameterisation draws no weights, from which the KL to {prior!r} could be estimated: use a "
+            "normal prior, or another estimator"
+        )
+    other = [name for name, m in module.named_modules() if isinstance(m, BAYESIAN) and type(m) not in BAYESIAN]
+    if estimator != "weights" and other:
+        raise InputError(
+            f"layer {other[0]} is a {type(module.get_submodule(other[0])).__name__}, with a forward of its own: the "
+            f"estimator {estimator!r} replaces forwards, use 'weights'"
+        )
+    dropping = [name for name, m in module.named_modules() if isinstance(m, nn.modules.dropout._DropoutNd) and m.p]
+    if dropping:
+        raise InputError(f"layer {dropping[0]} is a dropout: the weights are random already, so leave it out (p=0)")
+    if estimator != "weights" and deterministic:
+        raise InputError(
+            "layers are kept deterministic with the estimator 'weights' alone: use it, or drop their names"
+        )

@@ -18,14 +18,14 @@ class OwnDraws(Messenger):
     Pyro draws all rows from one stream, so that a network's draws would depend on which networks lie beside it.
 
     Args:
-        own: a seed for each network.
-        step: iteration.
-        still: sites whose value is their location, as nobody reads it.
+        network_seeds: One seed for each network.
+        step: Iteration of the training.
+        still: Names of sites that are not drawn and have their location as value, because nobody reads it.
     """
 
-    def __init__(self, own: Sequence[int], step: int, still: Sequence[str] = ()) -> None:
+    def __init__(self, network_seeds: Sequence[int], step: int, still: Sequence[str] = ()) -> None:
         super().__init__()
-        self.own, self.step, self.still = own, step, still
+        self.network_seeds, self.step, self.still = network_seeds, step, still
         self.drawn = 0
 
     def _pyro_sample(self, msg: Any) -> None:
@@ -51,5 +51,5 @@ class OwnDraws(Messenger):
     def _rows(self, source: Callable[..., Tensor], shape: torch.Size, site: str) -> Tensor:
         """Random numbers (networks, *shape), each network's from a generator of its own."""
         purpose = f"draw {self.drawn} of {site}"
-        rows = [source(shape, generator=seeds.generator(own, purpose, self.step)) for own in self.own]
+        rows = [source(shape, generator=seeds.generator(seed, purpose, self.step)) for seed in self.network_seeds]
         return torch.stack(rows) if len(rows) > 1 else rows[0][None]

@@ -1,4 +1,4 @@
-"""Priors of the weights, as Pyro distributions; each says what sites of its own it needs."""
+"""Priors of the weights as Pyro distributions, with the sites that they add to model and guide."""
 
 import math
 from dataclasses import dataclass
@@ -16,22 +16,30 @@ from weightspace.errors import InputError
 
 @runtime_checkable
 class Prior(Protocol):
-    """p(w) of the live weights."""
+    """Prior p(w) of the live weights."""
 
     def distribution(self, centre: Float[Tensor, "n 1 k"]) -> Distribution:
-        """Inside the model: the prior of the weights, batch (n, 1), event (k); may draw sites of its own.
+        """Prior of the weights, batch shape (n, 1), event shape (k); called in the model, where it may draw sites.
 
         Args:
-            centre: the pretrained weights.
+            centre: Weights that the posterior starts from.
         """
         ...
 
     def parameters(self, live: Float[Tensor, "n k"]) -> dict[str, nn.Parameter]:
-        """What the guide needs for these sites, shaped as the live weights."""
+        """Parameters that the guide needs for these sites, each with the shape of the live weights.
+
+        Args:
+            live: Live weights at the start.
+        """
         ...
 
     def guide(self, parameters: dict[str, nn.Parameter]) -> None:
-        """Inside the guide: draw these sites."""
+        """Draw these sites; called inside the guide.
+
+        Args:
+            parameters: What :meth:`parameters` returned.
+        """
         ...
 
 
@@ -45,7 +53,11 @@ class _WithoutSites:
 
 @dataclass(frozen=True)
 class Normal(_WithoutSites):
-    """N(0, std^2) for every weight; its KL from a normal guide is analytic."""
+    """N(0, std^2) for every weight; its KL from a normal guide is analytic.
+
+    Args:
+        std: Standard deviation.
+    """
 
     std: float = 1.0
 
@@ -58,7 +70,11 @@ class Normal(_WithoutSites):
 
 @dataclass(frozen=True)
 class Centred(_WithoutSites):
-    """N(w_0, std^2) around the weights that the posterior starts from (MOPED, arXiv 1906.05323); analytic KL."""
+    """N(w_0, std^2) around the weights that the posterior starts from (MOPED, arXiv 1906.05323); analytic KL.
+
+    Args:
+        std: Standard deviation.
+    """
 
     std: float = 0.1
 
@@ -71,11 +87,12 @@ class Centred(_WithoutSites):
 
 @dataclass(frozen=True)
 class ScaleMixture(_WithoutSites):
-    """A wide and a narrow normal (Blundell et al. 2015, arXiv 1505.05424, eq. 7); its KL is estimated by sampling.
+    """Mixture of a wide and a narrow normal (Blundell et al. 2015, arXiv 1505.05424, eq. 7); its KL is sampled.
 
     Args:
-        share: of the wide one.
-        wide, narrow: standard deviations.
+        share: Share of the wide part, in (0, 1).
+        wide: Standard deviation of the wide part.
+        narrow: Standard deviation of the narrow part.
     """
 
     share: float = 0.5
@@ -98,7 +115,7 @@ class Horseshoe:
     """N(0, s^2) with a half-Cauchy scale s for each weight (Carvalho et al. 2009); the guide of s is log-normal.
 
     Args:
-        scale: of the half-Cauchy.
+        scale: Scale of the half-Cauchy distribution.
     """
 
     scale: float = 0.1
@@ -107,8 +124,8 @@ class Horseshoe:
         _check(self.scale)
 
     def distribution(self, centre: Float[Tensor, "n 1 k"]) -> Distribution:
-        own = dist.HalfCauchy(torch.full_like(centre, self.scale)).to_event(1)
-        return dist.Normal(torch.zeros_like(centre), pyro.sample("local_scale", own)).to_event(1)
+        scales = dist.HalfCauchy(torch.full_like(centre, self.scale)).to_event(1)
+        return dist.Normal(torch.zeros_like(centre), pyro.sample("local_scale", scales)).to_event(1)
 
     def parameters(self, live: Float[Tensor, "n k"]) -> dict[str, nn.Parameter]:
         start = torch.full_like(live, math.log(self.scale))

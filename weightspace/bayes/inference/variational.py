@@ -28,21 +28,25 @@ _CHECKPOINT_STEPS = 200
 class Inference:
     """Bayesian networks, their optimiser and position in training.
 
-    What network i draws (data order, weights) depends on its own seed and the step alone.
+    The data order and the weights that network i draws depend on its seed and the step alone.
 
     Args:
-        network: trained in place.
-        own: a seed for each network.
-        warm_up: iterations over which the weight of the KL term rises from zero.
-        draws: of the weights, a step.
+        network: Networks, which are trained in place.
+        task: Task whose training split and recipe are used.
+        network_seeds: One seed for each network.
+        warm_up: Time over which the weight of the KL term rises from zero.
+        draws: Draws of the weights in each step.
+
+    Raises:
+        InputError: There is no draw, or the recipe has weight decay, augmentation or an optimizer other than Adam.
     """
 
     def __init__(
-        self, network: BayesianNetwork, task: Task, own: list[int], *, warm_up: Step = Step(), draws: int = 1
+        self, network: BayesianNetwork, task: Task, network_seeds: list[int], *, warm_up: Step = Step(), draws: int = 1
     ) -> None:
         if draws < 1:
-            raise InputError(f"at least one draw of the weights a step, got {draws}")
-        self.network, self.task, self.own, self.draws = network, task, own, draws
+            raise InputError(f"a step needs at least one draw of the weights, got draws = {draws}: give 1 or more")
+        self.network, self.task, self.network_seeds, self.draws = network, task, network_seeds, draws
         self.recipe, self.data = task.recipe, task.train
         self.per_epoch = self.recipe.per_epoch(len(self.data))
         self.length = self.recipe.length.total(self.per_epoch)
@@ -52,7 +56,7 @@ class Inference:
             raise InputError(f"variational training uses Adam, the recipe has {self.recipe.optimizer!r}")
         if self.recipe.optimizer.weight_decay or self.recipe.augmentation != Augmentation():
             raise InputError(
-                "variational training knows neither weight decay (the prior takes its place) nor augmentation: leave "
+                "variational training has neither weight decay (the prior takes its place) nor augmentation: leave "
                 "them out of the recipe"
             )
         settings = self.recipe.optimizer
@@ -66,10 +70,15 @@ class Inference:
     def run(
         self, until: int, tick: Callable[[int], object] = lambda _steps: None, checkpoint: Path | None = None
     ) -> None:
-        """Train up to iteration `until`.
+        """Train up to an iteration.
+
+        Args:
+            until: Number of iterations at the end.
+            tick: Function to call with the number of steps done since its last call.
+            checkpoint: File to keep progress in; None keeps none.
 
         Raises:
-            InputError: the loss is no longer finite; the last checkpoint is kept.
+            InputError: The loss is no longer finite; the last checkpoint is kept.
         """
         elbo = MeanFieldELBO(num_particles=self.draws)
         while self.step < until:
@@ -79,14 +88,15 @@ class Inference:
                 group["lr"] = self.recipe.optimizer.lr * factor
             share = min(1.0, (self.step + 1) / self.warm_up) if self.warm_up else 1.0
             self.network.temperature = self.temperature * share
-            self.network.noise = [seeds.derive(own, "likelihood noise", self.step) for own in self.own]
+            self.network.noise = [seeds.derive(seed, "likelihood noise", self.step) for seed in self.network_seeds]
             still = ("weights",) if self.network.estimator == "local" else ()
-            with pyro.validation_enabled(False), OwnDraws(self.own, self.step, still):
+            with pyro.validation_enabled(False), OwnDraws(self.network_seeds, self.step, still):
                 loss = elbo.differentiable_loss(self.network.model, self.network.guide, x, y, len(self.data))
             value = loss.item()
             if not math.isfinite(value):
                 raise InputError(
-                    f"the ELBO is {-value} at step {self.step + 1} (learning rate {self.recipe.optimizer.lr * factor:g}): "
+                    f"the ELBO is {-value} at step {self.step + 1} "
+                    f"(learning rate {self.recipe.optimizer.lr * factor:g}): "
                     "train with a lower learning rate, a lower temperature or a KL warm-up"
                 )
             self.optimizer.zero_grad()
@@ -100,7 +110,11 @@ class Inference:
         self.network.temperature = self.temperature
 
     def save(self, path: Path) -> None:
-        """Write everything needed to go on."""
+        """Write everything that :meth:`resume` needs.
+
+        Args:
+            path: File to write.
+        """
         tensors = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
         tensors |= {f"buffer.{name}": tensor for name, tensor in self.network.state.items()}
         for i, state in self.optimizer.state_dict()["state"].items():
@@ -110,7 +124,11 @@ class Inference:
             save_file({k: t.contiguous() for k, t in tensors.items()} | position, temporary)
 
     def resume(self, path: Path) -> None:
-        """Go on from what `save` wrote."""
+        """Go on from what :meth:`save` wrote.
+
+        Args:
+            path: File to read.
+        """
         tensors = read_checkpoint(path, "its block")
         self.step, self.loss = int(tensors.pop("step")), float(tensors.pop("loss"))
         part = {p: {k[len(p) :]: t for k, t in tensors.items() if k.startswith(p)} for p in ("network.", "buffer.")}
@@ -128,11 +146,13 @@ class Inference:
         epoch, position = divmod(self.step, self.per_epoch)
         if self._order[0] != epoch:
             orders = [
-                torch.randperm(len(self.data), generator=seeds.generator(s, "data order", epoch)) for s in self.own
+                torch.randperm(len(self.data), generator=seeds.generator(s, "data order", epoch))
+                for s in self.network_seeds
             ]
             self._order = (epoch, torch.stack(orders))
         start = position * self.recipe.batch_size
         end = None if position == self.per_epoch - 1 else start + self.recipe.batch_size
         index: Int[Tensor, "n batch"] = self._order[1][:, start:end]
         flat = index.flatten()
-        return (part.index_select(0, flat).unflatten(0, index.shape) for part in (self.data.x, self.data.y))  # pyright: ignore[reportReturnType]
+        x, y = (part.index_select(0, flat).unflatten(0, index.shape) for part in (self.data.x, self.data.y))
+        return x, y
