@@ -13,6 +13,7 @@ from torch import nn
 import weightspace as ws
 from weightspace import bayes
 from weightspace.errors import InputError
+from weightspace.tickets.finder import Finder, LevelFinder
 
 
 @pytest.fixture(scope="module")
@@ -247,6 +248,39 @@ def test_bayesian_tickets_have_the_density_and_the_rewind_weights(task: ws.Task,
     assert torch.equal(found.extras["rewind"], untrained * found.masks)
     assert not torch.equal(found.weights, found.extras["rewind"])
     assert found.records[0]["method"]["score"] == "SignalToNoise()"
+    assert torch.equal(finder.find(start, adam, device="cpu").weights, found.weights)
+
+
+def test_a_search_has_the_contract_of_finders_on_the_cpu(adam: ws.Task, tickets: ws.Collection, tmp_path) -> None:
+    finder = bayes.BayesianIMP(density=0.25, rate=0.5)
+    assert isinstance(finder, LevelFinder)
+    assert not isinstance(bayes.Variational(), Finder)
+    for search in (finder.find, finder.find_levels):
+        with pytest.raises(InputError, match="on the CPU only, got device 'cuda'.*'auto'"):
+            search(tickets[:1], adam, folder=tmp_path / "run", device="cuda")
+    assert not (tmp_path / "run").exists(), "refused before work starts"
+
+
+def test_a_step_of_training_leaves_nothing_behind(adam: ws.Task, tickets: ws.Collection) -> None:
+    """The KL is weighted by the warm-up inside a step, and by the temperature alone outside."""
+    network = networks(small(), 2, 0.5, temperature=0.5)
+    x, y = batch(2)
+
+    def loss() -> torch.Tensor:
+        torch.manual_seed(0)
+        return bayes.MeanFieldELBO().differentiable_loss(network.model, network.guide, x, y, 100)
+
+    before = loss()
+    with network.training_step(kl_share=0.1, noise_seeds=[1, 2]):
+        inside = loss()
+    assert inside < before
+    assert torch.equal(loss(), before)
+    with pytest.raises(KeyboardInterrupt), network.training_step(kl_share=0.1, noise_seeds=[1, 2]):
+        raise KeyboardInterrupt
+    assert torch.equal(loss(), before)
+    assert network.temperature == 0.5
+    later = bayes.Variational().start(tickets[:1], adam, after=ws.Step(iterations=7))
+    assert later.step == 7
 
 
 @pytest.mark.parametrize("sigma", ["initial", "learned", "rescaled"])

@@ -139,6 +139,12 @@ def test_impossible_searches_are_refused(dense: ws.Collection, short: ws.Task) -
     for wrong in ({"density": 1.0}, {"objective": "x"}, {"budget": "x"}, {"lr": 0.0}, {"strength": -1.0}):
         with pytest.raises(InputError):
             bayes.GateSearch(**wrong)
+    search = bayes.GateSearch(0.1, length=ws.Step.of("1ep"))
+    assert isinstance(search, ws.tickets.finder.Finder)
+    with pytest.raises(InputError, match="on the CPU only, got device 'cuda'.*'auto'"):
+        search.find(dense[:1], short, device="cuda")
+    by_default, on_the_cpu = search.find(dense[:1], short), search.find(dense[:1], short, device="cpu")
+    assert torch.equal(on_the_cpu.masks, by_default.masks)
     with pytest.raises(InputError, match="no seed"):
         bayes.GateSearch(0.1, length=ws.Step.of("1ep")).find(dense[:1].replace(records=[{}]), short)
 

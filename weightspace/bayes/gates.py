@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from weightspace.bayes.checks import require_cpu, require_seeds
 from weightspace.bayes.inference.elbo import MeanFieldELBO
 from weightspace.bayes.inference.gated import GatedNetwork, Objective
 from weightspace.bayes.inference.noise import OwnDraws
@@ -87,13 +88,16 @@ class GateSearch:
         """
         return cls(density, objective, budget="balance", **settings)
 
-    def find(self, networks: Collection, task: Task, *, folder: str | Path | None = None) -> Collection:
+    def find(
+        self, networks: Collection, task: Task, *, folder: str | Path | None = None, device: str = "auto"
+    ) -> Collection:
         """The networks under the masks of the search; their weights are not trained.
 
         Args:
             networks: Networks with fixed weights, at initialisation or any later point; their records have seeds.
             task: Task whose training split and batch size are used.
             folder: Folder to write to as a resumable run; None keeps everything in memory.
+            device: Device to compute on: "cpu", or "auto" for the same; there is no other for gates yet.
 
         Returns:
             Tickets; as extras the logits of their gates and, as "rewind", the dense weights. :func:`draw_gates` draws
@@ -101,21 +105,21 @@ class GateSearch:
 
         Raises:
             LayoutMismatch: The networks are not of the task's architecture.
-            InputError: A record has no seed, a network has too few weights, or the loss is no longer finite.
+            InputError: The device is not the CPU, a record has no seed, a network has too few weights, or the loss is no
+                longer finite.
         """
+        require_cpu(device)
         networks.layout.require(task.architecture.layout(), f"the network of task {task.name!r}")
+        require_seeds(networks)
         check_dense_enough(networks, Unstructured(self.density))
         recipe = replace(task.recipe, length=self.length)
         per_epoch = recipe.per_epoch(len(task.train))
         last = self.length.total(per_epoch)
         method = {"name": "GateSearch", **spelled(self), "length": str(self.length)}
-        own = [record.get("seed") for record in networks.records]
-        if any(seed is None for seed in own):
-            raise InputError("a network has no seed in its record, so what its gates draw is not defined: add a seed")
 
         def make(rows: slice, tick: Callable[[int], object], checkpoint: Path | None) -> Collection:
             part = networks[rows]
-            search = _Search(self, part, task, [int(s) for s in own[rows] if s is not None], last, per_epoch)
+            search = _Search(self, part, task, last, per_epoch)
             search.run(tick, checkpoint)
             logits = torch.zeros(part.weights.shape).index_copy(1, search.network.at, search.network.logits.detach())
             masks = Unstructured(self.density).mask(logits, part.layout, within=part.masks)
@@ -143,22 +147,21 @@ class GateSearch:
 class _Search:
     """Gates of a block of networks, their optimiser and the multiplier of the budget."""
 
-    def __init__(
-        self, config: GateSearch, networks: Collection, task: Task, own: list[int], last: int, per_epoch: int
-    ) -> None:
-        prior = config.strength if config.budget == "prior" else 0.0
-        self.config, self.task, self.own, self.last, self.per_epoch = config, task, own, last, per_epoch
+    def __init__(self, settings: GateSearch, networks: Collection, task: Task, last: int, per_epoch: int) -> None:
+        prior = settings.strength if settings.budget == "prior" else 0.0
+        self.settings, self.task, self.last, self.per_epoch = settings, task, last, per_epoch
+        self.network_seeds = [record.seed for record in networks.records]
         self.network = GatedNetwork(
             task.architecture.build_seeded(0),
             networks.weights,
             dict(networks.buffers),
-            density=config.density,
+            density=settings.density,
             prior=prior,
-            objective=config.objective,
+            objective=settings.objective,
         )
         # Closed gates shrink gradients layer by layer, far below Adam's usual epsilon.
-        self.optimizer = torch.optim.Adam([self.network.logits], lr=config.lr, eps=1e-20)
-        self.multiplier = torch.zeros(len(own), 1)
+        self.optimizer = torch.optim.Adam([self.network.logits], lr=settings.lr, eps=1e-20)
+        self.multiplier = torch.zeros(len(networks), 1)
         self.step = 0
 
     def run(self, tick: Callable[[int], object], checkpoint: Path | None) -> None:
@@ -176,16 +179,16 @@ class _Search:
         network, total = self.network, len(self.task.train)
         x, y = self._batch()
         for group in self.optimizer.param_groups:
-            group["lr"] = self.config.lr * (0.1 if self.step >= 0.8 * self.last else 1.0)
-        with pyro.validation_enabled(False), OwnDraws(self.own, self.step):
+            group["lr"] = self.settings.lr * (0.1 if self.step >= 0.8 * self.last else 1.0)
+        with pyro.validation_enabled(False), OwnDraws(self.network_seeds, self.step):
             loss = MeanFieldELBO().differentiable_loss(network.model, network.guide, x, y, total) / total
         if not loss.isfinite():
             raise InputError(
-                f"the loss of the gates is {loss.item()} at step {self.step + 1}: lower lr ({self.config.lr})"
+                f"the loss of the gates is {loss.item()} at step {self.step + 1}: lower lr ({self.settings.lr})"
             )
         self.optimizer.zero_grad()
         loss.backward()
-        if self.config.budget == "balance":
+        if self.settings.budget == "balance":
             self._balance()
         self.optimizer.step()
         self.step += 1
@@ -195,19 +198,22 @@ class _Search:
         logits, grad = self.network.logits, self.network.logits.grad
         assert grad is not None
         with torch.no_grad():
-            target = _ROOM * self.config.density * logits.shape[1]
+            target = _ROOM * self.settings.density * logits.shape[1]
             probability = logits.sigmoid()
             error = probability.sum(1, keepdim=True) / target - 1
             slope = probability * (1 - probability) / target
             wanted = grad.norm(dim=1, keepdim=True) / slope.norm(dim=1, keepdim=True).clamp(min=1e-12)
             wanted = torch.where(error > 0, wanted, torch.zeros_like(wanted))
             self.multiplier = _INERTIA * self.multiplier + (1 - _INERTIA) * wanted
-            grad.add_(self.multiplier * slope)
+            self.network.add_gradient(self.multiplier * slope)
 
     def _batch(self) -> tuple[Tensor, Tensor]:
         epoch, position = divmod(self.step, self.per_epoch)
         size, data = self.task.recipe.batch_size, self.task.train
-        orders = [torch.randperm(len(data), generator=seeds.generator(s, "gate data order", epoch)) for s in self.own]
+        orders = [
+            torch.randperm(len(data), generator=seeds.generator(s, "gate data order", epoch))
+            for s in self.network_seeds
+        ]
         index = torch.stack([order[position * size : (position + 1) * size] for order in orders])
         return data.x[index], data.y[index]
 
@@ -223,7 +229,7 @@ class _Search:
     def _resume(self, path: Path) -> None:
         saved = read_checkpoint(path, "its block")
         self.step, self.multiplier = int(saved["step"]), saved["multiplier"]
-        self.network.logits.data = saved["logits"]
+        self.network.restore(saved["logits"])
         moments = {name.removeprefix("adam."): t for name, t in saved.items() if name.startswith("adam.")}
         self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": {0: moments}})
 

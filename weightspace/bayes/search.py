@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from weightspace.bayes.checks import require_cpu, require_seeds
 from weightspace.bayes.inference.network import BayesianNetwork, Estimator, initial_std
 from weightspace.bayes.inference.priors import Normal, Prior
 from weightspace.bayes.inference.variational import Inference
@@ -85,12 +86,18 @@ class Variational:
             estimator=self.estimator,
         )
 
-    def start(self, networks: Collection, task: Task) -> Inference:
-        """Posteriors around networks before their first step; see :meth:`network`."""
+    def start(self, networks: Collection, task: Task, *, after: Step = Step()) -> Inference:
+        """Posteriors around networks before their first step.
+
+        Args:
+            networks: Means to start from, as for :meth:`network`.
+            task: Task whose training split and recipe are used.
+            after: Time for which the networks have been trained already; training starts there in the schedule.
+        """
         network = self.network(networks, task)
         require_seeds(networks)
         seeds = [record.seed for record in networks.records]
-        return Inference(network, task, seeds, warm_up=self.warm_up, draws=self.draws)
+        return Inference(network, task, seeds, warm_up=self.warm_up, draws=self.draws, after=after)
 
     def fit(
         self,
@@ -124,8 +131,7 @@ class Variational:
 
         def make(rows: slice, tick: Callable[[int], object], checkpoint: Path | None) -> Collection:
             part = networks[rows]
-            inference = self.start(part, task)
-            inference.step = first
+            inference = self.start(part, task, after=after)
             if checkpoint is not None and checkpoint.exists():
                 inference.resume(checkpoint)
                 tick(inference.step - first)
@@ -162,23 +168,6 @@ class Variational:
                 **({"after": str(after)} if first else {}),
             },
             inputs={"networks": networks.fingerprint()} if folder else None,
-        )
-
-
-def require_seeds(networks: Collection) -> None:
-    """Check that every network has a seed.
-
-    Args:
-        networks: Networks with records.
-
-    Raises:
-        InputError: A record has no seed.
-    """
-    missing = [i for i, record in enumerate(networks.records) if "seed" not in record]
-    if missing:
-        raise InputError(
-            f"network {missing[0]} has no seed in its record, so what it draws is not defined: give records a seed, "
-            'for example collection.replace(records=[{**r, "seed": i} ...])'
         )
 
 
@@ -224,35 +213,44 @@ class BayesianIMP:
         """The pattern of each level after the dense one; none for tickets that keep everything."""
         return [] if self.goal == Unstructured(1.0, self.scope) else steps_to(self.goal, self.rate)
 
-    def find(self, networks: Collection, task: Task, *, folder: str | Path | None = None) -> Collection:
+    def find(
+        self, networks: Collection, task: Task, *, folder: str | Path | None = None, device: str = "auto"
+    ) -> Collection:
         """A Bayesian ticket of each network: the last level of :meth:`find_levels`.
 
         Args:
             networks: Networks whose seeds give the initialisations; their trained weights are not used.
             task: Task whose training split and recipe are used.
             folder: Folder with one resumable run for each level; None keeps everything in memory.
+            device: Device to compute on: "cpu", or "auto" for the same; there is no other for posteriors yet.
 
         Raises:
             LayoutMismatch: The networks are not of the task's architecture.
-            InputError: A layer is unsupported, a record has no seed, or the rewind point is behind the end of training.
+            InputError: The device is not the CPU, a layer is unsupported, a record has no seed, or the rewind point is behind
+                the end of training.
         """
-        return self.find_levels(networks, task, folder=folder)[-1]
+        return self.find_levels(networks, task, folder=folder, device=device)[-1]
 
-    def find_levels(self, networks: Collection, task: Task, *, folder: str | Path | None = None) -> list[Collection]:
+    def find_levels(
+        self, networks: Collection, task: Task, *, folder: str | Path | None = None, device: str = "auto"
+    ) -> list[Collection]:
         """Posteriors of all levels, the dense ones first.
 
         Args:
             networks: Networks whose seeds give the initialisations; their trained weights are not used.
             task: Task whose training split and recipe are used.
             folder: Folder with one resumable run for each level; None keeps everything in memory.
+            device: Device to compute on: "cpu", or "auto" for the same; there is no other for posteriors yet.
 
         Returns:
             Collections with means as weights and, as extras, "std" and "rewind", where each ticket starts from.
 
         Raises:
             LayoutMismatch: The networks are not of the task's architecture.
-            InputError: A layer is unsupported, a record has no seed, or the rewind point is behind the end of training.
+            InputError: The device is not the CPU, a layer is unsupported, a record has no seed, or the rewind point is behind
+                the end of training.
         """
+        require_cpu(device)
         networks.layout.require(task.architecture.layout(), f"the network of task {task.name!r}")
         check_dense_enough(networks, self.goal)
         per_epoch = task.recipe.per_epoch(len(task.train))

@@ -51,6 +51,23 @@ class GatedNetwork(nn.Module):
         self.prior, self.objective = prior, objective
         self.logits = nn.Parameter(self.start.expand(len(weights), len(self.at)).clone())
 
+    def add_gradient(self, extra: Float[Tensor, "n k"]) -> None:
+        """Add to the gradient of the logits, which the last backward pass computed.
+
+        Args:
+            extra: Further gradient, (n, K).
+        """
+        assert self.logits.grad is not None
+        self.logits.grad.add_(extra)
+
+    def restore(self, logits: Float[Tensor, "n k"]) -> None:
+        """Put the logits back to values of a checkpoint.
+
+        Args:
+            logits: Logits of the gates, (n, K).
+        """
+        self.logits.data = logits
+
     def outputs(self, gates: Float[Tensor, "n k"] | None, x: Tensor) -> Tensor:
         """Outputs (n, batch, ...) of the networks under these gates.
 

@@ -5,8 +5,8 @@ scattered into a zero vector and cut into the module's tensors. N networks lie s
 """
 
 import math
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any, Literal
 
 import pyro
@@ -130,7 +130,8 @@ class BayesianNetwork(nn.Module):
         self.estimator: Estimator = estimator
         rules = {"local": estimators.local_reparameterisation, "flipout": estimators.flipout}
         self._noisy = [estimators.with_second(module, rules[estimator])] if estimator != "weights" else []
-        self.noise: list[int] | None = None  # a seed for each network's noise in this step; None draws on
+        # In a step of training, the weight of the KL term and a seed for each network's noise; outside, no seeds.
+        self._kl_weight, self._noise_seeds = temperature, list[int]()
         self._module = [module]  # in a list, so that its parameters are not taken for this one's
         self.layout = Layout.of(module)
         self.prior, self.temperature, self.likelihood = prior, temperature, likelihood
@@ -174,6 +175,30 @@ class BayesianNetwork(nn.Module):
         """Standard deviations of the live weights."""
         return self.rho.exp()
 
+    @contextmanager
+    def training_step(self, *, kl_share: float, noise_seeds: Sequence[int]) -> Iterator[None]:
+        """Conditions of one step of training, which end with the block.
+
+        Args:
+            kl_share: Share of the temperature that the KL term has as its weight, in (0, 1].
+            noise_seeds: Seed of each network's noise, for the estimators that have some.
+        """
+        self._kl_weight, self._noise_seeds = self.temperature * kl_share, list(noise_seeds)
+        try:
+            yield
+        finally:
+            self._kl_weight, self._noise_seeds = self.temperature, []
+
+    def restore(self, parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor]) -> None:
+        """Put the networks back to a checkpoint.
+
+        Args:
+            parameters: Tensors of `state_dict()`, by name.
+            buffers: Buffers of the networks by name, (n, *shape).
+        """
+        self.load_state_dict(parameters)
+        self.state = dict(buffers)
+
     def vectors(self, live: Float[Tensor, "n k"]) -> Float[Tensor, "n d"]:
         """Whole networks, (n, D): zero where pruned, with the deterministic parameters in their places.
 
@@ -215,7 +240,7 @@ class BayesianNetwork(nn.Module):
         results: list[Tensor] = []
         for i in range(len(self)):
             mean, other, state = ({name: t[i] for name, t in part.items()} for part in (first, rest, self.state))
-            with seeds.seeded_modules(self.noise[i], "noise") if self.noise else nullcontext():
+            with seeds.seeded_modules(self._noise_seeds[i], "noise") if self._noise_seeds else nullcontext():
                 results.append(estimators.outputs(self._noisy[0], mean, other, state, x[i]))
         return torch.stack(results)
 
@@ -228,7 +253,7 @@ class BayesianNetwork(nn.Module):
             total: Samples in the training split.
         """
         with pyro.plate("networks", len(self), dim=-2):
-            with poutine.scale(scale=self.temperature):
+            with poutine.scale(scale=self._kl_weight):
                 prior: Any = self.prior.distribution(self.centre[:, None])
                 weights = pyro.sample("weights", prior)
             likelihood: Any = self.likelihood(self._noisy_outputs(weights[:, 0], x))
@@ -244,7 +269,7 @@ class BayesianNetwork(nn.Module):
             y: Labels, as of :meth:`model`.
             total: Samples in the training split.
         """
-        with pyro.plate("networks", len(self), dim=-2), poutine.scale(scale=self.temperature):
+        with pyro.plate("networks", len(self), dim=-2), poutine.scale(scale=self._kl_weight):
             self.prior.guide(dict(self.sites.items()))
             pyro.sample("weights", MeanField(self.mu[:, None], self.rho[:, None]).to_event(1))
 

@@ -36,13 +36,21 @@ class Inference:
         network_seeds: One seed for each network.
         warm_up: Time over which the weight of the KL term rises from zero.
         draws: Draws of the weights in each step.
+        after: Time for which the networks have been trained already; training starts there in the schedule.
 
     Raises:
         InputError: There is no draw, or the recipe has weight decay, augmentation or an optimizer other than Adam.
     """
 
     def __init__(
-        self, network: BayesianNetwork, task: Task, network_seeds: list[int], *, warm_up: Step = Step(), draws: int = 1
+        self,
+        network: BayesianNetwork,
+        task: Task,
+        network_seeds: list[int],
+        *,
+        warm_up: Step = Step(),
+        draws: int = 1,
+        after: Step = Step(),
     ) -> None:
         if draws < 1:
             raise InputError(f"a step needs at least one draw of the weights, got draws = {draws}: give 1 or more")
@@ -51,7 +59,6 @@ class Inference:
         self.per_epoch = self.recipe.per_epoch(len(self.data))
         self.length = self.recipe.length.total(self.per_epoch)
         self.warm_up = warm_up.total(self.per_epoch)
-        self.temperature = network.temperature
         if not isinstance(self.recipe.optimizer, Adam):
             raise InputError(f"variational training uses Adam, the recipe has {self.recipe.optimizer!r}")
         if self.recipe.optimizer.weight_decay or self.recipe.augmentation != Augmentation():
@@ -63,7 +70,7 @@ class Inference:
         self.optimizer = torch.optim.Adam(
             network.parameters(), lr=settings.lr, betas=settings.betas, eps=settings.eps, fused=True
         )
-        self.step = 0
+        self.step = after.total(self.per_epoch)
         self.loss = math.nan
         self._order: tuple[int, Tensor] = (-1, torch.empty(0))
 
@@ -87,10 +94,13 @@ class Inference:
             for group in self.optimizer.param_groups:
                 group["lr"] = self.recipe.optimizer.lr * factor
             share = min(1.0, (self.step + 1) / self.warm_up) if self.warm_up else 1.0
-            self.network.temperature = self.temperature * share
-            self.network.noise = [seeds.derive(seed, "likelihood noise", self.step) for seed in self.network_seeds]
+            noise = [seeds.derive(seed, "likelihood noise", self.step) for seed in self.network_seeds]
             still = ("weights",) if self.network.estimator == "local" else ()
-            with pyro.validation_enabled(False), OwnDraws(self.network_seeds, self.step, still):
+            with (
+                pyro.validation_enabled(False),
+                OwnDraws(self.network_seeds, self.step, still),
+                self.network.training_step(kl_share=share, noise_seeds=noise),
+            ):
                 loss = elbo.differentiable_loss(self.network.model, self.network.guide, x, y, len(self.data))
             value = loss.item()
             if not math.isfinite(value):
@@ -107,7 +117,6 @@ class Inference:
             tick(1)
             if checkpoint is not None and self.step % _CHECKPOINT_STEPS == 0:
                 self.save(checkpoint)
-        self.network.temperature = self.temperature
 
     def save(self, path: Path) -> None:
         """Write everything that :meth:`resume` needs.
@@ -132,8 +141,7 @@ class Inference:
         tensors = read_checkpoint(path, "its block")
         self.step, self.loss = int(tensors.pop("step")), float(tensors.pop("loss"))
         part = {p: {k[len(p) :]: t for k, t in tensors.items() if k.startswith(p)} for p in ("network.", "buffer.")}
-        self.network.load_state_dict(part["network."])
-        self.network.state = part["buffer."]
+        self.network.restore(part["network."], part["buffer."])
         state: dict[int, dict[str, Tensor]] = {}
         for name, tensor in tensors.items():
             kind, _, rest = name.partition(".")
