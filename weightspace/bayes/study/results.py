@@ -219,13 +219,24 @@ class StudyResult:
         path = Path(folder) / STUDY
         if not path.exists():
             raise StorageError(f"{path} is missing: run the study into this folder, or give the folder of one")
-        parts = read_manifest(path, _FORMAT, 1, [one.name for one in fields(cls)])
+        parts = read_manifest(path, _FORMAT, 1, [one.name for one in fields(_StudyFile)])
         what = str(path)
-        scores = from_json(dict[str, dict[str, Any]], parts["scores"], what)
+        file = from_json(_StudyFile, {one.name: parts[one.name] for one in fields(_StudyFile)}, what)
         return cls(
-            task=from_json(str, parts["task"], what),
-            test_samples=from_json(int, parts["test_samples"], what),
-            rows=from_json(list[StudyRow], parts["rows"], what),
-            overlaps=from_json(list[MethodOverlap], parts["overlaps"], what),
-            scores={name: posterior_scores.from_json(data, what) for name, data in scores.items()},
+            task=file.task,
+            test_samples=file.test_samples,
+            rows=file.rows,
+            overlaps=file.overlaps,
+            scores={name: posterior_scores.from_json(data, what) for name, data in file.scores.items()},
         )
+
+
+@dataclass(frozen=True)
+class _StudyFile:
+    """What study.json holds, beside its format and version."""
+
+    task: str
+    test_samples: int
+    scores: dict[str, dict[str, Any]]
+    overlaps: list[MethodOverlap]
+    rows: list[StudyRow]
