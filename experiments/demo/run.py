@@ -42,7 +42,7 @@ def main(out: Path = Path("runs/demo"), seed: int = 0, small: bool = False) -> w
         ws.tickets.IMP(density=0.1),
         MODEL,
     )
-    refinement = ws.TaskRefinement(task, steps=4000, radius=0.8, mask_diversity=0.3)
+    refinement = ws.TaskRefinement(steps=4000, radius=0.8, mask_diversity=0.3)
     networks, learned_from, imp_networks, samples = NETWORKS, LEARNED_FROM, 20, 100
     if small:
         short = ws.Step(epochs=2)
@@ -50,7 +50,7 @@ def main(out: Path = Path("runs/demo"), seed: int = 0, small: bool = False) -> w
         gradual, imp = replace(gradual, length=short), replace(imp, rate=0.7)
         flow = ws.FlowMatching(width=16, blocks=1, steps=40, batch_size=16)
         model = replace(model, compress=ws.PCA(4), generate=flow)
-        refinement = ws.TaskRefinement(task, steps=20, networks=4, batch_size=16)
+        refinement = ws.TaskRefinement(steps=20, networks=4, batch_size=16)
         networks, learned_from, imp_networks, samples = 12, 8, 2, 5
 
     dense = ws.collect(task, networks, seed=seed, folder=out / "dense")
@@ -58,7 +58,7 @@ def main(out: Path = Path("runs/demo"), seed: int = 0, small: bool = False) -> w
     standard = imp.find(dense[:imp_networks], task, folder=out / "imp")
     training, held_out = tickets[:learned_from], tickets[learned_from:]
 
-    generator = replace(model, refine=refinement).fit(training, seed=seed, folder=out / "generator")
+    generator = replace(model, refine=refinement).fit(training, task=task, seed=seed, folder=out / "generator")
     sampled = generator.sample(samples, density=0.1, seed=seed + 1, folder=out / "samples")
     # What flow matching alone makes is shown beside it.
     flow_alone = replace(generator, refined=None)

@@ -96,9 +96,10 @@ def test_refinement_under_several_patterns_from_the_command_line(work: Path, tmp
     tickets = ws.Collection.load(work / "tickets")
     model = ws.TicketGenerator(
         compress=ws.PCA(4), generate=ws.FlowMatching(validation_fraction=0.1, steps=30, width=8),
-        refine=ws.TaskRefinement(ws.tasks.digits(tickets.architecture.arguments["sizes"][1:-1]), steps=8, patterns=[ws.NM(2, 4)]),
+        refine=ws.TaskRefinement(steps=8, patterns=[ws.NM(2, 4)]),
     )  # fmt: skip
-    assert torch.equal(model.fit(tickets, seed=0).refined.mean, found[0])
+    task = ws.tasks.digits(tickets.architecture.arguments["sizes"][1:-1])
+    assert torch.equal(model.fit(tickets, task=task, seed=0).refined.mean, found[0])
     assert not torch.equal(found[0], found[1])
     assert not torch.equal(found[1], found[2])
 

@@ -85,7 +85,7 @@ def refined() -> ws.TicketGenerator:
     return ws.TicketGenerator(
         compress=ws.PCA(2), generate=replace(flow, validation_fraction=0.25), masks=ws.SharedMask(),
         conditions=("metrics.validation_loss",),
-        refine=ws.TaskRefinement(task, patterns, steps=12, networks=4, batch_size=32, ramp=0.5),
+        refine=ws.TaskRefinement(patterns, steps=12, networks=4, batch_size=32, ramp=0.5),
     )  # fmt: skip
 
 
@@ -155,7 +155,7 @@ CALLS: dict[str, Callable[[Path], object]] = {
     "fit_plain": lambda out: ws.TicketGenerator(compress=ws.PCA(2), generate=flow).fit(
         load("gradual"), seed=0, folder=out
     ),
-    "fit_refined": lambda out: refined().fit(load("gradual"), seed=1, folder=out),
+    "fit_refined": lambda out: refined().fit(load("gradual"), task=task, seed=1, folder=out),
     "fit_published": lambda out: ws.TicketGenerator(None, None, ws.DeepWeightFlow(width=2, time=1, steps=20)).fit(
         load("align"), seed=2, folder=out
     ),

@@ -49,7 +49,7 @@ def test_components_are_orthonormal_and_signs_fixed() -> None:
 
 def test_more_components_than_networks_allow_are_refused() -> None:
     with pytest.raises(
-        InputError, match="6 networks of 30 parameters have at most 5 principal components, 6 were asked"
+        InputError, match="6 networks of 30 parameters have at most 5 principal components, fewer than components = 6"
     ):
         ws.PCA(6).fit(data(6, 30))
     with pytest.raises(InputError, match=r"differ in 2 directions only.*copies"):

@@ -289,7 +289,7 @@ def test_mistakes_are_found_before_the_work(
     with pytest.raises(InputError, match="dense"):
         replace(MODEL, masks=ws.GateMask()).fit(dense)
     with pytest.raises(LayoutMismatch):
-        replace(MODEL, refine=ws.TaskRefinement(ws.tasks.digits(hidden=(3,)))).fit(tickets)
+        replace(MODEL, refine=ws.TaskRefinement()).fit(tickets, task=ws.tasks.digits(hidden=(3,)))
     with pytest.raises(InputError, match="keeps none"):
-        few = ws.TaskRefinement(ws.tasks.digits(hidden=(12, 8)), patterns=[ws.Unstructured(1e-6)])
-        replace(MODEL, refine=few).fit(tickets)
+        few = ws.TaskRefinement(patterns=[ws.Unstructured(1e-6)])
+        replace(MODEL, refine=few).fit(tickets, task=ws.tasks.digits(hidden=(12, 8)))

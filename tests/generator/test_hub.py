@@ -37,9 +37,9 @@ def test_a_folder_for_the_hub_says_what_it_holds(generator: ws.FittedGenerator, 
 
 
 def test_the_card_says_how_a_generator_was_refined(tickets: ws.Collection, task: ws.Task, tmp_path: Path) -> None:
-    refine = ws.TaskRefinement(task, steps=2, networks=2, batch_size=4, patterns=[ws.Unstructured(0.1), ws.NM(2, 4)])
+    refine = ws.TaskRefinement(steps=2, networks=2, batch_size=4, patterns=[ws.Unstructured(0.1), ws.NM(2, 4)])
     base = ws.TicketGenerator(compress=ws.PCA(3), generate=ws.FlowMatching(steps=2, width=4, blocks=1))
-    plain, refined = (replace(base, refine=one).fit(tickets[:5]) for one in (None, refine))
+    plain, refined = (replace(base, refine=one).fit(tickets[:5], task=task) for one in (None, refine))
     card = (hub.save_pretrained(refined, tmp_path / "refined") / hub.CARD).read_text()
     assert "refined through the task: digits, 2 steps, under" in card
     assert "NM(n=2, m=4)" in card

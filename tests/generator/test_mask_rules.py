@@ -91,7 +91,7 @@ def test_a_flow_of_raw_weights(tickets: ws.Collection, tmp_path: Path) -> None:
     assert torch.equal(fitted.encode(tickets), aligned.weights)
     assert torch.equal(fitted.reconstruct(tickets, density=0.2).weights, aligned.weights)
     with pytest.raises(InputError, match="components"):
-        replace(model, refine=ws.TaskRefinement(ws.tasks.digits()))
+        replace(model, refine=ws.TaskRefinement())
 
 
 def test_most_of_a_raw_sample_is_its_noise() -> None:

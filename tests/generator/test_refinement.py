@@ -16,8 +16,8 @@ from weightspace.storage.checkpoints import save_checkpoint
 BASE = ws.TicketGenerator(compress=ws.PCA(5), generate=ws.FlowMatching(width=16, blocks=1, steps=60, batch_size=16))
 
 
-def settings(task: ws.Task, steps: int = 40) -> ws.TaskRefinement:
-    return ws.TaskRefinement(task, steps=steps, networks=8, batch_size=32, lr=1e-3, lr_mean=3e-3)
+def settings(steps: int = 40) -> ws.TaskRefinement:
+    return ws.TaskRefinement(steps=steps, networks=8, batch_size=32, lr=1e-3, lr_mean=3e-3)
 
 
 def loss(networks: ws.Collection, split: ws.Split) -> float:
@@ -26,7 +26,7 @@ def loss(networks: ws.Collection, split: ws.Split) -> float:
 
 
 def test_the_mean_learns_three_times_as_fast_by_default(task: ws.Task) -> None:
-    slow = replace(settings(task), lr=1e-4, lr_mean=None)
+    slow = replace(settings(), lr=1e-4, lr_mean=None)
     assert slow.rate_of_mean == pytest.approx(3e-4)
     assert replace(slow, lr_mean=1e-3).rate_of_mean == 1e-3
     assert slow.to_json()["lr_mean"] == slow.rate_of_mean
@@ -34,7 +34,7 @@ def test_the_mean_learns_three_times_as_fast_by_default(task: ws.Task) -> None:
 
 @pytest.fixture(scope="module")
 def refined(tickets: ws.Collection, task: ws.Task) -> ws.FittedGenerator:
-    return replace(BASE, refine=settings(task)).fit(tickets[:8], seed=0)
+    return replace(BASE, refine=settings()).fit(tickets[:8], task=task, seed=0)
 
 
 def test_samples_fit_the_task_better(refined: ws.FittedGenerator, generator: ws.FittedGenerator, task: ws.Task) -> None:
@@ -51,10 +51,11 @@ def test_only_training_data_are_read(refined: ws.FittedGenerator, tickets: ws.Co
     random = torch.Generator().manual_seed(0)
     other = ws.Split(torch.randn(50, 1, 8, 8, generator=random), torch.randint(0, 10, (50,), generator=random))
     blind = replace(task, validation=other, test=other)
-    again = replace(BASE, refine=settings(blind)).fit(tickets[:8], seed=0)
+    again = replace(BASE, refine=settings()).fit(tickets[:8], task=blind, seed=0)
     assert again.fingerprint() == refined.fingerprint()
     changed = replace(task, train=ws.Split(task.train.x, task.train.y.flip(0)))
-    assert replace(BASE, refine=settings(changed)).fit(tickets[:8], seed=0).fingerprint() != refined.fingerprint()
+    other = replace(BASE, refine=settings()).fit(tickets[:8], task=changed, seed=0)
+    assert other.fingerprint() != refined.fingerprint()
 
 
 def test_the_gradient_is_that_of_the_sparse_networks_and_reaches_pruned_weights(
@@ -63,13 +64,15 @@ def test_the_gradient_is_that_of_the_sparse_networks_and_reaches_pruned_weights(
     """The first step of Adam moves the mean by the sign of the gradient, taken at the sparse networks."""
     fitted = BASE.fit(tickets[:8], seed=0)
     aligned = fitted.align.transform(tickets[:8])
-    config = replace(settings(task), diversity=0.0, mask_diversity=0.0)
-    run = refinement._Run(config, aligned, fitted.masks, fitted.compress, fitted.flow, ws.generator.Conditions(), 0)
+    config = replace(settings(), diversity=0.0, mask_diversity=0.0)
+    run = refinement.RefinementRun(
+        config, aligned, task, fitted.masks, fitted.compress, fitted.flow, ws.generator.Conditions(), 0
+    )
     before = {name: run.state[name].clone() for name in ("mean", "components")}
     run.step(0)
     moved = (before["mean"] - run.state["mean"]).sign()
     random = refinement.seeds.generator(0, "refinement", 0)
-    codes, which = run._drawn(random)
+    codes, which = run.stock.draw(random)
     chosen = torch.randint(len(task.train), (8, config.batch_size), generator=random)
     assert run.patterns[which].density == pytest.approx(0.2, abs=1e-3)
     decoded = before["mean"] + codes @ before["components"]
@@ -95,9 +98,11 @@ def test_samples_become_sparse_along_the_ramp(tickets: ws.Collection, task: ws.T
     """From all weights that a ticket keeps to the pattern's, in whose mask all weights stay that it asks for."""
     fitted = BASE.fit(tickets[:8], seed=0)
     aligned, layout = fitted.align.transform(tickets[:8]), tickets.layout
-    config = replace(settings(task, steps=20), ramp=0.5, patterns=[pattern])
-    run = refinement._Run(config, aligned, fitted.masks, fitted.compress, fitted.flow, ws.generator.Conditions(), 0)
-    decoded = fitted.compress.inverse_transform(run._codes(0)[:6]).requires_grad_()
+    config = replace(settings(steps=20), ramp=0.5, patterns=[pattern])
+    run = refinement.RefinementRun(
+        config, aligned, task, fitted.masks, fitted.compress, fitted.flow, ws.generator.Conditions(), 0
+    )
+    decoded = fitted.compress.inverse_transform(run.stock.codes(0)[:6]).requires_grad_()
     scores, within = decoded.abs(), (decoded != 0) | ~layout.prunable
     final = pattern.mask(scores, layout, within=within)
     counts = []
@@ -114,9 +119,9 @@ def test_samples_become_sparse_along_the_ramp(tickets: ws.Collection, task: ws.T
     assert counts[0] == pytest.approx(reach, rel=0.01)
     assert counts == sorted(counts, reverse=True)
     assert counts[5] < 0.5 * counts[0], "cubic: at half of the ramp an eighth of the way is left"
-    run.config = replace(config, ramp=0.0)
+    run.settings = replace(config, ramp=0.0)
     assert torch.equal(run._mask(scores, pattern, within, 0)[0], final)
-    run.config = config
+    run.settings = config
     assert torch.equal(run._mask(scores.detach(), pattern, within, 0)[0], final), "such scores choose nothing"
 
 
@@ -194,9 +199,9 @@ def test_masks_are_pulled_apart_where_one_threshold_decides_alone(
                 "similarity_penalty",
                 lambda sparse, *_, p=pull: (torch.zeros_like(sparse), torch.full_like(sparse, p)),
             )
-            config = replace(settings(task), patterns=[pattern], mask_diversity=weight)
-            run = refinement._Run(
-                config, aligned, fitted.masks, fitted.compress, fitted.flow, ws.generator.Conditions(), 0
+            config = replace(settings(), patterns=[pattern], mask_diversity=weight)
+            run = refinement.RefinementRun(
+                config, aligned, task, fitted.masks, fitted.compress, fitted.flow, ws.generator.Conditions(), 0
             )
             run.step(0)
             means.append(run.state["mean"])
@@ -207,21 +212,21 @@ def test_an_interrupted_refinement_continues_to_the_same_bytes(
     tickets: ws.Collection, task: ws.Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(refinement, "_CHECKPOINT_EVERY", 10)
-    model = replace(BASE, refine=replace(settings(task, steps=25), ramp=0.8))  # interrupted on the ramp
-    model.fit(tickets[:8], folder=tmp_path / "whole")
-    original, calls = refinement._Run.step, 0
+    model = replace(BASE, refine=replace(settings(steps=25), ramp=0.8))  # interrupted on the ramp
+    model.fit(tickets[:8], task=task, folder=tmp_path / "whole")
+    original, calls = refinement.RefinementRun.step, 0
 
-    def interrupt(self: refinement._Run, step: int) -> float:
+    def interrupt(self: refinement.RefinementRun, step: int) -> float:
         nonlocal calls
         calls += 1
         if calls == 17:
             raise KeyboardInterrupt
         return original(self, step)
 
-    monkeypatch.setattr(refinement._Run, "step", interrupt)
+    monkeypatch.setattr(refinement.RefinementRun, "step", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        model.fit(tickets[:8], folder=tmp_path / "broken")
-    model.fit(tickets[:8], folder=tmp_path / "broken")
+        model.fit(tickets[:8], task=task, folder=tmp_path / "broken")
+    model.fit(tickets[:8], task=task, folder=tmp_path / "broken")
     assert calls == 17 + 15
     for name in (TENSORS, MANIFEST):
         assert (tmp_path / "broken" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
@@ -236,9 +241,9 @@ def test_saved_equals_loaded(refined: ws.FittedGenerator, tmp_path: Path) -> Non
 
 
 def test_codes_are_brought_to_one_radius(tickets: ws.Collection, task: ws.Task, tmp_path: Path) -> None:
-    model = replace(BASE, refine=replace(settings(task, steps=2), radius=0.8))
-    one = model.fit(tickets[:8], seed=0)
-    free = replace(model, refine=replace(settings(task, steps=2), radius=None)).fit(tickets[:8], seed=0)
+    model = replace(BASE, refine=replace(settings(steps=2), radius=0.8))
+    one = model.fit(tickets[:8], task=task, seed=0)
+    free = replace(model, refine=replace(settings(steps=2), radius=None)).fit(tickets[:8], task=task, seed=0)
     assert one.refined is not None
     assert free.refined is not None
     codes = one.encode(tickets[:8])
@@ -254,7 +259,7 @@ def test_codes_are_brought_to_one_radius(tickets: ws.Collection, task: ws.Task, 
     assert ws.FittedGenerator.load(one.save(tmp_path / "one")).refined.length == one.refined.length
     assert ws.FittedGenerator.load(free.save(tmp_path / "free")).refined.length is None
     with pytest.raises(InputError, match="radius is positive"):
-        ws.TaskRefinement(task, radius=0.0)
+        ws.TaskRefinement(radius=0.0)
 
 
 def test_refined_generators_of_the_version_before_are_read(refined: ws.FittedGenerator, tmp_path: Path) -> None:
@@ -273,8 +278,8 @@ def test_refined_generators_of_the_version_before_are_read(refined: ws.FittedGen
 
 def test_any_density_between_those_refined_for(tickets: ws.Collection, task: ws.Task) -> None:
     patterns = [ws.Unstructured(0.1), ws.NM(2, 4), ws.Unstructured(0.3)]
-    model = replace(BASE, refine=replace(settings(task, steps=60), patterns=patterns))
-    fitted = model.fit(tickets[:8], seed=0)
+    model = replace(BASE, refine=replace(settings(steps=60), patterns=patterns))
+    fitted = model.fit(tickets[:8], task=task, seed=0)
     plain = BASE.fit(tickets[:8], seed=0)
     for pattern in (ws.Unstructured(0.12), ws.Unstructured(0.25), ws.NM(2, 4)):
         better, worse = (loss(g.sample(20, pattern=pattern, seed=1), task.train) for g in (fitted, plain))
@@ -283,30 +288,30 @@ def test_any_density_between_those_refined_for(tickets: ws.Collection, task: ws.
 
 def test_bad_settings_are_refused(tickets: ws.Collection, task: ws.Task) -> None:
     with pytest.raises(InputError, match="two networks a step"):
-        replace(settings(task), networks=1)
+        replace(settings(), networks=1)
     for wrong in ({"mask_diversity": -0.1}, {"diversity": float("inf")}):
         with pytest.raises(InputError, match="diversity and mask_diversity are weights"):
-            ws.TaskRefinement(task, **wrong)
+            ws.TaskRefinement(**wrong)
     with pytest.raises(InputError, match="share of the steps"):
-        ws.TaskRefinement(task, ramp=1.5)
+        ws.TaskRefinement(ramp=1.5)
     with pytest.raises(InputError, match="one pattern"):
-        replace(settings(task), patterns=())
+        replace(settings(), patterns=())
     other = ws.tasks.digits(hidden=(3,))
     with pytest.raises(LayoutMismatch):
-        replace(BASE, refine=settings(other)).fit(tickets[:8])
+        replace(BASE, refine=settings()).fit(tickets[:8], task=other)
 
 
 @pytest.mark.parametrize("masks", [ws.GateMask(), ws.SharedMask()])
 def test_other_mask_rules_are_refined_too(tickets: ws.Collection, task: ws.Task, masks) -> None:
     model = replace(BASE, masks=masks)
     plain = model.fit(tickets[:8], seed=0)
-    refined = replace(model, refine=settings(task, steps=60)).fit(tickets[:8], seed=0)
+    refined = replace(model, refine=settings(steps=60)).fit(tickets[:8], task=task, seed=0)
     better, worse = (loss(g.sample(20, density=0.2, seed=1), task.train) for g in (refined, plain))
     assert better < worse
 
 
 def test_outside_a_shared_support_nothing_moves(tickets: ws.Collection, task: ws.Task) -> None:
-    fitted = replace(BASE, masks=ws.SharedMask(), refine=settings(task, steps=20)).fit(tickets[:8], seed=0)
+    fitted = replace(BASE, masks=ws.SharedMask(), refine=settings(steps=20)).fit(tickets[:8], task=task, seed=0)
     assert fitted.refined is not None
     mask = ws.Unstructured(0.2).mask(fitted.masks.scores, fitted.layout)
     same = fitted.refined.mean == fitted.compress.mean
@@ -343,7 +348,7 @@ def test_networks_that_do_not_vectorise_are_refined_one_by_one(tickets: ws.Colle
         layout, tickets.weights[:8], architecture=other.architecture, masks=tickets.masks[:8],
         records=[record | {"aligned": "here"} for record in tickets.records[:8]],
     )  # fmt: skip
-    fitted = replace(BASE, align=None, refine=settings(other, steps=3)).fit(networks, seed=0)
+    fitted = replace(BASE, align=None, refine=settings(steps=3)).fit(networks, task=other, seed=0)
     assert fitted.refined is not None
     assert not torch.equal(fitted.refined.mean, fitted.compress.mean)
 
@@ -353,17 +358,21 @@ def test_samples_start_as_varied_as_the_tickets(tickets: ws.Collection, task: ws
     aligned = fitted.align.transform(tickets[:8])
     decoded: dict[str, torch.Tensor] = {}
     for directions in ("tickets", "random"):
-        config = replace(settings(task), directions=directions, radius=None)
-        run = refinement._Run(config, aligned, fitted.masks, fitted.compress, fitted.flow, ws.generator.Conditions(), 0)
-        decoded[directions] = run._codes(0) @ run.state["components"]
+        config = replace(settings(), directions=directions, radius=None)
+        run = refinement.RefinementRun(
+            config, aligned, task, fitted.masks, fitted.compress, fitted.flow, ws.generator.Conditions(), 0
+        )
+        decoded[directions] = run.stock.codes(0) @ run.state["components"]
     each = aligned.weights.var(0)
     spread = {name: vectors.var(0).sum().item() / each.sum().item() for name, vectors in decoded.items()}
     assert spread["tickets"] < 0.95  # five components of seven, and a flow that learned little
     assert spread["random"] == pytest.approx(1.0, rel=0.15)
     for directions in ("tickets", "random"):  # on a sphere, whatever the flow makes
-        config = replace(settings(task), directions=directions, radius=0.7)
-        run = refinement._Run(config, aligned, fitted.masks, fitted.compress, fitted.flow, ws.generator.Conditions(), 0)
-        radii = (run._codes(0) @ run.state["components"]).norm(dim=1) / each.sum().sqrt()
+        config = replace(settings(), directions=directions, radius=0.7)
+        run = refinement.RefinementRun(
+            config, aligned, task, fitted.masks, fitted.compress, fitted.flow, ws.generator.Conditions(), 0
+        )
+        radii = (run.stock.codes(0) @ run.state["components"]).norm(dim=1) / each.sum().sqrt()
         torch.testing.assert_close(
             radii, torch.full_like(radii, 0.7), rtol=1e-4 if directions == "tickets" else 0.2, atol=0
         )
@@ -391,16 +400,16 @@ def test_tickets_of_their_own_densities_can_be_refined(tickets: ws.Collection, t
 def test_damaged_checkpoints_are_named(tickets: ws.Collection, task: ws.Task, tmp_path: Path) -> None:
     fitted = BASE.fit(tickets[:8], seed=0)
     aligned, path = fitted.align.transform(tickets[:8]), tmp_path / "state.safetensors"
-    arguments = (aligned, fitted.masks, fitted.compress, fitted.flow)
+    arguments = (aligned, task, fitted.masks, fitted.compress, fitted.flow)
     path.write_bytes(b"x" * 500)
     with pytest.raises(ws.StorageError, match=r"state.safetensors is damaged.* delete it"):
-        settings(task).fit(*arguments, checkpoint=path)
-    run = refinement._Run(settings(task), *arguments, ws.generator.Conditions(), 0)
+        settings().fit(*arguments, checkpoint=path)
+    run = refinement.RefinementRun(settings(), *arguments, ws.generator.Conditions(), 0)
     save_checkpoint(path, run.state, 41)  # of 40
     with pytest.raises(ws.StorageError, match="another training"):
-        settings(task).fit(*arguments, checkpoint=path)
+        settings().fit(*arguments, checkpoint=path)
     save_checkpoint(path, {**run.state, "mean": run.state["mean"][1:]}, 10)
     with pytest.raises(ws.StorageError, match="another training"):
-        settings(task).fit(*arguments, checkpoint=path)
+        settings().fit(*arguments, checkpoint=path)
     save_checkpoint(path, run.state, 40)
-    torch.testing.assert_close(settings(task).fit(*arguments, checkpoint=path).mean, run.state["mean"])
+    torch.testing.assert_close(settings().fit(*arguments, checkpoint=path).mean, run.state["mean"])

@@ -92,17 +92,17 @@ def fit(
         "lr": refine_lr, "lr_mean": refine_lr_mean, "ramp": refine_ramp, "radius": refine_radius,
         "patterns": [*map(Unstructured, refine_densities), *([NM.of(refine_nm)] if refine_nm else [])] or None,
     }  # fmt: skip
-    refine = None
+    refine, through = None, None
     if refine_steps:
         through = task_of(collection, task, common)
-        refine = TaskRefinement(through, steps=refine_steps, **settings)
+        refine = TaskRefinement(steps=refine_steps, **settings)
     elif any(value != getattr(TaskRefinement, name) for name, value in settings.items()):
         raise InputError(
             "options of the refinement were given, but no refinement: say for how many steps, for example --refine-steps 4000"
         )
     rule = {"magnitude": MagnitudeMask(), "shared": SharedMask(), "gates": GateMask()}[masks]
     stages = TicketGenerator(matching, compress, generate, refine, rule, conditions)
-    model = stages.fit(collection, example=example, seed=seed, folder=out)
+    model = stages.fit(collection, task=through, example=example, seed=seed, folder=out)
     print(describe_generator(model))
     print(f"written to {out}")
 

@@ -17,23 +17,25 @@ class Columns:
     """Vectors (N, D) that are read a block of columns at a time.
 
     Args:
-        source: a tensor in memory, or a collection, whose weights stay on disk.
+        source: A tensor (N, D) in memory, or a collection, whose weights stay on disk.
     """
 
     source: Float[Tensor, "n d"] | Collection
 
     @property
     def shape(self) -> tuple[int, int]:
+        """Number of vectors N, and their length D."""
         if isinstance(self.source, Collection):
             return len(self.source), self.source.layout.size
         return self.source.shape[0], self.source.shape[1]
 
     @property
     def dtype(self) -> torch.dtype:
+        """Type of the numbers."""
         return self.source.layout.dtype if isinstance(self.source, Collection) else self.source.dtype
 
     def blocks(self) -> Iterator[tuple[slice, Float[Tensor, "n b"]]]:
-        """Slices of columns with their values in float64."""
+        """Slices of columns with their values, (N, columns), in float64."""
         n, d = self.shape
         width = max(1, _BYTES // (8 * n))
         for start in range(0, d, width):

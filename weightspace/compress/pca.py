@@ -1,7 +1,9 @@
 """Principal components of N networks with D parameters each, N much smaller than D."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,10 +11,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from weightspace.compress.columns import Columns
-from weightspace.errors import InputError
+from weightspace.errors import InputError, StorageError
 from weightspace.networks.collection import Collection
+from weightspace.storage.fitted import FittedFormat, require_tensor
+from weightspace.storage.typed import from_json
 
 _RANK = 1e-12  # eigenvalues below this share of the largest are rounding
+_PCA = ("total_variance", "networks")
+_FORMAT = FittedFormat("pca", 1, (1,), _PCA)
 
 
 @dataclass(frozen=True)
@@ -23,8 +29,11 @@ class PCA:
     networks inside the span of the components. A collection on disk is read in blocks of columns, twice.
 
     Args:
-        components: number kept, at most N - 1; or a share of the total variance in (0, 1), for as few
+        components: Number of components kept, at most N - 1; or a share of the total variance in (0, 1), for as few
             components as explain it.
+
+    Raises:
+        InputError: The components are neither.
     """
 
     components: int | float = 128
@@ -43,22 +52,27 @@ class PCA:
                 raise InputError(f"components must be at least 1, got {self.components}")
 
     def check(self, networks: int, parameters: int) -> None:
-        """Raise InputError if so many networks cannot have as many components."""
+        """Raise InputError if so many networks cannot have as many components.
+
+        Args:
+            networks: Number of networks.
+            parameters: Parameters of each.
+        """
         limit = min(networks - 1, parameters)
         if self.components > limit:
             raise InputError(
                 f"{networks} networks of {parameters} parameters have at most {limit} principal components, "
-                f"{self.components} were asked: lower `components` or use more networks"
+                f"fewer than components = {self.components}: lower `components` or use more networks"
             )
 
     def fit(self, vectors: Float[Tensor, "n d"] | Collection) -> "FittedPCA":
         """Find mean and components.
 
         Args:
-            vectors: networks as rows, or a collection, which may be larger than memory.
+            vectors: Networks as rows, (N, D), or a collection, which may be larger than memory.
 
         Raises:
-            InputError: more components than N networks can have, or the networks do not differ.
+            InputError: N networks cannot have so many components, or the networks do not differ.
         """
         columns = Columns(vectors)
         n, d = columns.shape
@@ -84,11 +98,11 @@ class FittedPCA:
     """Mean and components.
 
     Args:
-        mean: (D,).
-        components: (K, D), orthonormal rows.
-        variances: (K,), variance of the codes along each component, in float64.
-        total_variance: trace of the covariance of the networks.
-        networks: how many it was fitted to.
+        mean: Mean network, (D,).
+        components: Components, (K, D), orthonormal rows.
+        variances: Variance of the codes along each component, (K,), in float64.
+        total_variance: Trace of the covariance of the networks.
+        networks: Number of networks that it was fitted to.
     """
 
     mean: Float[Tensor, " d"]
@@ -99,11 +113,18 @@ class FittedPCA:
 
     @property
     def explained_variance_ratio(self) -> Float[Tensor, " k"]:
-        """Fraction of the total variance (the trace, not the kept part) along each component."""
+        """Fraction of the total variance (the trace, not the kept part) along each component, (K,)."""
         return self.variances / self.total_variance
 
     def transform(self, vectors: Float[Tensor, "n d"] | Collection) -> Float[Tensor, "n k"]:
-        """Codes of networks, added up over blocks of columns in float64."""
+        """Codes of networks, (n, K), added up over blocks of columns in float64.
+
+        Args:
+            vectors: Networks as rows, (n, D), or a collection.
+
+        Raises:
+            InputError: The networks have another number of parameters.
+        """
         columns = Columns(vectors)
         n, d = columns.shape
         if d != len(self.mean):
@@ -114,7 +135,11 @@ class FittedPCA:
         return codes.to(columns.dtype)
 
     def inverse_transform(self, codes: Float[Tensor, "n k"]) -> Float[Tensor, "n d"]:
-        """Networks of codes."""
+        """Networks of codes, (n, D).
+
+        Args:
+            codes: Codes, (n, K).
+        """
         return torch.addmm(self.mean, codes.to(self.mean.dtype), self.components)
 
     def updated(self, vectors: Float[Tensor, "m d"] | Collection, components: int | None = None) -> "FittedPCA":
@@ -124,8 +149,11 @@ class FittedPCA:
         forgotten, but counts in the total (Ross et al. 2008, section 3.1).
 
         Args:
-            vectors: the new networks.
-            components: number kept; by default as many as before.
+            vectors: The new networks as rows, (m, D), or a collection.
+            components: Number of components kept; None is as many as before.
+
+        Raises:
+            InputError: The networks have another number of parameters, or are too few for so many components.
         """
         columns = Columns(vectors)
         m, d = columns.shape
@@ -139,30 +167,76 @@ class FittedPCA:
 
         def rows(at: slice, block: Tensor) -> Tensor:
             """The old components by their spread, the new networks, and the way between the two means."""
-            own, old = block.mean(0), self.mean[at].double()
-            between = math.sqrt(n * m / (n + m)) * (own - old)
-            mean[at] = (n * old + m * own) / (n + m)
-            return torch.cat([weight[:, None] * self.components[:, at].double(), block - own, between[None]])
+            new, old = block.mean(0), self.mean[at].double()
+            between = math.sqrt(n * m / (n + m)) * (new - old)
+            mean[at] = (n * old + m * new) / (n + m)
+            return torch.cat([weight[:, None] * self.components[:, at].double(), block - new, between[None]])
 
         for at, block in columns.blocks():
             stacked = rows(at, block)
             gram += stacked @ stacked.T
         if kept > min(n + m - 1, d):
-            raise InputError(f"{n + m} networks have at most {min(n + m - 1, d)} components, {kept} were asked")
+            raise InputError(f"{n + m} networks have at most {min(n + m - 1, d)} components, got {kept}")
         values, vectors_ = _leading(gram, kept)
         combine = (vectors_ / values.sqrt()).T
-        found = torch.empty(len(values), d, dtype=columns.dtype)
+        updated = torch.empty(len(values), d, dtype=columns.dtype)
         for at, block in columns.blocks():
-            found[:, at] = (combine @ rows(at, block)).to(columns.dtype)
+            updated[:, at] = (combine @ rows(at, block)).to(columns.dtype)
         forgotten = (self.total_variance - self.variances.sum().item()) * (n - 1)
         total = (gram.trace().item() + forgotten) / (n + m - 1)
-        return FittedPCA(mean.to(columns.dtype), _signed(found), values / (n + m - 1), total, n + m)
+        return FittedPCA(mean.to(columns.dtype), _signed(updated), values / (n + m - 1), total, n + m)
 
     def tensors(self) -> dict[str, Tensor]:
+        """Mean, components and variances by their names in a file."""
         return {"pca.mean": self.mean, "pca.components": self.components, "pca.variances": self.variances}
 
     def to_json(self) -> dict[str, Any]:
+        """The numbers beside the tensors."""
         return {"total_variance": self.total_variance, "networks": self.networks}
+
+    @classmethod
+    def from_json(cls, data: Any, tensors: Mapping[str, Tensor]) -> "FittedPCA":
+        """The inverse of `to_json` and `tensors`.
+
+        Args:
+            data: What `to_json` returned.
+            tensors: Named tensors, those of `tensors` among them.
+
+        Raises:
+            StorageError: A number or a tensor is missing or of another type.
+        """
+        if not isinstance(data, Mapping) or set(data) != set(_PCA):
+            raise StorageError(f"the PCA is damaged ({data!r:.200} should have {' and '.join(_PCA)}): restore it")
+        parts = [require_tensor(tensors, f"pca.{name}", "the PCA") for name in ("mean", "components", "variances")]
+        return cls(
+            *parts,
+            from_json(float, data["total_variance"], "the PCA's total_variance"),
+            from_json(int, data["networks"], "the PCA's networks"),
+        )
+
+    def save(self, folder: str | Path) -> Path:
+        """Write to a new or empty folder, as safetensors and JSON.
+
+        Args:
+            folder: Folder to write.
+
+        Raises:
+            StorageError: The folder is not empty or cannot be written.
+        """
+        return _FORMAT.save(folder, self.to_json(), self.tensors())
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "FittedPCA":
+        """Open a saved compression.
+
+        Args:
+            folder: Folder that `save` wrote.
+
+        Raises:
+            StorageError: The folder holds no compression, or a damaged one.
+        """
+        manifest, tensors = _FORMAT.load(folder)
+        return cls.from_json({name: manifest[name] for name in _PCA}, tensors)
 
 
 def _leading(gram: Float[Tensor, "n n"], components: int | float) -> tuple[Float[Tensor, " k"], Float[Tensor, "n k"]]:
@@ -177,7 +251,7 @@ def _leading(gram: Float[Tensor, "n n"], components: int | float) -> tuple[Float
         count = int(components)
     if rank < min(count, len(gram)) or not rank:
         raise InputError(
-            f"the networks differ in {rank} directions only, {count} components were asked: "
+            f"the networks differ in {rank} directions only, fewer than {count} components: "
             "are some networks copies of each other?"
         )
     return eigenvalues[:count], eigenvectors[:, :count]

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from weightspace.errors import InputError
+from weightspace.flow.fitted_flow import FLOWS
 from weightspace.flow.flow_matching import FIELDS_ON_DISK, FlowMatching
 from weightspace.flow.velocity import Velocity
 from weightspace.storage.spelling import Spelling
@@ -23,6 +24,12 @@ class BottleneckVelocity(nn.Module):
     """[x, time] -> h -> h/2 -> h -> x, LayerNorm and GELU after each: small enough for raw weights.
 
     The output moves in an affine space of at most h dimensions; in all others x_0 passes through unchanged.
+
+    Args:
+        codes: Length of a code.
+        width: Units of the widest hidden layers, h.
+        time: Width of the embedding of t.
+        dropout: Dropout rate after the first two hidden layers.
     """
 
     def __init__(self, codes: int, width: int, time: int, dropout: float) -> None:
@@ -41,9 +48,17 @@ class BottleneckVelocity(nn.Module):
     def forward(
         self, x: Float[Tensor, "n k"], t: Float[Tensor, "#n 1"], conditions: Float[Tensor, "n c"] | None = None
     ) -> Float[Tensor, "n k"]:
+        """Velocities (n, K) at points.
+
+        Args:
+            x: Points, (n, K).
+            t: Their times, (n, 1), or one time for all, (1, 1).
+            conditions: Not used.
+        """
         return self.outward(self.hidden(torch.cat([x, self.time(t).expand(len(x), -1)], dim=1)))
 
 
+@FLOWS.register("DeepWeightFlow")
 @dataclass(frozen=True)
 class DeepWeightFlow(FlowMatching):
     """Flow matching as DeepWeightFlow does it, on raw weights (`compress=None`) or on PCA codes.
@@ -53,10 +68,26 @@ class DeepWeightFlow(FlowMatching):
     published system: see `experiments/generator/published.py`.
 
     Args:
-        time: width of the embedding of t.
-        dropout: after the first two hidden layers.
-        path_noise_std: standard deviation of noise added to x_t.
-        source_std: standard deviation of x_0, in units of the codes.
+        width: Units of the widest hidden layers; the middle one has half as many.
+        blocks: Not used; the network has three hidden layers.
+        steps: Training iterations.
+        batch_size: Pairs of noise and code in each iteration.
+        lr: Peak learning rate of AdamW, with cosine decay.
+        lr_final: Learning rate at the end of the decay.
+        weight_decay: Decoupled weight decay.
+        betas: Decay rates of AdamW's moments.
+        ema: Decay of averaged weights; 0 samples with the last ones.
+        pairing: "independent" or "optimal" pairs of noise and codes; see :class:`FlowMatching`.
+        source_std: Standard deviation of the noise x_0, in units of the codes.
+        path_noise_std: Standard deviation of noise added to the points x_t on the paths.
+        condition_dropout: Not used; this flow takes no conditions.
+        validation_fraction: Fraction of the codes that chooses the weights; see :class:`FlowMatching`.
+        solver_steps: Runge-Kutta steps from noise to codes, unless a call says otherwise.
+        time: Width of the embedding of t.
+        dropout: Dropout rate after the first two hidden layers.
+
+    Raises:
+        InputError: A setting is out of its range.
     """
 
     width: int = 512

@@ -8,31 +8,34 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
+from weightspace.flow.training_pairs import Pairs
 from weightspace.flow.velocity import Velocity, with_presence
 from weightspace.networks.layout import Layout
 
 _PAIRS, _NUMBERS = 4096, 2**24  # pairs of noise and codes, and numbers in them for long codes
 _AT_ONCE = 1024  # pairs in a pass
 
-Pairs = tuple[Tensor, Tensor, Tensor, Tensor]
-"""Which codes (b,), and t (b, 1), x_t and dx_t (b, K) on the paths to them."""
-
 
 @dataclass(frozen=True)
-class HeldOut:
+class ValidationPairs:
     """Pairs that stay the same, so that losses of different weights differ by the weights alone.
 
     Args:
-        pairs: in passes.
-        conditions: of all codes.
+        pairs: Pairs of noise and validation codes, in passes.
+        conditions: Conditions of all codes, (N, C).
     """
 
     pairs: Sequence[Pairs]
     conditions: Tensor | None
 
     @classmethod
-    def draw(cls, batch: Callable[[], Pairs], conditions: Tensor | None) -> "HeldOut":
-        """As many batches as make some thousand pairs, at least one."""
+    def draw(cls, batch: Callable[[], Pairs], conditions: Tensor | None) -> "ValidationPairs":
+        """As many batches as make some thousand pairs, at least one.
+
+        Args:
+            batch: Draws the pairs of one batch.
+            conditions: Conditions of all codes, (N, C).
+        """
         drawn = [batch()]
         size, codes = drawn[0][2].shape
         drawn += [batch() for _ in range(min(_PAIRS, _NUMBERS // codes) // size - 1)]
@@ -40,12 +43,23 @@ class HeldOut:
         return cls(list(zip(*columns, strict=True)), conditions)
 
     def start(self, weights: Tensor) -> dict[str, Tensor]:
-        """What training keeps beside its weights."""
+        """What training keeps beside its weights: the best ones so far, and their loss.
+
+        Args:
+            weights: Weights before the first step, flat.
+        """
         return {"best": weights.clone(), "least": torch.tensor(math.inf)}
 
     @torch.no_grad()
     def keep_best(self, velocity: Velocity, layout: Layout, state: dict[str, Tensor], name: str) -> None:
-        """Keep `state[name]` as `state["best"]` if its loss is the lowest so far."""
+        """Keep `state[name]` as `state["best"]` if its loss is the lowest so far.
+
+        Args:
+            velocity: Velocity network.
+            layout: Layout of its weights.
+            state: State of the training, with what `start` returned.
+            name: Name of the weights in it.
+        """
         velocity.eval()
         total, count = 0.0, 0
         for chosen, t, x_t, dx_t in self.pairs:

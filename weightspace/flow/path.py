@@ -9,11 +9,22 @@ from torch import Tensor
 def linear_path(
     x_0: Float[Tensor, "n k"], x_1: Float[Tensor, "n k"], t: Float[Tensor, "n 1"]
 ) -> tuple[Float[Tensor, "n k"], Float[Tensor, "n k"]]:
-    """Point x_t = (1 - t) x_0 + t x_1 and its velocity dx_t = x_1 - x_0."""
+    """Points x_t = (1 - t) x_0 + t x_1 and their velocities dx_t = x_1 - x_0, (n, K) each.
+
+    Args:
+        x_0: Noise, (n, K).
+        x_1: Codes, (n, K).
+        t: Times, (n, 1).
+    """
     return (1 - t) * x_0 + t * x_1, x_1 - x_0
 
 
 def pair(x_0: Float[Tensor, "n k"], x_1: Float[Tensor, "n k"]) -> Int[Tensor, " n"]:
-    """The order of x_1 that makes the total squared distance to x_0 least (minibatch optimal transport)."""
+    """The order of x_1 that makes the total squared distance to x_0 least (minibatch optimal transport), (n,).
+
+    Args:
+        x_0: Noise, (n, K).
+        x_1: Codes, (n, K).
+    """
     _, columns = linear_sum_assignment(torch.cdist(x_0.double(), x_1.double()).square().numpy())
     return torch.as_tensor(columns)

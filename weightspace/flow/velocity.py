@@ -16,11 +16,11 @@ class ResidualVelocity(nn.Module):
     """velocity(x, t): residual blocks with the time added inside each.
 
     Args:
-        codes: length of a code.
-        width: of the residual stream.
-        blocks: number of residual blocks.
-        conditions: numbers that describe each network (see :class:`weightspace.generator.Conditions`); they are added to
-            the time.
+        codes: Length of a code.
+        width: Width of the residual stream.
+        blocks: Number of residual blocks.
+        conditions: Numbers that describe each network (see :class:`weightspace.generator.Conditions`); they are added
+            to the time.
     """
 
     def __init__(self, codes: int, width: int, blocks: int, conditions: int = 0) -> None:
@@ -38,6 +38,13 @@ class ResidualVelocity(nn.Module):
     def forward(
         self, x: Float[Tensor, "n k"], t: Float[Tensor, "#n 1"], conditions: Float[Tensor, "n c"] | None = None
     ) -> Float[Tensor, "n k"]:
+        """Velocities (n, K) at points.
+
+        Args:
+            x: Points, (n, K).
+            t: Their times, (n, 1), or one time for all, (1, 1).
+            conditions: Conditions of the networks, (n, C), from :func:`with_presence`.
+        """
         frequencies = torch.exp(torch.linspace(0, math.log(200.0), _FREQUENCIES, device=x.device, dtype=x.dtype))
         angles = t * frequencies  # (n, frequencies)
         time = self.time(torch.cat([angles.sin(), angles.cos()], dim=-1))
@@ -50,7 +57,11 @@ class ResidualVelocity(nn.Module):
 
 
 class Block(nn.Module):
-    """h + W2 silu(W1 norm(h) + time)."""
+    """A residual block, h + W2 silu(W1 norm(h) + time).
+
+    Args:
+        width: Width of the residual stream.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -62,10 +73,20 @@ class Block(nn.Module):
         nn.init.zeros_(self.second.bias)
 
     def forward(self, h: Float[Tensor, "n width"], time: Float[Tensor, "#n width"]) -> Float[Tensor, "n width"]:
+        """The residual stream (n, width) after the block.
+
+        Args:
+            h: Residual stream, (n, width).
+            time: Embedded times, (n, width) or (1, width).
+        """
         return h + self.second(nn.functional.silu(self.first(self.norm(h)) + self.time(time)))
 
 
 def with_presence(conditions: Float[Tensor, "n c"]) -> Float[Tensor, "n twice"]:
-    """Conditions as the field sees them: unknown ones (NaN) are zero, and a flag says which are known."""
+    """Conditions as the field sees them, (n, 2 C): unknown ones (NaN) are zero, and a flag says which are known.
+
+    Args:
+        conditions: Conditions, (n, C), NaN where unknown.
+    """
     known = ~conditions.isnan()
     return torch.cat([conditions.masked_fill(~known, 0.0), known.to(conditions.dtype)], dim=1)

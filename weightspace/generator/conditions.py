@@ -1,4 +1,4 @@
-"""Conditions: what a generator is told about each ticket, so that it can be asked for it."""
+"""Conditions: properties of the tickets that a generator knows, so that samples can be drawn under them."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,6 +12,7 @@ from torch import Tensor
 from weightspace.errors import InputError
 from weightspace.networks.collection import Collection
 from weightspace.networks.record import Record
+from weightspace.storage.typed import from_json
 
 DENSITY = "density"
 
@@ -21,12 +22,13 @@ class Condition:
     """A number or a choice that describes a ticket.
 
     Args:
-        name: "density", or where it stands in the tickets' records, such as "label_noise" or
+        name: Name: "density", or a path in the tickets' records, such as "label_noise" or
             "metrics.validation_accuracy".
-        mean: of a number over the tickets; of its logarithm for the density.
-        std: likewise.
-        low, high: the least and the greatest that the tickets have.
-        values: of a choice, in order; empty for a number.
+        mean: Mean of a number over the tickets; of its logarithm for the density.
+        std: Standard deviation of a number over the tickets; of its logarithm for the density.
+        low: Least number that a ticket has.
+        high: Greatest number that a ticket has.
+        values: Words of a choice, in order; empty for a number.
     """
 
     name: str
@@ -38,10 +40,18 @@ class Condition:
 
     @property
     def width(self) -> int:
+        """How many numbers the flow sees of it."""
         return len(self.values) or 1
 
     def encode(self, value: float | str | None) -> list[float]:
-        """The numbers that the flow sees; NaN where the value is not known."""
+        """The numbers that the flow sees; NaN where the value is not known.
+
+        Args:
+            value: A number or a word; None where it is not known.
+
+        Raises:
+            InputError: The tickets had no such value.
+        """
         if value is None:
             return [math.nan] * self.width
         if self.values:
@@ -50,7 +60,7 @@ class Condition:
             return [1.0 if value == one else -1.0 for one in self.values]
         if isinstance(value, str) or not math.isfinite(value):
             raise InputError(f"condition {self.name!r} is a number, got {value!r}")
-        if self.name == DENSITY:  # a ticket's own is a count over a count, near the one it was asked for
+        if self.name == DENSITY:  # a ticket's is a count over a count, near the one it was pruned to
             value = min(max(value, self.low), self.high) if 0.98 * self.low <= value <= 1.02 * self.high else value
         slack = 1e-6 * max(1.0, abs(self.high))
         if not self.low - slack <= value <= self.high + slack:
@@ -63,7 +73,11 @@ class Condition:
 
 @dataclass(frozen=True)
 class Conditions:
-    """All conditions of a generator, in order."""
+    """All conditions of a generator.
+
+    Args:
+        each: Conditions, in order.
+    """
 
     each: tuple[Condition, ...] = ()
 
@@ -71,8 +85,12 @@ class Conditions:
     def of(cls, names: Sequence[str], tickets: Collection) -> "Conditions":
         """Read from tickets.
 
+        Args:
+            names: Names of the conditions; see :class:`Condition`.
+            tickets: Tickets of the fit.
+
         Raises:
-            InputError: a name that no record has, or that is the same for all tickets.
+            InputError: No record has a name, or its value is the same for all tickets.
         """
         twice = [name for name in names if list(names).count(name) > 1]
         if twice:
@@ -89,10 +107,15 @@ class Conditions:
 
     @property
     def names(self) -> list[str]:
+        """Names, in order."""
         return [one.name for one in self.each]
 
     def encode(self, tickets: Collection) -> Float[Tensor, "n c"] | None:
-        """One row for each ticket; None without conditions."""
+        """One row for each ticket, (n, C); None without conditions.
+
+        Args:
+            tickets: Tickets whose records have the conditions.
+        """
         if not self.each:
             return None
         columns = [_values(one.name, tickets) for one in self.each]
@@ -101,38 +124,52 @@ class Conditions:
             [[x for one, value in zip(self.each, row, strict=True) for x in one.encode(value)] for row in rows]
         )
 
-    def ask(
+    def rows(
         self, condition: Mapping[str, float | str] | None, n: int, density: float | None = None
     ) -> Float[Tensor, "n c"] | None:
-        """Rows for n samples; what is not asked for is left open.
+        """Rows for n samples, (n, C); None without conditions. What is not named is left open.
 
         Args:
-            density: of the asked pattern; the nearest density that the tickets had is asked of the flow.
+            condition: Values of the conditions, by name.
+            n: Number of samples.
+            density: Density of the samples' pattern; the nearest density that the tickets had goes to the flow.
+
+        Raises:
+            InputError: A name is not known, or the tickets had no such value.
         """
-        asked = dict(condition or {})
-        for name, value in asked.items():  # NumPy's numbers, and what a command line cannot tell from a number
-            own = next((one for one in self.each if one.name == name), None)
-            asked[name] = value if isinstance(value, str) else float(value)
-            if own is not None and own.values and not isinstance(value, str):
-                asked[name] = next((word for word in own.values if _same(word, float(value))), value)
-        unknown = sorted(set(asked) - set(self.names))
+        wanted = dict(condition or {})
+        for name, value in wanted.items():  # NumPy's numbers, and what a command line cannot tell from a number
+            known = next((one for one in self.each if one.name == name), None)
+            wanted[name] = value if isinstance(value, str) else float(value)
+            if known is not None and known.values and not isinstance(value, str):
+                wanted[name] = next((word for word in known.values if _same(word, float(value))), value)
+        unknown = sorted(set(wanted) - set(self.names))
         if unknown:
-            known = f"knows {', '.join(self.names)}" if self.each else "was fitted without conditions"
-            raise InputError(f"the generator has no condition {unknown[0]!r}: it {known}")
+            names = f"knows {', '.join(self.names)}" if self.each else "was fitted without conditions"
+            raise InputError(f"the generator has no condition {unknown[0]!r}: it {names}")
         if not self.each:
             return None
         if density is not None and DENSITY in self.names:
-            (own,) = [one for one in self.each if one.name == DENSITY]
-            asked.setdefault(DENSITY, min(max(density, own.low), own.high))
-        row = [x for one in self.each for x in one.encode(asked.get(one.name))]
+            (known,) = [one for one in self.each if one.name == DENSITY]
+            wanted.setdefault(DENSITY, min(max(density, known.low), known.high))
+        row = [x for one in self.each for x in one.encode(wanted.get(one.name))]
         return torch.tensor(row).expand(n, -1)
 
     def to_json(self) -> list[dict[str, Any]]:
+        """The conditions as data."""
         return [vars(one) | {"values": list(one.values)} for one in self.each]
 
     @classmethod
-    def from_json(cls, saved: list[dict[str, Any]]) -> "Conditions":
-        return cls(tuple(Condition(**{name: _tupled(value) for name, value in one.items()}) for one in saved))
+    def from_json(cls, saved: Any) -> "Conditions":
+        """The inverse of `to_json`.
+
+        Args:
+            saved: What `to_json` returned.
+
+        Raises:
+            StorageError: A field is missing, unknown or of another type.
+        """
+        return cls(from_json(tuple[Condition, ...], saved, "the generator's conditions"))
 
 
 def _same(word: str, value: float) -> bool:
@@ -142,25 +179,21 @@ def _same(word: str, value: float) -> bool:
         return False
 
 
-def _tupled(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
 def _read(name: str, tickets: Collection) -> Condition:
-    found = [value for value in _values(name, tickets) if value is not None]
-    if not found:
+    values = [value for value in _values(name, tickets) if value is not None]
+    if not values:
         raise InputError(
             f"no ticket's record has {name!r}: name 'density' or a field such as 'metrics.validation_loss'"
         )
-    if all(isinstance(value, str) for value in found):
-        values = tuple(sorted({str(value) for value in found}))
-        if len(values) < 2:
-            raise InputError(f"condition {name!r} is {found[0]!r} for all tickets: there is nothing to learn from it")
-        return Condition(name, values=values)
-    wrong = [value for value in found if isinstance(value, str) or not math.isfinite(value)]
+    if all(isinstance(value, str) for value in values):
+        words = tuple(sorted({str(value) for value in values}))
+        if len(words) < 2:
+            raise InputError(f"condition {name!r} is {values[0]!r} for all tickets: there is nothing to learn from it")
+        return Condition(name, values=words)
+    wrong = [value for value in values if isinstance(value, str) or not math.isfinite(value)]
     if wrong:
         raise InputError(f"condition {name!r} must be a number or a word for all tickets, got {wrong[0]!r}")
-    numbers = [float(value) for value in found]
+    numbers = [float(value) for value in values]
     scaled = torch.tensor([_scaled(name, value) for value in numbers], dtype=torch.float64)
     std = scaled.std(correction=0).item()
     if not std > 1e-9 * max(1.0, scaled.abs().max().item()):
@@ -179,13 +212,13 @@ def _values(name: str, tickets: Collection) -> list[float | str | None]:
 
 
 def _field(record: Record, name: str) -> float | str | None:
-    found: Any = record
+    value: Any = record
     for key in name.split("."):
-        if not isinstance(found, Mapping) or key not in found:
+        if not isinstance(value, Mapping) or key not in value:
             return None
-        found = found[key]
-    if isinstance(found, int | float):
-        return float(found)
-    if found is not None and not isinstance(found, str):
-        raise InputError(f"condition {name!r} must be a number or a word, the records hold {found!r}")
-    return found
+        value = value[key]
+    if isinstance(value, int | float):
+        return float(value)
+    if value is not None and not isinstance(value, str):
+        raise InputError(f"condition {name!r} must be a number or a word, the records hold {value!r}")
+    return value

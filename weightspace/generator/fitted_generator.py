@@ -8,18 +8,24 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
+from weightspace.align import FittedMatching
+from weightspace.compress import FittedPCA
 from weightspace.errors import InputError
-from weightspace.generator.files import Parts, digest_of
-from weightspace.generator.mask_rules import MagnitudeMask
-from weightspace.generator.posterior_masks import FittedPosteriorMask
+from weightspace.flow import FittedFlow
+from weightspace.generator.conditions import Conditions
+from weightspace.generator.files import GENERATOR, digest_of, joined, read_parts
+from weightspace.generator.mask_rules import FittedMaskRule, extras_of, ranks_magnitudes, rule_tensors, rule_to_json
+from weightspace.generator.refinement import FittedRefinement
 from weightspace.masks.patterns import Pattern, Unstructured
 from weightspace.masks.schedule import count_of, density_of, one_threshold
+from weightspace.networks.architecture import Architecture
 from weightspace.networks.building import in_blocks
 from weightspace.networks.collection import Collection
 from weightspace.networks.ensemble import Ensemble
 from weightspace.networks.forward import blocks
+from weightspace.networks.layout import Layout
 from weightspace.runtime import seeds
 from weightspace.storage.files import dump_json
 from weightspace.storage.spelling import spelled_text
@@ -31,8 +37,44 @@ _MASKED = 4  # networks whose masks are chosen at once: what they need stays in 
 
 
 @dataclass(frozen=True)
-class FittedGenerator(Parts):
-    """A trained generator of sparse networks: see :class:`weightspace.generator.files.Parts` for its fields."""
+class _Draw:
+    """Samples of one pattern: its mask, the rows of conditions of n samples, and their seed."""
+
+    pattern: Pattern
+    conditions: Tensor | None
+    seed: int
+
+
+@dataclass(frozen=True)
+class FittedGenerator:
+    """A trained generator of sparse networks.
+
+    Args:
+        layout: Layout of the networks.
+        architecture: Architecture of the networks.
+        align: Alignment of the tickets; None if they were aligned before.
+        masks: Rule for the mask of a sample.
+        compress: Compression; None if the flow carries raw weights.
+        flow: Flow that makes codes.
+        trained_on: What the generator was fitted to: "networks", "fingerprint", "tasks", "density" (least and
+            greatest), "basin", "seed" and "refined".
+        buffers: Buffers of the first ticket, in the layout's order: samples start from them before their BatchNorm
+            statistics are estimated.
+        refined: Decoder of samples, if the generator was refined through a task. `encode`, `decode`, `reconstruct`,
+            `interpolate` and `log_prob` always use the components of the tickets.
+        conditions: Conditions that samples can be drawn under.
+    """
+
+    layout: Layout
+    architecture: Architecture
+    align: FittedMatching | None
+    masks: FittedMaskRule
+    compress: FittedPCA | None
+    flow: FittedFlow
+    trained_on: dict[str, Any]
+    buffers: Sequence[Tensor] = ()
+    refined: FittedRefinement | None = None
+    conditions: Conditions = Conditions()
 
     def sample(
         self,
@@ -50,80 +92,109 @@ class FittedGenerator(Parts):
         """New sparse networks: codes from the flow, decoded, the largest weights kept.
 
         Args:
-            n: number of networks; network i depends on (seed, i) alone, up to the rounding of batched products.
-            density: fraction of prunable weights kept over the whole network; every sample has
-                exactly round(density * prunable) non-zero prunable weights. Several densities give n
-                networks of each, in their order.
-            pattern: another rule for the mask, instead of a density.
-            nested: with several densities, take the same n networks for each (those that the flow makes for the
-                highest, if it is told the density), so that masks of a lower density are part of those of a higher;
-                otherwise other networks for each.
-            condition: what the networks shall be like, for generators fitted with `conditions`; what is not named
-                is left open, but for the density, which is that of the mask.
-            guidance: above 1 follows the conditions more strongly.
-            data: training samples, from which BatchNorm statistics are estimated; needed for networks
-                that have them.
-            folder: write to this folder as a run.
+            n: Number of networks; network i depends on (seed, i) alone, up to the rounding of batched products.
+            density: Fraction of prunable weights kept over the whole network; every sample has exactly
+                round(density * prunable) non-zero prunable weights. Several densities give n networks of each, in
+                their order.
+            pattern: Another rule for the mask, instead of a density.
+            nested: With several densities, whether all have the same n networks (those that the flow makes for the
+                highest, if it knows the density), so that masks of a lower density are part of those of a higher;
+                otherwise each density has networks of its own.
+            condition: Properties of the networks, by the names of the generator's `conditions`; what is not named is
+                left open, but for the density, which is that of the mask.
+            guidance: Strength of the conditions; above 1 follows them more strongly than the tickets do.
+            data: Training samples, from which BatchNorm statistics are estimated; needed for networks that have them.
+            seed: Seed of the samples.
+            folder: Folder to write the samples to, as a run that can be resumed.
 
         Raises:
-            InputError: neither or both of density and pattern, more weights asked for than the
-                decoded networks have, a condition that the generator does not know, or no data for BatchNorm.
-            StorageError: the folder holds another run.
+            InputError: Neither or both of density and pattern are given, the decoded networks have fewer weights, the
+                generator does not know a condition, or there are no data for BatchNorm.
+            StorageError: The folder holds another run.
         """
         if n < 1:
-            raise InputError(f"ask for at least one network, got n = {n}")
-        rules = self._rules(density, pattern)
+            raise InputError(f"n is at least one network, got n = {n}")
+        patterns = self._patterns(density, pattern)
         self._require_data(data)
-        kept = [density_of(rule) for rule in rules]
-        if nested and len(rules) > 1:
-            kept = [max(one for one in kept if one is not None)] * len(rules)
-        told = [self.conditions.ask(condition, n, one) for one in kept]
-        if guidance != 1.0 and not self.conditions:
-            raise InputError("guidance strengthens conditions, and this generator was fitted without: leave it at 1")
-        together = nested or len(rules) == 1
+        draws = self._draws(n, patterns, nested, condition, guidance, seed)
         made_by = digest_of(text=dump_json(self._settings(), "the generator"))  # its tensors would take long to read
-        count = n * len(rules)
+        record = {"condition": dict(condition or {}), "guidance": guidance, "generator": made_by}
 
         def make(rows: slice, tick: Callable[[int], object], _checkpoint: Path | None) -> Collection:
             parts: list[Collection] = []
-            for i, (rule, asked) in enumerate(zip(rules, told, strict=True)):
+            for i, draw in enumerate(draws):
                 first, last = max(rows.start, i * n) - i * n, min(rows.stop, (i + 1) * n) - i * n
-                if first >= last:
-                    continue
-                own = seed if together else seeds.derive(seed, "densities", i)
-                record = {
-                    "kind": "sample", "sample_seed": own, "condition": dict(condition or {}), "guidance": guidance,
-                    "pattern": spelled_text(rule), "aligned": self.trained_on["basin"],
-                    "task": ", ".join(self.trained_on["tasks"]), "generator": made_by,
-                }  # fmt: skip
-                records = [
-                    record | {"index": i * n + k, "seed": seeds.derive(own, "sample", k)} for k in range(first, last)
-                ]
-                x_0 = self.flow.noise(last, seed=own, start=first)
-                rows_told = None if asked is None else asked[first:last]
-                codes = self.flow.integrate(x_0, conditions=rows_told, guidance=guidance)
-                vectors = self._vectors(codes) if self.refined is None else self.refined.decode(codes)
-                parts.append(self._project(vectors, rule, records))
+                if first < last:
+                    parts.append(self._sampled(draw, first, last, i * n, record, guidance))
             tick(1)
             return self._with_statistics(parts[0] if len(parts) == 1 else Collection.concatenate(parts), data)
 
-        config = {"n": n, "pattern": spelled_text(rules[0] if len(rules) == 1 else rules), "seed": seed}
-        if len(rules) > 1:
-            config["nested"] = nested
-        inputs: dict[str, str] = {}
-        if folder is not None:
-            inputs["generator"] = self.fingerprint()
-            if data is not None:
-                inputs["data"] = digest_of(data.x, data.y)
+        config: dict[str, Any] = {"n": n, "pattern": spelled_text(patterns[0] if len(patterns) == 1 else patterns)}
+        config |= {"seed": seed} | ({"nested": nested} if len(patterns) > 1 else {})
         if self.conditions:
             config |= {"condition": dict(condition or {}), "guidance": guidance}
+        inputs: dict[str, str] = {}
+        if folder is not None:
+            inputs = {"generator": self.fingerprint()}
+            inputs |= {} if data is None else {"data": digest_of(data.x, data.y)}
+        count = n * len(patterns)
         # On disk they are written as they are made; in memory all are kept in any case.
         block = count if folder is None else max(1, _BLOCK_BYTES // (4 * self.layout.size))
         return in_blocks(
-            make, architecture=self.architecture, count=count, block=min(count, block), ticks=1,
-            what=f"sampling {count} networks", folder=folder, stage="sample", config=config,
+            make,
+            architecture=self.architecture,
+            count=count,
+            block=min(count, block),
+            ticks=1,
+            what=f"sampling {count} networks",
+            folder=folder,
+            stage="sample",
+            config=config,
             inputs=inputs or None,
-        )  # fmt: skip
+        )
+
+    def _draws(
+        self,
+        n: int,
+        patterns: Sequence[Pattern],
+        nested: bool,
+        condition: Mapping[str, float | str] | None,
+        guidance: float,
+        seed: int,
+    ) -> list[_Draw]:
+        """What is drawn for each pattern."""
+        densities = [density_of(pattern) for pattern in patterns]
+        if nested and len(patterns) > 1:
+            densities = [max(density for density in densities if density is not None)] * len(patterns)
+        rows = [self.conditions.rows(condition, n, density) for density in densities]
+        if guidance != 1.0 and not self.conditions:
+            raise InputError("guidance strengthens conditions, and this generator was fitted without: leave it at 1")
+        together = nested or len(patterns) == 1
+        drawn_with = [seed if together else seeds.derive(seed, "densities", i) for i in range(len(patterns))]
+        return [_Draw(*parts) for parts in zip(patterns, rows, drawn_with, strict=True)]
+
+    def _sampled(
+        self, draw: _Draw, first: int, last: int, before: int, record: Mapping[str, Any], guidance: float
+    ) -> Collection:
+        """Samples first to last of one pattern; `before` samples of other patterns come before them."""
+        common = {
+            "kind": "sample",
+            "sample_seed": draw.seed,
+            "condition": record["condition"],
+            "guidance": record["guidance"],
+            "pattern": spelled_text(draw.pattern),
+            "aligned": self.trained_on["basin"],
+            "task": ", ".join(self.trained_on["tasks"]),
+            "generator": record["generator"],
+        }
+        records = [
+            common | {"index": before + k, "seed": seeds.derive(draw.seed, "sample", k)} for k in range(first, last)
+        ]
+        x_0 = self.flow.noise(last, seed=draw.seed, start=first)
+        conditions = None if draw.conditions is None else draw.conditions[first:last]
+        codes = self.flow.integrate(x_0, conditions=conditions, guidance=guidance)
+        vectors = self._vectors(codes) if self.refined is None else self.refined.decode(codes)
+        return self._project(vectors, draw.pattern, records)
 
     def ensemble(
         self,
@@ -136,13 +207,31 @@ class FittedGenerator(Parts):
         data: Split | None = None,
         seed: int = 0,
     ) -> Ensemble:
-        """Sample n networks that predict together; see :meth:`sample`."""
+        """Samples that predict together; see :meth:`sample`.
+
+        Args:
+            n: Number of networks.
+            density: Fraction of prunable weights kept.
+            pattern: Another rule for the mask, instead of a density.
+            condition: Properties of the networks.
+            guidance: Strength of the conditions.
+            data: Training samples for BatchNorm statistics.
+            seed: Seed of the samples.
+        """
         return self.sample(
             n, density=density, pattern=pattern, condition=condition, guidance=guidance, data=data, seed=seed
         ).ensemble()
 
     def encode(self, networks: Collection) -> Float[Tensor, "n k"]:
-        """Codes of networks: aligned to the generator's reference unless their records say that they are, compressed."""
+        """Codes of networks, (n, K): aligned to the generator's reference unless they are already, and compressed.
+
+        Args:
+            networks: Networks of the generator's layout.
+
+        Raises:
+            LayoutMismatch: The networks are of another layout.
+            InputError: They are not aligned, and the generator does not know how.
+        """
         self.layout.require(networks.layout, "the networks to encode")
         basins = {record.aligned_to for record in networks.records}
         known = basins == {self.trained_on["basin"]} and None not in basins
@@ -157,35 +246,68 @@ class FittedGenerator(Parts):
         return vectors.weights if isinstance(vectors, Collection) else vectors
 
     def decode(
-        self, codes: Float[Tensor, "n k"], *, density: float | None = None, pattern: Pattern | None = None,
+        self,
+        codes: Float[Tensor, "n k"],
+        *,
+        density: float | None = None,
+        pattern: Pattern | None = None,
         data: Split | None = None,
-    ) -> Collection:  # fmt: skip
-        """Sparse networks of codes; see :meth:`sample` for the mask."""
-        (rule,) = self._rules(density, pattern)
+    ) -> Collection:
+        """Sparse networks of codes; see :meth:`sample` for the mask.
+
+        Args:
+            codes: Codes, (n, K).
+            density: Fraction of prunable weights kept.
+            pattern: Another rule for the mask, instead of a density.
+            data: Training samples for BatchNorm statistics.
+        """
+        (chosen,) = self._patterns(density, pattern)
         self._require_data(data)
-        record = {"kind": "decoded", "pattern": spelled_text(rule), "aligned": self.trained_on["basin"]}
+        record = {"kind": "decoded", "pattern": spelled_text(chosen), "aligned": self.trained_on["basin"]}
         records = [record | {"index": i} for i in range(len(codes))]
-        return self._with_statistics(self._project(self._vectors(codes), rule, records), data)
+        return self._with_statistics(self._project(self._vectors(codes), chosen, records), data)
 
     def reconstruct(
-        self, networks: Collection, *, density: float | None = None, pattern: Pattern | None = None,
+        self,
+        networks: Collection,
+        *,
+        density: float | None = None,
+        pattern: Pattern | None = None,
         data: Split | None = None,
-    ) -> Collection:  # fmt: skip
-        """What is left of networks after encoding and decoding: aligned networks, near the given ones."""
+    ) -> Collection:
+        """What is left of networks after encoding and decoding: aligned networks, near the originals.
+
+        Args:
+            networks: Networks of the generator's layout.
+            density: Fraction of prunable weights kept.
+            pattern: Another rule for the mask, instead of a density.
+            data: Training samples for BatchNorm statistics.
+        """
         return self.decode(self.encode(networks), density=density, pattern=pattern, data=data)
 
     def interpolate(
-        self, ends: Collection, steps: int, *, density: float | None = None, pattern: Pattern | None = None,
+        self,
+        ends: Collection,
+        steps: int,
+        *,
+        density: float | None = None,
+        pattern: Pattern | None = None,
         data: Split | None = None,
-    ) -> Collection:  # fmt: skip
+    ) -> Collection:
         """Networks on the way from one network to another, through the flow.
 
         Both ends are carried back to the noise that generates them; the way between is an arc (spherical
         interpolation), as Gaussian noise lies near a sphere.
 
         Args:
-            ends: two networks.
-            steps: networks on the way, the two reconstructed ends included.
+            ends: Two networks.
+            steps: Number of networks on the way, the two reconstructed ends included.
+            density: Fraction of prunable weights kept.
+            pattern: Another rule for the mask, instead of a density.
+            data: Training samples for BatchNorm statistics.
+
+        Raises:
+            InputError: There are not two networks, or fewer than two steps.
         """
         if len(ends) != 2 or steps < 2:
             raise InputError(f"interpolate between 2 networks in at least 2 steps, got {len(ends)} and {steps}")
@@ -196,14 +318,82 @@ class FittedGenerator(Parts):
         return self.decode(self.flow.integrate(between), density=density, pattern=pattern, data=data)
 
     def log_prob(self, networks: Collection) -> Float[Tensor, " n"]:
-        """How typical networks are: exact log-density of their codes under the flow, in nats.
+        """How typical networks are: exact log-density of their codes under the flow, (n,), in nats.
 
         A density in the space of codes; what a network has outside the components does not count. Compare
         networks with each other, not with numbers from elsewhere.
+
+        Args:
+            networks: Networks of the generator's layout.
         """
         return self.flow.log_prob(self.encode(networks))
 
-    def _rules(self, density: float | Sequence[float] | None, pattern: Pattern | None) -> list[Pattern]:
+    def fingerprint(self) -> str:
+        """Identifies the generator by its tensors and settings."""
+        settings, tensors = dump_json(self._settings(), "the generator"), self.tensors()
+        return digest_of(*tensors.values(), text=settings + " ".join(tensors))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All that was fitted, by its names in a file."""
+        buffers = {f"buffer.{b.name}": t for b, t in zip(self.layout.buffers, self.buffers, strict=True)}
+        return joined(  # in this order since version 0.1: the fingerprint depends on it
+            buffers,
+            self.compress.tensors() if self.compress else {},
+            self.flow.tensors(),
+            rule_tensors(self.masks),
+            self.align.tensors() if self.align else {},
+            self.refined.tensors() if self.refined else {},
+        )
+
+    def _settings(self) -> dict[str, Any]:
+        """All but the tensors, as JSON."""
+        return {
+            "layout": self.layout.to_json(),
+            "architecture": self.architecture.to_json(),
+            "align": self.align.to_json() if self.align else None,
+            "masks": rule_to_json(self.masks),
+            "compress": self.compress.to_json() if self.compress else None,
+            "flow": self.flow.to_json(),
+            "conditions": self.conditions.to_json(),
+            "refined": None if self.refined is None else {"length": self.refined.length},
+            "trained_on": self.trained_on,
+        }
+
+    def save(self, folder: str | Path) -> Path:
+        """Write to a new or empty folder, as safetensors and JSON.
+
+        Args:
+            folder: Folder to write.
+
+        Raises:
+            StorageError: The folder is not empty or cannot be written.
+            InputError: The mask rule or the cost of the alignment is not registered.
+        """
+        return GENERATOR.save(folder, self._settings(), self.tensors())
+
+    def write(self, folder: Path) -> None:
+        """Write into a folder that exists, for runs and the hub; :meth:`save` is for everything else.
+
+        Args:
+            folder: Folder to write to.
+        """
+        GENERATOR.write(folder, self._settings(), self.tensors())
+
+    @classmethod
+    def load(cls, folder: str | Path, *, factory: Callable[[], nn.Module] | None = None) -> "FittedGenerator":
+        """Open a saved generator.
+
+        Args:
+            folder: Folder that `save` or `TicketGenerator.fit` wrote.
+            factory: Builds the network, for architectures that are not built in.
+
+        Raises:
+            StorageError: The folder holds no generator, or a damaged one, or its mask rule is not registered.
+            LayoutMismatch: The factory's network has another layout.
+        """
+        return cls(**read_parts(Path(folder), factory))
+
+    def _patterns(self, density: float | Sequence[float] | None, pattern: Pattern | None) -> list[Pattern]:
         if (density is None) == (pattern is None):
             low, high = self.trained_on["density"]
             raise InputError(
@@ -214,13 +404,13 @@ class FittedGenerator(Parts):
             return [pattern]
         # NumPy's and torch's scalars are numbers too.
         single = isinstance(density, int | float) or not getattr(density, "shape", True)
-        asked = [float(one) for one in ([density] if single else density)]  # pyright: ignore[reportArgumentType, reportOptionalIterable, reportGeneralTypeIssues]
-        if not asked:
+        densities = [float(one) for one in ([density] if single else density)]  # pyright: ignore[reportArgumentType, reportOptionalIterable, reportGeneralTypeIssues]
+        if not densities:
             raise InputError("give at least one density")
-        rules = [Unstructured(one) for one in asked]
-        for rule in rules:
-            rule.count(self.layout)
-        return list(rules)
+        patterns = [Unstructured(one) for one in densities]
+        for one in patterns:
+            one.count(self.layout)
+        return list(patterns)
 
     def _require_data(self, data: Split | None) -> None:
         if self.layout.buffers and data is None:
@@ -236,30 +426,35 @@ class FittedGenerator(Parts):
         )
 
     def _project(
-        self, vectors: Float[Tensor, "n m"], rule: Pattern, records: Sequence[Mapping[str, Any]]
+        self, vectors: Float[Tensor, "n m"], pattern: Pattern, records: Sequence[Mapping[str, Any]]
     ) -> Collection:
         weights = vectors[:, : self.layout.size].contiguous()  # what `split` makes of them, in one block
         masks = torch.empty(weights.shape, dtype=torch.bool)
         for rows in blocks(len(weights), _MASKED):
             values, scores = self.masks.split(vectors[rows])
-            within = None if self._zeros_rank_last(values, scores, rule) else (values != 0) | ~self.layout.prunable
-            masks[rows] = rule.mask(scores, self.layout, within=within)
+            within = None if self._zeros_rank_last(values, scores, pattern) else (values != 0) | ~self.layout.prunable
+            masks[rows] = pattern.mask(scores, self.layout, within=within)
             torch.mul(values, masks[rows], out=weights[rows])
         buffers = {
             b.name: t.expand(len(weights), *b.shape).clone()
             for b, t in zip(self.layout.buffers, self.buffers, strict=True)
         }
-        extras = self.masks.extras(vectors, masks) if isinstance(self.masks, FittedPosteriorMask) else {}
+        extras = extras_of(self.masks, vectors, masks)
         return Collection(
-            self.layout, weights, architecture=self.architecture, masks=masks, records=records, buffers=buffers,
+            self.layout,
+            weights,
+            architecture=self.architecture,
+            masks=masks,
+            records=records,
+            buffers=buffers,
             extras=extras,
-        )  # fmt: skip
+        )
 
-    def _zeros_rank_last(self, values: Float[Tensor, "n d"], scores: Float[Tensor, "n d"], rule: Pattern) -> bool:
+    def _zeros_rank_last(self, values: Float[Tensor, "n d"], scores: Float[Tensor, "n d"], pattern: Pattern) -> bool:
         """Need zeros not be ruled out, as they rank last and every network has enough other weights?"""
-        if not (isinstance(self.masks, MagnitudeMask) and one_threshold(rule)):
+        if not (ranks_magnitudes(self.masks) and one_threshold(pattern)):
             return False
-        count, free = count_of(rule, self.layout), self.layout.size - self.layout.num_prunable
+        count, free = count_of(pattern, self.layout), self.layout.size - self.layout.num_prunable
         if count is None:
             return False
         if scores.amin() > 0:

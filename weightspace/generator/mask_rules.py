@@ -1,57 +1,98 @@
 """How a sample's mask is decided: what is coded beside the weights, and what is ranked to choose the mask.
 
-A rule turns tickets into the vectors that are compressed, and decoded vectors into values and scores; the asked
-pattern then keeps the positions with the highest scores.
+A rule turns tickets into the vectors that are compressed, and decoded vectors into values and scores; the pattern of a
+sample then keeps the positions with the highest scores.
+
+Rules are open: any class with :meth:`MaskRule.fit` is one. Register the class of what it returns to save generators that
+use it: `@MASK_RULES.register("my-rule")` above `@dataclass(frozen=True)`.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, fields
+from typing import Any, ClassVar, Protocol, get_type_hints, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from weightspace.errors import InputError, StorageError
-from weightspace.generator.posterior_masks import FittedPosteriorMask
 from weightspace.networks.collection import Collection
 from weightspace.networks.forward import blocks
 from weightspace.networks.layout import Layout
-from weightspace.storage.spelling import Spelling
+from weightspace.storage import typed
+from weightspace.storage.fitted import require_tensor
+from weightspace.storage.spelling import Spelling, spelling_of
+from weightspace.storage.typed import Registry
 
-DENSE = "gates code which weights a ticket keeps, and these networks are dense: use MagnitudeMask()"
 _ROWS = 16  # networks read at once
 
 
 @runtime_checkable
 class FittedMaskRule(Protocol):
-    """A rule that knows the tickets."""
+    """A rule that knows the tickets.
+
+    Only `vectors` and `split` are needed. A fitted rule may also have, and those here that can do have:
+
+    - `ranks_magnitudes`, True if the scores are the absolute values of the weights. Weights that no ticket keeps then rank
+      last by themselves, and the gradient of the values is the gradient of the mask.
+    - `extras(vectors, masks)`: vectors (n, D) that samples get as extras, by name, from decoded vectors (n, M) and the
+      masks (n, D).
+
+    To be saved it is a registered dataclass of tensors, a :class:`weightspace.Layout`, numbers, words and booleans.
+    """
 
     def vectors(self, tickets: Collection) -> Collection | Float[Tensor, "n m"]:
-        """What is compressed, a row for each ticket."""
+        """The vectors that are compressed, (n, M); a collection stands for its weights.
+
+        Args:
+            tickets: Tickets of the layout that the rule was fitted to.
+        """
         ...
 
     def split(self, vectors: Float[Tensor, "n m"]) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n d"]]:
-        """Values of the weights, and scores that rank them; both may be views of the vectors."""
+        """Values of the weights and the scores that rank them, (n, D) each; both may be views of the vectors.
+
+        Args:
+            vectors: Decoded vectors, (n, M), whose first D columns are the values.
+        """
         ...
-
-    def tensors(self) -> dict[str, Tensor]: ...
-
-    def to_json(self) -> dict[str, Any]: ...
 
 
 @runtime_checkable
 class MaskRule(Protocol):
-    """A rule for masks."""
+    """A rule for the masks of samples.
 
-    def fit(self, tickets: Collection) -> FittedMaskRule: ...
+    Only `fit` is needed. A rule may also have:
+
+    - `check(tickets)`, which raises InputError before any work if tickets do not suit the rule.
+    - `rescaled`, names of the tickets' extras that must be rescaled with the weights when tickets are aligned.
+
+    Make it a frozen dataclass: its text identifies runs.
+    """
+
+    def fit(self, tickets: Collection) -> FittedMaskRule:
+        """Learn what the rule needs to know of the tickets.
+
+        Args:
+            tickets: Aligned tickets.
+
+        Raises:
+            InputError: These tickets do not suit the rule.
+        """
+        ...
 
 
+MASK_RULES: Registry[FittedMaskRule] = Registry("mask rule")
+"""Fitted mask rules by their names on disk."""
+
+
+@MASK_RULES.register("magnitude")
 @dataclass(frozen=True)
 class MagnitudeMask:
     """Decode the weights, then keep the largest: the mask is read off the values."""
 
     spelling: ClassVar[Spelling] = Spelling("Magnitude")
+    ranks_magnitudes: ClassVar[bool] = True
 
     def fit(self, tickets: Collection) -> "MagnitudeMask":
         return self
@@ -61,12 +102,6 @@ class MagnitudeMask:
 
     def split(self, vectors: Float[Tensor, "n m"]) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n d"]]:
         return vectors, vectors.abs()
-
-    def tensors(self) -> dict[str, Tensor]:
-        return {}
-
-    def to_json(self) -> dict[str, Any]:
-        return {"rule": "magnitude"}
 
 
 @dataclass(frozen=True)
@@ -82,27 +117,24 @@ class SharedMask:
         return FittedSharedMask(often + 0.5 / len(tickets) * size / size.max().clamp(min=torch.finfo(size.dtype).tiny))
 
 
+@MASK_RULES.register("shared")
 @dataclass(frozen=True)
 class FittedSharedMask:
     """:class:`SharedMask` of a collection.
 
     Args:
-        scores: (D,).
+        scores: Scores of all positions, (D,).
     """
+
+    spelling: ClassVar[Spelling] = Spelling("FittedShared", {"scores": "support.scores"})
 
     scores: Float[Tensor, " d"]
 
     def vectors(self, tickets: Collection) -> Collection:
         return tickets
 
-    def split(self, vectors: Float[Tensor, "n m"]) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n d"]]:
+    def split(self, vectors: Float[Tensor, "n d"]) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n d"]]:
         return vectors, self.scores.expand(vectors.shape)
-
-    def tensors(self) -> dict[str, Tensor]:
-        return {"support.scores": self.scores}
-
-    def to_json(self) -> dict[str, Any]:
-        return {"rule": "shared"}
 
 
 @dataclass(frozen=True)
@@ -112,7 +144,10 @@ class GateMask:
     Analog bits (arXiv 2208.04202) with the pattern's projection in place of a threshold, so that counts are exact.
 
     Args:
-        share: of the total variance that the gates have, in (0, 1).
+        share: Share of the total variance that the gates have, in (0, 1).
+
+    Raises:
+        InputError: The share is none.
     """
 
     share: float = 0.5
@@ -123,9 +158,19 @@ class GateMask:
         if not 0 < self.share < 1:
             raise InputError(f"the gates' share of the variance must lie in (0, 1), got {self.share}")
 
-    def fit(self, tickets: Collection) -> "FittedGateMask":
+    def check(self, tickets: Collection) -> None:
+        """Raise InputError if the tickets are dense.
+
+        Args:
+            tickets: Tickets of the fit.
+        """
         if tickets.dense:
-            raise InputError(DENSE)
+            raise InputError(
+                "gates code which weights a ticket keeps, and these networks are dense: use MagnitudeMask()"
+            )
+
+    def fit(self, tickets: Collection) -> "FittedGateMask":
+        self.check(tickets)
         weights = tickets.weights.var(0).sum().item()
         often = _mean(tickets, lambda part: part.masks)[tickets.layout.prunable]
         n = len(tickets)
@@ -136,12 +181,14 @@ class GateMask:
         return FittedGateMask(tickets.layout, scale)
 
 
+@MASK_RULES.register("gates")
 @dataclass(frozen=True)
 class FittedGateMask:
     """:class:`GateMask` of a collection.
 
     Args:
-        scale: of a gate in the vectors.
+        layout: Layout of the networks.
+        scale: Size of a gate in the vectors.
     """
 
     layout: Layout
@@ -157,12 +204,6 @@ class FittedGateMask:
         scores = torch.zeros_like(values).index_copy(1, self.layout.prunable.nonzero()[:, 0], gates)
         return values, scores
 
-    def tensors(self) -> dict[str, Tensor]:
-        return {}
-
-    def to_json(self) -> dict[str, Any]:
-        return {"rule": "gates", "scale": self.scale}
-
 
 def _mean(tickets: Collection, what: Callable[[Collection], Tensor]) -> Float[Tensor, " d"]:
     """Mean over networks, a few of them in memory at a time."""
@@ -172,19 +213,93 @@ def _mean(tickets: Collection, what: Callable[[Collection], Tensor]) -> Float[Te
     return (total / len(tickets)).float()
 
 
-def load_mask_rule(saved: dict[str, Any], tensors: dict[str, Tensor], layout: Layout) -> FittedMaskRule:
-    """The rule of a saved generator.
+def check_rule(rule: MaskRule, tickets: Collection) -> None:
+    """Raise InputError if the rule says that it cannot be fitted to these tickets.
+
+    Args:
+        rule: Rule of the generator.
+        tickets: Tickets of the fit, before they are aligned.
+    """
+    check = getattr(rule, "check", None)
+    if check is not None:
+        check(tickets)
+
+
+def rescaled_by(rule: MaskRule) -> tuple[str, ...]:
+    """Names of the extras that must be rescaled with the weights when tickets are aligned for this rule."""
+    return tuple(getattr(rule, "rescaled", ()))
+
+
+def ranks_magnitudes(rule: FittedMaskRule) -> bool:
+    """Are the scores of a rule the absolute values of the weights?"""
+    return bool(getattr(rule, "ranks_magnitudes", False))
+
+
+def extras_of(rule: FittedMaskRule, vectors: Float[Tensor, "n m"], masks: Tensor) -> dict[str, Tensor]:
+    """The extras of samples, by name; none for most rules.
+
+    Args:
+        rule: Fitted rule of the generator.
+        vectors: Decoded vectors, (n, M).
+        masks: Masks of the samples, (n, D).
+    """
+    extras = getattr(rule, "extras", None)
+    return {} if extras is None else extras(vectors, masks)
+
+
+def rule_to_json(rule: FittedMaskRule) -> dict[str, Any]:
+    """The name of a fitted rule and its fields that are neither tensors nor the layout.
 
     Raises:
-        StorageError: it is of a kind that this version does not know.
+        InputError: The class of the rule is not registered.
     """
-    match saved:
-        case {"rule": "magnitude"}:
-            return MagnitudeMask()
-        case {"rule": "shared"}:
-            return FittedSharedMask(tensors["support.scores"])
-        case {"rule": "gates", "scale": scale}:
-            return FittedGateMask(layout, scale)
-        case {"rule": "posteriors", "gate": gate, "spread": spread}:
-            return FittedPosteriorMask(layout, gate, spread, tensors["posteriors.random"])
-    raise StorageError(f"unknown mask rule {saved!r}: was the generator written by a newer version?")
+    values = {one.name: getattr(rule, one.name) for one in fields(rule)}  # pyright: ignore[reportArgumentType]
+    plain = {name: value for name, value in values.items() if not isinstance(value, Tensor | Layout)}
+    return {"rule": MASK_RULES.name_of(rule)} | {name: typed.to_json(value) for name, value in plain.items()}
+
+
+def rule_tensors(rule: FittedMaskRule) -> dict[str, Tensor]:
+    """The tensors of a fitted rule by their names in a file.
+
+    Raises:
+        InputError: The class of the rule is not registered.
+    """
+    name, kind = MASK_RULES.name_of(rule), type(rule)
+    values = {one.name: getattr(rule, one.name) for one in fields(rule)}  # pyright: ignore[reportArgumentType]
+    return {_on_disk(kind, name, field): value for field, value in values.items() if isinstance(value, Tensor)}
+
+
+def load_mask_rule(saved: Any, tensors: Mapping[str, Tensor], layout: Layout) -> FittedMaskRule:
+    """The fitted rule of a saved generator.
+
+    Args:
+        saved: What :func:`rule_to_json` returned.
+        tensors: Named tensors, those of :func:`rule_tensors` among them.
+        layout: Layout of the networks.
+
+    Raises:
+        StorageError: The rule is not registered, or one of its fields is missing, unknown or of another type.
+    """
+    if not isinstance(saved, Mapping):
+        raise StorageError(f"the generator is damaged (masks is {saved!r}): restore it from a copy")
+    what = f"the mask rule {saved.get('rule')!r}"
+    kind = MASK_RULES.kind_of(saved.get("rule"), "the generator")
+    hints, values = get_type_hints(kind), {}
+    plain = {name: value for name, value in saved.items() if name != "rule"}
+    for one in fields(kind):  # pyright: ignore[reportArgumentType]
+        hint = hints[one.name]
+        if hint is Layout:
+            values[one.name] = layout
+        elif getattr(hint, "array_type", hint) is Tensor:  # such as Float[Tensor, " d"]
+            values[one.name] = require_tensor(tensors, _on_disk(kind, saved["rule"], one.name), what)
+        elif one.name in plain:
+            values[one.name] = typed.from_json(hint, plain.pop(one.name), f"{what}, field {one.name},")
+        elif one.default is MISSING and one.default_factory is MISSING:
+            raise StorageError(f"{what} is damaged (it lacks {one.name}): restore it from a copy")
+    if plain:
+        raise StorageError(f"{what} is damaged (unknown: {', '.join(sorted(plain))}): restore it from a copy")
+    return kind(**values)
+
+
+def _on_disk(kind: type, name: str, field: str) -> str:
+    return spelling_of(kind).fields.get(field, f"{name}.{field}")

@@ -1,13 +1,14 @@
 """Generate posteriors: codes of means, standard deviations, and gates that come from a Bayesian score."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from weightspace.errors import InputError
+from weightspace.generator.mask_rules import MASK_RULES
 from weightspace.networks.collection import Collection
 from weightspace.networks.layout import Layout
 from weightspace.networks.record import Extra
@@ -25,14 +26,18 @@ class PosteriorMask:
     the posteriors were certain of is kept first.
 
     Args:
-        gates: share of the total variance that the gates have, in (0, 1).
-        spread: share that the log standard deviations have; the rest is the means'.
+        gates: Share of the total variance that the gates have, in (0, 1).
+        spread: Share that the log standard deviations have, in (0, 1); the rest is the means'.
+
+    Raises:
+        InputError: A share is none, or they leave nothing to the means.
     """
 
     gates: float = 0.4
     spread: float = 0.1
 
     spelling: ClassVar[Spelling] = Spelling("Posteriors")
+    rescaled: ClassVar[tuple[str, ...]] = (STD,)
 
     def __post_init__(self) -> None:
         if not (0 < self.gates < 1 and 0 < self.spread < 1 and self.gates + self.spread < 1):
@@ -41,13 +46,21 @@ class PosteriorMask:
                 f"{self.spread}"
             )
 
-    def fit(self, tickets: Collection) -> "FittedPosteriorMask":
+    def check(self, tickets: Collection) -> None:
+        """Raise InputError if the tickets are no sparse posteriors.
+
+        Args:
+            tickets: Tickets of the fit.
+        """
         if STD not in tickets.extras:
             raise InputError(
                 f'posteriors have the extra "{STD}": train them with bayes.Variational, or use MagnitudeMask()'
             )
         if tickets.dense:
             raise InputError("gates code which weights a posterior keeps, and these are dense: use sparse ones")
+
+    def fit(self, tickets: Collection) -> "FittedPosteriorMask":
+        self.check(tickets)
         random = (tickets.extras[STD] > 0).any(0)
         unit = FittedPosteriorMask(tickets.layout, 1.0, 1.0, random)
         parts = unit.vectors(tickets).split(unit.sizes, dim=1)
@@ -59,13 +72,16 @@ class PosteriorMask:
         return FittedPosteriorMask(tickets.layout, *scales, random)
 
 
+@MASK_RULES.register("posteriors")
 @dataclass(frozen=True)
 class FittedPosteriorMask:
     """:class:`PosteriorMask` of a collection.
 
     Args:
-        gate, spread: scales of the gates and of the log standard deviations in the vectors.
-        random: (D,), the parameters that have a posterior; norm layers do not.
+        layout: Layout of the networks.
+        gate: Size of a gate in the vectors.
+        spread: Size of a unit of a log standard deviation in the vectors.
+        random: Which parameters have a posterior, (D,); norm layers have none.
     """
 
     layout: Layout
@@ -75,6 +91,7 @@ class FittedPosteriorMask:
 
     @property
     def sizes(self) -> list[int]:
+        """Columns of the means, the gates and the log standard deviations in the vectors."""
         return [self.layout.size, self.layout.num_prunable, self.layout.size]
 
     def vectors(self, tickets: Collection) -> Float[Tensor, "n m"]:
@@ -97,11 +114,10 @@ class FittedPosteriorMask:
         return values, scores
 
     def extras(self, vectors: Float[Tensor, "n m"], masks: Tensor) -> dict[str, Tensor]:
-        """Standard deviations of the weights that are kept."""
+        """Standard deviations of the weights that are kept, (n, D), as the extra "std".
+
+        Args:
+            vectors: Decoded vectors, (n, M).
+            masks: Masks of the samples, (n, D).
+        """
         return {STD: (vectors[:, -self.layout.size :] / self.spread).exp() * (masks & self.random)}
-
-    def tensors(self) -> dict[str, Tensor]:
-        return {"posteriors.random": self.random}
-
-    def to_json(self) -> dict[str, Any]:
-        return {"rule": "posteriors", "gate": self.gate, "spread": self.spread}

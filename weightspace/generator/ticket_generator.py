@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from weightspace.align import WeightMatching
 from weightspace.align.weight_matching import Example
@@ -11,12 +12,12 @@ from weightspace.errors import InputError
 from weightspace.flow import FlowMatching
 from weightspace.generator.conditions import Conditions
 from weightspace.generator.fitted_generator import FittedGenerator
-from weightspace.generator.mask_rules import DENSE, GateMask, MagnitudeMask, MaskRule
-from weightspace.generator.posterior_masks import STD, PosteriorMask
+from weightspace.generator.mask_rules import MASK_RULES, MagnitudeMask, MaskRule, check_rule, rescaled_by
 from weightspace.generator.refinement import TaskRefinement
 from weightspace.networks.collection import Collection
 from weightspace.storage.runs import open_run
 from weightspace.storage.spelling import spelled, spelled_text, spelling_of
+from weightspace.tasks.task import Task
 
 _FLOW = "flow.checkpoint.safetensors"
 _REFINEMENT = "refinement.checkpoint.safetensors"
@@ -27,13 +28,18 @@ class TicketGenerator:
     """Align, compress, and learn the distribution of the codes.
 
     Args:
-        align: brings the tickets into one basin; None takes them as they are.
-        compress: turns networks into codes, few by default, as refined ones work best; None lets the flow carry raw weights.
-        generate: learns the distribution of the codes.
-        refine: trains the generator on through the task; None leaves it as flow matching made it.
-        masks: how the mask of a sample is decided.
-        conditions: what the flow is told about each ticket, so that samples can be asked for it: "density", or
-            where it stands in the tickets' records, such as "individual.label_noise" or "metrics.validation_accuracy".
+        align: Alignment that brings the tickets into one basin; None takes them as they are.
+        compress: Compression that turns networks into codes, few by default, as refined ones work best; None lets the
+            flow carry raw weights.
+        generate: Flow that learns the distribution of the codes.
+        refine: Refinement that trains the generator on through a task, which comes with `fit`; None leaves it as flow
+            matching made it.
+        masks: Rule for the mask of a sample.
+        conditions: Properties of each ticket that the flow knows, so that samples can be drawn under them: "density",
+            or a path in the tickets' records, such as "individual.label_noise" or "metrics.validation_accuracy".
+
+    Raises:
+        InputError: A refinement has no compression, or conditions is a single text.
     """
 
     align: WeightMatching | None = field(default_factory=WeightMatching)
@@ -53,88 +59,119 @@ class TicketGenerator:
         self,
         tickets: Collection,
         *,
+        task: Task | None = None,
         example: Example | None = None,
         seed: int = 0,
         folder: str | Path | None = None,
-    ) -> "FittedGenerator":
+    ) -> FittedGenerator:
         """Learn from a collection of trained sparse networks.
 
         Args:
-            tickets: aligned by this stage unless their records say that all were aligned to one reference.
+            tickets: Trained sparse networks; they are aligned by this stage unless their records say that all were
+                aligned to one reference.
+            task: Task to refine through; only its training split is read, and only with `refine`.
             example: A batch of inputs on which the symmetry of networks whose input is not known is traced.
-            folder: write the fitted generator there, as a run that can be interrupted and resumed.
+            seed: Seed of the flow and the refinement.
+            folder: Folder to write the fitted generator to, as a run that can be interrupted and resumed.
 
         Raises:
-            InputError: too few networks for the components, or no known symmetry.
-            StorageError: the folder holds another run.
+            InputError: The tickets do not suit a stage, they have no known symmetry, or a refinement has no task.
+            LayoutMismatch: The tickets are not of the task's architecture.
+            StorageError: The folder holds another run.
         """
-        self._check(tickets)
+        through = self._check(tickets, task)
         if folder is None:
-            return self._fit(tickets, example, seed, None)
+            return self._fit(tickets, through, example, seed, None)
         folder = Path(folder)
-        symmetry = self.align.symmetry if self.align else None
-        config = {
-            "align": None if self.align is None else {
-                "balance": self.align.balance, "cost": spelled_text(self.align.cost),
-                "population": spelled_text(self.align.population), "fix_unknown": self.align.fix_unknown,
-            },
-            "symmetry": None if symmetry is None else symmetry.to_json(),
-            "masks": spelled_text(self.masks), "compress": spelled(self.compress) if self.compress else None,
-            "generate": {"method": spelling_of(self.generate).name} | spelled(self.generate), "seed": seed,
-        }  # fmt: skip
-        if not self.generate.validation_fraction:  # so that runs from before there was such a thing go on
-            del config["generate"]["held_out"]
-        if self.conditions:
-            config["conditions"] = list(self.conditions)
-        if self.refine is not None:
-            config["refine"] = self.refine.to_json() | {"task": self.refine.task.to_json()}
+        config = self._config(seed, through)
         with open_run(folder, "fit", config, {"tickets": tickets.fingerprint()}) as run:
             if not run.complete:
                 checkpoint = folder / _FLOW
-                self._fit(tickets, example, seed, checkpoint).write(folder)
+                self._fit(tickets, through, example, seed, checkpoint).write(folder)
                 run.finish()
                 for left in (checkpoint, checkpoint.with_name(_REFINEMENT)):
                     left.unlink(missing_ok=True)
         return FittedGenerator.load(folder, factory=tickets.architecture.factory)
 
-    def _check(self, tickets: Collection) -> None:
-        """Find mistakes before the work."""
+    def _config(self, seed: int, through: tuple[TaskRefinement, Task] | None) -> dict[str, Any]:
+        """What identifies a run, in the spelling of version 0.1."""
+        align = self.align
+        alignment = (
+            None
+            if align is None
+            else {
+                "balance": align.balance,
+                "cost": spelled_text(align.cost),
+                "population": spelled_text(align.population),
+                "fix_unknown": align.fix_unknown,
+            }
+        )
+        config: dict[str, Any] = {
+            "align": alignment,
+            "symmetry": None if align is None or align.symmetry is None else align.symmetry.to_json(),
+            "masks": spelled_text(self.masks),
+            "compress": spelled(self.compress) if self.compress else None,
+            "generate": {"method": spelling_of(self.generate).name} | spelled(self.generate),
+            "seed": seed,
+        }
+        if not self.generate.validation_fraction:  # so that runs from before there was such a thing go on
+            del config["generate"]["held_out"]
+        if self.conditions:
+            config["conditions"] = list(self.conditions)
+        if through is not None:
+            refine, task = through
+            config["refine"] = refine.to_json() | {"task": task.to_json()}
+        return config
+
+    def _check(self, tickets: Collection, task: Task | None) -> tuple[TaskRefinement, Task] | None:
+        """Find mistakes before the work; the refinement with its task."""
         if self.compress is not None:
             self.compress.check(len(tickets), tickets.layout.size)
         self.generate.check(len(Conditions.of(self.conditions, tickets).widths), len(tickets))
-        if isinstance(self.masks, GateMask) and tickets.dense:
-            raise InputError(DENSE)
-        if isinstance(self.masks, PosteriorMask) and self.align is not None and STD not in self.align.cost.rescaled:
-            raise InputError(
-                "standard deviations must move with the means: align posteriors with "
-                "align=WeightMatching(cost=align.WassersteinCost())"
-            )
-        if self.refine is not None:
-            self.refine.check(tickets)
+        check_rule(self.masks, tickets)
+        if self.align is not None:
+            for name in rescaled_by(self.masks):
+                if name not in self.align.cost.rescaled:
+                    raise InputError(
+                        f"the extra {name!r} must be rescaled with the weights: align with a cost that does, such as "
+                        "align=WeightMatching(cost=align.WassersteinCost()) for posteriors"
+                    )
+        if self.refine is None:
+            return None
+        if task is None:
+            raise InputError("refinement trains through a task: give fit(tickets, task=task), or leave refine=None")
+        self.refine.check(tickets, task)
+        return self.refine, task
 
     def _fit(
-        self, tickets: Collection, example: Example | None, seed: int, checkpoint: Path | None
-    ) -> "FittedGenerator":
+        self,
+        tickets: Collection,
+        through: tuple[TaskRefinement, Task] | None,
+        example: Example | None,
+        seed: int,
+        checkpoint: Path | None,
+    ) -> FittedGenerator:
         basins = {record.aligned_to for record in tickets.records}
         together = len(basins) == 1 and None not in basins
         matching = None if self.align is None or together else self.align.fit(tickets, example=example)
         aligned = tickets if matching is None else matching.transform(tickets)
         conditions = Conditions.of(self.conditions, aligned)
         masks = self.masks.fit(aligned)
+        MASK_RULES.name_of(masks)  # a rule that cannot be saved is found before the work
         vectors = masks.vectors(aligned)
         compression = None if self.compress is None else self.compress.fit(vectors)
         if compression is not None:
             codes = compression.transform(vectors)
         else:
             codes = vectors.weights if isinstance(vectors, Collection) else vectors
-        told = conditions.encode(aligned)
-        flow = self.generate.fit(codes, told, widths=conditions.widths, seed=seed, checkpoint=checkpoint)
-        refined = None
-        if self.refine is not None and compression is not None:
+        rows = conditions.encode(aligned)
+        flow = self.generate.fit(codes, rows, widths=conditions.widths, seed=seed, checkpoint=checkpoint)
+        refined, how = None, None
+        if through is not None and compression is not None:
+            refine, task = through
             kept = None if checkpoint is None else checkpoint.with_name(_REFINEMENT)
-            refined = self.refine.fit(
-                aligned, masks, compression, flow, conditions, seed=seed, checkpoint=kept
-            )  # fmt: skip
+            refined = refine.fit(aligned, task, masks, compression, flow, conditions, seed=seed, checkpoint=kept)
+            how = refine.to_json() | {"task": task.name}
         densities = tickets.densities
         trained_on = {
             "networks": len(tickets),
@@ -143,10 +180,17 @@ class TicketGenerator:
             "density": [densities.min().item(), densities.max().item()],
             "basin": matching.fingerprint() if matching else basins.pop() if together else None,
             "seed": seed,
-            "refined": None if self.refine is None else self.refine.to_json() | {"task": self.refine.task.name},
+            "refined": how,
         }
-        buffers = [aligned[:1].buffers[b.name][0].clone() for b in tickets.layout.buffers]
         return FittedGenerator(
-            tickets.layout, tickets.architecture, matching, masks, compression, flow, trained_on, buffers, refined,
+            tickets.layout,
+            tickets.architecture,
+            matching,
+            masks,
+            compression,
+            flow,
+            trained_on,
+            [aligned[:1].buffers[b.name][0].clone() for b in tickets.layout.buffers],
+            refined,
             conditions,
-        )  # fmt: skip
+        )

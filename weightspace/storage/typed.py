@@ -114,13 +114,7 @@ class Registry(Generic[T]):
         Raises:
             InputError: Its class is not registered.
         """
-        name = next((name for name, kind in self._kinds.items() if kind is type(value)), None)
-        if name is None:
-            raise InputError(
-                f"a {self.what} of class {type(value).__name__} cannot be saved: register the class under a name that "
-                'stays the same, with @registry.register("my-name") above @dataclass'
-            )
-        return {"kind": name, **to_json(value)}
+        return {"kind": self.name_of(value), **to_json(value)}
 
     def from_json(self, data: Mapping[str, Any], what: str) -> T:
         """Read what :meth:`to_json` wrote.
@@ -132,10 +126,36 @@ class Registry(Generic[T]):
         Raises:
             StorageError: The name is not registered, or a field is missing, unknown or of another type.
         """
-        name = data.get("kind") if isinstance(data, Mapping) else None
+        kind = self.kind_of(data.get("kind") if isinstance(data, Mapping) else None, what)
+        return from_json(kind, {key: value for key, value in data.items() if key != "kind"}, what)
+
+    def name_of(self, value: T) -> str:
+        """The name that the class of an object is registered under.
+
+        Raises:
+            InputError: Its class is not registered.
+        """
+        name = next((name for name, kind in self._kinds.items() if kind is type(value)), None)
+        if name is None:
+            raise InputError(
+                f"a {self.what} of class {type(value).__name__} cannot be saved: register the class under a name that "
+                'stays the same, with @registry.register("my-name") above @dataclass'
+            )
+        return name
+
+    def kind_of(self, name: object, what: str) -> type[T]:
+        """The class that is registered under a name.
+
+        Args:
+            name: What a file gives as the name.
+            what: What is read, for the error.
+
+        Raises:
+            StorageError: No class has the name.
+        """
         if not isinstance(name, str) or name not in self._kinds:
             raise StorageError(
                 f"{what} has a {self.what} {name!r} that is not registered: import the module that defines it first, or "
                 f"use a newer weightspace (known: {', '.join(sorted(self._kinds))})"
             )
-        return from_json(self._kinds[name], {key: value for key, value in data.items() if key != "kind"}, what)
+        return self._kinds[name]

@@ -1,0 +1,282 @@
+"""A trained flow: sample codes, find the noise they come from, and their likelihood."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from weightspace.errors import InputError, StorageError
+from weightspace.flow.ode import follow, guided_field, to_noise
+from weightspace.flow.velocity import Velocity, with_presence
+from weightspace.networks.layout import Layout
+from weightspace.runtime import seeds
+from weightspace.runtime.progress import progress
+from weightspace.storage.fitted import FittedFormat, require_tensor
+from weightspace.storage.spelling import spelled, spelling_of
+from weightspace.storage.typed import Registry, from_json
+
+_JACOBIAN = 4096  # codes up to which exact likelihoods are computed
+_FLOW = ("method", "config", "scale", "codes", "conditions")
+_FORMAT = FittedFormat("flow", 1, (1,), _FLOW)
+
+
+@runtime_checkable
+class FlowSettings(Protocol):
+    """What a trained flow needs of the settings it was trained with."""
+
+    source_std: float
+    solver_steps: int
+
+    def velocity(self, codes: int, conditions: int) -> Velocity:
+        """The untrained velocity network.
+
+        Args:
+            codes: Length of a code.
+            conditions: Numbers that describe each code to the network.
+        """
+        ...
+
+
+FLOWS: Registry[FlowSettings] = Registry("flow")
+"""Kinds of flows by their names on disk: `@FLOWS.register("mine")` above `@dataclass(frozen=True)`."""
+
+
+@dataclass(frozen=True)
+class FittedFlow:
+    """A trained velocity field.
+
+    Args:
+        config: Settings that it was trained with.
+        weights: Weights of the velocity network, averaged over training, flat (P,).
+        scale: Number that codes were divided by.
+        codes: Length of a code.
+        conditions: Numbers that describe a network; 0 if it was trained without.
+    """
+
+    config: FlowSettings
+    weights: Float[Tensor, " p"]
+    scale: float
+    codes: int
+    conditions: int = 0
+
+    def noise(self, n: int, *, seed: int = 0, start: int = 0) -> Float[Tensor, "m k"]:
+        """Noise x_0 of samples, a row each; row i depends on (seed, i) alone.
+
+        Args:
+            n: Index after the last sample.
+            seed: Seed of the samples.
+            start: Index of the first sample.
+        """
+        drawn = [torch.randn(self.codes, generator=seeds.generator(seed, "flow noise", i)) for i in range(start, n)]
+        return torch.stack(drawn) * self.config.source_std
+
+    @torch.no_grad()
+    def sample(
+        self,
+        n: int,
+        *,
+        conditions: Float[Tensor, "n c"] | None = None,
+        guidance: float = 1.0,
+        seed: int = 0,
+        solver_steps: int | None = None,
+    ) -> Float[Tensor, "n k"]:
+        """New codes, (n, K): noise, carried along the flow.
+
+        Sample i depends on (seed, i) alone, not on n, up to the rounding of batched products.
+
+        Args:
+            n: Number of samples.
+            conditions: Conditions of the samples, (n, C); see :meth:`integrate`.
+            guidance: Strength of the conditions; see :meth:`integrate`.
+            seed: Seed of the noise.
+            solver_steps: Runge-Kutta steps; None is the number of the settings.
+        """
+        x_0 = self.noise(n, seed=seed)
+        return self.integrate(x_0, conditions=conditions, guidance=guidance, solver_steps=solver_steps)
+
+    @torch.no_grad()
+    def integrate(
+        self,
+        x_0: Float[Tensor, "n k"],
+        *,
+        conditions: Float[Tensor, "n c"] | None = None,
+        guidance: float = 1.0,
+        solver_steps: int | None = None,
+    ) -> Float[Tensor, "n k"]:
+        """Codes (n, K) of noise: t from 0 to 1 (fourth-order Runge-Kutta, fixed steps).
+
+        Args:
+            x_0: Noise, (n, K).
+            conditions: Conditions of the samples, (n, C), NaN where it does not matter; None is nowhere.
+            guidance: Strength of the conditions; above 1 follows them more strongly than the tickets do, by moving the
+                field away from its unconditional value (arXiv 2207.12598, eq. 6 with w = guidance - 1).
+            solver_steps: Runge-Kutta steps; None is the number of the settings.
+
+        Raises:
+            InputError: The conditions have another shape than in training, or guidance has none to strengthen.
+        """
+        return self._solve(x_0, 0.0, 1.0, solver_steps, conditions, guidance) * self.scale
+
+    @torch.no_grad()
+    def encode(
+        self,
+        codes: Float[Tensor, "n k"],
+        *,
+        conditions: Float[Tensor, "n c"] | None = None,
+        solver_steps: int | None = None,
+    ) -> Float[Tensor, "n k"]:
+        """Noise (n, K) that the flow carries to codes: t from 1 to 0.
+
+        Args:
+            codes: Codes, (n, K).
+            conditions: Conditions of the codes, (n, C), NaN where unknown.
+            solver_steps: Runge-Kutta steps; None is the number of the settings.
+        """
+        return self._solve((codes / self.scale).float(), 1.0, 0.0, solver_steps, conditions, 1.0)
+
+    def log_prob(
+        self,
+        codes: Float[Tensor, "n k"],
+        *,
+        conditions: Float[Tensor, "n c"] | None = None,
+        tolerance: float = 1e-5,
+        solver_steps: int | None = None,
+    ) -> Float[Tensor, " n"]:
+        """Exact log-density of codes under the flow, (n,), in nats (arXiv 2210.02747, appendix C).
+
+        The flow is solved backwards together with the trace of its Jacobian, which is computed exactly, in
+        float64.
+
+        Args:
+            codes: Codes, (n, K).
+            conditions: Conditions of the networks whose density it is, (n, C); NaN where unknown.
+            tolerance: Relative and absolute tolerance of the adaptive solver (Dormand-Prince); each code is solved on
+                its own, so that its value does not depend on the others.
+            solver_steps: Number of fixed Runge-Kutta steps, for all codes together, in place of the adaptive solver.
+
+        Raises:
+            InputError: The codes are too long.
+        """
+        if self.codes > _JACOBIAN:
+            raise InputError(
+                f"the exact likelihood needs a Jacobian of {self.codes} x {self.codes} for each network, more than "
+                f"{_JACOBIAN} x {_JACOBIAN}: compress the networks first (compress=PCA(...))"
+            )
+        velocity = self.velocity().double()
+        known = self._known(len(codes), conditions).double()
+
+        def solve(x_1: Tensor, known: Tensor) -> Tensor:
+            x_0, lost = to_noise(velocity, x_1, known, tolerance, solver_steps)
+            std = self.config.source_std
+            normal = -0.5 * (x_0 / std).square().sum(1) - self.codes * math.log(std * math.sqrt(2 * math.pi))
+            return normal + lost - self.codes * math.log(self.scale)
+
+        scaled = codes.double() / self.scale
+        with torch.no_grad():
+            if solver_steps is not None:
+                return solve(scaled, known)
+            rows = list(zip(scaled.split(1), known.split(1), strict=True))
+            return torch.cat([solve(*row) for row in progress(rows, "likelihoods")])
+
+    def _solve(
+        self,
+        x: Float[Tensor, "n k"],
+        start: float,
+        stop: float,
+        steps: int | None,
+        conditions: Float[Tensor, "n c"] | None,
+        guidance: float,
+    ) -> Float[Tensor, "n k"]:
+        known, unknown = self._known(len(x), conditions), self._known(len(x), None)
+        if not math.isfinite(guidance):
+            raise InputError(f"guidance must be finite, got {guidance}")
+        if guidance != 1.0 and (conditions is None or conditions.isnan().all()):
+            raise InputError("guidance strengthens conditions, but none were given")
+        field = guided_field(self.velocity(), known, unknown, guidance)
+        return follow(field, x, start, stop, self.config.solver_steps if steps is None else steps)
+
+    def _known(self, n: int, conditions: Float[Tensor, "n c"] | None) -> Float[Tensor, "n twice"]:
+        if conditions is None:
+            conditions = torch.full((n, self.conditions), math.nan)
+        if conditions.shape != (n, self.conditions):
+            raise InputError(
+                f"expected conditions of shape {(n, self.conditions)}, which this flow was trained with, got "
+                f"{tuple(conditions.shape)}"
+            )
+        return with_presence(conditions.float())
+
+    def velocity(self) -> Velocity:
+        """The velocity network with the trained weights."""
+        with seeds.seeded_modules(0, "velocity"):  # its untrained weights are not used, nor the global random state
+            velocity = self.config.velocity(self.codes, 2 * self.conditions)
+        velocity.load_state_dict(Layout.of(velocity).unpack(self.weights))
+        return velocity.eval()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What was trained, by its names in a file."""
+        return {"flow.weights": self.weights}
+
+    def to_json(self) -> dict[str, Any]:
+        """Settings and sizes, without the weights."""
+        return {
+            "method": spelling_of(self.config).name,
+            "config": spelled(self.config),
+            "scale": self.scale,
+            "codes": self.codes,
+            "conditions": self.conditions,
+        }
+
+    @classmethod
+    def from_json(cls, data: Any, tensors: Mapping[str, Tensor]) -> "FittedFlow":
+        """The inverse of `to_json` and `tensors`.
+
+        Args:
+            data: What `to_json` returned.
+            tensors: Named tensors, those of `tensors` among them.
+
+        Raises:
+            StorageError: The kind of flow is not registered, or a field is missing, unknown or of another type.
+        """
+        if not isinstance(data, Mapping) or set(data) != set(_FLOW) or not isinstance(data["config"], Mapping):
+            raise StorageError(f"the flow is damaged ({data!r:.200} should have {', '.join(_FLOW)}): restore it")
+        kind = FLOWS.kind_of(data["method"], "the file")
+        named = {old: new for new, old in spelling_of(kind).fields.items()}
+        config = {named.get(name, name): value for name, value in data["config"].items()}
+        from_json(kind, config, "the flow's config")
+        # Numbers stay as they are in the file, or the generator's fingerprint would be another one.
+        lists = {one.name for one in fields(kind) if isinstance(config.get(one.name), list)}
+        settings = kind(**{name: tuple(value) if name in lists else value for name, value in config.items()})
+        scale, codes, conditions = (
+            from_json(of, data[name], f"the flow's {name}")
+            for name, of in (("scale", float), ("codes", int), ("conditions", int))
+        )
+        return cls(settings, require_tensor(tensors, "flow.weights", "the flow"), scale, codes, conditions)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write to a new or empty folder, as safetensors and JSON.
+
+        Args:
+            folder: Folder to write.
+
+        Raises:
+            StorageError: The folder is not empty or cannot be written.
+        """
+        return _FORMAT.save(folder, self.to_json(), self.tensors())
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "FittedFlow":
+        """Open a saved flow.
+
+        Args:
+            folder: Folder that `save` wrote.
+
+        Raises:
+            StorageError: The folder holds no flow, or a damaged one.
+        """
+        manifest, tensors = _FORMAT.load(folder)
+        return cls.from_json({name: manifest[name] for name in _FLOW}, tensors)
