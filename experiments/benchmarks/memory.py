@@ -57,10 +57,10 @@ def refinement() -> float:
             align=None,
             compress=ws.PCA(64),
             generate=ws.FlowMatching(steps=5),
-            refine=ws.TaskRefinement(random_task, steps=steps, networks=16, batch_size=64, lr=1e-5, lr_mean=1e-5),
+            refine=ws.TaskRefinement(steps=steps, networks=16, batch_size=64, lr=1e-5, lr_mean=1e-5),
         )
         began = time.process_time()
-        model.fit(tickets)
+        model.fit(tickets, task=random_task)
         fits[i] = time.process_time() - began
     return (fits[1] - fits[0]) / 20
 

@@ -93,9 +93,11 @@ def main(
         model = ws.TicketGenerator(
             compress=ws.PCA(components),
             generate=ws.FlowMatching(validation_fraction=fraction),
-            refine=ws.TaskRefinement(task, steps=steps, networks=16, radius=start, mask_diversity=mask_diversity),
+            refine=ws.TaskRefinement(steps=steps, networks=16, radius=start, mask_diversity=mask_diversity),
         )
-        generator = model.fit(training, example=task.train.x[:8], seed=seed, folder=out / f"generator-{seed}-{kind}")
+        generator = model.fit(
+            training, task=task, example=task.train.x[:8], seed=seed, folder=out / f"generator-{seed}-{kind}"
+        )
         draw = {"density": DENSITY, "data": task.train, "seed": seed + 1}
         samples = generator.sample(SAMPLES, **draw)
         flow_alone = replace(generator, refined=None).sample(SAMPLES, **draw)

@@ -43,9 +43,9 @@ def main(networks: int = 360, imp_networks: int = 40, steps: int = 4000, results
     dense = timed("dense networks", lambda: ws.collect(task, networks), networks)
     tickets = timed("tickets (gradual)", lambda: ws.tickets.GradualPruning(density=0.1).find(dense, task), networks)
     aligned = timed("alignment", lambda: ws.WeightMatching().fit(tickets).transform(tickets), networks)
-    refine = ws.TaskRefinement(task, steps=steps, radius=None, mask_diversity=0.3)
+    refine = ws.TaskRefinement(steps=steps, radius=None, mask_diversity=0.3)
     model = ws.TicketGenerator(align=None, compress=ws.PCA(128), generate=ws.FlowMatching(), refine=refine)
-    generator = timed("compression, flow and refinement", lambda: model.fit(aligned), networks)
+    generator = timed("compression, flow and refinement", lambda: model.fit(aligned, task=task), networks)
     timed("sampling", lambda: generator.sample(1000, density=0.1, seed=1), 1000)
     few = dense[:imp_networks]
     timed("IMP tickets", lambda: ws.tickets.IMP(density=0.1).find(few, task), imp_networks)

@@ -53,7 +53,7 @@ class Fit:
     radius: float | None = None
     mask_diversity: float = 0.3
 
-    def model(self, task: ws.Task) -> ws.TicketGenerator:
+    def model(self) -> ws.TicketGenerator:
         """The generator with these settings."""
         # 2:4 as often as any two neighbours among many densities.
         under = [*LEARNED, TWO_OF_FOUR] if self.tickets_densities else [*REFINED, TWO_OF_FOUR, TWO_OF_FOUR]
@@ -62,7 +62,6 @@ class Fit:
             conditions=("density",),
             generate=ws.FlowMatching(validation_fraction=0.0 if self.radius is None else 0.1),
             refine=ws.TaskRefinement(
-                task,
                 steps=self.steps,
                 ramp=self.ramp,
                 patterns=[one if isinstance(one, ws.NM) else ws.Unstructured(one) for one in under],
@@ -123,8 +122,8 @@ def main(
             ws.tickets.GradualPruning(density=density).find(learned_from, task, folder=folder / f"learned-{density}")
             for density in LEARNED
         ]
-        generator = fit.model(task).fit(
-            ws.Collection.concatenate(learned), seed=seed, folder=folder / f"generator-{fit.kind}"
+        generator = fit.model().fit(
+            ws.Collection.concatenate(learned), task=task, seed=seed, folder=folder / f"generator-{fit.kind}"
         )
         assert generator.align is not None
         for pattern in (*map(ws.Unstructured, PATTERNS), TWO_OF_FOUR):

@@ -39,13 +39,13 @@ class Fit:
     validation_fraction: float = 0.1
     mask_diversity: float = 0.3
 
-    def model(self, task: ws.Task) -> ws.TicketGenerator:
+    def model(self) -> ws.TicketGenerator:
         """The generator with these settings."""
         return ws.TicketGenerator(
             compress=ws.PCA(self.components),
             generate=ws.FlowMatching(width=256, blocks=2, steps=4000, validation_fraction=self.validation_fraction),
             refine=ws.TaskRefinement(
-                task, steps=self.steps, ramp=self.ramp, radius=self.radius, mask_diversity=self.mask_diversity
+                steps=self.steps, ramp=self.ramp, radius=self.radius, mask_diversity=self.mask_diversity
             ),
         )
 
@@ -132,14 +132,14 @@ def main(
     changed = {name: value for name, value in chosen.items() if value is not None} | ({"radius": None} if free else {})
     for density in densities or setting.fits:
         fit = replace(setting.fits[density], **changed)
-        model, kind = fit.model(task), fit.kind
+        model, kind = fit.model(), fit.kind
         for seed in seeds:
             folder = out / f"{setting.name}-{seed}"
             dense = ws.collect(task, setting.networks, seed=seed, folder=folder / "dense")
             here = folder / f"density-{density}"
             tickets = ws.tickets.GradualPruning(density=density).find(dense, task, folder=here / "tickets")
             training, held = tickets.split(len(tickets) - setting.held_out, setting.held_out)
-            generator = model.fit(training, seed=seed, folder=here / f"generator-{kind}")
+            generator = model.fit(training, task=task, seed=seed, folder=here / f"generator-{kind}")
             samples = generator.sample(SAMPLES, density=density, seed=seed + 1)
             others = {"flow alone": replace(generator, refined=None).sample(SAMPLES, density=density, seed=seed + 1)}
             if controls and setting.controls and density == max(setting.fits):
@@ -175,9 +175,9 @@ def parts_of(
 
     untrained = replace(model, generate=replace(model.generate, steps=1, validation_fraction=0.0))
     parts = {
-        "without the flow's training": untrained.fit(training, seed=seed, folder=folder / "untrained-flow").sample(
-            SAMPLES, **draw
-        )
+        "without the flow's training": untrained.fit(
+            training, task=task, seed=seed, folder=folder / "untrained-flow"
+        ).sample(SAMPLES, **draw)
     }
     nearer, kept = replace(refine, radius=RANDOM_RADIUS), folder / "random-decoder.checkpoint.safetensors"
     parts["random decoder"] = refined_random(generator, nearer, training, task, seed, kept).sample(SAMPLES, **draw)
@@ -191,7 +191,9 @@ def parts_of(
     for name, masks in {"shared support": ws.SharedMask(), "gates": ws.GateMask()}.items():
         other = replace(model, masks=masks, refine=None).fit(training, seed=seed, folder=folder / name)
         parts[f"flow alone, {name}"] = other.sample(SAMPLES, **draw)
-    refined_gates = replace(model, masks=ws.GateMask()).fit(training, seed=seed, folder=folder / "gates-refined")
+    refined_gates = replace(model, masks=ws.GateMask()).fit(
+        training, task=task, seed=seed, folder=folder / "gates-refined"
+    )
     parts["gates, refined"] = refined_gates.sample(SAMPLES, **draw)
     return parts
 
@@ -220,7 +222,7 @@ def refined_random(
     directions = torch.nn.functional.normalize(random, dim=1) * compress.components.norm(dim=1, keepdim=True)
     decoder = replace(compress, mean=generator.layout.pack(start.state_dict()), components=directions)
     aligned = generator.align.transform(tickets)
-    refined = refine.fit(aligned, generator.masks, decoder, generator.flow, seed=seed, checkpoint=checkpoint)
+    refined = refine.fit(aligned, task, generator.masks, decoder, generator.flow, seed=seed, checkpoint=checkpoint)
     return replace(generator, compress=decoder, refined=refined)
 
 

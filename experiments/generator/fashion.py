@@ -92,14 +92,13 @@ class Study:
     def train_on(self, levels: int) -> None:
         """The control, the same for all seeds of the generator."""
         task, density = self.task(), LADDER[levels - 1].density
-        refine = self.refine(task, density)
+        refine = self.refine(density)
         length = budget.length_for(budget.gradients(refine) / LEARNED_FROM, task)
         ws.train(self.tickets(density)[:SAMPLES], task, length, folder=self.longer(density))
 
-    def refine(self, task: ws.Task, density: float) -> ws.TaskRefinement:
+    def refine(self, density: float) -> ws.TaskRefinement:
         """The refinement at this density."""
         return ws.TaskRefinement(
-            task,
             steps=self.fit.steps,
             networks=16,
             lr=1e-4,
@@ -119,10 +118,10 @@ class Study:
         model = ws.TicketGenerator(
             compress=ws.PCA(self.fit.components),
             generate=ws.FlowMatching(validation_fraction=0.1),
-            refine=self.refine(task, density),
+            refine=self.refine(density),
         )
         here = self.out / f"density-{density}-{seed}-{self.fit.kind}"
-        generator = model.fit(training, seed=seed, folder=here / "generator")
+        generator = model.fit(training, task=task, seed=seed, folder=here / "generator")
         draw = {"density": density, "seed": seed + 1}
         samples = generator.sample(SAMPLES, **draw)
         others = {

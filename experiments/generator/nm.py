@@ -58,10 +58,10 @@ def main(
         model = ws.TicketGenerator(
             compress=ws.PCA(components),
             generate=ws.FlowMatching(validation_fraction=0.1),
-            refine=ws.TaskRefinement(task, steps=steps, radius=radius, patterns=[pattern]),
+            refine=ws.TaskRefinement(steps=steps, radius=radius, patterns=[pattern]),
         )
         kind = f"{components}-{radius}-{steps}"
-        generator = model.fit(training, seed=seed, folder=folder / f"generator-{kind}")
+        generator = model.fit(training, task=task, seed=seed, folder=folder / f"generator-{kind}")
         draw = {"pattern": pattern, "seed": seed + 1}
         others = {
             "flow alone": replace(generator, refined=None).sample(SAMPLES, **draw),

@@ -69,10 +69,9 @@ class Fit:
     validation_fraction: float = 0.1
     seed: int = 0
 
-    def refine(self, task: ws.Task) -> ws.TaskRefinement:
+    def refine(self) -> ws.TaskRefinement:
         """The refinement with these settings."""
         return ws.TaskRefinement(
-            task,
             steps=self.steps,
             networks=self.networks_per_step,
             batch_size=self.batch_size,
@@ -91,13 +90,13 @@ class Fit:
         model = ws.TicketGenerator(
             compress=ws.PCA(self.components),
             generate=ws.FlowMatching(steps=self.flow_steps, validation_fraction=self.validation_fraction),
-            refine=self.refine(task) if self.decoder == "tickets" else None,
+            refine=self.refine() if self.decoder == "tickets" else None,
             masks=ws.GateMask() if self.masks == "gates" else ws.MagnitudeMask(),
         )
-        fitted = model.fit(tickets, example=task.train.x[:8], seed=self.seed)
+        fitted = model.fit(tickets, task=task, example=task.train.x[:8], seed=self.seed)
         if self.decoder == "tickets":
             return fitted
-        return digits.refined_random(fitted, self.refine(task), tickets, task, self.seed)
+        return digits.refined_random(fitted, self.refine(), tickets, task, self.seed)
 
     @property
     def columns(self) -> dict[str, object]:

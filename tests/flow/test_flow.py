@@ -92,7 +92,7 @@ def test_a_flow_with_held_out_codes_is_resumed(
 ) -> None:
     codes = two_sides()
     monkeypatch.setattr(flow_fit, "_CHECKPOINT_EVERY", 40)
-    whole, original = model.fit(codes), ws.FlowMatching._gradient
+    whole, original = model.fit(codes), flow_fit._Training._gradient
     start = replace(model, steps=1, validation_fraction=0.0, lr=1e-12, lr_final=0.0, weight_decay=0.0).fit(codes)
     assert not torch.allclose(whole.weights, start.weights, atol=1e-3)  # what is kept was trained
     ran: list[object] = []
@@ -103,7 +103,7 @@ def test_a_flow_with_held_out_codes_is_resumed(
             raise KeyboardInterrupt
         return original(*arguments)  # pyright: ignore[reportArgumentType]
 
-    monkeypatch.setattr(ws.FlowMatching, "_gradient", stop_at_85)
+    monkeypatch.setattr(flow_fit._Training, "_gradient", stop_at_85)
     with pytest.raises(KeyboardInterrupt):
         model.fit(codes, checkpoint=tmp_path / "c.safetensors")
     ran *= 2

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from weightspace.generator import FittedGenerator
+from weightspace.generator import MASK_RULES, FittedGenerator
 from weightspace.networks.collection import Collection
 
 
@@ -41,7 +41,7 @@ def describe_generator(model: FittedGenerator) -> str:
         kept = model.compress.explained_variance_ratio.sum().item()
         lines.append(f"{len(model.compress.components)} components explain {kept:.1%} of the variance")
     lines.append(f"flow: {model.flow.config}")
-    lines.append(f"masks: {model.masks.to_json()['rule']}")
+    lines.append(f"masks: {MASK_RULES.name_of(model.masks)}")
     if model.conditions:
         lines.append(f"conditions: {', '.join(model.conditions.names)}")
     return "\n".join(lines + ["refined through the task"] * (model.refined is not None))

@@ -7,9 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from weightspace.flow.flow_matching import FittedFlow
-from weightspace.generator.conditions import Conditions
+from weightspace.generator.conditions import Conditions, density_for_generators
 from weightspace.masks.patterns import Pattern
-from weightspace.masks.schedule import density_of
 from weightspace.runtime import seeds
 
 _STOCK = 4096  # codes that are drawn once, for all steps
@@ -71,7 +70,7 @@ class CodeStock:
         if which not in self._codes:
             size = max(_STOCK, self.networks)
             x_0 = torch.randn(size, self.flow.codes, generator=seeds.generator(self.seed, "refinement codes", which))
-            rows = self.conditions.rows(None, size, density_of(self.patterns[which]))
+            rows = self.conditions.rows(None, size, density_for_generators(self.patterns[which]))
             codes = self.flow.integrate(x_0 * self.flow.config.source_std, conditions=rows)
             self._codes[which] = of_length(codes, self.length)
         return self._codes[which]

@@ -10,11 +10,22 @@ from jaxtyping import Float
 from torch import Tensor
 
 from weightspace.errors import InputError
+from weightspace.masks.patterns import Pattern
+from weightspace.masks.schedule import density_of
 from weightspace.networks.collection import Collection
 from weightspace.networks.record import Record
 from weightspace.storage.typed import from_json
 
 DENSITY = "density"
+
+
+def density_for_generators(pattern: Pattern) -> float | None:
+    """The density that a generator assumes of samples under a pattern; None leaves it open.
+
+    Args:
+        pattern: Pattern of the samples; one with `density_for_generators = False` has none.
+    """
+    return density_of(pattern) if getattr(pattern, "density_for_generators", True) else None
 
 
 @dataclass(frozen=True)
@@ -169,7 +180,7 @@ class Conditions:
         Raises:
             StorageError: A field is missing, unknown or of another type.
         """
-        return cls(from_json(tuple[Condition, ...], saved, "the generator's conditions"))
+        return from_json(cls, {"each": saved}, "the generator's conditions")
 
 
 def _same(word: str, value: float) -> bool:

@@ -7,8 +7,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from weightspace.generator.conditions import density_for_generators
 from weightspace.masks.patterns import Pattern
-from weightspace.masks.schedule import count_of, density_of
+from weightspace.masks.schedule import count_of
 from weightspace.networks.collection import Collection
 from weightspace.networks.layout import Layout
 from weightspace.runtime import seeds
@@ -26,7 +27,7 @@ def typical_similarity(tickets: Collection, pattern: Pattern, seed: int) -> tupl
     density) to one.
     """
     densities = tickets.densities
-    wanted = density_of(pattern)
+    wanted = density_for_generators(pattern)
     nearest = densities.median() if wanted is None else densities[(densities.log() - math.log(wanted)).abs().argmin()]
     apart = (densities / nearest - 1).abs()
     near = (apart < _SAME_DENSITY).nonzero()[:, 0]

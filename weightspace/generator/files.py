@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
@@ -37,6 +38,13 @@ class TrainedOn(TypedDict):
     basin: str | None
     seed: int
     refined: NotRequired[dict[str, Any] | None]  # the first refined generators do not say how they were
+
+
+@dataclass(frozen=True)
+class _Refined:
+    """How a refinement is written."""
+
+    length: float | None
 
 
 def digest_of(*tensors: Tensor, text: str = "") -> str:
@@ -115,10 +123,7 @@ def _read_refinement(manifest: Mapping[str, Any], tensors: Mapping[str, Tensor])
     saved = manifest["refined"]
     if not saved:
         return None
-    length = None
-    if manifest["version"] > 3:
-        if not isinstance(saved, Mapping) or set(saved) != {"length"}:
-            raise StorageError(f"the generator is damaged (refined is {saved!r:.200}): restore it from a copy")
-        length = from_json(float | None, saved["length"], "the generator's refined, length,")  # pyright: ignore[reportArgumentType]
+    what = "the generator's refined"
+    length = from_json(_Refined, saved, what).length if manifest["version"] > 3 else None
     mean, components = (require_tensor(tensors, f"refined.{part}", "the generator") for part in ("mean", "components"))
     return FittedRefinement(mean, components, length)

@@ -14,12 +14,12 @@ from weightspace.align import FittedMatching
 from weightspace.compress import FittedPCA
 from weightspace.errors import InputError
 from weightspace.flow import FittedFlow
-from weightspace.generator.conditions import Conditions
+from weightspace.generator.conditions import Conditions, density_for_generators
 from weightspace.generator.files import GENERATOR, digest_of, joined, read_parts
 from weightspace.generator.mask_rules import FittedMaskRule, extras_of, ranks_magnitudes, rule_tensors, rule_to_json
 from weightspace.generator.refinement import FittedRefinement
 from weightspace.masks.patterns import Pattern, Unstructured
-from weightspace.masks.schedule import count_of, density_of, one_threshold
+from weightspace.masks.schedule import count_of, one_threshold
 from weightspace.networks.architecture import Architecture
 from weightspace.networks.building import in_blocks
 from weightspace.networks.collection import Collection
@@ -163,7 +163,7 @@ class FittedGenerator:
         seed: int,
     ) -> list[_Draw]:
         """What is drawn for each pattern."""
-        densities = [density_of(pattern) for pattern in patterns]
+        densities = [density_for_generators(pattern) for pattern in patterns]
         if nested and len(patterns) > 1:
             densities = [max(density for density in densities if density is not None)] * len(patterns)
         rows = [self.conditions.rows(condition, n, density) for density in densities]

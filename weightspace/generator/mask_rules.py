@@ -8,7 +8,7 @@ use it: `@MASK_RULES.register("my-rule")` above `@dataclass(frozen=True)`.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass, field, fields, make_dataclass
 from typing import Any, ClassVar, Protocol, get_type_hints, runtime_checkable
 
 import torch
@@ -266,7 +266,7 @@ def rule_tensors(rule: FittedMaskRule) -> dict[str, Tensor]:
     """
     name, kind = MASK_RULES.name_of(rule), type(rule)
     values = {one.name: getattr(rule, one.name) for one in fields(rule)}  # pyright: ignore[reportArgumentType]
-    return {_on_disk(kind, name, field): value for field, value in values.items() if isinstance(value, Tensor)}
+    return {_on_disk(kind, name, key): value for key, value in values.items() if isinstance(value, Tensor)}
 
 
 def load_mask_rule(saved: Any, tensors: Mapping[str, Tensor], layout: Layout) -> FittedMaskRule:
@@ -284,22 +284,19 @@ def load_mask_rule(saved: Any, tensors: Mapping[str, Tensor], layout: Layout) ->
         raise StorageError(f"the generator is damaged (masks is {saved!r}): restore it from a copy")
     what = f"the mask rule {saved.get('rule')!r}"
     kind = MASK_RULES.kind_of(saved.get("rule"), "the generator")
-    hints, values = get_type_hints(kind), {}
-    plain = {name: value for name, value in saved.items() if name != "rule"}
+    hints, values, plain = get_type_hints(kind), {}, []
     for one in fields(kind):  # pyright: ignore[reportArgumentType]
         hint = hints[one.name]
         if hint is Layout:
             values[one.name] = layout
         elif getattr(hint, "array_type", hint) is Tensor:  # such as Float[Tensor, " d"]
             values[one.name] = require_tensor(tensors, _on_disk(kind, saved["rule"], one.name), what)
-        elif one.name in plain:
-            values[one.name] = typed.from_json(hint, plain.pop(one.name), f"{what}, field {one.name},")
-        elif one.default is MISSING and one.default_factory is MISSING:
-            raise StorageError(f"{what} is damaged (it lacks {one.name}): restore it from a copy")
-    if plain:
-        raise StorageError(f"{what} is damaged (unknown: {', '.join(sorted(plain))}): restore it from a copy")
-    return kind(**values)
+        else:
+            plain.append((one.name, hint, field(default=one.default, default_factory=one.default_factory)))  # pyright: ignore
+    written = {name: value for name, value in saved.items() if name != "rule"}
+    settings = typed.from_json(make_dataclass(kind.__name__, plain), written, what)
+    return kind(**values, **vars(settings))
 
 
-def _on_disk(kind: type, name: str, field: str) -> str:
-    return spelling_of(kind).fields.get(field, f"{name}.{field}")
+def _on_disk(kind: type, name: str, tensor: str) -> str:
+    return spelling_of(kind).fields.get(tensor, f"{name}.{tensor}")

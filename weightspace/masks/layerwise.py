@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -23,6 +24,9 @@ class _Shares(ABC):
     Raises:
         InputError: The density lies outside (0, 1].
     """
+
+    # Generators leave the density open under these patterns, as version 0.1 did: its runs go on to the same bytes.
+    density_for_generators: ClassVar[bool] = False
 
     density: float
 
