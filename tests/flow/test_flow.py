@@ -7,6 +7,7 @@ import torch
 import weightspace as ws
 from weightspace.errors import InputError
 from weightspace.flow import flow_matching as flow_fit
+from weightspace.flow import training_pairs
 from weightspace.flow.path import linear_path, pair
 
 SMALL = ws.FlowMatching(width=24, blocks=1, steps=60, batch_size=32)
@@ -53,7 +54,7 @@ def test_a_resumed_fit_equals_an_uninterrupted_one(tmp_path: Path, monkeypatch: 
     whole = SMALL.fit(codes, seed=5)
     checkpoint = tmp_path / "c.safetensors"
     calls = 0
-    original = flow_fit.linear_path
+    original = training_pairs.linear_path
 
     def stop_at_45(*arguments: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         nonlocal calls
@@ -62,7 +63,7 @@ def test_a_resumed_fit_equals_an_uninterrupted_one(tmp_path: Path, monkeypatch: 
             raise KeyboardInterrupt
         return original(*arguments)
 
-    monkeypatch.setattr(flow_fit, "linear_path", stop_at_45)
+    monkeypatch.setattr(training_pairs, "linear_path", stop_at_45)
     with pytest.raises(KeyboardInterrupt):
         SMALL.fit(codes, seed=5, checkpoint=checkpoint)
     resumed = SMALL.fit(codes, seed=5, checkpoint=checkpoint)

@@ -8,7 +8,8 @@ from torch import nn
 import weightspace as ws
 from weightspace.errors import InputError, LayoutMismatch, StorageError
 from weightspace.flow import flow_matching as flow_fit
-from weightspace.generator import MANIFEST, TENSORS
+from weightspace.flow import training_pairs
+from weightspace.generator import MANIFEST, TENSORS, projection
 
 MODEL = ws.TicketGenerator(compress=ws.PCA(5), generate=ws.FlowMatching(width=16, blocks=1, steps=60, batch_size=16))
 
@@ -81,7 +82,7 @@ def test_an_interrupted_fit_continues_to_the_same_bytes(
 ) -> None:
     monkeypatch.setattr(flow_fit, "_CHECKPOINT_EVERY", 20)
     MODEL.fit(tickets, seed=2, folder=tmp_path / "whole")
-    original = flow_fit.linear_path
+    original = training_pairs.linear_path
     calls = 0
 
     def interrupt(*arguments: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -91,7 +92,7 @@ def test_an_interrupted_fit_continues_to_the_same_bytes(
             raise KeyboardInterrupt
         return original(*arguments)
 
-    monkeypatch.setattr(flow_fit, "linear_path", interrupt)
+    monkeypatch.setattr(training_pairs, "linear_path", interrupt)
     with pytest.raises(KeyboardInterrupt):
         MODEL.fit(tickets, seed=2, folder=tmp_path / "broken")
     with pytest.raises(StorageError, match="interrupted"):
@@ -264,11 +265,11 @@ def test_numbers_of_any_kind_are_densities(generator: ws.FittedGenerator) -> Non
     import numpy as np
 
     plain = generator.sample(2, density=0.2)
-    rules = ws.FittedGenerator._rules.__wrapped__  # without the type checks of the tests, as users call it
+    rules = projection.patterns_of.__wrapped__  # without the type checks of the tests, as users call it
     for density in (np.float32(0.2), torch.tensor(0.2)):
-        (rule,) = rules(generator, density, None)
+        (rule,) = rules(density, None, generator.layout, (0.2, 0.2))
         assert torch.equal(generator.sample(2, pattern=rule).masks, plain.masks)
-    assert len(rules(generator, np.array([0.1, 0.2]), None)) == 2
+    assert len(rules(np.array([0.1, 0.2]), None, generator.layout, (0.2, 0.2))) == 2
     with pytest.raises(InputError, match="at least one density"):
         generator.sample(2, density=[])
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -14,17 +13,16 @@ from weightspace.align import FittedMatching
 from weightspace.compress import FittedPCA
 from weightspace.errors import InputError
 from weightspace.flow import FittedFlow
-from weightspace.generator.conditions import Conditions, density_for_generators
+from weightspace.generator.conditions import Conditions
 from weightspace.generator.files import GENERATOR, digest_of, joined, read_parts
-from weightspace.generator.mask_rules import FittedMaskRule, extras_of, ranks_magnitudes, rule_tensors, rule_to_json
+from weightspace.generator.mask_rules import FittedMaskRule, extras_of, rule_tensors, rule_to_json
+from weightspace.generator.projection import Draw, draws_of, patterns_of, project
 from weightspace.generator.refinement import FittedRefinement
-from weightspace.masks.patterns import Pattern, Unstructured
-from weightspace.masks.schedule import count_of, one_threshold
+from weightspace.masks.patterns import Pattern
 from weightspace.networks.architecture import Architecture
 from weightspace.networks.building import in_blocks
 from weightspace.networks.collection import Collection
 from weightspace.networks.ensemble import Ensemble
-from weightspace.networks.forward import blocks
 from weightspace.networks.layout import Layout
 from weightspace.runtime import seeds
 from weightspace.storage.files import dump_json
@@ -33,16 +31,6 @@ from weightspace.tasks.task import Split
 from weightspace.training.batchnorm import recalibrated
 
 _BLOCK_BYTES = 2**29  # weights of samples that are made at once
-_MASKED = 4  # networks whose masks are chosen at once: what they need stays in the cache
-
-
-@dataclass(frozen=True)
-class _Draw:
-    """Samples of one pattern: its mask, the rows of conditions of n samples, and their seed."""
-
-    pattern: Pattern
-    conditions: Tensor | None
-    seed: int
 
 
 @dataclass(frozen=True)
@@ -114,9 +102,9 @@ class FittedGenerator:
         """
         if n < 1:
             raise InputError(f"n is at least one network, got n = {n}")
-        patterns = self._patterns(density, pattern)
+        patterns = patterns_of(density, pattern, self.layout, self.trained_on["density"])
         self._require_data(data)
-        draws = self._draws(n, patterns, nested, condition, guidance, seed)
+        draws = draws_of(n, patterns, self.conditions, nested, condition, guidance, seed)
         made_by = digest_of(text=dump_json(self._settings(), "the generator"))  # its tensors would take long to read
         record = {"condition": dict(condition or {}), "guidance": guidance, "generator": made_by}
 
@@ -153,28 +141,8 @@ class FittedGenerator:
             inputs=inputs or None,
         )
 
-    def _draws(
-        self,
-        n: int,
-        patterns: Sequence[Pattern],
-        nested: bool,
-        condition: Mapping[str, float | str] | None,
-        guidance: float,
-        seed: int,
-    ) -> list[_Draw]:
-        """What is drawn for each pattern."""
-        densities = [density_for_generators(pattern) for pattern in patterns]
-        if nested and len(patterns) > 1:
-            densities = [max(density for density in densities if density is not None)] * len(patterns)
-        rows = [self.conditions.rows(condition, n, density) for density in densities]
-        if guidance != 1.0 and not self.conditions:
-            raise InputError("guidance strengthens conditions, and this generator was fitted without: leave it at 1")
-        together = nested or len(patterns) == 1
-        drawn_with = [seed if together else seeds.derive(seed, "densities", i) for i in range(len(patterns))]
-        return [_Draw(*parts) for parts in zip(patterns, rows, drawn_with, strict=True)]
-
     def _sampled(
-        self, draw: _Draw, first: int, last: int, before: int, record: Mapping[str, Any], guidance: float
+        self, draw: Draw, first: int, last: int, before: int, record: Mapping[str, Any], guidance: float
     ) -> Collection:
         """Samples first to last of one pattern; `before` samples of other patterns come before them."""
         common = {
@@ -261,7 +229,7 @@ class FittedGenerator:
             pattern: Another rule for the mask, instead of a density.
             data: Training samples for BatchNorm statistics.
         """
-        (chosen,) = self._patterns(density, pattern)
+        (chosen,) = patterns_of(density, pattern, self.layout, self.trained_on["density"])
         self._require_data(data)
         record = {"kind": "decoded", "pattern": spelled_text(chosen), "aligned": self.trained_on["basin"]}
         records = [record | {"index": i} for i in range(len(codes))]
@@ -393,25 +361,6 @@ class FittedGenerator:
         """
         return cls(**read_parts(Path(folder), factory))
 
-    def _patterns(self, density: float | Sequence[float] | None, pattern: Pattern | None) -> list[Pattern]:
-        if (density is None) == (pattern is None):
-            low, high = self.trained_on["density"]
-            raise InputError(
-                "give either density= or pattern=: the density of the training tickets was "
-                f"{low:.4g}{f' to {high:.4g}' if high > low else ''}"
-            )
-        if pattern is not None:
-            return [pattern]
-        # NumPy's and torch's scalars are numbers too.
-        single = isinstance(density, int | float) or not getattr(density, "shape", True)
-        densities = [float(one) for one in ([density] if single else density)]  # pyright: ignore[reportArgumentType, reportOptionalIterable, reportGeneralTypeIssues]
-        if not densities:
-            raise InputError("give at least one density")
-        patterns = [Unstructured(one) for one in densities]
-        for one in patterns:
-            one.count(self.layout)
-        return list(patterns)
-
     def _require_data(self, data: Split | None) -> None:
         if self.layout.buffers and data is None:
             raise InputError(
@@ -428,18 +377,12 @@ class FittedGenerator:
     def _project(
         self, vectors: Float[Tensor, "n m"], pattern: Pattern, records: Sequence[Mapping[str, Any]]
     ) -> Collection:
-        weights = vectors[:, : self.layout.size].contiguous()  # what `split` makes of them, in one block
-        masks = torch.empty(weights.shape, dtype=torch.bool)
-        for rows in blocks(len(weights), _MASKED):
-            values, scores = self.masks.split(vectors[rows])
-            within = None if self._zeros_rank_last(values, scores, pattern) else (values != 0) | ~self.layout.prunable
-            masks[rows] = pattern.mask(scores, self.layout, within=within)
-            torch.mul(values, masks[rows], out=weights[rows])
+        """Sparse networks of decoded vectors."""
+        weights, masks = project(vectors, pattern, self.masks, self.layout)
         buffers = {
             b.name: t.expand(len(weights), *b.shape).clone()
             for b, t in zip(self.layout.buffers, self.buffers, strict=True)
         }
-        extras = extras_of(self.masks, vectors, masks)
         return Collection(
             self.layout,
             weights,
@@ -447,20 +390,8 @@ class FittedGenerator:
             masks=masks,
             records=records,
             buffers=buffers,
-            extras=extras,
+            extras=extras_of(self.masks, vectors, masks),
         )
-
-    def _zeros_rank_last(self, values: Float[Tensor, "n d"], scores: Float[Tensor, "n d"], pattern: Pattern) -> bool:
-        """Need zeros not be ruled out, as they rank last and every network has enough other weights?"""
-        if not (ranks_magnitudes(self.masks) and one_threshold(pattern)):
-            return False
-        count, free = count_of(pattern, self.layout), self.layout.size - self.layout.num_prunable
-        if count is None:
-            return False
-        if scores.amin() > 0:
-            return True
-        # Comparing first and counting booleans after is twice as fast as counting numbers.
-        return all(np.count_nonzero(row) - free >= count for row in (values != 0).numpy())
 
     def _with_statistics(self, networks: Collection, data: Split | None) -> Collection:
         return networks if data is None else recalibrated(networks, data)
