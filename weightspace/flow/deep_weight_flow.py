@@ -114,9 +114,20 @@ class DeepWeightFlow(FlowMatching):
             )
 
     def scale(self, codes: Float[Tensor, "n k"]) -> float:
+        """One: codes are taken as they are.
+
+        Args:
+            codes: Codes to train on, (N, K).
+        """
         return 1.0
 
     def check(self, conditions: int, codes: int) -> None:
+        """Raise InputError if there are conditions, or too few codes.
+
+        Args:
+            conditions: Numbers that describe each code.
+            codes: Number of codes.
+        """
         if conditions:
             raise InputError("DeepWeightFlow takes no conditions: use FlowMatching, or conditions=()")
         super().check(conditions, codes)

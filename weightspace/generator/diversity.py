@@ -66,8 +66,8 @@ def pairwise_similarity(
     """Cosine of each pair of networks, and overlap of their masks (shared non-zeros over non-zeros).
 
     Args:
-        inner: products of their weights.
-        shared: products of their masks.
+        inner: Inner products of their weights, (n, n).
+        shared: Inner products of their masks, (n, n).
     """
     first, second = torch.triu_indices(len(inner), len(inner), offset=1)
     norm = inner.diagonal().sqrt()

@@ -22,14 +22,15 @@ def save_pretrained(
     """Write a generator as a folder that can be uploaded: its files, and a model card that says what it is.
 
     Args:
-        folder: new or empty.
-        name: of the repository, for the example in the card.
-        text: more about it, in Markdown, below what is known.
-        license: for the card, such as "mit".
-        datasets: for the card: names on the hub of the data that the tickets were trained on.
+        generator: A fitted generator.
+        folder: Folder to write, new or empty.
+        name: Name of the repository, for the example in the card.
+        text: Markdown that follows the facts in the card.
+        license: License in the card, such as "mit".
+        datasets: Names on the hub of the data that the tickets were trained on, for the card.
 
     Raises:
-        StorageError: the folder is not empty or cannot be written.
+        StorageError: The folder is not empty or cannot be written.
     """
     hub = _hub()
     data = hub.ModelCardData(
@@ -66,14 +67,14 @@ def from_pretrained(
     """Open a generator from a folder, or from the hub or its local cache; only JSON and safetensors are read.
 
     Args:
-        name: a folder, or "owner/repository".
-        revision: branch, tag or commit; by default the main branch.
-        offline: never ask the hub, only the cache.
-        cache: folder of the cache, by default the hub's own.
-        factory: builds the network, for architectures that are not built in.
+        name: Folder, or "owner/repository".
+        revision: Branch, tag or commit; None is the main branch.
+        offline: Whether only the cache is read.
+        cache: Folder of the cache; None is the hub's own.
+        factory: Builds the network, for architectures that are not built in.
 
     Raises:
-        StorageError: there is no such generator, or it is damaged.
+        StorageError: There is no such generator, or it is damaged.
     """
     if Path(name).is_dir():
         return FittedGenerator.load(name, factory=factory)
