@@ -14,14 +14,14 @@ def test_the_command_line_aligns_in_every_way(
 
     dense.save(tmp_path / "dense")
     common = ["align", str(tmp_path / "dense"), "--out"]
-    assert main([*common, str(tmp_path / "a"), "--population", "star", "--reference", "1"]) == 0
-    assert main([*common, str(tmp_path / "a"), "--population", "star", "--reference", "1", "--report", "3"]) == 0
+    assert main([*common, str(tmp_path / "a"), "--population", "star", "--reference-index", "1"]) == 0
+    assert main([*common, str(tmp_path / "a"), "--population", "star", "--reference-index", "1", "--report", "3"]) == 0
     assert (tmp_path / "a" / "alignment.html").exists()
     assert "All were matched to network" in capsys.readouterr().out
-    assert main([*common, str(tmp_path / "b"), "--method", "activations", "--reference", "2"]) == 0
-    assert main([*common, str(tmp_path / "b"), "--method", "activations", "--reference", "3"]) == 1
+    assert main([*common, str(tmp_path / "b"), "--method", "activations", "--reference-index", "2"]) == 0
+    assert main([*common, str(tmp_path / "b"), "--method", "activations", "--reference-index", "3"]) == 1
     assert "another run" in capsys.readouterr().err
-    assert main([*common, str(tmp_path / "c"), "--reference", "3"]) == 1
+    assert main([*common, str(tmp_path / "c"), "--reference-index", "3"]) == 1
     assert "--population star" in capsys.readouterr().err
     assert main([*common, str(tmp_path / "c"), "--method", "activations", "--population", "star"]) == 1
     assert main([*common, str(tmp_path / "c"), "--report", "1"]) == 1

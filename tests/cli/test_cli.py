@@ -34,10 +34,10 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ["tickets", "gradual", "dense", "--out", "tickets", "--density", "0.2", "--length", "2ep"],
         ["tickets", "imp", "dense@0:2", "--out", "imp", "--density", "0.3", "--rate", "0.6", "--rewind", "5it"],
         ["align", "tickets", "--out", "aligned"],
-        ["fit", "tickets@:6", "--out", "generator", "--components", "4", "--steps", "30",
-         "--width", "16", "--blocks", "1", "--batch-size", "8"],
+        ["fit", "tickets@:6", "--out", "generator", "--compress.components", "4", "--flow.steps", "30",
+         "--flow.width", "16", "--flow.blocks", "1", "--flow.batch-size", "8"],
         ["sample", "generator", "--out", "samples", "--n", "5", "--density", "0.15", "--seed", "3"],
-        ["evaluate", "samples", "--reference", "tickets@:6", "--held-out", "tickets@6:", "--others", "imp=imp",
+        ["evaluate", "samples", "--training", "tickets@:6", "--held-out", "tickets@6:", "--others", "imp=imp",
          "--out", "report", "--components", "3", "--threads", "1"],
     ]  # fmt: skip
     here = os.getcwd()
@@ -69,7 +69,18 @@ def test_the_command_line_and_python_agree(work: Path) -> None:
 
 
 def test_conditions_gates_and_patterns_from_the_command_line(work: Path, tmp_path: Path, capsys) -> None:
-    fit = ("fit", work / "tickets", "--out", tmp_path / "g", "--components", 4, "--steps", 30, "--width", 8)
+    fit = (
+        "fit",
+        work / "tickets",
+        "--out",
+        tmp_path / "g",
+        "--compress.components",
+        4,
+        "--flow.steps",
+        30,
+        "--flow.width",
+        8,
+    )
     named = ("--masks", "gates", "--conditions", "metrics.validation_accuracy")
     code, out, err = run(capsys, *fit, *named)
     assert code == 0, err
@@ -77,7 +88,7 @@ def test_conditions_gates_and_patterns_from_the_command_line(work: Path, tmp_pat
     assert "conditions: metrics.validation_accuracy" in out
     model = ws.FittedGenerator.load(tmp_path / "g")
     (own,) = model.conditions.each
-    draw = ("sample", tmp_path / "g", "--out", tmp_path / "s", "--n", 3, "--nm", "2:4", "--guidance", 1.5)
+    draw = ("sample", tmp_path / "g", "--out", tmp_path / "s", "--n", 3, "--pattern", "2:4", "--guidance", 1.5)
     code, _, err = run(capsys, *draw, "--condition", f"{own.name}={own.high}")
     assert code == 0, err
     expected = model.sample(3, pattern=ws.NM(2, 4), condition={own.name: own.high}, guidance=1.5)
@@ -85,12 +96,21 @@ def test_conditions_gates_and_patterns_from_the_command_line(work: Path, tmp_pat
 
 
 def test_refinement_under_several_patterns_from_the_command_line(work: Path, tmp_path: Path, capsys) -> None:
-    fit = ("fit", work / "tickets", "--components", 4, "--steps", 30, "--width", 8, "--refine-steps", 8)
+    fit = (
+        "fit",
+        work / "tickets",
+        "--compress.components",
+        4,
+        "--flow.steps",
+        30,
+        "--flow.width",
+        8,
+        "--refine.steps",
+        8,
+    )
     found: list[torch.Tensor] = []
-    for i, named in enumerate(
-        [("--refine-nm", "2:4"), ("--refine-densities", 0.5), ("--refine-densities", 0.5, "--refine-nm", "2:4")]
-    ):
-        code, _, err = run(capsys, *fit, *named, "--out", tmp_path / str(i))
+    for i, named in enumerate([("2:4",), (0.5,), (0.5, "2:4")]):
+        code, _, err = run(capsys, *fit, "--refine.patterns", *named, "--out", tmp_path / str(i))
         assert code == 0, err
         found.append(ws.FittedGenerator.load(tmp_path / str(i)).refined.mean)
     tickets = ws.Collection.load(work / "tickets")
@@ -107,8 +127,9 @@ def test_refinement_under_several_patterns_from_the_command_line(work: Path, tmp
 @pytest.mark.parametrize(
     "words",
     [
-        ["start", "--score", "synflow"], ["start", "--score", "random", "--layers", "erk"], ["dynamic", "--every", 5],
-        ["popup"], ["continuous"], ["imp", "--rate", 0.8, "--after-pruning", "lr_rewind"],
+        ["prune-at-init", "--score", "synflow", "--rounds", 100],
+        ["prune-at-init", "--score", "random", "--pattern", "erk:0.3"], ["dynamic", "--every", 5],
+        ["edge-popup"], ["continuous"], ["imp", "--rate", 0.8, "--after-pruning", "lr_rewind"],
     ],
 )  # fmt: skip
 def test_every_ticket_finder_has_its_verb(words: list[object], work: Path, tmp_path: Path, capsys) -> None:
@@ -120,7 +141,9 @@ def test_every_ticket_finder_has_its_verb(words: list[object], work: Path, tmp_p
     assert (found.masks[:, found.layout.prunable].sum(1) == round(0.3 * found.layout.num_prunable)).all()
 
 
-@pytest.mark.parametrize("kind", ["rewound", "reinitialised", "shuffled", "scattered", "refill", "regroup", "transfer"])
+@pytest.mark.parametrize(
+    "kind", ["rewound", "reinitialised", "shuffled", "globally-shuffled", "refill", "regroup", "transfer"]
+)
 def test_controls_of_tickets_are_written_and_trained(kind: str, work: Path, tmp_path: Path, capsys) -> None:
     extra = ("--task", "digits") if kind == "transfer" else ()
     code, _, err = run(capsys, "tickets", "control", work / "imp", "--kind", kind, "--out", tmp_path / "c", *extra)
@@ -200,14 +223,30 @@ def test_help_explains_every_option_with_its_default(capsys) -> None:
     assert code == 0
     verbs = ("collect", "import", "tickets gradual", "tickets imp", "align", "fit", "sample", "evaluate", "show")
     for verb in verbs:
-        assert verb in out
+        assert f"• {verb.split()[0]} " in out
         code, text, _ = run(capsys, *verb.split(), "--help")
         assert code == 0
         for option in ("--device", "--threads", "--data-root", "--config"):
             assert option in text
     text = run(capsys, "fit", "--help")[1]
-    assert "(default: 128)" in text  # PCA components, from the dataclass itself
-    assert "number kept, at most N - 1" in text
+    # Each default beside its own option.
+    assert _default(text, "--compress.components") == "16"
+    assert _default(text, "--flow.batch-size") == "128"
+    assert _default(text, "--flow.validation-fraction") == "0.1"
+    assert _default(text, "--refine.radius") == "0.5"
+    assert "umber kept, at most N - 1" in " ".join(text.replace("│", " ").split())
+
+
+def _default(text: str, option: str) -> str:
+    """What the help of an option says is its default."""
+    lines = text.replace("│", " ").splitlines()
+    start = next(i for i, line in enumerate(lines) if line.split()[:1] == [option])
+    own = [lines[start]]
+    for line in lines[start + 1 :]:
+        if line.split()[:1] and (line.split()[0].startswith("--") or line.startswith("╰")):
+            break
+        own.append(line)
+    return " ".join(" ".join(own).split()).rpartition("(default: ")[2].partition(")")[0]
 
 
 def test_options_from_a_file_and_the_command_line_wins(work: Path, capsys, tmp_path: Path) -> None:
@@ -228,7 +267,7 @@ def test_options_from_a_file_and_the_command_line_wins(work: Path, capsys, tmp_p
     [
         (["collect", "--out", "{tmp}/x", "--task", "cifar11"], 1, "no task is called 'cifar11'"),
         (["collect", "--out", "{tmp}/x", "--n", "0"], 1, "at least one network"),
-        (["collect", "--out", "{tmp}/x", "--length", "soon"], 1, "30ep"),
+        (["collect", "--out", "{tmp}/x", "--length", "soon"], 2, "30ep"),
         (["collect"], 2, "--out"),
         (["collect", "--out", "{tmp}/x", "--threads", "0"], 2, "--threads must be at least 1"),
         (["collect", "--out", "{tmp}/x", "--device", "abacus"], 2, "'abacus' is not available"),
@@ -236,42 +275,45 @@ def test_options_from_a_file_and_the_command_line_wins(work: Path, capsys, tmp_p
         (["tickets", "gradual", "{tmp}/nothing", "--out", "{tmp}/x"], 1, "not a folder"),
         (["bench", "--out", "{tmp}/x", "--device", "cpu"], 1, "give a folder of tickets"),
         (["bench", "{work}/imp", "--out", "{tmp}/x", "--batches", "0"], 1, "at least 1"),
-        (["tickets", "bird", "{work}/dense", "--out", "{tmp}/x"], 1, "no hidden channels with BatchNorm"),
+        (["tickets", "early-bird", "{work}/dense", "--out", "{tmp}/x"], 1, "no hidden channels with BatchNorm"),
         (["tickets", "control", "{work}/dense", "--out", "{tmp}/x", "--kind", "shuffled"], 1, "extras[\"rewind\"]"),
         (["tickets", "control", "{work}/imp", "--out", "{tmp}/x", "--kind", "transfer"], 1, "--task names"),
         (["tickets", "gradual", "{work}/dense@7", "--out", "{tmp}/x"], 1, "FOLDER@START:STOP"),
         (["sample", "{work}/generator", "--out", "{tmp}/x", "--density", "0"], 1, "density"),
         (["sample", "{work}/dense", "--out", "{tmp}/x", "--density", "0.1"], 1, "not a generator"),
         (["fit", "{work}/tickets", "--out", "{tmp}/x"], 1, "at most 7 principal components, 16 were asked"),
-        (["fit", "{work}/tickets", "--components", "4", "--out", "{work}/dense"], 1, "holds another run"),
-        (["evaluate", "{work}/samples", "--reference", "{work}/tickets", "--others", "x", "--out", "{tmp}/x"], 1, "NAME=FOLDER"),
+        (["fit", "{work}/tickets", "--compress.components", "4", "--out", "{work}/dense"], 1, "holds another run"),
+        (["evaluate", "{work}/samples", "--training", "{work}/tickets", "--others", "x", "--out", "{tmp}/x"], 1, "NAME=FOLDER"),
         (["show", "{tmp}"], 1, "not a collection"),
         (["import", "{tmp}", "--out", "{tmp}/x"], 1, "--model"),
-        (["fit", "{work}/tickets", "--out", "{tmp}/x", "--refine-steps", "5", "--refine-lr", "-1"], 1, "positive"),
-        (["fit", "{work}/tickets", "--out", "{tmp}/x", "--refine-steps", "5", "--refine-lr-mean", "0"], 1, "0.001 and 0"),
-        (["fit", "{work}/tickets", "--out", "{tmp}/x", "--refine-ramp", "0.5"], 1, "--refine-steps 4000"),
-        (["fit", "{work}/tickets", "--out", "{tmp}/x", "--refine-steps", "9", "--refine-radius", "0"], 1, "radius is positive"),
-        (["fit", "{work}/tickets", "--out", "{tmp}/x", "--refine-steps", "5", "--refine-densities", "2"], 1, "density"),
-        (["fit", "{work}/tickets", "--out", "{tmp}/x", "--refine-steps", "5", "--refine-nm", "24"], 1, "written like 2:4"),
-        (["fit", "{work}/tickets", "--out", "{tmp}/x", "--components", "4", "--steps", "0"], 1, "at least 1"),
+        (["fit", "{work}/tickets", "--out", "{tmp}/x", "--refine.steps", "5", "--refine.lr", "-1"], 2, "positive"),
+        (["fit", "{work}/tickets", "--out", "{tmp}/x", "--refine.steps", "5", "--refine.lr-mean", "0"], 2, "0.001 and 0"),
+        (["fit", "{work}/tickets", "--out", "{tmp}/x", "--no-refine", "--refine.ramp", "0.5"], 1, "leave one of them out"),
+        (["fit", "{work}/tickets", "--out", "{tmp}/x", "--refine.steps", "9", "--refine.radius", "0"], 2, "radius is positive"),
+        (["fit", "{work}/tickets", "--out", "{tmp}/x", "--refine.steps", "5", "--refine.patterns", "2"], 2, "density"),
+        (["fit", "{work}/tickets", "--out", "{tmp}/x", "--refine.steps", "5", "--refine.patterns", "24"], 2, "written like 2:4"),
+        (["fit", "{work}/tickets", "--out", "{tmp}/x", "--compress.components", "4", "--flow.steps", "0"], 2, "at least 1"),
         (["sample", "{work}/generator", "--out", "{tmp}/x", "--density", "1e-9"], 1, "keeps none"),
         (["import", "{tmp}", "--out", "{tmp}/x", "--model", "MLP", "--arguments", "5"], 1, "mapping"),
         (["collect", "--out", "{tmp}/x", "--batch-size", "0"], 1, "batch size"),
         (["tickets", "gradual", "{work}/dense", "--out", "{tmp}/x", "--task", "no:task"], 1, "cannot be imported"),
         (["sample", "{work}/generator", "--density", "0.1", "--config=/nowhere", "--out", "{tmp}/x"], 1, "cannot be read"),
         (["sample", "{work}/generator", "--out", "{tmp}/x"], 1, "either density= or pattern="),
-        (["sample", "{work}/generator", "--out", "{tmp}/x", "--nm", "24"], 1, "written like 2:4"),
+        (["sample", "{work}/generator", "--out", "{tmp}/x", "--pattern", "24"], 2, "written like 2:4"),
         (["sample", "{work}/generator", "--out", "{tmp}/x", "--density", "0.1", "--condition", "x=1"], 1, "without conditions"),
         (["sample", "{work}/generator", "--out", "{tmp}/x", "--density", "0.1", "--condition", "x"], 1, "NAME=VALUE"),
-        (["fit", "{work}/tickets", "--out", "{tmp}/x", "--components", "4", "--conditions", "density"], 1, "for all tickets"),
-        (["dance"], 2, "usage: weightspace VERB"),
-        ([], 2, "usage: weightspace VERB"),
+        (
+            ["fit", "{work}/tickets", "--out", "{tmp}/x", "--compress.components", "4", "--conditions", "density"], 1,
+            "for all tickets",
+        ),
+        (["dance"], 2, "Unrecognized options: dance"),
+        ([], 2, "Expected one of {collect, merge, import"),
     ],
 )  # fmt: skip
 def test_mistakes_get_a_message_and_a_code_and_no_traceback(work, tmp_path, capsys, words, code, message) -> None:
     found, out, err = run(capsys, *(word.format(work=work, tmp=tmp_path) for word in words))
     assert found == code
-    assert message in " ".join((out + err).split())
+    assert message in " ".join((out + err).replace("│", " ").replace("|", " ").split())
     assert "Traceback" not in out + err
     assert not (tmp_path / "x").exists()  # the corrected command can use the same folder
 
@@ -282,8 +324,8 @@ def test_a_folder_of_state_dicts_becomes_a_collection(tmp_path: Path, capsys, mo
     for i in range(3):
         torch.save(torch.nn.Sequential(torch.nn.Linear(3, 2)).state_dict(), tmp_path / "files" / f"{i}.pt")
     monkeypatch.chdir(tmp_path)
-    assert run(capsys, "import", "files", "--factory", "mine:build", "--out", "zoo")[0] == 0
-    assert run(capsys, "show", "zoo", "--factory", "mine:build")[0] == 0
+    assert run(capsys, "import", "files", "--factory", "mine:build", "--import-from", ".", "--out", "zoo")[0] == 0
+    assert run(capsys, "show", "zoo", "--factory", "mine:build", "--import-from", ".")[0] == 0
     from torch import nn
 
     loaded = ws.Collection.load("zoo", factory=lambda: nn.Sequential(nn.Linear(3, 2)))
@@ -292,7 +334,7 @@ def test_a_folder_of_state_dicts_becomes_a_collection(tmp_path: Path, capsys, mo
     code, _, err = run(capsys, "import", "files", "--model", "MLP", "--arguments", "{sizes: [3, 2]}", "--out", "z")
     assert code == 1
     assert "0.pt does not fit MLP" in err
-    assert run(capsys, "import", "files", "--factory", "mine:absent", "--out", "z")[0] == 1
+    assert run(capsys, "import", "files", "--factory", "mine:absent", "--import-from", ".", "--out", "z")[0] == 1
 
 
 def test_interrupting_gives_130_and_the_same_command_continues(capsys, tmp_path: Path, monkeypatch) -> None:

@@ -177,13 +177,31 @@ CALLS: dict[str, Callable[[Path], object]] = {
 }
 
 
-RENAMED = {"--survivors keep": "--after-pruning lr_rewind", "--held-out 0.25": "--validation-fraction 0.25"}
+_FLOW = ("width", "blocks", "steps", "batch-size", "lr")
+_REFINE = ("steps", "directions", "diversity", "lr", "ramp", "radius")
+RENAMED = {
+    "tickets": {
+        "--survivors keep": "--after-pruning lr_rewind", "start": "prune-at-init", "popup": "edge-popup",
+        "bird": "early-bird", "--nm": "--pattern", "--after": "--start", "--layers alike": "--scope layer",
+        "--layers erk": "--pattern erk:0.3", "--kind scattered": "--kind globally-shuffled",
+    },
+    "fit": {
+        "--held-out": "--flow.validation-fraction", "--components": "--compress.components",
+        "--no-balance": "--align.no-balance", "--refine-densities 0.3 0.2 --refine-nm 2:4": "--refine.patterns 0.3 0.2 2:4",
+    }
+    | {f"--{name}": f"--flow.{name}" for name in _FLOW}
+    | {f"--refine-{name}": f"--refine.{name}" for name in _REFINE},
+    "collect": {f"--grid-{name}": f"--grid.{name}" for name in ("lr", "weight-decay", "label-noise")},
+    "sample": {"--nm": "--pattern"},
+    "align": {"--reference": "--reference-index", "--compare weights rewind": "--cost weights:weights+rewind"},
+    "evaluate": {"--reference": "--training", "--memory": "--memory-gb"},
+}  # fmt: skip
 
 
 def command(words: list[str]) -> list[str]:
     """The words of version 0.1's command line in today's."""
     text = " ".join(words)
-    for old, new in RENAMED.items():
+    for old, new in RENAMED.get(words[0], {}).items():
         text = re.sub(rf"(?<!\S){old}(?!\S)", new, text)
     return text.split()
 

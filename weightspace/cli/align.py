@@ -4,25 +4,16 @@ import multiprocessing
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from weightspace.align import (
-    ActivationMatching,
-    Cost,
-    GrowingMean,
-    MergeMany,
-    PopulationScheme,
-    PrecisionCost,
-    Star,
-    StraightThrough,
-    Universe,
-    WassersteinCost,
-    WeightCost,
-    WeightMatching,
-)
+from tyro.conf import AvoidSubcommands, OmitArgPrefixes, SuppressFixed
+
+from weightspace.align import ActivationMatching, GrowingMean, Star, StraightThrough, WeightCost, WeightMatching
 from weightspace.cli.describe import report_done
 from weightspace.cli.inputs import Common, Folder, Shared, open_collection, task_of
+from weightspace.cli.types import population_name
 from weightspace.errors import InputError
 from weightspace.evaluation import alignment_report
 from weightspace.networks.building import in_blocks
@@ -34,130 +25,143 @@ from weightspace.tasks.task import Task
 _BLOCK = 64
 
 
-def align(
-    networks: Folder,
-    *,
-    out: Path,
-    to: str | None = None,
-    method: Literal["weights", "activations", "straight-through"] = "weights",
-    population: Literal["growing-mean", "star", "merge-many", "universe"] = "growing-mean",
-    reference: int = 0,
-    compare: tuple[str, ...] = ("weights",),
-    posterior: Literal["none", "wasserstein", "precision"] = "none",
-    balance: bool = True,
-    fix_unknown: bool = False,
-    task: str | None = None,
-    report: int = 0,
-    workers: int = 1,
-    common: Shared = Common(),
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Align:
     """Bring networks into one basin by permuting their hidden units; each network's function stays the same.
 
     Args:
-        networks: folder of networks; add @START:STOP to take a part.
-        out: folder to write.
-        to: align to the reference of this collection instead of to their own.
-        method: what is matched: weights, activations on training data, or the loss of the midpoint.
-        population: the reference: the growing mean, one network (star), the mean of all others in turn
-            (merge-many), or all networks together (universe). For weights only; else a star.
-        reference: number of the network in the middle of a star.
-        compare: vectors to compare: "weights", or names of extras such as dense parents.
-        posterior: compare diagonal posteriors, whose standard deviations are the extra "std".
-        balance: give each unit equal incoming and outgoing norms first, where activations allow it.
-        fix_unknown: leave units in place that meet an operator which cannot be traced.
-        task: what the networks were trained on, by default what their records say; gives example inputs
-            for networks that are not built in, training data, and the report's test split.
-        report: measure this many networks before and after, and write a page; 0 leaves it out.
-        workers: processes that match networks.
+        networks: Folder of networks; add @START:STOP to take a part.
+        out: Folder to write.
+        to: Collection to whose reference the networks are aligned; None aligns them to their own.
+        method: What is matched: weights, activations on training data, or the loss of the midpoint.
+        matching: How weights are matched.
+        reference_index: Number of the network in the middle of a star, or that the other methods match to.
+        task: Task that the networks were trained on; None is what their records say. It gives example inputs for networks
+            that are not built in, training data, and the report's test split.
+        report: Number of networks that are measured before and after, on a page; 0 leaves it out.
+        workers: Number of processes that match networks.
+        common: Options that mean the same in every verb.
     """
-    common.only_cpu("align")
-    collection = open_collection(networks, common)
-    target = collection if to is None else open_collection(to, common)
-    if report == 1 or report < 0:
-        raise InputError(f"--report counts networks: 0, or at least 2; got {report}")
-    if workers < 1:
-        raise InputError(f"--workers must be at least 1, got {workers}")
-    _check_options(method, population, reference, compare, posterior)
-    known = collection.architecture.example() is not None
-    built = task_of(collection, task, common) if task or report or method != "weights" or not known else None
-    scheme = _population(population, reference)
-    cost = _cost(compare, posterior)
-    config = {
-        "method": method, "reference": reference, "population": spelled_text(scheme), "cost": spelled_text(cost),
-        "balance": balance, "fix_unknown": fix_unknown, "task": _needed(built).to_json() if method != "weights" else None,
-    }  # fmt: skip
-    fingerprints = {"networks": collection.fingerprint(), "to": target.fingerprint()}
-    with _pool(workers) as executor:
-        transform: Callable[[Collection], Collection] | None = None
 
-        def fitted() -> Callable[[Collection], Collection]:
-            if method == "activations":
-                activations = ActivationMatching(reference, fix_unknown=fix_unknown)
-                return activations.fit(target, _needed(built).train.x[:2000]).transform
-            if method == "straight-through":
-                straight_through = StraightThrough(reference=reference, fix_unknown=fix_unknown)
-                return straight_through.fit(target, _needed(built)).transform
-            matching = WeightMatching(balance=balance, cost=cost, population=scheme, fix_unknown=fix_unknown)
-            example = None if built is None else built.train.x[:8]
-            fitted_matching = matching.fit(target, example=example, executor=executor)
-            return lambda part: fitted_matching.transform(part, executor=executor)
+    networks: Folder
+    out: Path
+    to: str | None = None
+    method: Literal["weights", "activations", "straight-through"] = "weights"
+    matching: SuppressFixed[AvoidSubcommands[OmitArgPrefixes[WeightMatching]]] = field(default_factory=WeightMatching)
+    reference_index: int = 0
+    task: str | None = None
+    report: int = 0
+    workers: int = 1
+    common: Shared = field(default_factory=Common)
 
-        def make(rows: slice, tick: Callable[[int], object], _checkpoint: Path | None) -> Collection:
-            nonlocal transform
-            transform = transform or fitted()
-            aligned = transform(collection[rows])
-            tick(1)
-            return aligned
+    def run(self) -> None:
+        """Align the networks."""
+        self.common.only_cpu("align")
+        networks = open_collection(self.networks, self.common)
+        target = networks if self.to is None else open_collection(self.to, self.common)
+        matching, reference = self._checked()
+        unknown = networks.architecture.example() is None
+        needed = self.task or self.report or self.method != "weights" or unknown
+        task = task_of(networks, self.task, self.common) if needed else None
+        config = {
+            "method": self.method, "reference": reference, "population": spelled_text(matching.population),
+            "cost": spelled_text(matching.cost), "balance": matching.balance, "fix_unknown": matching.fix_unknown,
+            "task": _needed(task).to_json() if self.method != "weights" else None,
+        }  # fmt: skip
+        with _pool(self.workers) as executor:
+            transform: Callable[[Collection], Collection] | None = None
 
-        aligned = in_blocks(
-            make, architecture=collection.architecture, count=len(collection), block=min(_BLOCK, len(collection)),
-            ticks=1, what="aligning", folder=out, stage="align", config=config, inputs=fingerprints,
-        )  # fmt: skip
-    report_done(aligned, out)
-    if report:
-        star = method != "weights" or population == "star"
-        middle = f" to network {reference}" if star else ""
+            def make(rows: slice, tick: Callable[[int], object], _checkpoint: Path | None) -> Collection:
+                nonlocal transform
+                transform = transform or self._fitted(matching, reference, target, task, executor)
+                part = transform(networks[rows])
+                tick(1)
+                return part
+
+            aligned = in_blocks(
+                make,
+                architecture=networks.architecture,
+                count=len(networks),
+                block=min(_BLOCK, len(networks)),
+                ticks=1,
+                what="aligning",
+                folder=self.out,
+                stage="align",
+                config=config,
+                inputs={"networks": networks.fingerprint(), "to": target.fingerprint()},
+            )
+        report_done(aligned, self.out)
+        if self.report:
+            self._write_report(networks, aligned, _needed(task), matching, reference)
+
+    def _checked(self) -> tuple[WeightMatching, int]:
+        """The matching with its star's network, and the number of the reference network; refuses options without effect."""
+        if self.report == 1 or self.report < 0:
+            raise InputError(f"--report counts networks: 0, or at least 2; got {self.report}")
+        if self.workers < 1:
+            raise InputError(f"--workers must be at least 1, got {self.workers}")
+        matching, reference = self.matching, self.reference_index
+        population = matching.population
+        if self.method != "weights" and (population != GrowingMean() or matching.cost != WeightCost()):
+            raise InputError(f"--method {self.method} matches to one network: --population and --cost are for weights")
+        if self.method != "weights":
+            return matching, reference
+        if isinstance(population, Star):
+            reference = reference or population.network
+            return replace(matching, population=Star(reference)), reference
+        if reference:
+            raise InputError(
+                "--reference-index is the middle of a star: add --population star, got --population "
+                f"{population_name(population)}"
+            )
+        return matching, reference
+
+    def _fitted(
+        self,
+        matching: WeightMatching,
+        reference: int,
+        target: Collection,
+        task: Task | None,
+        executor: ProcessPoolExecutor | None,
+    ) -> Callable[[Collection], Collection]:
+        """What brings networks into the basin of the target's reference."""
+        if self.method == "activations":
+            activations = ActivationMatching(reference, fix_unknown=matching.fix_unknown)
+            return activations.fit(target, _needed(task).train.x[:2000]).transform
+        if self.method == "straight-through":
+            straight_through = StraightThrough(reference=reference, fix_unknown=matching.fix_unknown)
+            return straight_through.fit(target, _needed(task)).transform
+        example = None if task is None else task.train.x[:8]
+        fitted = matching.fit(target, example=example, executor=executor)
+        return lambda part: fitted.transform(part, executor=executor)
+
+    def _write_report(
+        self, networks: Collection, aligned: Collection, task: Task, matching: WeightMatching, reference: int
+    ) -> None:
+        weights = self.method == "weights"
+        star = not weights or isinstance(matching.population, Star)
         settings = (
-            f"Aligned by {method}{f' ({population})' if method == 'weights' else ''}{middle}, comparing "
-            f"{spelled_text(cost)}, {'balanced' if balance and method == 'weights' else 'not balanced'}; {networks}"
-            f"{f', to the reference of {to}' if to else ''}; {report} of {len(collection)} networks are shown."
+            f"Aligned by {self.method}{f' ({population_name(matching.population)})' if weights else ''}"
+            f"{f' to network {reference}' if star else ''}, comparing {spelled_text(matching.cost)}, "
+            f"{'balanced' if matching.balance and weights else 'not balanced'}; {self.networks}"
+            f"{f', to the reference of {self.to}' if self.to else ''}; {self.report} of {len(networks)} networks are shown."
         )
-        made = alignment_report(
-            collection, aligned, _needed(built), networks=report, settings=settings,
-            reference=reference if star and to is None else None,
-        )  # fmt: skip
-        made.write(out)
-        print(made)
-        print(f"written to {out / 'alignment.html'}")
-
-
-def _check_options(method: str, population: str, reference: int, compare: tuple[str, ...], posterior: str) -> None:
-    """Refuse options that would have no effect."""
-    if method != "weights" and (population != "growing-mean" or compare != ("weights",) or posterior != "none"):
-        raise InputError(
-            f"--method {method} matches to one network: --population, --compare and --posterior are for weights"
+        report = alignment_report(
+            networks,
+            aligned,
+            task,
+            networks=self.report,
+            settings=settings,
+            reference=reference if star and self.to is None else None,
         )
-    if reference and method == "weights" and population != "star":
-        raise InputError(f"--reference is the middle of a star: add --population star, got --population {population}")
+        report.write(self.out)
+        print(report)
+        print(f"written to {self.out / 'alignment.html'}")
 
 
 def _needed(task: Task | None) -> Task:
     assert task is not None
     return task
-
-
-def _population(name: str, reference: int) -> PopulationScheme:
-    if name == "star":
-        return Star(reference)
-    return {"growing-mean": GrowingMean(), "merge-many": MergeMany(), "universe": Universe()}[name]
-
-
-def _cost(compare: tuple[str, ...], posterior: str) -> Cost:
-    if posterior == "none":
-        return WeightCost(compare)
-    if compare != ("weights",):
-        raise InputError("--posterior compares means and scales: leave --compare out")
-    return WassersteinCost() if posterior == "wasserstein" else PrecisionCost()
 
 
 @contextmanager

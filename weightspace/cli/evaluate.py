@@ -1,10 +1,10 @@
 """`weightspace evaluate` and `weightspace show`."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
-from tyro.conf import Positional
 
 from weightspace import generator
 from weightspace.align import WeightMatching
@@ -12,6 +12,7 @@ from weightspace.cli.describe import describe_collection, describe_generator
 from weightspace.cli.inputs import (
     Common,
     Folder,
+    Folders,
     Shared,
     find_factory,
     named,
@@ -32,97 +33,114 @@ from weightspace.storage.shards import MANIFEST
 REPORT = "report.json"
 
 
-def evaluate(
-    samples: Folder,
-    *,
-    reference: str,
-    out: Path,
-    held_out: str | None = None,
-    others: tuple[str, ...] = (),
-    task: str | None = None,
-    align: bool = True,
-    components: int | None = None,
-    performing: float = 0.95,
-    dropout: tuple[float, ...] = tuple(MCDropout().rates),
-    memory: float = 2.0,
-    seed: int = 0,
-    common: Shared = Common(),
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Evaluate:
     """Measure networks on the test split, beside their training networks and simple baselines.
 
     Args:
-        samples: folder of the networks to judge; add @START:STOP to take a part.
-        reference: folder of the networks that the generator learned from.
-        out: folder to write: report.json, report.html and figures.
-        held_out: folder of networks of the same recipe that it has not seen.
-        others: further collections for comparison, each as NAME=FOLDER.
-        task: what the networks were trained on; by default what the reference's records say.
-        align: align all networks before distances are taken.
-        components: principal components of the Gaussian and KDE baselines; by default 128, or what fits.
-        performing: share of the reference's median accuracy from which a network counts as performing.
-        dropout: rates of the MC-dropout networks that are trained for comparison; without values none.
-        memory: GiB to hold in memory at once.
-        seed: of baselines, shifts and intervals.
+        samples: Folder of the networks to judge; add @START:STOP to take a part.
+        training: Folder of the networks that the generator learned from.
+        out: Folder to write: report.json, report.html and figures.
+        held_out: Folder of networks of the same recipe that the generator has not seen.
+        others: Further collections for comparison, each as NAME=FOLDER.
+        task: Task that the networks were trained on; None is what the records of the training networks say.
+        align: Whether all networks are aligned before distances are taken.
+        components: Principal components of the Gaussian and KDE baselines; None is 128, or what fits.
+        performing: Share of the training networks' median accuracy from which a network counts as performing.
+        dropout: Rates of the MC-dropout networks that are trained for comparison; without values none are.
+        memory_gb: Memory budget in GiB.
+        seed: Seed of baselines, shifts and intervals.
+        common: Options that mean the same in every verb.
     """
-    common.only_cpu("evaluate")
-    known = open_collection(reference, common)
-    judged = open_collection(samples, common)
-    unseen = None if held_out is None else open_collection(held_out, common)
-    further = {name: open_collection(folder, common) for name, folder in map(named, others)}
-    built = task_of(known, task, common)
-    inputs = {"samples": judged.fingerprint(), "reference": known.fingerprint()}
-    inputs |= {name: c.fingerprint() for name, c in further.items()}
-    if unseen is not None:
-        inputs["held_out"] = unseen.fingerprint()
-    config = {
-        "task": built.to_json(), "align": align, "components": components, "performing": performing,
-        "dropout": list(dropout), "memory": memory, "seed": seed,
-    }  # fmt: skip
-    with open_run(out, "evaluate", config, inputs) as run:
-        if not run.complete:
-            report = measure(
-                judged, built, reference=known, held_out=unseen, others=further,
-                align=WeightMatching() if align else None, components=components, performing=performing,
-                dropout=MCDropout(dropout) if dropout else None, memory_gb=memory, seed=seed,
-            )  # fmt: skip
-            report.write(out)
-            run.finish()
-    print(Report.load(out / REPORT))
-    print(f"written to {out / 'report.html'}")
+
+    samples: Folder
+    training: str
+    out: Path
+    held_out: str | None = None
+    others: tuple[str, ...] = ()
+    task: str | None = None
+    align: bool = True
+    components: int | None = None
+    performing: float = 0.95
+    dropout: tuple[float, ...] = tuple(MCDropout().rates)
+    memory_gb: float = 2.0
+    seed: int = 0
+    common: Shared = field(default_factory=Common)
+
+    def run(self) -> None:
+        """Write the report."""
+        self.common.only_cpu("evaluate")
+        training = open_collection(self.training, self.common)
+        samples = open_collection(self.samples, self.common)
+        held_out = None if self.held_out is None else open_collection(self.held_out, self.common)
+        others = {name: open_collection(folder, self.common) for name, folder in map(named, self.others)}
+        task = task_of(training, self.task, self.common)
+        inputs = {"samples": samples.fingerprint(), "reference": training.fingerprint()}
+        inputs |= {name: collection.fingerprint() for name, collection in others.items()}
+        if held_out is not None:
+            inputs["held_out"] = held_out.fingerprint()
+        config = {
+            "task": task.to_json(), "align": self.align, "components": self.components, "performing": self.performing,
+            "dropout": list(self.dropout), "memory": self.memory_gb, "seed": self.seed,
+        }  # fmt: skip
+        with open_run(self.out, "evaluate", config, inputs) as run:
+            if not run.complete:
+                report = measure(
+                    samples,
+                    task,
+                    reference=training,
+                    held_out=held_out,
+                    others=others,
+                    align=WeightMatching() if self.align else None,
+                    components=self.components,
+                    performing=self.performing,
+                    dropout=MCDropout(self.dropout) if self.dropout else None,
+                    memory_gb=self.memory_gb,
+                    seed=self.seed,
+                )
+                report.write(self.out)
+                run.finish()
+        print(Report.load(self.out / REPORT))
+        print(f"written to {self.out / 'report.html'}")
 
 
-def show(
-    folders: Positional[tuple[str, ...]],
-    *,
-    csv: Path | None = None,
-    html: Path | None = None,
-    common: Shared = Common(),
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Show:
     """Say what a folder holds: a collection, a generator or a report; several reports side by side.
 
     Args:
-        folders: of a collection, a generator or an evaluation; of several evaluations, to compare them.
-        csv: also write the collection's records to this file.
-        html: also write the report, or the comparison of several, to this page.
+        folders: Folder of a collection, a generator or an evaluation; or several evaluations, to compare them.
+        csv: File to write the collection's records to as well.
+        html: Page to write the report to as well, or the comparison of several.
+        common: Options that mean the same in every verb.
     """
-    chosen = list(folders)
-    if not chosen:
-        raise InputError("give a folder to show, or several evaluations to compare")
-    if len(chosen) > 1:
-        missing = [f for f in chosen if not (Path(f) / REPORT).exists()]
-        if missing:
-            raise InputError(f"several folders are compared by their reports, but {missing[0]} has no {REPORT}")
-        shown = Comparison(dict(zip(_short(chosen), (Report.load(Path(f) / REPORT) for f in chosen), strict=True)))
-    else:
-        shown = _describe(chosen[0], csv, common)
-    print(shown)
-    if csv is not None and len(chosen) > 1:
-        raise InputError("--csv writes the records of a collection, several reports have none")
-    if html is not None:
-        if isinstance(shown, str):
-            raise InputError(f"--html writes reports and comparisons, {chosen[0]} is neither")
-        shown.html(html)
-        print(f"written to {html}")
+
+    folders: Folders
+    csv: Path | None = None
+    html: Path | None = None
+    common: Shared = field(default_factory=Common)
+
+    def run(self) -> None:
+        """Print the description."""
+        folders = list(self.folders)
+        if not folders:
+            raise InputError("give a folder to show, or several evaluations to compare")
+        shown = _compare(folders) if len(folders) > 1 else _describe(folders[0], self.csv, self.common)
+        print(shown)
+        if self.csv is not None and len(folders) > 1:
+            raise InputError("--csv writes the records of a collection, several reports have none")
+        if self.html is not None:
+            if isinstance(shown, str):
+                raise InputError(f"--html writes reports and comparisons, {folders[0]} is neither")
+            shown.html(self.html)
+            print(f"written to {self.html}")
+
+
+def _compare(folders: list[str]) -> Comparison:
+    missing = [folder for folder in folders if not (Path(folder) / REPORT).exists()]
+    if missing:
+        raise InputError(f"several folders are compared by their reports, but {missing[0]} has no {REPORT}")
+    return Comparison(dict(zip(_short(folders), (Report.load(Path(f) / REPORT) for f in folders), strict=True)))
 
 
 def _describe(folder: str, csv: Path | None, common: Common) -> Report | str:

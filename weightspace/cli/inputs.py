@@ -1,17 +1,17 @@
-"""What the command line reads and says: collections by folder, tasks and factories by name."""
+"""What the command line reads: collections by folder, tasks and factories by name."""
 
 import importlib
 import inspect
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
 from torch import nn
-from tyro.conf import OmitArgPrefixes, Positional
+from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from weightspace import tasks
 from weightspace.errors import InputError
@@ -21,23 +21,28 @@ from weightspace.runtime import devices, threads
 from weightspace.tasks.task import Task
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Common:
     """Options that mean the same in every verb.
 
     Args:
-        device: where to compute: cpu, cuda, or auto for a card where there is one.
-        threads: CPU threads; by default PyTorch decides.
-        data_root: folder of the data sets; by default $WEIGHTSPACE_DATA, else ./data.
+        device: Where to compute: cpu, cuda, or auto for a card where there is one.
+        threads: CPU threads; None leaves the number to PyTorch.
+        data_root: Folder of the data sets; None is $WEIGHTSPACE_DATA, else ./data.
         factory: MODULE:FUNCTION that builds the network, for modules that are not built in.
+        import_from: Folder in which MODULE is looked for, beside installed packages; `.` is the working folder.
         config: YAML file that sets options by name; options on the command line win.
+
+    Raises:
+        InputError: The device is not available, or the number of threads is below 1.
     """
 
     device: str = "auto"
     threads: int | None = None
     data_root: Path | None = None
     factory: str | None = None
-    config: Path | None = None  # read by weightspace.cli before the options are parsed
+    import_from: Path | None = None
+    config: Path | None = None  # read by weightspace.cli.main before the options are parsed
 
     def __post_init__(self) -> None:
         if self.threads is not None:
@@ -53,11 +58,16 @@ class Common:
 
 
 Shared = OmitArgPrefixes[Common]
-Folder = Positional[str]
+Folder = Positional[Annotated[str, arg(metavar="FOLDER")]]
+Folders = Positional[Annotated[tuple[str, ...], arg(metavar="FOLDER")]]
 
 
 def open_collection(text: str, common: Common) -> Collection:
-    """A collection folder, or a part of it: FOLDER@START:STOP."""
+    """Open a collection folder, or a part of it: FOLDER@START:STOP.
+
+    Raises:
+        InputError: The part is written in another way, or the folder is no collection.
+    """
     part = re.fullmatch(r"(.*)@(-?\d*):(-?\d*)", text)
     if part is None and "@" in text and not Path(text).exists():
         raise InputError(f"a part of a collection is written FOLDER@START:STOP, got {text!r}")
@@ -69,7 +79,11 @@ def open_collection(text: str, common: Common) -> Collection:
 
 
 def read_arguments(text: str) -> dict[str, Any]:
-    """Arguments of a network, written as a YAML mapping."""
+    """Read the arguments of a network, written as a YAML mapping.
+
+    Raises:
+        InputError: The text is no mapping.
+    """
     try:
         arguments = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -80,27 +94,62 @@ def read_arguments(text: str) -> dict[str, Any]:
 
 
 def task_of(networks: Collection, name: str | None, common: Common) -> Task:
-    """The task of trained networks, with their own architecture and recipe."""
+    """The task of trained networks, with their own architecture and recipe.
+
+    Args:
+        networks: Networks, whose records name the task.
+        name: The task as the command line names it; None reads it from the records, which may name built-in tasks only.
+        common: Options of all verbs.
+
+    Raises:
+        InputError: The task is not named, or cannot be made.
+    """
     record = networks.records[0]
-    chosen = name or record.get("task")
-    if chosen is None:
+    recorded = record.get("task")
+    if name is None and recorded is None:
         raise InputError("the records do not say which task the networks were trained on: give --task")
-    task = find_task(chosen, common)
+    task = find_task(name, common) if name is not None else recorded_task(recorded, common)
     recipe = Recipe.from_json(record["recipe"]) if "recipe" in record else task.recipe
     architecture = networks.architecture if networks.architecture.known else task.architecture
     return replace(task, architecture=architecture, recipe=recipe)
 
 
-def find_task(name: str, common: Common, **arguments: Any) -> Task:
-    built_in = {k: v for k, v in vars(tasks).items() if inspect.isfunction(v) and not k.startswith("from_")}
+def recorded_task(name: object, common: Common) -> Task:
+    """A task that a file names: a built-in one, as data must not run code.
+
+    Raises:
+        InputError: The name is not that of a built-in task.
+    """
+    if not isinstance(name, str) or name not in _built_in():
+        raise InputError(
+            f"the networks were trained on {name!r}, which is not a built-in task, and what a file names is never "
+            "imported: give --task MODULE:FUNCTION, if you trust it"
+        )
+    return _made(name, _built_in()[name], common, {})
+
+
+def find_task(name: str, common: Common, arguments: Mapping[str, Any] | None = None) -> Task:
+    """A task that the command line names: a built-in one, or MODULE:FUNCTION.
+
+    Raises:
+        InputError: There is no such task, or it cannot be made.
+    """
     if ":" in name:
-        make = imported(name)
-    elif name in built_in:
-        make = built_in[name]
+        make = imported(name, common)
+    elif name in _built_in():
+        make = _built_in()[name]
     else:
         raise InputError(
-            f"no task is called {name!r}: there are {', '.join(sorted(built_in))}, or give MODULE:FUNCTION"
+            f"no task is called {name!r}: there are {', '.join(sorted(_built_in()))}, or give MODULE:FUNCTION"
         )
+    return _made(name, make, common, dict(arguments or {}))
+
+
+def _built_in() -> dict[str, Callable[..., Any]]:
+    return {k: v for k, v in vars(tasks).items() if inspect.isfunction(v) and not k.startswith("from_")}
+
+
+def _made(name: str, make: Callable[..., Any], common: Common, arguments: dict[str, Any]) -> Task:
     accepted = inspect.signature(make).parameters
     if "data_root" in accepted:
         arguments["data_root"] = common.data_root
@@ -119,36 +168,60 @@ def find_task(name: str, common: Common, **arguments: Any) -> Task:
 
 
 def find_factory(common: Common) -> Callable[[], nn.Module] | None:
-    return None if common.factory is None else imported(common.factory)
+    """The function of --factory, if it was given."""
+    return None if common.factory is None else imported(common.factory, common)
 
 
-def imported(name: str) -> Callable[..., Any]:
+def imported(name: str, common: Common) -> Callable[..., Any]:
+    """Import MODULE:FUNCTION, never from the working folder unless --import-from names it.
+
+    Raises:
+        InputError: The name is written in another way, or cannot be imported.
+    """
     module, _, function = name.partition(":")
     if not module or not function:
         raise InputError(f"a function of your own is written MODULE:FUNCTION, got {name!r}")
-    sys.path.insert(0, str(Path.cwd()))
+    path = list(sys.path)
+    if common.import_from is not None:
+        sys.path[:] = [str(common.import_from.resolve()), *path]  # and stays, for what the module imports later
+        path = list(sys.path)
+    else:
+        sys.path[:] = [entry for entry in path if Path(entry or ".").resolve() != Path.cwd()]
     try:
         return getattr(importlib.import_module(module), function)
     except Exception as error:  # a user's own module can raise anything
-        raise InputError(f"{name} cannot be imported: {error!r}") from error
+        raise InputError(
+            f"{name} cannot be imported: {error!r} (--import-from FOLDER says where to look for it, `.` is here)"
+        ) from error
+    finally:
+        sys.path[:] = path
 
 
 def named(text: str) -> tuple[str, str]:
+    """Read NAME=FOLDER.
+
+    Raises:
+        InputError: The text is written in another way.
+    """
     name, equals, folder = text.partition("=")
     if not equals:
         raise InputError(f"a collection for comparison is written NAME=FOLDER, got {text!r}")
     return name, folder
 
 
-def read_conditions(given: Sequence[str]) -> dict[str, float | str]:
-    """NAME=VALUE on the command line; numbers where they can be read as such."""
-    found: dict[str, float | str] = {}
-    for one in given:
-        name, equal, value = one.partition("=")
+def read_conditions(words: Sequence[str]) -> dict[str, float | str]:
+    """Read NAME=VALUE of each condition; values are numbers where they can be read as such.
+
+    Raises:
+        InputError: A word is written in another way.
+    """
+    conditions: dict[str, float | str] = {}
+    for word in words:
+        name, equal, value = word.partition("=")
         if not (name and equal and value):
-            raise InputError(f"a condition is written NAME=VALUE, such as density=0.1; got {one!r}")
+            raise InputError(f"a condition is written NAME=VALUE, such as density=0.1; got {word!r}")
         try:
-            found[name] = float(value)
+            conditions[name] = float(value)
         except ValueError:
-            found[name] = value
-    return found
+            conditions[name] = value
+    return conditions

@@ -5,58 +5,69 @@ Exit codes: 0 done, 1 something given cannot be used (the message says what and 
 """
 
 import importlib.metadata
+import inspect
 import sys
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Annotated, Any, Protocol, Union
 
 import tyro
 import yaml
+from tyro.conf import subcommand
 
 from weightspace.cli import align, bayes, collect, evaluate, generator, sparse, tickets
+from weightspace.cli.renamed import hints
+from weightspace.cli.types import REGISTRY
 from weightspace.errors import InputError
-from weightspace.recipes.step import Step
 from weightspace.runtime import allocator
 
-_VERBS: dict[str, Callable[..., None]] = {
-    "collect": collect.collect,
-    "merge": collect.merge,
-    "import": collect.import_folder,
-    "train": collect.train,
-    "tickets gradual": tickets.gradual,
-    "tickets imp": tickets.imp,
-    "tickets start": tickets.start,
-    "tickets dynamic": tickets.dynamic,
-    "tickets popup": tickets.popup,
-    "tickets continuous": tickets.continuous,
-    "tickets bird": tickets.bird,
-    "tickets control": tickets.control,
-    "align": align.align,
-    "fit": generator.fit,
-    "sample": generator.sample,
-    "evaluate": evaluate.evaluate,
-    "bayes": bayes.bayes,
-    "bench": sparse.bench_speed,
-    "export": sparse.export,
-    "show": evaluate.show,
+
+class Command(Protocol):
+    """What a command line asks for."""
+
+    def run(self) -> None:
+        """Do it."""
+        ...
+
+
+VERBS: Mapping[str, Any] = {
+    "collect": collect.Collect,
+    "merge": collect.Merge,
+    "import": collect.ImportFolder,
+    "train": collect.Train,
+    "tickets": tickets.VERBS,
+    "align": align.Align,
+    "fit": generator.Fit,
+    "sample": generator.Sample,
+    "evaluate": evaluate.Evaluate,
+    "bayes": bayes.Bayes,
+    "bench": sparse.Bench,
+    "export": sparse.Export,
+    "show": evaluate.Show,
 }
+"""The dataclass of each verb: its fields are the options, its docstring is the help."""
+
+_DESCRIPTION = """Trained networks as data: each verb is a stage from folders to a folder.
+
+`weightspace VERB --help` explains every option and its default. Every verb takes --config FILE.yaml, which sets options
+by name; options on the command line win. Running a verb again into the same --out returns at once if it is complete and
+continues it if it was interrupted. Exit codes: 0 done, 1 unusable input, 2 wrong command line, 130 interrupted."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb and return its exit code."""
+    """Run one verb and return its exit code; a wrong command line ends the process with exit code 2."""
     words = list(sys.argv[1:] if argv is None else argv)
     if words in (["--version"], ["-V"]):
         print(importlib.metadata.version("weightspace"))
         return 0
-    name = next((verb for verb in _VERBS if words[: len(verb.split())] == verb.split()), None)
-    if name is None:
-        print(_overview(), file=sys.stdout if words in ([], ["-h"], ["--help"], ["tickets", "--help"]) else sys.stderr)
-        return 0 if words and words[-1] in ("-h", "--help") else 2
+    verb = " ".join(words[: 2 if words[:1] == ["tickets"] else 1])
     try:
-        arguments = _with_config(words[len(name.split()) :])
+        command = parse(verb, _with_refinement(verb, _with_config(words)))
         allocator.keep()
-        _run(_VERBS[name], name, arguments)
+        command.run()
     except (InputError, OSError) as error:
-        print(f"weightspace {name}: {error}", file=sys.stderr)
+        print(f"weightspace {verb}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\ninterrupted: run the same command again to continue", file=sys.stderr)
@@ -64,33 +75,65 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _run(verb: Callable[..., None], name: str, arguments: list[str]) -> None:
-    """Parse the arguments and call the verb; a wrong command line ends the process with exit code 2."""
-    registry = tyro.constructors.ConstructorRegistry()
+def parse(verb: str, words: Sequence[str]) -> Command:
+    """Read a command line.
 
-    @registry.primitive_rule
-    def _(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec[Step] | None:
-        if info.type is not Step:
-            return None
-        return tyro.constructors.PrimitiveConstructorSpec(
-            nargs=1, metavar="STEP", instance_from_str=lambda words: Step.of(words[0]),
-            is_instance=lambda value: isinstance(value, Step), str_from_instance=lambda value: [str(value)],
-        )  # fmt: skip
+    Args:
+        verb: The verb, whose help is given in full.
+        words: The command line.
 
-    with registry:
-        tyro.cli(verb, prog=f"weightspace {name}", args=arguments)
+    Raises:
+        SystemExit: The command line is wrong (2), or help was printed (0).
+    """
+    with REGISTRY, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The field", category=UserWarning)
+        try:
+            return tyro.cli(_union(VERBS, verb), prog="weightspace", description=_DESCRIPTION, args=words)
+        except SystemExit as stop:
+            if stop.code:
+                print("\n".join(hints(verb, words)), file=sys.stderr)
+            raise
 
 
-def _with_config(arguments: list[str]) -> list[str]:
-    """Put the options of `--config FILE.yaml` before the others; explicit options win."""
-    arguments = [part for word in arguments for part in _split_equals(word)]
-    if "--config" not in arguments:
-        return arguments
-    at = arguments.index("--config")
-    if at + 1 == len(arguments):
+def _union(verbs: Mapping[str, Any], verb: str) -> Any:
+    """One subcommand a verb; a mapping is a verb with verbs of its own."""
+    first, _, rest = verb.partition(" ")
+    arms: list[Any] = []
+    for name, kind in verbs.items():
+        if isinstance(kind, Mapping):
+            union = _union(kind, rest if name == first else "")
+            arms.append(
+                Annotated[
+                    Any,
+                    subcommand(
+                        name,
+                        constructor_factory=lambda union=union: union,
+                        description="Find tickets: sparse networks that train as well as dense ones.",
+                    ),
+                ]
+            )
+            continue
+        text = (inspect.getdoc(tickets.documented(kind)) or "").partition("\n\nArgs:")[0]
+        arms.append(Annotated[kind, subcommand(name, description=text if name == first else text.partition("\n\n")[0])])
+    return Union[tuple(arms)]  # noqa: UP007
+
+
+def _with_refinement(verb: str, words: list[str]) -> list[str]:
+    """An option of the refinement asks for the refinement."""
+    implied = verb == "fit" and any(word.startswith("--refine.") for word in words)
+    return [*words, "--refine"] if implied and not {"--refine", "--no-refine"} & set(words) else words
+
+
+def _with_config(words: list[str]) -> list[str]:
+    """Put the options of `--config FILE.yaml` behind the others; explicit options win."""
+    words = [part for word in words for part in _split_equals(word)]
+    if "--config" not in words:
+        return words
+    at = words.index("--config")
+    if at + 1 == len(words):
         raise InputError("--config needs a YAML file")
-    path = Path(arguments[at + 1])
-    rest = arguments[:at] + arguments[at + 2 :]
+    path = Path(words[at + 1])
+    rest = words[:at] + words[at + 2 :]
     try:
         options = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -98,32 +141,34 @@ def _with_config(arguments: list[str]) -> list[str]:
     if not isinstance(options, dict):
         raise InputError(f"--config {path} must map option names to values, such as 'n: 100'")
     flags = (word.partition("=")[0].removeprefix("--") for word in rest if word.startswith("--"))
-    given = {flag.removeprefix("no-").replace("_", "-") for flag in flags}
+    explicit = {_positive(flag).replace("_", "-") for flag in flags}
     extra: list[str] = []
-    for key, value in options.items():
-        flag = str(key).replace("_", "-")
-        if flag in given:
+    for key, value in _flat(options, ""):
+        flag = key.replace("_", "-")
+        if flag in explicit:
             continue
         if isinstance(value, bool):
-            extra.append(f"--{flag}" if value else f"--no-{flag}")
+            group, dot, name = flag.rpartition(".")
+            extra.append(f"--{flag}" if value else f"--{group}{dot}no-{name}")
         else:
             extra += [f"--{flag}", *(str(v) for v in (value if isinstance(value, list) else [value]))]
     return rest + extra
 
 
+def _flat(options: Mapping[Any, Any], prefix: str) -> list[tuple[str, Any]]:
+    """{"flow": {"steps": 9}} as ("flow.steps", 9)."""
+    pairs: list[tuple[str, Any]] = []
+    for key, value in options.items():
+        pairs += _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [(f"{prefix}{key}", value)]
+    return pairs
+
+
+def _positive(flag: str) -> str:
+    """flow.no-x as flow.x."""
+    group, dot, name = flag.rpartition(".")
+    return f"{group}{dot}{name.removeprefix('no-')}"
+
+
 def _split_equals(word: str) -> list[str]:
     """--config=FILE as two words."""
     return ["--config", word.removeprefix("--config=")] if word.startswith("--config=") else [word]
-
-
-def _overview() -> str:
-    lines = ["usage: weightspace VERB [options]", "", "Each verb is a stage from folders to a folder:"]
-    lines += [f"  {name:<19}{(verb.__doc__ or '').splitlines()[0]}" for name, verb in _VERBS.items()]
-    lines += [
-        "",
-        "`weightspace VERB --help` explains every option and its default. Every verb takes --config FILE.yaml,",
-        "which sets options by name; options on the command line win. Running a verb again into the same --out",
-        "returns at once if it is complete and continues it if it was interrupted.",
-        "Exit codes: 0 done, 1 unusable input, 2 wrong command line, 130 interrupted.",
-    ]
-    return "\n".join(lines)
