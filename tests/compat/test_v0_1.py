@@ -183,7 +183,8 @@ RENAMED = {
     "tickets": {
         "--survivors keep": "--after-pruning lr_rewind", "start": "prune-at-init", "popup": "edge-popup",
         "bird": "early-bird", "--nm": "--pattern", "--after": "--start", "--layers alike": "--scope layer",
-        "--layers erk": "--pattern erk:0.3", "--kind scattered": "--kind globally-shuffled",
+        "--layers erk": "--pattern erk:0.3", "--layers balanced": "--pattern balanced:0.3",
+        "--score synflow": "--score synflow --rounds 100", "--kind scattered": "--kind globally-shuffled",
     },
     "fit": {
         "--held-out": "--flow.validation-fraction", "--components": "--compress.components",
@@ -193,7 +194,7 @@ RENAMED = {
     | {f"--refine-{name}": f"--refine.{name}" for name in _REFINE},
     "collect": {f"--grid-{name}": f"--grid.{name}" for name in ("lr", "weight-decay", "label-noise")},
     "sample": {"--nm": "--pattern"},
-    "align": {"--reference": "--reference-index", "--compare weights rewind": "--cost weights:weights+rewind"},
+    "align": {"--reference": "--reference-index", "--compare weights rewind": "--cost weights:weights+rewind", "--posterior": "--cost"},
     "evaluate": {"--reference": "--training", "--memory": "--memory-gb"},
 }  # fmt: skip
 

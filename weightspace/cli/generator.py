@@ -144,6 +144,7 @@ class Sample:
         self.common.only_cpu("sample")
         model = FittedGenerator.load(self.generator, factory=find_factory(self.common))
         density = None if not self.density else self.density[0] if len(self.density) == 1 else self.density
+        data = self._data(model)
         networks = model.sample(
             self.n,
             density=density,
@@ -151,7 +152,7 @@ class Sample:
             nested=self.nested,
             condition=read_conditions(self.condition),
             guidance=self.guidance,
-            data=self._data(model),
+            data=data,
             seed=self.seed,
             folder=self.out,
         )
