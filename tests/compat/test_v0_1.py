@@ -194,7 +194,8 @@ RENAMED = {
     | {f"--refine-{name}": f"--refine.{name}" for name in _REFINE},
     "collect": {f"--grid-{name}": f"--grid.{name}" for name in ("lr", "weight-decay", "label-noise")},
     "sample": {"--nm": "--pattern"},
-    "align": {"--reference": "--reference-index", "--compare weights rewind": "--cost weights:weights+rewind", "--posterior": "--cost"},
+    "align": {"--reference": "--reference-index", "--compare weights rewind": "--cost weights:weights+rewind",
+        "--posterior": "--cost"},
     "evaluate": {"--reference": "--training", "--memory": "--memory-gb"},
 }  # fmt: skip
 

@@ -9,11 +9,13 @@ from weightspace.networks.collection import Collection
 
 
 def report_done(networks: Collection, out: Path) -> None:
+    """Print what was made and where it was written."""
     print(describe_collection(networks))
     print(f"written to {out}")
 
 
 def describe_collection(networks: Collection) -> str:
+    """Describe a collection in a few lines: networks, density, accuracy, and every parameter."""
     layout = networks.layout
     lines = [repr(networks)]
     densities = networks.densities
@@ -32,6 +34,7 @@ def describe_collection(networks: Collection) -> str:
 
 
 def describe_generator(model: FittedGenerator) -> str:
+    """Describe a generator in a few lines: what it was trained on, and its stages."""
     low, high = model.trained_on["density"]
     lines = [
         f"a generator of {model.architecture.name} networks, trained on {model.trained_on['networks']} tickets of "

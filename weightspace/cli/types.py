@@ -98,7 +98,7 @@ def _registered(registry: Registry[Any], text: str, notation: str) -> Any:
         if not equals:
             field, value = next(iter(parameters)), word
         many = field in parameters and isinstance(parameters[field].default, tuple)
-        settings[field] = value.split("+") if many else yaml.safe_load(value)
+        settings[field] = tuple(value.split("+")) if many else yaml.safe_load(value)
     try:
         return kind(**settings)
     except (TypeError, AttributeError) as error:
