@@ -22,5 +22,5 @@ def _help(capsys: pytest.CaptureFixture[str]) -> str:
 def test_every_field_of_a_stage_is_an_option(prefix: str, kind: type, capsys: pytest.CaptureFixture[str]) -> None:
     """A field that is added to the dataclass is an option with no change of the command line."""
     options = set(re.findall(rf"--{prefix}\.([a-z-]+)", _help(capsys)))
-    names = {one.name.replace("_", "-") for one in fields(kind)} - {"task"}
+    names = {one.name.replace("_", "-") for one in fields(kind)}
     assert {name.removeprefix("no-") for name in options} == names

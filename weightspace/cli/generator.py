@@ -1,8 +1,8 @@
 """The command line's verbs `fit` and `sample`."""
 
-from dataclasses import dataclass, field, fields, make_dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from tyro.conf import AvoidSubcommands, Positional, SuppressFixed, arg
 
@@ -27,23 +27,6 @@ from weightspace.generator.mask_rules import MaskRule
 from weightspace.masks.patterns import Pattern
 from weightspace.tasks.task import Split
 
-_NEEDS_TASK = "task" in {one.name for one in fields(TaskRefinement)}
-
-
-def _without_task() -> type[Any]:
-    """The settings of a refinement; its task is known when the tickets are open."""
-    settings = [
-        (one.name, one.type, field(default=one.default)) for one in fields(TaskRefinement) if one.name != "task"
-    ]
-    names = ("__doc__", "__post_init__", "rate_of_mean")
-    namespace = {name: vars(TaskRefinement)[name] for name in names}
-    kind = make_dataclass("Refinement", settings, frozen=True, namespace=namespace)
-    kind.__module__ = __name__
-    return kind
-
-
-Refinement: Any = _without_task() if _NEEDS_TASK else TaskRefinement
-"""The options `--refine.*`: the fields of :class:`weightspace.TaskRefinement`."""
 _STAGES = TicketGenerator()
 
 
@@ -77,7 +60,7 @@ class Fit:
     compress: PCA = field(default_factory=lambda: PCA(16))
     flow: FlowMatching = _STAGES.generate
     refining: Annotated[bool, arg(name="refine")] = False
-    refine: SuppressFixed[AvoidSubcommands[Refinement]] = field(default_factory=Refinement)
+    refine: SuppressFixed[AvoidSubcommands[TaskRefinement]] = field(default_factory=TaskRefinement)
     masks: MaskRule = _STAGES.masks
     conditions: tuple[str, ...] = ()
     task: str | None = None
@@ -87,22 +70,22 @@ class Fit:
         """Fit the generator."""
         self.common.only_cpu("fit")
         tickets = open_collection(self.tickets, self.common)
-        if not self.refining and self.refine != Refinement():
+        if not self.refining and self.refine != TaskRefinement():
             raise InputError("options of the refinement were given together with --no-refine: leave one of them out")
         # Networks whose input is not known are traced on their task's.
         unknown = self.aligning and tickets.architecture.example() is None
         task = task_of(tickets, self.task, self.common) if unknown or self.refining else None
-        refine: Any = self.refine if self.refining else None
-        extra: dict[str, Any] = {}
-        if refine is not None and _NEEDS_TASK:
-            refine = TaskRefinement(task=task, **vars(self.refine))  # pyright: ignore[reportCallIssue]
-        elif refine is not None:
-            extra = {"task": task}
         stages = TicketGenerator(
-            self.align if self.aligning else None, self.compress, self.flow, refine, self.masks, self.conditions
+            self.align if self.aligning else None,
+            self.compress,
+            self.flow,
+            self.refine if self.refining else None,
+            self.masks,
+            self.conditions,
         )
         example = task.train.x[:8] if unknown and task is not None else None
-        model = stages.fit(tickets, example=example, seed=self.seed, folder=self.out, **extra)
+        through = task if self.refining else None
+        model = stages.fit(tickets, task=through, example=example, seed=self.seed, folder=self.out)
         print(describe_generator(model))
         print(f"written to {self.out}")
 
