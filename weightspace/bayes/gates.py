@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from weightspace.bayes.checks import require_cpu, require_seeds
+from weightspace.bayes.checks import require_cpu
 from weightspace.bayes.inference.elbo import MeanFieldELBO
 from weightspace.bayes.inference.gated import GatedNetwork, Objective
 from weightspace.bayes.inference.noise import OwnDraws
@@ -32,6 +32,7 @@ from weightspace.storage.files import atomic_file
 from weightspace.storage.spelling import spelled
 from weightspace.tasks.task import Task
 from weightspace.tickets.finder import check_dense_enough, ticket_records
+from weightspace.training.individual import require_seeds
 
 LOGITS = Extra.GATE_LOGITS  # the extra of a collection that holds the gates' logits
 _BLOCK = 8  # networks searched side by side
@@ -110,7 +111,7 @@ class GateSearch:
         """
         require_cpu(device)
         networks.layout.require(task.architecture.layout(), f"the network of task {task.name!r}")
-        require_seeds(networks)
+        require_seeds(networks.records)
         check_dense_enough(networks, Unstructured(self.density))
         recipe = replace(task.recipe, length=self.length)
         per_epoch = recipe.per_epoch(len(task.train))

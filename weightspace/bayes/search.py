@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from weightspace.bayes.checks import require_cpu, require_seeds
+from weightspace.bayes.checks import require_cpu
 from weightspace.bayes.inference.network import BayesianNetwork, Estimator, initial_std
 from weightspace.bayes.inference.priors import Normal, Prior
 from weightspace.bayes.inference.variational import Inference
@@ -27,6 +27,7 @@ from weightspace.storage.spelling import spelled, spelled_text
 from weightspace.tasks.task import Task
 from weightspace.tickets.finder import check_dense_enough, ticket_records
 from weightspace.training.conversion import initial
+from weightspace.training.individual import require_seeds
 
 STD = Extra.STD  # the extra of a collection of posteriors that holds standard deviations
 _BLOCK = 8  # posteriors trained side by side
@@ -95,7 +96,7 @@ class Variational:
             after: Time for which the networks have been trained already; training starts there in the schedule.
         """
         network = self.network(networks, task)
-        require_seeds(networks)
+        require_seeds(networks.records)
         seeds = [record.seed for record in networks.records]
         return Inference(network, task, seeds, warm_up=self.warm_up, draws=self.draws, after=after)
 
@@ -278,7 +279,7 @@ class BayesianIMP:
             task: Task whose training split and recipe are used.
             folder: Folder of the training up to the rewind point, as a resumable run.
         """
-        require_seeds(networks)
+        require_seeds(networks.records)
         start = initial(task.architecture, networks.records)
         start = start.replace(records=[{"seed": record["seed"], "task": task.name} for record in networks.records])
         if self.rewind.total(task.recipe.per_epoch(len(task.train))):

@@ -90,17 +90,17 @@ def _minus_kl(name: str, model: Any, guide: Any) -> Tensor:
     """-KL of a site, or an estimate of it."""
     if name not in guide.nodes:
         raise InputError(f"the guide has no site {name!r}, which the model draws")
-    own: Any = guide.nodes[name]
-    if not getattr(own["fn"], "has_rsample", False):
+    site: Any = guide.nodes[name]
+    if not getattr(site["fn"], "has_rsample", False):
         raise InputError(f"site {name!r} of the guide is not reparameterised, so the mean-field ELBO does not apply")
-    q, p = _base(own["fn"]), _base(model.nodes[name]["fn"])
-    plain = isinstance(q, MeanField) and type(p) is dist.Normal and own["mask"] is None and p.loc.shape == q.loc.shape
+    q, p = _base(site["fn"]), _base(model.nodes[name]["fn"])
+    plain = isinstance(q, MeanField) and type(p) is dist.Normal and site["mask"] is None and p.loc.shape == q.loc.shape
     if plain and not (p.loc.requires_grad or p.scale.requires_grad):  # a prior with sites of its own has a gradient
-        return -own["scale"] * _NormalKL.apply(q.loc, q.rho, q.scale, p.loc, p.scale)
+        return -site["scale"] * _NormalKL.apply(q.loc, q.rho, q.scale, p.loc, p.scale)
     try:
-        kl = kl_divergence(own["fn"], model.nodes[name]["fn"])
+        kl = kl_divergence(site["fn"], model.nodes[name]["fn"])
     except NotImplementedError:
         for trace in (model, guide):
             trace.compute_log_prob(lambda one, _site: one == name)
         return model.nodes[name]["log_prob_sum"] - guide.nodes[name]["log_prob_sum"]
-    return -scale_and_mask(kl, scale=own["scale"], mask=own["mask"]).sum()
+    return -scale_and_mask(kl, scale=site["scale"], mask=site["mask"]).sum()
