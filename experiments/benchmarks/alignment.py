@@ -106,7 +106,9 @@ def compare(name: str, symmetry: Symmetry, weights: Tensor) -> dict[str, object]
 
 
 def populated(networks: ws.Collection, count: int, workers: int) -> float:
-    """Seconds to fit and transform `count` networks: trained ones, permuted at random, with noise of half their size."""
+    """Seconds to fit and transform `count` networks: trained ones, permuted at random, with noise of half their
+    size.
+    """
     symmetry = WeightMatching().symmetry_of(networks)
     random = torch.Generator().manual_seed(0)
     copies = [

@@ -81,7 +81,9 @@ class Study:
             networks = gradual.find(networks, task, folder=self.kept(shard, f"tickets-{gradual.density}"))
 
     def tickets(self, density: float) -> ws.Collection:
-        """Read from the folders, as `find` lets one process at a time into a folder and generators are fitted side by side."""
+        """Read from the folders, as `find` lets one process at a time into a folder and generators are fitted side by
+        side.
+        """
         shards = [ws.Collection.load(self.kept(shard, f"tickets-{density}")) for shard in range(SHARDS)]
         return ws.Collection.concatenate(shards)
 

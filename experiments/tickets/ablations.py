@@ -65,7 +65,8 @@ def row(
     accuracies = accuracy.as_list(networks, data)
     before = statistics.fmean(accuracy.as_list(untrained, data)) if untrained is not None else float("nan")
     print(
-        f"{study}: {name:<48} {statistics.fmean(accuracies):.4f} ± {statistics.stdev(accuracies):.4f}  untrained {before:.4f}",
+        f"{study}: {name:<48} {statistics.fmean(accuracies):.4f} ± {statistics.stdev(accuracies):.4f}  untrained "
+        f"{before:.4f}",
         flush=True,
     )
     return {

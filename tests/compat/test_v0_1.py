@@ -1,7 +1,9 @@
 """What weightspace 0.1 left on disk is read, and its unfinished runs are resumed to the same bytes.
 
-`v0_1/` was written by version 0.1 (see README.md) and never changes. The calls below are those of the manifest, in today's
-names: `CALLS` for Python, `command` for the command line. Whoever renames something changes these two, and nothing else.
+`v0_1/` was written by version 0.1 (see README.md) and never changes. The calls below are those of the manifest, in
+today's
+names: `CALLS` for Python, `command` for the command line. Whoever renames something changes these two, and nothing
+    else.
 
 Training on another processor rounds differently: there, resumed networks are compared up to 1e-4 unless
 WEIGHTSPACE_COMPAT_BYTES=1 asks for bytes.

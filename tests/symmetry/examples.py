@@ -133,8 +133,8 @@ IMAGES = (2, 3, 8, 8)
 # Name: module, shape of the example, number of groups, groups that have a parent, least coverage.
 MODULES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], int, int, float]] = {
     "conv, flatten, linear": (lambda: ws.models.LeNet5(), (2, 1, 28, 28), 4, 0, 0.99),
-    "batch norm": (lambda: chain(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 4, 3)), IMAGES, 1, 0, 0.9),
-    "residual": (lambda: ws.models.ResNet20(width=0.25), (2, 3, 16, 16), 12, 0, 0.99),
+    "batch norm": (lambda: chain(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 4, 3)), IMAGES, 1, 0,
+    0.9), "residual": (lambda: ws.models.ResNet20(width=0.25), (2, 3, 16, 16), 12, 0, 0.99),
     "residual, padded shortcuts": (lambda: ws.models.ResNet20(width=0.25, shortcut="pad"), (2, 3, 16, 16), 12, 0, 0.99),
     "transposed": (
         lambda: chain(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.ConvTranspose2d(8, 6, 3), nn.ReLU(), nn.Conv2d(6, 4, 3)),
@@ -152,8 +152,8 @@ MODULES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], int, int, flo
         lambda: chain(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 24, 3, groups=8), nn.ReLU(), nn.Conv2d(24, 4, 3)),
         IMAGES, 2, 1, 0.9,
     ),
-    "group norm": (lambda: chain(nn.Conv2d(3, 8, 3), nn.GroupNorm(4, 8), nn.ReLU(), nn.Conv2d(8, 4, 3)), IMAGES, 2, 1, 0.9),
-    "depthwise and group norm": (
+    "group norm": (lambda: chain(nn.Conv2d(3, 8, 3), nn.GroupNorm(4, 8), nn.ReLU(), nn.Conv2d(8, 4, 3)), IMAGES, 2, 1,
+    0.9), "depthwise and group norm": (
         lambda: chain(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, groups=8), nn.GroupNorm(4, 8), nn.Conv2d(8, 4, 3)),
         IMAGES, 2, 1, 0.9,
     ),

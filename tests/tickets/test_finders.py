@@ -382,7 +382,9 @@ def test_replaying_the_learning_rate_starts_from_the_trained_weights(dense: ws.C
 
 
 def test_synaptic_flow_leaves_no_layer_of_a_deep_network_empty() -> None:
-    """Ten weights a layer are left of four hundred; magnitudes and SNIP's one round empty layers, as biases in the flow would."""
+    """Ten weights a layer are left of four hundred; magnitudes and SNIP's one round empty layers, as biases in the
+    flow would.
+    """
     architecture = ws.Architecture("MLP", {"sizes": [20] * 12 + [5]})
     base = ws.tasks.digits()
     few = lambda split: ws.Split(split.x.flatten(1)[:, :20], split.y % 5)  # noqa: E731

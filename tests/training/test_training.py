@@ -215,8 +215,8 @@ def test_bad_requests_are_refused(task: ws.Task, dense: ws.Collection) -> None:
     with pytest.raises(InputError, match="device 'abacus' is not available"):
         ws.collect(task, 1, device="abacus")
     with pytest.raises(InputError, match="2 seeds for 1 networks"):
-        Trainer(task.architecture, task.train, task.loss, task.recipe, weights=dense.weights[:1], masks=None, buffers={},
-                individual=Individual([1, 2]))  # fmt: skip
+        Trainer(task.architecture, task.train, task.loss, task.recipe, weights=dense.weights[:1], masks=None,
+                buffers={}, individual=Individual([1, 2]))  # fmt: skip
     other = replace(task, architecture=ws.Architecture("MLP", {"sizes": [64, 3, 10]}))
     with pytest.raises(LayoutMismatch, match="another layout"):
         ws.tickets.GradualPruning().find(dense, other)

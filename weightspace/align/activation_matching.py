@@ -91,7 +91,7 @@ class FittedActivations:
         return self.base.symmetry
 
     def match(self, network: Network) -> dict[str, Tensor]:
-        """Permutations of one network, for each group, as in :meth:`Symmetry.permute`."""
+        """Permutations of one network, for each group, as in `Symmetry.permute`."""
         totals: dict[tuple[str, int], _Moments] = defaultdict(_Moments)
         reference, other = (_Observer(self.symmetry, one) for one in (self.network, network))
         for rows in blocks(len(self.x), _BATCH):

@@ -25,7 +25,7 @@ class Cost(Protocol):
     """A way to compare networks.
 
     Your own is a dataclass with these members. To save what was aligned with it, register it:
-    `@COSTS.register("my-cost")` above `@dataclass(frozen=True)`, with :data:`weightspace.align.COSTS`.
+    `@COSTS.register("my-cost")` above `@dataclass(frozen=True)`, with `weightspace.align.COSTS`.
     """
 
     @property

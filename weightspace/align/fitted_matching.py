@@ -97,7 +97,7 @@ class FittedMatching:
 
         Args:
             networks: Networks of the symmetry's layout.
-            permutations: For each network the permutation of each group, as in :meth:`Symmetry.permute`.
+            permutations: For each network the permutation of each group, as in `Symmetry.permute`.
             scales: Positive factors (networks, units) of homogeneous groups; None leaves the scales.
         """
         move = self.symmetry.permute

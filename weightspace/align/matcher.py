@@ -28,7 +28,7 @@ class Matched:
     """Permutations of one network, by group, and how they were found.
 
     Args:
-        permutations: For each group a permutation, as in :meth:`Symmetry.permute`.
+        permutations: For each group a permutation, as in `Symmetry.permute`.
         value: Inner product with the reference after permuting.
         converged: Whether no group can be improved on its own.
         steps: Number of groups that were visited.
@@ -45,7 +45,7 @@ class Matcher:
 
     Args:
         symmetry: Symmetry of reference and networks.
-        reference: Features of the reference (features, D), see :mod:`weightspace.align.costs`. Inner products are taken
+        reference: Features of the reference (features, D), see `weightspace.align.costs`. Inner products are taken
             feature by feature and added. Its dtype is that of the computation.
     """
 

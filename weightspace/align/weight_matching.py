@@ -23,7 +23,7 @@ Example = Tensor | tuple[Any, ...]
 class WeightMatching:
     """Align a population by permuting (and rescaling) hidden units; every function stays what it was.
 
-    Fitting finds a reference (see :mod:`weightspace.align.population`). `transform` then matches any network, seen or
+    Fitting finds a reference (see `weightspace.align.population`). `transform` then matches any network, seen or
     new, to it by permutations that maximise their inner product: coordinate descent over groups of units, an exact
     assignment for each. Masks, buffers and extras move with the weights.
 
@@ -32,7 +32,7 @@ class WeightMatching:
         balance: Whether each positively homogeneous unit first gets equal norms of incoming and outgoing weights, where
             activations allow it.
         cost: What is compared: weights, dense parents, posteriors, or a cost of your own
-            (:class:`weightspace.align.Cost`).
+            (`weightspace.align.Cost`).
         population: The reference of all networks: the growing mean, one network (a star), MergeMany, or Universe.
         fix_unknown: Whether units that meet an operator which cannot be traced stay in place instead of an error.
 

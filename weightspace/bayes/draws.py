@@ -44,7 +44,7 @@ def draw(posteriors: Collection, n: int, *, seed: int = 0) -> Collection:
 
 @torch.no_grad()
 def predict(posteriors: Collection, x: Tensor, n: int, *, seed: int = 0) -> Float[Tensor, "nets batch classes"]:
-    """Logits of the networks that :func:`draw` gives, without keeping the networks.
+    """Logits of the networks that `draw` gives, without keeping the networks.
 
     It is faster than `draw(posteriors, n, seed=seed).ensemble().logits(x)`, which has the same values.
 
@@ -52,7 +52,7 @@ def predict(posteriors: Collection, x: Tensor, n: int, *, seed: int = 0) -> Floa
         posteriors: Posteriors: means as weights, standard deviations as the extra "std".
         x: Inputs, (batch, ...).
         n: Number of networks drawn from each posterior.
-        seed: Seed of the draws, as in :func:`draw`.
+        seed: Seed of the draws, as in `draw`.
 
     Raises:
         InputError: `n` is less than one, or the networks have no standard deviations.

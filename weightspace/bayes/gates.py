@@ -101,13 +101,13 @@ class GateSearch:
             device: Device to compute on: "cpu", or "auto" for the same; there is no other for gates yet.
 
         Returns:
-            Tickets; as extras the logits of their gates and, as "rewind", the dense weights. :func:`draw_gates` draws
-            from them, and :func:`weightspace.train` trains them.
+            Tickets; as extras the logits of their gates and, as "rewind", the dense weights. `draw_gates` draws
+            from them, and `weightspace.train` trains them.
 
         Raises:
             LayoutMismatch: The networks are not of the task's architecture.
-            InputError: The device is not the CPU, a record has no seed, a network has too few weights, or the loss is no
-                longer finite.
+            InputError: The device is not the CPU, a record has no seed, a network has too few weights, or the loss is
+                no longer finite.
         """
         require_cpu(device)
         networks.layout.require(task.architecture.layout(), f"the network of task {task.name!r}")
@@ -239,7 +239,7 @@ def draw_gates(tickets: Collection, n: int, *, seed: int = 0) -> Collection:
     """N networks of each gate posterior, with masks of their own; densities vary around the expected one.
 
     Args:
-        tickets: Tickets that :meth:`GateSearch.find` returned.
+        tickets: Tickets that `GateSearch.find` returned.
         n: Number of networks drawn from each posterior.
         seed: Seed of the draws; draw j of posterior i depends on (seed, i, j) alone.
 

@@ -4,7 +4,7 @@ With m = |mu| and r = m / sigma: the signal-to-noise ratio, -log alpha of sparse
 2017, arXiv 1701.05369), the certainty of the sign Phi(r) and the signal-to-noise ratio of |w| are all increasing
 functions of r. They give one and the same mask, so only the first is here.
 
-A score is any callable of the shape of :class:`PosteriorScore`. One that is a dataclass and is registered with
+A score is any callable of the shape of `PosteriorScore`. One that is a dataclass and is registered with
 `@posterior_scores.register("my-score")` can also be saved with a study.
 """
 

@@ -43,7 +43,7 @@ class Variational:
         warm_up: Time over which the weight of the KL term rises from zero.
         draws: Draws of the weights in each step.
         std: Standard deviations at the start, in units of 1 / sqrt(fan-in).
-        estimator: Estimator of the expected log-likelihood; see :class:`BayesianNetwork`.
+        estimator: Estimator of the expected log-likelihood; see `BayesianNetwork`.
     """
 
     prior: Prior = field(default_factory=Normal)
@@ -91,7 +91,7 @@ class Variational:
         """Posteriors around networks before their first step.
 
         Args:
-            networks: Means to start from, as for :meth:`network`.
+            networks: Means to start from, as for `network`.
             task: Task whose training split and recipe are used.
             after: Time for which the networks have been trained already; training starts there in the schedule.
         """
@@ -179,7 +179,7 @@ class BayesianIMP:
     Args:
         density: Fraction of the prunable weights that is kept at the end, in (0, 1].
         rate: Fraction of the remaining weights that is removed at each level, in (0, 1).
-        score: Score that ranks the weights; see :mod:`weightspace.bayes.scores`.
+        score: Score that ranks the weights; see `weightspace.bayes.scores`.
         scope: Where weights are ranked: over the whole network ("global") or inside each layer ("layer").
         pattern: Pattern of the tickets at the end, such as NM(2, 4) or Channels(0.5), in place of density and scope.
         variational: Settings of the training of each level.
@@ -217,7 +217,7 @@ class BayesianIMP:
     def find(
         self, networks: Collection, task: Task, *, folder: str | Path | None = None, device: str = "auto"
     ) -> Collection:
-        """A Bayesian ticket of each network: the last level of :meth:`find_levels`.
+        """A Bayesian ticket of each network: the last level of `find_levels`.
 
         Args:
             networks: Networks whose seeds give the initialisations; their trained weights are not used.
@@ -227,8 +227,8 @@ class BayesianIMP:
 
         Raises:
             LayoutMismatch: The networks are not of the task's architecture.
-            InputError: The device is not the CPU, a layer is unsupported, a record has no seed, or the rewind point is behind
-                the end of training.
+            InputError: The device is not the CPU, a layer is unsupported, a record has no seed, or the rewind point is
+                behind the end of training.
         """
         return self.find_levels(networks, task, folder=folder, device=device)[-1]
 
@@ -248,8 +248,8 @@ class BayesianIMP:
 
         Raises:
             LayoutMismatch: The networks are not of the task's architecture.
-            InputError: The device is not the CPU, a layer is unsupported, a record has no seed, or the rewind point is behind
-                the end of training.
+            InputError: The device is not the CPU, a layer is unsupported, a record has no seed, or the rewind point is
+                behind the end of training.
         """
         require_cpu(device)
         networks.layout.require(task.architecture.layout(), f"the network of task {task.name!r}")

@@ -93,11 +93,13 @@ class AlignmentReport:
         """What the table says, in words."""
         before, after = self.sides[0], self.sides[-1]
         lines = [
-            f"The networks reach {self.accuracy:.4f} on average; their mean network {before.mean_accuracy:.4f} as found "
+            f"The networks reach {self.accuracy:.4f} on average; their mean network {before.mean_accuracy:.4f} as "
+            f"found "
             f"and {after.mean_accuracy:.4f} aligned.",
             f"The loss barrier between two networks is {before.barrier:.4f} as found and {after.barrier:.4f} aligned "
             f"(mean over {len(after.barriers)} pairs, {len(after.barriers[0].positions) - 2} points on each line).",
-            f"{after.residual_share:.0%} of their squared norm is not in the mean ({before.residual_share:.0%} as found; "
+            f"{after.residual_share:.0%} of their squared norm is not in the mean ({before.residual_share:.0%} as "
+            f"found; "
             f"unrelated networks: {1 - 1 / self.networks:.0%}).",
         ]
         if self.centre is not None:

@@ -128,8 +128,8 @@ def barriers(
         pairs: Numbers of the networks to join; by default all pairs.
         points: Number of interior points of each line, evenly spaced; 1 is the midpoint alone.
         split: Samples to measure on; by default the task's test split.
-        reset_statistics: Whether BatchNorm statistics of interior points are estimated anew on training data; by default
-            wherever there are any.
+        reset_statistics: Whether BatchNorm statistics of interior points are estimated anew on training data; by
+            default wherever there are any.
 
     Raises:
         InputError: There are fewer than two networks, or a pair that does not exist.

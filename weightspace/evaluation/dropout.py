@@ -27,8 +27,8 @@ class MCDropout:
     """Dropout in front of every linear and convolutional layer but the first.
 
     Args:
-        rates: Probabilities to drop a value; one network is trained for each, and the one with the lowest validation NLL
-            is used.
+        rates: Probabilities to drop a value; one network is trained for each, and the one with the lowest validation
+            NLL is used.
 
     Raises:
         InputError: There is no rate, or one outside (0, 1).

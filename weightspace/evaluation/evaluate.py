@@ -46,8 +46,8 @@ def evaluate(
 ) -> Report:
     """Measure networks on the test split, beside the networks they were learned from and baselines.
 
-    Distances are canonical: all networks are aligned to the reference's mean first. Networks with BatchNorm get the same
-    pass over training data in every row.
+    Distances are canonical: all networks are aligned to the reference's mean first. Networks with BatchNorm get the
+    same pass over training data in every row.
 
     Args:
         samples: Networks to judge.
@@ -66,7 +66,8 @@ def evaluate(
 
     Raises:
         LayoutMismatch: A collection is not of the task's architecture.
-        InputError: The reference has fewer than 3 networks, the task is no classification, or an option is out of range.
+        InputError: The reference has fewer than 3 networks, the task is no classification, or an option is out of
+            range.
     """
     inputs = Inputs(samples, reference, held_out, others or {})
     _check(inputs, task, performing, memory_gb)

@@ -47,7 +47,7 @@ class Predictions:
 
 @dataclass(frozen=True)
 class NetworkMetrics:
-    """Predictive metrics of every network; :class:`weightspace.report.results.GroupMetrics` explains them."""
+    """Predictive metrics of every network; `weightspace.report.results.GroupMetrics` explains them."""
 
     accuracy: Float[Tensor, " n"]
     nll: Float[Tensor, " n"]
@@ -154,8 +154,8 @@ def score(
     Args:
         networks: The networks.
         data: Labelled samples.
-        memory_gb: Memory for a block of networks, see :func:`logits_in_blocks`.
-        prepare: What is done to each block first, see :func:`logits_in_blocks`.
+        memory_gb: Memory for a block of networks, see `logits_in_blocks`.
+        prepare: What is done to each block first, see `logits_in_blocks`.
     """
     total = PredictionSum()
     metrics: list[NetworkMetrics] = []

@@ -38,8 +38,8 @@ class Shift:
 def shifts(task: Task, x: Tensor, *, seed: int = 0) -> Iterator[Shift]:
     """Inputs under every shift that applies to them; blur and rotation need images (samples, channels, height, width).
 
-    What counts as spread, middle and background is taken from the training split. Inputs that are not numbers on a scale
-    (integers, such as tokens) have no shifts.
+    What counts as spread, middle and background is taken from the training split. Inputs that are not numbers on a
+    scale (integers, such as tokens) have no shifts.
 
     Args:
         task: The task.

@@ -127,7 +127,8 @@ def _new_errors(e: Evidence) -> Verdict:
     p = rank_test(overlaps, normal, "greater")
     median = e.samples.error_overlap.first.quantile(0.5).item()
     words = (
-        f"The errors of a sample overlap by {median:.2f} with those of the training network most like it; between training "
+        f"The errors of a sample overlap by {median:.2f} with those of the training network most like it; between "
+        f"training "
         f"{e.kind} it is {normal.quantile(0.5).item():.2f}."
     )
     test = f"Mann-Whitney test that samples overlap more (p {p_text(p)})"
@@ -162,7 +163,8 @@ def _averages(e: Evidence) -> Verdict:
     median, common = few.quantile(0.5).item(), normal.quantile(0.5).item()
     kind = f"held-out {e.kind}" if e.unseen else f"training {e.kind}"
     words = (
-        f"Combinations of {min(16, len(normal))} training networks explain {median:.0%} of a sample's deviation from the "
+        f"Combinations of {min(16, len(normal))} training networks explain {median:.0%} of a sample's deviation from "
+        f"the "
         f"mean network ({kind}: {common:.0%}), and samples lie {spread:.2f} times as far from it as training networks: "
     )
     test = (
@@ -236,7 +238,8 @@ def _novel_and_good(e: Evidence, blocked: Sequence[str]) -> Verdict:
     share = samples.novelty.performing_at(1)
     performing = float((e.samples.scored.metrics.accuracy >= threshold).double().mean())
     test = (
-        f"most samples perform (an accuracy of at least {threshold:.4f}), at least {_SHARE:.0%} are also as far from the "
+        f"most samples perform (an accuracy of at least {threshold:.4f}), at least {_SHARE:.0%} are also as far from "
+        f"the "
         "training networks as these are from each other, neither copies nor their errors, and they are more accurate "
         f"than the best baseline at least {_FAR} times as far (95 % interval, Welch; the best of many, which favours "
         "the baselines)"

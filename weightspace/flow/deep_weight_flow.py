@@ -77,11 +77,11 @@ class DeepWeightFlow(FlowMatching):
         weight_decay: Decoupled weight decay.
         betas: Decay rates of AdamW's moments.
         ema: Decay of averaged weights; 0 samples with the last ones.
-        pairing: "independent" or "optimal" pairs of noise and codes; see :class:`FlowMatching`.
+        pairing: "independent" or "optimal" pairs of noise and codes; see `FlowMatching`.
         source_std: Standard deviation of the noise x_0, in units of the codes.
         path_noise_std: Standard deviation of noise added to the points x_t on the paths.
         condition_dropout: Not used; this flow takes no conditions.
-        validation_fraction: Fraction of the codes that chooses the weights; see :class:`FlowMatching`.
+        validation_fraction: Fraction of the codes that chooses the weights; see `FlowMatching`.
         solver_steps: Runge-Kutta steps from noise to codes, unless a call says otherwise.
         time: Width of the embedding of t.
         dropout: Dropout rate after the first two hidden layers.

@@ -91,8 +91,8 @@ class FittedFlow:
 
         Args:
             n: Number of samples.
-            conditions: Conditions of the samples, (n, C); see :meth:`integrate`.
-            guidance: Strength of the conditions; see :meth:`integrate`.
+            conditions: Conditions of the samples, (n, C); see `integrate`.
+            guidance: Strength of the conditions; see `integrate`.
             seed: Seed of the noise.
             solver_steps: Runge-Kutta steps; None is the number of the settings.
         """

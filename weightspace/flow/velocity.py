@@ -19,7 +19,7 @@ class ResidualVelocity(nn.Module):
         codes: Length of a code.
         width: Width of the residual stream.
         blocks: Number of residual blocks.
-        conditions: Numbers that describe each network (see :class:`weightspace.generator.Conditions`); they are added
+        conditions: Numbers that describe each network (see `weightspace.generator.Conditions`); they are added
             to the time.
     """
 
@@ -43,7 +43,7 @@ class ResidualVelocity(nn.Module):
         Args:
             x: Points, (n, K).
             t: Their times, (n, 1), or one time for all, (1, 1).
-            conditions: Conditions of the networks, (n, C), from :func:`with_presence`.
+            conditions: Conditions of the networks, (n, C), from `with_presence`.
         """
         frequencies = torch.exp(torch.linspace(0, math.log(200.0), _FREQUENCIES, device=x.device, dtype=x.dtype))
         angles = t * frequencies  # (n, frequencies)

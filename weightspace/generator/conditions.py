@@ -97,7 +97,7 @@ class Conditions:
         """Read from tickets.
 
         Args:
-            names: Names of the conditions; see :class:`Condition`.
+            names: Names of the conditions; see `Condition`.
             tickets: Tickets of the fit.
 
         Raises:

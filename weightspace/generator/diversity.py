@@ -22,8 +22,8 @@ _SMALL = 1e-12  # what is below is rounding
 def typical_similarity(tickets: Collection, pattern: Pattern, seed: int) -> tuple[float, float]:
     """Cosine and mask overlap that 95 % of the pairs of tickets stay below, under a pattern.
 
-    From tickets of the density nearest to the pattern's (where too few share one, from the nearest few), pruned by it. If
-    they have fewer weights than it keeps, their own overlap is carried over as its share of the way from chance (the
+    From tickets of the density nearest to the pattern's (where too few share one, from the nearest few), pruned by it.
+    If they have fewer weights than it keeps, their own overlap is carried over as its share of the way from chance (the
     density) to one.
     """
     densities = tickets.densities
@@ -82,7 +82,8 @@ def similarity_penalty(
 
     Pair by pair: a mean over pairs would be content with a few clusters far from each other. The penalty is the
     mean of relu(cosine - limit) and that of relu(overlap - limit). It is a function of n x n products, through
-    which two matrix products carry it back; automatic differentiation would do so through a dozen passes over all weights.
+    which two matrix products carry it back; automatic differentiation would do so through a dozen passes over all
+    weights.
     """
     inner, shared = (products(rows, layout).requires_grad_() for rows in (sparse, masks))
     cosine, overlap = pairwise_similarity(inner, shared)

@@ -175,7 +175,7 @@ class FittedGenerator:
         data: Split | None = None,
         seed: int = 0,
     ) -> Ensemble:
-        """Samples that predict together; see :meth:`sample`.
+        """Samples that predict together; see `sample`.
 
         Args:
             n: Number of networks.
@@ -221,7 +221,7 @@ class FittedGenerator:
         pattern: Pattern | None = None,
         data: Split | None = None,
     ) -> Collection:
-        """Sparse networks of codes; see :meth:`sample` for the mask.
+        """Sparse networks of codes; see `sample` for the mask.
 
         Args:
             codes: Codes, (n, K).
@@ -340,7 +340,7 @@ class FittedGenerator:
         return GENERATOR.save(folder, self._settings(), self.tensors())
 
     def write(self, folder: Path) -> None:
-        """Write into a folder that exists, for runs and the hub; :meth:`save` is for everything else.
+        """Write into a folder that exists, for runs and the hub; `save` is for everything else.
 
         Args:
             folder: Folder to write to.

@@ -1,4 +1,6 @@
-"""Generators in the format of the Hugging Face hub: a folder with a model card; needs `pip install weightspace[hub]`."""
+"""Generators in the format of the Hugging Face hub: a folder with a model card; needs `pip install
+weightspace[hub]`.
+"""
 
 import re
 import tempfile

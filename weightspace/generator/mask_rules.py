@@ -3,7 +3,7 @@
 A rule turns tickets into the vectors that are compressed, and decoded vectors into values and scores; the pattern of a
 sample then keeps the positions with the highest scores.
 
-Rules are open: any class with :meth:`MaskRule.fit` is one. Register the class of what it returns to save generators that
+Rules are open: any class with `MaskRule.fit` is one. Register the class of what it returns to save generators that
 use it: `@MASK_RULES.register("my-rule")` above `@dataclass(frozen=True)`.
 """
 
@@ -38,7 +38,7 @@ class FittedMaskRule(Protocol):
     - `extras(vectors, masks)`: vectors (n, D) that samples get as extras, by name, from decoded vectors (n, M) and the
       masks (n, D).
 
-    To be saved it is a registered dataclass of tensors, a :class:`weightspace.Layout`, numbers, words and booleans.
+    To be saved it is a registered dataclass of tensors, a `weightspace.Layout`, numbers, words and booleans.
     """
 
     def vectors(self, tickets: Collection) -> Collection | Float[Tensor, "n m"]:
@@ -120,7 +120,7 @@ class SharedMask:
 @MASK_RULES.register("shared")
 @dataclass(frozen=True)
 class FittedSharedMask:
-    """:class:`SharedMask` of a collection.
+    """`SharedMask` of a collection.
 
     Args:
         scores: Scores of all positions, (D,).
@@ -184,7 +184,7 @@ class GateMask:
 @MASK_RULES.register("gates")
 @dataclass(frozen=True)
 class FittedGateMask:
-    """:class:`GateMask` of a collection.
+    """`GateMask` of a collection.
 
     Args:
         layout: Layout of the networks.
@@ -273,8 +273,8 @@ def load_mask_rule(saved: Any, tensors: Mapping[str, Tensor], layout: Layout) ->
     """The fitted rule of a saved generator.
 
     Args:
-        saved: What :func:`rule_to_json` returned.
-        tensors: Named tensors, those of :func:`rule_tensors` among them.
+        saved: What `rule_to_json` returned.
+        tensors: Named tensors, those of `rule_tensors` among them.
         layout: Layout of the networks.
 
     Raises:

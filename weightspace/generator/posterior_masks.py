@@ -21,9 +21,9 @@ STD = Extra.STD  # the extra that holds standard deviations, as in weightspace.b
 class PosteriorMask:
     """Learn from sparse mean-field posteriors; samples are sparse posteriors too, with the extra "std".
 
-    Beside each mean go its log standard deviation and a gate: -1 where the weight is pruned, between 0 and 1 where it is
-    kept, by the rank of |mu| / sigma among the kept weights. Decoded gates rank the weights of a sample, so that what
-    the posteriors were certain of is kept first.
+    Beside each mean go its log standard deviation and a gate: -1 where the weight is pruned, between 0 and 1 where it
+    is kept, by the rank of |mu| / sigma among the kept weights. Decoded gates rank the weights of a sample, so that
+    what the posteriors were certain of is kept first.
 
     Args:
         gates: Share of the total variance that the gates have, in (0, 1).
@@ -75,7 +75,7 @@ class PosteriorMask:
 @MASK_RULES.register("posteriors")
 @dataclass(frozen=True)
 class FittedPosteriorMask:
-    """:class:`PosteriorMask` of a collection.
+    """`PosteriorMask` of a collection.
 
     Args:
         layout: Layout of the networks.

@@ -44,7 +44,7 @@ def draws_of(
     guidance: float,
     seed: int,
 ) -> list[Draw]:
-    """What is drawn for each pattern; see :meth:`weightspace.generator.FittedGenerator.sample`.
+    """What is drawn for each pattern; see `weightspace.generator.FittedGenerator.sample`.
 
     Args:
         n: Number of samples of each pattern.

@@ -72,7 +72,8 @@ class TaskRefinement:
             sphere.
         radius: Radius of the sphere around the mean that samples start on, in terms of the tickets' root mean square
             distance from theirs, however much of it the components explain. A flow makes codes of unequal length, and
-            the networks of long ones are bad, those of short ones too similar. None leaves codes as the flow makes them.
+            the networks of long ones are bad, those of short ones too similar. None leaves codes as the flow makes
+            them.
         directions: Components before the first step. "tickets": those of the compression. "random": random directions
             in which each weight varies as much as in the tickets, so that samples know single tickets through the mean
             alone.
@@ -226,7 +227,9 @@ class FittedRefinement:
 
 @dataclass(frozen=True)
 class _Samples:
-    """Sparse networks of one step: `decoded` (n, M) with its values and scores, masks, and values under the masks (n, D)."""
+    """Sparse networks of one step: `decoded` (n, M) with its values and scores, masks, and values under the masks (n,
+    D).
+    """
 
     decoded: Tensor
     values: Tensor

@@ -51,13 +51,13 @@ class _Shares(ABC):
         return total_count(self.density, layout)
 
     def steps(self, rate: float, start: float = 1.0) -> list[Pattern]:
-        """The same pattern at falling densities; see :meth:`Stepwise.steps`."""
+        """The same pattern at falling densities; see `Stepwise.steps`."""
         return [replace(self, density=density) for density in densities_to(self.density, rate, start)]
 
     def mask(
         self, scores: Float[Tensor, "*nets d"], layout: Layout, within: Bool[Tensor, "*nets d"] | None = None
     ) -> Bool[Tensor, "*nets d"]:
-        """The mask of each network; see :meth:`Pattern.mask`."""
+        """The mask of each network; see `Pattern.mask`."""
         return keep_counts(scores, layout, self.counts(layout), within)
 
 
@@ -139,13 +139,13 @@ class LayerRates:
         return sum(self.counts(layout))
 
     def steps(self, rate: float, start: float = 1.0) -> list[Pattern]:  # noqa: ARG002
-        """Level by level, at this pattern's own rates; see :meth:`Stepwise.steps`."""
+        """Level by level, at this pattern's own rates; see `Stepwise.steps`."""
         return [replace(self, level=level) for level in range(1, self.level + 1)] or [self]
 
     def mask(
         self, scores: Float[Tensor, "*nets d"], layout: Layout, within: Bool[Tensor, "*nets d"] | None = None
     ) -> Bool[Tensor, "*nets d"]:
-        """The mask of each network; see :meth:`Pattern.mask`."""
+        """The mask of each network; see `Pattern.mask`."""
         return keep_counts(scores, layout, self.counts(layout), within)
 
 

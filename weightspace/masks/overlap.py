@@ -28,7 +28,7 @@ def mask_overlap(first: Collection, second: Collection) -> tuple[Float[Tensor, "
     """Kept weights that two networks share, over those of the first; and what chance alone would give.
 
     Pairs networks in order. Chance: masks with as many weights of each layer at random places share a_l b_l / N_l of
-    them. Level by level this says how much of a mask a second run finds again (:meth:`IMP.find_levels` of networks with
+    them. Level by level this says how much of a mask a second run finds again (`IMP.find_levels` of networks with
     one start and other data orders, say).
 
     Args:

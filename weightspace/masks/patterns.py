@@ -1,11 +1,11 @@
 """Patterns: which weights a sparse network may keep. Scores in, mask out.
 
 A mask is a boolean vector beside the weights, True where a weight is kept. Only prunable weights
-(see :class:`weightspace.Layout`) can be False. For given scores the masks of one pattern are nested:
+(see `weightspace.Layout`) can be False. For given scores the masks of one pattern are nested:
 a lower density keeps a subset.
 
-Patterns are open: any class with :meth:`Pattern.mask` is one, in every finder and generator. What else a pattern may
-say of itself is listed at :class:`Pattern`; :mod:`weightspace.masks.schedule` has what is assumed of those that do not.
+Patterns are open: any class with `Pattern.mask` is one, in every finder and generator. What else a pattern may
+say of itself is listed at `Pattern`; `weightspace.masks.schedule` has what is assumed of those that do not.
 """
 
 import heapq
@@ -28,15 +28,15 @@ from weightspace.storage.typed import Registry
 class Pattern(Protocol):
     """A rule that turns scores into masks; the highest scores are kept.
 
-    Only :meth:`mask` is needed. A pattern may also have, and those here that can do have:
+    Only `mask` is needed. A pattern may also have, and those here that can do have:
 
     - `density`, a number: the fraction of all prunable weights that every network keeps, in (0, 1].
     - `count(layout)`: the exact number of prunable weights that every network keeps.
-    - `steps(rate, start=1.0)`: the patterns of iterative pruning, itself last (see :class:`Stepwise`). Without it,
+    - `steps(rate, start=1.0)`: the patterns of iterative pruning, itself last (see `Stepwise`). Without it,
       finders that prune level by level have one level.
     - `one_threshold`, True if the `count(layout)` highest scores of the whole network are kept, whatever their layer.
 
-    Make it a frozen dataclass: its text identifies runs. :data:`PATTERNS` writes and reads registered patterns by name.
+    Make it a frozen dataclass: its text identifies runs. `PATTERNS` writes and reads registered patterns by name.
     """
 
     def mask(
@@ -109,13 +109,13 @@ class Unstructured:
         return total_count(self.density, layout)
 
     def steps(self, rate: float, start: float = 1.0) -> list[Pattern]:
-        """The same pattern at falling densities; see :meth:`Stepwise.steps`."""
+        """The same pattern at falling densities; see `Stepwise.steps`."""
         return [replace(self, density=density) for density in densities_to(self.density, rate, start)]
 
     def mask(
         self, scores: Float[Tensor, "*nets d"], layout: Layout, within: Bool[Tensor, "*nets d"] | None = None
     ) -> Bool[Tensor, "*nets d"]:
-        """The mask of each network; see :meth:`Pattern.mask`."""
+        """The mask of each network; see `Pattern.mask`."""
         scores = _usable(scores, layout, within)
         total = self.count(layout)
         if self.scope == "global":
@@ -168,7 +168,7 @@ class NM:
         return self.n / self.m
 
     def steps(self, rate: float, start: float = 1.0) -> list[Pattern]:  # noqa: ARG002
-        """Fewer of each group at every step, at least one; see :meth:`Stepwise.steps`."""
+        """Fewer of each group at every step, at least one; see `Stepwise.steps`."""
         left = [self.m]
         while left[-1] > self.n:
             left.append(max(self.n, min(left[-1] - 1, math.floor(left[-1] * (1 - rate)))))
@@ -177,7 +177,7 @@ class NM:
     def mask(
         self, scores: Float[Tensor, "*nets d"], layout: Layout, within: Bool[Tensor, "*nets d"] | None = None
     ) -> Bool[Tensor, "*nets d"]:
-        """The mask of each network; see :meth:`Pattern.mask`."""
+        """The mask of each network; see `Pattern.mask`."""
         scores = _usable(scores, layout, within)
         mask = torch.ones(scores.shape, dtype=torch.bool, device=scores.device)
         lead = scores.shape[:-1]
@@ -219,13 +219,13 @@ class Channels:
         check_density(self.fraction)
 
     def steps(self, rate: float, start: float = 1.0) -> list[Pattern]:
-        """The same pattern at falling fractions of the units; see :meth:`Stepwise.steps`."""
+        """The same pattern at falling fractions of the units; see `Stepwise.steps`."""
         return [replace(self, fraction=fraction) for fraction in densities_to(self.fraction, rate, start)]
 
     def mask(
         self, scores: Float[Tensor, "*nets d"], layout: Layout, within: Bool[Tensor, "*nets d"] | None = None
     ) -> Bool[Tensor, "*nets d"]:
-        """The mask of each network; see :meth:`Pattern.mask`."""
+        """The mask of each network; see `Pattern.mask`."""
         scores = _usable(scores, layout, within)
         mask = torch.ones(scores.shape, dtype=torch.bool, device=scores.device)
         weights = layout.weights
@@ -283,7 +283,7 @@ def densities_to(density: float, rate: float, start: float = 1.0) -> list[float]
 def keep_counts(
     scores: Float[Tensor, "*nets d"], layout: Layout, counts: list[int], within: Bool[Tensor, "*nets d"] | None = None
 ) -> Bool[Tensor, "*nets d"]:
-    """A mask of the highest scores of each weight tensor; see :meth:`Pattern.mask`.
+    """A mask of the highest scores of each weight tensor; see `Pattern.mask`.
 
     Args:
         scores: One score per position of the vector.

@@ -37,7 +37,7 @@ def in_blocks(
         what: Text beside the progress bar.
         folder: Folder for the finished blocks, where a later process continues; None keeps everything in memory.
         stage: Verb of the command, such as "collect".
-        config: Settings that decide the output (see :func:`weightspace.storage.runs.open_run`).
+        config: Settings that decide the output (see `weightspace.storage.runs.open_run`).
         inputs: Fingerprint of each input, by name.
     """
     with progress(range(-(-count // block) * ticks), what) as bar:

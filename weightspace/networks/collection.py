@@ -181,7 +181,8 @@ class Collection:
 
         Args:
             k: Number of networks.
-            metric: Name of the metric; by default validation accuracy, or the lowest validation loss where there is none.
+            metric: Name of the metric; by default validation accuracy, or the lowest validation loss where there is
+                none.
             lowest: Whether small values are good.
 
         Raises:
@@ -347,7 +348,8 @@ class Collection:
         elif tensor.is_floating_point() and tensor.numel() and not all(end.isfinite() for end in torch.aminmax(tensor)):
             bad = (~tensor.isfinite()).nonzero()[0].tolist()
             raise InputError(
-                f"{name} of network {bad[0]} holds NaN or infinite values (first: {_tensor_name(self.layout, bad[1])}): "
+                f"{name} of network {bad[0]} holds NaN or infinite values (first: "
+                f"{_tensor_name(self.layout, bad[1])}): "
                 "leave diverged networks out, or train them with a lower learning rate"
             )
         return tensor.detach()

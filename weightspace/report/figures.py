@@ -20,7 +20,8 @@ def _of_groups(report: ReportData) -> list[Picture]:
     return [
         Picture(
             "accuracy and novelty",
-            "Dots are networks, circles their row's median distance and mean accuracy, lines the baselines from close to "
+            "Dots are networks, circles their row's median distance and mean accuracy, lines the baselines from close "
+            "to "
             "far, the band 90 % of the training networks. Good and new is the upper right: accurate (above the dotted "
             "line), far from every training network, with errors of its own. Far left are copies, far below broken "
             "networks; on a line, samples are no better than that baseline.",
@@ -34,7 +35,8 @@ def _of_groups(report: ReportData) -> list[Picture]:
         ),
         Picture(
             "reliability",
-            "Accuracy against confidence of the ensembles of all networks of a row; the larger a dot, the more samples. "
+            "Accuracy against confidence of the ensembles of all networks of a row; the larger a dot, the more "
+            "samples. "
             "Good: on the diagonal. "
             "Above it an ensemble is too modest, below it too sure.",
             plots.reliability([g for g in report.groups if g.count > 1 and g.name in _main(report)], *names),
@@ -48,7 +50,8 @@ def _of_weight_space(report: ReportData) -> list[Picture]:
     return [
         Picture(
             "codes",
-            "The two leading principal components. Good: samples cover the cloud of training networks. Bad: they huddle "
+            "The two leading principal components. Good: samples cover the cloud of training networks. Bad: they "
+            "huddle "
             "in its middle, or sit on single networks.",
             plots.codes(data.codes, report.samples, report.reference),
         ),
@@ -101,7 +104,8 @@ def _of_masks(report: ReportData) -> list[Picture]:
             Picture(
                 "mask overlap",
                 f"Shared non-zeros over non-zeros of the first {data.overlap_training} training networks, then of "
-                "samples (behind the white cross). Good: the block of samples is as light as that of training networks. "
+                "samples (behind the white cross). Good: the block of samples is as light as that of training "
+                "networks. "
                 "Bad: a dark block, where all samples have one mask.",
                 plots.matrices(matrices, "mask overlap", divide=data.overlap_training),
             )

@@ -1,7 +1,7 @@
 """Reports on disk: report.json, whose keys are those of version 0.1.
 
-The file looks figures up by phrases such as "novel and performing at 2" or "blur 3"; the functions here translate between
-these and the typed results, in both directions.
+The file looks figures up by phrases such as "novel and performing at 2" or "blur 3"; the functions here translate
+between these and the typed results, in both directions.
 """
 
 import json

@@ -15,7 +15,7 @@ from weightspace.storage.files import dump_json, write_text
 
 @dataclass(frozen=True)
 class Report(ReportData):
-    """What `evaluate` measured, with its tables and figures; :class:`ReportData` explains the fields."""
+    """What `evaluate` measured, with its tables and figures; `ReportData` explains the fields."""
 
     def tables(self) -> list[Table]:
         """The summary, what makes networks new, calibration, and behaviour under shift."""
@@ -79,7 +79,7 @@ class Report(ReportData):
 
     @classmethod
     def load(cls, path: str | Path) -> "Report":
-        """Read a report that :meth:`save` wrote, or a version from 0.1 on.
+        """Read a report that `save` wrote, or a version from 0.1 on.
 
         Args:
             path: The JSON file.

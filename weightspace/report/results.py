@@ -22,7 +22,7 @@ Metric = Literal[
     "max_error_iou",
     "mask_overlap_with_training",
 ]
-"""Names of the figures that every network of a group has: the fields of :class:`GroupMetrics`."""
+"""Names of the figures that every network of a group has: the fields of `GroupMetrics`."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class GroupMetrics:
 
 @dataclass(frozen=True)
 class PredictorMetrics:
-    """Metrics of one predictor on labelled samples; :class:`GroupMetrics` explains them."""
+    """Metrics of one predictor on labelled samples; `GroupMetrics` explains them."""
 
     accuracy: float
     nll: float

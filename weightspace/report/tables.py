@@ -59,14 +59,16 @@ def _summary(report: ReportData) -> Table:
         ("accuracy", "mean ± standard deviation over networks"),
         (
             "distance",
-            "median distance to the nearest training network, after alignment, relative to that among training networks "
+            "median distance to the nearest training network, after alignment, relative to that among training "
+            "networks "
             "(1 = as far as another one)",
         ),
         ("error IoU", "median over networks of the largest overlap of test errors with a training network's"),
         ("dispersion", "spread around the own mean relative to the training networks' (below 0.8: drawn together)"),
         (
             "mask overlap",
-            "shared non-zeros over non-zeros, between networks of the row, before or after alignment, whichever is more; "
+            "shared non-zeros over non-zeros, between networks of the row, before or after alignment, whichever is "
+            "more; "
             "and by chance at their densities",
         ),
     ]
@@ -97,7 +99,8 @@ def _novelty(report: ReportData) -> Table:
     legend = [
         (
             "good at tau x",
-            f"share of networks with an accuracy of at least {report.settings.threshold:.4f} that are at least tau times "
+            f"share of networks with an accuracy of at least {report.settings.threshold:.4f} that are at least tau "
+            f"times "
             "as far from every training network as these typically are from each other",
         ),
         ("Z_U", "far below 0: closer to the training set than held-out networks are"),
@@ -150,7 +153,8 @@ def _calibration(report: ReportData) -> Table:
         ("mutual inf.", "how much members' predictions differ, in nats"),
         (
             "AUROC, FPR95",
-            f"detection of OOD inputs ({report.settings.ood_inputs}) by entropy, and by mutual information (MI); FPR95 is "
+            f"detection of OOD inputs ({report.settings.ood_inputs}) by entropy, and by mutual information (MI); "
+            f"FPR95 is "
             "the share of test inputs that are flagged when 95 % of the OOD inputs are",
         ),
     ]

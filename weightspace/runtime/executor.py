@@ -12,7 +12,7 @@ _NAME = "weightspace: waits for the end of the parent process"
 
 @runtime_checkable
 class Executor(Protocol):
-    """Anything with the `map` of concurrent.futures: a ProcessPoolExecutor, or :class:`OnRay`."""
+    """Anything with the `map` of concurrent.futures: a ProcessPoolExecutor, or `OnRay`."""
 
     def map(self, function: Callable[[Any], Any], items: Iterable[Any], /) -> Iterator[Any]:
         """Apply the function to every item, somewhere."""

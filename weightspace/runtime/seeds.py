@@ -26,7 +26,7 @@ def derive(seed: int, purpose: str, index: int = 0) -> int:
 
 
 def generator(seed: int, purpose: str, index: int = 0, device: str = "cpu") -> torch.Generator:
-    """A fresh generator for one purpose (see :func:`derive`)."""
+    """A fresh generator for one purpose (see `derive`)."""
     return torch.Generator(device).manual_seed(derive(seed, purpose, index))
 
 

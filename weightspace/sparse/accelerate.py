@@ -112,7 +112,7 @@ def accelerate(
         device: Device to run on; by default the module's.
         strict: Whether a layer that cannot run as 2:4 is an error, instead of staying dense.
         int8: Whether products in eight-bit integers are tried too, dense and 2:4, on CUDA. They round weights and
-            inputs (:class:`weightspace.sparse.Int8Linear`). If with them the whole network computes something else, as
+            inputs (`weightspace.sparse.Int8Linear`). If with them the whole network computes something else, as
             errors add up over layers, it is done again without.
 
     Raises:

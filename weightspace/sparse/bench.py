@@ -26,7 +26,7 @@ class Timing:
         part: Name of a layer, or "network".
         batch: Number of inputs in a call.
         density: Fraction of the weights that are not zero.
-        form: What ran: a form of a layer (:class:`weightspace.sparse.Form`), or of the network.
+        form: What ran: a form of a layer (`weightspace.sparse.Form`), or of the network.
         milliseconds: Median of a call.
         lower: Lower quartile of the same, in milliseconds.
         upper: Upper quartile of the same, in milliseconds.

@@ -1,4 +1,4 @@
-"""Exchanges of columns between groups: the search behind :func:`weightspace.sparse.find_order`.
+"""Exchanges of columns between groups: the search behind `weightspace.sparse.find_order`.
 
 Two facts make it a few matrix operations. With t the n-th largest entry of a group's other columns, a column x in place
 of another keeps (sum of their n largest) + max(0, x - t) in each row, so that one table of column against slot has

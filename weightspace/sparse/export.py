@@ -52,7 +52,7 @@ def save_ticket(network: Network, path: str | Path) -> Path:
 
 
 def load_ticket(path: str | Path) -> Network:
-    """Read a file that :func:`save_ticket` wrote.
+    """Read a file that `save_ticket` wrote.
 
     Args:
         path: File to read.
@@ -102,7 +102,7 @@ def load_ticket(path: str | Path) -> Network:
 def to_onnx(module: nn.Module, example: Tensor, path: str | Path) -> Path:
     """Export a module to ONNX with a free batch size, checked with onnxruntime against the module.
 
-    Compact it first (:func:`weightspace.compact`): ONNX has no masks, so that only a smaller module is faster. Needs
+    Compact it first (`weightspace.compact`): ONNX has no masks, so that only a smaller module is faster. Needs
     the extra `onnx`.
 
     Args:

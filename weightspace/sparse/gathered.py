@@ -30,10 +30,10 @@ def as_matrix(weight: Shaped[Tensor, "o i *kernel"]) -> Shaped[Tensor, "o column
 
 
 def read_by(layer: nn.Linear | nn.Conv2d, x: Tensor) -> Shaped[Tensor, "rows columns"]:
-    """What a layer multiplies its :func:`as_matrix` with: the inputs of a linear layer, the patches of a convolution.
+    """What a layer multiplies its `as_matrix` with: the inputs of a linear layer, the patches of a convolution.
 
     Args:
-        layer: A linear layer, or a convolution that :class:`MatrixConv` takes.
+        layer: A linear layer, or a convolution that `MatrixConv` takes.
         x: Inputs of the layer.
     """
     if isinstance(layer, nn.Linear):
@@ -70,8 +70,8 @@ class MatrixConv(nn.Module):
     """A convolution as a matrix product over patches; the matrix may be in any form.
 
     Args:
-        conv: Convolution that this class :meth:`takes`; it is left as it is.
-        linear: Makes the module of the product from the :func:`as_matrix` and the bias.
+        conv: Convolution that this class `takes`; it is left as it is.
+        linear: Makes the module of the product from the `as_matrix` and the bias.
         order: Order in which the columns of the patches are read (columns,); by default as they are.
     """
 
@@ -135,22 +135,22 @@ def gather_inputs(
 ) -> Order:
     """Let one layer read its inputs in the order that keeps the most magnitude under N:M; in place.
 
-    For inputs that :func:`reorder_module` cannot move: those of the network, and the patches of convolutions, whose
+    For inputs that `reorder_module` cannot move: those of the network, and the patches of convolutions, whose
     columns (a channel at a position of the kernel) are ordered one by one. The function stays the same. Reading in
     another order costs a copy of the inputs, and a convolution becomes a product over patches.
 
     Args:
         module: Module that holds the layer.
-        layer: Name of an nn.Linear or nn.Conv2d in the module; it becomes a :class:`Gathered` or a :class:`MatrixConv`.
+        layer: Name of an nn.Linear or nn.Conv2d in the module; it becomes a `Gathered` or a `MatrixConv`.
             A ticket's mask moves along.
         pattern: N:M along the inputs.
         scores: What each of the layer's weights is worth, in their shape, not negative; by default their magnitudes.
         seconds: Time limit of the search.
-        restarts: Number of restarts, as in :func:`find_order`.
+        restarts: Number of restarts, as in `find_order`.
         seed: Seed of the search.
 
     Returns:
-        The order of the columns of :func:`as_matrix`.
+        The order of the columns of `as_matrix`.
 
     Raises:
         InputError: There is no such layer, it is a convolution with groups or a padding of its own, or scores do not

@@ -27,7 +27,7 @@ def input_scores(networks: Collection, x: Tensor) -> Float[Tensor, "n d"]:
         x: Training inputs, a few hundred.
 
     Returns:
-        Scores for :func:`reorder` and for the mask of a pattern.
+        Scores for `reorder` and for the mask of a pattern.
 
     Raises:
         InputError: There are no inputs, they are not finite or do not fit, or prunable weights belong to a layer that

@@ -26,7 +26,7 @@ def versions() -> dict[str, str]:
 
 
 def medians(turns: Mapping[Name, Sequence[float]]) -> dict[Name, float]:
-    """Median seconds of what :func:`call_seconds` measured."""
+    """Median seconds of what `call_seconds` measured."""
     return {name: statistics.median(seconds) for name, seconds in turns.items()}
 
 

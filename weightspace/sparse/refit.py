@@ -45,7 +45,7 @@ def refit(pruned: Collection, dense: Collection, x: Tensor, *, ridge: float = 0.
     Raises:
         InputError: The collections do not belong together, inputs are not finite or do not fit, layers do not run alike
             in both, or something other than linear layers and the convolutions of
-            :meth:`weightspace.sparse.MatrixConv.takes` was pruned.
+            `weightspace.sparse.MatrixConv.takes` was pruned.
     """
     pruned.layout.require(dense.layout, "the dense networks")
     if len(pruned) != len(dense):
@@ -62,16 +62,16 @@ def refit(pruned: Collection, dense: Collection, x: Tensor, *, ridge: float = 0.
 
 
 def refit_module(module: nn.Module, dense: nn.Module, x: Tensor, *, ridge: float = 0.01) -> None:
-    """Refit one module in place, as :func:`refit` does, such as one whose inputs were gathered: zero weights stay zero.
+    """Refit one module in place, as `refit` does, such as one whose inputs were gathered: zero weights stay zero.
 
     Args:
         module: The pruned module, with the names of `dense`; after an error it is as it was.
         dense: The module before pruning, its units in the same order.
-        x: Training inputs, as in :func:`refit`.
-        ridge: Pull towards the weights as they are, as in :func:`refit`.
+        x: Training inputs, as in `refit`.
+        ridge: Pull towards the weights as they are, as in `refit`.
 
     Raises:
-        InputError: The modules have other parameters, or as in :func:`refit`.
+        InputError: The modules have other parameters, or as in `refit`.
     """
     shapes = [{name: p.shape for name, p in one.named_parameters()} for one in (module, dense)]
     if shapes[0] != shapes[1] or not shapes[0]:

@@ -22,7 +22,7 @@ class Reordered:
 
     Args:
         networks: Networks with the same functions.
-        orders: For each network the :class:`Order` of each group of units that some layer reads in groups of M.
+        orders: For each network the `Order` of each group of units that some layer reads in groups of M.
         scores: What the orders were chosen by (n, D), moved along; the pattern's mask of them keeps what the orders
             say.
     """
@@ -60,12 +60,12 @@ def reorder(
     Args:
         networks: Networks, dense or under masks, which move along; so do extras and statistics.
         pattern: N:M along the inputs.
-        scores: What each kept weight is worth (n, D), not negative, such as :func:`input_scores`; by default its
+        scores: What each kept weight is worth (n, D), not negative, such as `input_scores`; by default its
             magnitude.
         symmetry: Symmetry of the architecture; by default it is traced.
         example: A batch of inputs for tracing, where the architecture does not know its own.
         seconds: Time limit of each search.
-        restarts: Number of restarts of each search, as in :func:`find_order`.
+        restarts: Number of restarts of each search, as in `find_order`.
         seed: Seed of each search.
 
     Raises:
@@ -112,14 +112,14 @@ def reorder_module(
     restarts: int | None = None,
     seed: int = 0,
 ) -> dict[str, Order]:
-    """Reorder the hidden units of one module in place, as :func:`reorder` does.
+    """Reorder the hidden units of one module in place, as `reorder` does.
 
     Args:
         module: Any network that can be traced; the masks of a ticket's module move along.
         example: A batch of at least two inputs.
         pattern: N:M along the inputs.
         seconds: Time limit of each search.
-        restarts: Number of restarts of each search, as in :func:`find_order`.
+        restarts: Number of restarts of each search, as in `find_order`.
         seed: Seed of each search.
 
     Returns:

@@ -102,7 +102,8 @@ class FittedFormat:
         path, check = folder / self.tensors, manifest["tensors"]
         if not isinstance(check, dict) or set(check) != {"size", "sha256"}:
             raise StorageError(
-                f"{folder / self.manifest} is damaged (tensors is {check!r}, not size and sha256): restore it from a copy"
+                f"{folder / self.manifest} is damaged (tensors is {check!r}, not size and sha256): restore it from a "
+                f"copy"
             )
         check_file(path, **check)
         try:

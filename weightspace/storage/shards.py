@@ -49,7 +49,7 @@ def pack_values(weights: Tensor, masks: Tensor) -> dict[str, Tensor]:
 
 
 def unpack_bits(bits: Tensor, size: int) -> Tensor:
-    """The inverse of :func:`pack_bits`."""
+    """The inverse of `pack_bits`."""
     return torch.from_numpy(np.unpackbits(bits.numpy(), axis=-1, count=size)).bool()
 
 

@@ -38,7 +38,7 @@ def spelled(settings: Any) -> dict[str, Any]:
 
 
 def unspelled(kind: type, data: Mapping[str, Any]) -> dict[str, Any]:
-    """The inverse of :func:`spelled`: names and values on disk as the fields of a dataclass and what the code calls them.
+    """The inverse of `spelled`: names and values on disk as the fields of a dataclass and what the code calls them.
 
     Args:
         kind: The dataclass.

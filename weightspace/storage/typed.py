@@ -57,7 +57,7 @@ def _without_tuples(value: Any) -> Any:
 
 
 def from_json(kind: type[T], data: Any, what: str) -> T:
-    """Read what :func:`to_json` wrote.
+    """Read what `to_json` wrote.
 
     Args:
         kind: The dataclass, or a type such as `list[Point]`.
@@ -117,7 +117,7 @@ class Registry(Generic[T]):
         return {"kind": self.name_of(value), **to_json(value)}
 
     def from_json(self, data: Mapping[str, Any], what: str) -> T:
-        """Read what :meth:`to_json` wrote.
+        """Read what `to_json` wrote.
 
         Args:
             data: The name as "kind", and the fields.
@@ -155,7 +155,8 @@ class Registry(Generic[T]):
         """
         if not isinstance(name, str) or name not in self._kinds:
             raise StorageError(
-                f"{what} has a {self.what} {name!r} that is not registered: import the module that defines it first, or "
+                f"{what} has a {self.what} {name!r} that is not registered: import the module that defines it first, "
+                f"or "
                 f"use a newer weightspace (known: {', '.join(sorted(self._kinds))})"
             )
         return self._kinds[name]

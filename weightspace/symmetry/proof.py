@@ -76,7 +76,8 @@ def _require_unchanged(probe: "Probe", symmetry: Symmetry, permutations: Mapping
             named = f" (groups {', '.join(map(repr, wrong))})" if wrong else ""
             raise WrongSymmetry(
                 f"the symmetry does not fit {type(probe.module).__name__}: permuting (and scaling) its groups changed "
-                f"the output by {error:.1e} of its scale{named}. Check each group's axes, and which groups are homogeneous",
+                f"the output by {error:.1e} of its scale{named}. Check each group's axes, and which groups are "
+                f"homogeneous",
                 wrong,
             )
 

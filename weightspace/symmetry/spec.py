@@ -18,7 +18,7 @@ from weightspace.errors import InputError, LayoutMismatch
 from weightspace.networks.layout import Layout
 
 Permutations = Mapping[str, Tensor]
-"""A permutation for each group, by name, as in :meth:`Symmetry.permute`."""
+"""A permutation for each group, by name, as in `Symmetry.permute`."""
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ def from_dataset(
 ) -> Task:
     """A task of a map-style Dataset of (input, target) pairs, read into memory once.
 
-    Arguments as in :func:`from_tensors`.
+    Arguments as in `from_tensors`.
 
     Raises:
         InputError: The dataset has no length or its items are not pairs.

@@ -36,7 +36,7 @@ def mnist(hidden: Sequence[int] = (300, 100), *, data_root: str | Path | None = 
 def fashion_mnist(
     hidden: Sequence[int] = (300, 100), *, data_root: str | Path | None = None, recipe: Recipe = RECIPE
 ) -> Task:
-    """Pieces of clothing; as :func:`mnist`, with `FashionMNIST/raw` under the data root."""
+    """Pieces of clothing; as `mnist`, with `FashionMNIST/raw` under the data root."""
     return _task("fashion_mnist", hidden, data_root, recipe, other="mnist")
 
 

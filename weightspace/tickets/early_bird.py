@@ -25,7 +25,7 @@ class EarlyBird:
 
     Each epoch proposes the channels with the largest |gamma|; a network's ticket is drawn when the newest proposal
     differs from each of the last few in less than `max_mask_distance` of the channels, or at the latest before the last
-    epoch. Rows and columns of the other channels are pruned, so that :func:`weightspace.sparse.compact` makes the
+    epoch. Rows and columns of the other channels are pruned, so that `weightspace.sparse.compact` makes the
     network physically smaller. One channel of every layer stays; channels without BatchNorm stay, as do those of
     wirings that cannot be traced.
 

@@ -112,7 +112,7 @@ def fixed_weights(start: Collection, kind: str, density: float) -> Float[Tensor,
 
     Args:
         start: Networks as initialised.
-        kind: One of "kaiming", "signed" and "initial"; see :class:`EdgePopup`.
+        kind: One of "kaiming", "signed" and "initial"; see `EdgePopup`.
         density: Fraction of the inputs that a mask leaves.
     """
     found = start.weights.clone()

@@ -1,6 +1,6 @@
 """What ticket finders share: the protocol, and one search that every finder runs through.
 
-A finder outside the package is a frozen dataclass with a method `find` that calls :func:`search` with a function which
+A finder outside the package is a frozen dataclass with a method `find` that calls `search` with a function which
 finds the tickets of one block of networks; `search` does the rest: memory, devices, run folders, records.
 """
 
@@ -56,7 +56,7 @@ class LevelFinder(Finder, Protocol):
     def find_levels(
         self, networks: Collection, task: Task, *, folder: str | Path | None = None, device: str = "auto"
     ) -> list[Collection]:
-        """The networks and their tickets of every level, the sparsest last, as :meth:`Finder.find` makes it.
+        """The networks and their tickets of every level, the sparsest last, as `Finder.find` makes it.
 
         Args:
             networks: Networks of the task's architecture.
@@ -256,7 +256,7 @@ def ticket_record(parent: Record, position: int, method: Mapping[str, Any], task
 def ticket_records(
     parents: Sequence[Record], first: int, method: Mapping[str, Any], task: Task | None = None
 ) -> list[Record]:
-    """Records of tickets that share one method; see :func:`ticket_record`.
+    """Records of tickets that share one method; see `ticket_record`.
 
     Args:
         parents: Records of the networks.

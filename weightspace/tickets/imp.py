@@ -144,10 +144,10 @@ class IMP:
     def find_levels(
         self, networks: Collection, task: Task, *, folder: str | Path | None = None, device: str = "auto"
     ) -> list[Collection]:
-        """The networks and their tickets of every level, the sparsest last, as :meth:`find` makes it.
+        """The networks and their tickets of every level, the sparsest last, as `find` makes it.
 
         Args:
-            networks: Networks as for :meth:`find`.
+            networks: Networks as for `find`.
             task: Task to train on.
             folder: Folder with one resumable run for each level; None keeps everything in memory.
             device: Device to train on.

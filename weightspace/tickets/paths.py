@@ -76,7 +76,7 @@ def _identity(name: str, buffer: Tensor) -> Tensor:
 
 
 def effective_density(networks: Collection, shape: Sequence[int]) -> Float[Tensor, " n"]:
-    """Fraction of the prunable weights on some path; see :func:`effective_masks`.
+    """Fraction of the prunable weights on some path; see `effective_masks`.
 
     Args:
         networks: Networks with masks.

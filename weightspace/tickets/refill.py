@@ -18,7 +18,7 @@ def refill(tickets: Collection, *, by: Literal["count", "magnitude"] = "count", 
     """Whole output units for about as many weights: each layer keeps its best units, filled up, and drops the others.
 
     A layer of m kept weights affords floor(m / inputs of a unit) units, at least one. The first and the output layer
-    stay as they are. Give the result to `weightspace.train`; :func:`weightspace.sparse.compact` then removes the
+    stay as they are. Give the result to `weightspace.train`; `weightspace.sparse.compact` then removes the
     dropped units, where nothing else writes them (a residual connection) and no BatchNorm makes another constant than
     zero of them.
 

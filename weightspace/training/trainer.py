@@ -224,7 +224,8 @@ class Trainer:
         """Gradients of all weights, pruned ones too, on the batch of the next iteration, which is then used up.
 
         Args:
-            weights: Weights to take them at, (n, D); by default those in training. Buffers are updated, weights are not.
+            weights: Weights to take them at, (n, D); by default those in training. Buffers are updated, weights are
+                not.
         """
         at = self.weights if weights is None else weights
         found = torch.empty_like(at)

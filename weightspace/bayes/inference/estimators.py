@@ -53,7 +53,7 @@ def outputs(
     """Outputs of one network, (batch, ...).
 
     Args:
-        module: Module made by :func:`with_second`.
+        module: Module made by `with_second`.
         first: Means by the name of the parameter.
         second: Variances or deviations by the name of the parameter; those of deterministic parameters are not used.
         buffers: Buffers by name.

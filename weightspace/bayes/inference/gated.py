@@ -29,7 +29,7 @@ class GatedNetwork(nn.Module):
         buffers: Buffers by name, (n, *shape).
         density: Density of the prior, and of the gates at the start.
         prior: Weight of the KL to the prior; 0 leaves it out.
-        objective: Quantity that the gates explain or preserve; see :class:`GateSearch`.
+        objective: Quantity that the gates explain or preserve; see `GateSearch`.
     """
 
     def __init__(
@@ -170,8 +170,8 @@ class GatedNetwork(nn.Module):
         """Independent gates, with the same sites as the model.
 
         Args:
-            x: Inputs, as of :meth:`model`.
-            y: Labels, as of :meth:`model`.
+            x: Inputs, as of `model`.
+            y: Labels, as of `model`.
             total: Samples in the training split.
         """
         temperature = torch.tensor(_RELAXED, dtype=self.weights.dtype)

@@ -265,8 +265,8 @@ class BayesianNetwork(nn.Module):
         """The mean-field guide, with the same sites as the model.
 
         Args:
-            x: Inputs, as of :meth:`model`.
-            y: Labels, as of :meth:`model`.
+            x: Inputs, as of `model`.
+            y: Labels, as of `model`.
             total: Samples in the training split.
         """
         with pyro.plate("networks", len(self), dim=-2), poutine.scale(scale=self._kl_weight):

@@ -38,7 +38,7 @@ class Prior(Protocol):
         """Draw these sites; called inside the guide.
 
         Args:
-            parameters: What :meth:`parameters` returned.
+            parameters: What `parameters` returned.
         """
         ...
 

@@ -119,7 +119,7 @@ class Inference:
                 self.save(checkpoint)
 
     def save(self, path: Path) -> None:
-        """Write everything that :meth:`resume` needs.
+        """Write everything that `resume` needs.
 
         Args:
             path: File to write.
@@ -133,7 +133,7 @@ class Inference:
             save_file({k: t.contiguous() for k, t in tensors.items()} | position, temporary)
 
     def resume(self, path: Path) -> None:
-        """Go on from what :meth:`save` wrote.
+        """Go on from what `save` wrote.
 
         Args:
             path: File to read.

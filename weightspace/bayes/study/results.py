@@ -120,7 +120,7 @@ class StudyRow:
 
     @classmethod
     def from_cells(cls, cells: Mapping[str, str]) -> "StudyRow":
-        """Read a row of a CSV file with the columns of :meth:`cells`.
+        """Read a row of a CSV file with the columns of `cells`.
 
         Densities of layers are not read, and no row counts as one of an ensemble.
 
@@ -181,7 +181,7 @@ class StudyResult:
         return next(one.overlap for one in self.overlaps if (one.first, one.second) == (first, second))
 
     def save(self, folder: str | Path) -> None:
-        """Write study.json, which :meth:`load` reads, and the tables rows.csv and overlaps.csv.
+        """Write study.json, which `load` reads, and the tables rows.csv and overlaps.csv.
 
         Raises:
             InputError: A score is not registered.
@@ -211,7 +211,7 @@ class StudyResult:
 
     @classmethod
     def load(cls, folder: str | Path) -> "StudyResult":
-        """Read what :meth:`save` wrote.
+        """Read what `save` wrote.
 
         Raises:
             StorageError: The file is missing or damaged, or a score is not registered.

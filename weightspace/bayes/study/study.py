@@ -87,7 +87,7 @@ class Study:
             folder: Folder of the study; every level is kept in it as a resumable run.
 
         Raises:
-            InputError: As :meth:`BayesianIMP.find_levels`.
+            InputError: As `BayesianIMP.find_levels`.
             StorageError: The folder holds another study.
         """
         folder, task = Path(folder), self.task
@@ -161,7 +161,7 @@ class _Start:
 
 
 def method_overlaps(levels: Mapping[str, Levels]) -> list[MethodOverlap]:
-    """Mask overlap of the sparsest level of every two methods; see :class:`MethodOverlap`.
+    """Mask overlap of the sparsest level of every two methods; see `MethodOverlap`.
 
     Args:
         levels: Levels of each method, the sparsest last.

@@ -11,7 +11,7 @@ def speed(rows: Sequence[Mapping[str, object]]) -> Figure:
     """Speed-up over dense of each network's accelerated form, over the batch size; 1 is dense.
 
     Args:
-        rows: Measurements as :meth:`weightspace.sparse.bench.Timing.to_json` returns them.
+        rows: Measurements as `weightspace.sparse.bench.Timing.to_json` returns them.
     """
     whole = [row for row in rows if row["part"] == "network" and row["form"] != "dense"]
     figure = Figure(figsize=(8.0, 4.2), layout="constrained", dpi=130)

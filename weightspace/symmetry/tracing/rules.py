@@ -1,6 +1,6 @@
 """What each operator does to the labels of its tensors: one rule a kind of operator.
 
-A rule gets the operator's arguments with every tensor replaced by a :class:`Traced`, unites or pins units as the
+A rule gets the operator's arguments with every tensor replaced by a `Traced`, unites or pins units as the
 operator demands, and returns the labels of the output (of each output, where several matter).
 """
 

@@ -25,7 +25,7 @@ class TicketControls:
 
     Every method takes tickets as a finder returns them, with the weights to train from in `extras["rewind"]`, and
     raises InputError without these. BatchNorm's statistics start anew. `train` goes through the data in a new order:
-    compare controls with :meth:`rewound` tickets trained the same way, as a finder trains its tickets in the order that
+    compare controls with `rewound` tickets trained the same way, as a finder trains its tickets in the order that
     their masks were found in.
 
     Args:
