@@ -46,7 +46,7 @@ def main(
             ws.evaluate(
                 tickets[training + unseen :],
                 task,
-                reference=tickets[:training],
+                training=tickets[:training],
                 held_out=tickets[training : training + unseen] if unseen else None,
             )
             seconds.append(time.perf_counter() - started)

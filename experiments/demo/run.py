@@ -77,7 +77,7 @@ def main(out: Path = Path("runs/demo"), seed: int = 0, small: bool = False) -> w
             report = ws.evaluate(
                 sampled,
                 task,
-                reference=training,
+                training=training,
                 held_out=held_out,
                 others={"flow alone": unrefined, "IMP tickets": standard, "dense": dense},
                 components=components,

@@ -104,7 +104,7 @@ def main(
         report = ws.evaluate(
             samples,
             evaluation_task,
-            reference=training,
+            training=training,
             held_out=held_out,
             others={"flow alone": flow_alone, "dense": dense},
             align=model.align,

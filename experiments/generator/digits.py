@@ -148,7 +148,7 @@ def main(
                 others["tickets trained on"] = trained_on(model, training, task, here / f"trained-on-{fit.steps}")
             others["dense"] = dense[:SAMPLES]
             report = ws.evaluate(
-                samples, task, reference=training, held_out=held, others=others, dropout=None, seed=seed
+                samples, task, training=training, held_out=held, others=others, dropout=None, seed=seed
             )
             report.write(here / f"report-{kind}")
             keys = {"network": network, "density": density} | vars(fit) | {"seed": seed}

@@ -131,7 +131,7 @@ class Study:
             "tickets trained on": ws.Collection.load(self.longer(density)),
         }
         report = ws.evaluate(
-            samples, task, reference=training, held_out=held_out, others=others, dropout=None, seed=seed
+            samples, task, training=training, held_out=held_out, others=others, dropout=None, seed=seed
         )
         report.write(here / "report")
         keys = {"density": density, "ramp": RAMPS[density], "seed": seed} | vars(self.fit)

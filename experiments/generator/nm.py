@@ -74,7 +74,7 @@ def main(
         report = ws.evaluate(
             samples,
             evaluation_task,
-            reference=training,
+            training=training,
             held_out=held_out,
             others=others,
             dropout=None,

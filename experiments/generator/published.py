@@ -119,7 +119,7 @@ def main(
         began = time.perf_counter()
         samples = fitted.sample(100, density=1.0, seed=1)
         sampling = time.perf_counter() - began
-        report = ws.evaluate(samples, task, reference=training, held_out=held_out, dropout=None)
+        report = ws.evaluate(samples, task, training=training, held_out=held_out, dropout=None)
         table.append({"row": i, **measured(row, report), "fit seconds": fitting, "sample seconds": sampling})
         tables.add(results / "generator/published.csv", table, ("row",))
         print({k: f"{v:.4g}" if isinstance(v, float) else v for k, v in table[-1].items()}, flush=True)

@@ -135,7 +135,7 @@ def main(
     report = ws.evaluate(
         samples,
         validation,
-        reference=training,
+        training=training,
         held_out=held_out if len(held_out) else None,
         others={"flow alone": alone},
         align=ws.WeightMatching(),

@@ -34,12 +34,40 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ["tickets", "gradual", "dense", "--out", "tickets", "--density", "0.2", "--length", "2ep"],
         ["tickets", "imp", "dense@0:2", "--out", "imp", "--density", "0.3", "--rate", "0.6", "--rewind", "5it"],
         ["align", "tickets", "--out", "aligned"],
-        ["fit", "tickets@:6", "--out", "generator", "--compress.components", "4", "--flow.steps", "30",
-         "--flow.width", "16", "--flow.blocks", "1", "--flow.batch-size", "8"],
+        [
+            "fit",
+            "tickets@:6",
+            "--out",
+            "generator",
+            "--compress.components",
+            "4",
+            "--flow.steps",
+            "30",
+            "--flow.width",
+            "16",
+            "--flow.blocks",
+            "1",
+            "--flow.batch-size",
+            "8",
+        ],
         ["sample", "generator", "--out", "samples", "--n", "5", "--density", "0.15", "--seed", "3"],
-        ["evaluate", "samples", "--training", "tickets@:6", "--held-out", "tickets@6:", "--others", "imp=imp",
-         "--out", "report", "--components", "3", "--threads", "1"],
-    ]  # fmt: skip
+        [
+            "evaluate",
+            "samples",
+            "--training",
+            "tickets@:6",
+            "--held-out",
+            "tickets@6:",
+            "--others",
+            "imp=imp",
+            "--out",
+            "report",
+            "--components",
+            "3",
+            "--threads",
+            "1",
+        ],
+    ]
     here = os.getcwd()
     os.chdir(folder)
     try:
@@ -115,9 +143,10 @@ def test_refinement_under_several_patterns_from_the_command_line(work: Path, tmp
         found.append(ws.FittedGenerator.load(tmp_path / str(i)).refined.mean)
     tickets = ws.Collection.load(work / "tickets")
     model = ws.TicketGenerator(
-        compress=ws.PCA(4), generate=ws.FlowMatching(validation_fraction=0.1, steps=30, width=8),
+        compress=ws.PCA(4),
+        generate=ws.FlowMatching(validation_fraction=0.1, steps=30, width=8),
         refine=ws.TaskRefinement(steps=8, patterns=[ws.NM(2, 4)]),
-    )  # fmt: skip
+    )
     task = ws.tasks.digits(tickets.architecture.arguments["sizes"][1:-1])
     assert torch.equal(model.fit(tickets, task=task, seed=0).refined.mean, found[0])
     assert not torch.equal(found[0], found[1])
@@ -128,10 +157,13 @@ def test_refinement_under_several_patterns_from_the_command_line(work: Path, tmp
     "words",
     [
         ["prune-at-init", "--score", "synflow", "--rounds", 100],
-        ["prune-at-init", "--score", "random", "--pattern", "erk:0.3"], ["dynamic", "--every", 5],
-        ["edge-popup"], ["continuous"], ["imp", "--rate", 0.8, "--after-pruning", "lr_rewind"],
+        ["prune-at-init", "--score", "random", "--pattern", "erk:0.3"],
+        ["dynamic", "--every", 5],
+        ["edge-popup"],
+        ["continuous"],
+        ["imp", "--rate", 0.8, "--after-pruning", "lr_rewind"],
     ],
-)  # fmt: skip
+)
 def test_every_ticket_finder_has_its_verb(words: list[object], work: Path, tmp_path: Path, capsys) -> None:
     first, *rest = words
     where = ("tickets", first, f"{work / 'dense'}@:2", "--out", tmp_path / "t", "--density", 0.3)
@@ -276,40 +308,69 @@ def test_options_from_a_file_and_the_command_line_wins(work: Path, capsys, tmp_p
         (["bench", "--out", "{tmp}/x", "--device", "cpu"], 1, "give a folder of tickets"),
         (["bench", "{work}/imp", "--out", "{tmp}/x", "--batches", "0"], 1, "at least 1"),
         (["tickets", "early-bird", "{work}/dense", "--out", "{tmp}/x"], 1, "no hidden channels with BatchNorm"),
-        (["tickets", "control", "{work}/dense", "--out", "{tmp}/x", "--kind", "shuffled"], 1, "extras[\"rewind\"]"),
+        (["tickets", "control", "{work}/dense", "--out", "{tmp}/x", "--kind", "shuffled"], 1, 'extras["rewind"]'),
         (["tickets", "control", "{work}/imp", "--out", "{tmp}/x", "--kind", "transfer"], 1, "--task names"),
         (["tickets", "gradual", "{work}/dense@7", "--out", "{tmp}/x"], 1, "FOLDER@START:STOP"),
         (["sample", "{work}/generator", "--out", "{tmp}/x", "--density", "0"], 1, "density"),
         (["sample", "{work}/dense", "--out", "{tmp}/x", "--density", "0.1"], 1, "not a generator"),
         (["fit", "{work}/tickets", "--out", "{tmp}/x"], 1, "at most 7 principal components, 16 were asked"),
         (["fit", "{work}/tickets", "--compress.components", "4", "--out", "{work}/dense"], 1, "holds another run"),
-        (["evaluate", "{work}/samples", "--training", "{work}/tickets", "--others", "x", "--out", "{tmp}/x"], 1, "NAME=FOLDER"),
+        (
+            ["evaluate", "{work}/samples", "--training", "{work}/tickets", "--others", "x", "--out", "{tmp}/x"],
+            1,
+            "NAME=FOLDER",
+        ),
         (["show", "{tmp}"], 1, "not a collection"),
         (["import", "{tmp}", "--out", "{tmp}/x"], 1, "--model"),
         (["fit", "{work}/tickets", "--out", "{tmp}/x", "--refine.steps", "5", "--refine.lr", "-1"], 2, "positive"),
-        (["fit", "{work}/tickets", "--out", "{tmp}/x", "--refine.steps", "5", "--refine.lr-mean", "0"], 2, "0.001 and 0"),
-        (["fit", "{work}/tickets", "--out", "{tmp}/x", "--no-refine", "--refine.ramp", "0.5"], 1, "leave one of them out"),
-        (["fit", "{work}/tickets", "--out", "{tmp}/x", "--refine.steps", "9", "--refine.radius", "0"], 2, "radius is positive"),
+        (
+            ["fit", "{work}/tickets", "--out", "{tmp}/x", "--refine.steps", "5", "--refine.lr-mean", "0"],
+            2,
+            "0.001 and 0",
+        ),
+        (
+            ["fit", "{work}/tickets", "--out", "{tmp}/x", "--no-refine", "--refine.ramp", "0.5"],
+            1,
+            "leave one of them out",
+        ),
+        (
+            ["fit", "{work}/tickets", "--out", "{tmp}/x", "--refine.steps", "9", "--refine.radius", "0"],
+            2,
+            "radius is positive",
+        ),
         (["fit", "{work}/tickets", "--out", "{tmp}/x", "--refine.steps", "5", "--refine.patterns", "2"], 2, "density"),
         (["fit", "{work}/tickets", "--out", "{tmp}/x", "--refine.patterns", "24"], 2, "from ['24']"),
-        (["fit", "{work}/tickets", "--out", "{tmp}/x", "--compress.components", "4", "--flow.steps", "0"], 2, "at least 1"),
+        (
+            ["fit", "{work}/tickets", "--out", "{tmp}/x", "--compress.components", "4", "--flow.steps", "0"],
+            2,
+            "at least 1",
+        ),
         (["sample", "{work}/generator", "--out", "{tmp}/x", "--density", "1e-9"], 1, "keeps none"),
         (["import", "{tmp}", "--out", "{tmp}/x", "--model", "MLP", "--arguments", "5"], 1, "mapping"),
         (["collect", "--out", "{tmp}/x", "--batch-size", "0"], 1, "batch size"),
         (["tickets", "gradual", "{work}/dense", "--out", "{tmp}/x", "--task", "no:task"], 1, "cannot be imported"),
-        (["sample", "{work}/generator", "--density", "0.1", "--config=/nowhere", "--out", "{tmp}/x"], 1, "cannot be read"),
+        (
+            ["sample", "{work}/generator", "--density", "0.1", "--config=/nowhere", "--out", "{tmp}/x"],
+            1,
+            "cannot be read",
+        ),
         (["sample", "{work}/generator", "--out", "{tmp}/x"], 1, "either density= or pattern="),
         (["sample", "{work}/generator", "--out", "{tmp}/x", "--pattern", "24"], 2, "written like 2:4"),
-        (["sample", "{work}/generator", "--out", "{tmp}/x", "--density", "0.1", "--condition", "x=1"], 1, "without conditions"),
+        (
+            ["sample", "{work}/generator", "--out", "{tmp}/x", "--density", "0.1", "--condition", "x=1"],
+            1,
+            "without conditions",
+        ),
         (["sample", "{work}/generator", "--out", "{tmp}/x", "--density", "0.1", "--condition", "x"], 1, "NAME=VALUE"),
         (
-            ["fit", "{work}/tickets", "--out", "{tmp}/x", "--compress.components", "4", "--conditions", "density"], 1,
+            ["fit", "{work}/tickets", "--out", "{tmp}/x", "--compress.components", "4", "--conditions", "density"],
+            1,
             "for all tickets",
         ),
         (["dance"], 2, "Unrecognized options: dance"),
         ([], 2, "Expected one of {collect, merge, import"),
     ],
-)  # fmt: skip
+)
 def test_mistakes_get_a_message_and_a_code_and_no_traceback(work, tmp_path, capsys, words, code, message) -> None:
     found, out, err = run(capsys, *(word.format(work=work, tmp=tmp_path) for word in words))
     assert found == code

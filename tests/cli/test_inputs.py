@@ -1,4 +1,6 @@
-"""What files name is never imported; what the command line names comes from the working folder only where that is asked."""
+"""What files name is never imported; what the command line names comes from the working folder only where that is
+asked.
+"""
 
 import sys
 from dataclasses import replace

@@ -186,11 +186,12 @@ RENAMED = {
         "--survivors keep": "--after-pruning lr_rewind", "start": "prune-at-init", "popup": "edge-popup",
         "bird": "early-bird", "--nm": "--pattern", "--after": "--start", "--layers alike": "--scope layer",
         "--layers erk": "--pattern erk:0.3", "--layers balanced": "--pattern balanced:0.3",
-        "--score synflow": "--score synflow --rounds 100", "--kind scattered": "--kind globally-shuffled",
+        "--kind scattered": "--kind globally-shuffled",
     },
     "fit": {
         "--held-out": "--flow.validation-fraction", "--components": "--compress.components",
-        "--no-balance": "--align.no-balance", "--refine-densities 0.3 0.2 --refine-nm 2:4": "--refine.patterns 0.3 0.2 2:4",
+        "--no-balance": "--align.no-balance", "--refine-densities 0.3 0.2 --refine-nm 2:4": "--refine.patterns 0.3 "
+        "0.2 2:4",
     }
     | {f"--{name}": f"--flow.{name}" for name in _FLOW}
     | {f"--refine-{name}": f"--refine.{name}" for name in _REFINE},

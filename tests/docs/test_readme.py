@@ -8,7 +8,6 @@ SMALLER = {
     "n=300": "n=30",
     "sample(100,": "sample(12,",
     "refine=ws.TaskRefinement()": "generate=ws.FlowMatching(width=32, steps=400), refine=ws.TaskRefinement(steps=100)",
-    "steps=100)",
 }
 WORDS = 450
 LINK = re.compile(r"\]\((?!http)([^)#]+)")

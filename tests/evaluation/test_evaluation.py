@@ -14,7 +14,7 @@ from weightspace.symmetry import trace
 @pytest.fixture(scope="module")
 def report(generator: ws.FittedGenerator, tickets: ws.Collection, task: ws.Task) -> ws.Report:
     samples = generator.sample(6, density=0.2, seed=1)
-    return ws.evaluate(samples, task, reference=tickets[:8], held_out=tickets[8:], dropout=ws.MCDropout((0.2,)))
+    return ws.evaluate(samples, task, training=tickets[:8], held_out=tickets[8:], dropout=ws.MCDropout((0.2,)))
 
 
 def test_permuted_rescaled_copies_are_seen_as_copies(tickets: ws.Collection, task: ws.Task) -> None:
@@ -28,7 +28,7 @@ def test_permuted_rescaled_copies_are_seen_as_copies(tickets: ws.Collection, tas
     weights, masks = (torch.stack(parts) for parts in zip(*hidden, strict=True))
     copies = tickets[:6].replace(weights=weights, masks=masks)
     raw = torch.cdist(weights, tickets.weights).min(1).values
-    report = ws.evaluate(copies, task, reference=tickets, dropout=None)
+    report = ws.evaluate(copies, task, training=tickets, dropout=None)
     unit = report["training tickets"].median("nearest_distance")
     # Not exactly zero: a unit that lost all its outgoing weights has no canonical scale.
     assert max(report["samples"].per_network.nearest_distance) < 1e-5 * unit
@@ -43,7 +43,7 @@ def test_one_mask_is_seen_under_values_that_differ(tickets: ws.Collection, task:
     random = torch.randn(6, tickets.layout.size, generator=torch.Generator().manual_seed(0))
     masks = tickets.masks[:1].expand(6, -1)
     alike = tickets[:6].replace(weights=torch.where(masks, random, 0.0), masks=masks.clone())
-    report = ws.evaluate(alike, task, reference=tickets, dropout=None)
+    report = ws.evaluate(alike, task, training=tickets, dropout=None)
     assert report["samples"].variety.mask_overlap == pytest.approx(1.0)
     matching = ws.WeightMatching().fit(tickets, example=task.train.x[:8])
     assert overlap_within(matching.transform(alike)).shared < 0.9
@@ -102,7 +102,7 @@ def test_numbers_in_the_report_come_from_the_networks(report: ws.Report, tickets
 
 
 def test_dense_networks_can_be_judged(dense: ws.Collection, task: ws.Task) -> None:
-    report = ws.evaluate(dense[6:], task, reference=dense[:6], dropout=None)
+    report = ws.evaluate(dense[6:], task, training=dense[:6], dropout=None)
     assert report.reference == "training networks"
     assert report["samples"].variety.mask_overlap is None
     assert report["soup of 6"].mean("density") == 1
@@ -124,7 +124,7 @@ def test_networks_with_batchnorm_get_one_pass_in_every_row() -> None:
     task = ws.Task("bn", ws.Architecture.of(Net), base.train, base.validation, base.test, base.recipe)
     networks = ws.collect(task, 8)
     wrong = networks.replace(buffers={n: b + 3 if b.is_floating_point() else b for n, b in networks.buffers.items()})
-    found = [ws.evaluate(n[5:], task, reference=n[:5], dropout=None) for n in (networks, wrong)]
+    found = [ws.evaluate(n[5:], task, training=n[:5], dropout=None) for n in (networks, wrong)]
     for group in found[0].groups:  # the stored statistics are read by no row
         assert group.mean("accuracy") == pytest.approx(found[1][group.name].mean("accuracy"))
     assert found[0]["samples"].mean("accuracy") > 0.7
@@ -132,9 +132,9 @@ def test_networks_with_batchnorm_get_one_pass_in_every_row() -> None:
 
 
 def test_memory_changes_how_not_what(tickets: ws.Collection, task: ws.Task) -> None:
-    whole = ws.evaluate(tickets[8:], task, reference=tickets[:4], dropout=None)
+    whole = ws.evaluate(tickets[8:], task, training=tickets[:4], dropout=None)
     # Room for 3 networks: collections are spooled to disk, and baselines made from 3 of them.
-    tight = ws.evaluate(tickets[8:], task, reference=tickets[:4], dropout=None, memory_gb=8 * 5 * 3 * 974 / 2**30)
+    tight = ws.evaluate(tickets[8:], task, training=tickets[:4], dropout=None, memory_gb=8 * 5 * 3 * 974 / 2**30)
     assert tight.settings.made_from == 3
     assert whole.settings.made_from == 4
     for name in ("samples", "training tickets"):
@@ -143,7 +143,7 @@ def test_memory_changes_how_not_what(tickets: ws.Collection, task: ws.Task) -> N
 
 
 def test_one_sample_is_enough(tickets: ws.Collection, task: ws.Task) -> None:
-    report = ws.evaluate(tickets[9:], task, reference=tickets[:8], held_out=tickets[8:9], dropout=None)
+    report = ws.evaluate(tickets[9:], task, training=tickets[:8], held_out=tickets[8:9], dropout=None)
     assert report["samples"].count == 1
     assert report.verdict("no collapse").outcome == "open"
     alone = report["samples"]
@@ -157,24 +157,24 @@ def test_one_sample_is_enough(tickets: ws.Collection, task: ws.Task) -> None:
 
 def test_same_seed_same_report(generator: ws.FittedGenerator, tickets: ws.Collection, task: ws.Task, report) -> None:
     samples = generator.sample(6, density=0.2, seed=1)
-    again = ws.evaluate(samples, task, reference=tickets[:8], held_out=tickets[8:], dropout=ws.MCDropout((0.2,)))
+    again = ws.evaluate(samples, task, training=tickets[:8], held_out=tickets[8:], dropout=ws.MCDropout((0.2,)))
     assert again.to_json() == report.to_json()
 
 
 def test_bad_requests_are_refused(tickets: ws.Collection, task: ws.Task) -> None:
     with pytest.raises(InputError, match="at least 3 networks"):
-        ws.evaluate(tickets, task, reference=tickets[:2])
+        ws.evaluate(tickets, task, training=tickets[:2])
     with pytest.raises(InputError, match="share of the reference's accuracy"):
-        ws.evaluate(tickets, task, reference=tickets, performing=95.0)
+        ws.evaluate(tickets, task, training=tickets, performing=95.0)
     with pytest.raises(InputError, match="GiB"):
-        ws.evaluate(tickets, task, reference=tickets, memory_gb=0.0)
+        ws.evaluate(tickets, task, training=tickets, memory_gb=0.0)
     other = ws.collect(ws.tasks.digits(hidden=(2,), recipe=ws.Recipe(ws.Step(epochs=1))), 3)
     with pytest.raises(LayoutMismatch, match="samples has another layout"):
-        ws.evaluate(other, task, reference=tickets)
+        ws.evaluate(other, task, training=tickets)
     line = ws.tasks.from_tensors(
         "line", torch.randn(60, 2), torch.randn(60, 1), lambda: torch.nn.Linear(2, 1),
         recipe=ws.Recipe(ws.Step(epochs=1)), loss=torch.nn.functional.mse_loss,
     )  # fmt: skip
     fitted = ws.collect(line, 4)
     with pytest.raises(InputError, match="measures classifiers"):
-        ws.evaluate(fitted, line, reference=fitted)
+        ws.evaluate(fitted, line, training=fitted)

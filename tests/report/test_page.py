@@ -61,7 +61,15 @@ def test_the_page_works_in_a_browser(tickets: ws.Collection, task: ws.Task, tmp_
 def dom(folder: Path) -> str:
     assert BROWSER is not None
     command = [
-        BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", f"--user-data-dir={folder / 'profile'}",
-        "--window-size=390,844", "--virtual-time-budget=5000", "--dump-dom", (folder / "probed.html").as_uri(),
-    ]  # fmt: skip
+        BROWSER,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--no-first-run",
+        f"--user-data-dir={folder / 'profile'}",
+        "--window-size=390,844",
+        "--virtual-time-budget=5000",
+        "--dump-dom",
+        (folder / "probed.html").as_uri(),
+    ]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout

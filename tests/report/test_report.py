@@ -10,7 +10,7 @@ from weightspace.errors import InputError, StorageError
 
 @pytest.fixture(scope="module")
 def report(tickets: ws.Collection, task: ws.Task) -> ws.Report:
-    return ws.evaluate(tickets[6:], task, reference=tickets[:6], others={"<b>odd</b>": tickets[:2]}, dropout=None)
+    return ws.evaluate(tickets[6:], task, training=tickets[:6], others={"<b>odd</b>": tickets[:2]}, dropout=None)
 
 
 def test_the_table_holds_every_arm_and_its_spread(report: ws.Report) -> None:
@@ -30,7 +30,7 @@ def test_the_table_holds_every_arm_and_its_spread(report: ws.Report) -> None:
 
 def test_words_follow_the_numbers(report: ws.Report, tickets: ws.Collection, task: ws.Task) -> None:
     halves = tickets.replace(weights=tickets.weights * 0.5)  # half of every weight: nearly the same predictions
-    copied = ws.evaluate(halves, task, reference=tickets, dropout=None)
+    copied = ws.evaluate(halves, task, training=tickets, dropout=None)
     assert copied.verdict("not copies").outcome == "fail"
     assert f"{copied.relative_distance(copied['samples']):.2f} times" in copied.verdict("not copies").words
     assert f"{report.relative_distance(report['samples']):.2f} times" in report.verdict("not copies").words
@@ -38,7 +38,7 @@ def test_words_follow_the_numbers(report: ws.Report, tickets: ws.Collection, tas
 
 
 def test_dense_networks_have_no_figures_of_masks(dense: ws.Collection, task: ws.Task, tmp_path: Path) -> None:
-    report = ws.evaluate(dense[6:], task, reference=dense[:6], dropout=None)
+    report = ws.evaluate(dense[6:], task, training=dense[:6], dropout=None)
     report.write(tmp_path)
     names = [
         "accuracy", "accuracy_and_novelty", "codes", "confusion", "filters", "lines_between_networks", "reliability",
@@ -47,7 +47,7 @@ def test_dense_networks_have_no_figures_of_masks(dense: ws.Collection, task: ws.
     expected = [f"{name}.{kind}" for name in names for kind in ("png", "svg")] + ["report.html", "report.json"]
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(expected)
     with pytest.raises(InputError, match="names of the report's own rows"):
-        ws.evaluate(dense[6:], task, reference=dense[:6], others={"samples": dense})
+        ws.evaluate(dense[6:], task, training=dense[:6], others={"samples": dense})
 
 
 def test_saved_equals_loaded(report: ws.Report, tmp_path: Path) -> None:

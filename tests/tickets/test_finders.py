@@ -36,8 +36,12 @@ def linear() -> tuple[ws.Collection, ws.Task]:
     loss = lambda out, y: ((out - y) ** 2).sum() / (2 * len(y))  # noqa: E731
     task = ws.Task("linear", architecture, data, data, data, recipe=ws.Recipe(ws.Step(epochs=1)), loss=loss)
     layout = architecture.layout()
-    networks = ws.Collection(layout, torch.randn(2, layout.size, generator=random), architecture=architecture,
-                             records=[{"seed": 0}, {"seed": 1}])  # fmt: skip
+    networks = ws.Collection(
+        layout,
+        torch.randn(2, layout.size, generator=random),
+        architecture=architecture,
+        records=[{"seed": 0}, {"seed": 1}],
+    )
     return networks, task
 
 
@@ -234,11 +238,15 @@ def test_untrained_weights_stay_what_they_were(dense: ws.Collection, task: ws.Ta
 
 def test_impossible_settings_are_refused() -> None:
     for wrong in (
-        lambda: tickets.PruneAtInit(rounds=0), lambda: tickets.DynamicSparseTraining(every=0), lambda: tickets.EdgePopup(0.0),
-        lambda: tickets.ContinuousSparsification(hardness=1.0), lambda: ws.LayerRates(-1), lambda: ws.ERK(0.0),
+        lambda: tickets.PruneAtInit(rounds=0),
+        lambda: tickets.DynamicSparseTraining(every=0),
+        lambda: tickets.EdgePopup(0.0),
+        lambda: tickets.ContinuousSparsification(hardness=1.0),
+        lambda: ws.LayerRates(-1),
+        lambda: ws.ERK(0.0),
         lambda: tickets.IMP(after_pruning="lr_rewind", rewind=ws.Step(epochs=1)),
         lambda: tickets.PruneAtInit(rounds=5, pattern=ws.NM(2, 4)),
-    ):  # fmt: skip
+    ):
         with pytest.raises(InputError):
             wrong()
     with pytest.raises(InputError, match="no weight is called 'x'"):
@@ -400,8 +408,10 @@ def test_synaptic_flow_leaves_no_layer_of_a_deep_network_empty() -> None:
     assert ws.tickets.effective_density(kept, (20,)).item() == pytest.approx(0.025, abs=2e-4)
     loud = start.weights.clone()
     loud[:, [p.role == "bias" for p in start.layout.parameters for _ in range(p.size)]] *= 100
-    assert torch.equal(ws.tickets.SynFlow()(start.replace(weights=loud), task)[:, start.layout.prunable],
-                       ws.tickets.SynFlow()(start, task)[:, start.layout.prunable])  # fmt: skip
+    assert torch.equal(
+        ws.tickets.SynFlow()(start.replace(weights=loud), task)[:, start.layout.prunable],
+        ws.tickets.SynFlow()(start, task)[:, start.layout.prunable],
+    )
     mask = ws.Unstructured(0.025).mask(ws.tickets.SNIP()(start, task), start.layout)
     snip = start.replace(weights=start.weights * mask, masks=mask)
     assert ws.tickets.collapsed_layers(snip) != [[]]

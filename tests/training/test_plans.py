@@ -40,9 +40,16 @@ class Channels(nn.Sequential):
 
     def __init__(self, norm: nn.Module) -> None:
         super().__init__(
-            nn.Conv2d(1, 4, 3, bias=False), norm, nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(36, 8), nn.LayerNorm(8),
-            nn.ReLU(), nn.Linear(8, 10),
-        )  # fmt: skip
+            nn.Conv2d(1, 4, 3, bias=False),
+            norm,
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+            nn.Linear(36, 8),
+            nn.LayerNorm(8),
+            nn.ReLU(),
+            nn.Linear(8, 10),
+        )
 
 
 @pytest.mark.parametrize(
@@ -53,10 +60,11 @@ class Channels(nn.Sequential):
 )
 def test_every_normalisation_trains_the_same_side_by_side(task: ws.Task, norm, optimizer) -> None:
     exact = replace(
-        task, architecture=ws.Architecture.of(lambda: Channels(norm()).double()),
+        task,
+        architecture=ws.Architecture.of(lambda: Channels(norm()).double()),
         train=ws.Split(task.train.x.double(), task.train.y),
         recipe=replace(task.recipe, optimizer=optimizer, augmentation=ws.Augmentation(crop=1, flip=True)),
-    )  # fmt: skip
+    )
     start = initial(exact.architecture, records(3))
     masks = ws.Unstructured(0.4).mask(start.weights.abs(), start.layout)
     start = start.replace(weights=start.weights * masks, masks=masks)
@@ -78,9 +86,15 @@ def test_a_shared_start_is_shared_and_then_left(task: ws.Task) -> None:
     records = ws.Independent().runs(3, 5)
     for i, network in enumerate(networks):  # each is the ancestor, trained on in its own order
         alone = Trainer(
-            task.architecture, task.train, task.loss, task.recipe, weights=first.weights, masks=None, buffers={},
+            task.architecture,
+            task.train,
+            task.loss,
+            task.recipe,
+            weights=first.weights,
+            masks=None,
+            buffers={},
             individual=Individual([records[i]["seed"]]),
-        )  # fmt: skip
+        )
         alone.replace_state(step=first.step, optimizer={k: v.clone() for k, v in first.state.items()})
         alone.run(alone.length)
         torch.testing.assert_close(network.weights, alone.weights[0], rtol=1e-3, atol=1e-4)
@@ -116,8 +130,16 @@ def test_a_grid_trains_each_network_with_its_own_settings(task: ws.Task) -> None
 
 def test_label_noise_changes_the_stated_fraction_and_only_in_training(task: ws.Task) -> None:
     individual = Individual([1, 2], label_noise=[0.0, 0.5])
-    trainer = Trainer(task.architecture, task.train, task.loss, task.recipe, weights=torch.zeros(2, 974), masks=None,
-                      buffers={}, individual=individual)  # fmt: skip
+    trainer = Trainer(
+        task.architecture,
+        task.train,
+        task.loss,
+        task.recipe,
+        weights=torch.zeros(2, 974),
+        masks=None,
+        buffers={},
+        individual=individual,
+    )
     labels = trainer._labels
     assert labels is not None
     assert torch.equal(labels[0], task.train.y)
@@ -147,10 +169,13 @@ class FunctionalDropout(nn.Sequential):
         return super().forward(F.dropout(input, 0.3, self.training))
 
 
-@pytest.mark.parametrize("build", [
-    lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 6), nn.Dropout(0.3), nn.ReLU(), nn.Linear(6, 10)),
-    lambda: FunctionalDropout(nn.Flatten(), nn.Linear(64, 10)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 6), nn.Dropout(0.3), nn.ReLU(), nn.Linear(6, 10)),
+        lambda: FunctionalDropout(nn.Flatten(), nn.Linear(64, 10)),
+    ],
+)
 def test_networks_with_dropout_depend_on_their_own_seed_alone(task: ws.Task, build) -> None:
     dropping = replace(task, architecture=ws.Architecture.of(build))
     with pytest.warns(UserWarning, match="draws random numbers"):
@@ -205,10 +230,15 @@ def test_regression_trains_too() -> None:
         return ws.Split(split.x, 20 * (split.x.mean((1, 2, 3))[:, None] - 0.3))
 
     task = replace(
-        base, name="brightness", architecture=ws.Architecture("MLP", {"sizes": [64, 8, 1]}), loss=F.mse_loss,
-        train=brightness(base.train), validation=brightness(base.validation), test=brightness(base.test),
+        base,
+        name="brightness",
+        architecture=ws.Architecture("MLP", {"sizes": [64, 8, 1]}),
+        loss=F.mse_loss,
+        train=brightness(base.train),
+        validation=brightness(base.validation),
+        test=brightness(base.test),
         recipe=ws.Recipe(ws.Step(epochs=20), optimizer=ws.Adam(1e-2)),
-    )  # fmt: skip
+    )
     metrics = [r["metrics"] for r in ws.collect(task, 2).records]
     assert all("validation_accuracy" not in m for m in metrics)
     assert max(m["validation_loss"] for m in metrics) < 0.2 * task.validation.y.var().item()
@@ -462,7 +492,12 @@ def test_data_that_cannot_be_learned_from_are_refused() -> None:
     y[60] = 7
     with pytest.raises(InputError, match=r"2 outputs.*classes run from 0 to 7"):
         ws.collect(ws.tasks.from_tensors("t", torch.randn(100, 3), y, network), 1)
-    flat = ws.tasks.from_tensors("t", torch.randn(100, 3), torch.arange(100) % 2, network,
-                                 recipe=ws.Recipe(augmentation=ws.Augmentation(flip=True)))  # fmt: skip
+    flat = ws.tasks.from_tensors(
+        "t",
+        torch.randn(100, 3),
+        torch.arange(100) % 2,
+        network,
+        recipe=ws.Recipe(augmentation=ws.Augmentation(flip=True)),
+    )
     with pytest.raises(InputError, match="augmentation needs images"):
         ws.collect(flat, 1)

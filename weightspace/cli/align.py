@@ -36,8 +36,8 @@ class Align:
         method: What is matched: weights, activations on training data, or the loss of the midpoint.
         matching: How weights are matched.
         reference_index: Number of the network in the middle of a star, or that the other methods match to.
-        task: Task that the networks were trained on; None is what their records say. It gives example inputs for networks
-            that are not built in, training data, and the report's test split.
+        task: Task that the networks were trained on; None is what their records say. It gives example inputs for
+            networks that are not built in, training data, and the report's test split.
         report: Number of networks that are measured before and after, on a page; 0 leaves it out.
         workers: Number of processes that match networks.
         common: Options that mean the same in every verb.
@@ -95,7 +95,9 @@ class Align:
             self._write_report(networks, aligned, _needed(task), matching, reference)
 
     def _checked(self) -> tuple[WeightMatching, int]:
-        """The matching with its star's network, and the number of the reference network; refuses options without effect."""
+        """The matching with its star's network, and the number of the reference network; refuses options without
+        effect.
+        """
         if self.report == 1 or self.report < 0:
             raise InputError(f"--report counts networks: 0, or at least 2; got {self.report}")
         if self.workers < 1:
@@ -144,7 +146,8 @@ class Align:
             f"Aligned by {self.method}{f' ({population_name(matching.population)})' if weights else ''}"
             f"{f' to network {reference}' if star else ''}, comparing {spelled_text(matching.cost)}, "
             f"{'balanced' if matching.balance and weights else 'not balanced'}; {self.networks}"
-            f"{f', to the reference of {self.to}' if self.to else ''}; {self.report} of {len(networks)} networks are shown."
+            f"{f', to the reference of {self.to}' if self.to else ''}; {self.report} of {len(networks)} networks are "
+            f"shown."
         )
         report = alignment_report(
             networks,

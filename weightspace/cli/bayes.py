@@ -21,7 +21,8 @@ class Bayes:
 
     Args:
         out: Folder for all levels, rows.csv and report.html.
-        task: Task: digits, iris, wine, breast_cancer, mnist, fashion_mnist, cifar10, or MODULE:FUNCTION that returns one.
+        task: Task: digits, iris, wine, breast_cancer, mnist, fashion_mnist, cifar10, or MODULE:FUNCTION that returns
+            one.
         hidden: Sizes of the hidden layers of the task's MLP; None is the task's.
         n: Number of networks; every method gets the same seeds.
         seed: Seed of everything.

@@ -23,7 +23,8 @@ def describe_collection(networks: Collection) -> str:
         f"density {densities.min():.4g}" + (f" to {densities.max():.4g}" if densities.max() > densities.min() else "")
         + f" of {layout.num_prunable:,} prunable weights"
     )  # fmt: skip
-    accuracy = [r["metrics"]["validation_accuracy"] for r in networks.records if "metrics" in r]
+    metrics = [record.get("metrics", {}) for record in networks.records]
+    accuracy = [one["validation_accuracy"] for one in metrics if "validation_accuracy" in one]  # posteriors have none
     if accuracy:
         spread = torch.tensor(accuracy, dtype=torch.float64)
         lines.append(

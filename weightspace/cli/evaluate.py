@@ -88,7 +88,7 @@ class Evaluate:
                 report = measure(
                     samples,
                     task,
-                    reference=training,
+                    training=training,
                     held_out=held_out,
                     others=others,
                     align=WeightMatching() if self.align else None,

@@ -101,7 +101,8 @@ class Sample:
         density: Fraction of the prunable weights kept, in (0, 1]; several give n networks of each.
         pattern: Pattern of the masks instead of a density: N of every M weights such as 2:4, or NAME:VALUE such as
             erk:0.1.
-        nested: Whether the same networks are pruned to each density, so that masks are nested; otherwise other networks.
+        nested: Whether the same networks are pruned to each density, so that masks are nested; otherwise other
+            networks.
         condition: Conditions that the networks shall meet, NAME=VALUE, for generators fitted with conditions.
         guidance: Strength of the conditions; above 1 follows them more strongly.
         task: Task on whose training data the statistics of networks with BatchNorm are estimated; None is what the
@@ -150,7 +151,8 @@ class Sample:
         names = model.trained_on["tasks"]
         if len(names) > 1:
             raise InputError(
-                f"the tickets were trained on {', '.join(map(str, names))}: say with --task on whose data statistics are "
+                f"the tickets were trained on {', '.join(map(str, names))}: say with --task on whose data statistics "
+                f"are "
                 "estimated"
             )
         return recorded_task(names[0], self.common).train

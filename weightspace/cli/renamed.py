@@ -23,8 +23,18 @@ _OPTIONS: dict[str, dict[str, str]] = {
     },
 }  # fmt: skip
 _FLOW = (
-    "width", "blocks", "steps", "batch-size", "lr", "lr-final", "weight-decay", "betas", "ema", "pairing", "solver-steps",
-)  # fmt: skip
+    "width",
+    "blocks",
+    "steps",
+    "batch-size",
+    "lr",
+    "lr-final",
+    "weight-decay",
+    "betas",
+    "ema",
+    "pairing",
+    "solver-steps",
+)
 _VERBS = {"start": "prune-at-init", "popup": "edge-popup", "bird": "early-bird"}
 
 

@@ -1,4 +1,6 @@
-"""How the types of settings are written on the command line: one rule for each type that is more than a word or number."""
+"""How the types of settings are written on the command line: one rule for each type that is more than a word or
+number.
+"""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -85,7 +87,9 @@ def population_name(population: PopulationScheme) -> str:
 
 
 def _registered(registry: Registry[Any], text: str, notation: str) -> Any:
-    """NAME, NAME:VALUE or NAME:VALUE,FIELD=VALUE of a registered dataclass; the first value is that of its first field."""
+    """NAME, NAME:VALUE or NAME:VALUE,FIELD=VALUE of a registered dataclass; the first value is that of its first
+    field.
+    """
     name, _, rest = text.partition(":")
     kinds = {key.lower(): kind for key, kind in registry._kinds.items()}
     if name.lower() not in kinds:

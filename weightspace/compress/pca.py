@@ -208,8 +208,11 @@ class FittedPCA:
         if not isinstance(data, Mapping) or set(data) != set(_PCA):
             raise StorageError(f"the PCA is damaged ({data!r:.200} should have {' and '.join(_PCA)}): restore it")
         parts = [require_tensor(tensors, f"pca.{name}", "the PCA") for name in ("mean", "components", "variances")]
+        mean, components, variances = parts
         return cls(
-            *parts,
+            mean,
+            components,
+            variances,
             from_json(float, data["total_variance"], "the PCA's total_variance"),
             from_json(int, data["networks"], "the PCA's networks"),
         )

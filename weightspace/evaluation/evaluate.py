@@ -34,7 +34,7 @@ def evaluate(
     samples: Collection,
     task: Task,
     *,
-    reference: Collection,
+    training: Collection,
     held_out: Collection | None = None,
     others: Mapping[str, Collection] | None = None,
     align: WeightMatching | None = WeightMatching(),
@@ -46,19 +46,19 @@ def evaluate(
 ) -> Report:
     """Measure networks on the test split, beside the networks they were learned from and baselines.
 
-    Distances are canonical: all networks are aligned to the reference's mean first. Networks with BatchNorm get the
-    same pass over training data in every row.
+    Distances are canonical: all networks are aligned to the training networks' mean first. Networks with BatchNorm get
+    the same pass over training data in every row.
 
     Args:
         samples: Networks to judge.
         task: Task that the networks were trained on.
-        reference: Networks that the generator learned from.
+        training: Networks that the generator learned from.
         held_out: Networks of the same recipe that it has not seen; without them nothing says how far new networks are,
-            beyond the reference's own spread.
+            beyond the training networks' own spread.
         others: Further collections to measure, by name, such as the dense networks.
         align: How networks are aligned before distances are taken; None compares networks as they are.
         components: Principal components of the Gaussian and KDE baselines; by default 128 or what fits.
-        performing: Share of the reference's median accuracy from which a network counts as performing.
+        performing: Share of the training networks' median accuracy from which a network counts as performing.
         dropout: How the MC-dropout row is trained, from scratch by the task's recipe; None leaves it out.
         memory_gb: Memory for all that is held at once, in GiB. Collections that do not fit are spooled to a temporary
             folder, and baselines are made from and in as many networks as fit.
@@ -66,22 +66,22 @@ def evaluate(
 
     Raises:
         LayoutMismatch: A collection is not of the task's architecture.
-        InputError: The reference has fewer than 3 networks, the task is no classification, or an option is out of
+        InputError: There are fewer than 3 training networks, the task is no classification, or an option is out of
             range.
     """
-    inputs = Inputs(samples, reference, held_out, others or {})
+    inputs = Inputs(samples, training, held_out, others or {})
     _check(inputs, task, performing, memory_gb)
     share_gb = memory_gb / _PARTS
-    with CanonicalForm.of(reference, task, align, share_gb) as canonical:
-        training = TrainingReference(task, canonical(reference), canonical, performing, share_gb, seed)
-        groups = _measure_groups(inputs, training, canonical)
-        baselines = _measure_baselines(inputs, groups, training, canonical, components)
-        verdicts = _judge(inputs, groups, baselines, training)
+    with CanonicalForm.of(training, task, align, share_gb) as canonical:
+        reference = TrainingReference(task, canonical(training), canonical, performing, share_gb, seed)
+        groups = _measure_groups(inputs, reference, canonical)
+        baselines = _measure_baselines(inputs, groups, reference, canonical, components)
+        verdicts = _judge(inputs, groups, baselines, reference)
         benchmark = PredictiveBenchmark.of(task, seed=seed)
-        ensembles = _benchmark_ensembles(benchmark, inputs, groups, training, dropout)
-        figures = figure_data(_figure_inputs(inputs, groups, baselines, training))
+        ensembles = _benchmark_ensembles(benchmark, inputs, groups, reference, dropout)
+        figures = figure_data(_figure_inputs(inputs, groups, baselines, reference))
     settings = ReportSettings(
-        threshold=training.threshold,
+        threshold=reference.threshold,
         performing=performing,
         components=baselines.made.components,
         equal_error_noise=baselines.sigma,
@@ -100,7 +100,7 @@ def evaluate(
 
 def _check(inputs: Inputs, task: Task, performing: float, memory_gb: float) -> None:
     if not 0 < performing <= 1:
-        raise InputError(f"performing is a share of the reference's accuracy, in (0, 1], got {performing}")
+        raise InputError(f"performing is a share of the training networks' accuracy, in (0, 1], got {performing}")
     if not memory_gb > 0:
         raise InputError(f"memory_gb is in GiB and must be positive, got {memory_gb}")
     inputs.check(task, reserved={*NAMES, "MC dropout"})
@@ -136,7 +136,7 @@ class _MeasuredGroups:
 
 
 def _measure_groups(inputs: Inputs, training: TrainingReference, canonical: CanonicalForm) -> _MeasuredGroups:
-    reference = Group(inputs.training_name, "what the generator learned from", training.training, inputs.reference)
+    reference = Group(inputs.training_name, "what the generator learned from", training.training, inputs.training)
     samples = canonical.group(SAMPLES, "from the generator", inputs.samples)
     aligned = {SAMPLES: samples.networks, reference.name: reference.networks}
     unseen: MeasuredGroup | None = None
@@ -178,11 +178,11 @@ def _measure_baselines(
     components: int | None,
 ) -> _MeasuredBaselines:
     random = seeds.generator(training.seed, "pool")
-    chosen = torch.randperm(len(inputs.reference), generator=random)[: canonical.at_once].sort().values
+    chosen = torch.randperm(len(inputs.training), generator=random)[: canonical.at_once].sort().values
     pool = training.training[chosen]
     made = Baselines(
         pool,
-        inputs.reference[chosen],
+        inputs.training[chosen],
         n=max(3, min(max(_FEWEST, len(inputs.samples)), canonical.at_once)),
         density=groups.samples.result.median("density"),
         components=_components(pool, components),
@@ -226,7 +226,7 @@ def _equal_errors(points: Sequence[CurveResult], samples: GroupResult) -> float:
 def _judge(
     inputs: Inputs, groups: _MeasuredGroups, baselines: _MeasuredBaselines, training: TrainingReference
 ) -> list[Verdict]:
-    original = [distances_among(part[:COMPARED], training.memory_gb) for part in (inputs.samples, inputs.reference)]
+    original = [distances_among(part[:COMPARED], training.memory_gb) for part in (inputs.samples, inputs.training)]
     evidence = Evidence(
         groups.samples,
         groups.training,
@@ -245,7 +245,7 @@ def _judge(
 
 def _members(inputs: Inputs) -> int:
     """Members of each ensemble, where there are as many networks."""
-    return min(len(inputs.samples), len(inputs.reference), COMPARED)
+    return min(len(inputs.samples), len(inputs.training), COMPARED)
 
 
 def _benchmark_ensembles(
@@ -264,7 +264,7 @@ def _benchmark_ensembles(
         ensemble(name, f"an ensemble of {min(n, len(networks))} of them", networks[:n])
         for name, networks in (inputs.main | dict(inputs.others)).items()
     ]
-    ensembles.append(ensemble(f"one of the training {inputs.kind}", "the first", inputs.reference[:1]))
+    ensembles.append(ensemble(f"one of the training {inputs.kind}", "the first", inputs.training[:1]))
     if dropout is not None:
         fitted = dropout.fit(training.task, seed=training.seed)
         ensembles.append(PredictiveEnsemble.dropout(fitted, n, seed=training.seed))
@@ -282,7 +282,7 @@ def _figure_inputs(
         groups.aligned[SAMPLES],
         training.training,
         inputs.samples,
-        inputs.reference,
+        inputs.training,
         groups=groups.aligned,
         scored={SAMPLES: groups.samples.scored, inputs.training_name: groups.training.scored},
         pca=baselines.made.pca,

@@ -41,24 +41,24 @@ class Inputs:
 
     Args:
         samples: Networks to judge.
-        reference: Networks that the generator learned from.
+        training: Networks that the generator learned from.
         held_out: Networks of the same recipe that it has not seen, if there are any.
         others: Further collections to measure, by name.
     """
 
     samples: Collection
-    reference: Collection
+    training: Collection
     held_out: Collection | None = None
     others: Mapping[str, Collection] = field(default_factory=dict)
 
     @property
     def kind(self) -> str:
-        """What the networks are called: "networks", or "tickets" if the reference is sparse."""
-        return "networks" if self.reference.dense else "tickets"
+        """What the networks are called: "networks", or "tickets" if they are sparse."""
+        return "networks" if self.training.dense else "tickets"
 
     @property
     def training_name(self) -> str:
-        """Name of the reference's row."""
+        """Name of the training networks' row."""
         return f"training {self.kind}"
 
     @property
@@ -68,9 +68,9 @@ class Inputs:
 
     @property
     def main(self) -> dict[str, Collection]:
-        """Samples, reference and held-out networks by the names of their rows."""
+        """Samples, training and held-out networks by the names of their rows."""
         held_out = {} if self.held_out is None else {self.held_out_name: self.held_out}
-        return {SAMPLES: self.samples, self.training_name: self.reference, **held_out}
+        return {SAMPLES: self.samples, self.training_name: self.training, **held_out}
 
     def check(self, task: Task, *, reserved: set[str]) -> None:
         """Raise unless all networks are classifiers of the task's architecture and names are free.
@@ -81,7 +81,7 @@ class Inputs:
 
         Raises:
             LayoutMismatch: A collection is not of the task's architecture.
-            InputError: The reference has fewer than 3 networks, the task is no classification, or a name is taken.
+            InputError: There are fewer than 3 training networks, the task is no classification, or a name is taken.
         """
         if not task.classification:
             raise InputError(f"evaluate measures classifiers: the targets of task {task.name!r} are not class numbers")
@@ -94,8 +94,8 @@ class Inputs:
             )
         for name, networks in (self.main | dict(self.others)).items():
             task.architecture.layout().require(networks.layout, name)
-        if len(self.reference) < 3:
-            raise InputError(f"the reference needs at least 3 networks, got {len(self.reference)}")
+        if len(self.training) < 3:
+            raise InputError(f"at least 3 training networks are needed, got {len(self.training)}")
         task.try_out()
         outputs = self.samples[:1].ensemble().logits(task.test.x[:2])
         most = max(int(part.y.max()) for part in (task.train, task.validation, task.test))

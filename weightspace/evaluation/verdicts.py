@@ -80,8 +80,8 @@ def judge_claims(evidence: Evidence) -> list[Verdict]:
     - not averages: samples are not combinations of few training networks, nor drawn towards their mean.
     - no collapse: samples differ from each other as training networks do.
     - better than their tickets (or networks): samples are more accurate than what they were learned from.
-    - novel and good: some samples are far from all training networks and perform, and no baseline that is as far away is
-      as accurate.
+    - novel and good: some samples are far from all training networks and perform, and no baseline that is as far away
+      is as accurate.
     """
     new = [_copies(evidence), _new_errors(evidence), _averages(evidence)]
     blocked = [verdict.claim for verdict in new[:2] if verdict.outcome == "fail"]

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -29,8 +29,15 @@ _FORMAT = FittedFormat("flow", 1, (1,), _FLOW)
 class FlowSettings(Protocol):
     """What a trained flow needs of the settings it was trained with."""
 
-    source_std: float
-    solver_steps: int
+    @property
+    def source_std(self) -> float:
+        """Standard deviation of the noise that codes are made from."""
+        ...
+
+    @property
+    def solver_steps(self) -> int:
+        """Runge-Kutta steps from noise to codes."""
+        ...
 
     def velocity(self, codes: int, conditions: int) -> Velocity:
         """The untrained velocity network.
@@ -246,15 +253,12 @@ class FittedFlow:
             raise StorageError(f"the flow is damaged ({data!r:.200} should have {', '.join(_FLOW)}): restore it")
         kind = FLOWS.kind_of(data["method"], "the file")
         named = {old: new for new, old in spelling_of(kind).fields.items()}
-        config = {named.get(name, name): value for name, value in data["config"].items()}
+        config = {str(named.get(name, name)): value for name, value in data["config"].items()}
         from_json(kind, config, "the flow's config")
         # Numbers stay as they are in the file, or the generator's fingerprint would be another one.
-        lists = {one.name for one in fields(kind) if isinstance(config.get(one.name), list)}
-        settings = kind(**{name: tuple(value) if name in lists else value for name, value in config.items()})
-        scale, codes, conditions = (
-            from_json(of, data[name], f"the flow's {name}")
-            for name, of in (("scale", float), ("codes", int), ("conditions", int))
-        )
+        settings = kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in config.items()})
+        scale = from_json(float, data["scale"], "the flow's scale")
+        codes, conditions = (from_json(int, data[name], f"the flow's {name}") for name in ("codes", "conditions"))
         return cls(settings, require_tensor(tensors, "flow.weights", "the flow"), scale, codes, conditions)
 
     def save(self, folder: str | Path) -> Path:

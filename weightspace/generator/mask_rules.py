@@ -33,8 +33,8 @@ class FittedMaskRule(Protocol):
 
     Only `vectors` and `split` are needed. A fitted rule may also have, and those here that can do have:
 
-    - `ranks_magnitudes`, True if the scores are the absolute values of the weights. Weights that no ticket keeps then rank
-      last by themselves, and the gradient of the values is the gradient of the mask.
+    - `ranks_magnitudes`, True if the scores are the absolute values of the weights. Weights that no ticket keeps then
+      rank last by themselves, and the gradient of the values is the gradient of the mask.
     - `extras(vectors, masks)`: vectors (n, D) that samples get as extras, by name, from decoded vectors (n, M) and the
       masks (n, D).
 

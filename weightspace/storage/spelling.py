@@ -62,11 +62,9 @@ def spelled_text(settings: Any) -> str:
     if not is_dataclass(settings) or isinstance(settings, type):
         return repr(settings)
     spelling = spelling_of(settings)
-    parts = (
-        f"{spelling.fields.get(one.name, one.name)}={spelled_text(_value(spelling, one.name, getattr(settings, one.name)))}"
-        for one in fields(settings)
-        if one.repr
-    )
+    shown = [one.name for one in fields(settings) if one.repr]
+    values = {name: spelled_text(_value(spelling, name, getattr(settings, name))) for name in shown}
+    parts = (f"{spelling.fields.get(name, name)}={value}" for name, value in values.items())
     return f"{spelling.name}({', '.join(parts)})"
 
 

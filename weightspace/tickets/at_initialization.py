@@ -14,7 +14,9 @@ from weightspace.recipes.step import Step
 from weightspace.storage.spelling import Spelling, spelled_text
 from weightspace.tasks.task import Task
 from weightspace.tickets.finder import SearchBlock, SearchResult, recipe_length, search
-from weightspace.tickets.scores import SNIP, InitScore
+from weightspace.tickets.scores import SNIP, InitScore, SynFlow
+
+_SYNFLOW_ROUNDS = 100  # Tanaka et al. 2020, section 7
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,8 @@ class PruneAtInit:
         density: Fraction of the prunable weights kept, in (0, 1].
         scope: Rank weights over the whole network (global) or inside each layer (layer).
         pattern: Pattern of the masks instead of density and scope, such as ERK(0.1) or NM(2, 4).
-        rounds: Number of rounds of scoring; round k of K keeps the fraction density^(k/K), as SynFlow needs it (100).
+        rounds: Number of rounds of scoring; round k of K keeps the fraction density^(k/K). None is 100 for SynFlow,
+            which one round makes lose a layer, and 1 for other scores and with a pattern.
         start: Length of dense training before the weights are chosen.
 
     Raises:
@@ -37,7 +40,7 @@ class PruneAtInit:
     density: float = 0.1
     scope: Literal["global", "layer"] = "global"
     pattern: Pattern | None = None
-    rounds: int = 1
+    rounds: int | None = None
     start: Step = Step()
 
     spelling: ClassVar[Spelling] = Spelling("AtStart")
@@ -45,10 +48,19 @@ class PruneAtInit:
     def __post_init__(self) -> None:
         object.__setattr__(self, "start", Step.of(self.start))
         Unstructured(self.density, self.scope)
-        if self.rounds < 1:
+        if self.rounds is None:
+            many = isinstance(self.score, SynFlow) and self.pattern is None
+            object.__setattr__(self, "rounds", _SYNFLOW_ROUNDS if many else 1)
+        if self.scorings < 1:
             raise InputError(f"at least one round of scoring, got {self.rounds}")
-        if self.rounds > 1 and self.pattern is not None:
+        if self.scorings > 1 and self.pattern is not None:
             raise InputError("rounds approach a density step by step: leave pattern out, or score once")
+
+    @property
+    def scorings(self) -> int:
+        """Number of rounds of scoring."""
+        assert self.rounds is not None
+        return self.rounds
 
     def masks(self, networks: Collection, task: Task) -> Bool[Tensor, "n d"]:
         """The masks of networks as they are.
@@ -60,9 +72,9 @@ class PruneAtInit:
         if self.pattern is not None:
             return self.pattern.mask(self.score(networks, task), networks.layout, within=networks.masks)
         masks = networks.masks
-        for k in range(1, self.rounds + 1):
+        for k in range(1, self.scorings + 1):
             left = networks.replace(weights=networks.weights * masks, masks=masks)
-            rule = Unstructured(self.density ** (k / self.rounds), self.scope)
+            rule = Unstructured(self.density ** (k / self.scorings), self.scope)
             masks = rule.mask(self.score(left, task), networks.layout, within=masks)
         return masks
 

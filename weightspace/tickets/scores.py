@@ -112,7 +112,7 @@ class SynFlow:
 
     In float64, with norm layers in evaluation mode and no data. Biases take no part: in deep and very sparse networks
     the flow that starts at late biases outweighs what comes through the layers before them, which would then lose all
-    their weights. Use it with `PruneAtInit(rounds=100)`: one round collapses a layer.
+    their weights. `PruneAtInit` scores in 100 rounds, as one round collapses a layer.
     """
 
     def __call__(self, networks: Collection, task: Task) -> Float[Tensor, "n d"]:

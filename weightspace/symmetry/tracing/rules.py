@@ -84,12 +84,12 @@ def _one_dimensional(options: Sequence[Any]) -> bool:
     return bool(options) and isinstance(options[0], list | tuple) and len(options[0]) == 1
 
 
-@rule(aten.gelu, aten.silu, aten.silu_, aten.sigmoid, aten.sigmoid_, aten.tanh, aten.tanh_, aten.hardswish, aten.hardswish_,
-      aten.hardsigmoid, aten.hardsigmoid_, aten.hardtanh, aten.hardtanh_, aten.elu, aten.elu_, aten.softplus, aten.exp,
-      aten.log, aten.sqrt, aten.rsqrt, aten.pow, aten.square, aten.reciprocal, aten.mish, aten.mish_, aten.log_sigmoid_forward,
-      aten.clamp, aten.clamp_, aten.clamp_min, aten.clamp_max, aten.cos, aten.sin, aten.erf, aten.sign, aten.bernoulli,
-      aten.logical_not, aten.isnan, aten.nan_to_num, aten.relu6, aten.celu, aten.hardshrink, aten.softshrink, aten.threshold,
-      aten.log1p, aten.expm1, aten.atan)  # fmt: skip
+@rule(aten.gelu, aten.silu, aten.silu_, aten.sigmoid, aten.sigmoid_, aten.tanh, aten.tanh_, aten.hardswish,
+      aten.hardswish_, aten.hardsigmoid, aten.hardsigmoid_, aten.hardtanh, aten.hardtanh_, aten.elu, aten.elu_,
+      aten.softplus, aten.exp, aten.log, aten.sqrt, aten.rsqrt, aten.pow, aten.square, aten.reciprocal, aten.mish,
+      aten.mish_, aten.log_sigmoid_forward, aten.clamp, aten.clamp_, aten.clamp_min, aten.clamp_max, aten.cos,
+      aten.sin, aten.erf, aten.sign, aten.bernoulli, aten.logical_not, aten.isnan, aten.nan_to_num, aten.relu6,
+      aten.celu, aten.hardshrink, aten.softshrink, aten.threshold, aten.log1p, aten.expm1, aten.atan)  # fmt: skip
 def pointwise(units: Units, x: Any, *rest: Any, **options: Any) -> Labels:
     """Each value on its own, by any function; with further tensors, index by index."""
     others = [t for t in (*rest, *options.values()) if isinstance(t, Traced)]
