@@ -86,7 +86,8 @@ def page(package: str) -> str:
     names = exports(package)
     rows = [f"| [`{short}`][{full}] | {summary(full)} |" for short, full in names.items() if defined(full)]
     head = [f"# weightspace.{package}", "", docstring_of(package), "", "| name | what it is |", "|---|---|", *rows, ""]
-    return "\n".join([*head, *(f"::: {full}" for full in names.values() if defined(full))])
+    home = f"weightspace.{package}."  # a name that another package exports too is explained there
+    return "\n".join([*head, *(f"::: {full}" for full in names.values() if defined(full) and full.startswith(home))])
 
 
 def overview() -> str:

@@ -185,3 +185,43 @@ def test_circles_and_hidden_imports_would_be_found(tmp_path: Path) -> None:
     assert late_imports(package / "c.py") == ["from weightspace.a import a"]
     (package / "c.py").write_text("c = 1\n")
     assert circles(module_graph(tmp_path)) == []
+
+
+LONGEST = 60  # lines of a function, its docstring not counted
+
+
+def function_lengths(text: str) -> dict[str, int]:
+    """Lines of each function, without its docstring."""
+    lengths: dict[str, int] = {}
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            first = node.body[0]
+            docstring = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)
+            skipped = (first.end_lineno or 0) - first.lineno + 1 if docstring else 0
+            lengths[node.name] = (node.end_lineno or 0) - node.lineno + 1 - skipped
+    return lengths
+
+
+def test_functions_fit_a_screen(root: Path) -> None:
+    long = {
+        f"{path.name}: {name}": lines
+        for path in (root / "weightspace").rglob("*.py")
+        for name, lines in function_lengths(path.read_text()).items()
+        if lines > LONGEST
+    }
+    assert long == {}
+
+
+def test_a_long_function_would_be_found() -> None:
+    text = "def f():\n" + '    """D."""\n' + "    x = 1\n" * LONGEST
+    assert function_lengths(text) == {"f": LONGEST + 1}
+
+
+def test_the_root_of_the_package_is_nearly_empty(root: Path) -> None:
+    assert {path.name for path in (root / "weightspace").glob("*.py")} == {"__init__.py", "__main__.py", "errors.py"}
+
+
+def test_the_design_page_names_the_levels(root: Path) -> None:
+    text = (root / "docs" / "design.md").read_text()
+    rows = [re.findall(r"`(\w+)`", line.split("|")[2]) for line in re.findall(r"^\| \d+ \|.*$", text, re.MULTILINE)]
+    assert [set(row) for row in rows] == [level - {"__main__"} for level in LEVELS if level != {"__main__"}]

@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+import weightspace as ws
+
 # The example takes minutes at its own sizes, whose figures are those of experiments/demo/seeds.py.
 SMALLER = {
     "n=300": "n=30",
@@ -60,8 +62,6 @@ def test_links_exist(root: Path) -> None:
 
 
 def test_python_in_the_documentation_parses_and_names_what_exists(root: Path) -> None:
-    import weightspace as ws
-
     blocks = [(page.name, code) for page in [root / "README.md", *(root / "docs").rglob("*.md")]
               for code in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)]  # fmt: skip
     assert len(blocks) > 20
@@ -78,3 +78,13 @@ def test_python_in_the_documentation_parses_and_names_what_exists(root: Path) ->
                 if isinstance(place, type) or callable(place):
                     break
     assert missing == set()
+
+
+def test_the_finder_of_contributing_finds_tickets(root: Path, dense: ws.Collection, task: ws.Task) -> None:
+    example = re.search(r"```python\n(.*?)```", (root / "CONTRIBUTING.md").read_text(), re.DOTALL)
+    assert example is not None
+    names: dict = {}
+    exec(compile(example[1], "CONTRIBUTING.md", "exec"), names)
+    tickets = names["OneShot"](density=0.3).find(dense[:2], task)
+    kept = tickets.masks[:, tickets.layout.prunable].sum(1)
+    assert (kept == round(0.3 * tickets.layout.num_prunable)).all()
