@@ -266,7 +266,7 @@ def test_help_explains_every_option_with_its_default(capsys) -> None:
     assert _default(text, "--flow.batch-size") == "128"
     assert _default(text, "--flow.validation-fraction") == "0.1"
     assert _default(text, "--refine.radius") == "0.5"
-    assert "umber kept, at most N - 1" in " ".join(text.replace("│", " ").split())
+    assert "umber of components kept, at most N - 1" in " ".join(text.replace("│", " ").split())
 
 
 def _default(text: str, option: str) -> str:
@@ -313,7 +313,11 @@ def test_options_from_a_file_and_the_command_line_wins(work: Path, capsys, tmp_p
         (["tickets", "gradual", "{work}/dense@7", "--out", "{tmp}/x"], 1, "FOLDER@START:STOP"),
         (["sample", "{work}/generator", "--out", "{tmp}/x", "--density", "0"], 1, "density"),
         (["sample", "{work}/dense", "--out", "{tmp}/x", "--density", "0.1"], 1, "not a generator"),
-        (["fit", "{work}/tickets", "--out", "{tmp}/x"], 1, "at most 7 principal components, 16 were asked"),
+        (
+            ["fit", "{work}/tickets", "--out", "{tmp}/x"],
+            1,
+            "at most 7 principal components, fewer than components = 16",
+        ),
         (["fit", "{work}/tickets", "--compress.components", "4", "--out", "{work}/dense"], 1, "holds another run"),
         (
             ["evaluate", "{work}/samples", "--training", "{work}/tickets", "--others", "x", "--out", "{tmp}/x"],

@@ -7,7 +7,7 @@ import weightspace as ws
 
 # The example takes minutes at its own sizes, whose figures are those of experiments/demo/seeds.py.
 SMALLER = {
-    "n=300": "n=30",
+    "n=300": "n=20",
     "sample(100,": "sample(12,",
     "refine=ws.TaskRefinement()": "generate=ws.FlowMatching(width=32, steps=400), refine=ws.TaskRefinement(steps=100)",
 }

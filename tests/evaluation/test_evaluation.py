@@ -162,9 +162,9 @@ def test_same_seed_same_report(generator: ws.FittedGenerator, tickets: ws.Collec
 
 
 def test_bad_requests_are_refused(tickets: ws.Collection, task: ws.Task) -> None:
-    with pytest.raises(InputError, match="at least 3 networks"):
+    with pytest.raises(InputError, match="at least 3 training networks"):
         ws.evaluate(tickets, task, training=tickets[:2])
-    with pytest.raises(InputError, match="share of the reference's accuracy"):
+    with pytest.raises(InputError, match="share of the training networks' accuracy"):
         ws.evaluate(tickets, task, training=tickets, performing=95.0)
     with pytest.raises(InputError, match="GiB"):
         ws.evaluate(tickets, task, training=tickets, memory_gb=0.0)

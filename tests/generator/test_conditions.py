@@ -58,7 +58,7 @@ def test_conditions_are_standardised_and_unknown_ones_are_left_open(tickets: ws.
     torch.testing.assert_close(rows[:, [0, 3]].mean(0), torch.zeros(2), atol=1e-6, rtol=0)
     torch.testing.assert_close(rows[:, [0, 3]].std(0, correction=0), torch.ones(2))
     assert rows[0, 1:3].tolist() == [1.0, -1.0]
-    asked = conditions.ask({"kin": "odd"}, 3)
+    asked = conditions.rows({"kin": "odd"}, 3)
     assert asked is not None
     assert asked[0, 1:3].tolist() == [-1.0, 1.0]
     assert asked[:, [0, 3]].isnan().all()
@@ -77,7 +77,7 @@ def test_what_cannot_be_asked_is_refused(tickets: ws.Collection) -> None:
         ({"noise": "much"}, "is a number"),
     ):
         with pytest.raises(InputError, match=message):
-            conditions.ask(asked, 2)
+            conditions.rows(asked, 2)
     wrong = {"density": "for all", "task": "for all", "nothing": "no ticket", "deep": "must be a number"}
     for name, message in wrong.items():
         with pytest.raises(InputError, match=message):
@@ -167,9 +167,9 @@ def test_a_ticket_density_as_it_was_asked_for_is_known(tickets: ws.Collection) -
     both = ws.Collection.concatenate([tickets, half.replace(weights=half.weights * sparser, masks=sparser)])
     conditions = Conditions.of(("density",), both)
     for asked in (0.2, 0.05):
-        assert conditions.ask({"density": asked}, 1) is not None
+        assert conditions.rows({"density": asked}, 1) is not None
     with pytest.raises(InputError, match="knows nothing"):
-        conditions.ask({"density": 0.3}, 1)
+        conditions.rows({"density": 0.3}, 1)
 
 
 def test_several_densities_of_a_generator_that_is_told_them_are_nested(tickets: ws.Collection) -> None:

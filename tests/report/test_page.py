@@ -39,7 +39,7 @@ window.addEventListener("load", () => {
 def test_the_page_works_in_a_browser(tickets: ws.Collection, task: ws.Task, tmp_path: Path) -> None:
     import json
 
-    report = ws.evaluate(tickets[6:], task, reference=tickets[:6], dropout=None)
+    report = ws.evaluate(tickets[6:], task, training=tickets[:6], dropout=None)
     report.html(tmp_path / "r.html")
     page = (tmp_path / "r.html").read_text()
     column = report.tables()[0].rows[0].index("NLL")
