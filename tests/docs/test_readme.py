@@ -62,8 +62,11 @@ def test_links_exist(root: Path) -> None:
 
 
 def test_python_in_the_documentation_parses_and_names_what_exists(root: Path) -> None:
-    blocks = [(page.name, code) for page in [root / "README.md", *(root / "docs").rglob("*.md")]
-              for code in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)]  # fmt: skip
+    blocks = [
+        (page.name, code)
+        for page in [root / "README.md", *(root / "docs").rglob("*.md")]
+        for code in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    ]
     assert len(blocks) > 20
     missing: set[str] = set()
     for page, code in blocks:

@@ -55,10 +55,26 @@ def test_one_mask_is_seen_under_values_that_differ(tickets: ws.Collection, task:
 def test_the_report_puts_samples_beside_their_baselines(report: ws.Report) -> None:
     names = [group.name for group in report.groups]
     assert names == [
-        "training tickets", "held-out tickets", "samples", "noise", "noise, equal errors",
-        "interpolation", "soup of 8", "mean network", "Gaussian per weight", "Gaussian", "KDE", "dense sample, pruned",
-        "retrieval", "swapped mask", "typical mask", "random mask", "unaligned average", "random", "permuted copy",
-    ]  # fmt: skip
+        "training tickets",
+        "held-out tickets",
+        "samples",
+        "noise",
+        "noise, equal errors",
+        "interpolation",
+        "soup of 8",
+        "mean network",
+        "Gaussian per weight",
+        "Gaussian",
+        "KDE",
+        "dense sample, pruned",
+        "retrieval",
+        "swapped mask",
+        "typical mask",
+        "random mask",
+        "unaligned average",
+        "random",
+        "permuted copy",
+    ]
     for group in report.groups:
         assert all(len(values) == group.count for values in asdict(group.per_network).values())
         assert set(group.per_network.density) == {report["samples"].per_network.density[0]}
@@ -67,11 +83,19 @@ def test_the_report_puts_samples_beside_their_baselines(report: ws.Report) -> No
     assert report["interpolation"].median("nearest_distance") < report["training tickets"].median("nearest_distance")
     assert report["retrieval"].median("nearest_distance") == pytest.approx(0, abs=1e-5)
     assert {p.family for p in report.points} == {
-        "noise", "noise relative to each layer", "interpolation", "soup", "KDE"
-    }  # fmt: skip
+        "noise",
+        "noise relative to each layer",
+        "interpolation",
+        "soup",
+        "KDE",
+    }
     assert [p.name for p in report.ensembles] == [
-        "samples", "training tickets", "held-out tickets", "one of the training tickets", "MC dropout"
-    ]  # fmt: skip
+        "samples",
+        "training tickets",
+        "held-out tickets",
+        "one of the training tickets",
+        "MC dropout",
+    ]
     assert {p.networks for p in report.ensembles} == {6, 2, 1}
 
 
@@ -172,9 +196,13 @@ def test_bad_requests_are_refused(tickets: ws.Collection, task: ws.Task) -> None
     with pytest.raises(LayoutMismatch, match="samples has another layout"):
         ws.evaluate(other, task, training=tickets)
     line = ws.tasks.from_tensors(
-        "line", torch.randn(60, 2), torch.randn(60, 1), lambda: torch.nn.Linear(2, 1),
-        recipe=ws.Recipe(ws.Step(epochs=1)), loss=torch.nn.functional.mse_loss,
-    )  # fmt: skip
+        "line",
+        torch.randn(60, 2),
+        torch.randn(60, 1),
+        lambda: torch.nn.Linear(2, 1),
+        recipe=ws.Recipe(ws.Step(epochs=1)),
+        loss=torch.nn.functional.mse_loss,
+    )
     fitted = ws.collect(line, 4)
     with pytest.raises(InputError, match="measures classifiers"):
         ws.evaluate(fitted, line, training=fitted)

@@ -21,9 +21,11 @@ def wide() -> ws.Task:
 def crowd(wide: ws.Task) -> list[ws.Collection]:
     """Training, held-out and further tickets of one recipe."""
     networks = ws.collect(wide, TRAINING + HELD_OUT + SAMPLES, seed=0)
-    return ws.tickets.GradualPruning(density=0.3, length=ws.Step(epochs=6)).find(networks, wide).split(
-        TRAINING, HELD_OUT, SAMPLES
-    )  # fmt: skip
+    return (
+        ws.tickets.GradualPruning(density=0.3, length=ws.Step(epochs=6))
+        .find(networks, wide)
+        .split(TRAINING, HELD_OUT, SAMPLES)
+    )
 
 
 def sparse(like: ws.Collection, weights: torch.Tensor) -> ws.Collection:

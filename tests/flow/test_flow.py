@@ -84,10 +84,13 @@ def test_a_flow_judged_by_held_out_codes_does_not_gather_around_the_others() -> 
     assert samples.var(0).sum().item() == pytest.approx(codes.var(0).sum().item(), rel=0.1)
 
 
-@pytest.mark.parametrize("model", [
-    ws.FlowMatching(width=64, blocks=2, steps=120, batch_size=128, validation_fraction=0.1),
-    ws.DeepWeightFlow(width=32, steps=120, validation_fraction=0.1, lr=5e-3),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "model",
+    [
+        ws.FlowMatching(width=64, blocks=2, steps=120, batch_size=128, validation_fraction=0.1),
+        ws.DeepWeightFlow(width=32, steps=120, validation_fraction=0.1, lr=5e-3),
+    ],
+)
 def test_a_flow_with_held_out_codes_is_resumed(
     model: ws.FlowMatching, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -229,9 +229,12 @@ def test_float64_tickets_give_float64_samples(tickets: ws.Collection, task: ws.T
 
     architecture = ws.Architecture.of(double)
     networks = ws.Collection(
-        architecture.layout(), tickets.weights.double(), architecture=architecture, masks=tickets.masks,
+        architecture.layout(),
+        tickets.weights.double(),
+        architecture=architecture,
+        masks=tickets.masks,
         records=tickets.records,
-    )  # fmt: skip
+    )
     example = task.train.x[:8].double()
     for compress in (MODEL.compress, None):
         model = replace(MODEL, compress=compress)

@@ -189,9 +189,11 @@ def test_masks_are_pulled_apart_where_one_threshold_decides_alone(
     fitted = BASE.fit(tickets[:8], seed=0)
     aligned = fitted.align.transform(tickets[:8])
     for pattern, weight, pulled in (
-        (ws.NM(2, 4), 0.3, False), (ws.Unstructured(0.2, "layer"), 0.3, False), (ws.Unstructured(0.2), 0.3, True),
+        (ws.NM(2, 4), 0.3, False),
+        (ws.Unstructured(0.2, "layer"), 0.3, False),
+        (ws.Unstructured(0.2), 0.3, True),
         (ws.Unstructured(0.2), 0.0, False),
-    ):  # fmt: skip
+    ):
         means: list[torch.Tensor] = []
         for pull in (0.0, 1.0):
             monkeypatch.setattr(
@@ -345,9 +347,12 @@ def test_networks_that_do_not_vectorise_are_refined_one_by_one(tickets: ws.Colle
     other = replace(task, architecture=ws.Architecture.of(Stubborn))
     layout = other.architecture.layout()
     networks = ws.Collection(
-        layout, tickets.weights[:8], architecture=other.architecture, masks=tickets.masks[:8],
+        layout,
+        tickets.weights[:8],
+        architecture=other.architecture,
+        masks=tickets.masks[:8],
         records=[record | {"aligned": "here"} for record in tickets.records[:8]],
-    )  # fmt: skip
+    )
     fitted = replace(BASE, align=None, refine=settings(steps=3)).fit(networks, task=other, seed=0)
     assert fitted.refined is not None
     assert not torch.equal(fitted.refined.mean, fitted.compress.mean)

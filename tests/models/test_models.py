@@ -58,7 +58,10 @@ def test_every_network_vectorises(name: str, arguments: dict, shape: tuple[int, 
 
 def test_impossible_sizes_are_refused() -> None:
     for name, arguments in [
-        ("MLP", {"sizes": (3,)}), ("Conv", {"depth": 3}), ("VGG", {"depth": 12}), ("ViT", {"patch": 5})
-    ]:  # fmt: skip
+        ("MLP", {"sizes": (3,)}),
+        ("Conv", {"depth": 3}),
+        ("VGG", {"depth": 12}),
+        ("ViT", {"patch": 5}),
+    ]:
         with pytest.raises(InputError, match=r"must|needs"):
             ws.Architecture(name, arguments).build()

@@ -29,7 +29,10 @@ def make(n: int = 6, *, sparse: bool = True, extras: bool = True) -> ws.Collecti
     weights = torch.randn(n, layout.size, generator=random)
     masks = ws.Unstructured(0.5).mask(torch.rand(n, layout.size, generator=random), layout)
     return ws.Collection(
-        layout, weights * masks if sparse else weights, architecture=architecture, masks=masks if sparse else None,
+        layout,
+        weights * masks if sparse else weights,
+        architecture=architecture,
+        masks=masks if sparse else None,
         buffers={
             "body.1.running_mean": torch.randn(n, 3, generator=random),
             "body.1.running_var": torch.rand(n, 3, generator=random) + 0.5,
@@ -37,7 +40,7 @@ def make(n: int = 6, *, sparse: bool = True, extras: bool = True) -> ws.Collecti
         },
         extras={"rewind": torch.randn(n, layout.size, generator=random)} if extras else None,
         records=[{"seed": i, "metrics": {"accuracy": i / 10}} for i in range(n)],
-    )  # fmt: skip
+    )
 
 
 def assert_same(a: ws.Collection, b: ws.Collection) -> None:
@@ -222,12 +225,20 @@ def test_ensemble_uses_each_networks_own_statistics() -> None:
 def test_bad_tensors_are_refused() -> None:
     good = make()
     layout, architecture, weights, masks, buffers = (
-        good.layout, good.architecture, good.weights, good.masks, good.buffers,
-    )  # fmt: skip
+        good.layout,
+        good.architecture,
+        good.weights,
+        good.masks,
+        good.buffers,
+    )
 
     def build(**changes: object) -> ws.Collection:
-        return ws.Collection(**({"layout": layout, "weights": weights, "architecture": architecture, "masks": masks,
-                                 "buffers": buffers} | changes))  # fmt: skip
+        return ws.Collection(
+            **(
+                {"layout": layout, "weights": weights, "architecture": architecture, "masks": masks, "buffers": buffers}
+                | changes
+            )
+        )
 
     bad = weights.clone()
     bad[3, 1] = torch.nan

@@ -42,10 +42,17 @@ def test_roles_and_prunable_weights() -> None:
     layout = ws.Layout.of(module)
     roles = {entry.name: entry.role for entry in layout.entries}
     assert roles == {
-        "0.weight": "weight", "0.bias": "bias", "1.weight": "norm", "1.bias": "norm", "1.running_mean": "buffer",
-        "1.running_var": "buffer", "1.num_batches_tracked": "buffer", "3.weight": "weight", "3.bias": "bias",
+        "0.weight": "weight",
+        "0.bias": "bias",
+        "1.weight": "norm",
+        "1.bias": "norm",
+        "1.running_mean": "buffer",
+        "1.running_var": "buffer",
+        "1.num_batches_tracked": "buffer",
+        "3.weight": "weight",
+        "3.bias": "bias",
         "4.weight": "other",
-    }  # fmt: skip
+    }
     assert layout.num_prunable == 2 * 9 + 24 == int(layout.prunable.sum())
     assert layout.size == 18 + 2 + 2 + 2 + 24 + 3 + 3
     assert layout.free == [slice(18, 24), slice(48, 54)]  # neighbours in one slice

@@ -13,9 +13,18 @@ from weightspace.errors import InputError
 from weightspace.networks.record import Extra, Record
 
 DATA = {
-    "kind": "ticket", "index": 3, "seed": 7, "collection_seed": 0, "task": "digits", "density": 0.1, "parent": 2,
-    "method": {"name": "IMP"}, "metrics": {"validation_loss": 0.5}, "aligned": "abc", "step": 40,
-}  # fmt: skip
+    "kind": "ticket",
+    "index": 3,
+    "seed": 7,
+    "collection_seed": 0,
+    "task": "digits",
+    "density": 0.1,
+    "parent": 2,
+    "method": {"name": "IMP"},
+    "metrics": {"validation_loss": 0.5},
+    "aligned": "abc",
+    "step": 40,
+}
 
 
 def test_it_is_a_mapping_that_does_not_change() -> None:
@@ -69,9 +78,12 @@ def test_collections_hold_records_and_write_them_as_they_are(tmp_path: Path) -> 
     layout = architecture.layout()
     lines = [DATA, {"seed": 1, "mask of": Record(DATA)}]
     networks = ws.Collection(
-        layout, torch.ones(2, layout.size), architecture=architecture, records=lines,
+        layout,
+        torch.ones(2, layout.size),
+        architecture=architecture,
+        records=lines,
         extras={Extra.REWIND: torch.zeros(2, layout.size)},
-    )  # fmt: skip
+    )
     assert all(isinstance(record, Record) for record in networks.records)
     networks.save(tmp_path / "c")
     text = (tmp_path / "c" / "records.jsonl").read_text().splitlines()

@@ -41,9 +41,16 @@ def test_dense_networks_have_no_figures_of_masks(dense: ws.Collection, task: ws.
     report = ws.evaluate(dense[6:], task, training=dense[:6], dropout=None)
     report.write(tmp_path)
     names = [
-        "accuracy", "accuracy_and_novelty", "codes", "confusion", "filters", "lines_between_networks", "reliability",
-        "shift", "spectrum",
-    ]  # fmt: skip
+        "accuracy",
+        "accuracy_and_novelty",
+        "codes",
+        "confusion",
+        "filters",
+        "lines_between_networks",
+        "reliability",
+        "shift",
+        "spectrum",
+    ]
     expected = [f"{name}.{kind}" for name in names for kind in ("png", "svg")] + ["report.html", "report.json"]
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(expected)
     with pytest.raises(InputError, match="names of the report's own rows"):

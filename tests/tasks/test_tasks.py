@@ -70,9 +70,14 @@ def test_images_that_end_too_early_are_refused(tmp_path: Path, size: int) -> Non
         ws.tasks.mnist(data_root=tmp_path)
 
 
-@pytest.mark.parametrize(("name", "shape", "classes", "sizes"), [
-    ("iris", (4,), 3, (90, 30, 30)), ("wine", (13,), 3, (108, 35, 35)), ("breast_cancer", (30,), 2, (343, 113, 113)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "shape", "classes", "sizes"),
+    [
+        ("iris", (4,), 3, (90, 30, 30)),
+        ("wine", (13,), 3, (108, 35, 35)),
+        ("breast_cancer", (30,), 2, (343, 113, 113)),
+    ],
+)
 def test_tables_are_standardised_by_their_training_split_alone(name: str, shape, classes: int, sizes) -> None:
     task = getattr(ws.tasks, name)()
     assert tuple(len(s) for s in (task.train, task.validation, task.test)) == sizes

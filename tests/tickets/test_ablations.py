@@ -175,9 +175,13 @@ def test_noise_is_in_units_of_the_initialisation(found: ws.Collection, task: ws.
 def test_tickets_move_to_a_task_with_other_classes(found: ws.Collection, task: ws.Task) -> None:
     few = lambda split: ws.Split(split.x, split.y % 4)  # noqa: E731
     other = replace(
-        task, name="fours", architecture=ws.Architecture("MLP", {"sizes": [64, 12, 8, 4]}),
-        train=few(task.train), validation=few(task.validation), test=few(task.test),
-    )  # fmt: skip
+        task,
+        name="fours",
+        architecture=ws.Architecture("MLP", {"sizes": [64, 12, 8, 4]}),
+        train=few(task.train),
+        validation=few(task.validation),
+        test=few(task.test),
+    )
     start = transfer(found, other)
     for entry in start.layout.parameters[:-2]:
         at = found.layout.slices[entry.name]
@@ -256,9 +260,13 @@ def conv() -> nn.Module:
 def images(task: ws.Task) -> ws.Task:
     shaped = lambda split: ws.Split(split.x.reshape(-1, 1, 8, 8), split.y)  # noqa: E731
     return replace(
-        task, architecture=ws.Architecture.of(conv), train=shaped(task.train), validation=shaped(task.validation),
-        test=shaped(task.test), recipe=ws.Recipe(ws.Step(epochs=4), batch_size=128, optimizer=ws.Adam(lr=3e-3)),
-    )  # fmt: skip
+        task,
+        architecture=ws.Architecture.of(conv),
+        train=shaped(task.train),
+        validation=shaped(task.validation),
+        test=shaped(task.test),
+        recipe=ws.Recipe(ws.Step(epochs=4), batch_size=128, optimizer=ws.Adam(lr=3e-3)),
+    )
 
 
 def test_an_early_bird_is_smaller_and_the_same_function(images: ws.Task) -> None:

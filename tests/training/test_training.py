@@ -206,17 +206,29 @@ def test_bad_requests_are_refused(task: ws.Task, dense: ws.Collection) -> None:
     with pytest.raises(InputError, match="no seed in its record"):
         trainer_for(dense.replace(records=[{}] * 10), task)
     for wrong in (
-        lambda: ws.SGD(momentum=-1.0), lambda: ws.SGD(weight_decay=-1.0), lambda: ws.Adam(betas=(2.0, 3.0)),
-        lambda: ws.SGD(momentum=0.0, nesterov=True), lambda: ws.Adam(float("inf")), lambda: Step(-1),
+        lambda: ws.SGD(momentum=-1.0),
+        lambda: ws.SGD(weight_decay=-1.0),
+        lambda: ws.Adam(betas=(2.0, 3.0)),
+        lambda: ws.SGD(momentum=0.0, nesterov=True),
+        lambda: ws.Adam(float("inf")),
+        lambda: Step(-1),
         lambda: ws.Augmentation(crop=-1),
-    ):  # fmt: skip
+    ):
         with pytest.raises(InputError):
             wrong()
     with pytest.raises(InputError, match="device 'abacus' is not available"):
         ws.collect(task, 1, device="abacus")
     with pytest.raises(InputError, match="2 seeds for 1 networks"):
-        Trainer(task.architecture, task.train, task.loss, task.recipe, weights=dense.weights[:1], masks=None,
-                buffers={}, individual=Individual([1, 2]))  # fmt: skip
+        Trainer(
+            task.architecture,
+            task.train,
+            task.loss,
+            task.recipe,
+            weights=dense.weights[:1],
+            masks=None,
+            buffers={},
+            individual=Individual([1, 2]),
+        )
     other = replace(task, architecture=ws.Architecture("MLP", {"sizes": [64, 3, 10]}))
     with pytest.raises(LayoutMismatch, match="another layout"):
         ws.tickets.GradualPruning().find(dense, other)

@@ -64,10 +64,14 @@ class Align:
         needed = self.task or self.report or self.method != "weights" or unknown
         task = task_of(networks, self.task, self.common) if needed else None
         config = {
-            "method": self.method, "reference": reference, "population": spelled_text(matching.population),
-            "cost": spelled_text(matching.cost), "balance": matching.balance, "fix_unknown": matching.fix_unknown,
+            "method": self.method,
+            "reference": reference,
+            "population": spelled_text(matching.population),
+            "cost": spelled_text(matching.cost),
+            "balance": matching.balance,
+            "fix_unknown": matching.fix_unknown,
             "task": _needed(task).to_json() if self.method != "weights" else None,
-        }  # fmt: skip
+        }
         with _pool(self.workers) as executor:
             transform: Callable[[Collection], Collection] | None = None
 

@@ -20,9 +20,10 @@ def describe_collection(networks: Collection) -> str:
     lines = [repr(networks)]
     densities = networks.densities
     lines.append(
-        f"density {densities.min():.4g}" + (f" to {densities.max():.4g}" if densities.max() > densities.min() else "")
+        f"density {densities.min():.4g}"
+        + (f" to {densities.max():.4g}" if densities.max() > densities.min() else "")
         + f" of {layout.num_prunable:,} prunable weights"
-    )  # fmt: skip
+    )
     metrics = [record.get("metrics", {}) for record in networks.records]
     accuracy = [one["validation_accuracy"] for one in metrics if "validation_accuracy" in one]  # posteriors have none
     if accuracy:

@@ -80,9 +80,14 @@ class Evaluate:
         if held_out is not None:
             inputs["held_out"] = held_out.fingerprint()
         config = {
-            "task": task.to_json(), "align": self.align, "components": self.components, "performing": self.performing,
-            "dropout": list(self.dropout), "memory": self.memory_gb, "seed": self.seed,
-        }  # fmt: skip
+            "task": task.to_json(),
+            "align": self.align,
+            "components": self.components,
+            "performing": self.performing,
+            "dropout": list(self.dropout),
+            "memory": self.memory_gb,
+            "seed": self.seed,
+        }
         with open_run(self.out, "evaluate", config, inputs) as run:
             if not run.complete:
                 report = measure(

@@ -52,9 +52,11 @@ class Bench:
         if not self.networks and not cuda:
             raise InputError("without a CUDA device there is no 2:4 to measure: give a folder of tickets")
         options: dict[str, Any] = {
-            "dtype": getattr(torch, self.dtype or ("bfloat16" if cuda else "float32")), "device": device,
-            "compiled": self.compiled, "int8": self.int8,
-        }  # fmt: skip
+            "dtype": getattr(torch, self.dtype or ("bfloat16" if cuda else "float32")),
+            "device": device,
+            "compiled": self.compiled,
+            "int8": self.int8,
+        }
         rows = self._tickets(sizes, options) if self.networks else _common_blocks(sizes, options)
         _write(rows, self.out)
         _summarise(rows)

@@ -18,9 +18,14 @@ CARD = "README.md"
 
 
 def save_pretrained(
-    generator: FittedGenerator, folder: str | Path, *, name: str = "owner/name", text: str = "",
-    license: str | None = None, datasets: Sequence[str] | None = None,
-) -> Path:  # fmt: skip
+    generator: FittedGenerator,
+    folder: str | Path,
+    *,
+    name: str = "owner/name",
+    text: str = "",
+    license: str | None = None,
+    datasets: Sequence[str] | None = None,
+) -> Path:
     """Write a generator as a folder that can be uploaded: its files, and a model card that says what it is.
 
     Args:
@@ -46,9 +51,14 @@ def save_pretrained(
 
 
 def push_to_hub(
-    generator: FittedGenerator, repository: str, *, private: bool = False, text: str = "",
-    license: str | None = None, datasets: Sequence[str] | None = None,
-) -> str:  # fmt: skip
+    generator: FittedGenerator,
+    repository: str,
+    *,
+    private: bool = False,
+    text: str = "",
+    license: str | None = None,
+    datasets: Sequence[str] | None = None,
+) -> str:
     """Upload a generator; returns the address of the commit. Log in with `hf auth login` first."""
     api = _hub().HfApi()
     with tempfile.TemporaryDirectory() as temporary:

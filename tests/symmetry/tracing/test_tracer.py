@@ -46,18 +46,32 @@ ACCEPTED: dict[str, Callable[[], nn.Module]] = {
     "a maximum over samples": lambda: net(lambda _, h: h - h.max(0).values),
     "any over units": lambda: net(lambda _, h: h * (h > 0).any(1)[:, None]),
     "stacks of grouped convolutions": lambda: nn.Sequential(
-        nn.Unflatten(1, (4, 1, 1)), nn.Conv2d(4, 8, 1), nn.ReLU(), nn.Conv2d(8, 12, 1, groups=4), nn.ReLU(),
-        nn.Conv2d(12, 12, 1, groups=4), nn.ReLU(), nn.Conv2d(12, 4, 1), nn.Flatten(),
+        nn.Unflatten(1, (4, 1, 1)),
+        nn.Conv2d(4, 8, 1),
+        nn.ReLU(),
+        nn.Conv2d(8, 12, 1, groups=4),
+        nn.ReLU(),
+        nn.Conv2d(12, 12, 1, groups=4),
+        nn.ReLU(),
+        nn.Conv2d(12, 4, 1),
+        nn.Flatten(),
     ),
     "grouped convolutions of different groups": lambda: nn.Sequential(
-        nn.Unflatten(1, (4, 1, 1)), nn.Conv2d(4, 12, 1), nn.ReLU(), nn.Conv2d(12, 12, 1, groups=6), nn.ReLU(),
-        nn.Conv2d(12, 12, 1, groups=3), nn.ReLU(), nn.Conv2d(12, 4, 1), nn.Flatten(),
+        nn.Unflatten(1, (4, 1, 1)),
+        nn.Conv2d(4, 12, 1),
+        nn.ReLU(),
+        nn.Conv2d(12, 12, 1, groups=6),
+        nn.ReLU(),
+        nn.Conv2d(12, 12, 1, groups=3),
+        nn.ReLU(),
+        nn.Conv2d(12, 4, 1),
+        nn.Flatten(),
     ),
     "a grouped convolution in front of the output": lambda: nn.Sequential(
         nn.Unflatten(1, (4, 1, 1)), nn.Conv2d(4, 8, 1), nn.ReLU(), nn.Conv2d(8, 4, 1, groups=2), nn.Flatten()
     ),
     "an ensemble in one tensor": lambda: Ensemble(),
-}  # fmt: skip
+}
 
 
 # Units that could move only inside the blocks of an axis whose blocks are fixed are left in place.
