@@ -91,7 +91,7 @@ def _registered(registry: Registry[Any], text: str, notation: str) -> Any:
     field.
     """
     name, _, rest = text.partition(":")
-    kinds = {key.lower(): kind for key, kind in registry._kinds.items()}
+    kinds = {key.lower(): kind for key, kind in registry.kinds.items()}
     if name.lower() not in kinds:
         raise InputError(f"{notation}; got {text!r} (names: {', '.join(sorted(kinds))})")
     kind = kinds[name.lower()]

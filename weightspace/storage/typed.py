@@ -108,6 +108,11 @@ class Registry(Generic[T]):
 
         return add
 
+    @property
+    def kinds(self) -> Mapping[str, type[T]]:
+        """The registered classes by name."""
+        return dict(self._kinds)
+
     def to_json(self, value: T) -> dict[str, Any]:
         """A registered dataclass as data: its name as "kind", and its fields.
 
