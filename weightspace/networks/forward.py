@@ -6,32 +6,43 @@ from contextlib import contextmanager
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
+from torch.func import vmap
 
 from weightspace.errors import InputError
+from weightspace.networks.calling import call, call_with
 from weightspace.networks.layout import Layout
+from weightspace.runtime import trees
+from weightspace.runtime.trees import Tree
 
 # Activations of one block of networks times one batch of inputs stay below this many bytes.
 _ACTIVATION_BYTES = 256 * 2**20
 
 
 def forward(
-    module: nn.Module, parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor], x: Tensor, *, shared_input: bool
-) -> Tensor:
+    module: nn.Module, parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor], x: Tree, *, shared_input: bool
+) -> Tree:
     """Outputs (nets, batch, ...) of one architecture under stacked parameters and buffers.
 
     Args:
         module: Module that gives the computation; its own parameters are not used.
         parameters: (nets, *shape) by name.
         buffers: (nets, *shape) by name; updated in place in training mode.
-        x: Inputs, (batch, ...) if shared by all networks, else (nets, batch, ...).
-    """
+        x: Inputs, (batch, ...) if shared by all networks, else (nets, batch, ...); a tensor, a tuple of a module's
+            inputs, or a mapping of them by name.
 
-    def one(parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor) -> Tensor:
-        return functional_call(module, (parameters, buffers), (x,))
+    Returns:
+        What the module returns: a tensor, or a structure whose tensors have the axis of networks first.
+    """
+    shape: list[Tree] = []
+
+    def one(parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tree) -> tuple[Tensor, ...]:
+        output = call_with(module, (parameters, buffers), x)
+        shape.append(output)
+        return tuple(trees.tensors(output))
 
     in_dims = (0, 0, None if shared_input else 0)
-    return vmap(one, in_dims=in_dims, randomness="error")(dict(parameters), dict(buffers), x)
+    outputs = iter(vmap(one, in_dims=in_dims, randomness="error")(dict(parameters), dict(buffers), x))
+    return trees.apply(lambda _: next(outputs), shape[0])
 
 
 @torch.no_grad()
@@ -40,37 +51,52 @@ def predict(
     layout: Layout,
     weights: Float[Tensor, "nets d"],
     buffers: Mapping[str, Tensor],
-    x: Tensor,
-) -> Float[Tensor, "nets batch classes"]:
-    """Outputs of every network on the same inputs, in evaluation mode, in blocks that bound memory.
+    x: Tree,
+) -> Tree:
+    """Outputs (nets, samples, ...) of every network on the same inputs, in evaluation mode.
+
+    They are computed in blocks that bound memory.
 
     Raises:
         InputError: The inputs are not of the shape that the network takes.
     """
-    if not x.ndim or not len(x):
-        raise InputError(f"expected a batch of inputs, got shape {tuple(x.shape)}")
+    count = trees.samples(x)
+    if not count:
+        raise InputError(f"expected a batch of inputs, got {trees.shapes(x)}")
     with evaluation(module):
         try:
-            per_sample = activation_bytes(module, x[:1])
-        except (RuntimeError, IndexError) as error:
-            raise InputError(f"inputs of shape {tuple(x.shape)} do not fit the network: {error}") from error
-        rows = min(len(x), 4096)
+            per_sample = activation_bytes(module, trees.take(x, slice(0, 1)))
+        except (RuntimeError, IndexError, TypeError) as error:
+            raise InputError(f"inputs of shape {trees.shapes(x)} do not fit the network: {error}") from error
+        rows = min(count, 4096)
         nets = max(1, min(len(weights), _ACTIVATION_BYTES // (per_sample * rows)))
         rows = max(1, min(rows, _ACTIVATION_BYTES // (per_sample * nets)))
-        outputs: list[Tensor] = []
+        outputs: list[Tree] = []
         for block in blocks(len(weights), nets):
             parameters = layout.tensors(weights[block])
             block_buffers = {name: buffer[block] for name, buffer in buffers.items()}
-            parts = [_outputs(module, parameters, block_buffers, x[batch]) for batch in blocks(len(x), rows)]
-            outputs.append(torch.cat(parts, dim=1))
-    return torch.cat(outputs)
+            parts = [
+                _by_sample(_outputs(module, parameters, block_buffers, trees.take(x, batch)), batch)
+                for batch in blocks(count, rows)
+            ]
+            outputs.append(trees.concatenate(parts, 1))
+    return trees.concatenate(outputs)
 
 
-def _outputs(module: nn.Module, parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor) -> Tensor:
+def _by_sample(outputs: Tree, batch: slice) -> Tree:
+    """The outputs that have a row for each sample; others, such as a loss or a cache, become None."""
+    if isinstance(outputs, Tensor):
+        return outputs
+    rows = batch.stop - batch.start
+    return trees.apply(lambda tensor: tensor if tensor.ndim > 1 and tensor.shape[1] == rows else None, outputs)
+
+
+def _outputs(module: nn.Module, parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tree) -> Tree:
     count = len(next(iter(parameters.values())))
+    on_cpu = trees.first(x).device.type == "cpu"
     # A batched product of one matrix is slower than a product, and on the CPU a grouped convolution, which is what
     # several at once become, is several times slower than one after another.
-    if count == 1 or (x.device.type == "cpu" and any(isinstance(m, nn.modules.conv._ConvNd) for m in module.modules())):
+    if count == 1 or (on_cpu and any(isinstance(m, nn.modules.conv._ConvNd) for m in module.modules())):
         return _one_by_one(module, parameters, buffers, x)
     try:
         return forward(module, parameters, buffers, x, shared_input=True)
@@ -79,10 +105,10 @@ def _outputs(module: nn.Module, parameters: dict[str, Tensor], buffers: dict[str
         return _one_by_one(module, parameters, buffers, x)
 
 
-def _one_by_one(module: nn.Module, parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor) -> Tensor:
+def _one_by_one(module: nn.Module, parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tree) -> Tree:
     count = len(next(iter(parameters.values())))
     own = [{k: t[i] for k, t in (parameters | buffers).items()} for i in range(count)]
-    return torch.stack([functional_call(module, tensors, (x,)) for tensors in own])
+    return trees.stack([call_with(module, tensors, x) for tensors in own])
 
 
 def blocks(length: int, size: int) -> Iterator[slice]:
@@ -103,18 +129,17 @@ def evaluation(module: nn.Module) -> Iterator[None]:
             one.training = mode
 
 
-def activation_bytes(module: nn.Module, x: Tensor) -> int:
+def activation_bytes(module: nn.Module, x: Tree) -> int:
     """Bytes of a network's inputs and layer outputs for these inputs."""
-    total = x.numel() * x.element_size()
+    total = sum(tensor.numel() * tensor.element_size() for tensor in trees.tensors(x))
 
     def count(_module: nn.Module, _inputs: object, output: object) -> None:
         nonlocal total
-        if isinstance(output, Tensor):
-            total += output.numel() * output.element_size()
+        total += sum(tensor.numel() * tensor.element_size() for tensor in trees.tensors(output))
 
     handles = [m.register_forward_hook(count) for m in module.modules() if not list(m.children())]
     try:
-        module(x)
+        call(module, x)
     finally:
         for handle in handles:
             handle.remove()
