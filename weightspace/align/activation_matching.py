@@ -19,6 +19,7 @@ from weightspace.errors import InputError
 from weightspace.networks.collection import Collection
 from weightspace.networks.forward import blocks
 from weightspace.networks.network import Network
+from weightspace.runtime import devices
 from weightspace.runtime.progress import progress
 from weightspace.symmetry import Symmetry
 
@@ -90,12 +91,19 @@ class FittedActivations:
         """The permutation symmetry of the networks."""
         return self.base.symmetry
 
-    def match(self, network: Network) -> dict[str, Tensor]:
-        """Permutations of one network, for each group, as in `Symmetry.permute`."""
+    def match(self, network: Network, *, device: str = "auto") -> dict[str, Tensor]:
+        """Permutations of one network, for each group, as in `Symmetry.permute`.
+
+        Args:
+            network: A network of the reference's layout.
+            device: Device to compute responses on: "cpu", "cuda", or "auto", which is CUDA where there is a card.
+        """
+        device = devices.pick(device)
         totals: dict[tuple[str, int], _Moments] = defaultdict(_Moments)
-        reference, other = (_Observer(self.symmetry, one) for one in (self.network, network))
+        reference, other = (_Observer(self.symmetry, one, device) for one in (self.network, network))
         for rows in blocks(len(self.x), _BATCH):
-            responses, others = reference.responses(self.x[rows]), other.responses(self.x[rows])
+            x = self.x[rows].to(device)
+            responses, others = reference.responses(x), other.responses(x)
             for name, layers in responses.items():
                 for k, (a, b) in enumerate(zip(layers, others[name], strict=True)):
                     totals[name, k].add(a, b)
@@ -111,17 +119,22 @@ class FittedActivations:
                 permutations[root.name] = assign(grams[root.name])
         return permutations
 
-    def transform(self, networks: Collection) -> Collection:
+    def transform(self, networks: Collection, *, device: str = "auto") -> Collection:
         """The same functions, units reordered to respond as the reference's do.
 
         Args:
             networks: Networks of the reference's layout, those of the fit or others.
+            device: Device to compute responses on: "cpu", "cuda", or "auto", which is CUDA where there is a card.
 
         Raises:
             LayoutMismatch: The networks are of another layout.
+            InputError: The device is not available.
         """
         self.symmetry.layout.require(networks.layout, "the collection to align")
-        orders = [self.match(networks[i]) for i in progress(range(len(networks)), "matching activations")]
+        device = devices.pick(device)
+        orders = [
+            self.match(networks[i], device=device) for i in progress(range(len(networks)), "matching activations")
+        ]
         return self.base.apply(networks, orders)
 
 
@@ -153,19 +166,25 @@ class _Moments:
 class _Observer:
     """A network whose layers' outputs are recorded.
 
+    Args:
+        symmetry: Symmetry of the network.
+        network: The network.
+        device: Device to compute on.
+
     Raises:
         InputError: A group's units are the output of no layer.
     """
 
-    def __init__(self, symmetry: Symmetry, network: Network) -> None:
-        self.module = network.architecture.build_seeded(0).eval()
-        self.state = network.layout.unpack(network.weights) | dict(network.buffers)
+    def __init__(self, symmetry: Symmetry, network: Network, device: str = "cpu") -> None:
+        self.module = network.architecture.build_seeded(0).to(device).eval()
+        buffers = {name: buffer.to(device) for name, buffer in network.buffers.items()}
+        self.state = network.layout.unpack(network.weights.to(device)) | buffers
         self.layers = dict(self.module.named_modules())
         # For each group the layers that produce its units, and where among their outputs.
         self.sources: dict[str, dict[str, Tensor]] = {}
         for group in symmetry.groups:
             layers = {
-                layer: symmetry.places[group.name, axis]  # a weight and its bias name the same layer
+                layer: symmetry.places[group.name, axis].to(device)  # a weight and its bias name the same layer
                 for axis in group.incoming
                 if (layer := _producer(axis.tensor, axis.axis, self.layers))
             }

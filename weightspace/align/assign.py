@@ -19,10 +19,13 @@ def assign(gain: Float[Tensor, "units units"]) -> Int[Tensor, " units"]:
     Args:
         gain: Gain of giving each row (of the reference) each column (of the network).
 
+    Returns:
+        The columns, on the CPU.
+
     Raises:
         InputError: The gains hold NaN or infinite values.
     """
-    cost = -gain.numpy()
+    cost = -gain.cpu().numpy()
     if not np.isfinite(cost).all():
         raise InputError("the gains of an assignment hold NaN or infinite values: the weights or activations may, too")
     if hasattr(lap, "lapjvr") and len(cost) > 1:

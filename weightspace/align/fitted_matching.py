@@ -16,10 +16,11 @@ from weightspace.align.balance import balance_scales
 from weightspace.align.costs import COSTS, WEIGHTS, Cost, WeightCost, require_fields
 from weightspace.align.matcher import Matched, Matcher
 from weightspace.align.population import Fields
-from weightspace.errors import StorageError
+from weightspace.errors import InputError, StorageError
 from weightspace.networks.collection import Collection
 from weightspace.networks.forward import blocks
 from weightspace.networks.layout import Layout
+from weightspace.runtime import devices
 from weightspace.runtime.executor import Executor
 from weightspace.runtime.progress import progress
 from weightspace.storage.files import (
@@ -62,17 +63,20 @@ class FittedMatching:
             f"{self.cost}, {'balanced' if self.balance else 'not balanced'})"
         )
 
-    def transform(self, networks: Collection, *, executor: Executor | None = None) -> Collection:
+    def transform(self, networks: Collection, *, executor: Executor | None = None, device: str = "auto") -> Collection:
         """The same functions in the reference's basin: weights, masks, buffers and extras reordered together.
 
         Args:
             networks: Networks of the reference's layout, those of the fit or others.
-            executor: Pool that matches several networks at once.
+            executor: Pool that matches several networks at once, on the CPU.
+            device: Device to match on: "cpu", "cuda", or "auto", which is CUDA where there is a card.
 
         Raises:
             LayoutMismatch: The networks are of another layout.
-            InputError: They lack an extra that is to be compared.
+            InputError: They lack an extra that is to be compared, the device is not available, or a pool is to match
+                on a card.
         """
+        device = matching_device(device, executor)
         self.symmetry.layout.require(networks.layout, "the collection to align")
         require_fields(self.cost, networks)
         parts: list[Collection] = []
@@ -81,7 +85,7 @@ class FittedMatching:
                 part = networks[rows]
                 scales = self._scales(part)
                 matches: list[Matched] = []
-                for match in self.match(self._scaled_fields(part, scales), self.reference, executor):
+                for match in self.match(self._scaled_fields(part, scales), self.reference, executor, device):
                     matches.append(match)
                     bar.update(1)
                 parts.append(self.apply(part, [match.permutations for match in matches], scales))
@@ -125,30 +129,39 @@ class FittedMatching:
             records=[record | {"aligned": self.fingerprint()} for record in networks.records],
         )
 
-    def permutations(self, networks: Collection) -> list[Matched]:
-        """How each network is matched to the reference."""
-        return list(self.match(self.fields(networks), self.reference))
+    def permutations(self, networks: Collection, *, device: str = "auto") -> list[Matched]:
+        """How each network is matched to the reference.
+
+        Args:
+            networks: Networks of the reference's layout.
+            device: Device to match on.
+        """
+        return list(self.match(self.fields(networks), self.reference, device=devices.pick(device)))
 
     def fields(self, networks: Collection) -> list[Fields]:
         """What is compared of each network, balanced."""
         return self._scaled_fields(networks, self._scales(networks))
 
-    def match(self, fields: Sequence[Fields], reference: Fields, executor: Executor | None = None) -> Iterator[Matched]:
+    def match(
+        self, fields: Sequence[Fields], reference: Fields, executor: Executor | None = None, device: str = "cpu"
+    ) -> Iterator[Matched]:
         """Permutations that match networks to a reference, one network after another.
 
         Args:
             fields: What is compared of each network.
             reference: The same vectors of the reference.
-            executor: Pool that matches several networks at once.
+            executor: Pool that matches several networks at once, on the CPU.
+            device: Device to match on; the networks go there one by one.
         """
         dtype = torch.promote_types(self.symmetry.layout.dtype, torch.float32)
-        target = self.cost.of_reference({name: t.to(dtype) for name, t in reference.items()})
-        features = [self.cost.of_network({name: t.to(dtype) for name, t in one.items()}) for one in fields]
-        if executor is None or len(features) < 2:
+        target = self.cost.of_reference({name: t.to(device, dtype) for name, t in reference.items()})
+        features = (self.cost.of_network({name: t.to(device, dtype) for name, t in one.items()}) for one in fields)
+        if executor is None or len(fields) < 2:
             matcher = Matcher(self.symmetry, target)
             yield from (matcher.match(one) for one in features)
         else:
-            jobs = [torch.stack(features[rows]) for rows in blocks(len(features), _JOB)]
+            together = list(features)
+            jobs = [torch.stack(together[rows]) for rows in blocks(len(together), _JOB)]
             yield from chain.from_iterable(executor.map(partial(_match_job, self.symmetry, target), jobs))
 
     def _scales(self, networks: Collection) -> dict[str, Tensor]:
@@ -245,6 +258,23 @@ class FittedMatching:
         check_file(folder / _TENSORS, **manifest["tensors"])
         symmetry = Symmetry.from_json(manifest["symmetry"], Layout.from_json(manifest["layout"]))
         return cls.from_json(manifest, symmetry, load_file(folder / _TENSORS))
+
+
+def matching_device(device: str, executor: Executor | None) -> str:
+    """The device that networks are matched on.
+
+    Args:
+        device: What the user asked for; "auto" is the CPU where a pool matches.
+        executor: Pool that matches several networks at once.
+
+    Raises:
+        InputError: The device is not available, or a pool is to match on a card.
+    """
+    if executor is None:
+        return devices.pick(device)
+    if device not in ("auto", "cpu"):
+        raise InputError(f"a pool of workers matches on the CPU, got device {device!r}: leave one of the two out")
+    return "cpu"
 
 
 def _match_job(symmetry: Symmetry, target: Tensor, features: Tensor) -> list[Matched]:

@@ -46,12 +46,14 @@ class Matcher:
     Args:
         symmetry: Symmetry of reference and networks.
         reference: Features of the reference (features, D), see `weightspace.align.costs`. Inner products are taken
-            feature by feature and added. Its dtype is that of the computation.
+            feature by feature and added. Its dtype and device are those of the computation; assignments are solved on
+            the CPU, where the permutations are, too.
     """
 
     def __init__(self, symmetry: Symmetry, reference: Float[Tensor, "features d"]) -> None:
         self.symmetry = symmetry
-        self.dtype = reference.dtype
+        self.dtype, self.device = reference.dtype, reference.device
+        self.places = {key: place.to(self.device) for key, place in symmetry.places.items()}
         roots = [g for g in symmetry.groups if g.parent is None]
         parameters = symmetry.layout.slices
         self.uses = {g.name: [a for a in g.axes if a.tensor in parameters] for g in symmetry.groups}
@@ -75,7 +77,7 @@ class Matcher:
 
     def tensors(self, features: Float[Tensor, "features d"]) -> dict[str, Tensor]:
         """Named tensors (features, *shape)."""
-        return self.symmetry.layout.tensors(features.to(self.dtype).contiguous())
+        return self.symmetry.layout.tensors(features.to(self.device, self.dtype).contiguous())
 
     def match(self, network: Float[Tensor, "features d"]) -> Matched:
         """Permutations of a network with these features.
@@ -138,10 +140,11 @@ class _State:
                 return False
             self._apply(order)
             return True
-        gain = torch.zeros(root.size, root.size, dtype=self.matcher.dtype)
+        gain = torch.zeros(root.size, root.size, dtype=self.matcher.dtype, device=self.matcher.device)
         for axis in self.matcher.uses[root.name]:
             if settled is None or axis.tensor in settled:
                 gain += self._gram(root, axis)
+        gain = gain.cpu()
         best = assign(gain)
         before, after = gain.diagonal().sum(), gain.gather(1, best[:, None]).sum()
         tolerance = _ROUNDING * torch.finfo(gain.dtype).eps
@@ -153,21 +156,22 @@ class _State:
     def _gram(self, group: Group, axis: Axis) -> Float[Tensor, "units units"]:
         key = (group.name, axis)
         if key not in self.grams:
-            place = self.matcher.symmetry.places[key]
+            place = self.matcher.places[key]
             a, b = (_rows(t[axis.tensor], axis, place) for t in (self.matcher.reference, self.current))
             self.grams[key] = a @ b.T
         return self.grams[key]
 
     def _move(self, group: Group, best: Tensor) -> None:
         """Permute a plain group; bring its own gain matrices and its neighbours' up to date."""
-        symmetry, matcher = self.matcher.symmetry, self.matcher
-        changed = (best != torch.arange(group.size)).nonzero()[:, 0]
+        matcher = self.matcher
+        changed = (best != torch.arange(group.size)).nonzero()[:, 0].to(matcher.device)
         self.permutations[group.name] = self.permutations[group.name][best]
+        best = best.to(matcher.device)
         for axis in matcher.uses[group.name]:
-            place = symmetry.places[group.name, axis]
+            place = matcher.places[group.name, axis]
             old = self.current[axis.tensor]
             dim = axis.axis + 1
-            order = torch.arange(old.shape[dim])
+            order = torch.arange(old.shape[dim], device=matcher.device)
             order[place.flatten()] = place[best].flatten()
             new = old.index_select(dim, order)
             self.current[axis.tensor] = new
@@ -179,7 +183,7 @@ class _State:
                     del self.grams[key]
                     continue
                 # Only these columns changed: add what came and take away what went.
-                rows = symmetry.places[key]
+                rows = matcher.places[key]
                 a = _rows(matcher.reference[axis.tensor].index_select(dim, where), key[1], rows)
                 difference = new.index_select(dim, where) - old.index_select(dim, where)
                 self.grams[key] = self.grams[key].addmm(a, _rows(difference, key[1], rows).T)

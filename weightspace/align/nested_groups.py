@@ -28,6 +28,8 @@ class NestedGroups:
 
     def __init__(self, symmetry: Symmetry, root: Group, reference: Mapping[str, Tensor]) -> None:
         self.symmetry, self.root, self.reference = symmetry, root, reference
+        device = next(iter(reference.values())).device
+        self.places = {key: place.to(device) for key, place in symmetry.places.items()}
         self.children = symmetry.children(root.name)
         self.inner = [g for g in symmetry.groups if g.parent is not None and self._root_of(g) == root.name]
         self.groups = [root, *self.inner]
@@ -107,7 +109,7 @@ class NestedGroups:
         """What belongs to each unit, for each unit above it."""
         assert group.parent is not None
         above = self.symmetry.count(group.parent)
-        place = self.symmetry.places[group.name, axis]
+        place = self.places[group.name, axis]
         if axis.within is None:
             rows = tensor.movedim(axis.axis + 1, 0).index_select(0, place.flatten())
             return rows.reshape(above, group.size, -1)
@@ -116,7 +118,7 @@ class NestedGroups:
         return torch.stack(rows)
 
     def _gram(self, group: Group, axis: Axis, state: Mapping[str, Tensor]) -> Float[Tensor, "units units"]:
-        place = self.symmetry.places[group.name, axis]
+        place = self.places[group.name, axis]
         a, b = (
             t[axis.tensor].movedim(axis.axis + 1, 0).index_select(0, place.flatten()).reshape(len(place), -1)
             for t in (self.reference, state)
@@ -135,8 +137,11 @@ def outer_and_inner(symmetry: Symmetry, root: Group, grams: Mapping[str, Tensor]
         root: The outermost group.
         grams: Gains (units, units) of the root and of its children, all units of a child together. A group without
             gains adds nothing, and its units keep their order.
+
+    Returns:
+        The permutations, on the CPU.
     """
-    size = root.size
+    size, grams = root.size, {name: gram.cpu() for name, gram in grams.items()}
     dtype = next((gram.dtype for gram in grams.values()), torch.float32)
     gain = grams[root.name].clone() if root.name in grams else torch.zeros(size, size, dtype=dtype)
     inner: dict[str, Tensor] = {}

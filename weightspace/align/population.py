@@ -42,6 +42,11 @@ class MatchableNetworks(Protocol):
         """What is compared."""
         ...
 
+    @property
+    def device(self) -> str:
+        """Where to compute; vectors of networks are on the CPU."""
+        ...
+
     def __len__(self) -> int: ...
 
     def fields(self, i: int) -> Fields:

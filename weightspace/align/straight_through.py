@@ -14,7 +14,7 @@ from weightspace.align.weight_matching import WeightMatching
 from weightspace.networks.collection import Collection
 from weightspace.networks.network import Network
 from weightspace.recipes.step import Step
-from weightspace.runtime import seeds
+from weightspace.runtime import devices, seeds
 from weightspace.runtime.progress import progress
 from weightspace.symmetry import Symmetry
 from weightspace.tasks.task import Task
@@ -81,27 +81,30 @@ class FittedStraightThrough:
         """The permutation symmetry of the networks."""
         return self.base.symmetry
 
-    def transform(self, networks: Collection, *, seed: int = 0) -> Collection:
+    def transform(self, networks: Collection, *, seed: int = 0, device: str = "auto") -> Collection:
         """The same functions, units reordered.
 
         Args:
             networks: Networks of the reference's layout, those of the fit or others.
             seed: Seed of the order of training samples, the same for all networks.
+            device: Device to learn on: "cpu", "cuda", or "auto", which is CUDA where there is a card.
 
         Raises:
             LayoutMismatch: The networks are of another layout.
+            InputError: The device is not available.
         """
         self.symmetry.layout.require(networks.layout, "the collection to align")
-        orders = [self._match(networks[i], seeds.derive(seed, "straight-through")) for i in range(len(networks))]
-        return self.base.apply(networks, orders)
+        own, device = seeds.derive(seed, "straight-through"), devices.pick(device)
+        return self.base.apply(networks, [self._match(networks[i], own, device) for i in range(len(networks))])
 
-    def _match(self, network: Network, seed: int) -> dict[str, Tensor]:
+    def _match(self, network: Network, seed: int, device: str) -> dict[str, Tensor]:
         task, layout = self.task, network.layout
         per_epoch = task.recipe.per_epoch(len(task.train))
         total = self.config.length.total(per_epoch)
         window = max(1, min(per_epoch // 10, total))
-        module = network.architecture.build_seeded(0).train()
-        reference = self.network.weights
+        module = network.architecture.build_seeded(0).to(device).train()
+        reference, weights = self.network.weights.to(device), network.weights.to(device)
+        buffers = {name: buffer.to(device) for name, buffer in network.buffers.items()}
         free = reference.clone().requires_grad_()
         optimizer = torch.optim.Adam([free], self.config.lr)
         order = torch.zeros(0, dtype=torch.long)
@@ -112,12 +115,13 @@ class FittedStraightThrough:
                 epoch = seeds.generator(seed, "data order", step // per_epoch)
                 order = torch.randperm(len(task.train), generator=epoch)
             rows = order[at : at + task.recipe.batch_size]
-            matched = Matcher(self.symmetry, free.detach()[None]).match(network.weights[None]).permutations
-            permuted = self.symmetry.permute(network.weights, matched)
+            matched = Matcher(self.symmetry, free.detach()[None]).match(weights[None]).permutations
+            permuted = self.symmetry.permute(weights, matched)
             middle = 0.5 * (reference + permuted + (free - free.detach()))
-            state = layout.tensors(middle) | self.symmetry.permute_buffers(network.buffers, matched)
+            state = layout.tensors(middle) | self.symmetry.permute_buffers(buffers, matched)
             with seeds.seeded_modules(seeds.derive(seed, "step", step), "dropout"):
-                loss = task.loss(functional_call(module, state, (task.train.x[rows],)), task.train.y[rows])
+                x, y = task.train.x[rows].to(device), task.train.y[rows].to(device)
+                loss = task.loss(functional_call(module, state, (x,)), y)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -7,6 +7,7 @@ from torch import Tensor
 from weightspace.align.activation_matching import ActivationMatching
 from weightspace.errors import InputError
 from weightspace.networks.collection import Collection
+from weightspace.runtime import devices
 
 
 def transfer_masks(
@@ -17,6 +18,7 @@ def transfer_masks(
     x: Tensor,
     *,
     matching: ActivationMatching = ActivationMatching(),
+    device: str = "auto",
 ) -> Collection:
     """Other networks under the masks of tickets, permuted to fit them.
 
@@ -31,12 +33,13 @@ def transfer_masks(
         starts: Early checkpoints of the targets ("rewind points"), from which training will start.
         x: Inputs of the training split, on which activations are compared.
         matching: Settings of the matching; its reference is not used.
+        device: Device to compute activations on: "cpu", "cuda", or "auto", which is CUDA where there is a card.
 
     Returns:
         The starts under the carried masks; their records name both sides.
 
     Raises:
-        InputError: The collections differ in number, or the tickets are dense.
+        InputError: The collections differ in number, the tickets are dense, or the device is not available.
         LayoutMismatch: The collections differ in layout.
     """
     if not isinstance(matching, ActivationMatching):
@@ -52,10 +55,11 @@ def transfer_masks(
         )
     for name, other in (("parents", parents), ("targets", targets), ("starts", starts)):
         tickets.layout.require(other.layout, f"the collection of {name}")
+    device = devices.pick(device)
     carried: list[Collection] = []
     for i in range(len(tickets)):
         fitted = replace(matching, reference=0).fit(targets[[i]], x)
-        order = fitted.match(parents[i])
+        order = fitted.match(parents[i], device=device)
         mask: Tensor = fitted.symmetry.permute(tickets[i].mask, order)[None]
         start = starts[[i]]
         record = start.records[0] | {"kind": "carried mask", "mask of": tickets.records[i], "permuted": True}

@@ -38,8 +38,11 @@ class Universe:
                 "convolutions): use GrowingMean or MergeMany"
             )
         fields = [networks.fields(i) for i in range(len(networks))]
-        tensors = [dict(symmetry.layout.tensors(networks.cost.of_network(f).double())) for f in fields]
-        soft = [{g.name: torch.eye(g.size, dtype=torch.float64) for g in symmetry.groups} for _ in fields]
+        device = networks.device
+        tensors = [dict(symmetry.layout.tensors(networks.cost.of_network(f).to(device).double())) for f in fields]
+        soft = [
+            {g.name: torch.eye(g.size, dtype=torch.float64, device=device) for g in symmetry.groups} for _ in fields
+        ]
         products = _PairwiseProducts(symmetry, tensors)
         value = products.value(soft)
         for _ in progress(range(self.steps), "cycle-consistent alignment, steps"):
@@ -104,7 +107,10 @@ class _PairwiseProducts:
     def vertices(self, soft: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
         """For every network the permutations that point along its gradient."""
         return [
-            {name: torch.eye(len(gain), dtype=torch.float64)[assign(gain)] for name, gain in one.items()}
+            {
+                name: torch.eye(len(gain), dtype=torch.float64)[assign(gain)].to(gain.device)
+                for name, gain in one.items()
+            }
             for one in self.gains(soft)
         ]
 
@@ -116,7 +122,7 @@ class _PairwiseProducts:
         }
         gradients: list[dict[str, Tensor]] = []
         for tensors, permutations in zip(self.tensors, soft, strict=True):
-            gains = {g.name: torch.zeros(g.size, g.size, dtype=torch.float64) for g in self.symmetry.groups}
+            gains = {name: torch.zeros_like(soft) for name, soft in permutations.items()}
             for name, uses in self.uses.items():
                 others = sums[name] - self.mapped(name, tensors[name], permutations)
                 for group, axis in uses:

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from weightspace.align.costs import Cost, WeightCost, require_fields
-from weightspace.align.fitted_matching import BLOCK, FittedMatching
+from weightspace.align.fitted_matching import BLOCK, FittedMatching, matching_device
 from weightspace.align.population import Fields, GrowingMean, PopulationScheme
 from weightspace.errors import InputError
 from weightspace.networks.collection import Collection
@@ -58,7 +58,12 @@ class WeightMatching:
                 )
 
     def fit(
-        self, networks: Collection, *, example: Example | None = None, executor: Executor | None = None
+        self,
+        networks: Collection,
+        *,
+        example: Example | None = None,
+        executor: Executor | None = None,
+        device: str = "auto",
     ) -> FittedMatching:
         """Find the reference of a collection, which may be larger than memory.
 
@@ -66,19 +71,21 @@ class WeightMatching:
             networks: The networks to align, dense or sparse.
             example: A batch of inputs, or a tuple of all arguments of forward, on which the symmetry is traced and
                 proven. Needed for a symmetry written by hand, and for networks whose input is not known.
-            executor: Pool that matches several networks at once, for example a ProcessPoolExecutor.
+            executor: Pool that matches several networks at once, on the CPU, for example a ProcessPoolExecutor.
+            device: Device to match on: "cpu", "cuda", or "auto", which is CUDA where there is a card.
 
         Raises:
-            InputError: No symmetry can be derived for these networks, the one written by hand is wrong for them, or
-                they lack an extra that is to be compared.
+            InputError: No symmetry can be derived for these networks, the one written by hand is wrong for them, they
+                lack an extra that is to be compared, the device is not available, or a pool is to match on a card.
             LayoutMismatch: The symmetry belongs to another layout.
         """
         if not isinstance(networks, Collection):
             raise InputError(f"alignment takes a Collection (Collection.load(folder)), got a {type(networks).__name__}")
         require_fields(self.cost, networks)
+        device = matching_device(device, executor)
         symmetry = self.symmetry_of(networks, example)
         unreferenced = FittedMatching(symmetry, self.balance, {}, self.cost)
-        reference = self.population.reference(_CollectionToMatch(unreferenced, networks, executor))
+        reference = self.population.reference(_CollectionToMatch(unreferenced, networks, executor, device))
         return FittedMatching(
             symmetry, self.balance, {name: t.to(networks.layout.dtype) for name, t in reference.items()}, self.cost
         )
@@ -122,8 +129,8 @@ class WeightMatching:
 class _CollectionToMatch:
     """A collection as the population schemes see it; a block of networks is read at a time."""
 
-    def __init__(self, matching: FittedMatching, networks: Collection, executor: Executor | None) -> None:
-        self.matching, self.networks, self.executor = matching, networks, executor
+    def __init__(self, matching: FittedMatching, networks: Collection, executor: Executor | None, device: str) -> None:
+        self.matching, self.networks, self.executor, self.device = matching, networks, executor, device
 
     @property
     def symmetry(self) -> Symmetry:
@@ -142,6 +149,6 @@ class _CollectionToMatch:
     def matched(self, rows: Sequence[int], reference: Fields) -> Iterator[Fields]:
         for block in blocks(len(rows), BLOCK):
             fields = self.matching.fields(self.networks[list(rows[block])])
-            matches = self.matching.match(fields, reference, self.executor)
+            matches = self.matching.match(fields, reference, self.executor, self.device)
             for match, vectors in zip(matches, fields, strict=True):
                 yield {n: self.symmetry.permute(t, match.permutations) for n, t in vectors.items()}

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -56,7 +57,6 @@ class Align:
 
     def run(self) -> None:
         """Align the networks."""
-        self.common.only_cpu("align")
         networks = open_collection(self.networks, self.common)
         target = networks if self.to is None else open_collection(self.to, self.common)
         matching, reference = self._checked()
@@ -106,6 +106,8 @@ class Align:
             raise InputError(f"--report counts networks: 0, or at least 2; got {self.report}")
         if self.workers < 1:
             raise InputError(f"--workers must be at least 1, got {self.workers}")
+        if self.workers > 1 and self.common.device not in ("auto", "cpu"):
+            raise InputError(f"--workers match on the CPU, got --device {self.common.device}: leave one of the two out")
         matching, reference = self.matching, self.reference_index
         population = matching.population
         if self.method != "weights" and (population != GrowingMean() or matching.cost != WeightCost()):
@@ -131,15 +133,17 @@ class Align:
         executor: ProcessPoolExecutor | None,
     ) -> Callable[[Collection], Collection]:
         """What brings networks into the basin of the target's reference."""
+        device = self.common.device
         if self.method == "activations":
             activations = ActivationMatching(reference, fix_unknown=matching.fix_unknown)
-            return activations.fit(target, _needed(task).train.x[:2000]).transform
+            fit = activations.fit(target, _needed(task).train.x[:2000])
+            return partial(fit.transform, device=device)
         if self.method == "straight-through":
             straight_through = StraightThrough(reference=reference, fix_unknown=matching.fix_unknown)
-            return straight_through.fit(target, _needed(task)).transform
+            return partial(straight_through.fit(target, _needed(task)).transform, device=device)
         example = None if task is None else task.train.x[:8]
-        fitted = matching.fit(target, example=example, executor=executor)
-        return lambda part: fitted.transform(part, executor=executor)
+        fitted = matching.fit(target, example=example, executor=executor, device=device)
+        return partial(fitted.transform, executor=executor, device=device)
 
     def _write_report(
         self, networks: Collection, aligned: Collection, task: Task, matching: WeightMatching, reference: int

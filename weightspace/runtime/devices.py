@@ -11,8 +11,10 @@ def pick(device: str) -> str:
     Raises:
         InputError: The device is unknown or not available here.
     """
+    cards = [f"cuda:{i}" for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
     if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if device != "cpu" and not (device.startswith("cuda") and torch.cuda.is_available()):
-        raise InputError(f"device {device!r} is not available here: use 'cpu' or 'auto'")
+        return "cuda" if cards else "cpu"
+    there = ["cpu", *(["cuda", *cards] if cards else [])]
+    if device not in there:
+        raise InputError(f"device {device!r} is not available here: there is {', '.join(there)} (or 'auto')")
     return device

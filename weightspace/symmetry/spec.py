@@ -253,9 +253,9 @@ class Symmetry:
         """Reorder units: position u of a group afterwards holds what `permutations[group][u]` held.
 
         Args:
-            vector: Vectors of the layout (..., D), of any type.
-            permutations: A permutation for each group; (units,), of child groups (parent units, units): unit u in
-                parent unit h afterwards holds what unit `permutations[child][h, u]` of parent unit
+            vector: Vectors of the layout (..., D), of any type, on any device.
+            permutations: A permutation for each group, on the CPU; (units,), of child groups (parent units, units).
+                Unit u in parent unit h afterwards holds what unit `permutations[child][h, u]` of parent unit
                 `permutations[parent][h]` held.
         """
         state = self.move(self.layout.tensors(vector), permutations, vector.ndim - 1)
@@ -283,7 +283,10 @@ class Symmetry:
             orders = torch.arange(tensor.shape[axis.axis + lead]).repeat(self.count(group.parent), 1)
             orders[:, place.flatten()] = place[permutations[group.name]].flatten(1)
             blocks = tensor.chunk(len(orders), axis.within + lead)
-            parts = [block.index_select(axis.axis + lead, o) for block, o in zip(blocks, orders, strict=True)]
+            parts = [
+                block.index_select(axis.axis + lead, o)
+                for block, o in zip(blocks, orders.to(tensor.device), strict=True)
+            ]
             moved[axis.tensor] = torch.cat(parts, axis.within + lead)
         return moved
 
