@@ -41,8 +41,9 @@ class Network:
     def module(self) -> nn.Module:
         """A plain nn.Module with these weights.
 
-        A sparse network's module carries its masks (`weight_mask` beside `weight`, outside the state
-        dict) and keeps pruned weights at zero if it is trained further.
+        A sparse network's module carries its masks (`weight_mask` beside `weight`, outside the state dict) and keeps
+        pruned weights at zero, whatever is done with it: after every step of a `torch.optim` optimiser, and after any
+        other edit from the next forward pass or `state_dict()` on.
         """
         module = self.architecture.build_seeded(0)
         self.layout.require(Layout.of(module), f"the network built by {self.architecture.name}")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from weightspace.errors import InputError
-from weightspace.networks.sparse_module import KeepSparse
+from weightspace.networks.sparse_module import holds_sparse
 from weightspace.runtime import devices
 from weightspace.sparse.forms import CSRLinear, Form, MakeForm, other_forms
 from weightspace.sparse.measuring import call_seconds, medians, versions
@@ -225,8 +225,7 @@ def _inputs(module: nn.Module) -> Iterator[dict[nn.Module, tuple[str, Tensor]]]:
         for name, layer in module.named_modules()
         if type(layer) in (nn.Linear, nn.Conv2d)
         and isinstance(layer._parameters.get("weight"), nn.Parameter)
-        and not layer._forward_hooks
-        and all(isinstance(h, KeepSparse) for h in layer._forward_pre_hooks.values())
+        and all(holds_sparse(hook) for hook in (*layer._forward_hooks.values(), *layer._forward_pre_hooks.values()))
     ]
     handles = [layer.register_forward_pre_hook(keep(name), with_kwargs=True) for name, layer in layers]
     try:

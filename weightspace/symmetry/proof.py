@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from weightspace.errors import InputError
+from weightspace.networks.sparse_module import release
 from weightspace.runtime import seeds
 from weightspace.symmetry.passes import Inputs, call, doubled, in_double, tensors_in, training_mode
 from weightspace.symmetry.spec import Axis, Symmetry
@@ -139,7 +140,7 @@ class Probe:
     """
 
     def __init__(self, symmetry: Symmetry, module: nn.Module, inputs: Inputs | Tensor) -> None:
-        self.module = copy.deepcopy(module).double()
+        self.module = release(copy.deepcopy(module)).double()
         self.inputs = doubled((inputs,) if isinstance(inputs, Tensor) else inputs)
         random = seeds.generator(0, "symmetry proof weights")
         self.layout = symmetry.layout

@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_map_only
 from torch.utils.weak import WeakIdKeyDictionary
 
 from weightspace.errors import InputError
+from weightspace.networks.sparse_module import release
 from weightspace.symmetry.passes import Inputs, SeesValues, call, tensors_in, training_mode
 from weightspace.symmetry.tracing import views
 from weightspace.symmetry.tracing.labels import ANY, FIXED, Label, Labels, Units
@@ -65,7 +66,7 @@ def run(module: nn.Module, inputs: Inputs, *, fix_unknown: bool) -> Traces:
     """
     name = type(module).__name__
     try:
-        module = copy.deepcopy(module)
+        module = release(copy.deepcopy(module))
         training_mode(module, False)
         with torch.no_grad(), _ordinary_kernels(module):
             call(module, copy.deepcopy(inputs))
