@@ -55,7 +55,7 @@ class StraightThrough:
         """
         require_member(self.reference, len(networks))
         matching = WeightMatching(self.symmetry, fix_unknown=self.fix_unknown)
-        symmetry = matching.symmetry_of(networks, task.train.x[:8])
+        symmetry = matching.symmetry_of(networks, task.train.head(8).x)
         network = networks[self.reference]
         return FittedStraightThrough(FittedMatching(symmetry, False, {WEIGHTS: network.weights}), self, network, task)
 

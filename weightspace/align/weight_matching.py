@@ -120,7 +120,7 @@ class WeightMatching:
         if example is None:
             raise InputError(
                 f"the input of {networks.architecture.name} is not known: give fit(..., example=...), a batch of "
-                "inputs (for example task.train.x[:8]), on which its symmetry is traced and proven; or leave the "
+                "inputs (for example task.train.head(8).x), on which its symmetry is traced and proven; or leave the "
                 "networks unaligned with align=None"
             )
         return trace(networks.architecture.build_seeded(0), example, fix_unknown=self.fix_unknown)

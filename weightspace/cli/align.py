@@ -136,12 +136,12 @@ class Align:
         device = self.common.device
         if self.method == "activations":
             activations = ActivationMatching(reference, fix_unknown=matching.fix_unknown)
-            fit = activations.fit(target, _needed(task).train.x[:2000])
+            fit = activations.fit(target, _needed(task).train.head(2000).x)
             return partial(fit.transform, device=device)
         if self.method == "straight-through":
             straight_through = StraightThrough(reference=reference, fix_unknown=matching.fix_unknown)
             return partial(straight_through.fit(target, _needed(task)).transform, device=device)
-        example = None if task is None else task.train.x[:8]
+        example = None if task is None else task.train.head(8).x
         fitted = matching.fit(target, example=example, executor=executor, device=device)
         return partial(fitted.transform, executor=executor, device=device)
 

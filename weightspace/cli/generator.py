@@ -83,7 +83,7 @@ class Fit:
             self.masks,
             self.conditions,
         )
-        example = task.train.x[:8] if unknown and task is not None else None
+        example = task.train.head(8).x if unknown and task is not None else None
         through = task if self.refining else None
         model = stages.fit(tickets, task=through, example=example, seed=self.seed, folder=self.out)
         print(describe_generator(model))

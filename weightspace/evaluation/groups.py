@@ -133,7 +133,7 @@ class CanonicalForm:
             align: How networks are aligned; None leaves them as they are.
             memory_gb: Memory for one collection, in GiB.
         """
-        matching = align.fit(reference, example=task.train.x[:8]) if align else None
+        matching = align.fit(reference, example=task.train.head(8).x) if align else None
         at_once = max(3, capacity(memory_gb, _bytes(reference)))
         with tempfile.TemporaryDirectory(prefix="weightspace-evaluate-") as scratch:
             yield cls(matching, at_once, Path(scratch))

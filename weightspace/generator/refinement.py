@@ -269,7 +269,7 @@ class RefinementRun:
         self.length = None if settings.radius is None else settings.radius * math.sqrt(compress.total_variance)
         self.layout, self.prunable = tickets.layout, tickets.layout.prunable
         self.module = task.architecture.build_seeded(0).train()
-        self.random = draws_random_numbers(task.architecture.build_seeded(0), task.train.x[:2])
+        self.random = draws_random_numbers(task.architecture.build_seeded(0), task.train.head(2).x)
         self.buffers = {name: b[:1] for name, b in tickets.buffers.items()}
         self.alone = self.random or not self._vectorises(tickets)
         self.patterns = list(settings.patterns or [Unstructured(tickets.densities.median().item())])

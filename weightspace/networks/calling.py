@@ -40,4 +40,5 @@ def call_with(module: nn.Module, state: Mapping[str, Tensor] | tuple[Mapping[str
         x: Inputs as in `arguments`.
     """
     args, named = arguments(x)
-    return functional_call(module, state if isinstance(state, tuple) else dict(state), args, named)
+    dicts = tuple(map(dict, state)) if isinstance(state, tuple) else dict(state)
+    return functional_call(module, dicts, args, named)

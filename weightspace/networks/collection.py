@@ -18,6 +18,7 @@ from weightspace.networks.ensemble import Ensemble
 from weightspace.networks.forward import blocks
 from weightspace.networks.layout import Layout
 from weightspace.networks.network import Network
+from weightspace.networks.outputs import Classes, OutputKind, stored_kind
 from weightspace.networks.record import Record
 from weightspace.storage.files import dump_json, new_folder
 from weightspace.storage.shards import ShardReader, ShardWriter, pack_values, unpack_bits
@@ -168,9 +169,10 @@ class Collection:
         """A plain nn.Module of network i; its pruned weights stay zero under further training."""
         return self[i].module()
 
-    def ensemble(self) -> Ensemble:
-        """All networks as one predictor."""
-        return Ensemble(self.architecture.build_seeded(0), self.layout, self.weights, self.buffers)
+    def ensemble(self, outputs: OutputKind | None = None) -> Ensemble:
+        """All networks as one predictor; what outputs mean is read from records, or they are logits of classes."""
+        kind = outputs or stored_kind(self.records[0]) or Classes()
+        return Ensemble(self.architecture.build_seeded(0), self.layout, self.weights, self.buffers, kind)
 
     def filter(self, keep: Callable[[Record], bool]) -> "Collection":
         """The networks whose record satisfies a condition; reads no weights."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -10,42 +11,73 @@ from torch import Tensor, nn
 
 from weightspace.networks.forward import predict
 from weightspace.networks.layout import Layout
+from weightspace.networks.outputs import Classes, OutputKind, Regression
+from weightspace.runtime import trees
+from weightspace.runtime.trees import Tree
 
 
 @dataclass(frozen=True)
 class Ensemble:
-    """N classifiers whose predicted probabilities are averaged.
+    """N networks whose predictions are averaged: probabilities of classifiers, values of regressions.
 
     Args:
         module: Module that gives the computation; its own parameters are not used.
         layout: Layout of the networks.
         weights: (N, D).
         buffers: (N, *shape) by name.
+        outputs: What the networks' outputs mean.
     """
 
     module: nn.Module
     layout: Layout
     weights: Float[Tensor, "nets d"]
     buffers: Mapping[str, Tensor]
+    outputs: OutputKind = Classes()
 
     def __len__(self) -> int:
         return len(self.weights)
 
-    def logits(self, x: ArrayLike | Tensor) -> Float[Tensor, "nets batch classes"]:
-        """Raw outputs of every network, in one batched call."""
-        inputs = torch.as_tensor(x, device=self.weights.device)
-        if inputs.is_floating_point():
-            inputs = inputs.to(self.weights.dtype)
-        return predict(self.module, self.layout, self.weights, self.buffers, inputs)
+    def raw(self, x: ArrayLike | Tree) -> Tree:
+        """What every network returns, with an axis of networks first, in one batched call.
 
-    def member_proba(self, x: ArrayLike | Tensor) -> Float[Tensor, "nets batch classes"]:
-        """Class probabilities of every network."""
-        return self.logits(x).softmax(-1)
+        Args:
+            x: Inputs: a tensor or array, a tuple of a network's inputs, or a mapping of them by name.
+        """
+        return predict(self.module, self.layout, self.weights, self.buffers, self._inputs(x))
 
-    def predict_proba(self, x: ArrayLike | Tensor) -> Float[Tensor, "batch classes"]:
-        """Class probabilities of the ensemble: the mean over its networks."""
+    def logits(self, x: ArrayLike | Tree) -> Float[Tensor, "nets batch ..."]:
+        """The outputs that predictions are made from; logits have their classes on the last axis."""
+        return self.outputs.predictions(self.raw(x))
+
+    def member_proba(self, x: ArrayLike | Tree) -> Float[Tensor, "nets batch ..."]:
+        """Probabilities of every network: softmax over classes, or the sigmoid of logits of yes or no.
+
+        Raises:
+            InputError: The networks predict values, or have one output that is not known to be a logit.
+        """
+        return self.outputs.probabilities(self.logits(x))
+
+    def predict_proba(self, x: ArrayLike | Tree) -> Float[Tensor, "batch ..."]:
+        """Probabilities of the ensemble: the mean over its networks.
+
+        Raises:
+            InputError: The networks predict values, or have one output that is not known to be a logit.
+        """
         return self.member_proba(x).mean(0)
 
-    def predict(self, x: ArrayLike | Tensor) -> Tensor:
-        """The most probable class of each input."""
-        return self.predict_proba(x).argmax(-1)
+    def predict(self, x: ArrayLike | Tree) -> Tensor:
+        """The most probable class of each input, 0 or 1 for logits of yes or no, or the mean value of regressions."""
+        if isinstance(self.outputs, Regression):
+            return self.logits(x).mean(0)
+        if isinstance(self.outputs, Classes):
+            return self.predict_proba(x).argmax(-1)
+        return (self.predict_proba(x) > 0.5).long()
+
+    def _inputs(self, x: Any) -> Tree:
+        several = isinstance(x, Mapping) or (isinstance(x, tuple | list) and bool(trees.tensors(x)))
+        if several:
+            parts = x.items() if isinstance(x, Mapping) else enumerate(x)
+            made = {name: self._inputs(part) for name, part in parts}
+            return made if isinstance(x, Mapping) else tuple(made.values())
+        inputs = torch.as_tensor(x, device=self.weights.device)
+        return inputs.to(self.weights.dtype) if inputs.is_floating_point() else inputs

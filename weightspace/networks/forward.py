@@ -41,8 +41,8 @@ def forward(
         return tuple(trees.tensors(output))
 
     in_dims = (0, 0, None if shared_input else 0)
-    outputs = iter(vmap(one, in_dims=in_dims, randomness="error")(dict(parameters), dict(buffers), x))
-    return trees.apply(lambda _: next(outputs), shape[0])
+    outputs = vmap(one, in_dims=in_dims, randomness="error")(dict(parameters), dict(buffers), x)
+    return trees.rebuild(shape[0], outputs)
 
 
 @torch.no_grad()

@@ -90,6 +90,12 @@ class Record(Mapping[str, Any]):
         return self._integer("index")
 
     @property
+    def data(self) -> int | None:
+        """Number of the network's own data, for a task in which each network has its own; by default its index."""
+        number = self._integer("data")
+        return self.index if number is None else number
+
+    @property
     def collection_seed(self) -> int | None:
         """Seed of the collection that it was made in."""
         return self._integer("collection_seed")

@@ -47,9 +47,16 @@ def apply(function: Callable[..., Any], tree: Tree, *others: Tree) -> Tree:
     made = {key: apply(function, part, *(other[key] for other in rest)) for key, part in _parts(tree)}
     if isinstance(tree, Mapping) and not is_dataclass(tree):
         return made
+    kind: Any = type(tree)
     if is_dataclass(tree) and not isinstance(tree, type):
-        return type(tree)(**made)
-    return type(tree)(*made.values()) if hasattr(tree, "_fields") else type(tree)(made.values())  # named tuples first
+        return kind(**made)
+    return kind(*made.values()) if hasattr(tree, "_fields") else kind(made.values())  # a named tuple, or plain
+
+
+def rebuild(tree: Tree, parts: Sequence[Tensor]) -> Tree:
+    """The structure with other tensors in the places of its own, in their order."""
+    remaining = iter(parts)
+    return apply(lambda _: next(remaining), tree)
 
 
 def stack(trees: Sequence[Tree], dim: int = 0) -> Tree:

@@ -1,8 +1,9 @@
-"""Task: real data in fixed splits, a network, a loss and a recipe."""
+"""Task: data in fixed splits, a network, a loss, metrics and a recipe."""
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -10,33 +11,17 @@ from torch import Tensor
 
 from weightspace.errors import InputError
 from weightspace.networks.architecture import Architecture
+from weightspace.networks.calling import call
+from weightspace.networks.outputs import Classes, OutputKind, infer_kind
 from weightspace.recipes.recipe import Recipe
-from weightspace.runtime import seeds
+from weightspace.runtime import seeds, trees
+from weightspace.runtime.trees import Tree
+from weightspace.tasks.checks import check_outputs, no_stretching
+from weightspace.tasks.data import Data, DatasetSplit, OwnData, Split
+from weightspace.tasks.metrics import Metric, default_metrics, metric_of
 
-
-@dataclass(frozen=True)
-class Split:
-    """Inputs (samples, ...) and targets (samples,)."""
-
-    x: Tensor
-    y: Tensor
-
-    def __post_init__(self) -> None:
-        if not (isinstance(self.x, Tensor) and isinstance(self.y, Tensor)):
-            raise InputError("a split holds tensors: convert arrays with torch.as_tensor")
-        if len(self.x) != len(self.y) or not len(self.x):
-            raise InputError(f"a split needs as many inputs as targets, got {len(self.x)} and {len(self.y)}")
-        if self.x.is_floating_point() and not self.x.isfinite().all():
-            raise InputError("the inputs hold NaN or infinite values: clean the data first")
-        if self.y.is_floating_point() and not self.y.isfinite().all():
-            raise InputError("the targets hold NaN or infinite values: clean the data first")
-
-    def __len__(self) -> int:
-        return len(self.x)
-
-    def to(self, device: str) -> "Split":
-        """The split on a device."""
-        return self if self.x.device == torch.device(device) else Split(self.x.to(device), self.y.to(device))
+_TRIED = 8  # samples that a network is tried on
+_ODD = 7  # the same once more, for a number that no other axis is likely to have
 
 
 def cross_entropy(outputs: Tensor, y: Tensor) -> Tensor:
@@ -52,7 +37,7 @@ def cross_entropy(outputs: Tensor, y: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Task:
-    """A task: classification if the targets are integers, else regression.
+    """Data in fixed splits, a network, a loss and metrics: anything that is trained by gradients.
 
     Only `train` is used to fit anything; `validation` chooses between settings; `test` is read by
     evaluation alone.
@@ -60,50 +45,131 @@ class Task:
     Args:
         name: Name in records and reports.
         architecture: The network of this task.
+        train: Samples to train on: in memory (`Split`), read batch by batch (`DatasetSplit`), or each network's own
+            (`OwnData`).
+        validation: Samples to choose with.
+        test: Samples for evaluation alone.
         recipe: Recipe of one network's training.
-        loss: Mean loss of outputs (batch, ...) against targets (batch, ...).
+        loss: Mean loss of outputs (batch, ...) against targets (batch, ...); any function of what the network returns
+            and what the data hold.
         ood: Function that returns out-of-distribution inputs; None where there are none.
+        outputs: What the outputs mean: `Classes`, `Binary`, `Regression` or `LossOnly`; None finds it out by the loss
+            and the shapes.
+        metrics: Metrics, or names of known ones, the main one first; None takes what is usual for such outputs.
     """
 
     name: str
     architecture: Architecture
-    train: Split
-    validation: Split
-    test: Split
+    train: Data
+    validation: Data
+    test: Data
     recipe: Recipe
-    loss: Callable[[Tensor, Tensor], Tensor] = cross_entropy
-    ood: Callable[[], Tensor] | None = None
+    loss: Callable[[Any, Any], Tensor] = cross_entropy
+    ood: Callable[[], Tree] | None = None
+    outputs: OutputKind | None = None
+    metrics: Sequence[str | Metric] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What other processes get: the fields, without what was computed from them."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @property
     def classification(self) -> bool:
-        """True if the targets are class numbers."""
-        return not self.train.y.is_floating_point()
+        """True if the outputs are logits of classes, one class a sample."""
+        kind = self.output_kind
+        return isinstance(kind, Classes) and kind.targets(self.train.head(1).y).ndim == 1
 
-    @torch.no_grad()
-    def try_out(self) -> float:
-        """The loss of a fixed untrained network on a few training samples.
+    @property
+    def own_data(self) -> bool:
+        """True if each network has data of its own."""
+        return isinstance(self.train, OwnData)
+
+    @cached_property
+    def output_kind(self) -> OutputKind:
+        """What the outputs mean.
 
         Raises:
-            InputError: The network does not fit the inputs, or the loss the targets.
+            InputError: It cannot be told from the loss and the shapes, or the network does not fit the data.
         """
-        module = self.architecture.build_seeded(0).eval()
-        x, y = self.train.x[:8], self.train.y[:8]
-        try:
-            outputs = module(x)
-            loss = self.loss(outputs, y).item()
-        except (RuntimeError, IndexError, ValueError) as error:
-            raise InputError(
-                f"{self.architecture.name} does not fit the data of task {self.name!r} (inputs {tuple(x.shape)}, "
-                f"targets {tuple(y.shape)} of {y.dtype}): {error}"
-            ) from error
+        if self.outputs is not None:
+            return self.outputs
         if self.loss is cross_entropy:
-            for part in (self.train, self.validation, self.test):
-                if not 0 <= int(part.y.min()) <= int(part.y.max()) < outputs.shape[-1]:
-                    raise InputError(
-                        f"{self.architecture.name} has {outputs.shape[-1]} outputs and does not fit the data of task "
-                        f"{self.name!r}: its classes run from {int(part.y.min())} to {int(part.y.max())}"
-                    )
+            return Classes()
+        return infer_kind(self.loss, self._tried[1], self.train.head(_TRIED).y)
+
+    @cached_property
+    def scores(self) -> tuple[Metric, ...]:
+        """The metrics, the main one first; empty where only the loss is known.
+
+        Raises:
+            InputError: A metric is unknown, does not apply to such outputs, or has another's name.
+        """
+        kind = self.output_kind
+        if self.metrics is None:
+            return default_metrics(kind)
+        metrics = tuple(metric_of(metric, kind) for metric in self.metrics)
+        names = [metric.name for metric in metrics]
+        if len(set(names)) < len(names):
+            raise InputError(f"two metrics have one name: {', '.join(names)}")
+        return metrics
+
+    def try_out(self) -> float:
+        """The loss of a fixed untrained network on a few training samples; checks what can be known before training.
+
+        Raises:
+            InputError: The network does not fit the inputs, the loss or a metric does not fit the outputs, or two
+                shapes would be stretched over each other without a word.
+        """
+        loss, outputs = self._tried
+        kind, y = self.output_kind, self.train.head(_TRIED).y
+        if self.outputs is not None or self.loss is not cross_entropy:
+            check_outputs(kind, outputs, y, self.name)
+        for metric in self.scores:
+            try:
+                metric(outputs, y)
+            except InputError:
+                raise
+            except Exception as error:
+                raise InputError(
+                    f"the metric {metric.name!r} of task {self.name!r} fails on outputs {trees.shapes(outputs)} and "
+                    f"targets {trees.shapes(y)}: {type(error).__name__}: {error}"
+                ) from error
+        if self.loss is cross_entropy:
+            self._require_known_classes(trees.first(outputs).shape[-1])
         return loss
+
+    @cached_property
+    def _tried(self) -> tuple[float, Tree]:
+        """Loss and outputs of a fixed untrained network on a few training samples."""
+        module = self.architecture.build_seeded(0).eval()
+        few = self.train.head(_TRIED)
+        with torch.no_grad():
+            try:
+                outputs = call(module, few.x)
+                loss = _number(self.loss(outputs, few.y))
+                fewer = self.train.head(_ODD)
+                with no_stretching(len(fewer), self.name):
+                    self.loss(call(module, fewer.x), fewer.y)
+                return loss, outputs
+            except InputError:
+                raise
+            except (RuntimeError, IndexError, ValueError, TypeError, KeyError, AttributeError) as error:
+                kinds = ", ".join(sorted({str(tensor.dtype) for tensor in trees.tensors(few.y)}))
+                raise InputError(
+                    f"{self.architecture.name} does not fit the data of task {self.name!r} (inputs "
+                    f"{trees.shapes(few.x)}, targets {trees.shapes(few.y)} of {kinds}): {error}"
+                ) from error
+
+    def _require_known_classes(self, classes: int) -> None:
+        for part in (self.train, self.validation, self.test):
+            if isinstance(part, DatasetSplit):
+                continue  # read as a whole only where nothing else helps
+            low, high = int(trees.first(part.y).min()), int(trees.first(part.y).max())
+            if not 0 <= low <= high < classes:
+                raise InputError(
+                    f"{self.architecture.name} has {classes} outputs and does not fit the data of task "
+                    f"{self.name!r}: its classes run from {low} to {high}"
+                )
 
     def to_json(self) -> dict[str, Any]:
         """What a run's configuration says of its task.
@@ -116,9 +182,8 @@ class Task:
         """
         digest = hashlib.sha256()
         for part in (self.train, self.validation, self.test):
-            digest.update(part.x.contiguous().numpy().data)
-            digest.update(part.y.contiguous().numpy().data)
-        return {
+            part.update(digest)
+        described = {
             "name": self.name,
             "architecture": self.architecture.to_json(),
             "samples": [len(self.train), len(self.validation), len(self.test)],
@@ -126,15 +191,41 @@ class Task:
             "untrained_loss": f"{self.try_out():.5g}",
             "sha256": digest.hexdigest()[:16],
         }
+        if self.metrics is not None:
+            described["metrics"] = [metric.name for metric in self.scores]
+        return described
 
 
-def split(x: Tensor, y: Tensor, *, validation: int, test: int, seed: int = 0) -> tuple[Split, Split, Split]:
-    """Cut samples into fixed, disjoint training, validation and test splits."""
-    if validation < 1 or test < 1 or validation + test >= len(x):
+def _number(loss: Any) -> float:
+    if not isinstance(loss, Tensor) or loss.numel() != 1:
+        got = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"a {type(loss).__name__}"
+        raise InputError(f"the loss must return one number, the mean over the batch, got {got}: end it with .mean()")
+    return loss.item()
+
+
+def split(x: Tree, y: Tree, *, validation: int, test: int, seed: int = 0) -> tuple[Split, Split, Split]:
+    """Cut samples into fixed, disjoint training, validation and test splits.
+
+    Raises:
+        InputError: The counts leave no samples for a split.
+    """
+    train, held, tested = (
+        Split(trees.take(x, rows), trees.take(y, rows))
+        for rows in split_rows(trees.samples(x), validation=validation, test=test, seed=seed)
+    )
+    return train, held, tested
+
+
+def split_rows(samples: int, *, validation: int, test: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """Numbers of the samples in fixed, disjoint training, validation and test splits.
+
+    Raises:
+        InputError: The counts leave no samples for a split.
+    """
+    if validation < 1 or test < 1 or validation + test >= samples:
         raise InputError(
-            f"cannot cut {validation} validation and {test} test samples from {len(x)} and leave some to train on"
+            f"cannot cut {validation} validation and {test} test samples from {samples} and leave some to train on"
         )
-    order = torch.randperm(len(x), generator=seeds.generator(seed, "splits"))
-    parts = order.split([len(x) - validation - test, validation, test])
-    train, held, tested = (Split(x[part], y[part]) for part in parts)
+    order = torch.randperm(samples, generator=seeds.generator(seed, "splits"))
+    train, held, tested = order.split([samples - validation - test, validation, test])
     return train, held, tested

@@ -7,8 +7,9 @@ import torch
 
 from weightspace.networks.architecture import Architecture
 from weightspace.networks.collection import Collection
-from weightspace.networks.forward import predict
+from weightspace.networks.outputs import OUTPUT_KINDS, Classes
 from weightspace.networks.record import Record
+from weightspace.tasks.measuring import measure
 from weightspace.tasks.task import Task
 from weightspace.training.engine import Execution
 from weightspace.training.individual import Individual, require_seeds
@@ -58,20 +59,18 @@ def trainer_for(
     )
     if task.recipe.watch is not None:
         every = task.recipe.watch.total(trainer.per_epoch)
-        trainer.observe(ValidationCurve(every, task.validation, task.loss, task.classification))
+        trainer.observe(ValidationCurve(every, task))
     return trainer
 
 
 def finished(trainer: Trainer, task: Task, records: Sequence[Record]) -> Collection:
     """The trainer's networks as a collection, with losses and validation metrics in the records."""
-    x, y = task.validation.x.to(trainer.weights.device), task.validation.y.to(trainer.weights.device)
-    outputs = predict(trainer.module, trainer.layout, trainer.weights, trainer.buffers, x)
-    metrics = {
-        "last_batch_loss": trainer.losses.tolist(),
-        "validation_loss": [task.loss(output, y).item() for output in outputs],
-    }
-    if task.classification:
-        metrics["validation_accuracy"] = (outputs.argmax(-1) == y).double().mean(1).tolist()
+    data = task.validation.to(str(trainer.weights.device))
+    at = (trainer.module, trainer.layout, trainer.weights, trainer.buffers)
+    measured = measure(task, *at, data, trainer.individual.data)
+    metrics = {"last_batch_loss": trainer.losses.tolist()}
+    metrics |= {f"validation_{name}": values for name, values in measured.items()}
+    kind = {} if task.output_kind == Classes() else {"outputs": OUTPUT_KINDS.to_json(task.output_kind)}
     return Collection(
         trainer.layout,
         trainer.weights.cpu(),
@@ -81,6 +80,7 @@ def finished(trainer: Trainer, task: Task, records: Sequence[Record]) -> Collect
         records=[
             # What was aligned is no longer so once it has been trained on.
             record.without("aligned")
+            | kind
             | {"metrics": {name: values[i] for name, values in metrics.items()}}
             | (
                 {}

@@ -14,19 +14,21 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 
 from weightspace.errors import InputError, StorageError
 from weightspace.networks.architecture import Architecture
 from weightspace.networks.forward import activation_bytes
 from weightspace.networks.layout import Layout
-from weightspace.runtime import threads
+from weightspace.runtime import threads, trees
 from weightspace.runtime.allocator import main_memory
 from weightspace.storage.files import write_text
 from weightspace.storage.spelling import Spelling, spelled, unspelled
 from weightspace.storage.typed import from_json
+from weightspace.tasks.data import OwnData
 from weightspace.tasks.task import Task
 from weightspace.training.gradients import draws_random_numbers
 from weightspace.training.individual import Individual
@@ -91,7 +93,7 @@ def choose_execution(
 
 
 def _choose(task: Task, limit: int, device: str) -> Execution:
-    if draws_random_numbers(task.architecture.build_seeded(0), task.train.x[:2]):
+    if draws_random_numbers(task.architecture.build_seeded(0), task.train.head(2).x):
         reason = (
             "draws random numbers in training (dropout): its networks train one after another, so that each depends on "
             "its own seed alone"
@@ -113,7 +115,7 @@ def network_bytes(task: Task) -> int:
     """Estimated bytes that one network takes in training, activations included."""
     module = task.architecture.build_seeded(0).eval()
     layout = Layout.of(module)
-    activations = activation_bytes(module, task.train.x[:1]) * task.recipe.batch_size
+    activations = activation_bytes(module, task.train.head(1).x) * task.recipe.batch_size
     return _WEIGHT_COPIES * layout.size * layout.dtype.itemsize + _ACTIVATION_COPIES * activations
 
 
@@ -197,11 +199,22 @@ def _trainer(task: Task, architecture: Architecture, group: int, count: int | No
         weights=layout.pack(state).repeat(group, 1),
         masks=None,
         buffers={b.name: state[b.name].repeat(group, *[1] * state[b.name].ndim) for b in layout.buffers},
-        individual=Individual(range(group)),
+        individual=Individual(range(group), data=_sets(task, group)),
         group_size=group,
         threads=count,
         device=device,
     )
+
+
+def _sets(task: Task, group: int) -> list[int | None] | None:
+    """Numbers of own data for networks that are only timed."""
+    return [i % task.train.sets for i in range(group)] if isinstance(task.train, OwnData) else None
+
+
+def _input_shape(task: Task) -> Any:
+    """The shape of one sample's inputs."""
+    x = task.train.head(1).x
+    return list(x.shape[1:]) if isinstance(x, Tensor) else trees.shapes(x)
 
 
 def _source(architecture: Architecture) -> str:
@@ -220,7 +233,7 @@ def _cache_file(task: Task, limit: int, device: str) -> Path:
         task.architecture.layout().to_json(),
         task.architecture.to_json(),
         recipe,
-        list(task.train.x.shape[1:]),
+        _input_shape(task),
         repr(task.architecture.build_seeded(0)),
         _source(task.architecture),
         limit,

@@ -11,6 +11,7 @@ from weightspace.errors import InputError
 from weightspace.networks.record import Record
 from weightspace.recipes.recipe import Recipe
 from weightspace.runtime import seeds
+from weightspace.tasks.data import Data
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Individual:
         weight_decay: (n, 1); None for the recipe's.
         label_noise: Fraction of training labels drawn anew, uniformly; None for none.
         label_seeds: Seeds of the label noise; None for `seeds`.
+        data: Number of each network's own data; it is not read where all networks share the data.
     """
 
     seeds: Sequence[int]
@@ -30,6 +32,7 @@ class Individual:
     weight_decay: Float[Tensor, "n 1"] | None = None
     label_noise: Sequence[float] | None = None
     label_seeds: Sequence[int] | None = None
+    data: Sequence[int | None] | None = None
 
     @classmethod
     def of(cls, records: Sequence[Record], recipe: Recipe) -> "Individual":
@@ -52,6 +55,7 @@ class Individual:
             column("weight_decay", recipe.optimizer.weight_decay),
             noise if any(noise) else None,
             [one.get("label_seed", record.seed) for one, record in zip(own, records, strict=True)],
+            [record.data for record in records],
         )
 
 
@@ -65,12 +69,16 @@ def require_seeds(records: Sequence[Record]) -> None:
         )
 
 
-def _noisy_labels(y: Tensor, individual: Individual) -> Tensor | None:
+def _noisy_labels(data: Data, individual: Individual) -> Tensor | None:
     """Each network's own training labels (n, samples), or None if all learn the true ones."""
     if individual.label_noise is None:
         return None
-    if y.is_floating_point():
-        raise InputError("label noise draws classes anew: it does not apply to a regression task")
+    y = data.y
+    if not isinstance(y, Tensor) or y.is_floating_point() or y.ndim != 1:
+        raise InputError(
+            "label noise draws classes anew: it needs one class number a sample, and does not apply to a regression "
+            "task nor to several targets"
+        )
     classes = int(y.max()) + 1
     labels = y.repeat(len(individual.seeds), 1)
     drawn = individual.label_seeds or individual.seeds

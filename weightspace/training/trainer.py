@@ -19,10 +19,11 @@ from weightspace.networks.forward import blocks
 from weightspace.networks.layout import Layout
 from weightspace.recipes.optimizers import State
 from weightspace.recipes.recipe import Augmentation, Recipe
-from weightspace.runtime import seeds
+from weightspace.runtime import seeds, trees
+from weightspace.runtime.trees import Tree
 from weightspace.storage.checkpoints import read_checkpoint
 from weightspace.storage.files import atomic_file
-from weightspace.tasks.task import Split
+from weightspace.tasks.data import Data
 from weightspace.training.augment import augment
 from weightspace.training.gradients import Loss, draws_random_numbers, live_weights, one_by_one, side_by_side
 from weightspace.training.individual import Individual, _noisy_labels
@@ -53,7 +54,7 @@ class Trainer:
     def __init__(
         self,
         architecture: Architecture,
-        data: Split,
+        data: Data,
         loss: Loss,
         recipe: Recipe,
         *,
@@ -91,10 +92,11 @@ class Trainer:
         self._dense_only = False
         self._saved = time.monotonic()
         self._orders: dict[int, tuple[int, Tensor]] = {}
-        self._labels = _noisy_labels(self.data.y, individual)
-        self._random = draws_random_numbers(architecture.build_seeded(0), data.x[:2])
-        if recipe.augmentation != Augmentation() and data.x.ndim != 4:
-            raise InputError(f"augmentation needs images (samples, channels, height, width), got {tuple(data.x.shape)}")
+        self._labels = _noisy_labels(self.data, individual)
+        few = data.head(2).x
+        self._random = draws_random_numbers(architecture.build_seeded(0), few)
+        if recipe.augmentation != Augmentation() and not (isinstance(few, Tensor) and few.ndim == 4):
+            raise InputError(f"augmentation needs images (samples, channels, height, width), got {trees.shapes(few)}")
         fixed = [name for name, p in self.module.named_parameters() if not p.requires_grad]
         self._frozen = [(self.layout.slices[n], self.weights[:, self.layout.slices[n]].clone()) for n in fixed]
         if masks is not None:
@@ -214,7 +216,8 @@ class Trainer:
                 tick(stop - self.step)
                 self.step = stop
                 if self.validation_curve is not None and stop % self.validation_curve.every == 0:
-                    seen = self.validation_curve.look(self.module, self.layout, self.weights, self.buffers)
+                    at = (self.module, self.layout, self.weights, self.buffers)
+                    seen = self.validation_curve.look(*at, self.individual.data)
                     self.curve, self.looks = torch.cat([self.curve, seen[:, None]], 1), [*self.looks, stop]
                 if self.checkpoint is not None and time.monotonic() - self._saved > _CHECKPOINT_SECONDS:
                     self.save(self.checkpoint)
@@ -368,17 +371,12 @@ class Trainer:
             self._orders[rows.start] = (epoch, torch.stack(orders).to(self.weights.device))
         return self._orders[rows.start][1]
 
-    def _batch(self, rows: slice, index: Int[Tensor, "group batch"], step: int) -> tuple[Tensor, Tensor]:
-        flat = index.flatten()  # index_select copies whole samples, several times faster than indexing
-        x = self.data.x.index_select(0, flat).unflatten(0, index.shape)
+    def _batch(self, rows: slice, index: Int[Tensor, "group batch"], step: int) -> tuple[Tree, Tree]:
+        sets = self.individual.data or [None] * len(self.weights)
+        x, y = self.data.batches(index, sets[rows])
         if self.recipe.augmentation != Augmentation():
             x = augment(x, self.recipe.augmentation, self.individual.seeds[rows], step)
-        y = (
-            self.data.y.index_select(0, flat).unflatten(0, index.shape)
-            if self._labels is None
-            else self._labels[rows].gather(1, index.long())
-        )
-        return x, y
+        return x, y if self._labels is None else self._labels[rows].gather(1, index.long())
 
 
 @contextmanager
