@@ -7,10 +7,12 @@ from types import MethodType
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from weightspace.kernels.csr import CSRStructure
+from weightspace.networks.calling import call_with
 from weightspace.networks.layout import Layout
+from weightspace.runtime import trees
+from weightspace.runtime.trees import Tree
 
 _DENSEST = 0.25  # a layer with more of its weights multiplies faster as a dense matrix
 _SMALLEST = 4096  # so does a smaller one
@@ -61,13 +63,13 @@ class LiveNetwork:
             matrices += entry.size if entry.name.removesuffix(".weight") in self.sparse else 0
         return matrices / total if total else 0.0
 
-    def __call__(self, values: Float[Tensor, " k"], buffers: Mapping[str, Tensor], x: Tensor) -> Tensor:
+    def __call__(self, values: Float[Tensor, " k"], buffers: Mapping[str, Tensor], x: Tree) -> Tree:
         """Outputs for a batch.
 
         Args:
             values: Values of the live parameters, in the order of their positions.
             buffers: Buffers by name, which a pass may update.
-            x: A batch of inputs.
+            x: A batch of inputs: a tensor, a tuple of all inputs, or a mapping of them by name.
         """
         if self.sparse and not self._tried:
             self._try_out(values.detach(), buffers, x)
@@ -77,25 +79,29 @@ class LiveNetwork:
             if place is not None:
                 part = part.new_zeros(entry.size).scatter(0, place, part)
             tensors[entry.name] = part.reshape(entry.shape) if len(part) == entry.size else part
-        return functional_call(self.module, (tensors, dict(buffers)), (x,))
+        return call_with(self.module, (tensors, dict(buffers)), x)
 
     @torch.no_grad()
-    def _try_out(self, values: Tensor, buffers: Mapping[str, Tensor], x: Tensor) -> None:
+    def _try_out(self, values: Tensor, buffers: Mapping[str, Tensor], x: Tree) -> None:
         """Stay dense if a module reads the weights of its layers itself, which are not a matrix here."""
         self._tried = True
         whole = values.new_zeros(self.layout.size).scatter(0, self.places, values)
         before = {name: buffer.clone() for name, buffer in buffers.items()}
-        expected = functional_call(self._plain, (self.layout.tensors(whole), before), (x,))
+        expected = trees.tensors(call_with(self._plain, (self.layout.tensors(whole), before), x))
         try:
-            outputs = self(values, {name: buffer.clone() for name, buffer in buffers.items()}, x)
-            same = outputs.shape == expected.shape and torch.allclose(outputs, expected, rtol=1e-3, atol=1e-4)
-        except RuntimeError:  # a size that does not fit: the dense call went through, and is what runs from now on
+            outputs = trees.tensors(self(values, {name: buffer.clone() for name, buffer in buffers.items()}, x))
+            same = len(outputs) == len(expected) and all(map(_close, outputs, expected))
+        except Exception:  # whatever a module raises that takes sizes from its weights: the dense call went through
             same = False
         if not same:
             self.module, self.sparse = copy.deepcopy(self._plain), []
             starts = [self.layout.slices[entry.name] for entry in self.layout.parameters]
             masks = [self._live[at] for at in starts]
             self._places = [None if mask.all() else mask.nonzero()[:, 0] for mask in masks]
+
+
+def _close(found: Tensor, expected: Tensor) -> bool:
+    return found.shape == expected.shape and torch.allclose(found, expected, rtol=1e-3, atol=1e-4)
 
 
 def _forward(rows: CSRStructure) -> Callable[[nn.Linear, Tensor], Tensor]:

@@ -79,6 +79,16 @@ def to(tree: Tree, device: str | torch.device) -> Tree:
     return apply(lambda tensor: tensor.to(device), tree)
 
 
+def cast(tree: Tree, dtype: torch.dtype) -> Tree:
+    """The structure with its floating-point tensors in another dtype; others stay what they are."""
+    return apply(lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor, tree)
+
+
+def finite(tree: Tree) -> bool:
+    """Whether all numbers in a structure are finite."""
+    return all(bool(tensor.isfinite().all()) for tensor in tensors(tree))
+
+
 def shapes(tree: Tree) -> str:
     """The shapes of a structure's tensors, for messages: "(8, 3)", or "ids (8, 20), mask (8, 20)"."""
     return ", ".join(f"{name} {tuple(tensor.shape)}".strip() for name, tensor in leaves(tree)) or "no tensors"

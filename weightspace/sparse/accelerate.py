@@ -9,11 +9,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from weightspace.errors import InputError
+from weightspace.networks import calling
 from weightspace.networks.sparse_module import holds_sparse
-from weightspace.runtime import devices
+from weightspace.runtime import devices, trees
+from weightspace.runtime.outputs import difference
+from weightspace.runtime.trees import Tree
 from weightspace.sparse.forms import CSRLinear, Form, MakeForm, other_forms
 from weightspace.sparse.measuring import call_seconds, medians, versions
 from weightspace.sparse.two_four import TwoFourLinear
@@ -68,9 +70,10 @@ class Accelerated:
     batch_size: int
     versions: Mapping[str, str] = field(default_factory=dict)
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tree) -> Tree:
+        """What the module returns for a tensor, a tuple of all inputs, or a mapping of them by name."""
         with torch.no_grad():
-            return self.module(x)
+            return calling.call(self.module, x)
 
     @property
     def nbytes(self) -> int:
@@ -90,7 +93,7 @@ class Accelerated:
 
 def accelerate(
     module: nn.Module,
-    example: Tensor,
+    example: Tree,
     *,
     dtype: torch.dtype | None = None,
     device: str | None = None,
@@ -107,7 +110,8 @@ def accelerate(
 
     Args:
         module: Module of a ticket, or any; it is left as it is.
-        example: A batch of inputs, of the size that will be used.
+        example: A batch of inputs, of the size that will be used: a tensor, a tuple of all inputs, or a mapping of them
+            by name.
         dtype: Type to run in; by default the module's.
         device: Device to run on; by default the module's.
         strict: Whether a layer that cannot run as 2:4 is an error, instead of staying dense.
@@ -122,12 +126,7 @@ def accelerate(
     dense, example = _prepared(module, example, dtype, device, strict=strict, int8=int8)
     device, dtype = str(next(dense.parameters()).device), next(dense.parameters()).dtype
     with torch.no_grad(), _inputs(dense) as seen:
-        try:
-            expected = dense(example)
-        except (RuntimeError, TypeError, IndexError) as error:
-            raise InputError(
-                f"the module does not run on an example of shape {tuple(example.shape)}: {error}"
-            ) from error
+        expected = calling.run(dense, example)
     choices: list[LayerChoice] = []
     replaced: dict[nn.Module, nn.Module] = {}
     for layer, (name, x) in seen.items():
@@ -139,7 +138,7 @@ def accelerate(
         if chosen is not layer:
             replaced[layer] = chosen
     fast = _assembled(dense, replaced)
-    why = "" if not replaced else _objection(dense, fast, example, expected)
+    why = "" if not replaced else _objection(dense, fast, example, expected, dtype)
     if why and int8:
         return accelerate(module, example, dtype=dtype, device=device, strict=strict)
     if why:  # some code around a layer does not go with its new form: all stay as they were
@@ -147,12 +146,12 @@ def accelerate(
         choices = [
             replace(choice, form=Form.DENSE, reason=f"{why}, so that all layers stay dense") for choice in choices
         ]
-    return Accelerated(fast, choices, len(example), versions())
+    return Accelerated(fast, choices, len(trees.first(example)), versions())
 
 
 def _prepared(
-    module: nn.Module, example: Tensor, dtype: torch.dtype | None, device: str | None, *, strict: bool, int8: bool
-) -> tuple[nn.Module, Tensor]:
+    module: nn.Module, example: Tree, dtype: torch.dtype | None, device: str | None, *, strict: bool, int8: bool
+) -> tuple[nn.Module, Tree]:
     """A frozen copy of the module, and the example, where and as they will run."""
     first = next(module.parameters(), None)
     if first is None:
@@ -176,10 +175,10 @@ def _prepared(
             f"{type(module).__name__} cannot be copied ({error}): make pruning by torch.nn.utils.prune permanent "
             "first, by prune.remove"
         ) from error
-    if not len(example) or (example.is_floating_point() and not example.isfinite().all()):
-        raise InputError(f"the example is a batch of at least one input, all finite; got shape {tuple(example.shape)}")
+    if not len(trees.first(example)) or not trees.finite(example):
+        raise InputError(f"the example is a batch of at least one input, all finite; got shape {trees.shapes(example)}")
     dense = dense.to(device=device, dtype=dtype).eval().requires_grad_(False)
-    return dense, example.to(device=device, dtype=dtype) if example.is_floating_point() else example.to(device)
+    return dense, trees.cast(trees.to(example, device), dtype)
 
 
 def _assembled(dense: nn.Module, replaced: Mapping[nn.Module, nn.Module]) -> nn.Module:
@@ -190,20 +189,17 @@ def _assembled(dense: nn.Module, replaced: Mapping[nn.Module, nn.Module]) -> nn.
     return copy.deepcopy(dense, memo)
 
 
-def _objection(dense: nn.Module, fast: nn.Module, example: Tensor, expected: Any) -> str:
+def _objection(dense: nn.Module, fast: nn.Module, example: Tree, expected: Tree, dtype: torch.dtype) -> str:
     """Why the network as a whole cannot be run with its new layers; empty if it can."""
-    leaves = [one for one in tree_leaves(expected) if isinstance(one, Tensor)]
     with torch.no_grad():
         try:
-            outputs = [one for one in tree_leaves(fast(example)) if isinstance(one, Tensor)]
+            outputs = calling.call(fast, example)
         except Exception as error:  # whatever the module's own code raises
             return f"with them the network does not run ({type(error).__name__}: {str(error).splitlines()[0][:80]})"
-        tolerance = 1e-4 if example.dtype is torch.float32 else 5e-2
-        for a, b in zip(outputs, leaves, strict=True):
-            if a.shape != b.shape or float((a - b).abs().max()) > tolerance * max(float(b.abs().max()), 1e-30):
-                return "with them the network computes something else"
-        work = {"dense": lambda: dense(example), "fast": lambda: fast(example)}
-        seconds = medians(call_seconds(work, cuda=example.is_cuda))
+        if difference(outputs, expected) > (5e-2 if dtype in (torch.bfloat16, torch.float16) else 1e-4):
+            return "with them the network computes something else"
+        work = {"dense": lambda: calling.call(dense, example), "fast": lambda: calling.call(fast, example)}
+        seconds = medians(call_seconds(work, cuda=trees.first(example).is_cuda))
     return "" if seconds["fast"] < seconds["dense"] else "as a whole the network is not faster with them"
 
 

@@ -5,11 +5,16 @@ import itertools
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import cast
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from weightspace.networks.calling import call
+from weightspace.runtime import trees
 from weightspace.runtime.progress import progress
+from weightspace.runtime.trees import Tree
 from weightspace.sparse.accelerate import Accelerated, LayerChoice, accelerate
 from weightspace.sparse.forms import Form
 from weightspace.sparse.measuring import call_seconds, relative_error
@@ -68,7 +73,7 @@ class Timing:
 def bench(
     name: str,
     module: nn.Module,
-    inputs: Callable[[int], Tensor],
+    inputs: Callable[[int], Tree],
     batches: Sequence[int],
     *,
     dtype: torch.dtype = torch.float32,
@@ -81,7 +86,7 @@ def bench(
     Args:
         name: Name of the network in the table.
         module: Module of a ticket, or any; it is left as it is.
-        inputs: Makes a batch of a number of inputs.
+        inputs: Makes a batch of a number of inputs: a tensor, a tuple of all inputs, or a mapping of them by name.
         batches: Batch sizes.
         dtype: Type to run in.
         device: Device to run on.
@@ -95,13 +100,12 @@ def bench(
     rows: list[Timing] = []
     accelerated: list[Accelerated] = []
     for batch in progress(batches, f"timing {name}"):
-        x = inputs(batch).to(device=device)
-        x = x.to(dtype) if x.is_floating_point() else x
+        x = trees.cast(trees.to(inputs(batch), device), dtype)
         fast = accelerate(plain, x)
         rounded = accelerate(plain, x, int8=True) if int8 else None
         accelerated.append(fast)
         rows += _network_timings(name, module, plain, x, fast, rounded, compiled)
-        rows += _layer_timings(name, batch, fast, rounded, dtype, x.is_cuda)
+        rows += _layer_timings(name, batch, fast, rounded, dtype, trees.first(x).is_cuda)
     return rows, accelerated
 
 
@@ -109,7 +113,7 @@ def _network_timings(
     name: str,
     module: nn.Module,
     plain: nn.Module,
-    x: Tensor,
+    x: Tree,
     fast: Accelerated,
     rounded: Accelerated | None,
     compiled: bool,
@@ -118,24 +122,27 @@ def _network_timings(
     weights = [p for p in plain.parameters() if p.ndim > 1]
     density = sum(float((p != 0).sum()) for p in weights) / sum(p.numel() for p in weights)
     dense_bytes = sum(t.nbytes for t in itertools.chain(plain.parameters(), plain.buffers()))
-    inputs_in_turn = _turns(x, x.is_cuda)
-    forms: dict[str, Callable[[Tensor], Tensor]] = {"dense": plain, "accelerated": fast}
+    cuda = trees.first(x).is_cuda
+    inputs_in_turn = _turns(x, cuda)
+    forms: dict[str, Callable[[Tree], Tree]] = {"dense": partial(call, plain), "accelerated": fast}
     accelerated = {"accelerated": fast}
     if rounded is not None:
         forms["accelerated, int8"] = accelerated["accelerated, int8"] = rounded
     if compiled:
         forms |= _compiled(plain, x)
     with torch.no_grad():
-        turns = call_seconds({form: _call(work, inputs_in_turn) for form, work in forms.items()}, cuda=x.is_cuda)
+        turns = call_seconds({form: _call(work, inputs_in_turn) for form, work in forms.items()}, cuda=cuda)
     dense = 1000 * statistics.median(turns["dense"])
     rows: list[Timing] = []
     for form, work in forms.items():
         one = accelerated.get(form)
         size = dense_bytes if one is None else one.nbytes
-        limit = 1.0 if one is None else _limit([choice.form for choice in one.choices], density, x.is_cuda)
-        error = relative_error(work, module, x[:64])
+        limit = 1.0 if one is None else _limit([choice.form for choice in one.choices], density, cuda)
+        error = relative_error(work, module, trees.take(x, slice(64)))
         milliseconds = _spread(turns[form])
-        rows.append(Timing(name, "network", len(x), density, form, *milliseconds, dense, error, size / 1e6, limit))
+        rows.append(
+            Timing(name, "network", fast.batch_size, density, form, *milliseconds, dense, error, size / 1e6, limit)
+        )
     return rows
 
 
@@ -186,21 +193,21 @@ def two_four_blocks(dtype: torch.dtype) -> dict[str, tuple[nn.Module, int]]:
     return modules
 
 
-def _turns(x: Tensor, cuda: bool) -> Iterator[Tensor]:
+def _turns(x: Tree, cuda: bool) -> Iterator[Tree]:
     """The same inputs on the CPU; on a card as many copies as its cache does not hold."""
-    count = max(1, -(-_CACHE // max(1, x.nbytes))) if cuda else 1
-    return itertools.cycle([x.clone() for _ in range(min(count, 1024))])
+    count = max(1, -(-_CACHE // max(1, sum(t.nbytes for t in trees.tensors(x))))) if cuda else 1
+    return itertools.cycle([trees.apply(torch.clone, x) for _ in range(min(count, 1024))])
 
 
-def _call(work: Callable[[Tensor], Tensor], turns: Iterator[Tensor]) -> Callable[[], Tensor]:
+def _call(work: Callable[[Tree], Tree], turns: Iterator[Tree]) -> Callable[[], Tree]:
     return lambda: work(next(turns))
 
 
-def _compiled(module: nn.Module, x: Tensor) -> dict[str, Callable[[Tensor], Tensor]]:
+def _compiled(module: nn.Module, x: Tree) -> dict[str, Callable[[Tree], Tree]]:
     """`torch.compile` of the dense module; nothing where no compiler works."""
     try:
         torch._dynamo.reset()  # otherwise later sizes run a graph for any size, and the ninth module none
-        whole = torch.compile(module, dynamic=False)
+        whole = partial(call, cast(nn.Module, torch.compile(module, dynamic=False)))
         with torch.no_grad():
             whole(x)
     except Exception as error:  # whatever a tool chain raises

@@ -1,19 +1,22 @@
 """Compact: a physically smaller module with the same function, without units that do nothing."""
 
 import copy
-import math
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from weightspace.errors import InputError
-from weightspace.networks.forward import evaluation
 from weightspace.networks.layout import Layout
-from weightspace.symmetry import Axis, Group, Symmetry, trace
+from weightspace.runtime import trees
+from weightspace.runtime.double import doubled
+from weightspace.runtime.outputs import difference
+from weightspace.runtime.trees import Tree
+from weightspace.symmetry import Axis, Group, Symmetry, prove, trace
+from weightspace.symmetry.passes import exact_outputs
 
 # Sizes that a layer knows beside its tensors, for axis 0 and axis 1 of its weight.
 _SIZES: tuple[tuple[type[nn.Module], tuple[str, ...]], ...] = (
@@ -25,7 +28,7 @@ _TRANSPOSED = nn.modules.conv._ConvTransposeNd  # its axes are the other way rou
 _SAME = 1e-9  # in float64, relative to the largest output
 
 
-def compact(module: nn.Module, example: Tensor) -> nn.Module:
+def compact(module: nn.Module, example: Tree, *, symmetry: Symmetry | None = None) -> nn.Module:
     """Remove dead units and channels of a network.
 
     A unit that nothing reads is dead; so is one whose incoming weights are all zero, which is a constant that goes into
@@ -34,57 +37,105 @@ def compact(module: nn.Module, example: Tensor) -> nn.Module:
     Args:
         module: Module of linear and convolution layers and BatchNorm, with any wiring that can be traced; it is left as
             it is. Masks beside its weights (`weight_mask`) are cut with them.
-        example: A batch of at least two inputs.
+        example: A batch of at least two inputs: a tensor, a tuple of all inputs, or a mapping of them by name.
+        symmetry: Symmetry written by hand, for a module that cannot be traced; it is proven first.
 
     Returns:
-        A module of the same class in evaluation mode, proven on random inputs (on the example, if it holds tokens) to
-        compute the same. Units of layers that cannot be cut (LayerNorm, attention, grouped convolutions) stay.
+        A module of the same class in evaluation mode, proven on random inputs (on the example, if it holds tokens, or
+        the module does not take random ones) to compute the same. Units of layers that cannot be cut (LayerNorm,
+        attention, grouped convolutions) stay.
 
     Raises:
-        InputError: The module cannot be traced.
+        InputError: The module cannot be traced, or the symmetry is wrong for it.
     """
-    if example.ndim < 2 or len(example) < 2:
-        raise InputError(f"the example is a batch of at least two inputs, got shape {tuple(example.shape)}")
+    if not any(tensor.ndim and len(tensor) > 1 for tensor in trees.tensors(example)):
+        raise InputError(f"the example is a batch of at least two inputs, got shape {trees.shapes(example)}")
+    symmetry = _proven(module, example, symmetry)
     work = copy.deepcopy(module).double().eval()
-    inputs = example  # of tokens: others may not exist
-    if example.is_floating_point():
-        example = example.double()
-        inputs = torch.randn(example.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    symmetry = trace(work, example, fix_unknown=True)
+    example = doubled(example)
+    reference = _Reference(work, example)
     groups = [group for group in symmetry.groups if _can_cut(symmetry, group, work)]
     # Whatever also acts without parameters (a softmax over units, say) is found out by the proof: all at once, and if
     # that fails one by one.
-    work, groups = _proven_folds(module, work, symmetry, groups, example, inputs)
+    work, groups = _proven_folds(reference, work, symmetry, groups, example)
     dead = {group.name: _all_but_one(~_read(symmetry, group, work)) for group in groups}
     dead = {name: units for name, units in dead.items() if units.any()}
     small = _cut(work, symmetry, dead)
-    if dead and not _same(module, small, inputs):  # a module whose code holds its sizes
+    if dead and not reference.equals(small):  # a module whose code holds its sizes
         small, accepted = work, {}
         for name, units in dead.items():
             trial = _cut(work, symmetry, accepted | {name: units})
-            if _same(module, trial, inputs):
+            if reference.equals(trial):
                 small, accepted = trial, accepted | {name: units}
-    small = small.to(next(module.parameters()).dtype)
-    trained = {name: p.requires_grad for name, p in module.named_parameters()}
-    for name, p in small.named_parameters():
-        p.requires_grad_(trained[name])
+    return _as_it_was(small, module)
+
+
+def _proven(module: nn.Module, example: Tree, symmetry: Symmetry | None) -> Symmetry:
+    """The symmetry that was traced, or that is written by hand."""
+    if symmetry is None:
+        return trace(module, example, fix_unknown=True)
+    symmetry.layout.require(Layout.of(module), type(module).__name__)
+    prove(symmetry, module, example)
+    return symmetry
+
+
+def _as_it_was(small: nn.Module, module: nn.Module) -> nn.Module:
+    """The small module with the dtypes of the module, and what is trained in it."""
+    own = dict(module.named_parameters()) | dict(module.named_buffers())
+    for name, tensor in itertools.chain(small.named_parameters(), small.named_buffers()):
+        tensor.data = tensor.data.to(own[name].dtype)
+        if isinstance(tensor, nn.Parameter):
+            tensor.requires_grad_(own[name].requires_grad)
     return small
 
 
+class _Reference:
+    """What a float64 module computes, to which others are held.
+
+    Args:
+        module: The module.
+        example: Inputs in float64; the proof is on random ones of their shapes where the module takes them.
+    """
+
+    def __init__(self, module: nn.Module, example: Tree) -> None:
+        random = torch.Generator().manual_seed(0)
+
+        def drawn(t: Tensor) -> Tensor:  # of tokens: others may not exist
+            return torch.randn(t.shape, dtype=t.dtype, generator=random) if t.is_floating_point() else t
+
+        self.inputs = trees.apply(drawn, example)
+        try:
+            self.expected = exact_outputs(module, self.inputs)
+            usable = all(bool(one.isfinite().all()) for one in self.expected)
+        except Exception:  # whatever the module's own code raises on inputs that it was not made for
+            usable = False
+        if not usable:
+            self.inputs = example
+            self.expected = exact_outputs(module, example)
+
+    def equals(self, small: nn.Module) -> bool:
+        """Does another module compute the same? One whose code holds its sizes may not even run."""
+        try:
+            outputs = exact_outputs(small, self.inputs)
+        except Exception:  # whatever the module's own code raises: then the units stay
+            return False
+        return difference(outputs, self.expected) <= _SAME
+
+
 def _proven_folds(
-    module: nn.Module, work: nn.Module, symmetry: Symmetry, groups: list[Group], example: Tensor, inputs: Tensor
+    reference: _Reference, work: nn.Module, symmetry: Symmetry, groups: list[Group], example: Tree
 ) -> tuple[nn.Module, list[Group]]:
     """The module with constants folded, and the groups for which that is proven to change nothing."""
     folded = copy.deepcopy(work)
     _fold(folded, symmetry, groups, example)
-    if _same(module, folded, inputs):
+    if reference.equals(folded):
         return folded, groups
     accepted: list[Group] = []
     best = work
     for group in groups:
         folded = copy.deepcopy(work)
         _fold(folded, symmetry, [*accepted, group], example)
-        if _same(module, folded, inputs):
+        if reference.equals(folded):
             best, accepted = folded, [*accepted, group]
     return best, accepted
 
@@ -140,7 +191,7 @@ def _slots(symmetry: Symmetry, group: Group, axis: Axis, module: nn.Module) -> B
 
 
 @torch.no_grad()
-def _fold(module: nn.Module, symmetry: Symmetry, groups: Sequence[Group], example: Tensor) -> None:
+def _fold(module: nn.Module, symmetry: Symmetry, groups: Sequence[Group], example: Tree) -> None:
     """Put constant units into the biases of their readers, and forget what unread units read, until nothing changes."""
     layout = symmetry.layout
     while True:
@@ -152,7 +203,7 @@ def _fold(module: nn.Module, symmetry: Symmetry, groups: Sequence[Group], exampl
             constant = _read(symmetry, group, module) & ~_written(symmetry, group, module, layout)
             if constant.any():
                 with _inputs_of(module, [axis.tensor for axis in group.outgoing]) as seen:
-                    module(example)
+                    exact_outputs(module, example)
                 for axis in group.outgoing:
                     constant &= _foldable(module, symmetry, group, axis, seen)
                 for axis in group.outgoing if constant.any() else ():
@@ -182,10 +233,10 @@ def _inputs_of(module: nn.Module, tensors: Sequence[str]) -> Iterator[dict[str, 
     """Inputs of the layers that own these tensors, call by call."""
     seen: dict[str, list[Tensor]] = {name: [] for name in tensors}
 
-    def keep(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        return lambda _layer, inputs: seen[name].append(inputs[0])
+    def keep(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], dict[str, Tensor]], None]:
+        return lambda _layer, inputs, named: seen[name].append((*inputs, *named.values())[0])
 
-    handles = [_owner(module, name).register_forward_pre_hook(keep(name)) for name in seen]
+    handles = [_owner(module, name).register_forward_pre_hook(keep(name), with_kwargs=True) for name in seen]
     try:
         yield seen
     finally:
@@ -263,26 +314,6 @@ def _take(owner: nn.Module, name: str, axis: int, index: Int[Tensor, " kept"]) -
     for kind, sizes in _SIZES:
         if isinstance(owner, kind) and axis < len(sizes):
             setattr(owner, sizes[axis], len(index))
-
-
-@torch.no_grad()
-def _same(module: nn.Module, small: nn.Module, inputs: Tensor) -> bool:
-    """Do both compute the same? A module whose code holds its sizes may not even run."""
-    large = copy.deepcopy(module).double()
-    with evaluation(large):
-        expected = [one for one in tree_leaves(large(inputs)) if isinstance(one, Tensor)]
-    try:
-        outputs = [one for one in tree_leaves(small(inputs)) if isinstance(one, Tensor)]
-    except Exception:  # whatever the module's own code raises: then the units stay
-        return False
-    return len(outputs) == len(expected) and all(map(_equal, outputs, expected))
-
-
-def _equal(output: Tensor, expected: Tensor) -> bool:
-    if output.shape != expected.shape or not output.numel():
-        return output.shape == expected.shape
-    scale = max(expected.abs().max().item(), math.ulp(1.0))
-    return (output - expected).abs().max().item() <= _SAME * scale
 
 
 def _owner(module: nn.Module, tensor: str) -> nn.Module:

@@ -7,15 +7,18 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from weightspace.errors import InputError
+from weightspace.networks import calling
 from weightspace.networks.collection import Collection
 from weightspace.networks.forward import blocks
+from weightspace.runtime import trees
 from weightspace.runtime.progress import progress
+from weightspace.runtime.trees import Tree
 
 _ROWS = 256  # examples at once
 _Layer = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
 
 
-def input_scores(networks: Collection, x: Tensor) -> Float[Tensor, "n d"]:
+def input_scores(networks: Collection, x: Tree) -> Float[Tensor, "n d"]:
     """Size of each weight times the root mean square of the input it reads, squared.
 
     With inputs that do not correlate, the scores that a mask leaves out add up to the mean square error of the layer's
@@ -24,7 +27,7 @@ def input_scores(networks: Collection, x: Tensor) -> Float[Tensor, "n d"]:
 
     Args:
         networks: Networks, dense or sparse; they run in evaluation mode.
-        x: Training inputs, a few hundred.
+        x: Training inputs, a few hundred: a tensor, a tuple of all inputs, or a mapping of them by name.
 
     Returns:
         Scores for `reorder` and for the mask of a pattern.
@@ -33,10 +36,9 @@ def input_scores(networks: Collection, x: Tensor) -> Float[Tensor, "n d"]:
         InputError: There are no inputs, they are not finite or do not fit, or prunable weights belong to a layer that
             is neither linear nor a convolution.
     """
-    if x.ndim < 2 or not len(x) or (x.is_floating_point() and not x.isfinite().all()):
-        raise InputError(f"scores need a batch of at least one input, all finite; got shape {tuple(x.shape)}")
-    if x.is_floating_point():
-        x = x.to(networks.weights.dtype)
+    if not trees.samples(x) or not trees.finite(x):
+        raise InputError(f"scores need a batch of at least one input, all finite; got shape {trees.shapes(x)}")
+    x = trees.cast(x, networks.weights.dtype)
     scores = networks.weights.square()
     tensors = networks.layout.tensors(scores)  # views
     weights = [entry.name for entry in networks.layout.weights]
@@ -53,7 +55,7 @@ def input_scores(networks: Collection, x: Tensor) -> Float[Tensor, "n d"]:
     return scores
 
 
-def _mean_squares(module: nn.Module, x: Tensor) -> dict[str, Tensor]:
+def _mean_squares(module: nn.Module, x: Tree) -> dict[str, Tensor]:
     """For each weight the mean squares of its inputs, in a shape that broadcasts against it.
 
     A weight that is used more than once has the sum over its uses: each adds to the error of its own outputs.
@@ -77,14 +79,9 @@ def _mean_squares(module: nn.Module, x: Tensor) -> dict[str, Tensor]:
     for name, layer in layers.items():
         listen(name, layer)
     with torch.no_grad():
-        for rows in blocks(len(x), _ROWS):
+        for rows in blocks(trees.samples(x), _ROWS):
             calls.clear()
-            try:
-                module(x[rows])
-            except (RuntimeError, TypeError, IndexError) as error:
-                raise InputError(
-                    f"{type(module).__name__} does not run on inputs of shape {tuple(x.shape)} and {x.dtype}: {error}"
-                ) from error
+            calling.run(module, trees.take(x, rows))
     for hook in hooks:
         hook.remove()
     squares: dict[int, Tensor] = {}  # by parameter: layers may share one

@@ -8,6 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from weightspace.errors import InputError
+from weightspace.networks import calling
+from weightspace.runtime.trees import Tree
 from weightspace.sparse.gathered import MatrixConv, read_by
 
 Layer = nn.Linear | nn.Conv2d
@@ -26,7 +28,7 @@ class LayerInputs:
         self.kept.clear()
 
 
-class _Enough(Exception):
+class _Enough(BaseException):
     """All layers of interest have run: what follows need not."""
 
 
@@ -69,7 +71,7 @@ def is_readable(layer: nn.Module) -> bool:
     return known and isinstance(layer._parameters.get("weight"), nn.Parameter)
 
 
-def run(module: nn.Module, x: Tensor) -> None:
+def run(module: nn.Module, x: Tree) -> None:
     """A pass without gradients, at most until the layers that are listened to have run.
 
     Raises:
@@ -77,13 +79,9 @@ def run(module: nn.Module, x: Tensor) -> None:
     """
     try:
         with torch.no_grad():
-            module(x)
+            calling.run(module, x)
     except _Enough:
         pass
-    except (RuntimeError, TypeError, IndexError) as error:
-        raise InputError(
-            f"{type(module).__name__} does not run on inputs of shape {tuple(x.shape)} and {x.dtype}: {error}"
-        ) from error
 
 
 def weight_uses(network: nn.Module, ran: Sequence[str], masks: dict[str, Tensor]) -> dict[str, list[str]]:

@@ -7,10 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 import torch
-from jaxtyping import Shaped
-from torch import Tensor, nn
+from torch import nn
 
-from weightspace.networks.forward import evaluation
+from weightspace.networks import calling
+from weightspace.runtime import trees
+from weightspace.runtime.double import doubled, in_double
+from weightspace.runtime.outputs import difference
+from weightspace.runtime.trees import Tree
 
 Name = TypeVar("Name", bound=str)
 
@@ -63,16 +66,16 @@ def _once(call: Callable[[], object], count: int, cuda: bool) -> float:
     return (time.perf_counter() - began) / count
 
 
-def relative_error(module: Callable[[Tensor], Tensor], reference: nn.Module, x: Shaped[Tensor, "n ..."]) -> float:
-    """Largest error against the reference in float64, over its largest output.
+def relative_error(module: Callable[[Tree], Tree], reference: nn.Module, x: Tree) -> float:
+    """Largest error against the reference in float64, over its largest output (of each tensor, if there are several).
 
     Args:
-        module: What is checked.
+        module: What is checked; it is called with the inputs as they are.
         reference: Module that computes the same exactly; a copy of it runs in float64.
-        x: Inputs.
+        x: Inputs: a tensor, a tuple of all inputs, or a mapping of them by name.
     """
-    exact = copy.deepcopy(reference).double().cpu()
-    with torch.no_grad(), evaluation(exact):
-        expected = exact(x.double().cpu() if x.is_floating_point() else x.cpu())
-        outputs = module(x).double().cpu()
-    return float((outputs - expected).abs().max() / expected.abs().max().clamp(min=1e-300))
+    exact = copy.deepcopy(reference).double().cpu().eval()
+    with torch.no_grad(), in_double():
+        expected = calling.call(exact, doubled(trees.to(x, "cpu")))
+    with torch.no_grad():
+        return difference(module(x), expected)

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from weightspace.errors import InputError
 from weightspace.networks.collection import Collection
 from weightspace.networks.forward import evaluation
+from weightspace.runtime import trees
 from weightspace.runtime.progress import progress
+from weightspace.runtime.trees import Tree
 from weightspace.sparse.gathered import as_matrix
 from weightspace.sparse.layer_inputs import Layer, listening, run, weight_uses
 
@@ -20,7 +22,7 @@ _SYSTEMS = 2**25  # numbers in the systems that are solved at once
 _ROUNDING = 1e-10  # of the mean square of inputs: variances below are rounding
 
 
-def refit(pruned: Collection, dense: Collection, x: Tensor, *, ridge: float = 0.01) -> Collection:
+def refit(pruned: Collection, dense: Collection, x: Tree, *, ridge: float = 0.01) -> Collection:
     """Change kept weights and biases so that each layer gives the outputs it gave before pruning, without training.
 
     Layer by layer, from the inputs on: what a row keeps solves a ridge regression of the outputs of the dense network's
@@ -34,7 +36,7 @@ def refit(pruned: Collection, dense: Collection, x: Tensor, *, ridge: float = 0.
             in the same order.
         dense: The networks before pruning.
         x: Training inputs, several times as many as the widest layer has inputs (a convolution gets one from each
-            position).
+            position): a tensor, a tuple of all inputs, or a mapping of them by name.
         ridge: Pull towards the weights as they are, in mean squares of the layer's inputs.
 
     Returns:
@@ -61,7 +63,7 @@ def refit(pruned: Collection, dense: Collection, x: Tensor, *, ridge: float = 0.
     return pruned.replace(weights=weights, extras={}, records=records)
 
 
-def refit_module(module: nn.Module, dense: nn.Module, x: Tensor, *, ridge: float = 0.01) -> None:
+def refit_module(module: nn.Module, dense: nn.Module, x: Tree, *, ridge: float = 0.01) -> None:
     """Refit one module in place, as `refit` does, such as one whose inputs were gathered: zero weights stay zero.
 
     Args:
@@ -94,19 +96,19 @@ def refit_module(module: nn.Module, dense: nn.Module, x: Tensor, *, ridge: float
         raise
 
 
-def _checked(x: Tensor, ridge: float, dtype: torch.dtype) -> Tensor:
+def _checked(x: Tree, ridge: float, dtype: torch.dtype) -> Tree:
     if not 0 < ridge < float("inf"):
         raise InputError(f"ridge must be positive and finite, got {ridge}")
-    if not x.ndim or not len(x) or (x.is_floating_point() and not x.isfinite().all()):
-        raise InputError(f"refitting needs a batch of at least one input, all finite; got shape {tuple(x.shape)}")
-    return x.to(dtype) if x.is_floating_point() else x
+    if not trees.samples(x) or not trees.finite(x):
+        raise InputError(f"refitting needs a batch of at least one input, all finite; got shape {trees.shapes(x)}")
+    return trees.cast(x, dtype)
 
 
-def _refit(network: nn.Module, before: nn.Module, masks: dict[str, Tensor], x: Tensor, ridge: float) -> None:
+def _refit(network: nn.Module, before: nn.Module, masks: dict[str, Tensor], x: Tree, ridge: float) -> None:
     """One network in evaluation mode, in place."""
     with listening(network) as heard, listening(before) as heard_before:
-        run(network, x[:64])
-        run(before, x[:64])
+        run(network, trees.take(x, slice(64)))
+        run(before, trees.take(x, slice(64)))
     if heard.names != heard_before.names:
         raise InputError(
             "the layers of the pruned network run in another order than those of the dense one: "
@@ -159,7 +161,7 @@ def _moments(
     layers: Sequence[str],
     count: int,
     goal: Float[Tensor, "o c"],
-    x: Tensor,
+    x: Tree,
     *,
     centred: bool,
 ) -> _Moments:
@@ -170,11 +172,13 @@ def _moments(
     pilot, pilot_goal = mean, mean_goal  # near the means: sums of squares around them lose no digits
     rows, size, block, done = 0, 0.0, _FIRST, 0
     with listening(network, layers, count) as new, listening(before, layers, count) as old:
-        while done < len(x):
-            batch = x[done : done + block]
+        total = trees.samples(x)
+        while done < total:
+            examples = min(block, total - done)
+            batch = trees.take(x, slice(done, done + examples))
             run(network, batch)
             run(before, batch)
-            done += len(batch)
+            done += examples
             if [one.shape for one in new.kept] != [one.shape for one in old.kept]:
                 raise InputError(f"{', '.join(layers)} read other inputs in the pruned network than in the dense one")
             for read, meant in zip(new.kept, old.kept, strict=True):
@@ -187,7 +191,7 @@ def _moments(
                 cross.addmm_(made.T, read)
                 mean, mean_goal = mean + read.sum(0), mean_goal + made.sum(0)
                 rows += len(read)
-            each = sum(one.nbytes for one in new.kept) // len(batch)
+            each = sum(one.nbytes for one in new.kept) // examples
             block = max(1, min(256, _READ_BYTES // max(1, each)))
             new.clear()
             old.clear()

@@ -11,6 +11,7 @@ from weightspace.errors import InputError
 from weightspace.masks.patterns import NM
 from weightspace.networks.collection import Collection
 from weightspace.runtime.progress import progress
+from weightspace.runtime.trees import Tree
 from weightspace.sparse.gathered import checked_scores
 from weightspace.sparse.order import Order, find_order
 from weightspace.symmetry import Group, Symmetry, trace
@@ -47,7 +48,7 @@ def reorder(
     *,
     scores: Float[Tensor, "n d"] | None = None,
     symmetry: Symmetry | None = None,
-    example: Tensor | None = None,
+    example: Tree | None = None,
     seconds: float = 60.0,
     restarts: int | None = None,
     seed: int = 0,
@@ -63,7 +64,8 @@ def reorder(
         scores: What each kept weight is worth (n, D), not negative, such as `input_scores`; by default its
             magnitude.
         symmetry: Symmetry of the architecture; by default it is traced.
-        example: A batch of inputs for tracing, where the architecture does not know its own.
+        example: A batch of at least two inputs for tracing, where the architecture does not know its own: a tensor, a
+            tuple of all inputs, or a mapping of them by name.
         seconds: Time limit of each search.
         restarts: Number of restarts of each search, as in `find_order`.
         seed: Seed of each search.
@@ -76,7 +78,7 @@ def reorder(
         example = networks.architecture.example() if example is None else example
         if example is None:
             raise InputError("the inputs of this network are not known: give example=, a batch of at least two inputs")
-        symmetry = trace(networks.architecture.build_seeded(0).eval(), example, fix_unknown=True)
+        symmetry = trace(networks.architecture.build_seeded(0), example, fix_unknown=True)
     symmetry.layout.require(networks.layout, "the networks to reorder")
     permutations: list[dict[str, Tensor]] = []
     chosen: list[dict[str, Order]] = []
@@ -105,9 +107,10 @@ def reorder(
 
 def reorder_module(
     module: nn.Module,
-    example: Tensor,
+    example: Tree,
     pattern: NM = NM(2, 4),
     *,
+    symmetry: Symmetry | None = None,
     seconds: float = 60.0,
     restarts: int | None = None,
     seed: int = 0,
@@ -116,18 +119,21 @@ def reorder_module(
 
     Args:
         module: Any network that can be traced; the masks of a ticket's module move along.
-        example: A batch of at least two inputs.
+        example: A batch of at least two inputs: a tensor, a tuple of all inputs, or a mapping of them by name.
         pattern: N:M along the inputs.
+        symmetry: Symmetry of the module; by default it is traced.
         seconds: Time limit of each search.
         restarts: Number of restarts of each search, as in `find_order`.
         seed: Seed of each search.
 
     Returns:
         The order of each group of units.
+
+    Raises:
+        InputError: The module cannot be traced.
     """
-    training = module.training
-    symmetry = trace(module.eval(), example, fix_unknown=True)
-    module.train(training)
+    if symmetry is None:
+        symmetry = trace(module, example, fix_unknown=True)
     state = {name: tensor.detach() for name, tensor in module.state_dict().items()}
     masks = {name.removesuffix("_mask"): mask for name, mask in module.named_buffers() if name.endswith("_mask")}
     masks = {name: mask for name, mask in masks.items() if name in state}

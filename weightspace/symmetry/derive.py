@@ -1,22 +1,22 @@
 """Derive a module's symmetry by tracing it, and prove it before anyone uses it."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parameter import UninitializedParameter
 
 from weightspace.errors import InputError
 from weightspace.networks.layout import Layout
-from weightspace.symmetry.passes import Inputs
+from weightspace.runtime.trees import Tree
 from weightspace.symmetry.proof import SAME, Probe, WrongSymmetry, prove
 from weightspace.symmetry.spec import Group, Symmetry
 from weightspace.symmetry.tracing import tracer
 from weightspace.symmetry.tracing.extract import table
 
 
-def trace(module: nn.Module, example: Tensor | Inputs, *, fix_unknown: bool = False) -> Symmetry:
+def trace(module: nn.Module, example: Tree, *, fix_unknown: bool = False) -> Symmetry:
     """The permutation symmetry of any module, derived from one traced forward pass and proven.
 
     Args:
@@ -36,22 +36,19 @@ def trace(module: nn.Module, example: Tensor | Inputs, *, fix_unknown: bool = Fa
     lazy = [name for name, p in module.named_parameters() if isinstance(p, UninitializedParameter)]
     if lazy:
         raise InputError(f"{type(module).__name__} has lazy layers ({lazy[0]}): run it once on real inputs first")
-    inputs = (example,) if isinstance(example, Tensor) else example
-    if not isinstance(inputs, Mapping):
-        inputs = tuple(inputs)
-    traces = tracer.run(module, inputs, fix_unknown=fix_unknown)
+    traces = tracer.run(module, example, fix_unknown=fix_unknown)
     if traces.left_fixed:
         _warn(module, traces.left_fixed)
     symmetry = table(module, Layout.of(module), traces.units, traces.axes)
-    symmetry = _rescalable(symmetry, module, inputs)
+    symmetry = _rescalable(symmetry, module, example)
     while True:
         try:
-            prove(symmetry, module, inputs)
+            prove(symmetry, module, example)
         except WrongSymmetry as error:
             if not fix_unknown or not error.groups:
                 raise InputError(
                     f"tracing {type(module).__name__} led to a symmetry that does not stand the proof ({error}). Leave "
-                    "these units in place with fix_unknown=True, or write the symmetry by hand"
+                    "these units in place with fix_unknown=True, or write the symmetry by hand (symmetry=)"
                 ) from error
             _warn(module, [f"group {name!r}: it did not stand the proof" for name in error.groups])
             symmetry = _without(symmetry, set(error.groups))
@@ -74,7 +71,7 @@ def _without(symmetry: Symmetry, names: set[str]) -> Symmetry:
     return Symmetry(symmetry.layout, tuple(kept), fixed)
 
 
-def _rescalable(symmetry: Symmetry, module: nn.Module, inputs: Inputs) -> Symmetry:
+def _rescalable(symmetry: Symmetry, module: nn.Module, inputs: Tree) -> Symmetry:
     """Keep "homogeneous" on those groups of units that a rescaling really leaves alone."""
     candidates = [g.name for g in symmetry.groups if g.homogeneous]
     if not candidates:

@@ -1,31 +1,29 @@
 """Forward passes for tracing and proof: without dropout, in either mode, with all outputs in sight."""
 
-import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import copy
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map_only
 
 from weightspace.errors import InputError
-
-Inputs = Sequence[Any] | Mapping[str, Any]
-aten = torch.ops.aten
+from weightspace.networks import calling
+from weightspace.runtime import seeds
+from weightspace.runtime.double import in_double
+from weightspace.runtime.outputs import tensors_within
+from weightspace.runtime.trees import Tree
 
 _DROPOUT = (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout, torch.dropout)
 _SEES_VALUES = (Tensor.numpy, Tensor.tolist, Tensor.__array__)
-_HALVES = (torch.float32, torch.float16, torch.bfloat16)
 
 
-def call(module: nn.Module, inputs: Inputs) -> Any:
+def call(module: nn.Module, inputs: Tree) -> Any:
     """A forward pass without dropout of any kind, so that two passes can be compared."""
     with _NoDropout():
-        return module(**inputs) if isinstance(inputs, Mapping) else module(*inputs)
+        return calling.call(module, inputs)
 
 
 def training_mode(module: nn.Module, training: bool) -> None:
@@ -43,41 +41,15 @@ def training_mode(module: nn.Module, training: bool) -> None:
             child.dropout = 0.0
 
 
-def tensors_in(outputs: Any) -> list[Tensor]:
-    """All tensors of a module's output, in lists, mappings and objects of any kind."""
-    tensors: list[Tensor] = []
-    seen: set[int] = set()
+def exact_outputs(module: nn.Module, inputs: Tree) -> list[Tensor]:
+    """The tensors of a float64 module's outputs, without rounding, gradients or dropout.
 
-    def visit(value: Any) -> None:
-        if isinstance(value, Tensor):
-            tensors.append(value)
-        elif value is None or isinstance(value, str | bytes | int | float | complex) or id(value) in seen:
-            return
-        else:
-            seen.add(id(value))
-            if isinstance(value, Mapping):
-                inside: Any = value.values()
-            elif isinstance(value, list | tuple | set | frozenset):
-                inside = value
-            elif dataclasses.is_dataclass(value):
-                inside = [getattr(value, f.name) for f in dataclasses.fields(value)]
-            elif hasattr(value, "__dict__") and not callable(value):
-                inside = vars(value).values()
-            else:
-                raise InputError(
-                    f"the module's output holds a {type(value).__name__}, in which tensors cannot be found: return "
-                    "tensors, lists, mappings or dataclasses of them"
-                )
-            for one in list(inside):
-                visit(one)
-
-    visit(outputs)
-    return tensors
-
-
-def doubled(inputs: Inputs) -> Any:
-    """Inputs with all floating-point tensors in float64, copied."""
-    return tree_map_only(Tensor, lambda t: t.double() if t.is_floating_point() else t.clone(), inputs)
+    Args:
+        module: A copy by `module.double()`.
+        inputs: Inputs as by `weightspace.runtime.double.doubled`.
+    """
+    with torch.no_grad(), seeds.seeded_modules(0, "symmetry proof"), in_double():
+        return tensors_within(call(module, copy.deepcopy(inputs)))
 
 
 class _NoDropout(TorchFunctionMode):
@@ -108,28 +80,6 @@ class SeesValues(TorchFunctionMode):
         if func in _SEES_VALUES and not self.constant(args[0]):
             raise InputError(
                 f"the module turns a tensor into numbers (Tensor.{func.__name__}): control flow that depends on data "
-                "cannot be traced. Write the symmetry by hand"
+                "cannot be traced. Write the symmetry by hand (symmetry=)"
             )
         return func(*args, **(kwargs or {}))
-
-
-@contextmanager
-def in_double() -> Iterator[None]:
-    """Everything that a module makes or casts inside is float64: a proof has to see differences of 1e-9."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    try:
-        with _NoLowCasts():
-            yield
-    finally:
-        torch.set_default_dtype(before)
-
-
-class _NoLowCasts(TorchDispatchMode):
-    """Casts to lower precision keep float64."""
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = dict(kwargs or {})
-        if func._overloadpacket is aten._to_copy and kwargs.get("dtype") in _HALVES and args[0].dtype == torch.float64:
-            kwargs["dtype"] = torch.float64
-        return func(*args, **kwargs)

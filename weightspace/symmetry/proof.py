@@ -1,19 +1,20 @@
 """Prove a symmetry numerically, in float64, on a copy of the module with nothing symmetric left in it."""
 
 import copy
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map_only
 
 from weightspace.errors import InputError
 from weightspace.networks.sparse_module import release
-from weightspace.runtime import seeds
-from weightspace.symmetry.passes import Inputs, call, doubled, in_double, tensors_in, training_mode
+from weightspace.runtime import seeds, trees
+from weightspace.runtime.double import doubled
+from weightspace.runtime.outputs import difference
+from weightspace.runtime.trees import Tree
+from weightspace.symmetry.passes import exact_outputs, training_mode
 from weightspace.symmetry.spec import Axis, Symmetry
 
 SAME = 1e-9
@@ -21,7 +22,7 @@ CHANGED = 1e-6
 _DRAWS = 3
 
 
-def prove(symmetry: Symmetry, module: nn.Module, inputs: Inputs | Tensor, *, controls: bool = True) -> None:
+def prove(symmetry: Symmetry, module: nn.Module, inputs: Tree, *, controls: bool = True) -> None:
     """Check that permuting every group, and scaling the homogeneous ones, leaves the function unchanged.
 
     All parameters and statistics are drawn anew (fresh networks hide mistakes: biases of zero, norms of one). Three
@@ -139,9 +140,9 @@ class Probe:
         inputs: A batch of inputs, or all arguments of forward.
     """
 
-    def __init__(self, symmetry: Symmetry, module: nn.Module, inputs: Inputs | Tensor) -> None:
+    def __init__(self, symmetry: Symmetry, module: nn.Module, inputs: Tree) -> None:
         self.module = release(copy.deepcopy(module)).double()
-        self.inputs = doubled((inputs,) if isinstance(inputs, Tensor) else inputs)
+        self.inputs = doubled(inputs)
         random = seeds.generator(0, "symmetry proof weights")
         self.layout = symmetry.layout
         state = self.module.state_dict()
@@ -186,7 +187,7 @@ class Probe:
         pairs = [p for a, b in zip(self.before[0], after[0], strict=True) for p in zip(a, b, strict=True)]
         if not scales:
             pairs += [(expected[name], after[1][name]) for name in expected]
-        return max((_difference(a, b) for a, b in pairs), default=0.0)
+        return max((difference(a, b) for a, b in pairs), default=0.0)
 
     def change_of(self, name: str, change: Callable[[Tensor], Tensor]) -> float:
         """Largest relative change of an output when one tensor alone changes."""
@@ -204,7 +205,7 @@ class Probe:
             place.copy_(values)
             if training and self.buffers:  # a forward pass in training moves the statistics
                 self.loaded = False
-            largest = max(largest, *(_difference(x, y) for x, y in zip(before, outputs, strict=True)))
+            largest = max(largest, difference(outputs, before))
             if largest >= CHANGED:
                 break
         return largest
@@ -216,7 +217,7 @@ class Probe:
         def varied(t: Tensor) -> Tensor:
             return t + torch.randn(t.shape, dtype=t.dtype, generator=random) if t.is_floating_point() else t
 
-        return tree_map_only(Tensor, varied, self.inputs)
+        return trees.apply(varied, self.inputs)
 
     def redraw(self, name: str) -> Callable[[Tensor], Tensor]:
         """New random values for a tensor."""
@@ -224,23 +225,7 @@ class Probe:
         return lambda t: _drawn(t, role, seeds.generator(1, "symmetry proof weights"))
 
     def _outputs(self) -> list[Tensor]:
-        with torch.no_grad(), seeds.seeded_modules(0, "symmetry proof"), in_double():
-            return tensors_in(call(self.module, copy.deepcopy(self.inputs)))
-
-
-def _difference(a: Tensor, b: Tensor) -> float:
-    """Largest difference relative to the scale of finite values; infinite where others are not the same."""
-    if a.shape != b.shape or not a.is_floating_point():
-        return 0.0 if torch.equal(a, b) else math.inf
-    finite = a.isfinite()
-    same = (a == b) | (a.isnan() & b.isnan())
-    if not torch.equal(finite, b.isfinite()) or not bool((same | finite).all()):
-        return math.inf
-    if not finite.any():
-        return 0.0
-    scale = a[finite].abs().max().item()
-    error = (a[finite] - b[finite]).abs().max().item()
-    return error / scale if scale > 0 else error
+        return exact_outputs(self.module, self.inputs)
 
 
 def _drawn(tensor: Tensor, role: str, random: torch.Generator) -> Tensor:

@@ -15,7 +15,10 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from weightspace.errors import InputError
 from weightspace.networks.sparse_module import release
-from weightspace.symmetry.passes import Inputs, SeesValues, call, tensors_in, training_mode
+from weightspace.runtime.double import doubled, in_double
+from weightspace.runtime.outputs import tensors_within
+from weightspace.runtime.trees import Tree
+from weightspace.symmetry.passes import SeesValues, call, training_mode
 from weightspace.symmetry.tracing import views
 from weightspace.symmetry.tracing.labels import ANY, FIXED, Label, Labels, Units
 from weightspace.symmetry.tracing.rules import Traced, Untraceable
@@ -52,12 +55,12 @@ class Traces:
     left_fixed: list[str]
 
 
-def run(module: nn.Module, inputs: Inputs, *, fix_unknown: bool) -> Traces:
+def run(module: nn.Module, inputs: Tree, *, fix_unknown: bool) -> Traces:
     """Trace a module in evaluation mode and with its normalisation in training mode.
 
     Args:
         module: The module; a copy of it runs.
-        inputs: All arguments of forward.
+        inputs: A batch of inputs, or all arguments of forward, as in `weightspace.networks.calling`.
         fix_unknown: Whether units that meet an operator without a rule stay in place instead of an error.
 
     Raises:
@@ -66,9 +69,9 @@ def run(module: nn.Module, inputs: Inputs, *, fix_unknown: bool) -> Traces:
     """
     name = type(module).__name__
     try:
-        module = release(copy.deepcopy(module))
+        module, inputs = release(copy.deepcopy(module)).double(), doubled(inputs)
         training_mode(module, False)
-        with torch.no_grad(), _ordinary_kernels(module):
+        with torch.no_grad(), in_double(), _ordinary_kernels(module):
             call(module, copy.deepcopy(inputs))
     except Exception as error:  # a user's module can raise anything
         raise InputError(f"{name} does not run on the example, or cannot be copied: {error}") from error
@@ -76,9 +79,9 @@ def run(module: nn.Module, inputs: Inputs, *, fix_unknown: bool) -> Traces:
     for training in (False, True):
         training_mode(module, training)
         arguments = copy.deepcopy(inputs)
-        for tensor in tensors_in(arguments):
+        for tensor in tensors_within(arguments, "the example"):
             tracer.add_input(tensor)
-        with torch.no_grad(), _ordinary_kernels(module):
+        with torch.no_grad(), in_double(), _ordinary_kernels(module):
             handles = tracer.follow(module)
             try:
                 with SeesValues(lambda t: tracer.labels(t).constant), tracer:
@@ -86,12 +89,14 @@ def run(module: nn.Module, inputs: Inputs, *, fix_unknown: bool) -> Traces:
             except InputError:
                 raise
             except Exception as error:
-                raise InputError(f"{name} cannot be traced: {error!r}. Write its symmetry by hand") from error
+                raise InputError(
+                    f"{name} cannot be traced: {error!r}. Write the symmetry by hand (symmetry=)"
+                ) from error
             finally:
                 for handle in handles:
                     handle.remove()
         tracer.follow_replaced(module)
-        tensors = tensors_in(outputs)
+        tensors = tensors_within(outputs)
         if not tensors:
             raise InputError(f"{name} returned no tensor but a {type(outputs).__name__}")
         for output in tensors:
@@ -207,7 +212,7 @@ class _Tracer(TorchDispatchMode):
         if packet in _MAKES_NUMBERS and not constant:
             raise InputError(
                 f"an operator {self._place()} turns a tensor into a number or a length ({packet}): control flow that "
-                "depends on data cannot be traced. Write the symmetry by hand"
+                "depends on data cannot be traced. Write the symmetry by hand (symmetry=)"
             )
         out = func(*args, **kwargs)
         outputs = [o for o in (out if isinstance(out, tuple | list) else [out]) if isinstance(o, Tensor)]
@@ -248,7 +253,7 @@ class _Tracer(TorchDispatchMode):
             raise InputError(
                 f"the operator {what} cannot be traced: {reason}"
                 f"{' (parameters: ' + ', '.join(names) + ')' if names else ''}. Leave its units in place with "
-                "fix_unknown=True, or write the symmetry by hand"
+                "fix_unknown=True, or write the symmetry by hand (symmetry=)"
             ) from cause
         self.left_fixed.append(f"{what}: {reason}")
         for one in operands:
