@@ -17,6 +17,8 @@ DOCS   := $(VENV)/.ready-docs
 # Threads sleep while they wait; on a shared machine spinning threads steal each other's core.
 export OMP_WAIT_POLICY ?= PASSIVE
 export GOMP_SPINCOUNT ?= 0
+# Compiled modules are kept: the tests start many processes.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo tickets lottery bench-sparse bayes-tickets bayes-tickets-mnist results test lint docs env clean-env
 .DEFAULT_GOAL := demo

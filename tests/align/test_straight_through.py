@@ -3,7 +3,7 @@
 import torch
 
 import weightspace as ws
-from tests.conftest import outputs
+from tests.fixtures import outputs
 from weightspace.align import (
     StraightThrough,
 )

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import weightspace as ws
-from tests.conftest import outputs
+from tests.fixtures import outputs
 from tests.symmetry.examples import Attention
 from weightspace.align import (
     ActivationMatching,

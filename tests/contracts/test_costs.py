@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import weightspace as ws
-from tests.conftest import outputs
+from tests.fixtures import outputs
 from weightspace.align import (
     COSTS,
     Cost,

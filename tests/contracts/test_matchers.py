@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import weightspace as ws
-from tests.conftest import outputs
+from tests.fixtures import outputs
 from weightspace.align import (
     ActivationMatching,
     GrowingMean,

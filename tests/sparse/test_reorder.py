@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import weightspace as ws
-from tests.conftest import outputs
+from tests.fixtures import outputs
 from tests.sparse.examples import collected, kept
 from weightspace import sparse
 from weightspace.models.resnet import ResNet

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import weightspace as ws
-from tests.conftest import outputs
+from tests.fixtures import outputs
 from tests.symmetry.examples import (
     MODULES,
     architecture,

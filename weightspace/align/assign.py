@@ -4,7 +4,6 @@ import lap
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from weightspace.errors import InputError
@@ -25,6 +24,8 @@ def assign(gain: Float[Tensor, "units units"]) -> Int[Tensor, " units"]:
     Raises:
         InputError: The gains hold NaN or infinite values.
     """
+    from scipy.optimize import linear_sum_assignment
+
     cost = -gain.cpu().numpy()
     if not np.isfinite(cost).all():
         raise InputError("the gains of an assignment hold NaN or infinite values: the weights or activations may, too")

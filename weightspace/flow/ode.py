@@ -7,7 +7,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.func import jacrev, vmap
-from torchdiffeq import odeint
 
 from weightspace.errors import InputError
 from weightspace.flow.velocity import Velocity
@@ -54,6 +53,8 @@ def follow(field: Field, x: Float[Tensor, "n k"], start: float, stop: float, ste
     Raises:
         InputError: There is no step.
     """
+    from torchdiffeq import odeint
+
     if steps < 1:
         raise InputError(f"the solver needs at least one step, got {steps}")
     for now, then in pairwise(torch.linspace(start, stop, steps + 1)):
@@ -80,6 +81,7 @@ def to_noise(
         tolerance: Relative and absolute tolerance of the adaptive solver.
         steps: Number of fixed Runge-Kutta steps in place of the adaptive solver.
     """
+    from torchdiffeq import odeint
 
     def one(x: Tensor, t: Tensor, known: Tensor) -> Tensor:
         return velocity(x[None], t.reshape(1, 1), known[None])[0]

@@ -2,7 +2,6 @@
 
 import torch
 from jaxtyping import Float, Int
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 
@@ -26,5 +25,7 @@ def pair(x_0: Float[Tensor, "n k"], x_1: Float[Tensor, "n k"]) -> Int[Tensor, " 
         x_0: Noise, (n, K).
         x_1: Codes, (n, K).
     """
+    from scipy.optimize import linear_sum_assignment
+
     _, columns = linear_sum_assignment(torch.cdist(x_0.double(), x_1.double()).square().numpy())
     return torch.as_tensor(columns)

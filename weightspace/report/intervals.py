@@ -3,8 +3,6 @@
 import statistics
 from collections.abc import Sequence
 
-from scipy import stats
-
 
 def half_width(values: Sequence[float], *, level: float = 0.95) -> float:
     """Half the width of the interval of a mean (Student's t).
@@ -13,6 +11,8 @@ def half_width(values: Sequence[float], *, level: float = 0.95) -> float:
         values: At least two values, one a network or a seed.
         level: Share of such intervals that hold the true mean.
     """
+    from scipy import stats
+
     return float(stats.t.ppf(0.5 + level / 2, len(values) - 1)) * statistics.stdev(values) / len(values) ** 0.5
 
 

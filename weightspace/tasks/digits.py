@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import torch
-from sklearn.datasets import load_digits
 
 from weightspace.errors import InputError
 from weightspace.networks.architecture import Architecture
@@ -25,6 +24,8 @@ def digits(hidden: Sequence[int] = (128, 64), *, held_out: Sequence[int] = (), r
             out-of-distribution inputs. The remaining classes are numbered from 0.
         recipe: Recipe of one network's training.
     """
+    from sklearn.datasets import load_digits
+
     pixels, labels = load_digits(return_X_y=True)
     x = torch.as_tensor(pixels, dtype=torch.float32).reshape(-1, 1, 8, 8) / 16  # (1797, 1, 8, 8), in [0, 1]
     y = torch.as_tensor(labels, dtype=torch.int64)

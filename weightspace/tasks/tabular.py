@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from sklearn.datasets import load_breast_cancer, load_iris, load_wine
 
 from weightspace.networks.architecture import Architecture
 from weightspace.recipes.optimizers import Adam
@@ -17,16 +16,22 @@ RECIPE = Recipe(length=Step(epochs=60), batch_size=16, optimizer=Adam(lr=3e-3), 
 
 def iris(hidden: Sequence[int] = (16,), *, recipe: Recipe = RECIPE) -> Task:
     """150 flowers, 4 measures, 3 species; 90 / 30 / 30 samples."""
+    from sklearn.datasets import load_iris
+
     return _task("iris", load_iris(return_X_y=True), hidden, recipe)
 
 
 def wine(hidden: Sequence[int] = (16,), *, recipe: Recipe = RECIPE) -> Task:
     """178 wines, 13 measures, 3 cultivars; 108 / 35 / 35 samples."""
+    from sklearn.datasets import load_wine
+
     return _task("wine", load_wine(return_X_y=True), hidden, recipe)
 
 
 def breast_cancer(hidden: Sequence[int] = (16,), *, recipe: Recipe = RECIPE) -> Task:
     """569 tumours, 30 measures, 2 diagnoses; 343 / 113 / 113 samples."""
+    from sklearn.datasets import load_breast_cancer
+
     return _task("breast_cancer", load_breast_cancer(return_X_y=True), hidden, recipe)
 
 

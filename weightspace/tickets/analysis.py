@@ -7,8 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import minimum_spanning_tree
 from torch import Tensor, nn
 
 from weightspace.errors import InputError
@@ -39,6 +37,9 @@ def neural_persistence(networks: Collection, p: float = 2.0) -> Float[Tensor, "n
 
 
 def _persistence(sizes: np.ndarray, p: float) -> float:
+    from scipy.sparse import csr_array
+    from scipy.sparse.csgraph import minimum_spanning_tree
+
     outputs, inputs = sizes.shape
     i, j = np.nonzero(sizes)
     vertices = outputs + inputs

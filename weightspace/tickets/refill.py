@@ -5,8 +5,6 @@ from typing import Literal
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from scipy.optimize import linear_sum_assignment
-from sklearn.cluster import KMeans
 from torch import Tensor
 
 from weightspace.errors import InputError
@@ -98,6 +96,9 @@ def _blocks(matrix: Bool[Tensor, "o i"], clusters: int, fill: float, rows: int, 
 
 def _balanced(support: Float[Tensor, "r i"], count: int, seed: int) -> list[Tensor]:
     """Rows in clusters of equal size, give or take one: k-means, then the cheapest assignment to the centres."""
+    from scipy.optimize import linear_sum_assignment
+    from sklearn.cluster import KMeans
+
     if count == 1:
         return [torch.arange(len(support))]
     unit = (support / support.norm(dim=1, keepdim=True)).numpy()

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
-from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from weightspace.evaluation.metrics import predictive
@@ -66,6 +65,7 @@ def fit_temperature(logits: Float[Tensor, "1 s c"], y: Int[Tensor, " s"]) -> flo
             probability to the power 1/T.
         y: The right classes.
     """
+    from scipy.optimize import minimize_scalar
 
     def loss(log_t: float) -> float:
         return predictive.nll(logits / math.exp(log_t), y).item()

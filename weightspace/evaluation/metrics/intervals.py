@@ -4,7 +4,6 @@ import math
 
 import torch
 from jaxtyping import Float, Int
-from scipy import stats
 from torch import Tensor
 
 from weightspace.evaluation.metrics.calibration import BINS
@@ -77,6 +76,8 @@ def rank_test(a: Float[Tensor, " n"], b: Float[Tensor, " m"], alternative: str) 
         b: Values of the other.
         alternative: "less" if `a` is smaller than `b` where the test is significant, or "greater".
     """
+    from scipy import stats
+
     return float(stats.mannwhitneyu(a.numpy(), b.numpy(), alternative=alternative).pvalue)
 
 
@@ -100,6 +101,8 @@ def welch_interval(mean_a: float, std_a: float, n_a: int, mean_b: float, std_b: 
         std_b: Standard deviation of the second group.
         n_b: Networks in the second group.
     """
+    from scipy import stats
+
     a, b = std_a**2 / n_a, std_b**2 / n_b
     difference = mean_a - mean_b
     if a + b == 0:

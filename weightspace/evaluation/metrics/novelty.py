@@ -4,7 +4,6 @@ import math
 
 import torch
 from jaxtyping import Bool, Float
-from scipy.stats import mannwhitneyu
 from torch import Tensor
 
 from weightspace.masks.overlap import off_diagonal
@@ -74,6 +73,8 @@ def z_u(samples: Float[Tensor, " n"], held_out: Float[Tensor, " m"]) -> tuple[fl
         probability that a sample is farther than a held-out network. Z_U grows with n and m, the
         probability does not.
     """
+    from scipy.stats import mannwhitneyu
+
     n, m = len(samples), len(held_out)
     u = float(mannwhitneyu(samples.numpy(), held_out.numpy(), method="asymptotic").statistic)
     return (u - n * m / 2) / math.sqrt(n * m * (n + m + 1) / 12), u / (n * m)

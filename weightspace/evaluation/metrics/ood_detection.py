@@ -2,7 +2,6 @@
 
 import numpy as np
 from jaxtyping import Float
-from sklearn.metrics import roc_auc_score, roc_curve
 from torch import Tensor
 
 
@@ -13,6 +12,8 @@ def auroc(test: Float[Tensor, " s"], ood: Float[Tensor, " t"]) -> float:
         test: Scores of test inputs.
         ood: Scores of OOD inputs.
     """
+    from sklearn.metrics import roc_auc_score
+
     truth, scores = _together(test, ood)
     return float(roc_auc_score(truth, scores))
 
@@ -24,6 +25,8 @@ def fpr95(test: Float[Tensor, " s"], ood: Float[Tensor, " t"]) -> float:
         test: Scores of test inputs.
         ood: Scores of OOD inputs.
     """
+    from sklearn.metrics import roc_curve
+
     false, true, _ = roc_curve(*_together(test, ood), drop_intermediate=False)
     return float(false[np.argmax(true >= 0.95)])
 
