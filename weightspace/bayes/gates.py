@@ -22,6 +22,7 @@ from weightspace.bayes.inference.gated import GatedNetwork, Objective
 from weightspace.bayes.inference.noise import OwnDraws
 from weightspace.errors import InputError
 from weightspace.masks.patterns import Unstructured, check_density
+from weightspace.masks.prunable import require_prunable
 from weightspace.networks.building import in_blocks
 from weightspace.networks.collection import Collection
 from weightspace.networks.record import Extra
@@ -106,11 +107,13 @@ class GateSearch:
 
         Raises:
             LayoutMismatch: The networks are not of the task's architecture.
-            InputError: The device is not the CPU, a record has no seed, a network has too few weights, or the loss is
-                no longer finite.
+            InputError: The device is not the CPU, no weight can be pruned, a record has no seed, a network has too few
+                weights, or the loss is no longer finite.
         """
         require_cpu(device)
         networks.layout.require(task.architecture.layout(), f"the network of task {task.name!r}")
+        require_prunable(networks.layout)
+        task = replace(task, architecture=task.architecture.following(networks.layout))
         require_seeds(networks.records)
         check_dense_enough(networks, Unstructured(self.density))
         recipe = replace(task.recipe, length=self.length)

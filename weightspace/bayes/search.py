@@ -16,6 +16,7 @@ from weightspace.bayes.inference.variational import Inference
 from weightspace.bayes.scores import MeanMagnitude, PosteriorScore
 from weightspace.errors import InputError
 from weightspace.masks.patterns import Pattern, Unstructured
+from weightspace.masks.prunable import require_prunable
 from weightspace.masks.schedule import steps_to
 from weightspace.networks.building import in_blocks
 from weightspace.networks.collection import Collection
@@ -71,7 +72,7 @@ class Variational:
             networks: Means to start from; the extra "std", if they have it, holds the standard deviations.
             task: Task whose architecture is used.
         """
-        module = task.architecture.build_seeded(0).train()
+        module = task.architecture.following(networks.layout).build_seeded(0).train()
         layout = Layout.of(module)
         std = networks.extras.get(STD)
         if std is None:
@@ -248,11 +249,12 @@ class BayesianIMP:
 
         Raises:
             LayoutMismatch: The networks are not of the task's architecture.
-            InputError: The device is not the CPU, a layer is unsupported, a record has no seed, or the rewind point is
-                behind the end of training.
+            InputError: The device is not the CPU, no weight can be pruned, a layer is unsupported, a record has no
+                seed, or the rewind point is behind the end of training.
         """
         require_cpu(device)
         networks.layout.require(task.architecture.layout(), f"the network of task {task.name!r}")
+        require_prunable(networks.layout)
         check_dense_enough(networks, self.goal)
         per_epoch = task.recipe.per_epoch(len(task.train))
         if self.rewind.total(per_epoch) > task.recipe.length.total(per_epoch):

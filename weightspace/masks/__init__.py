@@ -15,6 +15,7 @@ from weightspace.masks.patterns import Stepwise as Stepwise
 from weightspace.masks.patterns import Unstructured as Unstructured
 from weightspace.masks.patterns import densities_to as densities_to
 from weightspace.masks.patterns import keep_counts as keep_counts
+from weightspace.masks.prunable import require_prunable as require_prunable
 from weightspace.masks.schedule import count_of as count_of
 from weightspace.masks.schedule import density_of as density_of
 from weightspace.masks.schedule import one_threshold as one_threshold

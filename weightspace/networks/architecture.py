@@ -4,8 +4,8 @@ A built-in network is known by name and arguments and can be written to disk. An
 from a factory, a function without arguments, that a user hands over again on loading.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from weightspace import models
 from weightspace.errors import InputError
 from weightspace.networks.layout import Layout
+from weightspace.networks.roles import mark
+from weightspace.networks.uses import weights_by_use
+from weightspace.networks.weight_norm import allow_zero_rows
 from weightspace.runtime import seeds
 from weightspace.storage.typed import from_json
 
@@ -26,16 +29,59 @@ class Architecture:
         name: Name of a class in `weightspace.models`, or a label for a user's factory.
         arguments: Keyword arguments of the built-in class.
         factory: Function of a user's that returns a fresh module; None for built-in networks.
+        prunable: Names of the parameters that may be pruned, or globs such as "encoder.*"; None is what the layers say
+            (see `Layout.of`).
+        recognised: Names of the parameters that may be pruned as a layout has them, or as their use showed; it is not
+            part of what the architecture is, and goes before `prunable`.
     """
 
     name: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
     factory: Callable[[], nn.Module] | None = field(default=None, compare=False)
+    prunable: tuple[str, ...] | None = None
+    recognised: tuple[str, ...] | None = field(default=None, compare=False, repr=False)
 
     @classmethod
-    def of(cls, factory: Callable[[], nn.Module]) -> "Architecture":
-        """An architecture that a user's factory builds, named after the function."""
-        return cls(getattr(factory, "__qualname__", type(factory).__name__), {}, factory)
+    def of(cls, factory: Callable[[], nn.Module], *, prunable: Sequence[str] | None = None) -> "Architecture":
+        """An architecture that a user's factory builds, named after the function.
+
+        Args:
+            factory: Function that returns a fresh module.
+            prunable: Names of the parameters that may be pruned, or globs such as "encoder.*", instead of those that
+                the library finds; of these, the tensors of two or more axes.
+
+        Raises:
+            InputError: The names are a single string.
+        """
+        if isinstance(prunable, str):
+            raise InputError(f'prunable is a sequence of names or globs such as ["encoder.*"], got {prunable!r}')
+        chosen = None if prunable is None else tuple(prunable)
+        return cls(getattr(factory, "__qualname__", type(factory).__name__), {}, factory, chosen)
+
+    def following(self, layout: Layout) -> "Architecture":
+        """The same architecture, of whose networks the tensors may be pruned that a layout says.
+
+        Args:
+            layout: Layout of the networks.
+        """
+        return replace(self, recognised=tuple(entry.name for entry in layout.weights))
+
+    def recognise(self, example: Any) -> "Architecture":
+        """The same architecture, with prunable weights that only their use in a forward pass shows.
+
+        A parameter of two or more axes is a weight if a product of matrices, a convolution or a lookup takes it
+        together with something that depends on the inputs. Built-in networks, and those whose prunable weights were
+        named, stay as they are; so do modules that do not run on the example (`Task.try_out` says why).
+
+        Args:
+            example: A few inputs, as the networks take them.
+        """
+        if self.factory is None or self.prunable is not None or self.recognised is not None:
+            return self
+        module = self.build_seeded(0)
+        layout = Layout.of(module)
+        names = weights_by_use(module, layout, example)
+        return self if names == tuple(e.name for e in layout.weights) else replace(self, recognised=names)
 
     @property
     def known(self) -> bool:
@@ -46,8 +92,17 @@ class Architecture:
         """A fresh module, initialised from PyTorch's global random state.
 
         Raises:
-            InputError: No built-in network of this name exists, or it refuses its arguments.
+            InputError: No built-in network of this name exists, it refuses its arguments, or what was named as prunable
+                is not.
         """
+        module = allow_zero_rows(self._built())
+        if self.recognised is not None:
+            return mark(module, self.recognised)
+        if self.prunable is not None:
+            return mark(module, [entry.name for entry in Layout.of(module, prunable=self.prunable).weights])
+        return module
+
+    def _built(self) -> nn.Module:
         if self.factory is not None:
             module = self.factory()
             if not isinstance(module, nn.Module):
@@ -89,8 +144,9 @@ class Architecture:
         return Layout.of(self.build_seeded(0))
 
     def to_json(self) -> dict[str, Any]:
-        """Name and arguments as data; a user's factory is not part of it."""
-        return {"name": self.name, "arguments": dict(self.arguments)}
+        """Name, arguments and what was named as prunable as data; a user's factory is not part of it."""
+        named = {} if self.prunable is None else {"prunable": list(self.prunable)}
+        return {"name": self.name, "arguments": dict(self.arguments), **named}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Architecture":
@@ -103,7 +159,7 @@ class Architecture:
             StorageError: A field is missing, unknown or of another type.
         """
         stored = from_json(_Stored, data, "an architecture")
-        return cls(stored.name, stored.arguments)
+        return cls(stored.name, stored.arguments, prunable=stored.prunable)
 
 
 @dataclass(frozen=True)
@@ -112,3 +168,4 @@ class _Stored:
 
     name: str
     arguments: dict[str, Any]
+    prunable: tuple[str, ...] | None = None

@@ -67,7 +67,7 @@ class Collection:
         columns |= {f"extra.{name}": tensor for name, tensor in (extras or {}).items()}
         columns |= {f"buffer.{name}": tensor for name, tensor in (buffers or {}).items()}
         self.layout = layout
-        self.architecture = architecture
+        self.architecture = architecture.following(layout)
         self.records: list[Record] = [Record.of(r) for r in ([{}] * len(weights) if records is None else records)]
         self._reader: ShardReader | None = None
         self._rows: Tensor = torch.arange(len(weights))
@@ -118,8 +118,8 @@ class Collection:
 
     @property
     def densities(self) -> Float[Tensor, " n"]:
-        """Fraction of prunable weights kept by each network's mask."""
-        if self.dense:
+        """Fraction of all prunable weights kept by each network's mask; 1 where none is prunable."""
+        if self.dense or not self.layout.num_prunable:
             return torch.ones(len(self), dtype=torch.float64)
         always = self.layout.size - self.layout.num_prunable  # what is not prunable is True in every mask
         counts = [np.count_nonzero(row) for at in blocks(len(self), _READ) for row in self[at].masks.cpu().numpy()]
@@ -151,12 +151,8 @@ class Collection:
         if not len(positions):
             raise InputError(f"the selection is empty: a collection needs at least one network (of {len(self)})")
         part = object.__new__(Collection)
-        part.layout, part.architecture, part._reader, part._names = (
-            self.layout,
-            self.architecture,
-            self._reader,
-            self._names,
-        )
+        part.layout, part.architecture = self.layout, self.architecture
+        part._reader, part._names = self._reader, self._names
         part._rows = self._rows[positions]
         part._columns = {name: column[positions] for name, column in self._columns.items()}
         part.records = [self.records[i] for i in positions.tolist()]
@@ -229,9 +225,14 @@ class Collection:
         )
 
     def replace(self, **changes: Any) -> "Collection":
-        """A collection with some of weights, masks, buffers, extras, records changed."""
+        """A collection with some of layout, weights, masks, buffers, extras, records changed.
+
+        Args:
+            changes: The new values by name. Another layout is of the same tensors, other ones being prunable.
+        """
         masks = None if self.dense else self.masks
         current = {
+            "layout": self.layout,
             "weights": self.weights,
             "masks": masks,
             "buffers": self.buffers,
@@ -239,7 +240,7 @@ class Collection:
             "records": self.records,
             "architecture": self.architecture,
         }
-        return Collection(self.layout, **(current | changes))
+        return Collection(**(current | changes))
 
     def save(self, folder: str | Path) -> Path:
         """Write to a new folder; it appears complete or not at all.
@@ -268,7 +269,8 @@ class Collection:
         """Open a collection folder; tensors are read when asked for.
 
         Args:
-            factory: Function that builds the network; needed for modules where the architecture is not built in.
+            factory: Function that builds the network; needed for modules where the architecture is not built in. The
+                prunable tensors are those of the folder; a warning says where they are not those of the module.
             verify: Whether every file is compared with its checksum first.
 
         Raises:
@@ -282,7 +284,7 @@ class Collection:
             architecture = Architecture.of(factory)
             layout.require(architecture.layout(), "the network of the given factory")
         loaded = object.__new__(cls)
-        loaded.layout, loaded.architecture, loaded._reader = layout, architecture, reader
+        loaded.layout, loaded.architecture, loaded._reader = layout, architecture.following(layout), reader
         loaded._rows, loaded._columns = torch.arange(len(reader.records)), {}
         loaded._names, loaded.records = reader.columns, [Record(record) for record in reader.records]
         return loaded

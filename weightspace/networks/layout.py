@@ -5,36 +5,28 @@ A network of a layout is a flat vector of its D trainable parameters, plus its b
 """
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+import warnings
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 
 from weightspace.errors import InputError, LayoutMismatch
+from weightspace.networks.roles import Role, marked, roles_of
+from weightspace.networks.selection import matching
 from weightspace.storage.typed import from_json
-
-Role = Literal["weight", "bias", "norm", "other", "buffer"]
-
-_PRUNABLE = (nn.Linear, nn.modules.conv._ConvNd, nn.Embedding)
-_NORMS = (
-    nn.modules.batchnorm._NormBase,  # BatchNorm and InstanceNorm
-    nn.LayerNorm,
-    nn.GroupNorm,
-    nn.RMSNorm,
-)
 
 
 @dataclass(frozen=True)
 class Entry:
     """One tensor: its name in the state dict, shape, role and dtype (such as "float32").
 
-    The role "weight" marks the prunable tensors: the weights of linear, conv and embedding layers,
-    the output layer included. Biases, norm parameters and free parameters ("other") are never
-    pruned; buffers are not part of the vector.
+    The role "weight" marks the prunable tensors (`weightspace.networks.roles`). Biases, norm parameters and free
+    parameters ("other") are never pruned; buffers are not part of the vector.
     """
 
     name: str
@@ -72,13 +64,20 @@ class Layout:
             )
 
     @classmethod
-    def of(cls, module: nn.Module) -> "Layout":
-        """Derive the layout of a module from its parameters, persistent buffers and tied names."""
+    def of(cls, module: nn.Module, *, prunable: Sequence[str] | None = None) -> "Layout":
+        """Derive the layout of a module from its parameters, persistent buffers and tied names.
+
+        Args:
+            module: The module.
+            prunable: Names of the parameters that may be pruned, or globs such as "encoder.*"; of these, the tensors of
+                two or more axes. None is what the module's architecture says, or else what its layers and names say:
+                weights of linear, convolution, embedding, bilinear, attention and recurrent layers, of PyTorch or not.
+
+        Raises:
+            InputError: There is nothing to train, or a glob matches no parameter that could be pruned.
+        """
         state = module.state_dict(keep_vars=True)
-        roles: dict[str, Role] = {}
-        for prefix, child in module.named_modules():
-            for name, _ in child.named_parameters(recurse=False):
-                roles[f"{prefix}.{name}" if prefix else name] = _role(child, name)
+        roles = roles_of(module)
         entries: list[Entry] = []
         aliases: list[tuple[str, str]] = []
         seen: dict[int, str] = {}
@@ -92,7 +91,12 @@ class Layout:
             role: Role = roles[name] if isinstance(tensor, nn.Parameter) else "buffer"
             dtype = str(tensor.dtype).removeprefix("torch.")
             entries.append(Entry(name, tuple(tensor.shape), role, dtype))
-        return cls(tuple(entries), tuple(aliases))
+        layout = cls(tuple(entries), tuple(aliases))
+        if prunable is not None:
+            could = [entry.name for entry in layout.candidates]
+            return layout.with_prunable(matching(prunable, could, layout._names, "a tensor that could be pruned"))
+        names = marked(module)
+        return layout if names is None else layout.with_prunable(names)
 
     @cached_property
     def parameters(self) -> tuple[Entry, ...]:
@@ -103,6 +107,43 @@ class Layout:
     def weights(self) -> tuple[Entry, ...]:
         """The prunable tensors (role "weight"), in vector order."""
         return tuple(entry for entry in self.parameters if entry.role == "weight")
+
+    @cached_property
+    def candidates(self) -> tuple[Entry, ...]:
+        """The tensors that could be pruned: of two or more axes, and neither biases nor norm parameters."""
+        return tuple(e for e in self.parameters if e.role == "weight" or (e.role == "other" and len(e.shape) > 1))
+
+    @cached_property
+    def left_out(self) -> tuple[Entry, ...]:
+        """The matrices that could be pruned and are not prunable: they have two or more axes longer than one."""
+        return tuple(e for e in self.candidates if e.role != "weight" and sum(size > 1 for size in e.shape) > 1)
+
+    def with_prunable(self, names: Collection[str]) -> "Layout":
+        """The same tensors, of which other ones may be pruned.
+
+        Args:
+            names: Names of the tensors that may be pruned. Those that are no candidates stay as they are.
+        """
+        roles: dict[str, Role] = {e.name: "weight" if e.name in names else "other" for e in self.candidates}
+        entries = tuple(replace(e, role=roles.get(e.name, e.role)) for e in self.entries)
+        return Layout(entries, self.aliases)
+
+    def selected(self, globs: Sequence[str]) -> tuple[str, ...]:
+        """Names of the prunable tensors that globs select, by any of their names if they are tied.
+
+        Args:
+            globs: Names, or globs such as "encoder.*".
+
+        Raises:
+            InputError: A glob matches nothing, or nothing prunable; the message lists near names.
+        """
+        return matching(globs, [entry.name for entry in self.weights], self._names, "prunable")
+
+    @cached_property
+    def _names(self) -> dict[str, str]:
+        """Every name of a trainable tensor, with that of its entry."""
+        own = {entry.name: entry.name for entry in self.parameters}
+        return own | {alias: name for alias, name in self.aliases if name in own}
 
     @cached_property
     def buffers(self) -> tuple[Entry, ...]:
@@ -201,8 +242,26 @@ class Layout:
         return {e.name: part.reshape((*lead, *e.shape)) for e, part in zip(self.parameters, parts, strict=True)}
 
     def require(self, other: "Layout", what: str) -> None:
-        """Raise LayoutMismatch unless `other` equals this layout; `what` names its owner."""
+        """Raise LayoutMismatch unless `other` has the tensors of this layout.
+
+        Where only other ones are prunable, a warning names them: both owners go by their own layouts.
+
+        Args:
+            other: Layout to compare.
+            what: Its owner, for the error.
+
+        Raises:
+            LayoutMismatch: A tensor has another name, shape, role or dtype.
+        """
         if self == other:
+            return
+        differ = sorted({e.name for e in self.weights} ^ {e.name for e in other.weights})
+        if self.with_prunable(differ) == other.with_prunable(differ):
+            warnings.warn(
+                f"{what} differs in which tensors may be pruned ({', '.join(differ)}): networks go by the layout of "
+                "their own collection; collection.replace(layout=...) gives it another",
+                stacklevel=3,
+            )
             return
         here = {(e.name, e.shape) for e in self.entries}
         there = {(e.name, e.shape) for e in other.entries}
@@ -250,17 +309,3 @@ class _Stored:
 
     entries: tuple[tuple[str, tuple[int, ...], Role, str], ...]
     aliases: tuple[tuple[str, str], ...]
-
-
-def _role(owner: nn.Module, name: str) -> Role:
-    if isinstance(owner, _NORMS):
-        return "norm"
-    if name == "bias" or name.startswith("bias_") or name.endswith("_bias"):
-        return "bias"
-    if isinstance(owner, _PRUNABLE) and name == "weight":
-        return "weight"
-    if isinstance(owner, nn.RNNBase) and name.startswith("weight_"):
-        return "weight"
-    if isinstance(owner, nn.MultiheadAttention) and name.endswith("proj_weight"):
-        return "weight"
-    return "other"

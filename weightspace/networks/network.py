@@ -31,7 +31,9 @@ class Network:
 
     @property
     def density(self) -> float:
-        """Fraction of the prunable weights that the mask keeps."""
+        """Fraction of all prunable weights that the mask keeps; 1 where none is prunable."""
+        if not self.layout.num_prunable:
+            return 1.0
         return int(self.mask[self.layout.prunable].sum()) / self.layout.num_prunable
 
     def state_dict(self) -> dict[str, Tensor]:

@@ -88,7 +88,8 @@ def load_ticket(path: str | Path) -> Network:
         if not values.isfinite().all():
             raise StorageError(f"{path} is damaged: {int((~values.isfinite()).sum())} values are not finite")
         buffers = {b.name: tensors[f"buffer.{b.name}"] for b in layout.buffers}
-        architecture, record = Architecture.from_json(header["architecture"]), Record(header["record"])
+        architecture = Architecture.from_json(header["architecture"]).following(layout)
+        record = Record(header["record"])
         if architecture.known and architecture.layout() != layout:
             raise StorageError(f"{path} is damaged: its weights are not those of a {architecture.name}")
         weights = torch.zeros(layout.size, dtype=layout.dtype).masked_scatter(mask, values)

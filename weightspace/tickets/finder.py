@@ -5,7 +5,7 @@ finds the tickets of one block of networks; `search` does the rest: memory, devi
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from weightspace.errors import InputError
 from weightspace.masks.patterns import Pattern
+from weightspace.masks.prunable import require_prunable
 from weightspace.masks.schedule import count_of
 from weightspace.networks.building import in_blocks
 from weightspace.networks.collection import Collection
@@ -167,8 +168,11 @@ def search(
 
     Raises:
         LayoutMismatch: The networks are not of the task's architecture.
+        InputError: None of their weights can be pruned.
     """
     networks.layout.require(task.architecture.layout(), f"the network of task {task.name!r}")
+    require_prunable(networks.layout)
+    task = replace(task, architecture=task.architecture.following(networks.layout))
     device = devices.pick(device)
     block = min(len(networks), block_size(task, device=device))
     place = Path(folder) if folder is not None else None

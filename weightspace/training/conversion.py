@@ -45,7 +45,7 @@ def trainer_for(
         InputError: A record has no seed.
     """
     trainer = Trainer(
-        task.architecture,
+        task.architecture.following(networks.layout),
         task.train,
         task.loss,
         task.recipe,
