@@ -177,6 +177,19 @@ def masked_tensors(module: nn.Module) -> Iterator[tuple[nn.Module, KeepSparse]]:
             yield owner, hook
 
 
+def masks_of(module: nn.Module) -> dict[str, Tensor]:
+    """The masks of a module that is held sparse, by the state-dict names of their tensors; copies.
+
+    Args:
+        module: Module that `keep_sparse` changed; any other has no masks.
+    """
+    return {
+        f"{path}.{hook.name}" if path else hook.name: hook.mask(owner).clone()
+        for path, owner in module.named_modules()
+        for hook in _hooks(owner)
+    }
+
+
 def release(module: nn.Module) -> nn.Module:
     """Take masks and hooks off a module, in place: its weights can be set to anything.
 

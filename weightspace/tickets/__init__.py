@@ -19,6 +19,10 @@ from weightspace.tickets.finder import SearchResult as SearchResult
 from weightspace.tickets.finder import search as search
 from weightspace.tickets.gradual import GradualPruning as GradualPruning
 from weightspace.tickets.imp import IMP as IMP
+from weightspace.tickets.own_loop.callbacks import lightning_callback as lightning_callback
+from weightspace.tickets.own_loop.callbacks import transformers_callback as transformers_callback
+from weightspace.tickets.own_loop.pruner import GradualSchedule as GradualSchedule
+from weightspace.tickets.own_loop.pruner import Pruner as Pruner
 from weightspace.tickets.paths import collapsed_layers as collapsed_layers
 from weightspace.tickets.paths import effective_density as effective_density
 from weightspace.tickets.paths import effective_masks as effective_masks

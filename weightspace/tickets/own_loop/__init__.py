@@ -1,0 +1,1 @@
+"""Pruning in a training loop of your own."""
