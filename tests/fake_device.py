@@ -27,6 +27,7 @@ _INDEXING = {aten.index, aten.index_put, aten.index_put_, aten._unsafe_index, at
 _PRODUCTS = {aten.mm, aten.addmm, aten.bmm, aten.baddbmm, aten.convolution, aten.mv, aten.dot}
 _CROSSING = {aten.copy_, aten.copy, aten._to_copy}
 _DRAWS = {"rand", "randn", "randint", "randperm", "normal", "normal_", "uniform_", "exponential_", "random_"}
+_UNSEEN = {"Tensor.__deepcopy__", "Tensor.new_tensor", "tensor"}  # no operator makes what they return
 _TO_NUMPY = {"Tensor.numpy", "Tensor.__array__"}
 _DEVICES = {"Tensor.device.__get__": lambda card: CARD if card else CPU, "Tensor.is_cuda.__get__": bool}
 _DEVICES |= {"Tensor.is_cpu.__get__": lambda card: not card, "Tensor.get_device": lambda card: 0 if card else -1}
@@ -125,7 +126,7 @@ class _Functions(TorchFunctionMode):
             result = func(*args, **kwargs)
         finally:
             placement.calls.pop()
-        if name == "Tensor.__deepcopy__":  # copies the storage itself
+        if wanted is None and name in _UNSEEN:
             wanted = card
         if wanted is None:
             return result
@@ -133,6 +134,8 @@ class _Functions(TorchFunctionMode):
 
     def _wanted(self, name: str, args: Any, kwargs: dict[str, Any]) -> tuple[bool | None, Any, dict[str, Any]]:
         """Whether a call asks for the card, None if it does not say; and its arguments without that."""
+        if name.endswith("_parse_to"):  # reads the arguments of Module.to
+            return None, args, kwargs
         if name in ("Tensor.cpu", "Tensor.cuda"):
             return name == "Tensor.cuda", args, kwargs
         if name == "Tensor.to":

@@ -1,12 +1,15 @@
 """Contract: every verb computes on the device that it is told, and brings its results back to the CPU."""
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch.func import functional_call, grad, vmap
 from torch.utils._pytree import tree_leaves
 
@@ -21,7 +24,12 @@ from weightspace.align import (
     Universe,
     WeightMatching,
 )
+from weightspace.generator import GateMask, SharedMask
+from weightspace.masks import NM
+from weightspace.storage.checkpoints import save_checkpoint
 from weightspace.symmetry import trace
+from weightspace.tasks.task import Split
+from weightspace.training.batchnorm import recalibrated
 
 ON_CARD: dict[str, Callable[[torch.Tensor], object]] = {
     "scalar": lambda x: x * torch.tensor(2.0),
@@ -29,9 +37,10 @@ ON_CARD: dict[str, Callable[[torch.Tensor], object]] = {
     "index on the CPU": lambda x: x[torch.tensor([1, 0])] + x[:2],
     "copy from the CPU": lambda x: x.clone().copy_(torch.ones(3)),
     "moved and back": lambda x: x.cpu().numpy() + (x.to("cpu") + torch.ones(3)).numpy(),
-    "like": lambda x: torch.zeros_like(x) + x.new_ones(3) + x,
+    "like": lambda x: torch.zeros_like(x) + x.new_ones(3) + x.new_tensor([1.0, 2.0, 3.0]) + deepcopy(x) + x,
     "gradient": lambda x: x.clone().requires_grad_().square().sum().backward(),
     "module": lambda x: torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.ReLU()).to("cuda")(x),
+    "module to a tensor's device": lambda x: torch.nn.Linear(3, 3).to(x.device)(x),
     "vmap": lambda x: vmap(grad(lambda a: (a * x + torch.ones(3, device=a.device)).sum()))(torch.stack([x, x])),
 }
 """What a card computes."""
@@ -124,6 +133,70 @@ def test_collect(same_on_a_card: Same, two: ws.Task) -> None:
 def test_find(same_on_a_card: Same, short: ws.Collection, two: ws.Task) -> None:
     finder = ws.tickets.IMP(density=0.5, rate=0.5)
     same_on_a_card(lambda device: finder.find(short, two, device=device).weights)
+
+
+FLOW = ws.FlowMatching(width=8, blocks=1, steps=3, batch_size=8, validation_fraction=0.25)
+GENERATORS: dict[str, ws.TicketGenerator] = {
+    "plain": ws.TicketGenerator(compress=ws.PCA(3), generate=FLOW),
+    "refined": ws.TicketGenerator(
+        compress=ws.PCA(3), generate=FLOW, refine=ws.TaskRefinement(steps=2, networks=3, batch_size=8)
+    ),
+    "shared mask, conditions": ws.TicketGenerator(
+        compress=ws.PCA(3),
+        generate=replace(FLOW, validation_fraction=0.0),
+        refine=ws.TaskRefinement(patterns=[NM(2, 4)], steps=2, networks=3, batch_size=8, directions="random"),
+        masks=SharedMask(),
+        conditions=("metrics.validation_loss",),
+    ),
+    "gates": ws.TicketGenerator(
+        compress=ws.PCA(3),
+        generate=FLOW,
+        refine=ws.TaskRefinement(steps=2, networks=3, batch_size=8, ramp=1.0),
+        masks=GateMask(),
+    ),
+    "raw weights": ws.TicketGenerator(compress=None, generate=replace(FLOW, pairing="optimal")),
+}
+
+
+@pytest.fixture(scope="module")
+def aligned(tickets: ws.Collection) -> ws.Collection:
+    return WeightMatching().fit(tickets).transform(tickets)
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_fit_and_sample(same_on_a_card: Same, aligned: ws.Collection, task: ws.Task, name: str) -> None:
+    def run(device: str) -> object:
+        model = GENERATORS[name].fit(aligned, task=task, device=device)
+        samples = model.sample(2, density=0.2, device=device)
+        return model.tensors(), samples.weights, model.log_prob(aligned[:1], device=device) if name == "plain" else ()
+
+    same_on_a_card(run)
+
+
+def test_resumed_training_is_on_the_card(same_on_a_card: Same, tmp_path: Path) -> None:
+    """A checkpoint is written from the CPU, and read to where the training goes on."""
+    codes = torch.randn(8, 3, generator=torch.Generator().manual_seed(0))
+
+    def run(device: str) -> object:
+        path = tmp_path / f"{device}.safetensors"
+        whole = FLOW.fit(codes, device=device, checkpoint=path)
+        state = {name: tensor.to(device) for name, tensor in load_file(path).items() if name != "done"}
+        save_checkpoint(path, state, 1)
+        return whole.weights, FLOW.fit(codes, device=device, checkpoint=path).weights
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("weightspace.flow.flow_matching._CHECKPOINT_EVERY", 1)
+        same_on_a_card(run)
+
+
+def test_statistics(same_on_a_card: Same) -> None:
+    """BatchNorm statistics of samples."""
+    architecture = ws.Architecture.of(lambda: torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.BatchNorm1d(3)))
+    layout = architecture.layout()
+    buffers = {b.name: torch.zeros(2, *b.shape, dtype=getattr(torch, b.dtype)) for b in layout.buffers}
+    networks = ws.Collection(layout, torch.randn(2, layout.size), architecture=architecture, buffers=buffers)
+    data = Split(torch.randn(20, 4), torch.zeros(20))
+    same_on_a_card(lambda device: recalibrated(networks, data, device=device).buffers)
 
 
 MATCHERS: dict[str, Callable[[ws.Collection, ws.Task, str], ws.Collection]] = {

@@ -68,7 +68,6 @@ class Fit:
 
     def run(self) -> None:
         """Fit the generator."""
-        self.common.only_cpu("fit")
         tickets = open_collection(self.tickets, self.common)
         if not self.refining and self.refine != TaskRefinement():
             raise InputError("options of the refinement were given together with --no-refine: leave one of them out")
@@ -85,7 +84,8 @@ class Fit:
         )
         example = task.train.head(8).x if unknown and task is not None else None
         through = task if self.refining else None
-        model = stages.fit(tickets, task=through, example=example, seed=self.seed, folder=self.out)
+        device = self.common.device
+        model = stages.fit(tickets, task=through, example=example, seed=self.seed, folder=self.out, device=device)
         print(describe_generator(model))
         print(f"written to {self.out}")
 
@@ -125,7 +125,6 @@ class Sample:
 
     def run(self) -> None:
         """Sample the networks."""
-        self.common.only_cpu("sample")
         model = FittedGenerator.load(self.generator, factory=find_factory(self.common))
         density = None if not self.density else self.density[0] if len(self.density) == 1 else self.density
         data = self._data(model)
@@ -139,6 +138,7 @@ class Sample:
             data=data,
             seed=self.seed,
             folder=self.out,
+            device=self.common.device,
         )
         report_done(networks, self.out)
 

@@ -34,11 +34,15 @@ class Columns:
         """Type of the numbers."""
         return self.source.layout.dtype if isinstance(self.source, Collection) else self.source.dtype
 
-    def blocks(self) -> Iterator[tuple[slice, Float[Tensor, "n b"]]]:
-        """Slices of columns with their values, (N, columns), in float64."""
+    def blocks(self, device: str | torch.device) -> Iterator[tuple[slice, Float[Tensor, "n b"]]]:
+        """Slices of columns with their values, (N, columns), in float64.
+
+        Args:
+            device: Device that the values of each block are brought to.
+        """
         n, d = self.shape
         width = max(1, _BYTES // (8 * n))
         for start in range(0, d, width):
             at = slice(start, min(start + width, d))
             part = self.source.weight_columns(at) if isinstance(self.source, Collection) else self.source[:, at]
-            yield at, part.double()
+            yield at, part.to(device).double()

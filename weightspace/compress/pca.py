@@ -13,6 +13,7 @@ from torch import Tensor
 from weightspace.compress.columns import Columns
 from weightspace.errors import InputError, StorageError
 from weightspace.networks.collection import Collection
+from weightspace.runtime import devices
 from weightspace.storage.fitted import FittedFormat, require_tensor
 from weightspace.storage.typed import from_json
 
@@ -65,32 +66,36 @@ class PCA:
                 f"fewer than components = {self.components}: lower `components` or use more networks"
             )
 
-    def fit(self, vectors: Float[Tensor, "n d"] | Collection) -> "FittedPCA":
+    def fit(self, vectors: Float[Tensor, "n d"] | Collection, *, device: str = "auto") -> "FittedPCA":
         """Find mean and components.
 
         Args:
             vectors: Networks as rows, (N, D), or a collection, which may be larger than memory.
+            device: Device to compute on: "cpu", "cuda", or "auto", which is CUDA where there is a card.
+                Blocks of columns go there one by one.
 
         Raises:
-            InputError: N networks cannot have so many components, or the networks do not differ.
+            InputError: N networks cannot have so many components, the networks do not differ, or the device is not
+                available.
         """
+        device = devices.pick(device)
         columns = Columns(vectors)
         n, d = columns.shape
         self.check(n, d)
         mean = torch.empty(d, dtype=torch.float64)
-        gram = torch.zeros(n, n, dtype=torch.float64)
-        for at, block in columns.blocks():
-            mean[at] = block.mean(0)
-            centred = block - mean[at]
+        gram = torch.zeros(n, n, dtype=torch.float64, device=device)
+        for at, block in columns.blocks(device):
+            centre = block.mean(0)
+            mean[at] = centre
+            centred = block - centre
             gram += centred @ centred.T
         values, vectors_ = _leading(gram, self.components)
         components = torch.empty(len(values), d, dtype=columns.dtype)
         combine = (vectors_ / values.sqrt()).T  # (k, n)
-        for at, block in columns.blocks():
-            components[:, at] = (combine @ (block - mean[at])).to(columns.dtype)
-        return FittedPCA(
-            mean.to(columns.dtype), _signed(components), values / (n - 1), gram.trace().item() / (n - 1), n
-        )
+        for at, block in columns.blocks(device):
+            components[:, at] = (combine @ (block - mean[at].to(device))).to(columns.dtype)
+        variances, total = values.cpu() / (n - 1), gram.trace().item() / (n - 1)
+        return FittedPCA(mean.to(columns.dtype), _signed(components), variances, total, n)
 
 
 @dataclass(frozen=True)
@@ -116,33 +121,38 @@ class FittedPCA:
         """Fraction of the total variance (the trace, not the kept part) along each component, (K,)."""
         return self.variances / self.total_variance
 
-    def transform(self, vectors: Float[Tensor, "n d"] | Collection) -> Float[Tensor, "n k"]:
+    def transform(self, vectors: Float[Tensor, "n d"] | Collection, *, device: str = "auto") -> Float[Tensor, "n k"]:
         """Codes of networks, (n, K), added up over blocks of columns in float64.
 
         Args:
             vectors: Networks as rows, (n, D), or a collection.
+            device: Device to compute on: "cpu", "cuda", or "auto", which is CUDA where there is a card.
 
         Raises:
-            InputError: The networks have another number of parameters.
+            InputError: The networks have another number of parameters, or the device is not available.
         """
+        device = devices.pick(device)
         columns = Columns(vectors)
         n, d = columns.shape
         if d != len(self.mean):
             raise InputError(f"expected networks of {len(self.mean)} parameters, got {d}")
-        codes = torch.zeros(n, len(self.components), dtype=torch.float64)
-        for at, block in columns.blocks():
-            codes += (block - self.mean[at].double()) @ self.components[:, at].double().T
-        return codes.to(columns.dtype)
+        codes = torch.zeros(n, len(self.components), dtype=torch.float64, device=device)
+        for at, block in columns.blocks(device):
+            mean, components = self.mean[at].to(device).double(), self.components[:, at].to(device).double()
+            codes += (block - mean) @ components.T
+        return codes.to("cpu", columns.dtype)
 
     def inverse_transform(self, codes: Float[Tensor, "n k"]) -> Float[Tensor, "n d"]:
-        """Networks of codes, (n, D).
+        """Networks of codes, (n, D), on the device of the codes.
 
         Args:
             codes: Codes, (n, K).
         """
-        return torch.addmm(self.mean, codes.to(self.mean.dtype), self.components)
+        return torch.addmm(self.mean.to(codes.device), codes.to(self.mean.dtype), self.components.to(codes.device))
 
-    def updated(self, vectors: Float[Tensor, "m d"] | Collection, components: int | None = None) -> "FittedPCA":
+    def updated(
+        self, vectors: Float[Tensor, "m d"] | Collection, components: int | None = None, *, device: str = "auto"
+    ) -> "FittedPCA":
         """The components of all networks so far and new ones, without reading the old ones again.
 
         Exact if the components explain all variance of the old networks, otherwise their unexplained part is
@@ -151,10 +161,13 @@ class FittedPCA:
         Args:
             vectors: The new networks as rows, (m, D), or a collection.
             components: Number of components kept; None is as many as before.
+            device: Device to compute on: "cpu", "cuda", or "auto", which is CUDA where there is a card.
 
         Raises:
-            InputError: The networks have another number of parameters, or are too few for so many components.
+            InputError: The networks have another number of parameters, or are too few for so many components, or the
+                device is not available.
         """
+        device = devices.pick(device)
         columns = Columns(vectors)
         m, d = columns.shape
         if d != len(self.mean):
@@ -162,17 +175,18 @@ class FittedPCA:
         n, k = self.networks, len(self.components)
         kept = k if components is None else components
         mean = torch.empty(d, dtype=torch.float64)
-        gram = torch.zeros(k + m + 1, k + m + 1, dtype=torch.float64)
-        weight = self.variances.mul(n - 1).sqrt()
+        gram = torch.zeros(k + m + 1, k + m + 1, dtype=torch.float64, device=device)
+        weight = self.variances.mul(n - 1).sqrt().to(device)
 
         def rows(at: slice, block: Tensor) -> Tensor:
             """The old components by their spread, the new networks, and the way between the two means."""
-            new, old = block.mean(0), self.mean[at].double()
+            new, old = block.mean(0), self.mean[at].to(device).double()
             between = math.sqrt(n * m / (n + m)) * (new - old)
             mean[at] = (n * old + m * new) / (n + m)
-            return torch.cat([weight[:, None] * self.components[:, at].double(), block - new, between[None]])
+            components = self.components[:, at].to(device).double()
+            return torch.cat([weight[:, None] * components, block - new, between[None]])
 
-        for at, block in columns.blocks():
+        for at, block in columns.blocks(device):
             stacked = rows(at, block)
             gram += stacked @ stacked.T
         if kept > min(n + m - 1, d):
@@ -180,11 +194,11 @@ class FittedPCA:
         values, vectors_ = _leading(gram, kept)
         combine = (vectors_ / values.sqrt()).T
         updated = torch.empty(len(values), d, dtype=columns.dtype)
-        for at, block in columns.blocks():
+        for at, block in columns.blocks(device):
             updated[:, at] = (combine @ rows(at, block)).to(columns.dtype)
         forgotten = (self.total_variance - self.variances.sum().item()) * (n - 1)
         total = (gram.trace().item() + forgotten) / (n + m - 1)
-        return FittedPCA(mean.to(columns.dtype), _signed(updated), values / (n + m - 1), total, n + m)
+        return FittedPCA(mean.to(columns.dtype), _signed(updated), values.cpu() / (n + m - 1), total, n + m)
 
     def tensors(self) -> dict[str, Tensor]:
         """Mean, components and variances by their names in a file."""

@@ -62,8 +62,10 @@ class ValidationPairs:
         """
         velocity.eval()
         total, count = 0.0, 0
-        for chosen, t, x_t, dx_t in self.pairs:
-            known = None if self.conditions is None else with_presence(self.conditions[chosen])
+        device = state[name].device
+        for chosen, *drawn in self.pairs:
+            t, x_t, dx_t = (tensor.to(device) for tensor in drawn)
+            known = None if self.conditions is None else with_presence(self.conditions[chosen]).to(device)
             predicted = functional_call(velocity, layout.unpack(state[name]), (x_t, t, known))
             total += (predicted - dx_t).square().sum().item()
             count += dx_t.numel()

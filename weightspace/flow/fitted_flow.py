@@ -14,7 +14,7 @@ from weightspace.errors import InputError, StorageError
 from weightspace.flow.ode import follow, guided_field, to_noise
 from weightspace.flow.velocity import Velocity, with_presence
 from weightspace.networks.layout import Layout
-from weightspace.runtime import seeds
+from weightspace.runtime import devices, seeds
 from weightspace.runtime.progress import progress
 from weightspace.storage.fitted import FittedFormat, require_tensor
 from weightspace.storage.spelling import spelled, spelling_of
@@ -91,6 +91,7 @@ class FittedFlow:
         guidance: float = 1.0,
         seed: int = 0,
         solver_steps: int | None = None,
+        device: str = "auto",
     ) -> Float[Tensor, "n k"]:
         """New codes, (n, K): noise, carried along the flow.
 
@@ -102,9 +103,10 @@ class FittedFlow:
             guidance: Strength of the conditions; see `integrate`.
             seed: Seed of the noise.
             solver_steps: Runge-Kutta steps; None is the number of the settings.
+            device: Device to compute on: "cpu", "cuda", or "auto", which is CUDA where there is a card.
         """
-        x_0 = self.noise(n, seed=seed)
-        return self.integrate(x_0, conditions=conditions, guidance=guidance, solver_steps=solver_steps)
+        x_0 = self.noise(n, seed=seed).to(devices.pick(device))
+        return self.integrate(x_0, conditions=conditions, guidance=guidance, solver_steps=solver_steps).cpu()
 
     @torch.no_grad()
     def integrate(
@@ -115,7 +117,7 @@ class FittedFlow:
         guidance: float = 1.0,
         solver_steps: int | None = None,
     ) -> Float[Tensor, "n k"]:
-        """Codes (n, K) of noise: t from 0 to 1 (fourth-order Runge-Kutta, fixed steps).
+        """Codes (n, K) of noise, on its device: t from 0 to 1 (fourth-order Runge-Kutta, fixed steps).
 
         Args:
             x_0: Noise, (n, K).
@@ -137,7 +139,7 @@ class FittedFlow:
         conditions: Float[Tensor, "n c"] | None = None,
         solver_steps: int | None = None,
     ) -> Float[Tensor, "n k"]:
-        """Noise (n, K) that the flow carries to codes: t from 1 to 0.
+        """Noise (n, K) that the flow carries to codes, on their device: t from 1 to 0.
 
         Args:
             codes: Codes, (n, K).
@@ -154,7 +156,7 @@ class FittedFlow:
         tolerance: float = 1e-5,
         solver_steps: int | None = None,
     ) -> Float[Tensor, " n"]:
-        """Exact log-density of codes under the flow, (n,), in nats (arXiv 2210.02747, appendix C).
+        """Exact log-density of codes under the flow, (n,), in nats, on their device (arXiv 2210.02747, appendix C).
 
         The flow is solved backwards together with the trace of its Jacobian, which is computed exactly, in
         float64.
@@ -174,8 +176,8 @@ class FittedFlow:
                 f"the exact likelihood needs a Jacobian of {self.codes} x {self.codes} for each network, more than "
                 f"{_JACOBIAN} x {_JACOBIAN}: compress the networks first (compress=PCA(...))"
             )
-        velocity = self.velocity().double()
-        known = self._known(len(codes), conditions).double()
+        velocity = self.velocity().to(codes.device).double()
+        known = self._known(codes, conditions).double()
 
         def solve(x_1: Tensor, known: Tensor) -> Tensor:
             x_0, lost = to_noise(velocity, x_1, known, tolerance, solver_steps)
@@ -199,23 +201,24 @@ class FittedFlow:
         conditions: Float[Tensor, "n c"] | None,
         guidance: float,
     ) -> Float[Tensor, "n k"]:
-        known, unknown = self._known(len(x), conditions), self._known(len(x), None)
+        known, unknown = self._known(x, conditions), self._known(x, None)
         if not math.isfinite(guidance):
             raise InputError(f"guidance must be finite, got {guidance}")
         if guidance != 1.0 and (conditions is None or conditions.isnan().all()):
             raise InputError("guidance strengthens conditions, but none were given")
-        field = guided_field(self.velocity(), known, unknown, guidance)
+        field = guided_field(self.velocity().to(x.device), known, unknown, guidance)
         return follow(field, x, start, stop, self.config.solver_steps if steps is None else steps)
 
-    def _known(self, n: int, conditions: Float[Tensor, "n c"] | None) -> Float[Tensor, "n twice"]:
+    def _known(self, x: Float[Tensor, "n k"], conditions: Float[Tensor, "n c"] | None) -> Float[Tensor, "n twice"]:
+        """Conditions as the field sees them, beside these points."""
         if conditions is None:
-            conditions = torch.full((n, self.conditions), math.nan)
-        if conditions.shape != (n, self.conditions):
+            conditions = torch.full((len(x), self.conditions), math.nan)
+        if conditions.shape != (len(x), self.conditions):
             raise InputError(
-                f"expected conditions of shape {(n, self.conditions)}, which this flow was trained with, got "
+                f"expected conditions of shape {(len(x), self.conditions)}, which this flow was trained with, got "
                 f"{tuple(conditions.shape)}"
             )
-        return with_presence(conditions.float())
+        return with_presence(conditions.to(x.device).float())
 
     def velocity(self) -> Velocity:
         """The velocity network with the trained weights."""

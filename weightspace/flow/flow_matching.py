@@ -18,7 +18,7 @@ from weightspace.flow.training_pairs import TrainingPairs
 from weightspace.flow.velocity import ResidualVelocity, Velocity
 from weightspace.networks.layout import Layout
 from weightspace.recipes.optimizers import Adam
-from weightspace.runtime import seeds
+from weightspace.runtime import devices, seeds
 from weightspace.runtime.progress import progress
 from weightspace.storage.checkpoints import load_checkpoint, save_checkpoint
 from weightspace.storage.spelling import Spelling
@@ -149,6 +149,7 @@ class FlowMatching:
         widths: Sequence[int] | None = None,
         seed: int = 0,
         checkpoint: Path | None = None,
+        device: str = "auto",
     ) -> FittedFlow:
         """Train on codes.
 
@@ -159,13 +160,16 @@ class FlowMatching:
             seed: Seed of all random numbers.
             checkpoint: File to continue from if it exists, and to save progress to. A continued run gives the same
                 bytes as an uninterrupted one.
+            device: Device to compute on: "cpu", "cuda", or "auto", which is CUDA where there is a card.
 
         Raises:
-            InputError: The codes are all zero or not finite, too few, or the training diverged.
+            InputError: The codes are all zero or not finite, too few, the device is not available, or the training
+                diverged.
             StorageError: The checkpoint is damaged, or of another training.
         """
         described = 0 if conditions is None else conditions.shape[1]
         self.check(described, len(codes))
+        device = devices.pick(device)
         scale = self.scale(codes)
         if not (math.isfinite(scale) and scale > 0 and codes.any()):
             raise InputError("the codes are all zero or not finite: nothing to learn")
@@ -180,12 +184,12 @@ class FlowMatching:
         )
         with seeds.seeded_modules(seed, "velocity"):
             velocity = self.velocity(codes.shape[1], 2 * described)
-        weights = _Training(self, pairs, velocity, seed).run(checkpoint)
-        return FittedFlow(self, weights, scale, codes.shape[1], described)
+        weights = _Training(self, pairs, velocity.to(device), seed).run(checkpoint)
+        return FittedFlow(self, weights.cpu(), scale, codes.shape[1], described)
 
 
 class _Training:
-    """Training of a velocity network: its state and a step."""
+    """Training of a velocity network, where it is: its state and a step. Pairs are drawn on the CPU."""
 
     def __init__(self, settings: FlowMatching, pairs: TrainingPairs, velocity: Velocity, seed: int) -> None:
         self.settings, self.pairs, self.velocity, self.seed = settings, pairs, velocity, seed
@@ -248,9 +252,11 @@ class _Training:
 
     def _gradient(self, step: int) -> tuple[float, Tensor]:
         random = seeds.generator(self.seed, "flow batch", step)
-        chosen, t, x_t, dx_t = self.pairs.draw(self.seen, self.settings.batch_size, random)
-        known = self.pairs.known(chosen, random)
         weights = self.state["weights"].detach()
+        chosen, *drawn = self.pairs.draw(self.seen, self.settings.batch_size, random)
+        t, x_t, dx_t = (tensor.to(weights.device) for tensor in drawn)
+        known = self.pairs.known(chosen, random)
+        known = None if known is None else known.to(weights.device)
         leaves = {name: view.requires_grad_() for name, view in self.layout.unpack(weights).items()}
         with seeds.seeded_modules(self.seed, f"flow dropout {step}"):
             predicted = functional_call(self.velocity, leaves, (x_t, t, known))

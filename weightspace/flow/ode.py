@@ -57,7 +57,7 @@ def follow(field: Field, x: Float[Tensor, "n k"], start: float, stop: float, ste
 
     if steps < 1:
         raise InputError(f"the solver needs at least one step, got {steps}")
-    for now, then in pairwise(torch.linspace(start, stop, steps + 1)):
+    for now, then in pairwise(torch.linspace(start, stop, steps + 1, device=x.device)):
         # Two times at once, or the solver would keep every step: raw weights are large.
         path = odeint(field, x, torch.stack([now, then]), method="rk4")
         assert isinstance(path, Tensor)  # (2, n, codes)
@@ -95,5 +95,6 @@ def to_noise(
     if steps is None:
         path = odeint(field, start, x_1.new_tensor([1.0, 0.0]), rtol=tolerance, atol=tolerance)
     else:
-        path = odeint(field, start, torch.linspace(1, 0, steps + 1, dtype=x_1.dtype), method="rk4")
+        times = torch.linspace(1, 0, steps + 1, dtype=x_1.dtype, device=x_1.device)
+        path = odeint(field, start, times, method="rk4")
     return path[0][-1], path[1][-1]

@@ -36,6 +36,7 @@ class CodeStock:
         length: Length that codes are brought to; None leaves them.
         networks: Codes in each draw.
         seed: Seed of the refinement.
+        device: Device that the codes are made on.
     """
 
     def __init__(
@@ -46,9 +47,10 @@ class CodeStock:
         length: float | None,
         networks: int,
         seed: int,
+        device: str = "cpu",
     ) -> None:
         self.flow, self.conditions, self.patterns = flow, conditions, patterns
-        self.length, self.networks, self.seed = length, networks, seed
+        self.length, self.networks, self.seed, self.device = length, networks, seed, device
         self._codes: dict[int, Tensor] = {}
 
     def draw(self, random: torch.Generator) -> tuple[Float[Tensor, "n k"], int]:
@@ -71,6 +73,6 @@ class CodeStock:
             size = max(_STOCK, self.networks)
             x_0 = torch.randn(size, self.flow.codes, generator=seeds.generator(self.seed, "refinement codes", which))
             rows = self.conditions.rows(None, size, density_for_generators(self.patterns[which]))
-            codes = self.flow.integrate(x_0 * self.flow.config.source_std, conditions=rows)
+            codes = self.flow.integrate((x_0 * self.flow.config.source_std).to(self.device), conditions=rows)
             self._codes[which] = of_length(codes, self.length)
         return self._codes[which]

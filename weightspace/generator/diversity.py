@@ -69,7 +69,7 @@ def pairwise_similarity(
         inner: Inner products of their weights, (n, n).
         shared: Inner products of their masks, (n, n).
     """
-    first, second = torch.triu_indices(len(inner), len(inner), offset=1)
+    first, second = torch.triu_indices(len(inner), len(inner), offset=1, device=inner.device)
     norm = inner.diagonal().sqrt()
     cosine = inner / (norm[:, None] * norm)
     return cosine[first, second], shared[first, second] / shared.detach().diagonal().mean()

@@ -13,8 +13,8 @@ from weightspace.compress import FittedPCA
 from weightspace.errors import InputError, StorageError
 from weightspace.flow import FittedFlow
 from weightspace.generator.conditions import Conditions
+from weightspace.generator.fitted_refinement import FittedRefinement
 from weightspace.generator.mask_rules import load_mask_rule
-from weightspace.generator.refinement import FittedRefinement
 from weightspace.networks.architecture import Architecture
 from weightspace.networks.layout import Layout
 from weightspace.storage.fitted import FittedFormat, require_tensor

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -13,18 +12,19 @@ from weightspace.align import FittedMatching
 from weightspace.compress import FittedPCA
 from weightspace.errors import InputError
 from weightspace.flow import FittedFlow
+from weightspace.flow.path import arc
 from weightspace.generator.conditions import Conditions
 from weightspace.generator.files import GENERATOR, digest_of, joined, read_parts
-from weightspace.generator.mask_rules import FittedMaskRule, extras_of, rule_tensors, rule_to_json
-from weightspace.generator.projection import Draw, draws_of, patterns_of, project
-from weightspace.generator.refinement import FittedRefinement
+from weightspace.generator.fitted_refinement import FittedRefinement
+from weightspace.generator.mask_rules import FittedMaskRule, rule_tensors, rule_to_json
+from weightspace.generator.projection import Draw, draws_of, patterns_of, sparse_networks
 from weightspace.masks.patterns import Pattern
 from weightspace.networks.architecture import Architecture
 from weightspace.networks.building import in_blocks
 from weightspace.networks.collection import Collection
 from weightspace.networks.ensemble import Ensemble
 from weightspace.networks.layout import Layout
-from weightspace.runtime import seeds
+from weightspace.runtime import devices, seeds
 from weightspace.storage.files import dump_json
 from weightspace.storage.spelling import spelled_text
 from weightspace.tasks.task import Split
@@ -76,6 +76,7 @@ class FittedGenerator:
         data: Split | None = None,
         seed: int = 0,
         folder: str | Path | None = None,
+        device: str = "auto",
     ) -> Collection:
         """New sparse networks: codes from the flow, decoded, the largest weights kept.
 
@@ -94,16 +95,18 @@ class FittedGenerator:
             data: Training samples, from which BatchNorm statistics are estimated; needed for networks that have them.
             seed: Seed of the samples.
             folder: Folder to write the samples to, as a run that can be resumed.
+            device: Device to compute on: "cpu", "cuda", or "auto", which is CUDA where there is a card.
 
         Raises:
             InputError: Neither or both of density and pattern are given, the decoded networks have fewer weights, the
-                generator does not know a condition, or there are no data for BatchNorm.
+                generator does not know a condition, there are no data for BatchNorm, or the device is not available.
             StorageError: The folder holds another run.
         """
         if n < 1:
             raise InputError(f"n is at least one network, got n = {n}")
         patterns = patterns_of(density, pattern, self.layout, self.trained_on["density"])
         self._require_data(data)
+        device = devices.pick(device)
         draws = draws_of(n, patterns, self.conditions, nested, condition, guidance, seed)
         made_by = digest_of(text=dump_json(self._settings(), "the generator"))  # its tensors would take long to read
         record = {"condition": dict(condition or {}), "guidance": guidance, "generator": made_by}
@@ -113,9 +116,10 @@ class FittedGenerator:
             for i, draw in enumerate(draws):
                 first, last = max(rows.start, i * n) - i * n, min(rows.stop, (i + 1) * n) - i * n
                 if first < last:
-                    parts.append(self._sampled(draw, first, last, i * n, record, guidance))
+                    parts.append(self._sampled(draw, first, last, i * n, record, guidance, device))
             tick(1)
-            return self._with_statistics(parts[0] if len(parts) == 1 else Collection.concatenate(parts), data)
+            made = parts[0] if len(parts) == 1 else Collection.concatenate(parts)
+            return self._with_statistics(made, data, device)
 
         config: dict[str, Any] = {"n": n, "pattern": spelled_text(patterns[0] if len(patterns) == 1 else patterns)}
         config |= {"seed": seed} | ({"nested": nested} if len(patterns) > 1 else {})
@@ -142,7 +146,7 @@ class FittedGenerator:
         )
 
     def _sampled(
-        self, draw: Draw, first: int, last: int, before: int, record: Mapping[str, Any], guidance: float
+        self, draw: Draw, first: int, last: int, before: int, record: Mapping[str, Any], guidance: float, device: str
     ) -> Collection:
         """Samples first to last of one pattern; `before` samples of other patterns come before them."""
         common = {
@@ -158,11 +162,11 @@ class FittedGenerator:
         records = [
             common | {"index": before + k, "seed": seeds.derive(draw.seed, "sample", k)} for k in range(first, last)
         ]
-        x_0 = self.flow.noise(last, seed=draw.seed, start=first)
+        x_0 = self.flow.noise(last, seed=draw.seed, start=first).to(device)
         conditions = None if draw.conditions is None else draw.conditions[first:last]
         codes = self.flow.integrate(x_0, conditions=conditions, guidance=guidance)
         vectors = self._vectors(codes) if self.refined is None else self.refined.decode(codes)
-        return self._project(vectors, draw.pattern, records)
+        return self._project(vectors.cpu(), draw.pattern, records)
 
     def ensemble(
         self,
@@ -174,6 +178,7 @@ class FittedGenerator:
         guidance: float = 1.0,
         data: Split | None = None,
         seed: int = 0,
+        device: str = "auto",
     ) -> Ensemble:
         """Samples that predict together; see `sample`.
 
@@ -185,20 +190,29 @@ class FittedGenerator:
             guidance: Strength of the conditions.
             data: Training samples for BatchNorm statistics.
             seed: Seed of the samples.
+            device: Device to compute the samples on; they predict on the CPU.
         """
         return self.sample(
-            n, density=density, pattern=pattern, condition=condition, guidance=guidance, data=data, seed=seed
+            n,
+            density=density,
+            pattern=pattern,
+            condition=condition,
+            guidance=guidance,
+            data=data,
+            seed=seed,
+            device=device,
         ).ensemble()
 
-    def encode(self, networks: Collection) -> Float[Tensor, "n k"]:
+    def encode(self, networks: Collection, *, device: str = "auto") -> Float[Tensor, "n k"]:
         """Codes of networks, (n, K): aligned to the generator's reference unless they are already, and compressed.
 
         Args:
             networks: Networks of the generator's layout.
+            device: Device to align and compress on.
 
         Raises:
             LayoutMismatch: The networks are of another layout.
-            InputError: They are not aligned, and the generator does not know how.
+            InputError: They are not aligned, and the generator does not know how; or the device is not available.
         """
         self.layout.require(networks.layout, "the networks to encode")
         basins = {record.aligned_to for record in networks.records}
@@ -208,9 +222,10 @@ class FittedGenerator:
                 "the generator was fitted to networks that were aligned before, and does not know how: align these "
                 "with the same fitted matching first"
             )
-        vectors = self.masks.vectors(networks if known or self.align is None else self.align.transform(networks))
+        aligned = networks if known or self.align is None else self.align.transform(networks, device=device)
+        vectors = self.masks.vectors(aligned)
         if self.compress is not None:
-            return self.compress.transform(vectors)
+            return self.compress.transform(vectors, device=device)
         return vectors.weights if isinstance(vectors, Collection) else vectors
 
     def decode(
@@ -233,7 +248,7 @@ class FittedGenerator:
         self._require_data(data)
         record = {"kind": "decoded", "pattern": spelled_text(chosen), "aligned": self.trained_on["basin"]}
         records = [record | {"index": i} for i in range(len(codes))]
-        return self._with_statistics(self._project(self._vectors(codes), chosen, records), data)
+        return self._with_statistics(self._project(self._vectors(codes).cpu(), chosen, records), data, "cpu")
 
     def reconstruct(
         self,
@@ -280,12 +295,9 @@ class FittedGenerator:
         if len(ends) != 2 or steps < 2:
             raise InputError(f"interpolate between 2 networks in at least 2 steps, got {len(ends)} and {steps}")
         a, b = self.flow.encode(self.encode(ends))
-        angle = torch.acos(torch.nn.functional.cosine_similarity(a, b, dim=0).clamp(-1 + 1e-6, 1 - 1e-6))
-        t = torch.linspace(0, 1, steps)[:, None]
-        between = (torch.sin((1 - t) * angle) * a + torch.sin(t * angle) * b) / torch.sin(angle)
-        return self.decode(self.flow.integrate(between), density=density, pattern=pattern, data=data)
+        return self.decode(self.flow.integrate(arc(a, b, steps)), density=density, pattern=pattern, data=data)
 
-    def log_prob(self, networks: Collection) -> Float[Tensor, " n"]:
+    def log_prob(self, networks: Collection, *, device: str = "auto") -> Float[Tensor, " n"]:
         """How typical networks are: exact log-density of their codes under the flow, (n,), in nats.
 
         A density in the space of codes; what a network has outside the components does not count. Compare
@@ -293,8 +305,10 @@ class FittedGenerator:
 
         Args:
             networks: Networks of the generator's layout.
+            device: Device to compute on.
         """
-        return self.flow.log_prob(self.encode(networks))
+        device = devices.pick(device)
+        return self.flow.log_prob(self.encode(networks, device=device).to(device)).cpu()
 
     def fingerprint(self) -> str:
         """Identifies the generator by its tensors and settings."""
@@ -378,20 +392,7 @@ class FittedGenerator:
         self, vectors: Float[Tensor, "n m"], pattern: Pattern, records: Sequence[Mapping[str, Any]]
     ) -> Collection:
         """Sparse networks of decoded vectors."""
-        weights, masks = project(vectors, pattern, self.masks, self.layout)
-        buffers = {
-            b.name: t.expand(len(weights), *b.shape).clone()
-            for b, t in zip(self.layout.buffers, self.buffers, strict=True)
-        }
-        return Collection(
-            self.layout,
-            weights,
-            architecture=self.architecture,
-            masks=masks,
-            records=records,
-            buffers=buffers,
-            extras=extras_of(self.masks, vectors, masks),
-        )
+        return sparse_networks(vectors, pattern, self.masks, self.architecture, self.layout, self.buffers, records)
 
-    def _with_statistics(self, networks: Collection, data: Split | None) -> Collection:
-        return networks if data is None else recalibrated(networks, data)
+    def _with_statistics(self, networks: Collection, data: Split | None, device: str) -> Collection:
+        return networks if data is None else recalibrated(networks, data, device=device)

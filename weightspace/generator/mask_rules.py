@@ -134,7 +134,7 @@ class FittedSharedMask:
         return tickets
 
     def split(self, vectors: Float[Tensor, "n d"]) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n d"]]:
-        return vectors, self.scores.expand(vectors.shape)
+        return vectors, self.scores.to(vectors.device).expand(vectors.shape)
 
 
 @dataclass(frozen=True)
@@ -201,7 +201,7 @@ class FittedGateMask:
     def split(self, vectors: Float[Tensor, "n m"]) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n d"]]:
         values, gates = vectors[:, : self.layout.size], vectors[:, self.layout.size :] / self.scale
         # Positions that are not prunable are always kept; their scores are never read.
-        scores = torch.zeros_like(values).index_copy(1, self.layout.prunable.nonzero()[:, 0], gates)
+        scores = torch.zeros_like(values).index_copy(1, self.layout.prunable.nonzero()[:, 0].to(gates.device), gates)
         return values, scores
 
 

@@ -110,8 +110,8 @@ class FittedPosteriorMask:
 
     def split(self, vectors: Float[Tensor, "n m"]) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n d"]]:
         values, gates, _ = vectors.split(self.sizes, dim=1)
-        scores = torch.zeros_like(values).index_copy(1, self.layout.prunable.nonzero()[:, 0], gates / self.gate)
-        return values, scores
+        at = self.layout.prunable.nonzero()[:, 0].to(gates.device)
+        return values, torch.zeros_like(values).index_copy(1, at, gates / self.gate)
 
     def extras(self, vectors: Float[Tensor, "n m"], masks: Tensor) -> dict[str, Tensor]:
         """Standard deviations of the weights that are kept, (n, D), as the extra "std".

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,9 +11,11 @@ from torch import Tensor
 
 from weightspace.errors import InputError
 from weightspace.generator.conditions import Conditions, density_for_generators
-from weightspace.generator.mask_rules import FittedMaskRule, ranks_magnitudes
+from weightspace.generator.mask_rules import FittedMaskRule, extras_of, ranks_magnitudes
 from weightspace.masks.patterns import Pattern, Unstructured
 from weightspace.masks.schedule import count_of, one_threshold
+from weightspace.networks.architecture import Architecture
+from weightspace.networks.collection import Collection
 from weightspace.networks.forward import blocks
 from weightspace.networks.layout import Layout
 from weightspace.runtime import seeds
@@ -125,6 +128,39 @@ def project(
         masks[rows] = pattern.mask(scores, layout, within=within)
         torch.mul(values, masks[rows], out=weights[rows])
     return weights, masks
+
+
+def sparse_networks(
+    vectors: Float[Tensor, "n m"],
+    pattern: Pattern,
+    rule: FittedMaskRule,
+    architecture: Architecture,
+    layout: Layout,
+    buffers: Sequence[Tensor],
+    records: Sequence[Mapping[str, Any]],
+) -> Collection:
+    """A collection of decoded vectors under their masks.
+
+    Args:
+        vectors: Decoded vectors, (n, M).
+        pattern: Pattern of the masks.
+        rule: Mask rule of the generator.
+        architecture: Architecture of the networks.
+        layout: Layout of the networks.
+        buffers: Buffers that all start from, in the layout's order.
+        records: Records of the networks.
+    """
+    weights, masks = project(vectors, pattern, rule, layout)
+    own = {b.name: t.expand(len(weights), *b.shape).clone() for b, t in zip(layout.buffers, buffers, strict=True)}
+    return Collection(
+        layout,
+        weights,
+        architecture=architecture,
+        masks=masks,
+        records=records,
+        buffers=own,
+        extras=extras_of(rule, vectors, masks),
+    )
 
 
 def _zeros_rank_last(

@@ -26,16 +26,17 @@ from torch import Tensor
 from weightspace.compress import FittedPCA
 from weightspace.errors import InputError
 from weightspace.flow.flow_matching import FittedFlow
-from weightspace.generator.code_stock import CodeStock, of_length
+from weightspace.generator.code_stock import CodeStock
 from weightspace.generator.conditions import Conditions
 from weightspace.generator.decoder_update import DecoderUpdate
 from weightspace.generator.diversity import similarity_penalty, typical_similarity
+from weightspace.generator.fitted_refinement import FittedRefinement
 from weightspace.generator.mask_rules import FittedMaskRule, ranks_magnitudes
 from weightspace.generator.soft_mask import ramped_mask, slope
 from weightspace.masks.patterns import Pattern, Unstructured
 from weightspace.masks.schedule import count_of, one_threshold
 from weightspace.networks.collection import Collection
-from weightspace.runtime import seeds
+from weightspace.runtime import devices, seeds, trees
 from weightspace.runtime.progress import progress
 from weightspace.storage.checkpoints import load_checkpoint, save_checkpoint
 from weightspace.storage.spelling import spelled_text
@@ -162,7 +163,8 @@ class TaskRefinement:
         *,
         seed: int = 0,
         checkpoint: Path | None = None,
-    ) -> "FittedRefinement":
+        device: str = "auto",
+    ) -> FittedRefinement:
         """Refine the decoder of a generator.
 
         Args:
@@ -174,14 +176,15 @@ class TaskRefinement:
             conditions: Conditions that the flow was trained with.
             seed: Seed of all random numbers.
             checkpoint: File to continue from if it exists, and to save progress to.
+            device: Device to compute on: "cpu", "cuda", or "auto", which is CUDA where there is a card.
 
         Raises:
             LayoutMismatch: The tickets are not of the task's architecture.
-            InputError: A pattern keeps none of their weights, or the training diverged.
+            InputError: A pattern keeps none of their weights, the device is not available, or the training diverged.
             StorageError: The checkpoint is damaged, or of another training.
         """
         self.check(tickets, task)
-        run = RefinementRun(self, tickets, task, masks, compress, flow, conditions, seed)
+        run = RefinementRun(self, tickets, task, masks, compress, flow, conditions, seed, devices.pick(device))
         done = 0
         if checkpoint is not None and checkpoint.exists():
             run.state, done = load_checkpoint(checkpoint, run.state, self.steps)
@@ -195,34 +198,7 @@ class TaskRefinement:
                     bar.set_postfix(loss=f"{loss:.3f}")
                     if checkpoint is not None:
                         save_checkpoint(checkpoint, run.state, step + 1)
-        return FittedRefinement(run.state["mean"], run.state["components"], run.length)
-
-
-@dataclass(frozen=True)
-class FittedRefinement:
-    """A refined decoder.
-
-    Args:
-        mean: Mean of the decoded vectors, (M,).
-        components: Directions of the decoder, (K, M); no longer orthonormal, nor in the span of the tickets.
-        length: Length that all codes are brought to before they are decoded; None leaves them.
-    """
-
-    mean: Float[Tensor, " m"]
-    components: Float[Tensor, "k m"]
-    length: float | None = None
-
-    def decode(self, codes: Float[Tensor, "n k"]) -> Float[Tensor, "n m"]:
-        """Vectors (n, M) of codes, before they are split and their masks are chosen.
-
-        Args:
-            codes: Codes of the flow, (n, K).
-        """
-        return torch.addmm(self.mean, of_length(codes, self.length).to(self.mean.dtype), self.components)
-
-    def tensors(self) -> dict[str, Tensor]:
-        """What was trained, by its names in a file."""
-        return {"refined.mean": self.mean, "refined.components": self.components}
+        return FittedRefinement(run.state["mean"].cpu(), run.state["components"].cpu(), run.length)
 
 
 @dataclass(frozen=True)
@@ -252,6 +228,7 @@ class RefinementRun:
         flow: Flow of the generator.
         conditions: Conditions that the flow was trained with.
         seed: Seed of all random numbers.
+        device: Device to train on.
     """
 
     def __init__(
@@ -264,19 +241,21 @@ class RefinementRun:
         flow: FittedFlow,
         conditions: Conditions,
         seed: int,
+        device: str = "cpu",
     ) -> None:
         self.settings, self.task, self.seed, self.rule = settings, task, seed, masks
         self.length = None if settings.radius is None else settings.radius * math.sqrt(compress.total_variance)
-        self.layout, self.prunable = tickets.layout, tickets.layout.prunable
-        self.module = task.architecture.build_seeded(0).train()
+        self.layout, self.prunable, self.device = tickets.layout, tickets.layout.prunable.to(device), device
+        self.module, self.train = task.architecture.build_seeded(0).to(device).train(), task.train.to(device)
         self.random = draws_random_numbers(task.architecture.build_seeded(0), task.train.head(2).x)
-        self.buffers = {name: b[:1] for name, b in tickets.buffers.items()}
+        self.buffers = {name: b[:1].to(device) for name, b in tickets.buffers.items()}
         self.alone = self.random or not self._vectorises(tickets)
         self.patterns = list(settings.patterns or [Unstructured(tickets.densities.median().item())])
-        self.stock = CodeStock(flow, conditions, self.patterns, self.length, settings.networks, seed)
+        self.stock = CodeStock(flow, conditions, self.patterns, self.length, settings.networks, seed, device)
         self.typical = [typical_similarity(tickets, pattern, seed) for pattern in self.patterns]
         self.update = DecoderUpdate(settings.rate_of_mean, settings.lr, settings.steps)
-        self.state = self.update.start(compress.mean.clone(), self._directions(tickets, compress))
+        start = compress.mean.to(device, copy=True), self._directions(tickets, compress).to(device)
+        self.state = self.update.start(*start)
         # Kept from step to step, as it is as large as the components: fresh memory costs page faults.
         self.gradient = torch.empty_like(self.state["components"])
 
@@ -295,9 +274,10 @@ class RefinementRun:
         """Can two networks be trained side by side? Control flow on data cannot."""
         if self.random:
             return False
-        two = torch.stack([tickets[:1].weights[0]] * 2)
+        two = torch.stack([tickets[:1].weights[0]] * 2).to(self.device)
         buffers = {n: b.expand(2, *b.shape[1:]).clone() for n, b in self.buffers.items()}
-        x, y = (torch.stack([part[:2]] * 2) for part in (self.task.train.x, self.task.train.y))
+        head = self.train.head(2)
+        x, y = (trees.stack([part] * 2) for part in (head.x, head.y))
         try:
             side_by_side(self.module, self.layout, self.task.loss, two, buffers, x, y, torch.empty_like(two))
         except RuntimeError:
@@ -349,11 +329,11 @@ class RefinementRun:
         self, sparse: Float[Tensor, "n d"], random: torch.Generator, step: int
     ) -> tuple[Float[Tensor, " n"], Float[Tensor, "n d"]]:
         """Losses of the networks on batches of their own, and the gradient of their mean."""
-        count, train = len(sparse), self.task.train
-        chosen = torch.randint(len(train), (count, self.settings.batch_size), generator=random)
+        count, train = len(sparse), self.train
+        chosen = torch.randint(len(train), (count, self.settings.batch_size), generator=random).to(self.device)
         gradient = torch.empty_like(sparse)
         buffers = {n: b.expand(count, *b.shape[1:]).clone() for n, b in self.buffers.items()}
-        x, y = train.x[chosen], train.y[chosen]
+        x, y = train.batches(chosen, [None] * count)
         if self.alone:
             noise = [seeds.derive(self.seed, f"dropout {i}", step) for i in range(count)] if self.random else None
             losses = one_by_one(self.module, self.layout, self.task.loss, sparse, buffers, x, y, gradient, noise)

@@ -32,7 +32,7 @@ def ramped_mask(
     kept = count_of(pattern, layout) if one_threshold(pattern) else None
     if kept is None:
         narrow = pattern.mask(scores, layout, within=within)
-        kept = int((narrow & layout.prunable).sum(1).amax())
+        kept = int((narrow & layout.prunable.to(narrow.device)).sum(1).amax())
         scores = scores.masked_fill(narrow, math.inf)
     reach = int(within.sum(1).amin()) - (layout.size - total)
     beside = max(0, round((reach - kept) * left))

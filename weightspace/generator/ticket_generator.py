@@ -15,6 +15,7 @@ from weightspace.generator.fitted_generator import FittedGenerator
 from weightspace.generator.mask_rules import MASK_RULES, MagnitudeMask, MaskRule, check_rule, rescaled_by
 from weightspace.generator.refinement import TaskRefinement
 from weightspace.networks.collection import Collection
+from weightspace.runtime import devices
 from weightspace.storage.runs import open_run
 from weightspace.storage.spelling import spelled, spelled_text, spelling_of
 from weightspace.tasks.task import Task
@@ -63,6 +64,7 @@ class TicketGenerator:
         example: Example | None = None,
         seed: int = 0,
         folder: str | Path | None = None,
+        device: str = "auto",
     ) -> FittedGenerator:
         """Learn from a collection of trained sparse networks.
 
@@ -73,21 +75,24 @@ class TicketGenerator:
             example: A batch of inputs on which the symmetry of networks whose input is not known is traced.
             seed: Seed of the flow and the refinement.
             folder: Folder to write the fitted generator to, as a run that can be interrupted and resumed.
+            device: Device to compute on: "cpu", "cuda", or "auto", which is CUDA where there is a card.
+                Alignment, compression, flow and refinement compute there, on blocks of the data.
 
         Raises:
-            InputError: The tickets do not suit a stage, they have no known symmetry, or a refinement has no task.
+            InputError: The tickets do not suit a stage, they have no known symmetry, a refinement has no task, or the
+                device is not available.
             LayoutMismatch: The tickets are not of the task's architecture.
             StorageError: The folder holds another run.
         """
-        through = self._check(tickets, task)
+        through, device = self._check(tickets, task), devices.pick(device)
         if folder is None:
-            return self._fit(tickets, through, example, seed, None)
+            return self._fit(tickets, through, example, seed, None, device)
         folder = Path(folder)
         config = self._config(seed, through)
         with open_run(folder, "fit", config, {"tickets": tickets.fingerprint()}) as run:
             if not run.complete:
                 checkpoint = folder / _FLOW
-                self._fit(tickets, through, example, seed, checkpoint).write(folder)
+                self._fit(tickets, through, example, seed, checkpoint, device).write(folder)
                 run.finish()
                 for left in (checkpoint, checkpoint.with_name(_REFINEMENT)):
                     left.unlink(missing_ok=True)
@@ -150,27 +155,30 @@ class TicketGenerator:
         example: Example | None,
         seed: int,
         checkpoint: Path | None,
+        device: str,
     ) -> FittedGenerator:
         basins = {record.aligned_to for record in tickets.records}
         together = len(basins) == 1 and None not in basins
-        matching = None if self.align is None or together else self.align.fit(tickets, example=example)
-        aligned = tickets if matching is None else matching.transform(tickets)
+        matching = None if self.align is None or together else self.align.fit(tickets, example=example, device=device)
+        aligned = tickets if matching is None else matching.transform(tickets, device=device)
         conditions = Conditions.of(self.conditions, aligned)
         masks = self.masks.fit(aligned)
         MASK_RULES.name_of(masks)  # a rule that cannot be saved is found before the work
         vectors = masks.vectors(aligned)
-        compression = None if self.compress is None else self.compress.fit(vectors)
+        compression = None if self.compress is None else self.compress.fit(vectors, device=device)
         if compression is not None:
-            codes = compression.transform(vectors)
+            codes = compression.transform(vectors, device=device)
         else:
             codes = vectors.weights if isinstance(vectors, Collection) else vectors
         rows = conditions.encode(aligned)
-        flow = self.generate.fit(codes, rows, widths=conditions.widths, seed=seed, checkpoint=checkpoint)
+        flow = self.generate.fit(codes, rows, widths=conditions.widths, seed=seed, checkpoint=checkpoint, device=device)
         refined, how = None, None
         if through is not None and compression is not None:
             refine, task = through
             kept = None if checkpoint is None else checkpoint.with_name(_REFINEMENT)
-            refined = refine.fit(aligned, task, masks, compression, flow, conditions, seed=seed, checkpoint=kept)
+            refined = refine.fit(
+                aligned, task, masks, compression, flow, conditions, seed=seed, checkpoint=kept, device=device
+            )
             how = refine.to_json() | {"task": task.name}
         densities = tickets.densities
         trained_on = {

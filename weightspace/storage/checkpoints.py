@@ -17,7 +17,7 @@ _DONE = "done"
 def save_checkpoint(path: Path, state: Mapping[str, Tensor], done: int) -> None:
     """Write a state after so many steps; an older file stays until the new one is complete."""
     with atomic_file(path) as temporary:
-        save_file({**state, _DONE: torch.tensor(done)}, temporary)
+        save_file({name: tensor.cpu() for name, tensor in state.items()} | {_DONE: torch.tensor(done)}, temporary)
 
 
 def read_checkpoint(path: Path, restarts: str, device: str = "cpu") -> dict[str, Tensor]:
@@ -41,7 +41,7 @@ def load_checkpoint(path: Path, start: Mapping[str, Tensor], steps: int) -> tupl
     """The state and how many steps are done.
 
     Args:
-        start: State before the first step, whose names and shapes the file must have.
+        start: State before the first step, whose names and shapes the file must have; the state is on its devices.
         steps: Steps of the whole training.
 
     Raises:
@@ -52,4 +52,4 @@ def load_checkpoint(path: Path, start: Mapping[str, Tensor], steps: int) -> tupl
     expected, found = ({name: tensor.shape for name, tensor in one.items()} for one in (start, state))
     if done is None or done.numel() != 1 or found != expected or not 0 <= int(done) <= steps:
         raise StorageError(f"the checkpoint {path} belongs to another training: delete it and run again")
-    return state, int(done)
+    return {name: tensor.to(start[name].device) for name, tensor in state.items()}, int(done)

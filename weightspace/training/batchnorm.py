@@ -5,13 +5,15 @@ from torch import Tensor, nn
 
 from weightspace.networks.collection import Collection
 from weightspace.networks.forward import activation_bytes, blocks, forward
-from weightspace.tasks.task import Split
+from weightspace.tasks.data import Data
 
 _NORMS = (nn.modules.batchnorm._BatchNorm,)
 _STATISTICS_BYTES = 256 * 2**20  # activations while statistics are estimated
 
 
-def recalibrated(networks: Collection, data: Split, *, batch: int = 512, batches: int = 8) -> Collection:
+def recalibrated(
+    networks: Collection, data: Data, *, batch: int = 512, batches: int = 8, device: str = "cpu"
+) -> Collection:
     """Networks whose BatchNorm statistics are estimated anew, as means over batches of training data.
 
     Interpolated networks need it: the variance of their activations collapses (REPAIR, arXiv 2211.08403).
@@ -21,30 +23,32 @@ def recalibrated(networks: Collection, data: Split, *, batch: int = 512, batches
         data: Training split.
         batch: Samples in a batch; batches are consecutive, from the start of the split.
         batches: Number of batches; fewer if the split is shorter.
+        device: Device to compute on, block by block.
     """
     module = networks.architecture.build_seeded(0).eval()
     norms = {name: m for name, m in module.named_modules() if isinstance(m, _NORMS) and m.track_running_stats}
     if not norms:
         return networks
     batch = min(batch, len(data))
-    fits = max(1, _STATISTICS_BYTES // (activation_bytes(module, data.x[:1]) * batch))
+    fits = max(1, _STATISTICS_BYTES // (activation_bytes(module, data.head(1).x) * batch))
+    module = module.to(device)
     for norm in norms.values():
         norm.train()
         norm.momentum = 1.0  # the statistics become those of the batch
     parts: list[dict[str, Tensor]] = []
     for rows in blocks(len(networks), fits):
         part = networks[rows]
-        parameters = part.layout.tensors(part.weights)
+        parameters = part.layout.tensors(part.weights.to(device))
         total: dict[str, Tensor] = {}
         used = list(blocks(len(data), batch))[:batches]
         with torch.no_grad():
             for samples in used:
-                buffers = {name: b.clone() for name, b in part.buffers.items()}
-                forward(module, parameters, buffers, data.x[samples], shared_input=True)
+                buffers = {name: b.to(device, copy=True) for name, b in part.buffers.items()}
+                forward(module, parameters, buffers, data.batch(samples).to(device).x, shared_input=True)
                 for name in norms:
                     for kind in ("running_mean", "running_var"):
                         key = f"{name}.{kind}" if name else kind
                         total[key] = total.get(key, torch.zeros_like(buffers[key])) + buffers[key]
-        parts.append({name: t / len(used) for name, t in total.items()})
+        parts.append({name: (t / len(used)).cpu() for name, t in total.items()})
     means = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     return networks.replace(buffers=networks.buffers | means)
