@@ -32,6 +32,7 @@ from weightspace.masks.patterns import Channels as Channels
 from weightspace.masks.patterns import Unstructured as Unstructured
 from weightspace.networks.architecture import Architecture as Architecture
 from weightspace.networks.collection import Collection as Collection
+from weightspace.networks.importing import from_state_dict as from_state_dict
 from weightspace.networks.importing import from_state_dicts as from_state_dicts
 from weightspace.networks.layout import Layout as Layout
 from weightspace.networks.merging import merge as merge

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import pickle
+import warnings
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from weightspace.cli.inputs import (
     Shared,
     find_factory,
     find_task,
+    imported,
     open_collection,
     read_arguments,
     task_of,
@@ -22,7 +24,7 @@ from weightspace.cli.types import OptionalStep
 from weightspace.errors import InputError, StorageError
 from weightspace.networks.architecture import Architecture
 from weightspace.networks.collection import Collection
-from weightspace.networks.importing import from_state_dicts
+from weightspace.networks.importing import from_state_dict, from_state_dicts
 from weightspace.networks.merging import merge as merge_folders
 from weightspace.recipes.step import Step
 from weightspace.runtime.executor import end_with_parent
@@ -209,14 +211,20 @@ class Merge:
 
 @dataclass(frozen=True, kw_only=True)
 class ImportFolder:
-    """Make a collection of a folder of state-dict files (.safetensors, .pt, .pth).
+    """Make a collection of a folder of state-dict files (.safetensors, .pt, .pth, .bin, .ckpt, .pth.tar), or of one.
+
+    What is found and taken off (prefixes, wrappers, entries around the state dict) or left out is printed.
 
     Args:
-        folder: Folder with one file per network.
+        folder: Folder with one file or one sub-folder per network, or one file.
         out: Folder to write.
         model: A built-in network, such as MLP; or give --factory for one of your own.
         arguments: Arguments of the built-in network as YAML, such as '{sizes: [64, 128, 64, 10]}'.
         zeros_are_pruned: Whether weights that are exactly zero count as pruned.
+        key: Entry of each file that holds the state dict, such as model_ema; None finds it.
+        prefix: Prefix of the network's names, such as encoder.; other names are left out. None finds it.
+        strict: Whether it is an error that tensors are missing, or are not the network's.
+        rename: MODULE:FUNCTION from a name in a file to the network's, or to None for what is to be left out.
         common: Options that mean the same in every verb.
     """
 
@@ -225,6 +233,10 @@ class ImportFolder:
     model: str | None = None
     arguments: str = "{}"
     zeros_are_pruned: bool = False
+    key: str | None = None
+    prefix: str | None = None
+    strict: bool = True
+    rename: str | None = None
     common: Shared = field(default_factory=Common)
 
     def run(self) -> None:
@@ -239,7 +251,19 @@ class ImportFolder:
         else:
             assert factory is not None
             architecture = Architecture.of(factory)
-        networks = from_state_dicts(self.folder, architecture, zeros_are_pruned=self.zeros_are_pruned)
+        with warnings.catch_warnings(record=True) as remarks:
+            warnings.simplefilter("always")
+            networks = (from_state_dict if Path(self.folder).is_file() else from_state_dicts)(
+                self.folder,
+                architecture,
+                zeros_are_pruned=self.zeros_are_pruned,
+                key=self.key,
+                prefix=self.prefix,
+                strict=self.strict,
+                rename=None if self.rename is None else imported(self.rename, self.common),
+            )
+        for remark in remarks:
+            print(remark.message)
         networks.save(self.out)
         report_done(networks, self.out)
 

@@ -3,6 +3,7 @@
 from weightspace.networks.architecture import Architecture as Architecture
 from weightspace.networks.collection import Collection as Collection
 from weightspace.networks.ensemble import Ensemble as Ensemble
+from weightspace.networks.importing import from_state_dict as from_state_dict
 from weightspace.networks.importing import from_state_dicts as from_state_dicts
 from weightspace.networks.layout import Entry as Entry
 from weightspace.networks.layout import Layout as Layout

@@ -90,6 +90,11 @@ class Layout:
             seen[id(tensor)] = name
             role: Role = roles[name] if isinstance(tensor, nn.Parameter) else "buffer"
             dtype = str(tensor.dtype).removeprefix("torch.")
+            if role != "buffer" and not tensor.is_floating_point():
+                raise InputError(
+                    f"parameter {name!r} is {dtype}: a collection holds real numbers of floating point, so make it a "
+                    "buffer (register_buffer) if it is not trained, or leave this network out"
+                )
             entries.append(Entry(name, tuple(tensor.shape), role, dtype))
         layout = cls(tuple(entries), tuple(aliases))
         if prunable is not None:

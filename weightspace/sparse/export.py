@@ -3,6 +3,7 @@
 import copy
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -51,14 +52,16 @@ def save_ticket(network: Network, path: str | Path) -> Path:
     return path
 
 
-def load_ticket(path: str | Path) -> Network:
+def load_ticket(path: str | Path, *, factory: Callable[[], nn.Module] | None = None) -> Network:
     """Read a file that `save_ticket` wrote.
 
     Args:
         path: File to read.
+        factory: Function that builds the network; needed for modules where the architecture is not built in.
 
     Raises:
         StorageError: The file is absent, damaged, not a ticket, or of another version.
+        LayoutMismatch: The factory's network has another layout.
     """
     path = Path(path)
     if path.is_dir():
@@ -90,13 +93,16 @@ def load_ticket(path: str | Path) -> Network:
         buffers = {b.name: tensors[f"buffer.{b.name}"] for b in layout.buffers}
         architecture = Architecture.from_json(header["architecture"]).following(layout)
         record = Record(header["record"])
-        if architecture.known and architecture.layout() != layout:
+        if factory is None and architecture.known and architecture.layout() != layout:
             raise StorageError(f"{path} is damaged: its weights are not those of a {architecture.name}")
         weights = torch.zeros(layout.size, dtype=layout.dtype).masked_scatter(mask, values)
     except StorageError:
         raise
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise StorageError(f"{path} is damaged ({error!r}): restore it from a copy") from error
+    if factory is not None:
+        architecture = Architecture.of(factory)
+        layout.require(architecture.layout(), "the network of the given factory")
     return Network(layout, architecture, weights, mask, buffers, record)
 
 
