@@ -402,6 +402,30 @@ def test_a_folder_of_state_dicts_becomes_a_collection(tmp_path: Path, capsys, mo
     assert run(capsys, "import", "files", "--factory", "mine:absent", "--import-from", ".", "--out", "z")[0] == 1
 
 
+def test_import_says_what_it_took_off_and_takes_what_is_said(tmp_path: Path, capsys, monkeypatch) -> None:
+    (tmp_path / "own.py").write_text("def rename(name):\n    return name.replace('old', '1')\n")
+    state = ws.Architecture("MLP", {"sizes": [3, 2]}).build_seeded(0).state_dict()
+    old = {name.replace("1", "old"): tensor for name, tensor in state.items()}
+    torch.save({"state_dict": {"net." + name: t for name, t in state.items()}, "other": old}, tmp_path / "a.ckpt")
+    monkeypatch.chdir(tmp_path)
+    words = ("import", "a.ckpt", "--model", "MLP", "--arguments", "{sizes: [3, 2]}", "--out")
+    code, out, _ = run(capsys, *words, "zoo")
+    assert code == 0
+    assert (
+        "a.ckpt: the state dict is its entry 'state_dict'\na.ckpt: names were read without the prefix 'net.'\n" in out
+    )
+    said = ("--key", "state_dict", "--prefix", "net.")
+    code, out, _ = run(capsys, *words, "same", *said)
+    assert code == 0
+    assert "a.ckpt" not in out
+    code, _, err = run(capsys, *words, "other", "--key", "other")
+    assert code == 1
+    assert "--rename" in err
+    assert run(capsys, *words, "other", "--key", "other", "--rename", "own:rename", "--import-from", ".")[0] == 0
+    zoos = [ws.Collection.load(tmp_path / name) for name in ("zoo", "same", "other")]
+    assert all(torch.equal(zoo.layout.pack(state)[None], zoo.weights) for zoo in zoos)
+
+
 def test_interrupting_gives_130_and_the_same_command_continues(capsys, tmp_path: Path, monkeypatch) -> None:
     words = ("collect", "--out", tmp_path / "zoo", "--hidden", "4", "--n", "4", "--length", "2ep")
     monkeypatch.setattr("weightspace.training.engine._BLOCK", 2)

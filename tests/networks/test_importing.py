@@ -4,6 +4,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
+from torch.nn.utils import prune
 
 import weightspace as ws
 from weightspace.errors import LayoutMismatch, StorageError
@@ -85,3 +86,42 @@ def test_networks_that_are_not_finite_are_refused(folder: Path) -> None:
     torch.save(state, folder / "net0.pt")
     with pytest.raises(ws.InputError, match=r"network 0 holds NaN.*0\.weight"):
         ws.from_state_dicts(folder, build)
+
+
+def test_a_folder_is_sparse_if_one_file_is(tmp_path: Path) -> None:
+    torch.save(build().state_dict(), tmp_path / "a.pt")
+    pruned = build()
+    prune.l1_unstructured(pruned[3], "weight", 0.5)
+    torch.save(pruned.state_dict(), tmp_path / "b.pt")
+    with pytest.warns(UserWarning, match=r"^b\.pt: the masks"):
+        networks = ws.from_state_dicts(tmp_path, build)
+    assert networks.masks[0].all()
+    assert (~networks.masks[1]).sum() == 12
+    assert torch.equal(networks.module(1)[3].weight, pruned[3].weight)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_networks_of_every_precision_go_the_whole_way(dtype: torch.dtype, tmp_path: Path) -> None:
+    def small() -> nn.Module:
+        return nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3)).to(dtype)
+
+    (tmp_path / "files").mkdir()
+    for i in range(3):
+        torch.save(small().state_dict(), tmp_path / "files" / f"{i}.pt")
+    networks = ws.from_state_dicts(tmp_path / "files", small)
+    again = ws.Collection.load(networks.save(tmp_path / "zoo"), factory=small)
+    assert torch.equal(again.weights, networks.weights)
+    assert networks.fingerprint() == ws.from_state_dicts(tmp_path / "files", small).fingerprint()
+    assert networks.fingerprint() != networks.replace(weights=networks.weights * 2).fingerprint()
+    two = ws.Step(iterations=2)
+    x, y = torch.randn(24, 4).to(dtype), torch.arange(24) % 3
+    task = ws.tasks.from_tensors("t", x, y, small, recipe=ws.Recipe(two, batch_size=8))
+    assert ws.collect(task, 2, folder=tmp_path / "dense").weights.dtype == dtype
+    tickets = ws.tickets.GradualPruning(0.5, length=two, every=1, ramp=1.0).find(networks, task, folder=tmp_path / "t")
+    path = ws.sparse.save_ticket(tickets[0], tmp_path / "ticket.safetensors")
+    assert torch.equal(ws.sparse.load_ticket(path, factory=small).weights, tickets.weights[0])
+    model = ws.TicketGenerator(ws.WeightMatching(), compress=ws.PCA(1), generate=ws.FlowMatching(width=4, steps=2))
+    model.fit(tickets, folder=tmp_path / "model")
+    sampled = ws.FittedGenerator.load(tmp_path / "model", factory=small).sample(2, density=0.5, seed=0)
+    assert sampled.weights.dtype == dtype
+    assert sampled.densities.tolist() == [0.5, 0.5]

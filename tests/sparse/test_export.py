@@ -12,7 +12,7 @@ from torch import nn
 import weightspace as ws
 from tests.sparse.examples import ticket
 from weightspace import sparse
-from weightspace.errors import StorageError
+from weightspace.errors import LayoutMismatch, StorageError
 
 
 def test_a_ticket_on_its_own(tickets: ws.Collection, tmp_path: Path) -> None:
@@ -76,3 +76,20 @@ def test_onnx_computes_the_same(tickets: ws.Collection, task: ws.Task, tmp_path:
     with pytest.raises(ws.InputError, match="one tensor can be exported"):
         sparse.to_onnx(nn.LSTM(4, 2), torch.ones(4, 3, 4), tmp_path / "v.onnx")
     assert not (tmp_path / "v.onnx").exists()
+
+
+def test_a_ticket_of_a_user_s_own_network(tmp_path: Path) -> None:
+    def build() -> nn.Module:
+        return nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+
+    path = sparse.save_ticket(ws.from_state_dict(build(), build)[0], tmp_path / "t.safetensors")
+    alone = sparse.load_ticket(path)
+    with pytest.raises(ws.InputError, match="pass factory="):
+        alone.module()
+    ticket = sparse.load_ticket(path, factory=build)
+    x = torch.randn(3, 4)
+    module = build()
+    module.load_state_dict(alone.state_dict())
+    assert torch.equal(ticket.module()(x), module(x))
+    with pytest.raises(LayoutMismatch, match="the network of the given factory"):
+        sparse.load_ticket(path, factory=lambda: nn.Linear(4, 3))

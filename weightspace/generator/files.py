@@ -17,6 +17,7 @@ from weightspace.generator.fitted_refinement import FittedRefinement
 from weightspace.generator.mask_rules import load_mask_rule
 from weightspace.networks.architecture import Architecture
 from weightspace.networks.layout import Layout
+from weightspace.runtime.hashing import raw_bytes
 from weightspace.storage.fitted import FittedFormat, require_tensor
 from weightspace.storage.typed import from_json
 from weightspace.symmetry import Symmetry
@@ -56,7 +57,7 @@ def digest_of(*tensors: Tensor, text: str = "") -> str:
     """
     digest = hashlib.sha256(text.encode())
     for tensor in tensors:
-        digest.update(tensor.contiguous().numpy().data)
+        digest.update(raw_bytes(tensor))
     return digest.hexdigest()[:16]
 
 

@@ -137,7 +137,8 @@ class Architecture:
             shape = (first.in_features,) if isinstance(first, nn.Linear) else None
         if shape is None:
             return None
-        return torch.randn(samples, *shape, generator=seeds.generator(0, "example inputs"))
+        example = torch.randn(samples, *shape, generator=seeds.generator(0, "example inputs"))
+        return example.to(next((p.dtype for p in module.parameters() if p.is_floating_point()), example.dtype))
 
     def layout(self) -> Layout:
         """The layout of its networks."""

@@ -20,6 +20,7 @@ from weightspace.networks.layout import Layout
 from weightspace.networks.network import Network
 from weightspace.networks.outputs import Classes, OutputKind, stored_kind
 from weightspace.networks.record import Record
+from weightspace.runtime.hashing import raw_bytes
 from weightspace.storage.files import dump_json, new_folder
 from weightspace.storage.shards import ShardReader, ShardWriter, pack_values, unpack_bits
 
@@ -296,7 +297,7 @@ class Collection:
             digest.update(dump_json(self._reader.manifest["shards"], "the manifest").encode())
         else:
             for name in self._names:
-                digest.update(self._columns[name].contiguous().numpy().data)
+                digest.update(raw_bytes(self._columns[name]))
             digest.update(dump_json([record.to_json() for record in self.records], "the records").encode())
         return digest.hexdigest()[:16]
 

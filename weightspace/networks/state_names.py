@@ -117,11 +117,11 @@ def _behind(prefix: str, table: Mapping[str, str], layout: Layout, change: Calla
     missing = tuple(e.name for e in layout.parameters if e.name not in of and e.name not in tied)
     there = set(table.values())
     used = {form for name in of.values() for form in ((name,) if name in there else (name + ORIG, name + MASK))}
-    remark = _remark(prefix, change is not _as_it_is and any(_unwrapped(name) != name for name in of.values()))
+    remark = _remark(prefix, unwrapped=change is _unwrapped)
     return prefix, Names(of, missing, tuple(name for name in table.values() if name not in used), remark)
 
 
-def _remark(prefix: str, unwrapped: bool) -> str:
+def _remark(prefix: str, *, unwrapped: bool) -> str:
     changes = [f"the prefix {prefix!r}"] if prefix else []
     changes += [f"the wrappers {' and '.join(_WRAPPERS[:2])}"] if unwrapped else []
     return f"names were read without {' and '.join(changes)}" if changes else ""

@@ -101,7 +101,7 @@ def load_ticket(path: str | Path, *, factory: Callable[[], nn.Module] | None = N
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise StorageError(f"{path} is damaged ({error!r}): restore it from a copy") from error
     if factory is not None:
-        architecture = Architecture.of(factory)
+        architecture = Architecture.of(factory).following(layout)
         layout.require(architecture.layout(), "the network of the given factory")
     return Network(layout, architecture, weights, mask, buffers, record)
 
