@@ -146,8 +146,9 @@ class TaskRefinement:
 
         Raises:
             LayoutMismatch: The tickets are not of the task's architecture.
-            InputError: A pattern keeps none of their weights.
+            InputError: A pattern keeps none of their weights, or each network has data of its own.
         """
+        task.require_shared_data("refinement of a generator")
         task.architecture.layout().require(tickets.layout, "the tickets to refine a generator of")
         for pattern in self.patterns or ():
             count_of(pattern, tickets.layout)

@@ -1,7 +1,7 @@
 """What can be known of a task before training: shapes that fit, and no silent stretching of one over another."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import warnings
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
@@ -34,23 +34,29 @@ class _WatchStretching(TorchDispatchMode):
         return result
 
 
-@contextmanager
-def no_stretching(samples: int, name: str) -> Iterator[None]:
+def require_no_stretching(loss: Callable[[int], object], name: str) -> None:
     """Raise InputError if a loss compares every sample with every other because of a missing axis.
 
     Args:
-        samples: Number of samples that the loss is called with.
+        loss: Function that computes the loss of so many samples.
         name: Name of the task.
     """
-    with _WatchStretching(samples) as watch:
-        yield
-    if watch.shapes:
-        first, second = watch.shapes[:2]
-        raise InputError(
-            f"the loss of task {name!r} stretches a tensor of shape {first} over one of shape {second}, so that every "
-            "sample is compared with every other: give the targets the shape of the outputs, such as y[:, None] for "
-            "outputs (samples, 1)"
-        )
+    shapes: list[tuple[int, ...]] = []
+    for samples in (7, 5):  # an axis of the network that happens to be as long as one of them is not as long as both
+        with warnings.catch_warnings(record=True) as said, _WatchStretching(samples) as watch:
+            warnings.simplefilter("always")
+            loss(samples)
+        # PyTorch's own losses stretch first, and say so in a warning.
+        told = any("target size" in str(warning.message) for warning in said)
+        stretched = watch.shapes or ([(samples, 1), (samples,)] if told else [])
+        if not stretched:
+            return
+        shapes = shapes or stretched
+    raise InputError(
+        f"the loss of task {name!r} stretches a tensor of shape {shapes[0]} over one of shape {shapes[1]}, so that "
+        "every sample is compared with every other: give the targets the shape of the outputs, such as y[:, None] for "
+        "outputs (samples, 1)"
+    )
 
 
 def check_outputs(kind: OutputKind, outputs: Tree, y: Tree, name: str) -> None:

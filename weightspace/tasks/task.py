@@ -3,11 +3,11 @@
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from weightspace.errors import InputError
 from weightspace.networks.architecture import Architecture
@@ -16,12 +16,11 @@ from weightspace.networks.outputs import Classes, OutputKind, infer_kind
 from weightspace.recipes.recipe import Recipe
 from weightspace.runtime import seeds, trees
 from weightspace.runtime.trees import Tree
-from weightspace.tasks.checks import check_outputs, no_stretching
+from weightspace.tasks.checks import check_outputs, require_no_stretching
 from weightspace.tasks.data import Data, DatasetSplit, OwnData, Split
 from weightspace.tasks.metrics import Metric, default_metrics, metric_of
 
 _TRIED = 8  # samples that a network is tried on
-_ODD = 7  # the same once more, for a number that no other axis is likely to have
 
 
 def cross_entropy(outputs: Tensor, y: Tensor) -> Tensor:
@@ -83,6 +82,21 @@ class Task:
     def own_data(self) -> bool:
         """True if each network has data of its own."""
         return isinstance(self.train, OwnData)
+
+    def require_shared_data(self, what: str) -> None:
+        """Check that all networks are trained on the same data.
+
+        Args:
+            what: What needs it, for the message.
+
+        Raises:
+            InputError: Each network has data of its own.
+        """
+        if self.own_data:
+            raise InputError(
+                f"each network of task {self.name!r} has data of its own, and {what} needs data that all share: "
+                "collect, train and the ticket finders work with own data"
+            )
 
     @cached_property
     def output_kind(self) -> OutputKind:
@@ -147,9 +161,8 @@ class Task:
             try:
                 outputs = call(module, few.x)
                 loss = _number(self.loss(outputs, few.y))
-                fewer = self.train.head(_ODD)
-                with no_stretching(len(fewer), self.name):
-                    self.loss(call(module, fewer.x), fewer.y)
+                if self.loss is not cross_entropy:
+                    require_no_stretching(partial(self._loss_of, module), self.name)
                 return loss, outputs
             except InputError:
                 raise
@@ -159,6 +172,10 @@ class Task:
                     f"{self.architecture.name} does not fit the data of task {self.name!r} (inputs "
                     f"{trees.shapes(few.x)}, targets {trees.shapes(few.y)} of {kinds}): {error}"
                 ) from error
+
+    def _loss_of(self, module: nn.Module, samples: int) -> Tensor:
+        few = self.train.head(samples)
+        return self.loss(call(module, few.x), few.y)
 
     def _require_known_classes(self, classes: int) -> None:
         for part in (self.train, self.validation, self.test):

@@ -11,12 +11,13 @@ from typing import ClassVar, Protocol, runtime_checkable
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.func import functional_call
 
 from weightspace.errors import InputError
+from weightspace.networks.calling import call_with
 from weightspace.networks.collection import Collection
 from weightspace.networks.forward import evaluation
-from weightspace.runtime import seeds
+from weightspace.runtime import seeds, trees
+from weightspace.runtime.trees import Tree
 from weightspace.storage.spelling import Spelling
 from weightspace.tasks.task import Split, Task
 from weightspace.tickets.paths import biases, require_flow
@@ -118,17 +119,27 @@ class SynFlow:
     def __call__(self, networks: Collection, task: Task) -> Float[Tensor, "n d"]:
         module = networks.architecture.build_seeded(0).double()
         require_flow(module)
-        ones = torch.ones(1, *task.train.x.shape[1:], dtype=torch.float64)
+        ones = _ones(task.train.head(1).x)
         off = biases(networks.layout)
         found: list[Tensor] = []
         with evaluation(module):
             for i in range(len(networks)):
                 weights = networks.weights[i].double().abs().masked_fill(off, 0.0).requires_grad_()
                 buffers = {n: _positive(n, b[i]) for n, b in networks.buffers.items()}
-                total = functional_call(module, (networks.layout.tensors(weights), buffers), (ones,)).sum()
+                total = trees.first(call_with(module, (networks.layout.tensors(weights), buffers), ones)).sum()
                 (gradient,) = torch.autograd.grad(total, weights)
                 found.append((gradient * weights).detach())
         return torch.stack(found)
+
+
+def _ones(x: Tree) -> Tree:
+    """Ones in the place of one sample's inputs."""
+    if not all(tensor.is_floating_point() for tensor in trees.tensors(x)):
+        raise InputError(
+            f"SynFlow feeds ones through the network, and these inputs are no floats ({trees.shapes(x)}), such as the "
+            "indices of an embedding: use SNIP or GraSP"
+        )
+    return trees.apply(lambda tensor: torch.ones_like(tensor, dtype=torch.float64), x)
 
 
 def _check(*values: int | float) -> None:
@@ -154,12 +165,13 @@ def _each(
     module = networks.architecture.build_seeded(0).train()
     found: list[Tensor] = []
     for i, record in enumerate(networks.records):
-        batch = balanced(task, per_class, int(record.get("seed", i)))
+        batch = balanced(task, per_class, int(record.get("seed", i)), record.data)
         buffers = {n: b[i].clone() for n, b in networks.buffers.items()}
 
         def loss(weights: Tensor, batch: Split, buffers: dict[str, Tensor] = buffers) -> Tensor:
-            outputs = functional_call(module, (networks.layout.tensors(weights), buffers), (batch.x,))
-            return task.loss(outputs / temperature, batch.y)
+            outputs = call_with(module, (networks.layout.tensors(weights), buffers), batch.x)
+            cooled = trees.apply(lambda part: part / temperature if part.is_floating_point() else part, outputs)
+            return task.loss(cooled, batch.y)
 
         with seeds.seeded_modules(int(record.get("seed", i)), "scores"):
             scores = one(loss, networks.weights[i].clone().requires_grad_(), batch)
@@ -169,16 +181,19 @@ def _each(
     return torch.stack(found)
 
 
-def balanced(task: Task, per_class: int, seed: int) -> Split:
+def balanced(task: Task, per_class: int, seed: int, number: int | None = None) -> Split:
     """A batch of training samples with as many of each class.
 
     Args:
         task: Task with the samples.
-        per_class: Number of samples of each class, or of all for a regression task.
+        per_class: Number of samples of each class, or of all where there is not one class a sample.
         seed: Seed of the choice.
+        number: Number of the network's own data; it is not read where all networks share the data.
     """
-    order = torch.randperm(len(task.train), generator=seeds.generator(seed, "balanced batch"))
-    y = task.train.y[order]
-    groups = [order] if y.is_floating_point() else [order[y == label] for label in y.unique()]
-    chosen = torch.cat([group[:per_class] for group in groups])
-    return Split(task.train.x[chosen], task.train.y[chosen])
+    train = task.train.of(number)
+    order = torch.randperm(len(train), generator=seeds.generator(seed, "balanced batch"))
+    groups = [order]
+    if task.classification:
+        y = task.output_kind.targets(train.y)[order]
+        groups = [order[y == label] for label in y.unique()]
+    return train.batch(torch.cat([group[:per_class] for group in groups]))

@@ -130,7 +130,10 @@ class SharedStart:
         return trainer
 
     def kept_steps(self, task: Task) -> list[int]:
-        if self.at.total(task.recipe.per_epoch(len(task.train))) >= _length(task):
+        at = self.at.total(task.recipe.per_epoch(len(task.train)))
+        if at:
+            task.require_shared_data(f"a shared start at {self.at} (0it is an untrained one)")
+        if at >= _length(task):
             raise InputError(f"the shared start {self.at} must come before the end of training, {task.recipe.length}")
         return [_length(task)]
 
