@@ -1,0 +1,20 @@
+"""The examples of guides run as they are written, one after another."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+GUIDES = ["tasks.md"]
+
+
+def code_of(page: Path) -> str:
+    return "\n".join(re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL))
+
+
+@pytest.mark.parametrize("name", GUIDES)
+def test_a_guides_examples_run(name: str, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    code = code_of(root / "docs" / "guides" / name)
+    assert len(code.splitlines()) > 20
+    exec(compile(code, name, "exec"), {"__name__": "guide"})
