@@ -15,7 +15,7 @@ def report_done(networks: Collection, out: Path) -> None:
 
 
 def describe_collection(networks: Collection) -> str:
-    """Describe a collection in a few lines: networks, density, accuracy, and every parameter."""
+    """Describe a collection in a few lines: networks, density, metrics, and every parameter."""
     layout = networks.layout
     lines = [repr(networks)]
     densities = networks.densities
@@ -24,15 +24,23 @@ def describe_collection(networks: Collection) -> str:
         + (f" to {densities.max():.4g}" if densities.max() > densities.min() else "")
         + f" of {layout.num_prunable:,} prunable weights"
     )
-    metrics = [record.get("metrics", {}) for record in networks.records]
-    accuracy = [one["validation_accuracy"] for one in metrics if "validation_accuracy" in one]  # posteriors have none
-    if accuracy:
-        spread = torch.tensor(accuracy, dtype=torch.float64)
-        lines.append(
-            f"validation accuracy {spread.mean():.4f} ± {spread.std(correction=0):.4f} over {len(accuracy)} networks"
-        )
+    lines += _metrics(networks)
     lines += [f"  {e.name:<32}{tuple(e.shape)!s:<20}{e.role}" for e in layout.entries]
     return "\n".join(lines)
+
+
+def _metrics(networks: Collection) -> list[str]:
+    """A line for each validation metric; posteriors have none."""
+    names = dict.fromkeys(name for record in networks.records for name in record.get("metrics", {}))
+    lines: list[str] = []
+    for name in names:
+        if not name.startswith("validation_") or name == "validation_loss":
+            continue
+        values = [record["metrics"][name] for record in networks.records if name in record.get("metrics", {})]
+        spread = torch.tensor(values, dtype=torch.float64)
+        title = name.replace("_", " ", 1)
+        lines.append(f"{title} {spread.mean():.4f} ± {spread.std(correction=0):.4f} over {len(values)} networks")
+    return lines
 
 
 def describe_generator(model: FittedGenerator) -> str:
