@@ -30,6 +30,8 @@ from weightspace.masks.layerwise import LayerRates as LayerRates
 from weightspace.masks.patterns import NM as NM
 from weightspace.masks.patterns import Channels as Channels
 from weightspace.masks.patterns import Unstructured as Unstructured
+from weightspace.masks.selected import Except as Except
+from weightspace.masks.selected import Only as Only
 from weightspace.networks.architecture import Architecture as Architecture
 from weightspace.networks.collection import Collection as Collection
 from weightspace.networks.importing import from_state_dict as from_state_dict

@@ -82,10 +82,15 @@ FINDERS: dict[str, tuple[Callable[[], Any], str, bool]] = {
 }
 ALL = pytest.mark.parametrize("name", FINDERS)
 WITH_PATTERN: dict[str, Callable[[Any], Any]] = {
+    "edge-popup": lambda pattern: tickets.EdgePopup(pattern=pattern),
+    "continuous": lambda pattern: tickets.ContinuousSparsification(pattern=pattern),
     "imp": lambda pattern: tickets.IMP(pattern=pattern),
     "prune at init": lambda pattern: tickets.PruneAtInit(tickets.MagnitudeScore(), pattern=pattern),
     "dynamic": lambda pattern: tickets.DynamicSparseTraining(pattern=pattern, every=5),
     "deconstruction": lambda pattern: tickets.Deconstruction(pattern=pattern),
+}
+SELECTING = WITH_PATTERN | {
+    "gradual": lambda pattern: tickets.GradualPruning(pattern=pattern, length=AT(epochs=3), every=2)
 }
 
 
@@ -215,6 +220,14 @@ def test_a_user_s_own_pattern_is_as_good_as_any(
     assert found.records[0]["method"]["pattern"] == "FirstLayer(keep=20)"
     with pytest.raises(StorageError, match="keep=20"):
         WITH_PATTERN[name](FirstLayer(19)).find(networks, short, folder=tmp_path / "run")
+
+
+@pytest.mark.parametrize("name", SELECTING)
+def test_a_selection_is_pruned_and_nothing_else(name: str, networks: ws.Collection, short: ws.Task) -> None:
+    found = SELECTING[name](ws.Except(ws.Unstructured(0.25), "0.*", "6.weight")).find(networks[:1], short)
+    kept = {e.name: int(found.masks[0, found.layout.slices[e.name]].sum()) for e in found.layout.weights}
+    assert kept == {"0.weight": 64, "3.weight": 32, "6.weight": 24}
+    assert found.records[0].density == pytest.approx(120 / 216) == found.densities.item()
 
 
 def test_levels_end_at_the_tickets_of_find(networks: ws.Collection, short: ws.Task, tmp_path: Path) -> None:

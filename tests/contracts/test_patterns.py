@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import weightspace as ws
 from weightspace.errors import InputError, StorageError
-from weightspace.masks import PATTERNS, Pattern, count_of, density_of, one_threshold, steps_to
+from weightspace.masks import PATTERNS, Pattern, count_of, density_of, one_threshold, part_of, steps_to
 from weightspace.storage.spelling import spelled_text
 
 LAYOUT = ws.Layout.of(nn.Sequential(nn.Linear(8, 12), nn.BatchNorm1d(12), nn.ReLU(), nn.Linear(12, 4)))
@@ -78,6 +78,9 @@ FAMILIES: dict[str, tuple[list[Pattern], Callable[[Pattern], int]]] = {
         [ws.LayerRates(k, others={"0.weight": 0.5}) for k in (0, 1, 4)],
         lambda p: round(0.5**p.level * FIRST) + round(0.9**p.level * LAST),  # pyright: ignore
     ),
+    "Only": ([ws.Only(ws.Unstructured(d), "0.*") for d in (1.0, 0.5, 0.1)], lambda p: round(p.density * FIRST) + LAST),  # pyright: ignore
+    "Except": ([ws.Except(ws.NM(n, 4), "3.*") for n in (4, 2, 1)], lambda p: p.pattern.n * FIRST // 4 + LAST),  # pyright: ignore
+    "Only, bare": ([ws.Only(Bare(k), "0.weight") for k in (60, 20, 1)], lambda p: p.pattern.keep + LAST),  # pyright: ignore
     "a user's own": ([PerUnit(f) for f in (1.0, 0.5, 0.25)], lambda p: round(p.fraction * TOTAL)),  # pyright: ignore
     "a user's own, bare": ([Bare(k) for k in (100, 20, 1)], lambda p: p.keep),  # pyright: ignore
 }
@@ -98,8 +101,8 @@ def test_the_counts_are_exact_and_what_the_pattern_says(name: str) -> None:
     for pattern in patterns:
         assert kept(pattern.mask(scores(), LAYOUT)) == [count(pattern)] * 3
         assert count_of(pattern, LAYOUT) in (None, count(pattern))
-        density = density_of(pattern)
-        assert density is None or abs(density * TOTAL - count(pattern)) <= 0.5
+        density, part = density_of(pattern), part_of(pattern, LAYOUT).num_prunable
+        assert density is None or abs(density * part - (count(pattern) - (TOTAL - part))) <= 0.5
 
 
 @ALL
@@ -157,7 +160,8 @@ def test_steps_fall_and_end_at_the_goal(name: str) -> None:
         counts = [kept(step.mask(scores(), LAYOUT))[0] for step in steps]
         assert counts == sorted(counts, reverse=True)
     sparsest = FAMILIES[name][0][-1]
-    assert (len(steps_to(sparsest, 0.3)) > 1) == hasattr(sparsest, "steps")
+    inside = getattr(sparsest, "pattern", sparsest)
+    assert (len(steps_to(sparsest, 0.3)) > 1) == hasattr(inside, "steps")
 
 
 @ALL
@@ -204,6 +208,7 @@ def test_runs_know_patterns_by_the_text_of_the_first_version() -> None:
         "Channels(density=0.5)": ws.Channels(0.5),
         "ERK(density=0.1)": ws.ERK(0.1),
         "Balanced(density=0.1)": ws.Balanced(0.1),
+        "Only(pattern=NM(n=2, m=4), names=('a.*', 'b'))": ws.Only(ws.NM(2, 4), "a.*", "b"),
         "LayerRates(level=3, rate=0.2, output=0.1, others={'a': 0.5})": ws.LayerRates(3, others={"a": 0.5}),
     }
     assert [spelled_text(pattern) for pattern in texts.values()] == list(texts)

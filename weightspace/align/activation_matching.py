@@ -130,7 +130,7 @@ class FittedActivations:
             LayoutMismatch: The networks are of another layout.
             InputError: The device is not available.
         """
-        self.symmetry.layout.require(networks.layout, "the collection to align")
+        self.symmetry.layout.require_tensors(networks.layout, "the collection to align")
         device = devices.pick(device)
         orders = [
             self.match(networks[i], device=device) for i in progress(range(len(networks)), "matching activations")

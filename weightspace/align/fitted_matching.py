@@ -77,7 +77,7 @@ class FittedMatching:
                 on a card.
         """
         device = matching_device(device, executor)
-        self.symmetry.layout.require(networks.layout, "the collection to align")
+        self.symmetry.layout.require_tensors(networks.layout, "the collection to align")
         require_fields(self.cost, networks)
         parts: list[Collection] = []
         with progress(range(len(networks)), "aligning to the reference") as bar:

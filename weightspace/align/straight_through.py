@@ -93,7 +93,7 @@ class FittedStraightThrough:
             LayoutMismatch: The networks are of another layout.
             InputError: The device is not available.
         """
-        self.symmetry.layout.require(networks.layout, "the collection to align")
+        self.symmetry.layout.require_tensors(networks.layout, "the collection to align")
         own, device = seeds.derive(seed, "straight-through"), devices.pick(device)
         return self.base.apply(networks, [self._match(networks[i], own, device) for i in range(len(networks))])
 

@@ -102,7 +102,7 @@ class WeightMatching:
             LayoutMismatch: The symmetry belongs to another layout.
         """
         if self.symmetry is not None:
-            self.symmetry.layout.require(networks.layout, "the collection to align")
+            self.symmetry.layout.require_tensors(networks.layout, "the collection to align")
             if example is None:
                 raise InputError("a symmetry written by hand must be proven: give example=, a batch of inputs")
             prove(self.symmetry, networks.architecture.build_seeded(0), example)

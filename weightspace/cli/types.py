@@ -22,6 +22,7 @@ from weightspace.errors import InputError
 from weightspace.generator import GateMask, MagnitudeMask, SharedMask
 from weightspace.generator.mask_rules import MaskRule
 from weightspace.masks.patterns import NM, PATTERNS, Pattern, Unstructured
+from weightspace.masks.selected import Except, Only
 from weightspace.recipes.step import Step
 from weightspace.storage.spelling import spelled_text
 from weightspace.storage.typed import Registry
@@ -37,6 +38,8 @@ MASK_RULES: Mapping[str, Callable[[], MaskRule]] = {
     "magnitude": MagnitudeMask, "shared": SharedMask, "gates": GateMask,
 }  # fmt: skip
 
+_SELECTIONS: Mapping[str, Callable[..., Pattern]] = {"only": Only, "except": Except}
+
 REGISTRY = ConstructorRegistry()
 """The rules, for `with REGISTRY: tyro.cli(...)`."""
 
@@ -44,9 +47,18 @@ REGISTRY = ConstructorRegistry()
 def read_pattern(text: str) -> Pattern:
     """Read a pattern: a density such as 0.1, N:M such as 2:4, or NAME:VALUE of a registered pattern such as erk:0.1.
 
+    Each may be followed by a selection of tensors, with names or globs between spaces: "0.3 only encoder.*" or
+    "2:4 except embed* head.*".
+
     Raises:
         InputError: The text is in another notation, or a number is out of range.
     """
+    words = text.split()
+    at = max((i for i, word in enumerate(words) if word in _SELECTIONS), default=None)
+    if at is not None and words[:at] and words[at + 1 :]:
+        return _SELECTIONS[words[at]](read_pattern(" ".join(words[:at])), *words[at + 1 :])
+    if len(words) > 1:
+        raise InputError(f'a selection is written like "0.3 only a.*" or "2:4 except a.* b*", got {text!r}')
     try:
         return Unstructured(float(text))
     except InputError as error:
@@ -56,7 +68,10 @@ def read_pattern(text: str) -> Pattern:
     if text[:1].isdigit():
         return NM.of(text)
     return _registered(
-        PATTERNS, text, "a pattern is a density such as 0.1, written like 2:4, or NAME:VALUE such as erk:0.1"
+        PATTERNS,
+        text,
+        "a pattern is a density such as 0.1, written like 2:4, or NAME:VALUE such as erk:0.1, and perhaps a selection "
+        'such as "0.1 only encoder.*"',
     )
 
 
@@ -142,14 +157,22 @@ def _rule(
         )
 
 
-def _pattern_text(pattern: Pattern) -> str:
+def pattern_text(pattern: Pattern) -> str:
+    """A pattern as `read_pattern` reads it, if it has such a notation, else as its text."""
+    if isinstance(pattern, Only | Except):
+        word = next(word for word, kind in _SELECTIONS.items() if kind is type(pattern))
+        return " ".join([pattern_text(pattern.pattern), word, *pattern.names])
     if isinstance(pattern, NM):
         return f"{pattern.n}:{pattern.m}"
-    return (
-        str(pattern.density)
-        if isinstance(pattern, Unstructured) and pattern.scope == "global"
-        else spelled_text(pattern)
-    )
+    if isinstance(pattern, Unstructured) and pattern.scope == "global":
+        return str(pattern.density)
+    values = {name: getattr(pattern, name, None) for name in inspect.signature(type(pattern)).parameters}
+    plain = values and all(isinstance(value, str | int | float) for value in values.values())
+    if not plain or type(pattern) not in PATTERNS.kinds.values():
+        return spelled_text(pattern)
+    first, *others = values.items()
+    words = [str(first[1]), *(f"{name}={value}" for name, value in others)]
+    return f"{PATTERNS.name_of(pattern).lower()}:{','.join(words)}"
 
 
 OptionalStep = Annotated[
@@ -165,7 +188,7 @@ OptionalStep = Annotated[
 """A step that may be left out; as a union with a dataclass it would become subcommands."""
 
 _rule(Step, "STEP", Step.of, str)
-_rule(Pattern, "PATTERN", read_pattern, _pattern_text)
+_rule(Pattern, "PATTERN", read_pattern, pattern_text)
 _rule(Cost, "COST", read_cost, lambda cost: spelled_text(cost).partition("(")[0].lower())
 _rule(PopulationScheme, "{growing-mean,star,merge-many,universe}", read_population, population_name)
 _rule(

@@ -94,13 +94,13 @@ def read_parts(folder: Path, factory: Callable[[], nn.Module] | None) -> dict[st
     architecture = Architecture.from_json(manifest["architecture"])
     if factory is not None:
         architecture = Architecture.of(factory)
-        layout.require(architecture.layout(), "the network of the factory")
+        layout.require_tensors(architecture.layout(), "the network of the factory")
     compress = None if manifest["compress"] is None else FittedPCA.from_json(manifest["compress"], tensors)
     trained_on = manifest["trained_on"]
     from_json(TrainedOn, trained_on, f"{folder / MANIFEST}, trained_on,")
     return {
         "layout": layout,
-        "architecture": architecture,
+        "architecture": architecture.following(layout),
         "align": _read_alignment(manifest["align"], layout, tensors),
         "masks": load_mask_rule(manifest["masks"], tensors, layout),
         "compress": compress,

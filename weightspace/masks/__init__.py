@@ -19,4 +19,8 @@ from weightspace.masks.prunable import require_prunable as require_prunable
 from weightspace.masks.schedule import count_of as count_of
 from weightspace.masks.schedule import density_of as density_of
 from weightspace.masks.schedule import one_threshold as one_threshold
+from weightspace.masks.schedule import part_of as part_of
 from weightspace.masks.schedule import steps_to as steps_to
+from weightspace.masks.schedule import with_density as with_density
+from weightspace.masks.selected import Except as Except
+from weightspace.masks.selected import Only as Only

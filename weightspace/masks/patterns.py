@@ -34,6 +34,9 @@ class Pattern(Protocol):
     - `count(layout)`: the exact number of prunable weights that every network keeps.
     - `steps(rate, start=1.0)`: the patterns of iterative pruning, itself last (see `Stepwise`). Without it,
       finders that prune level by level have one level.
+    - `part(layout)`: the layout as the pattern sees it, of one that prunes only some tensors (`Only`, `Except`). Its
+      density is then the fraction that is kept of these.
+    - `with_density(density)`: the same pattern at another density, where that is more than a field.
     - `one_threshold`, True if the `count(layout)` highest scores of the whole network are kept, whatever their layer.
 
     Make it a frozen dataclass: its text identifies runs. `PATTERNS` writes and reads registered patterns by name.

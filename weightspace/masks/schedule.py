@@ -1,7 +1,11 @@
 """What finders and generators ask of a pattern, with an answer for patterns that do not say."""
 
+from dataclasses import fields, is_dataclass, replace
+
+from weightspace.errors import InputError
 from weightspace.masks.patterns import Pattern, Stepwise
 from weightspace.networks.layout import Layout
+from weightspace.storage.spelling import spelled_text
 
 
 def steps_to(goal: Pattern, rate: float, start: float = 1.0) -> list[Pattern]:
@@ -30,7 +34,38 @@ def count_of(pattern: Pattern, layout: Layout) -> int | None:
         InputError: The pattern keeps none of these.
     """
     count = getattr(pattern, "count", None)
-    return None if count is None else int(count(layout))
+    found = None if count is None else count(layout)
+    return None if found is None else int(found)
+
+
+def part_of(pattern: Pattern, layout: Layout) -> Layout:
+    """The layout as a pattern sees it: a selection prunes only some of the tensors.
+
+    Raises:
+        InputError: The pattern selects none of these.
+    """
+    part = getattr(pattern, "part", None)
+    return layout if part is None else part(layout)
+
+
+def with_density(pattern: Pattern, density: float) -> Pattern:
+    """The same pattern at another density.
+
+    Args:
+        pattern: Pattern with a density that can be set, such as Unstructured(0.1), ERK(0.1) or a selection of one.
+        density: Fraction of the weights kept, in (0, 1].
+
+    Raises:
+        InputError: The pattern has no such density.
+    """
+    if hasattr(pattern, "with_density"):
+        return pattern.with_density(density)  # pyright: ignore[reportAttributeAccessIssue]
+    if not is_dataclass(pattern) or "density" not in {field.name for field in fields(pattern)}:
+        raise InputError(
+            f"{spelled_text(pattern)} has no density that could fall little by little: use Unstructured, ERK, Balanced "
+            "or a selection of one, or a finder that prunes level by level, as IMP does"
+        )
+    return replace(pattern, density=density)  # pyright: ignore[reportCallIssue]
 
 
 def one_threshold(pattern: Pattern) -> bool:

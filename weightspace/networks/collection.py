@@ -270,8 +270,7 @@ class Collection:
         """Open a collection folder; tensors are read when asked for.
 
         Args:
-            factory: Function that builds the network; needed for modules where the architecture is not built in. The
-                prunable tensors are those of the folder; a warning says where they are not those of the module.
+            factory: Function that builds the network; needed for modules where the architecture is not built in.
             verify: Whether every file is compared with its checksum first.
 
         Raises:
@@ -283,7 +282,7 @@ class Collection:
         architecture = Architecture.from_json(reader.manifest["architecture"])
         if factory is not None:
             architecture = Architecture.of(factory)
-            layout.require(architecture.layout(), "the network of the given factory")
+            layout.require_tensors(architecture.layout(), "the network of the given factory")
         loaded = object.__new__(cls)
         loaded.layout, loaded.architecture, loaded._reader = layout, architecture.following(layout), reader
         loaded._rows, loaded._columns = torch.arange(len(reader.records)), {}

@@ -247,26 +247,34 @@ class Layout:
         return {e.name: part.reshape((*lead, *e.shape)) for e, part in zip(self.parameters, parts, strict=True)}
 
     def require(self, other: "Layout", what: str) -> None:
-        """Raise LayoutMismatch unless `other` has the tensors of this layout.
-
-        Where only other ones are prunable, a warning names them: both owners go by their own layouts.
+        """As `require_tensors`; where other ones of them are prunable, a warning names those.
 
         Args:
             other: Layout to compare.
             what: Its owner, for the error.
 
         Raises:
-            LayoutMismatch: A tensor has another name, shape, role or dtype.
+            LayoutMismatch: A tensor has another name, shape, dtype, or role other than being prunable.
         """
-        if self == other:
-            return
-        differ = sorted({e.name for e in self.weights} ^ {e.name for e in other.weights})
-        if self.with_prunable(differ) == other.with_prunable(differ):
+        self.require_tensors(other, what)
+        if differ := sorted({e.name for e in self.weights} ^ {e.name for e in other.weights}):
             warnings.warn(
                 f"{what} differs in which tensors may be pruned ({', '.join(differ)}): networks go by the layout of "
                 "their own collection; collection.replace(layout=...) gives it another",
                 stacklevel=3,
             )
+
+    def require_tensors(self, other: "Layout", what: str) -> None:
+        """Raise LayoutMismatch unless `other` has the tensors of this layout, whichever of them are prunable.
+
+        Args:
+            other: Layout to compare.
+            what: Its owner, for the error.
+
+        Raises:
+            LayoutMismatch: A tensor has another name, shape, dtype, or role other than being prunable.
+        """
+        if self == other or self.with_prunable(()) == other.with_prunable(()):
             return
         here = {(e.name, e.shape) for e in self.entries}
         there = {(e.name, e.shape) for e in other.entries}

@@ -48,7 +48,7 @@ class Network:
         other edit from the next forward pass or `state_dict()` on.
         """
         module = self.architecture.build_seeded(0)
-        self.layout.require(Layout.of(module), f"the network built by {self.architecture.name}")
+        self.layout.require_tensors(Layout.of(module), f"the network built by {self.architecture.name}")
         module.load_state_dict(self.state_dict())
         masks = self.layout.unpack(self.mask)
         pruned = {e.name: masks[e.name] for e in self.layout.parameters if not masks[e.name].all()}

@@ -79,7 +79,7 @@ def reorder(
         if example is None:
             raise InputError("the inputs of this network are not known: give example=, a batch of at least two inputs")
         symmetry = trace(networks.architecture.build_seeded(0), example, fix_unknown=True)
-    symmetry.layout.require(networks.layout, "the networks to reorder")
+    symmetry.layout.require_tensors(networks.layout, "the networks to reorder")
     permutations: list[dict[str, Tensor]] = []
     chosen: list[dict[str, Order]] = []
     for row in progress(worth, f"ordering the units of {len(networks)} networks for {pattern.n}:{pattern.m}"):

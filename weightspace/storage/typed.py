@@ -44,6 +44,18 @@ def as_text(kind: type[T], read: Callable[[str], T]) -> None:
     _converter.register_unstructure_hook(kind, str)
 
 
+def as_data(kind: type[T], write: Callable[[T], Any], read: Callable[[type[T], Any], T]) -> None:
+    """Values of this class are written and read by functions of their own from now on.
+
+    Args:
+        kind: The class.
+        write: Function that makes JSON-like data of a value.
+        read: Function that makes a value of the class from such data, and raises a ValueError where it cannot.
+    """
+    _converter.register_unstructure_hook(kind, write)
+    _converter.register_structure_hook(kind, lambda data, found: read(found, data))
+
+
 def to_json(value: Any) -> Any:
     """A dataclass, or a structure of dataclasses, as dicts, lists, numbers and strings."""
     return _without_tuples(_converter.unstructure(value))

@@ -19,6 +19,8 @@ from weightspace.tasks.data import ArrayDataset, Data, DatasetSplit, OwnData, Sp
 from weightspace.tasks.metrics import Metric
 from weightspace.tasks.task import Task, cross_entropy, split, split_rows
 
+_FEW = 2  # samples that show how a network uses its parameters
+
 Network = Architecture | Callable[[], nn.Module]
 Loss = Callable[[Any, Any], Tensor]
 
@@ -71,7 +73,7 @@ def from_tensors(
     else:
         Split(x, y)  # as many inputs as targets, all finite
         parts = split(x, y, validation=counts[0], test=counts[1], seed=seed)
-    return Task(name, _architecture(network), *parts, recipe, loss, outputs=outputs, metrics=metrics)
+    return Task(name, _architecture(network, parts[0]), *parts, recipe, loss, outputs=outputs, metrics=metrics)
 
 
 def from_dataset(
@@ -115,7 +117,7 @@ def from_dataset(
     counts = [round(len(whole) * share) for share in (validation, test)]
     rows = split_rows(len(whole), validation=counts[0], test=counts[1], seed=seed)
     train, held, tested = (DatasetSplit(dataset, part) for part in rows)
-    return Task(name, _architecture(network), train, held, tested, **settings)
+    return Task(name, _architecture(network, train), train, held, tested, **settings)
 
 
 def from_own_data(
@@ -153,11 +155,13 @@ def from_own_data(
     """
     train = OwnData(_tensors(x), _tensors(y), shared_inputs)
     held = train if validation is None else validation
-    return Task(name, _architecture(network), train, held, held, recipe, loss, outputs=outputs, metrics=metrics)
+    return Task(name, _architecture(network, train), train, held, held, recipe, loss, outputs=outputs, metrics=metrics)
 
 
-def _architecture(network: Network) -> Architecture:
-    return network if isinstance(network, Architecture) else Architecture.of(network)
+def _architecture(network: Network, train: Data) -> Architecture:
+    """The network of a task, with the weights that its use of the data shows."""
+    architecture = network if isinstance(network, Architecture) else Architecture.of(network)
+    return architecture.recognise(train.head(_FEW).x)
 
 
 def _memory_mapped(tree: Tree) -> bool:

@@ -9,8 +9,10 @@ from typing import Any
 import torch
 
 from weightspace.errors import InputError
-from weightspace.masks.patterns import Unstructured
+from weightspace.masks.patterns import Pattern, Unstructured
+from weightspace.masks.schedule import part_of
 from weightspace.networks.collection import Collection
+from weightspace.storage.spelling import spelled_text
 from weightspace.tasks.task import Task
 from weightspace.tickets.finder import SearchBlock, SearchResult, recipe_length, search
 
@@ -30,6 +32,7 @@ class ContinuousSparsification:
         start: Value of s at the start; below zero is sparser.
         hardness: Value of beta at the end of the search, above 1.
         mask_lr: Learning rate of s, in units of that of the weights.
+        pattern: Pattern of the masks instead of the density, such as Only(Unstructured(0.1), "encoder.*").
 
     Raises:
         InputError: A setting lies outside its range.
@@ -40,6 +43,7 @@ class ContinuousSparsification:
     start: float = 0.0
     hardness: float = 200.0
     mask_lr: float = 1.0
+    pattern: Pattern | None = None
 
     def __post_init__(self) -> None:
         Unstructured(self.density)
@@ -65,12 +69,14 @@ class ContinuousSparsification:
             InputError: A record has no seed.
         """
         length = recipe_length(task)
+        goal = self.pattern or Unstructured(self.density)
+        selected = part_of(goal, networks.layout)
 
         def find(block: SearchBlock) -> SearchResult:
             start = block.start
             soft_run = block.trainer(start)
             soft = torch.full_like(soft_run.weights, self.start)
-            optimizer, prunable = task.recipe.optimizer, start.layout.prunable.to(block.device)
+            optimizer, prunable = task.recipe.optimizer, selected.prunable.to(block.device)
             moments = optimizer.start(soft)
             zero = torch.sigmoid(torch.tensor(self.start))
             while soft_run.step < length:
@@ -83,7 +89,7 @@ class ContinuousSparsification:
                 soft_run.update(gradient * gate)
                 optimizer.update_(soft, of_soft, moments, self.mask_lr * lr, 0.0, soft_run.step)
                 block.tick(1)
-            masks = Unstructured(self.density).mask(soft, start.layout).cpu()
+            masks = goal.mask(soft, start.layout).cpu()
             trainer = block.trainer(start.replace(weights=start.weights * masks, masks=masks))
             block.train(trainer, length)
             return SearchResult(trainer, start.weights)
@@ -100,4 +106,5 @@ class ContinuousSparsification:
         )
 
     def _method(self) -> dict[str, Any]:
-        return {"name": "ContinuousSparsification", **vars(self)}
+        settings = {"name": "ContinuousSparsification", **vars(self), "pattern": spelled_text(self.pattern)}
+        return settings if self.pattern else {name: value for name, value in settings.items() if name != "pattern"}

@@ -72,7 +72,8 @@ class EarlyBird:
             InputError: No hidden units are followed by BatchNorm, or a record has no seed.
         """
         networks.layout.require(task.architecture.layout(), f"the network of task {task.name!r}")
-        symmetry = trace(task.architecture.build_seeded(0).eval(), task.train.head(2).x, fix_unknown=True)
+        architecture = task.architecture.following(networks.layout)
+        symmetry = trace(architecture.build_seeded(0).eval(), task.train.head(2).x, fix_unknown=True)
         groups = [group for group in symmetry.groups if _scales(group, symmetry.layout)]
         if not groups:
             raise InputError(

@@ -9,10 +9,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from weightspace.errors import InputError
-from weightspace.masks.patterns import Unstructured
+from weightspace.masks.patterns import Pattern, Unstructured
+from weightspace.masks.schedule import density_of, part_of
 from weightspace.networks.collection import Collection
 from weightspace.networks.layout import Layout
 from weightspace.runtime import seeds
+from weightspace.storage.spelling import spelled_text
 from weightspace.tasks.task import Task
 from weightspace.tickets.finder import SearchBlock, SearchResult, recipe_length, search
 
@@ -31,6 +33,7 @@ class EdgePopup:
         binary: Find multi-prize tickets: one magnitude for all kept weights of a layer.
         weights: Weights under the mask: "kaiming" normal ones, for as many inputs as the mask leaves; "signed", random
             signs times their standard deviation; or the "initial" ones of the architecture.
+        pattern: Pattern of the masks instead of density and scope: Only(Unstructured(0.5, "layer"), "encoder.*").
 
     Raises:
         InputError: The density lies outside (0, 1], or the weights are other ones.
@@ -40,11 +43,17 @@ class EdgePopup:
     scope: Literal["global", "layer"] = "layer"
     binary: bool = False
     weights: Literal["kaiming", "signed", "initial"] = "kaiming"
+    pattern: Pattern | None = None
 
     def __post_init__(self) -> None:
         Unstructured(self.density, self.scope)
         if self.weights not in ("kaiming", "signed", "initial"):
             raise InputError(f"weights are 'kaiming', 'signed' or 'initial', got {self.weights!r}")
+
+    @property
+    def goal(self) -> Pattern:
+        """The pattern of the masks."""
+        return self.pattern or Unstructured(self.density, self.scope)
 
     def find(
         self, networks: Collection, task: Task, *, folder: str | Path | None = None, device: str = "auto"
@@ -62,10 +71,12 @@ class EdgePopup:
             InputError: A record has no seed.
         """
         length = recipe_length(task)
+        density = density_of(self.goal) or self.density
+        selected = part_of(self.goal, networks.layout)
 
         def find(block: SearchBlock) -> SearchResult:
             start = block.start
-            fixed = fixed_weights(start, self.weights, self.density).to(block.device)
+            fixed = fixed_weights(start, self.weights, density, selected).to(block.device)
             # The trainer's weights are the scores here: it keeps their optimiser, data order and checkpoints.
             trainer = block.trainer(start.replace(weights=_scores(start)))
             trainer.continue_from(block.checkpoint, block.tick)
@@ -97,29 +108,33 @@ class EdgePopup:
         self, scores: Float[Tensor, "n d"], fixed: Float[Tensor, "n d"], layout: Layout
     ) -> tuple[Bool[Tensor, "n d"], Float[Tensor, "n d"]]:
         """Masks, and the values that the kept weights have."""
-        masks = Unstructured(self.density, self.scope).mask(scores.abs(), layout)
+        masks = self.goal.mask(scores.abs(), layout)
         return masks, _binary(fixed, masks, layout) if self.binary else fixed
 
     def _method(self) -> dict[str, Any]:
-        return {"name": "EdgePopup", **vars(self)}
+        settings = {"name": "EdgePopup", **vars(self), "pattern": spelled_text(self.pattern)}
+        return settings if self.pattern else {name: value for name, value in settings.items() if name != "pattern"}
 
 
 _EVERY = 100  # steps between checkpoints
 
 
-def fixed_weights(start: Collection, kind: str, density: float) -> Float[Tensor, "n d"]:
+def fixed_weights(start: Collection, kind: str, density: float, selected: Layout | None = None) -> Float[Tensor, "n d"]:
     """Weights that are never trained: as initialised, or Kaiming normal for the inputs that a mask leaves.
 
     Args:
         start: Networks as initialised.
         kind: One of "kaiming", "signed" and "initial"; see `EdgePopup`.
         density: Fraction of the inputs that a mask leaves.
+        selected: Layout whose prunable tensors the mask prunes; None is that of the networks.
     """
+    pruned = {entry.name for entry in (selected or start.layout).weights}
     found = start.weights.clone()
     if kind == "initial":
         return found
     for entry in start.layout.weights:
-        std = (2 / (density * entry.size / entry.shape[0])) ** 0.5
+        left = density if entry.name in pruned else 1.0
+        std = (2 / (left * entry.size / entry.shape[0])) ** 0.5
         for row, record in zip(found, start.records, strict=True):
             random = seeds.generator(record.seed, f"fixed weights of {entry.name}")
             drawn = std * torch.randn(entry.size, generator=random)

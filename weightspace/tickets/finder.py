@@ -16,7 +16,7 @@ from torch import Tensor
 from weightspace.errors import InputError
 from weightspace.masks.patterns import Pattern
 from weightspace.masks.prunable import require_prunable
-from weightspace.masks.schedule import count_of
+from weightspace.masks.schedule import count_of, part_of
 from weightspace.networks.building import in_blocks
 from weightspace.networks.collection import Collection
 from weightspace.networks.layout import Layout
@@ -227,14 +227,27 @@ def check_dense_enough(networks: Collection, pattern: Pattern) -> None:
     Raises:
         InputError: A network has fewer.
     """
-    count = count_of(pattern, networks.layout)
-    sparsest = int(networks.masks[:, networks.layout.prunable].sum(1).min())
+    layout = networks.layout
+    part, count = part_of(pattern, layout), count_of(pattern, layout)
+    sparsest = int(networks.masks[:, part.prunable].sum(1).min())
+    count = None if count is None else count - (layout.num_prunable - part.num_prunable)
     if count is not None and sparsest < count:
-        density = count / networks.layout.num_prunable
+        density = count / part.num_prunable
         raise InputError(
             f"a network keeps {sparsest} weights already, a ticket of density {density:.4g} would keep {count}: "
             "ask for a lower density"
         )
+
+
+def densities_in(networks: Collection, pattern: Pattern) -> Float[Tensor, " n"]:
+    """The fraction that each network keeps of the weights that a pattern prunes.
+
+    Args:
+        networks: Networks to prune.
+        pattern: A pattern of all their weights, or a selection.
+    """
+    part = part_of(pattern, networks.layout)
+    return networks.densities if part == networks.layout else networks.masks[:, part.prunable].double().mean(1)
 
 
 def achieved(masks: Bool[Tensor, "n d"], layout: Layout) -> float:

@@ -5,12 +5,20 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from weightspace.errors import InputError
-from weightspace.masks.patterns import Unstructured
+from weightspace.masks.patterns import Pattern, Unstructured
+from weightspace.masks.schedule import density_of, with_density
 from weightspace.networks.collection import Collection
 from weightspace.recipes.step import Step
-from weightspace.storage.spelling import Spelling, spelled
+from weightspace.storage.spelling import Spelling, spelled, spelled_text
 from weightspace.tasks.task import Task
-from weightspace.tickets.finder import SearchBlock, SearchResult, check_dense_enough, recipe_length, search
+from weightspace.tickets.finder import (
+    SearchBlock,
+    SearchResult,
+    check_dense_enough,
+    densities_in,
+    recipe_length,
+    search,
+)
 from weightspace.training.trainer import Trainer
 
 
@@ -28,9 +36,11 @@ class GradualPruning:
         length: Length of the run, such as 30ep; everything else follows the task's recipe.
         ramp: Fraction of the run during which weights are removed.
         every: Iterations between two removals.
+        pattern: Pattern of the tickets instead of a density and a scope, with a density that can fall: ERK(0.1), or
+            Only(Unstructured(0.1), "encoder.*").
 
     Raises:
-        InputError: A setting lies outside its range.
+        InputError: A setting lies outside its range, or the pattern has no density that can fall.
     """
 
     density: float = 0.1
@@ -38,6 +48,7 @@ class GradualPruning:
     length: Step = Step(epochs=30)
     ramp: float = 0.4
     every: int = 10
+    pattern: Pattern | None = None
 
     spelling: ClassVar[Spelling] = Spelling("Gradual")
 
@@ -46,6 +57,12 @@ class GradualPruning:
         Unstructured(self.density, self.scope)
         if not 0 < self.ramp <= 1 or self.every < 1:
             raise InputError(f"ramp must lie in (0, 1] and every be at least 1, got {self.ramp} and {self.every}")
+        with_density(self.goal, 1.0)
+
+    @property
+    def goal(self) -> Pattern:
+        """The pattern of the tickets."""
+        return self.pattern or Unstructured(self.density, self.scope)
 
     def find(
         self, networks: Collection, task: Task, *, folder: str | Path | None = None, device: str = "auto"
@@ -63,7 +80,7 @@ class GradualPruning:
             InputError: A network is sparser than the tickets would be, or the length is too short.
         """
         networks.layout.require(task.architecture.layout(), f"the network of task {task.name!r}")
-        check_dense_enough(networks, Unstructured(self.density, self.scope))
+        check_dense_enough(networks, self.goal)
         task = replace(task, recipe=replace(task.recipe, length=self.length))
         length = recipe_length(task)
         last = round(self.ramp * length) // self.every * self.every
@@ -72,7 +89,7 @@ class GradualPruning:
                 f"{self.length} is too short to prune little by little: it has {length} iterations, of which "
                 f"{self.ramp:g} prune every {self.every}"
             )
-        densest = networks.densities.max().item()  # of all, so that it does not depend on the block
+        densest = densities_in(networks, self.goal).max().item()  # of all, so that it does not depend on the block
 
         def find(block: SearchBlock) -> SearchResult:
             trainer = block.trainer(block.networks)
@@ -90,20 +107,26 @@ class GradualPruning:
             task,
             find,
             method=self._method(),
-            density=self.density,
+            density=self.density if self.pattern is None else None,
             continues=True,
             ticks=length,
-            what=f"gradual pruning of {len(networks)} networks to density {self.density:g}",
+            what=f"gradual pruning of {len(networks)} networks to density {density_of(self.goal):g}",
             folder=folder,
             device=device,
         )
 
     def _prune(self, trainer: Trainer, densest: float, left: float) -> None:
         """Prune to the density at which a share `left` of the way from the densest network is still to go."""
-        pattern = Unstructured(self.density + (densest - self.density) * left, self.scope)
+        density = density_of(self.goal)
+        assert density is not None
+        pattern = with_density(self.goal, density + (densest - density) * left)
         # On the way, networks that are sparser already keep all they have; the end is exact.
         masks = pattern.mask(trainer.weights.abs(), trainer.layout, within=trainer.masks if not left else None)
         trainer.prune(masks if trainer.masks is None else masks & trainer.masks)
 
     def _method(self) -> dict[str, Any]:
-        return {"name": self.spelling.name, **spelled(self), "length": str(self.length)}
+        settings = {"name": self.spelling.name, **spelled(self), "length": str(self.length)}
+        if self.pattern is None:
+            del settings["pattern"]
+            return settings
+        return settings | {"pattern": spelled_text(self.pattern)}
