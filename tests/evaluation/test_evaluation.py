@@ -76,7 +76,7 @@ def test_the_report_puts_samples_beside_their_baselines(report: ws.Report) -> No
         "permuted copy",
     ]
     for group in report.groups:
-        assert all(len(values) == group.count for values in asdict(group.per_network).values())
+        assert all(len(group.values(name)) == group.count for name in group.per_network.names)
         assert set(group.per_network.density) == {report["samples"].per_network.density[0]}
     assert report["mean network"].count == 1
     assert report["random"].mean("accuracy") < 0.3 < report["training tickets"].mean("accuracy")
@@ -162,8 +162,9 @@ def test_memory_changes_how_not_what(tickets: ws.Collection, task: ws.Task) -> N
     assert tight.settings.made_from == 3
     assert whole.settings.made_from == 4
     for name in ("samples", "training tickets"):
-        for metric, values in asdict(whole[name].per_network).items():
-            assert list(tight[name].values(metric)) == pytest.approx(list(values), rel=1e-6, abs=1e-6), metric
+        for metric in whole[name].per_network.names:
+            values = list(whole[name].values(metric))
+            assert list(tight[name].values(metric)) == pytest.approx(values, rel=1e-6, abs=1e-6), metric
 
 
 def test_one_sample_is_enough(tickets: ws.Collection, task: ws.Task) -> None:
@@ -172,7 +173,7 @@ def test_one_sample_is_enough(tickets: ws.Collection, task: ws.Task) -> None:
     assert report.verdict("no collapse").outcome == "open"
     alone = report["samples"]
     assert alone.variety is None
-    assert all(math.isfinite(v) for v in asdict(alone.ensemble).values())
+    assert all(math.isfinite(v) for v in alone.ensemble.scores.values())
     figures = asdict(alone.novelty)
     shares = [one["share"] for one in figures.pop("novel_and_performing")]
     assert all(math.isfinite(v) for v in [*figures.values(), *shares])
@@ -195,14 +196,14 @@ def test_bad_requests_are_refused(tickets: ws.Collection, task: ws.Task) -> None
     other = ws.collect(ws.tasks.digits(hidden=(2,), recipe=ws.Recipe(ws.Step(epochs=1))), 3)
     with pytest.raises(LayoutMismatch, match="samples has another layout"):
         ws.evaluate(other, task, training=tickets)
-    line = ws.tasks.from_tensors(
-        "line",
-        torch.randn(60, 2),
-        torch.randn(60, 1),
-        lambda: torch.nn.Linear(2, 1),
+    curves = ws.tasks.from_own_data(
+        "curves",
+        torch.linspace(-1, 1, 20)[:, None],
+        torch.randn(4, 20, 1),
+        lambda: torch.nn.Linear(1, 1),
         recipe=ws.Recipe(ws.Step(epochs=1)),
         loss=torch.nn.functional.mse_loss,
     )
-    fitted = ws.collect(line, 4)
-    with pytest.raises(InputError, match="measures classifiers"):
-        ws.evaluate(fitted, line, training=fitted)
+    fitted = ws.collect(curves, 4)
+    with pytest.raises(InputError, match="has data of its own"):
+        ws.evaluate(fitted, curves, training=fitted)

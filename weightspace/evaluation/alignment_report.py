@@ -1,7 +1,7 @@
 """AlignmentReport: what an alignment did, before and after, on networks that nobody aligned to each other."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from weightspace.evaluation.connectivity import Barrier
 from weightspace.masks.overlap import Overlap, overlap_within
 from weightspace.networks.collection import Collection
 from weightspace.report import plots
+from weightspace.report.metrics import ACCURACY, ReportedMetric
 from weightspace.report.page import Picture, Table, columns, render
 from weightspace.report.plots.style import save
 from weightspace.storage.files import dump_json, write_text
@@ -31,7 +32,7 @@ class Side:
         residual_share: Fraction of the squared norm that is not in the mean network.
         barriers: Barriers of all pairs of networks.
         mean_loss: Loss of the mean network.
-        mean_accuracy: Accuracy of the mean network.
+        mean_score: Main metric of the mean network.
         overlap: Overlap of masks; None for dense networks.
     """
 
@@ -39,7 +40,7 @@ class Side:
     residual_share: float
     barriers: Sequence[Barrier]
     mean_loss: float
-    mean_accuracy: float
+    mean_score: float
     overlap: Overlap | None
 
     @property
@@ -55,23 +56,33 @@ class AlignmentReport:
     Args:
         task: Name of the task; everything is measured on its test split.
         networks: Number of networks that were measured.
-        accuracy: Mean accuracy of the networks.
+        score: Mean of the networks' main metric.
         sides: The networks before alignment, then after it.
         settings: A sentence that says how they were aligned.
         centre: Number of the network that all others were matched to; None if there is none or it was not measured.
+        metric: The main metric.
     """
 
     task: str
     networks: int
-    accuracy: float
+    score: float
     sides: Sequence[Side]
     settings: str = ""
     centre: int | None = None
+    metric: ReportedMetric = ACCURACY
 
     @property
     def columns(self) -> list[str]:
         """Headings of the table."""
-        names = ("mean barrier", "largest", "mean network acc.", "mean network loss", "residual share", "mask overlap")
+        short = "acc." if self.metric == ACCURACY else self.metric.label
+        names = (
+            "mean barrier",
+            "largest",
+            f"mean network {short}",
+            "mean network loss",
+            "residual share",
+            "mask overlap",
+        )
         return ["networks", *names]
 
     def rows(self) -> list[list[str]]:
@@ -81,7 +92,7 @@ class AlignmentReport:
                 side.name,
                 f"{side.barrier:.4f}",
                 f"{max(b.loss for b in side.barriers):.4f}",
-                f"{side.mean_accuracy:.4f}",
+                f"{side.mean_score:.4f}",
                 f"{side.mean_loss:.4f}",
                 f"{side.residual_share:.3f}",
                 "-" if side.overlap is None else f"{side.overlap.shared:.3f} (chance {side.overlap.chance_shared:.3f})",
@@ -93,9 +104,8 @@ class AlignmentReport:
         """What the table says, in words."""
         before, after = self.sides[0], self.sides[-1]
         lines = [
-            f"The networks reach {self.accuracy:.4f} on average; their mean network {before.mean_accuracy:.4f} as "
-            f"found "
-            f"and {after.mean_accuracy:.4f} aligned.",
+            f"The networks reach{self._what} {self.score:.4f} on average; their mean network {before.mean_score:.4f} "
+            f"as found and {after.mean_score:.4f} aligned.",
             f"The loss barrier between two networks is {before.barrier:.4f} as found and {after.barrier:.4f} aligned "
             f"(mean over {len(after.barriers)} pairs, {len(after.barriers[0].positions) - 2} points on each line).",
             f"{after.residual_share:.0%} of their squared norm is not in the mean ({before.residual_share:.0%} as "
@@ -115,14 +125,24 @@ class AlignmentReport:
         return lines
 
     def _verdict(self, before: Side, after: Side) -> str:
-        if after.mean_accuracy < 0.9 * self.accuracy:
+        if not self._near(after):
             return (
                 "Not in one basin: the mean network is far below its members, so that averages, codes and distances of "
                 "these networks mean little. Wider networks align better."
             )
-        if before.mean_accuracy >= 0.9 * self.accuracy:
+        if self._near(before):
             return "They were in one basin already, as copies of one start or networks aligned before are."
         return "In one basin: the mean network works."
+
+    @property
+    def _what(self) -> str:
+        return "" if self.metric == ACCURACY else f" {self.metric.phrase} of"
+
+    def _near(self, side: Side) -> bool:
+        """Whether the mean network is no more than a tenth worse than its members."""
+        worse = min if self.metric.higher_is_better else max
+        least = worse(0.9 * self.score, self.score / 0.9)
+        return self.metric.advantage(side.mean_score) >= self.metric.advantage(least)
 
     def __str__(self) -> str:
         text = columns([self.columns, *self.rows()])
@@ -131,18 +151,21 @@ class AlignmentReport:
     def plot(self) -> list[Picture]:
         """Lines of loss and accuracy, barriers of all pairs, overlap of masks."""
         loss = {s.name: [(b.positions, b.losses) for b in s.barriers] for s in self.sides}
-        accuracy = {s.name: [(b.positions, b.accuracies) for b in s.barriers] for s in self.sides}
+        scores = {s.name: [(b.positions, b.scores) for b in s.barriers] for s in self.sides}
+        losses = [value for side in self.sides for barrier in side.barriers for value in barrier.losses]
+        positive = self.metric == ACCURACY or min(losses) > 0
+        label, hump = self.metric.label, "a dip" if self.metric.higher_is_better else "a hump"
         barriers = {s.name: self._matrix(s) for s in self.sides}
         pictures = [
             Picture(
                 "loss between networks",
                 "flat is good, a hump is a barrier",
-                plots.lines(loss, "test loss", logarithmic=True),
+                plots.lines(loss, "test loss", logarithmic=positive),
             ),
             Picture(
-                "accuracy between networks",
-                "flat is good, a dip is a barrier",
-                plots.lines(accuracy, "test accuracy"),
+                f"{label} between networks",
+                f"flat is good, {hump} is a barrier",
+                plots.lines(scores, f"test {label}"),
             ),
             Picture("barriers of all pairs, light is good", self._star(), plots.matrices(barriers, "loss barrier")),
         ]
@@ -172,7 +195,14 @@ class AlignmentReport:
 
     def to_json(self) -> dict[str, Any]:
         """Everything as JSON data."""
-        return {"format": FORMAT, "version": 1, **asdict(self)}
+        data = asdict(self)
+        metric = data.pop("metric")
+        for barrier in (barrier for side in data["sides"] for barrier in side["barriers"]):
+            del barrier["metric"]
+        if self.metric != ACCURACY:
+            return {"format": FORMAT, "version": 1, **data, "metric": metric}
+        names = {"score": "accuracy", "mean_score": "mean_accuracy", "scores": "accuracies"}
+        return {"format": FORMAT, "version": 1, **_renamed(data, names)}
 
     def write(self, folder: Path) -> None:
         """Write alignment.json, alignment.html and the figures as PNG.
@@ -199,6 +229,13 @@ class AlignmentReport:
         write_text(folder / "alignment.json", dump_json(self.to_json(), "the alignment report", indent=1))
 
 
+def _renamed(data: Any, names: Mapping[str, str]) -> Any:
+    """The same data with other names of fields."""
+    if isinstance(data, dict):
+        return {names.get(name, name): _renamed(value, names) for name, value in data.items()}
+    return [_renamed(value, names) for value in data] if isinstance(data, list | tuple) else data
+
+
 def alignment_report(
     original: Collection,
     aligned: Collection,
@@ -221,7 +258,8 @@ def alignment_report(
         reference: Number of the network that all others were matched to, if it is one of them.
 
     Raises:
-        InputError: There are fewer than two networks, or the two collections differ in length.
+        InputError: There are fewer than two networks, the two collections differ in length, or each network has data
+            of its own.
     """
     if len(original) != len(aligned):
         raise InputError(f"a report compares the same networks: got {len(original)} and {len(aligned)}")
@@ -234,12 +272,12 @@ def alignment_report(
     if reference is not None and reference not in rows:
         rows[0] = reference
     centre = None if reference is None else rows.index(reference)
-    accuracy = connectivity.measure(original[rows], task).accuracy
+    performance = connectivity.measure(original[rows], task)
     sides = [
         _side(name, collection[rows], task, points)
         for name, collection in (("as found", original), ("aligned", aligned))
     ]
-    return AlignmentReport(task.name, count, accuracy, sides, settings, centre)
+    return AlignmentReport(task.name, count, performance.score, sides, settings, centre, performance.metric)
 
 
 def _side(name: str, networks: Collection, task: Task, points: int) -> Side:
@@ -249,6 +287,6 @@ def _side(name: str, networks: Collection, task: Task, points: int) -> Side:
         connectivity.residual_share(networks),
         connectivity.barriers(networks, task, points=points),
         mean.loss,
-        mean.accuracy,
+        mean.score,
         None if networks.dense else overlap_within(networks),
     )

@@ -11,11 +11,16 @@ from torch import Tensor
 
 from weightspace.errors import InputError
 from weightspace.evaluation.metrics import predictive
+from weightspace.evaluation.one_label import OneLabel
+from weightspace.evaluation.scoring import scorer_of
 from weightspace.networks.collection import Collection
 from weightspace.networks.forward import blocks, predict
 from weightspace.recipes.step import Step
+from weightspace.report.metrics import ACCURACY, ReportedMetric
 from weightspace.runtime.progress import progress
-from weightspace.tasks.task import Split, Task
+from weightspace.tasks.data import Data
+from weightspace.tasks.measuring import measure as figures
+from weightspace.tasks.task import Task
 from weightspace.training import SharedStart, collect
 from weightspace.training.batchnorm import recalibrated
 
@@ -24,15 +29,18 @@ _NETWORKS = 64  # interpolated networks in memory at once
 
 @dataclass(frozen=True)
 class Performance:
-    """Loss and accuracy of networks on one split.
+    """Loss and main metric of networks on one split.
 
     Args:
-        losses: Mean cross-entropy of each network, in nats.
-        accuracies: Accuracy of each network.
+        losses: Loss of each network: the mean cross-entropy in nats of classifiers of one label, the task's own loss of
+            others.
+        scores: Main metric of each network; the loss where the task has no metric.
+        metric: The main metric.
     """
 
     losses: Float[Tensor, " n"]
-    accuracies: Float[Tensor, " n"]
+    scores: Float[Tensor, " n"]
+    metric: ReportedMetric = ACCURACY
 
     @property
     def loss(self) -> float:
@@ -40,26 +48,47 @@ class Performance:
         return self.losses.mean().item()
 
     @property
+    def score(self) -> float:
+        """Mean main metric over networks."""
+        return self.scores.mean().item()
+
+    @property
+    def accuracies(self) -> Float[Tensor, " n"]:
+        """Accuracy of each network.
+
+        Raises:
+            InputError: The main metric is another.
+        """
+        _require_accuracy(self.metric)
+        return self.scores
+
+    @property
     def accuracy(self) -> float:
-        """Mean accuracy over networks."""
+        """Mean accuracy over networks.
+
+        Raises:
+            InputError: The main metric is another.
+        """
         return self.accuracies.mean().item()
 
 
 @dataclass(frozen=True)
 class Barrier:
-    """Loss and accuracy along the line between two networks.
+    """Loss and main metric along the line between two networks.
 
     Args:
         pair: Numbers of the networks.
         positions: Positions t on the line (1 - t) A + t B, from 0 to 1.
         losses: Loss at these positions.
-        accuracies: Accuracy at these positions.
+        scores: Main metric at these positions.
+        metric: The main metric.
     """
 
     pair: tuple[int, int]
     positions: tuple[float, ...]
     losses: tuple[float, ...]
-    accuracies: tuple[float, ...]
+    scores: tuple[float, ...]
+    metric: ReportedMetric = ACCURACY
 
     @property
     def loss(self) -> float:
@@ -70,23 +99,57 @@ class Barrier:
         return max(self._above(self.losses))
 
     @property
+    def score(self) -> float:
+        """How much worse the main metric gets than the straight line between the ends, at most."""
+        return max(-self.metric.advantage(value) for value in self._above(self.scores))
+
+    @property
+    def midpoint_score(self) -> float:
+        """Main metric half way between the networks."""
+        return self.scores[len(self.positions) // 2]
+
+    @property
+    def accuracies(self) -> tuple[float, ...]:
+        """Accuracy at these positions.
+
+        Raises:
+            InputError: The main metric is another.
+        """
+        _require_accuracy(self.metric)
+        return self.scores
+
+    @property
     def accuracy(self) -> float:
-        """Largest loss of accuracy below the straight line between the ends."""
-        return max(-value for value in self._above(self.accuracies))
+        """Largest loss of accuracy below the straight line between the ends.
+
+        Raises:
+            InputError: The main metric is another.
+        """
+        _require_accuracy(self.metric)
+        return self.score
 
     @property
     def midpoint_accuracy(self) -> float:
-        """Accuracy half way between the networks."""
+        """Accuracy half way between the networks.
+
+        Raises:
+            InputError: The main metric is another.
+        """
         return self.accuracies[len(self.positions) // 2]
 
     def _above(self, values: Sequence[float]) -> list[float]:
         return [v - (1 - t) * values[0] - t * values[-1] for t, v in zip(self.positions, values, strict=True)][1:-1]
 
 
+def _require_accuracy(metric: ReportedMetric) -> None:
+    if metric != ACCURACY:
+        raise InputError(f"the networks were measured by {metric.label}, not by accuracy: read the scores")
+
+
 def measure(
-    networks: Collection, task: Task, *, split: Split | None = None, reset_statistics: bool = False
+    networks: Collection, task: Task, *, split: Data | None = None, reset_statistics: bool = False
 ) -> Performance:
-    """Loss and accuracy of every network, in blocks.
+    """Loss and main metric of every network, in blocks; where each has data of its own, on these.
 
     Args:
         networks: The networks.
@@ -95,17 +158,33 @@ def measure(
         reset_statistics: Whether BatchNorm statistics are estimated anew on training data first.
     """
     data = split or task.test
+    scorer = scorer_of(task)
     module = networks.architecture.build_seeded(0)
     losses: list[Tensor] = []
-    accuracies: list[Tensor] = []
+    scores: list[Tensor] = []
     for rows in blocks(len(networks), _NETWORKS):
         part = networks[rows]
         if reset_statistics:
             part = recalibrated(part, task.train)
-        logits = predict(module, part.layout, part.weights, part.buffers, data.x)
-        losses.append(predictive.nll(logits, data.y))
-        accuracies.append(predictive.accuracy(logits, data.y))
-    return Performance(torch.cat(losses), torch.cat(accuracies))
+        if isinstance(scorer, OneLabel):
+            kind, y = scorer.kind, scorer.kind.targets(data.y)
+            logits = kind.predictions(predict(module, part.layout, part.weights, part.buffers, data.x))
+            losses.append(predictive.nll(logits, y))
+            scores.append(predictive.accuracy(logits, y))
+        else:
+            sets = [record.data for record in part.records] if task.own_data else None
+            found = figures(task, module, part.layout, part.weights, part.buffers, data, sets)
+            losses.append(torch.tensor(found["loss"], dtype=torch.float64))
+            scores.append(torch.tensor(found[scorer.main.name], dtype=torch.float64))
+    return Performance(torch.cat(losses), torch.cat(scores), scorer.main)
+
+
+def _require_shared_data(task: Task, what: str) -> None:
+    if task.own_data:
+        raise InputError(
+            f"each network of task {task.name!r} has data of its own, on which {what} between networks has no loss: "
+            "measure() gives the loss of each network on its own data"
+        )
 
 
 def barriers(
@@ -114,10 +193,10 @@ def barriers(
     *,
     pairs: Sequence[tuple[int, int]] | None = None,
     points: int = 9,
-    split: Split | None = None,
+    split: Data | None = None,
     reset_statistics: bool | None = None,
 ) -> list[Barrier]:
-    """Loss and accuracy along the lines between networks.
+    """Loss and main metric along the lines between networks.
 
     Weights are interpolated, pruned ones as zeros, so that a point between two tickets has up to twice
     their density; so are floating-point buffers.
@@ -132,8 +211,9 @@ def barriers(
             default wherever there are any.
 
     Raises:
-        InputError: There are fewer than two networks, or a pair that does not exist.
+        InputError: There are fewer than two networks, a pair that does not exist, or each network has data of its own.
     """
+    _require_shared_data(task, "a line")
     chosen = list(pairs) if pairs is not None else list(combinations(range(len(networks)), 2))
     if not chosen or any(len(pair) != 2 or not all(0 <= i < len(networks) for i in pair) for pair in chosen):
         raise InputError(f"barriers need pairs of the {len(networks)} networks, got {chosen[:3]}")
@@ -147,9 +227,9 @@ def barriers(
         middle = measure(_between(networks, pair, inner), task, split=split, reset_statistics=reset)
         columns = [
             (values[pair[0]].item(), *between.tolist(), values[pair[1]].item())
-            for values, between in ((ends.losses, middle.losses), (ends.accuracies, middle.accuracies))
+            for values, between in ((ends.losses, middle.losses), (ends.scores, middle.scores))
         ]
-        result.append(Barrier(pair, (0.0, *inner, 1.0), columns[0], columns[1]))
+        result.append(Barrier(pair, (0.0, *inner, 1.0), columns[0], columns[1], ends.metric))
     return result
 
 
@@ -171,8 +251,13 @@ def _between(networks: Collection, pair: tuple[int, int], positions: Sequence[fl
     )
 
 
-def mean_network(networks: Collection, task: Task, *, split: Split | None = None) -> Performance:
-    """Loss and accuracy of the mean of all networks; with BatchNorm, its statistics are estimated anew."""
+def mean_network(networks: Collection, task: Task, *, split: Data | None = None) -> Performance:
+    """Loss and main metric of the mean of all networks; with BatchNorm, its statistics are estimated anew.
+
+    Raises:
+        InputError: Each network has data of its own.
+    """
+    _require_shared_data(task, "a mean")
     mean = sum_of(networks) / len(networks)
     buffers = {
         name: (b.mean(0, keepdim=True) if b.is_floating_point() else b[:1]) for name, b in networks.buffers.items()

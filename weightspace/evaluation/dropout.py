@@ -4,16 +4,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 
 from weightspace.errors import InputError
 from weightspace.evaluation.metrics import predictive
+from weightspace.evaluation.one_label import OneLabel
+from weightspace.evaluation.scoring import scorer_of
 from weightspace.networks.architecture import Architecture
+from weightspace.networks.calling import call
 from weightspace.networks.forward import blocks
 from weightspace.networks.network import Network
-from weightspace.runtime import seeds
+from weightspace.runtime import seeds, trees
+from weightspace.runtime.trees import Tree
 from weightspace.tasks.task import Task
 from weightspace.training import collect
 
@@ -28,7 +31,7 @@ class MCDropout:
 
     Args:
         rates: Probabilities to drop a value; one network is trained for each, and the one with the lowest validation
-            NLL is used.
+            NLL is used (the lowest loss, of other networks than classifiers of one label).
 
     Raises:
         InputError: There is no rate, or one outside (0, 1).
@@ -56,9 +59,8 @@ class MCDropout:
             architecture = Architecture(task.architecture.name, {}, lambda rate=rate: _with_dropout(task, rate))
             network = collect(replace(task, architecture=architecture), 1, seed=seeds.derive(seed, "mc dropout"))[0]
             one = FittedDropout(network, rate)
-            logits = torch.cat(list(one.passes(task.validation.x, _PASSES, seed=seed)))
             fitted.append(one)
-            losses.append(predictive.nll(predictive.ensemble_logits(logits), task.validation.y).item())
+            losses.append(_validation_loss(one, task, seed))
         return fitted[losses.index(min(losses))]
 
 
@@ -74,8 +76,8 @@ class FittedDropout:
     network: Network
     rate: float
 
-    def passes(self, x: Tensor, n: int, *, seed: int = 0) -> Iterator[Float[Tensor, "1 s c"]]:
-        """Logits of forward passes, each with its own dropout for every input.
+    def passes(self, x: Tree, n: int, *, seed: int = 0) -> Iterator[Tree]:
+        """Outputs (1, samples, ...) of forward passes, each with its own dropout for every input.
 
         Args:
             x: Inputs.
@@ -87,8 +89,21 @@ class FittedDropout:
             layer.train()  # a plain layer behaves alike in both modes; the hook in front of it does not
         for i in range(n):
             with torch.no_grad(), seeds.seeded_modules(seeds.derive(seed, "mc dropout pass", i), "dropout"):
-                logits = torch.cat([module(x[rows]) for rows in blocks(len(x), _ROWS)])
-            yield logits[None]
+                parts = [call(module, trees.take(x, rows)) for rows in blocks(trees.samples(x), _ROWS)]
+            yield trees.apply(lambda tensor: tensor[None], trees.concatenate(parts))
+
+
+def _validation_loss(fitted: FittedDropout, task: Task, seed: int) -> float:
+    scorer, data = scorer_of(task), task.validation
+    if isinstance(scorer, OneLabel):
+        logits = torch.cat([scorer.kind.predictions(one) for one in fitted.passes(data.x, _PASSES, seed=seed)])
+        return predictive.nll(predictive.ensemble_logits(logits), scorer.kind.targets(data.y)).item()
+    total = scorer.total()
+    if total is None:
+        raise InputError(f"the outputs of task {task.name!r} cannot be averaged: evaluate with dropout=None")
+    for outputs in fitted.passes(data.x, _PASSES, seed=seed):
+        total.add(outputs)
+    return scorer.shifted(total.result(), data)["loss"]
 
 
 def _with_dropout(task: Task, rate: float) -> nn.Module:

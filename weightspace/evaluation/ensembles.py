@@ -3,27 +3,32 @@
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from weightspace.evaluation.dropout import FittedDropout
-from weightspace.evaluation.measure import ensemble_metrics, predictor_metrics
+from weightspace.evaluation.mean_outputs import JointOutputs
 from weightspace.evaluation.metrics import calibration, ood_detection
-from weightspace.evaluation.predictions import Predictions, PredictionSum, logits_in_blocks
+from weightspace.evaluation.one_label import OneLabel, ensemble_metrics, predictor_metrics
+from weightspace.evaluation.predictions import OutputSum, Predictions, PredictionSum, outputs_in_blocks
+from weightspace.evaluation.scoring import Scorer, scorer_of
 from weightspace.evaluation.shift import shifts
 from weightspace.networks.collection import Collection
 from weightspace.report.results import Detection, PredictiveResult, ShiftResult
-from weightspace.runtime import seeds
-from weightspace.tasks.task import Split, Task
+from weightspace.runtime import seeds, trees
+from weightspace.runtime.trees import Tree
+from weightspace.tasks.data import Split
+from weightspace.tasks.task import Task
 
 _SHIFTED = 500  # test samples under each shift
 _OOD = 2000  # out-of-distribution inputs
 
-Stream = Callable[[Tensor], Iterable[Float[Tensor, "n s c"]]]
-"""Logits of an ensemble's members on inputs, a block of members at a time."""
+Stream = Callable[[Tree], Iterable[Tree]]
+"""Outputs of an ensemble's members on inputs, a block of members at a time, members first."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,7 @@ class PredictiveEnsemble:
     Args:
         name: Name of the ensemble.
         note: What its members are.
-        stream: Logits of its members on inputs, a block of members at a time.
+        stream: Outputs of its members on inputs, a block of members at a time.
     """
 
     name: str
@@ -59,7 +64,7 @@ class PredictiveEnsemble:
             memory_gb: Memory for a block of networks and what they predict, in GiB.
             prepare: What is done to each block first, such as estimating BatchNorm statistics.
         """
-        return cls(name, note, partial(logits_in_blocks, networks, memory_gb=memory_gb, prepare=prepare))
+        return cls(name, note, partial(outputs_in_blocks, networks, memory_gb=memory_gb, prepare=prepare))
 
     @classmethod
     def dropout(cls, fitted: FittedDropout, n: int, *, seed: int) -> "PredictiveEnsemble":
@@ -74,7 +79,7 @@ class PredictiveEnsemble:
         note = f"{n} passes of one dense network trained with {rate}"
         return cls("MC dropout", note, lambda x: fitted.passes(x, n, seed=seed))
 
-    def predict(self, inputs: Sequence[Tensor]) -> list[Predictions]:
+    def predict(self, inputs: Sequence[Tree], total: Callable[[], OutputSum] = PredictionSum) -> list[Any]:
         """Predictions on several sets of inputs, in order.
 
         Sets of one shape go through the networks together, as what a block of networks needs before it predicts
@@ -82,22 +87,25 @@ class PredictiveEnsemble:
 
         Args:
             inputs: Sets of inputs.
+            total: Makes what gathers the members' outputs on a set.
         """
-        results: dict[int, Predictions] = {}
+        results: dict[int, Any] = {}
         for members in _of_one_shape(inputs):
-            sums = [PredictionSum() for _ in members]
-            for logits in self.stream(torch.cat([inputs[i] for i in members])):
-                parts = logits.split([len(inputs[i]) for i in members], dim=1)
-                for total, part in zip(sums, parts, strict=True):
-                    total.add(part)
-            results |= {i: total.result() for i, total in zip(members, sums, strict=True)}
+            sums = [total() for _ in members]
+            counts = [trees.samples(inputs[i]) for i in members]
+            starts = [sum(counts[:k]) for k in range(len(counts))]
+            for outputs in self.stream(trees.concatenate([inputs[i] for i in members])):
+                for one, start, count in zip(sums, starts, counts, strict=True):
+                    one.add(trees.take(outputs, (slice(None), slice(start, start + count))))
+            results |= {i: one.result() for i, one in zip(members, sums, strict=True)}
         return [results[i] for i in range(len(inputs))]
 
 
-def _of_one_shape(inputs: Sequence[Tensor]) -> list[list[int]]:
+def _of_one_shape(inputs: Sequence[Tree]) -> list[list[int]]:
     groups: dict[object, list[int]] = {}
     for i, x in enumerate(inputs):
-        groups.setdefault((x.shape[1:], x.dtype), []).append(i)
+        shapes = tuple((name, tensor.shape[1:], tensor.dtype) for name, tensor in trees.leaves(x))
+        groups.setdefault(shapes, []).append(i)
     return list(groups.values())
 
 
@@ -122,12 +130,12 @@ class PredictiveBenchmark:
 
     Args:
         task: The task.
-        ood: Up to 2,000 out-of-distribution inputs.
+        ood: Up to 2,000 out-of-distribution inputs; None where there are none.
         shifted: Up to 500 test samples, as they are and under each shift; empty if shifts are left out.
     """
 
     task: Task
-    ood: Tensor
+    ood: Tree | None
     shifted: list[ShiftedSplit]
 
     @classmethod
@@ -139,49 +147,111 @@ class PredictiveBenchmark:
             seed: Seed of the choice of samples, of shifts, and of OOD inputs that are made from test inputs.
             shifted: Whether shifts are part of the benchmark.
         """
-        ood = task.ood() if task.ood is not None else _shuffled(task.test.x, seed)
-        ood = ood[torch.randperm(len(ood), generator=seeds.generator(seed, "foreign inputs used"))[:_OOD]]
+        ood = _ood(task, seed) if isinstance(scorer_of(task), OneLabel) else None
         if not shifted:
             return cls(task, ood, [])
         chosen = torch.randperm(len(task.test), generator=seeds.generator(seed, "shifted samples"))[:_SHIFTED]
-        plain = Split(task.test.x[chosen], task.test.y[chosen])
+        plain = task.test.batch(chosen)
         moved = [
             ShiftedSplit(shift.kind, shift.severity, Split(shift.x, plain.y))
             for shift in shifts(task, plain.x, seed=seed)
         ]
+        if not moved and not isinstance(plain.x, Tensor):
+            return cls(task, ood, [])
         return cls(task, ood, [ShiftedSplit("none", 0, plain), *moved])
+
+    @cached_property
+    def scorer(self) -> Scorer:
+        """How networks are scored on the task."""
+        return scorer_of(self.task)
+
+    @property
+    def left_out(self) -> list[str]:
+        """What does not apply to the task, a line each; nothing for classifiers of one label of one tensor."""
+        lines: list[str] = []
+        inputs = self.task.test.head(1).x
+        one_label, lone = isinstance(self.scorer, OneLabel), isinstance(inputs, Tensor)
+        if not one_label:
+            lines.append(
+                "Left out: temperatures, Brier score, confusion, intervals of ensembles' metrics and the detection of "
+                "out-of-distribution inputs, which are for classifiers of one label a sample."
+            )
+        elif self.ood is None:
+            lines.append(
+                "Left out: the detection of out-of-distribution inputs, as inputs are several tensors and the task has "
+                "no out-of-distribution inputs of its own (ood=)."
+            )
+        if not lone or (not one_label and not inputs.is_floating_point()):
+            what = "are several tensors" if not lone else "are no numbers on a scale"
+            lines.append(f"Left out: shifts of the inputs, as these {what}.")
+        return lines
 
     @property
     def ood_source(self) -> str:
-        """What the OOD inputs are."""
+        """What the OOD inputs are; empty where there are none."""
+        if self.ood is None:
+            return ""
         own = "the task's own out-of-distribution inputs"
         return own if self.task.ood is not None else "test inputs with their values in random order"
 
-    def run(self, ensemble: PredictiveEnsemble, predicted: Predictions | None = None) -> PredictiveResult:
+    def run(self, ensemble: PredictiveEnsemble, predicted: Any = None) -> PredictiveResult:
         """All results of one ensemble.
 
         Args:
             ensemble: The ensemble.
             predicted: Its predictions on the test split, if they are known.
         """
-        test, validation = self.task.test, self.task.validation
-        inputs = [validation.x, self.ood, *(part.data.x for part in self.shifted)]
-        on_validation, on_ood, *rest = ensemble.predict(inputs if predicted else [*inputs, test.x])
+        return (
+            self._one_label(ensemble, predicted)
+            if isinstance(self.scorer, OneLabel)
+            else self._other(ensemble, predicted)
+        )
+
+    def _other(self, ensemble: PredictiveEnsemble, predicted: JointOutputs | None) -> PredictiveResult:
+        """Metrics as they are and under each shift."""
+        test, scorer = self.task.test, self.scorer
+        total = cast("Callable[[], OutputSum]", scorer.total)
+        inputs: list[Tree] = [part.data.x for part in self.shifted]
+        rest: list[JointOutputs] = ensemble.predict(inputs if predicted else [*inputs, test.x], total)
         on_test = predicted or rest.pop()
-        temperature = calibration.fit_temperature(on_validation.joint, validation.y)
+        shifted = [
+            ShiftResult(part.kind, part.severity, scorer.shifted(predictions, part.data))
+            for part, predictions in zip(self.shifted, rest, strict=True)
+        ]
+        metrics = scorer.ensemble(on_test, test)
+        return PredictiveResult(
+            ensemble.name, ensemble.note, on_test.networks, metrics, None, None, None, None, shifted
+        )
+
+    def _one_label(self, ensemble: PredictiveEnsemble, predicted: Predictions | None) -> PredictiveResult:
+        """Metrics, temperature, detection of OOD inputs, and metrics under each shift."""
+        task, kind = self.task, self.task.output_kind
+        y = kind.targets(task.test.y)
+        inputs = [task.validation.x, *([] if self.ood is None else [self.ood]), *(part.data.x for part in self.shifted)]
+        total = partial(PredictionSum, kind)
+        predictions = ensemble.predict(inputs if predicted else [*inputs, task.test.x], total)
+        on_validation, *rest = predictions
+        on_ood = None if self.ood is None else rest.pop(0)
+        on_test = predicted or rest.pop()
+        temperature = calibration.fit_temperature(on_validation.joint, kind.targets(task.validation.y))
         by_information = (
-            _detection(on_test.mutual_information, on_ood.mutual_information) if on_test.networks > 1 else None
+            _detection(on_test.mutual_information, on_ood.mutual_information)
+            if on_ood is not None and on_test.networks > 1
+            else None
         )
         return PredictiveResult(
             ensemble.name,
             ensemble.note,
             on_test.networks,
-            metrics=ensemble_metrics(on_test, test.y),
+            metrics=ensemble_metrics(on_test, y),
             temperature=temperature,
-            scaled=predictor_metrics(on_test.joint / temperature, test.y),
-            by_entropy=_detection(on_test.entropy, on_ood.entropy),
+            scaled=predictor_metrics(on_test.joint / temperature, y),
+            by_entropy=None if on_ood is None else _detection(on_test.entropy, on_ood.entropy),
             by_mutual_information=by_information,
-            shifts=[_shift_result(*pair) for pair in zip(self.shifted, rest, strict=True)],
+            shifts=[
+                ShiftResult(part.kind, part.severity, self.scorer.shifted(predictions, part.data))
+                for part, predictions in zip(self.shifted, rest, strict=True)
+            ],
         )
 
 
@@ -189,9 +259,13 @@ def _detection(test: Float[Tensor, " s"], ood: Float[Tensor, " t"]) -> Detection
     return Detection(ood_detection.auroc(test, ood), ood_detection.fpr95(test, ood))
 
 
-def _shift_result(shifted: ShiftedSplit, predictions: Predictions) -> ShiftResult:
-    metrics = predictor_metrics(predictions.joint, shifted.data.y)
-    return ShiftResult(shifted.kind, shifted.severity, metrics.accuracy, metrics.nll, metrics.ece)
+def _ood(task: Task, seed: int) -> Tree | None:
+    """The task's own OOD inputs, or test inputs with values in random order; None if those are several tensors."""
+    if task.ood is None and not isinstance(task.test.head(1).x, Tensor):
+        return None
+    ood = task.ood() if task.ood is not None else _shuffled(task.test.x, seed)
+    order = torch.randperm(trees.samples(ood), generator=seeds.generator(seed, "foreign inputs used"))
+    return trees.take(ood, order[:_OOD])
 
 
 def _shuffled(x: Tensor, seed: int) -> Tensor:

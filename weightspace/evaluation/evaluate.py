@@ -19,6 +19,7 @@ from weightspace.evaluation.neighbours import distances_among
 from weightspace.evaluation.predictions import COMPARED
 from weightspace.evaluation.verdicts import Evidence, better_ensemble, judge_claims
 from weightspace.networks.collection import Collection
+from weightspace.networks.outputs import Regression
 from weightspace.report.data import ReportSettings
 from weightspace.report.report import Report
 from weightspace.report.results import CurveResult, GroupResult, PredictiveResult, Verdict
@@ -46,6 +47,9 @@ def evaluate(
 ) -> Report:
     """Measure networks on the test split, beside the networks they were learned from and baselines.
 
+    Classifiers of one label a sample are judged by accuracy and likelihood, all others by the task's main metric and
+    its loss; the report names what does not apply to them.
+
     Distances are canonical: all networks are aligned to the training networks' mean first. Networks with BatchNorm get
     the same pass over training data in every row.
 
@@ -58,7 +62,8 @@ def evaluate(
         others: Further collections to measure, by name, such as the dense networks.
         align: How networks are aligned before distances are taken; None compares networks as they are.
         components: Principal components of the Gaussian and KDE baselines; by default 128 or what fits.
-        performing: Share of the training networks' median accuracy from which a network counts as performing.
+        performing: Share of the training networks' median accuracy from which a network counts as performing. For other
+            metrics the median times this share, or over it, whichever is worse.
         dropout: How the MC-dropout row is trained, from scratch by the task's recipe; None leaves it out.
         memory_gb: Memory for all that is held at once, in GiB. Collections that do not fit are spooled to a temporary
             folder, and baselines are made from and in as many networks as fit.
@@ -66,7 +71,7 @@ def evaluate(
 
     Raises:
         LayoutMismatch: A collection is not of the task's architecture.
-        InputError: There are fewer than 3 training networks, the task is no classification, or an option is out of
+        InputError: There are fewer than 3 training networks, each network has data of its own, or an option is out of
             range.
     """
     inputs = Inputs(samples, training, held_out, others or {})
@@ -78,7 +83,8 @@ def evaluate(
         baselines = _measure_baselines(inputs, groups, reference, canonical, components)
         verdicts = _judge(inputs, groups, baselines, reference)
         benchmark = PredictiveBenchmark.of(task, seed=seed)
-        ensembles = _benchmark_ensembles(benchmark, inputs, groups, reference, dropout)
+        averaged = reference.scorer.total() is not None
+        ensembles = _benchmark_ensembles(benchmark, inputs, groups, reference, dropout) if averaged else []
         figures = figure_data(_figure_inputs(inputs, groups, baselines, reference))
     settings = ReportSettings(
         threshold=reference.threshold,
@@ -95,7 +101,32 @@ def evaluate(
     )
     rows = [*groups.main_results, *baselines.results, *groups.other_results]
     points, names = baselines.points, (SAMPLES, inputs.training_name)
-    return Report(task.name, len(task.test), rows, *names, points, verdicts, ensembles, figures, settings)
+    left_out = [*_left_out(reference, averaged), *benchmark.left_out, *baselines.left_out]
+    return Report(
+        task.name,
+        len(task.test),
+        rows,
+        *names,
+        points,
+        verdicts,
+        ensembles,
+        figures,
+        settings,
+        reference.scorer.reported,
+        left_out,
+    )
+
+
+def _left_out(training: TrainingReference, averaged: bool) -> list[str]:
+    """What does not apply to networks that are no classifiers."""
+    if not averaged:
+        return [
+            "Left out: ensembles, MC dropout, calibration and the verdict on a better ensemble, as what the outputs "
+            "mean is not known and they cannot be averaged. Say it when the task is made, with outputs=."
+        ]
+    if isinstance(training.task.output_kind, Regression):
+        return ["Left out: calibration of probabilities. The coverage of an ensemble's intervals stands in its place."]
+    return []
 
 
 def _check(inputs: Inputs, task: Task, performing: float, memory_gb: float) -> None:
@@ -162,12 +193,14 @@ class _MeasuredBaselines:
         points: Points of their curves.
         sigma: Standard deviation of the noise at which errors overlap as the samples' do.
         results: Their rows in the report.
+        left_out: What is so broken that a figure is not finite, a line each.
     """
 
     made: Baselines
     points: Sequence[CurveResult]
     sigma: float
     results: Sequence[GroupResult]
+    left_out: Sequence[str]
 
 
 def _measure_baselines(
@@ -190,19 +223,26 @@ def _measure_baselines(
         seed=training.seed,
     )
     curves = replace(made, n=min(_CURVE, made.n))
-    points = [
-        training.measure_point(point.family, point.level, point.make())
+    measured = [
+        (point, training.measure_point(point.family, point.level, point.make()))
         for point in progress(curves.curve_points(), "baseline curves")
     ]
-    sigma = _equal_errors(points, groups.samples.result)
+    points = [result for _, result in measured if result is not None]
+    broken = [f"{point.family} at {point.level:.3g}" for point, result in measured if result is None]
+    monotonic = training.scorer.reported is None
+    sigma = _equal_errors(points, groups.samples.result) if monotonic else _first_equal(points, groups.samples.result)
     distance = groups.samples.around.nearest.first.quantile(0.5).item()
     far = None if groups.held_out is None else groups.held_out.around.nearest.first
     made_groups = made.groups(distance=distance, sigma=sigma)
-    results = [
-        training.measure(canonical.group(group.name, group.note, group.networks), held_out=far).result
-        for group in progress(made_groups, "baselines", total=len(NAMES) - (made.symmetry is None))
-    ]
-    return _MeasuredBaselines(made, points, sigma, results)
+    results: list[GroupResult] = []
+    for group in progress(made_groups, "baselines", total=len(NAMES) - (made.symmetry is None)):
+        found = training.measure_finite(canonical.group(group.name, group.note, group.networks), held_out=far)
+        if found is None:
+            broken.append(group.name)
+        else:
+            results.append(found.result)
+    lines = [f"Left out: baselines whose loss or metrics are not finite: {', '.join(broken)}."] if broken else []
+    return _MeasuredBaselines(made, points, sigma, results, lines)
 
 
 def _components(pool: Collection, components: int | None) -> int:
@@ -212,12 +252,27 @@ def _components(pool: Collection, components: int | None) -> int:
 
 
 def _equal_errors(points: Sequence[CurveResult], samples: GroupResult) -> float:
-    """The noise at which errors overlap with the training networks' as the samples' do; between points linearly."""
+    """The noise at which errors are as like the training networks' as the samples' are; between points linearly."""
     noise = sorted((p for p in points if p.family == "noise"), key=lambda p: -p.error_iou)
     target = samples.mean("max_error_iou")
     at = bisect.bisect_left([-p.error_iou for p in noise], -target)
     if at == 0 or at == len(noise):  # more alike than with the least noise, or less than with the most
         return noise[min(at, len(noise) - 1)].level
+    a, b = noise[at - 1], noise[at]
+    share = (a.error_iou - target) / (a.error_iou - b.error_iou)
+    return math.exp((1 - share) * math.log(a.level) + share * math.log(b.level))
+
+
+def _first_equal(points: Sequence[CurveResult], samples: GroupResult) -> float:
+    """The least noise at which errors are no more like the training networks' than the samples' are.
+
+    Correlations of errors need not fall all the way as noise grows: broken networks err alike.
+    """
+    noise = sorted((p for p in points if p.family == "noise"), key=lambda p: p.level)
+    target = samples.mean("max_error_iou")
+    at = next((i for i, p in enumerate(noise) if p.error_iou < target), len(noise) - 1)
+    if at == 0 or noise[at].error_iou >= target:
+        return noise[at].level
     a, b = noise[at - 1], noise[at]
     share = (a.error_iou - target) / (a.error_iou - b.error_iou)
     return math.exp((1 - share) * math.log(a.level) + share * math.log(b.level))
@@ -233,14 +288,17 @@ def _judge(
         groups.held_out,
         baselines.results,
         baselines.points,
-        equal_errors=next(group for group in baselines.results if group.name == EQUAL_ERRORS),
+        equal_errors=next((group for group in baselines.results if group.name == EQUAL_ERRORS), None),
         reference=training,
         kind=inputs.kind,
         original_among=(original[0], original[1]),
     )
     n = _members(inputs)
-    right = groups.samples.scored.right[:n], groups.training.scored.right[:n]
-    return [*judge_claims(evidence), better_ensemble(inputs.kind, *right, seed=training.seed)]
+    samples, others = groups.samples.scored.parts, groups.training.scored.parts
+    if samples is None or others is None:
+        return judge_claims(evidence)
+    verdict = better_ensemble(inputs.kind, samples[:n], others[:n], scorer=training.scorer, seed=training.seed)
+    return [*judge_claims(evidence), verdict]
 
 
 def _members(inputs: Inputs) -> int:

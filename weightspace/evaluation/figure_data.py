@@ -10,7 +10,7 @@ from torch import Tensor
 from weightspace.compress import FittedPCA
 from weightspace.evaluation.connectivity import barriers
 from weightspace.evaluation.metrics import predictive
-from weightspace.evaluation.predictions import ScoredPredictions
+from weightspace.evaluation.predictions import Predictions, ScoredPredictions
 from weightspace.masks.overlap import overlap_matrix
 from weightspace.networks.collection import Collection
 from weightspace.networks.forward import blocks
@@ -34,7 +34,7 @@ class FigureInputs:
         original_samples: Samples as they were passed in.
         original_training: Training networks as they were passed in.
         groups: Groups to show in the plane of codes, in canonical form.
-        scored: Groups whose ensembles' confusions are shown.
+        scored: Groups whose ensembles' confusions are shown, if they are classifiers of one label.
         pca: Principal components of the training networks.
         task: The task.
         recalibrated: Estimates BatchNorm statistics of networks at the ends of lines.
@@ -66,8 +66,9 @@ def figure_data(inputs: FigureInputs) -> FigureData:
         overlap_training=min(_MASKS, len(training)),
         filters=_filters(samples, training, task),
         confusion={
-            name: predictive.confusion(scored.predictions.joint[0], task.test.y).tolist()
+            name: predictive.confusion(scored.predictions.joint[0], task.output_kind.targets(task.test.y)).tolist()
             for name, scored in inputs.scored.items()
+            if isinstance(scored.predictions, Predictions)
         },
     )
 
@@ -100,7 +101,7 @@ def _lines(
             buffers={n: torch.cat([a.buffers[n], b.buffers[n]]) for n in a.buffers},
         )
         lines = barriers(ends, task, pairs=[(i, len(a) + i) for i in range(len(a))], points=_STEPS)
-        return Lines(lines[0].positions, [line.losses for line in lines], [line.accuracies for line in lines])
+        return Lines(lines[0].positions, [line.losses for line in lines], [line.scores for line in lines])
 
     result = {"sample to training network": between(samples[:k], training[:k])}
     if len(samples) >= 2 * k:
@@ -120,9 +121,10 @@ def _overlaps(samples: Collection, training: Collection) -> list[list[float | No
 
 def _filters(samples: Collection, training: Collection, task: Task) -> Filters | None:
     first = training.layout.weights[0]
-    shape = task.train.x.shape[1:]
-    if len(shape) != 3:
+    example = task.train.head(1).x
+    if not isinstance(example, Tensor) or example.ndim != 4:
         return None
+    shape = example.shape[1:]
     if len(first.shape) == 4:
         images = first.shape
     elif first.shape[1] == shape.numel():

@@ -12,6 +12,7 @@ from weightspace.evaluation.memory import capacity
 from weightspace.networks.collection import Collection, writer_for
 from weightspace.networks.forward import blocks
 from weightspace.symmetry import Symmetry
+from weightspace.tasks.data import Split
 from weightspace.tasks.task import Task
 
 SAMPLES = "samples"
@@ -73,7 +74,7 @@ class Inputs:
         return {SAMPLES: self.samples, self.training_name: self.training, **held_out}
 
     def check(self, task: Task, *, reserved: set[str]) -> None:
-        """Raise unless all networks are classifiers of the task's architecture and names are free.
+        """Raise unless all networks are of the task's architecture and names are free.
 
         Args:
             task: What the networks were trained on.
@@ -81,10 +82,14 @@ class Inputs:
 
         Raises:
             LayoutMismatch: A collection is not of the task's architecture.
-            InputError: There are fewer than 3 training networks, the task is no classification, or a name is taken.
+            InputError: There are fewer than 3 training networks, each network has data of its own, or a name is taken.
         """
-        if not task.classification:
-            raise InputError(f"evaluate measures classifiers: the targets of task {task.name!r} are not class numbers")
+        if task.own_data:
+            raise InputError(
+                f"each network of task {task.name!r} has data of its own, so that no test split is the same for all: "
+                "read the metrics in the networks' records (collection.to_csv), or measure them with "
+                "weightspace.evaluation.connectivity.measure"
+            )
         rows = {*self.main, *reserved}
         taken = [n for n in self.others if n in rows or n.startswith(("soup of", "one of the training", "_"))]
         if taken:
@@ -97,8 +102,12 @@ class Inputs:
         if len(self.training) < 3:
             raise InputError(f"at least 3 training networks are needed, got {len(self.training)}")
         task.try_out()
-        outputs = self.samples[:1].ensemble().logits(task.test.x[:2])
-        most = max(int(part.y.max()) for part in (task.train, task.validation, task.test))
+        if not task.classification:
+            return
+        kind, few = task.output_kind, task.test.head(2)
+        outputs = self.samples[:1].ensemble(kind).logits(few.x)
+        known = [part.y for part in (task.train, task.validation, task.test) if isinstance(part, Split)]
+        most = max((int(kind.targets(y).max()) for y in known), default=0)
         if outputs.ndim != 3 or outputs.shape[-1] <= most:
             raise InputError(
                 f"evaluate needs an output for each class: {task.architecture.name} has outputs of shape "

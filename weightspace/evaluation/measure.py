@@ -1,18 +1,17 @@
 """Measure one group of networks against the training networks."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from weightspace.errors import InputError
 from weightspace.evaluation.connectivity import recalibrated, sum_of
 from weightspace.evaluation.groups import Group
-from weightspace.evaluation.metrics import calibration, novelty, predictive
-from weightspace.evaluation.metrics.intervals import ensemble_intervals
+from weightspace.evaluation.metrics import novelty
 from weightspace.evaluation.neighbours import (
     Nearest,
     Neighbours,
@@ -24,20 +23,12 @@ from weightspace.evaluation.neighbours import (
     mask_overlaps,
     squared_spread,
 )
-from weightspace.evaluation.predictions import COMPARED, Predictions, ScoredPredictions, score
+from weightspace.evaluation.predictions import COMPARED, ScoredPredictions
+from weightspace.evaluation.scoring import Scorer, scorer_of
 from weightspace.masks import overlap
 from weightspace.networks.collection import Collection
-from weightspace.report.results import (
-    CurveResult,
-    EnsembleMetrics,
-    GroupMetrics,
-    GroupResult,
-    LayerDensity,
-    Novelty,
-    PredictorMetrics,
-    ReliabilityBin,
-    Variety,
-)
+from weightspace.report.metrics import GroupMetrics
+from weightspace.report.results import CurveResult, GroupResult, LayerDensity, Novelty, Variety
 from weightspace.tasks.task import Task
 
 
@@ -68,7 +59,7 @@ class TrainingReference:
         task: The task; its test split is read.
         training: The training networks in canonical form.
         canonical: What brings networks into that form.
-        performing: Share of the training networks' median accuracy from which a network counts as performing.
+        performing: Share of the training networks' median main metric from which a network counts as performing.
         memory_gb: Memory for blocks, in GiB.
         seed: Seed of the intervals.
 
@@ -91,6 +82,11 @@ class TrainingReference:
                 "half of the reference networks are copies of others (up to the order and scale of their units): leave "
                 "the copies out, otherwise there is no distance to compare with"
             )
+
+    @cached_property
+    def scorer(self) -> Scorer:
+        """How networks are scored."""
+        return scorer_of(self.task)
 
     @cached_property
     def search(self) -> NeighbourSearch:
@@ -119,8 +115,18 @@ class TrainingReference:
 
     @property
     def threshold(self) -> float:
-        """Accuracy from which a network counts as performing."""
-        return self.performing * self.scored.metrics.accuracy.quantile(0.5).item()
+        """Value of the main metric from which a network counts as performing.
+
+        The median of the training networks times the share `performing`, or over it, whichever is worse: a loss of
+        0.1 becomes one of 0.105 at 0.95, an R^2 of -0.1 one of -0.105.
+        """
+        median = self.scored.main.quantile(0.5).item()
+        worse = min if self.scorer.main.higher_is_better else max
+        return worse(self.performing * median, median / self.performing)
+
+    def performs(self, scores: Float[Tensor, " n"]) -> Bool[Tensor, " n"]:
+        """Which networks perform, by their main metric."""
+        return scores >= self.threshold if self.scorer.main.higher_is_better else scores <= self.threshold
 
     def recalibrated(self, networks: Collection) -> Collection:
         """The networks with BatchNorm statistics from training data: the same pass for every group."""
@@ -128,7 +134,7 @@ class TrainingReference:
 
     def score(self, networks: Collection) -> ScoredPredictions:
         """Predictions on the test split, with each network's metrics."""
-        return score(networks, self.task.test, memory_gb=self.memory_gb, prepare=self.recalibrated)
+        return self.scorer.score(networks, self.task.test, memory_gb=self.memory_gb, prepare=self.recalibrated)
 
     def close(self, nearest: Nearest) -> Float[Tensor, " n"]:
         """Distance of each network below which it counts as a copy.
@@ -138,8 +144,8 @@ class TrainingReference:
         """
         return torch.maximum(0.5 * nearest.second, torch.tensor(0.1 * self.unit, dtype=torch.float64))
 
-    def measure_point(self, family: str, level: float, networks: Collection) -> CurveResult:
-        """The few figures of a point of a curve.
+    def measure_point(self, family: str, level: float, networks: Collection) -> CurveResult | None:
+        """The few figures of a point of a curve; None if its networks are so broken that a figure is not finite.
 
         Args:
             family: Name of the curve.
@@ -148,14 +154,16 @@ class TrainingReference:
         """
         canonical = self.canonical(networks)
         scored = self.score(canonical)
-        accuracy = scored.metrics.accuracy
-        errors = largest_error_overlap(scored.wrong, self.scored.wrong, itself=False)
+        score = scored.main
+        if not scored.finite:
+            return None
+        errors = largest_error_overlap(scored.errors, self.scored.errors, itself=False)
         return CurveResult(
             family,
             level,
             len(networks),
-            accuracy=accuracy.mean().item(),
-            std=accuracy.std(correction=1).item() if len(accuracy) > 1 else 0.0,
+            score=score.mean().item(),
+            std=score.std(correction=1).item() if len(score) > 1 else 0.0,
             distance=self.search.around(canonical, itself=False).nearest.first.quantile(0.5).item(),
             error_iou=errors.first.mean().item(),
         )
@@ -169,20 +177,39 @@ class TrainingReference:
             group: The group, its networks in canonical form.
             itself: Whether they are the training networks.
             held_out: Distances of held-out networks to the nearest training network, for Z_U.
+
+        Raises:
+            InputError: A network is so broken that a figure is not finite.
+        """
+        measured = self.measure_finite(group, itself=itself, held_out=held_out)
+        if measured is None:
+            raise InputError(f"the loss or a metric of {group.name!r} is not finite: leave diverged networks out")
+        return measured
+
+    def measure_finite(
+        self, group: Group, *, itself: bool = False, held_out: Float[Tensor, " m"] | None = None
+    ) -> MeasuredGroup | None:
+        """Everything that is reported of a group; None if a network is so broken that a figure is not finite.
+
+        Args:
+            group: The group, its networks in canonical form.
+            itself: Whether they are the training networks.
+            held_out: Distances of held-out networks to the nearest training network, for Z_U.
         """
         networks, test = group.networks, self.task.test
         scored = self.scored if itself else self.score(networks)
+        if not scored.finite:
+            return None
         around = self.around if itself else self.search.around(networks, itself=False)
-        errors = largest_error_overlap(scored.wrong, self.scored.wrong, itself=itself)
+        errors = largest_error_overlap(scored.errors, self.scored.errors, itself=itself)
         among = distances_among(networks[:COMPARED], self.memory_gb)
         kept, sizes = kept_in_layers(networks, self.memory_gb)
-        joint = scored.predictions.joint
         densities = (kept / sizes).mean(0).tolist()
         result = GroupResult(
             group.name,
             group.note,
             GroupMetrics(
-                **scored.metrics.to_lists(),
+                {name: values.tolist() for name, values in scored.scores.items()},
                 density=(kept.sum(1) / sizes.sum()).tolist(),
                 gain_over_nearest=self._gain(scored, around).tolist(),
                 nearest_distance=around.nearest.first.tolist(),
@@ -190,17 +217,18 @@ class TrainingReference:
                 max_error_iou=errors.first.tolist(),
                 mask_overlap_with_training=self._mask_overlap(networks, itself=itself),
             ),
-            ensemble_metrics(scored.predictions, test.y),
+            self.scorer.ensemble(scored.predictions, test),
             self._novelty(networks, scored, around, itself=itself, held_out=held_out),
             self._variety(group, scored, among, kept[:COMPARED], sizes),
             [LayerDensity(e.name, density) for e, density in zip(networks.layout.weights, densities, strict=True)],
-            ensemble_intervals(joint, test.y, seed=self.seed),
-            reliability(joint, test.y),
+            self.scorer.intervals(scored.predictions, test, seed=self.seed),
+            self.scorer.reliability(scored.predictions, test),
         )
         return MeasuredGroup(result, scored, around, errors, among)
 
     def _gain(self, scored: ScoredPredictions, around: Neighbours) -> Float[Tensor, " n"]:
-        return scored.metrics.accuracy - self.scored.metrics.accuracy[around.nearest.index]
+        gain = scored.main - self.scored.main[around.nearest.index]
+        return gain if self.scorer.main.higher_is_better else -gain
 
     def _mask_overlap(self, networks: Collection, *, itself: bool) -> list[float] | None:
         if networks.dense or self.training.dense:
@@ -226,7 +254,7 @@ class TrainingReference:
         return Novelty(
             copies=(nearest.first < self.close(nearest)).double().mean().item(),
             novel_and_performing=novelty.novel_and_performing(
-                scored.metrics.accuracy, nearest.first, threshold=self.threshold, unit=self.unit
+                self.performs(scored.main), nearest.first, unit=self.unit
             ),
             dispersion_around_training=dispersion,
             z_u=z_u,
@@ -245,7 +273,7 @@ class TrainingReference:
         compared = group.networks[:COMPARED]
         if len(compared) < 2:
             return None
-        wrong = scored.wrong[:COMPARED]
+        errors = scored.errors[:COMPARED]
         spread = squared_spread(compared, sum_of(compared) / len(compared), self.memory_gb) / (len(compared) - 1)
         shared: float | None = None
         if not compared.dense:
@@ -254,56 +282,12 @@ class TrainingReference:
             shared = max(overlap.off_diagonal(mask_overlaps(o, o, self.memory_gb)) for o in orders)
         return Variety(
             dispersion=spread**0.5 / self.dispersion,
-            error_iou=overlap.off_diagonal(novelty.error_iou(wrong, wrong)),
-            error_iou_by_chance=novelty.chance_iou(wrong),
+            error_iou=overlap.off_diagonal(novelty.likeness(errors, errors)),
+            error_iou_by_chance=novelty.chance_likeness(errors),
             nearest_distance=among.min(1).values.quantile(0.5).item(),
             mask_overlap=shared,
             mask_overlap_by_chance=None if compared.dense else overlap.chance_mask_overlap(kept, sizes),
         )
-
-
-def ensemble_metrics(predictions: Predictions, y: Tensor) -> EnsembleMetrics:
-    """Metrics of an ensemble as one predictor.
-
-    Args:
-        predictions: Predictions of its members.
-        y: The right classes.
-    """
-    return EnsembleMetrics(
-        **asdict(predictor_metrics(predictions.joint, y)),
-        mutual_information=predictions.mutual_information.mean().item(),
-        disagreement=predictive.disagreement(predictions.votes),
-    )
-
-
-def predictor_metrics(joint: Float[Tensor, "1 s c"], y: Tensor) -> PredictorMetrics:
-    """Metrics of one predictor.
-
-    Args:
-        joint: Its log-probabilities, or logits.
-        y: The right classes.
-    """
-    width, mass = calibration.equal_width(joint, y), calibration.equal_mass(joint, y)
-    return PredictorMetrics(
-        accuracy=predictive.accuracy(joint, y).item(),
-        nll=predictive.nll(joint, y).item(),
-        brier=predictive.brier(joint, y).item(),
-        ece=width.ece.item(),
-        adaptive_ece=mass.ece.item(),
-        mace=width.mace.item(),
-    )
-
-
-def reliability(joint: Float[Tensor, "1 s c"], y: Tensor) -> list[ReliabilityBin]:
-    """Count, mean confidence and accuracy of each bin of confidence; zeros where a bin is empty.
-
-    Args:
-        joint: Log-probabilities of one predictor.
-        y: The right classes.
-    """
-    bins = calibration.equal_width(joint, y)
-    rows = zip(bins.count[0].tolist(), bins.confidence[0].tolist(), bins.accuracy[0].tolist(), strict=True)
-    return [ReliabilityBin(n, confidence / max(n, 1), right / max(n, 1)) for n, confidence, right in rows]
 
 
 def median_of_nearest(among: Float[Tensor, "n n"], size: int, *, seed: int, draws: int = 200) -> Float[Tensor, " d"]:

@@ -170,12 +170,14 @@ def mask_overlaps(networks: Collection, others: Collection, memory_gb: float) ->
     return result
 
 
-def largest_error_overlap(wrong: Bool[Tensor, "n s"], training: Bool[Tensor, "m s"], *, itself: bool) -> Nearest:
-    """The largest `error_iou` of each network with a training network, itself excepted."""
+def largest_error_overlap(
+    errors: Float[Tensor, "n s"] | Bool[Tensor, "n s"], training: Tensor, *, itself: bool
+) -> Nearest:
+    """The largest likeness of each network's errors to a training network's, itself excepted."""
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
-    for rows in blocks(len(wrong), _ERRORS):
+    for rows in blocks(len(errors), _ERRORS):
         overlap = torch.cat(
-            [novelty.error_iou(wrong[rows], training[columns]) for columns in blocks(len(training), _ERRORS)], 1
+            [novelty.likeness(errors[rows], training[columns]) for columns in blocks(len(training), _ERRORS)], 1
         )
         if itself:
             here = torch.arange(len(overlap))

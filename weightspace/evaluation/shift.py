@@ -12,8 +12,11 @@ import torch
 from torch import Tensor
 
 from weightspace.runtime import seeds
+from weightspace.runtime.trees import Tree
+from weightspace.tasks.data import Split
 from weightspace.tasks.task import Task
 
+_READ = 10_000  # training samples that are looked at where they are read from a dataset
 _NOISE = (0.25, 0.5, 1.0)  # standard deviations of the training inputs
 _BLUR = (1 / 28, 2 / 28, 3 / 28)  # standard deviation of the kernel, in image heights
 _CONTRAST = (0.6, 0.4, 0.2)  # share of the contrast that is left
@@ -35,24 +38,25 @@ class Shift:
     x: Tensor
 
 
-def shifts(task: Task, x: Tensor, *, seed: int = 0) -> Iterator[Shift]:
+def shifts(task: Task, x: Tree, *, seed: int = 0) -> Iterator[Shift]:
     """Inputs under every shift that applies to them; blur and rotation need images (samples, channels, height, width).
 
     What counts as spread, middle and background is taken from the training split. Inputs that are not numbers on a
-    scale (integers, such as tokens) have no shifts.
+    scale (integers, such as tokens), or are several tensors, have no shifts.
 
     Args:
         task: The task.
         x: Inputs to shift.
         seed: Seed of the noise.
     """
-    if not x.is_floating_point():
+    if not isinstance(x, Tensor) or not x.is_floating_point():
         return
-    flat = task.train.x.reshape(len(task.train), -1)
+    train = (task.train if isinstance(task.train, Split) else task.train.head(_READ)).x
+    flat = train.reshape(len(train), -1)
     image = x.ndim == 4
     # The spread of pixels over the whole image; of a table's columns one by one, which have units of their own.
-    spread = task.train.x.std() if image else flat.std(0).reshape(x.shape[1:])
-    middle = task.train.x.mean() if image else flat.mean(0).reshape(x.shape[1:])
+    spread = train.std() if image else flat.std(0).reshape(x.shape[1:])
+    middle = train.mean() if image else flat.mean(0).reshape(x.shape[1:])
     for i, amount in enumerate(_NOISE):
         random = seeds.generator(seed, "shift noise", i)
         yield Shift("noise", i + 1, x + amount * spread * torch.randn(x.shape, generator=random, dtype=x.dtype))
@@ -64,7 +68,7 @@ def shifts(task: Task, x: Tensor, *, seed: int = 0) -> Iterator[Shift]:
     from torchvision.transforms.v2 import functional as images
 
     height = x.shape[-2]
-    background = task.train.x.amin((0, 2, 3)).tolist()
+    background = train.amin((0, 2, 3)).tolist()
     for i, width in enumerate(_BLUR):
         sigma = width * height
         reach = max(1, round(2 * sigma))

@@ -11,7 +11,10 @@ from torch import Tensor
 
 from weightspace.evaluation.measure import MeasuredGroup, TrainingReference, clustered, median_of_nearest
 from weightspace.evaluation.metrics import intervals
-from weightspace.evaluation.metrics.intervals import accuracy_difference, p_text, rank_test, welch_interval
+from weightspace.evaluation.metrics.intervals import mean_difference, p_text, rank_test, welch_interval
+from weightspace.evaluation.one_label import OneLabel
+from weightspace.evaluation.scoring import Scorer
+from weightspace.report.metrics import ReportedMetric
 from weightspace.report.results import CurveResult, GroupResult, Outcome, Verdict
 from weightspace.runtime import seeds
 
@@ -35,7 +38,8 @@ class Evidence:
         held_out: Networks of the same recipe that the generator has not seen.
         baselines: Results of the baselines.
         points: Points of the baselines' curves.
-        equal_errors: Training networks with so much noise that their errors overlap as the samples' do.
+        equal_errors: Training networks with so much noise that their errors overlap as the samples' do; None if they
+            are too broken to be measured.
         reference: What every group was measured against.
         kind: What the networks are called, "tickets" or "networks".
         original_among: Distances among the samples and among the training networks before they were brought into
@@ -47,10 +51,21 @@ class Evidence:
     held_out: MeasuredGroup | None
     baselines: Sequence[GroupResult]
     points: Sequence[CurveResult]
-    equal_errors: GroupResult
+    equal_errors: GroupResult | None
     reference: TrainingReference
     kind: str
     original_among: tuple[Float[Tensor, "n n"], Float[Tensor, "m m"]]
+
+    @property
+    def metric(self) -> ReportedMetric:
+        """The main metric."""
+        return self.reference.scorer.main
+
+    @property
+    def alike(self) -> str:
+        """What alike errors do: they overlap where they are wrong predictions, and correlate where they are values."""
+        reported = self.reference.scorer.reported
+        return "overlap" if reported is None or reported.errors == "error IoU" else "correlate"
 
     @property
     def n(self) -> int:
@@ -79,9 +94,9 @@ def judge_claims(evidence: Evidence) -> list[Verdict]:
     - errors of their own: samples do not just repeat the errors of a training network.
     - not averages: samples are not combinations of few training networks, nor drawn towards their mean.
     - no collapse: samples differ from each other as training networks do.
-    - better than their tickets (or networks): samples are more accurate than what they were learned from.
+    - better than their tickets (or networks): samples have a better main metric than what they were learned from.
     - novel and good: some samples are far from all training networks and perform, and no baseline that is as far away
-      is as accurate.
+      is as good.
     """
     new = [_copies(evidence), _new_errors(evidence), _averages(evidence)]
     blocked = [verdict.claim for verdict in new[:2] if verdict.outcome == "fail"]
@@ -127,26 +142,29 @@ def _new_errors(e: Evidence) -> Verdict:
     p = rank_test(overlaps, normal, "greater")
     median = e.samples.error_overlap.first.quantile(0.5).item()
     words = (
-        f"The errors of a sample overlap by {median:.2f} with those of the training network most like it; between "
+        f"The errors of a sample {e.alike} by {median:.2f} with those of the training network most like it; between "
         f"training "
         f"{e.kind} it is {normal.quantile(0.5).item():.2f}."
     )
-    test = f"Mann-Whitney test that samples overlap more (p {p_text(p)})"
+    test = f"Mann-Whitney test that samples {e.alike} more (p {p_text(p)})"
     reasons = ["their errors are more alike than training networks'"] * (p < LEVEL)
     mean = e.samples.error_overlap.first.mean().item()
     noise = e.equal_errors
-    by_noise = noise.mean("max_error_iou")
-    if abs(by_noise - mean) < _EQUAL:
-        low, high = accuracy_difference(e.samples.result, noise)
+    metric, by_noise = e.metric, None if noise is None else noise.mean("max_error_iou")
+    if noise is None or by_noise is None:
+        words += f" Noise that makes errors {e.alike} as much breaks the networks."
+    elif abs(by_noise - mean) < _EQUAL:
+        low, high = mean_difference(e.samples.result, noise, metric.name)
         words += (
-            f" Noise that makes the errors of training networks overlap as much leaves an accuracy of "
-            f"{noise.mean('accuracy'):.4f} (samples minus noise {low:+.4f} to {high:+.4f})."
+            f" Noise that makes the errors of training networks {e.alike} as much leaves {metric.phrase} of "
+            f"{noise.mean(metric.name):.4f} (samples minus noise {low:+.4f} to {high:+.4f})."
         )
-        test += "; 95 % interval of the accuracy above that of noise at equal overlap (Welch)"
-        reasons += ["noise is better"] * (high < 0)
+        above = "above" if metric.higher_is_better else "against"
+        test += f"; 95 % interval of the {metric.label} {above} that of noise at equal overlap (Welch)"
+        reasons += ["noise is better"] * (metric.in_favour(low, high)[1] < 0)
     else:
         words += (
-            f" No strength of noise that was tried makes errors overlap as much (nearest: {by_noise:.2f}, samples "
+            f" No strength of noise that was tried makes errors {e.alike} as much (nearest: {by_noise:.2f}, samples "
             f"{mean:.2f})."
         )
     if reasons:
@@ -204,7 +222,7 @@ def _collapse(e: Evidence) -> Verdict:
     if variety.mask_overlap is not None and normal.mask_overlap is not None:
         words += f"; masks overlap by {variety.mask_overlap:.2f} ({e.kind} {normal.mask_overlap:.2f})"
         reasons += ["alike in their masks"] * (variety.mask_overlap > (1 + normal.mask_overlap) / 2)
-    words += f"; errors overlap by {variety.error_iou:.2f} ({normal.error_iou:.2f})"
+    words += f"; errors {e.alike} by {variety.error_iou:.2f} ({normal.error_iou:.2f})"
     reasons += ["alike in their errors"] * (variety.error_iou > (1 + normal.error_iou) / 2)
     test = (
         f"nearest distance below {_SPREAD} of, and below the 1 % quantile over 200 subsets of {size}, training "
@@ -218,13 +236,18 @@ def _collapse(e: Evidence) -> Verdict:
 def _accuracy(e: Evidence) -> Verdict:
     samples, training = e.samples.result, e.training.result
     claim, test = f"better than their {e.kind}", "95 % interval of the difference over networks (Welch)"
-    words = f"Samples reach {samples.mean('accuracy'):.4f}, their training {e.kind} {training.mean('accuracy'):.4f}"
+    metric = e.metric
+    what = "" if metric.name == "accuracy" else f" {metric.phrase} of"
+    words = (
+        f"Samples reach{what} {samples.mean(metric.name):.4f}, their training {e.kind} {training.mean(metric.name):.4f}"
+    )
     if e.n < 3:
         return Verdict(claim, "open", f"{words}; fewer than three samples do not decide.", test)
-    low, high = accuracy_difference(samples, training)
-    outcome: Outcome = "pass" if low > 0 else "fail" if high < 0 else "open"
+    low, high = mean_difference(samples, training, metric.name)
+    worst, best = metric.in_favour(low, high)
+    outcome: Outcome = "pass" if worst > 0 else "fail" if best < 0 else "open"
     says = {"pass": "better", "fail": "worse", "open": "not told apart"}[outcome]
-    interval = samples.interval("accuracy")
+    interval = samples.interval(metric.name)
     words += (
         f" (95 % interval of the samples' mean {interval[0]:.4f} to {interval[1]:.4f}, n = {e.n}): {says} (difference "
         f"{low:+.4f} to {high:+.4f})."
@@ -233,16 +256,15 @@ def _accuracy(e: Evidence) -> Verdict:
 
 
 def _novel_and_good(e: Evidence, blocked: Sequence[str]) -> Verdict:
-    samples, threshold = e.samples.result, e.reference.threshold
+    samples, threshold, metric = e.samples.result, e.reference.threshold, e.metric
     distance = samples.median("nearest_distance")
     share = samples.novelty.performing_at(1)
-    performing = float((e.samples.scored.metrics.accuracy >= threshold).double().mean())
+    performing = float(e.reference.performs(e.samples.scored.main).double().mean())
     test = (
-        f"most samples perform (an accuracy of at least {threshold:.4f}), at least {_SHARE:.0%} are also as far from "
-        f"the "
-        "training networks as these are from each other, neither copies nor their errors, and they are more accurate "
-        f"than the best baseline at least {_FAR} times as far (95 % interval, Welch; the best of many, which favours "
-        "the baselines)"
+        f"most samples perform ({metric.phrase} of {metric.at_least} {threshold:.4f}), at least {_SHARE:.0%} are also "
+        "as far from the training networks as these are from each other, neither copies nor their errors, and they are "
+        f"{metric.better} than the best baseline at least {_FAR} times as far (95 % interval, Welch; the best of "
+        "many, which favours the baselines)"
     )
     words = (
         f"{performing:.0%} of the samples perform, {share:.0%} are also as far from the training networks as these are "
@@ -250,19 +272,17 @@ def _novel_and_good(e: Evidence, blocked: Sequence[str]) -> Verdict:
     )
     claim = "novel and good"
     rivals = [
-        (a.name, a.mean("accuracy"), a.std("accuracy"), a.count)
+        (a.name, a.mean(metric.name), a.std(metric.name), a.count)
         for a in e.baselines
         if a.median("nearest_distance") >= _FAR * distance
     ] + [
-        (f"{p.family} at {p.level:.3g}", p.accuracy, p.std, p.networks)
-        for p in e.points
-        if p.distance >= _FAR * distance
+        (f"{p.family} at {p.level:.3g}", p.score, p.std, p.networks) for p in e.points if p.distance >= _FAR * distance
     ]
-    best = max(rivals, key=lambda r: r[1], default=None)
+    best = max(rivals, key=lambda r: metric.advantage(r[1]), default=None)
     if best is not None:
         words += (
             f" The best baseline at least as far away, {best[0]}, reaches {best[1]:.4f}, the samples "
-            f"{samples.mean('accuracy'):.4f}."
+            f"{samples.mean(metric.name):.4f}."
         )
     if performing < 0.5:
         return Verdict(claim, "fail", f"{words} Most do not perform.", test)
@@ -274,7 +294,8 @@ def _novel_and_good(e: Evidence, blocked: Sequence[str]) -> Verdict:
         return Verdict(claim, _passed(e), f"{words} No baseline is as far.{e.few()}", test)
     if e.n < 3:
         return Verdict(claim, "open", f"{words}{e.few()}", test)
-    low, high = welch_interval(samples.mean("accuracy"), samples.std("accuracy"), e.n, *best[1:])
+    difference = welch_interval(samples.mean(metric.name), samples.std(metric.name), e.n, *best[1:])
+    low, high = metric.in_favour(*difference)
     if high < 0:
         return Verdict(claim, "fail", f"{words} It beats them.", test)
     if low > 0:
@@ -282,27 +303,40 @@ def _novel_and_good(e: Evidence, blocked: Sequence[str]) -> Verdict:
     return Verdict(claim, "open", f"{words} They are not told apart.", test)
 
 
-def better_ensemble(kind: str, samples: Float[Tensor, "n s"], training: Float[Tensor, "m s"], *, seed: int) -> Verdict:
+def better_ensemble(
+    kind: str,
+    samples: Float[Tensor, "n s ..."],
+    training: Float[Tensor, "m s ..."],
+    *,
+    seed: int,
+    scorer: Scorer = OneLabel(),
+) -> Verdict:
     """A verdict on "a better ensemble": samples predict together with a lower NLL than as many training networks do.
 
     Args:
         kind: What the networks are called, "tickets" or "networks".
-        samples: Probability that each sample gives to the right class of each test sample.
+        samples: Probability that each sample gives to the right class of each test sample, or what else networks
+            contribute to an ensemble (`ScoredPredictions.parts`).
         training: The same for training networks.
         seed: Seed of the resampling.
+        scorer: How ensembles are scored.
     """
-    losses = [-p.mean(0).clamp(min=1e-45).log().mean().item() for p in (samples, training)]
+    losses = [-scorer.gain(p.mean(0)).mean().item() for p in (samples, training)]
     words = (
-        f"The ensemble of {len(samples)} samples has an NLL of {losses[0]:.4f}, one of {len(training)} training {kind} "
-        f"{losses[1]:.4f}"
+        f"The ensemble of {len(samples)} samples has {_with_article(scorer.ensemble_loss)} of {losses[0]:.4f}, one of "
+        f"{len(training)} training {kind} {losses[1]:.4f}"
     )
     claim, test = "a better ensemble", "95 % bootstrap interval of the difference, over networks and test samples"
     if len(samples) < ENOUGH:
         return Verdict(claim, "open", f"{words}; fewer than {ENOUGH} networks do not decide.", test)
-    low, high = intervals.of_two_ensembles(samples, training, seed=seed)
+    low, high = intervals.of_two_ensembles(samples, training, seed=seed, gain=scorer.gain)
     outcome: Outcome = "pass" if high < 0 else "fail" if low > 0 else "open"
     says = {"pass": "better", "fail": "worse", "open": "not told apart"}[outcome]
     return Verdict(claim, outcome, f"{words}: {says} (difference {low:+.4f} to {high:+.4f}).", test)
+
+
+def _with_article(loss: str) -> str:
+    return f"{'an' if loss == 'NLL' else 'a'} {loss}"
 
 
 def _passed(e: Evidence) -> Outcome:

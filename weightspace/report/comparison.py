@@ -6,10 +6,10 @@ from pathlib import Path
 
 from weightspace.errors import InputError
 from weightspace.report import plots
+from weightspace.report.cells import number
 from weightspace.report.page import Picture, Table, render
 from weightspace.report.report import Report
 from weightspace.report.results import GroupResult
-from weightspace.report.tables import number
 from weightspace.storage.files import write_text
 
 # fmt: off
@@ -37,13 +37,18 @@ class Comparison:
         if len(self.reports) < 2:
             raise InputError("a comparison needs at least two reports")
         tasks = {name: (r.task, r.test_samples) for name, r in self.reports.items()}
+        metrics = {name: r.metric for name, r in self.reports.items()}
+        if len(set(metrics.values())) > 1:
+            kinds = ", ".join(f"{name}: {metric.label}" for name, metric in metrics.items())
+            raise InputError(f"reports can be compared if they judge by one metric, got {kinds}")
         if len(set(tasks.values())) > 1:
             kinds = ", ".join(f"{name}: {task} ({n} test samples)" for name, (task, n) in tasks.items())
             raise InputError(f"reports can be compared if they are of one task and test split, got {kinds}")
 
     def tables(self) -> list[Table]:
         """Samples and training networks of each run; the verdicts of each run."""
-        rows = [_HEADER]
+        one_label = next(iter(self.reports.values())).scoring is None
+        rows = [_HEADER if one_label else _other_header(next(iter(self.reports.values())))]
         for name, report in self.reports.items():
             rows.append(_row(name, report, report[report.samples]))
             rows.append(_row(f"{name}: {report.reference}", report, report[report.reference]))
@@ -68,20 +73,24 @@ class Comparison:
             path: The file to write, such as "comparison.html".
         """
         task = next(iter(self.reports.values()))
+        metric = task.metric
         points = {
             name: (
                 report.relative_distance(report[report.samples]),
-                report[report.samples].mean("accuracy"),
-                report[report.samples].std("accuracy"),
-                report[report.samples].ensemble.accuracy,
+                report[report.samples].mean(metric.name),
+                report[report.samples].std(metric.name),
+                report[report.samples].ensemble.scores.get(metric.name),
             )
             for name, report in self.reports.items()
         }
+        good = "upper" if metric.higher_is_better else "lower"
         picture = Picture(
-            "accuracy and distance of each run",
-            "Circles are mean and standard deviation over samples, triangles their ensemble. Good and new is the upper "
-            "right; left of 1 samples are closer to the training networks than these are to each other.",
-            plots.comparison(points, "distance to the nearest training network / median among training networks"),
+            f"{metric.label} and distance of each run",
+            f"Circles are mean and standard deviation over samples, triangles their ensemble. Good and new is the "
+            f"{good} right; left of 1 samples are closer to the training networks than these are to each other.",
+            plots.comparison(
+                points, "distance to the nearest training network / median among training networks", metric.label
+            ),
         )
         page = render(
             f"weightspace comparison: {task.task}",
@@ -92,17 +101,35 @@ class Comparison:
         write_text(Path(path), page)
 
 
+def _other_header(report: Report) -> list[str]:
+    """The header for networks that are no classifiers of one label."""
+    main = report.metric.label
+    metrics = [main, *([] if main == "loss" else ["loss"]), f"ensemble {main}"]
+    return [*_HEADER[:3], *metrics, "distance", report.errors, *_HEADER[-3:]]
+
+
 def _row(name: str, report: Report, group: GroupResult) -> list[str]:
     variety = group.variety
+    if report.scoring is None:
+        metrics = [
+            f"{group.mean('accuracy'):.4f} ± {group.std('accuracy'):.4f}",
+            f"{group.mean('nll'):.3f}",
+            f"{group.mean('ece'):.3f}",
+            f"{group.ensemble.accuracy:.4f}",
+            f"{group.ensemble.nll:.4f}",
+        ]
+    else:
+        main = report.metric.name
+        metrics = [
+            f"{group.mean(main):.4g} ± {group.std(main):.2g}",
+            *([] if main == "loss" else [f"{group.mean('loss'):.4g}"]),
+            number(group.ensemble.scores.get(main), ".4g"),
+        ]
     return [
         name,
         str(group.count),
         f"{group.mean('density'):.3f}",
-        f"{group.mean('accuracy'):.4f} ± {group.std('accuracy'):.4f}",
-        f"{group.mean('nll'):.3f}",
-        f"{group.mean('ece'):.3f}",
-        f"{group.ensemble.accuracy:.4f}",
-        f"{group.ensemble.nll:.4f}",
+        *metrics,
         f"{report.relative_distance(group):.2f}",
         f"{group.median('max_error_iou'):.2f}",
         number(variety and variety.dispersion),

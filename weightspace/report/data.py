@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from weightspace.errors import InputError
+from weightspace.report.metrics import ACCURACY, ReportedMetric, Scoring
 from weightspace.report.results import CurveResult, FigureData, GroupResult, PredictiveResult, Verdict
 
 
@@ -12,8 +13,8 @@ class ReportSettings:
     """How an evaluation was made, and the numbers that its verdicts rest on.
 
     Args:
-        threshold: Accuracy from which a network counts as performing.
-        performing: The threshold as a share of the training networks' median accuracy.
+        threshold: Value of the main metric from which a network counts as performing.
+        performing: The threshold as a share of the training networks' median.
         components: Principal components of the Gaussian and KDE baselines.
         equal_error_noise: Standard deviation of the noise at which errors overlap as the samples' do.
         aligned: Whether networks were aligned before distances were taken.
@@ -53,6 +54,8 @@ class ReportData:
         ensembles: Ensembles of equal numbers as predictive distributions.
         figures: What the figures show beyond the tables.
         settings: How the evaluation was made.
+        scoring: How networks were scored; None for classifiers of one label a sample.
+        left_out: What does not apply to such a task, a line each.
     """
 
     task: str
@@ -65,6 +68,18 @@ class ReportData:
     ensembles: Sequence[PredictiveResult]
     figures: FigureData
     settings: ReportSettings
+    scoring: Scoring | None = None
+    left_out: Sequence[str] = ()
+
+    @property
+    def metric(self) -> ReportedMetric:
+        """The main metric, that networks are judged by."""
+        return ACCURACY if self.scoring is None else self.scoring.main
+
+    @property
+    def errors(self) -> str:
+        """How errors of two networks are compared, such as "error IoU"."""
+        return "error IoU" if self.scoring is None else self.scoring.errors
 
     def __getitem__(self, name: str) -> GroupResult:
         """The group of this name.

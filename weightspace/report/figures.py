@@ -17,6 +17,8 @@ def pictures(report: ReportData) -> list[Picture]:
 
 def _of_groups(report: ReportData) -> list[Picture]:
     names = report.samples, report.reference
+    if report.scoring is not None:
+        return _of_other_groups(report)
     return [
         Picture(
             "accuracy and novelty",
@@ -44,9 +46,44 @@ def _of_groups(report: ReportData) -> list[Picture]:
     ]
 
 
+def _of_other_groups(report: ReportData) -> list[Picture]:
+    """Groups of networks that are no classifiers of one label, by the main metric; better is up or to the right."""
+    metric, names = report.metric, (report.samples, report.reference)
+    edge = "Values far below the threshold are drawn at the edge."
+    shown = [
+        Picture(
+            f"{metric.label} and novelty",
+            "Dots are networks, circles their row's median distance and mean, lines the baselines from close to far, "
+            "the band 90 % of the training networks. Good and new is the upper right: better than the dotted line, far "
+            f"from every training network, with errors of its own. {edge}",
+            plots.plane_of(report.groups, report.points, *names, report.settings.threshold, metric, report.errors),
+        ),
+        Picture(
+            metric.label,
+            f"Test {metric.label} of every network. Good: samples lie where the training networks lie. Bad: they lie "
+            f"where averages lie, or spread far to the left. {edge}",
+            plots.scores(report.groups, *names, report.settings.threshold, metric),
+        ),
+    ]
+    calibrated = [group for group in report.groups if group.count > 1 and group.name in _main(report)]
+    if any(group.reliability for group in calibrated):
+        binary = report.scoring is not None and report.scoring.outputs == "Binary"
+        what = ("how often yes is right", "probability of yes") if binary else ("accuracy", "confidence")
+        shown.append(
+            Picture(
+                "reliability",
+                f"{what[0].capitalize()} against {what[1]} of the ensembles of all networks of a row. Good: on the "
+                "diagonal.",
+                plots.reliability(calibrated, *names, *what),
+            )
+        )
+    return shown
+
+
 def _of_weight_space(report: ReportData) -> list[Picture]:
     data = report.figures
-    lines = {n: [(line.positions, a) for a in line.accuracies] for n, line in data.lines.items()}
+    lines = {n: [(line.positions, a) for a in line.scores] for n, line in data.lines.items()}
+    metric = report.metric
     return [
         Picture(
             "codes",
@@ -63,14 +100,16 @@ def _of_weight_space(report: ReportData) -> list[Picture]:
         ),
         Picture(
             "lines between networks",
-            "Test accuracy along straight lines; thin lines are pairs. Good: flat between aligned networks and to "
-            "samples, which share a basin. A dip is a barrier.",
-            plots.lines(lines, "test accuracy"),
+            f"Test {metric.label} along straight lines; thin lines are pairs. Good: flat between aligned networks and "
+            f"to samples, which share a basin. A {'dip' if metric.higher_is_better else 'hump'} is a barrier.",
+            plots.lines(lines, f"test {metric.label}"),
         ),
     ]
 
 
 def _of_predictions(report: ReportData) -> list[Picture]:
+    if report.scoring is not None:
+        return _of_other_predictions(report)
     confusion = Picture(
         "confusion",
         "Samples of each class (rows) by predicted class; the diagonal is right. Good: sampled and training networks "
@@ -85,6 +124,13 @@ def _of_predictions(report: ReportData) -> list[Picture]:
         plots.shift(report.ensembles, report.samples, report.reference),
     )
     return [confusion, shift]
+
+
+def _of_other_predictions(report: ReportData) -> list[Picture]:
+    if not report.ensembles or len(report.ensembles[0].shifts) < 2:
+        return []
+    caption = "Loss of the ensembles as inputs drift away from the training data. Good: low and slowly rising."
+    return [Picture("shift", caption, plots.shift(report.ensembles, report.samples, report.reference, "loss"))]
 
 
 def _of_masks(report: ReportData) -> list[Picture]:
@@ -129,4 +175,4 @@ def _of_filters(report: ReportData) -> list[Picture]:
 
 def _main(report: ReportData) -> set[str]:
     """The rows that are networks of their own, not baselines made of training networks."""
-    return {ensemble.name for ensemble in report.ensembles}
+    return {ensemble.name for ensemble in report.ensembles} or {report.samples, report.reference}

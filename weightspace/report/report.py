@@ -27,9 +27,10 @@ class Report(ReportData):
 
     def __str__(self) -> str:
         table = self.tables()[0].text()
-        head = f"{self.task}: {self.test_samples} test samples; accuracy as mean ± standard deviation over networks"
+        metric = f"{self.metric.label} as mean ± standard deviation over networks"
+        head = f"{self.task}: {self.test_samples} test samples; {metric}"
         lines = [f"[{v.outcome}] {v.claim}: {v.words}" for v in self.verdicts]
-        return "\n".join([head, table, "-" * max(map(len, table.splitlines())), *lines])
+        return "\n".join([head, table, "-" * max(map(len, table.splitlines())), *lines, *self.left_out])
 
     def html(self, path: str | Path) -> None:
         """Write a page that needs no other file and no network.
@@ -45,6 +46,7 @@ class Report(ReportData):
             f"{self.test_samples} test samples. Every row was measured in the same run on the same test split. "
             "Nothing was trained, stopped or calibrated on it. Two choices are read from it, and both favour the "
             "baselines: the strength of the noise that is matched to the samples, and which baseline is the best.",
+            findings=self.left_out,
             verdicts=self.verdicts,
             tables=self.tables(),
             pictures=pictures,

@@ -7,90 +7,7 @@ from typing import Literal
 
 from weightspace.errors import InputError
 from weightspace.report.intervals import mean_interval
-
-Metric = Literal[
-    "accuracy",
-    "nll",
-    "brier",
-    "ece",
-    "adaptive_ece",
-    "mace",
-    "density",
-    "gain_over_nearest",
-    "nearest_distance",
-    "from_few",
-    "max_error_iou",
-    "mask_overlap_with_training",
-]
-"""Names of the figures that every network of a group has: the fields of `GroupMetrics`."""
-
-
-@dataclass(frozen=True)
-class GroupMetrics:
-    """Figures of the networks of a group, one value a network.
-
-    Args:
-        accuracy: Share of the test samples that are classified correctly.
-        nll: Mean negative log-likelihood, in nats.
-        brier: Mean squared distance of the probabilities from the one-hot target.
-        ece: Expected calibration error over 15 bins of equal width.
-        adaptive_ece: Expected calibration error over 15 bins of equally many samples.
-        mace: Unweighted mean of the calibration gaps of the bins of equal width.
-        density: Share of the prunable weights that is kept.
-        gain_over_nearest: Accuracy minus that of the nearest training network.
-        nearest_distance: Euclidean distance to the nearest training network, after alignment.
-        from_few: Share of the deviation from the training mean that 16 training networks explain.
-        max_error_iou: Largest overlap of test errors with those of a training network.
-        mask_overlap_with_training: Largest overlap with the mask of a training network; None for dense networks.
-    """
-
-    accuracy: Sequence[float]
-    nll: Sequence[float]
-    brier: Sequence[float]
-    ece: Sequence[float]
-    adaptive_ece: Sequence[float]
-    mace: Sequence[float]
-    density: Sequence[float]
-    gain_over_nearest: Sequence[float]
-    nearest_distance: Sequence[float]
-    from_few: Sequence[float]
-    max_error_iou: Sequence[float]
-    mask_overlap_with_training: Sequence[float] | None = None
-
-
-@dataclass(frozen=True)
-class PredictorMetrics:
-    """Metrics of one predictor on labelled samples; `GroupMetrics` explains them."""
-
-    accuracy: float
-    nll: float
-    brier: float
-    ece: float
-    adaptive_ece: float
-    mace: float
-
-
-@dataclass(frozen=True)
-class EnsembleMetrics(PredictorMetrics):
-    """Metrics of an ensemble as one predictor.
-
-    Args:
-        mutual_information: Mean over samples of how much the predictions of the members differ, in nats.
-        disagreement: Share of samples on which two members predict different classes, as the mean over pairs.
-    """
-
-    mutual_information: float
-    disagreement: float
-
-
-@dataclass(frozen=True)
-class EnsembleIntervals:
-    """95 % intervals (low, high) of an ensemble's metrics over test samples like these."""
-
-    accuracy: tuple[float, float]
-    nll: tuple[float, float]
-    brier: tuple[float, float]
-    ece: tuple[float, float]
+from weightspace.report.metrics import EnsembleIntervals, EnsembleMetrics, GroupMetrics, PredictorMetrics
 
 
 @dataclass(frozen=True)
@@ -183,12 +100,12 @@ class GroupResult:
         name: Name of the row.
         note: A line that says what the networks are.
         per_network: Figures of every network.
-        ensemble: Metrics of all networks as one ensemble.
+        ensemble: Metrics of all networks as one ensemble; empty where outputs cannot be averaged.
         novelty: How the group lies relative to the training networks.
         variety: How its networks differ from each other; None for a single network.
         layer_density: Mean density of each weight tensor.
-        intervals: Intervals of the ensemble's metrics.
-        reliability: Bins of the ensemble's confidence, from low to high.
+        intervals: Intervals of the ensemble's metrics; None for other networks than classifiers of one label.
+        reliability: Bins of the ensemble's confidence, from low to high; empty where there are no probabilities.
     """
 
     name: str
@@ -204,37 +121,37 @@ class GroupResult:
     @property
     def count(self) -> int:
         """Number of networks."""
-        return len(self.per_network.accuracy)
+        return len(self.per_network.density)
 
     @property
     def sparse(self) -> bool:
         """Whether any layer is pruned."""
         return any(layer.density < 1 for layer in self.layer_density)
 
-    def values(self, metric: Metric) -> Sequence[float]:
-        """The values of one metric, one a network.
+    def values(self, metric: str) -> Sequence[float]:
+        """The values of one figure, one a network: a metric of the task, or a field of `GroupMetrics`.
 
         Raises:
             InputError: The group has no such figure, as dense networks have no overlap of masks.
         """
-        values: Sequence[float] | None = getattr(self.per_network, metric)
+        values = self.per_network.values(metric)
         if values is None:
             raise InputError(f"{self.name!r} has no {metric}: its networks or the training networks are dense")
         return values
 
-    def mean(self, metric: Metric) -> float:
+    def mean(self, metric: str) -> float:
         """Mean over networks."""
         return statistics.fmean(self.values(metric))
 
-    def std(self, metric: Metric) -> float:
+    def std(self, metric: str) -> float:
         """Standard deviation over networks; 0 for a single network."""
         return statistics.stdev(self.values(metric)) if self.count > 1 else 0.0
 
-    def median(self, metric: Metric) -> float:
+    def median(self, metric: str) -> float:
         """Median over networks."""
         return statistics.median(self.values(metric))
 
-    def interval(self, metric: Metric) -> tuple[float, float]:
+    def interval(self, metric: str) -> tuple[float, float]:
         """95 % interval of the mean over networks like these, on this test split (Student's t)."""
         return mean_interval(self.values(metric))
 
@@ -247,16 +164,16 @@ class CurveResult:
         family: Name of the curve, such as "noise" or "soup".
         level: Strength: a standard deviation, a share, or a number of networks.
         networks: Number of networks.
-        accuracy: Mean accuracy over the networks.
-        std: Standard deviation of the accuracy over the networks.
+        score: Mean of the main metric over the networks.
+        std: Standard deviation of the main metric over the networks.
         distance: Median distance to the nearest training network.
-        error_iou: Mean over networks of the largest overlap of errors with a training network's.
+        error_iou: Mean over networks of the largest likeness of errors to a training network's.
     """
 
     family: str
     level: float
     networks: int
-    accuracy: float
+    score: float
     std: float
     distance: float
     error_iou: float
@@ -282,16 +199,13 @@ class ShiftResult:
     Args:
         kind: "noise", "contrast", "blur" or "rotation"; "none" for the inputs as they are.
         severity: Strength from 1 to 3; 0 for the inputs as they are.
-        accuracy: Accuracy under the shift.
-        nll: Mean negative log-likelihood under the shift.
-        ece: Expected calibration error under the shift.
+        scores: Metrics under the shift by name: "accuracy", "nll" and "ece" of classifiers of one label, the task's
+            metrics and "loss" of others.
     """
 
     kind: str
     severity: int
-    accuracy: float
-    nll: float
-    ece: float
+    scores: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -303,9 +217,9 @@ class PredictiveResult:
         note: A line that says what its members are.
         networks: Number of members.
         metrics: Metrics on the test split.
-        temperature: Temperature that was fitted on validation data.
+        temperature: Temperature that was fitted on validation data; None where outputs have none.
         scaled: Metrics on the test split at that temperature.
-        by_entropy: Detection of OOD inputs by the entropy of the prediction.
+        by_entropy: Detection of OOD inputs by the entropy of the prediction; None where it was not measured.
         by_mutual_information: Detection by mutual information; None for a single network.
         shifts: Results under each shift, the inputs as they are first; empty where none was tried.
     """
@@ -314,9 +228,9 @@ class PredictiveResult:
     note: str
     networks: int
     metrics: EnsembleMetrics
-    temperature: float
-    scaled: PredictorMetrics
-    by_entropy: Detection
+    temperature: float | None
+    scaled: PredictorMetrics | None
+    by_entropy: Detection | None
     by_mutual_information: Detection | None
     shifts: Sequence[ShiftResult]
 
@@ -351,17 +265,17 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Lines:
-    """Loss and accuracy along lines between networks, a list for each line.
+    """Loss and main metric along lines between networks, a list for each line.
 
     Args:
         positions: Positions on the line, from 0 to 1.
         losses: Test loss at the positions, one list a line.
-        accuracies: Test accuracy at the positions, one list a line.
+        scores: Main metric on the test split at the positions, one list a line.
     """
 
     positions: Sequence[float]
     losses: Sequence[Sequence[float]]
-    accuracies: Sequence[Sequence[float]]
+    scores: Sequence[Sequence[float]]
 
 
 @dataclass(frozen=True)
@@ -388,7 +302,8 @@ class FigureData:
         overlaps: Mask overlaps of the first few training networks, then samples, by name; None on the diagonal.
         overlap_training: How many of these are training networks.
         filters: First-layer weights; None where the first layer does not look at images.
-        confusion: Samples of each class (rows) given to each class (columns), by ensemble.
+        confusion: Samples of each class (rows) given to each class (columns), by ensemble; empty for
+            other networks than classifiers of one label.
     """
 
     spectrum: Sequence[float]

@@ -1,8 +1,10 @@
 """The tables of a report, as text."""
 
+from weightspace.report import other_metrics
+from weightspace.report.cells import DISTANCE, SPREAD, number, shift_name
 from weightspace.report.data import ReportData
 from weightspace.report.page import Table
-from weightspace.report.results import Detection, GroupResult, PredictiveResult, ShiftResult
+from weightspace.report.results import Detection, GroupResult, PredictiveResult
 
 # fmt: off
 _SUMMARY = [
@@ -20,18 +22,15 @@ _CALIBRATION = [
 
 
 def tables(report: ReportData) -> list[Table]:
-    """Summary, novelty and diversity, calibration, and behaviour under shift."""
-    return [_summary(report), _novelty(report), _calibration(report), _shift(report)]
-
-
-def number(value: float | None, shown: str = ".2f") -> str:
-    """A figure in a cell, or a dash where there is none.
-
-    Args:
-        value: The figure.
-        shown: How it is formatted.
-    """
-    return "-" if value is None else format(value, shown)
+    """Summary, novelty and diversity, calibration (or ensembles' metrics), and behaviour under shift."""
+    if report.scoring is None:
+        return [_summary(report), _novelty(report), _calibration(report), _shift(report)]
+    parts = [other_metrics.summary(report, report.scoring), _novelty(report)]
+    if report.ensembles:
+        parts.append(other_metrics.ensembles(report))
+        if len(report.ensembles[0].shifts) > 1:
+            parts.append(other_metrics.shift(report, report.scoring))
+    return parts
 
 
 def _summary(report: ReportData) -> Table:
@@ -57,20 +56,9 @@ def _summary(report: ReportData) -> Table:
 
     legend = [
         ("accuracy", "mean ± standard deviation over networks"),
-        (
-            "distance",
-            "median distance to the nearest training network, after alignment, relative to that among training "
-            "networks "
-            "(1 = as far as another one)",
-        ),
+        DISTANCE,
         ("error IoU", "median over networks of the largest overlap of test errors with a training network's"),
-        ("dispersion", "spread around the own mean relative to the training networks' (below 0.8: drawn together)"),
-        (
-            "mask overlap",
-            "shared non-zeros over non-zeros, between networks of the row, before or after alignment, whichever is "
-            "more; "
-            "and by chance at their densities",
-        ),
+        *SPREAD,
     ]
     notes = [(group.name, group.note) for group in report.groups]
     return Table("Samples beside their baselines", [header, *map(row, report.groups)], legend, [report.samples], notes)
@@ -96,12 +84,15 @@ def _novelty(report: ReportData) -> Table:
             number(None if masks is None else group.median("mask_overlap_with_training")),
         ]
 
+    above = "above" if report.metric.higher_is_better else "below"
+    overlap = report.errors == "error IoU"
+    alike, chance = ("overlap", " at these error rates") if overlap else ("correlation", "")
     legend = [
         (
             "good at tau x",
-            f"share of networks with an accuracy of at least {report.settings.threshold:.4f} that are at least tau "
-            f"times "
-            "as far from every training network as these typically are from each other",
+            f"share of networks with {report.metric.phrase} of {report.metric.at_least} "
+            f"{report.settings.threshold:.4f} that are at least tau times as far from every training network as these "
+            "typically are from each other",
         ),
         ("Z_U", "far below 0: closer to the training set than held-out networks are"),
         ("farther", "probability to be farther from it than a held-out network (0.5 is ideal)"),
@@ -114,8 +105,8 @@ def _novelty(report: ReportData) -> Table:
             "from few",
             "median share of the deviation from the mean network that 16 training networks explain (1: an average)",
         ),
-        ("gain", "mean accuracy above that of the nearest training network"),
-        ("errors shared", "mean overlap of errors between networks of the row, and by chance at these error rates"),
+        ("gain", f"mean {report.metric.label} {above} that of the nearest training network"),
+        ("errors shared", f"mean {alike} of errors between networks of the row, and by chance{chance}"),
         (
             "masks shared with training",
             "median of the largest overlap with a training network's mask; the training row says what is normal",
@@ -127,6 +118,7 @@ def _novelty(report: ReportData) -> Table:
 def _calibration(report: ReportData) -> Table:
     def row(ensemble: PredictiveResult) -> list[str]:
         metrics, scaled = ensemble.metrics, ensemble.scaled
+        by_entropy: Detection | None = ensemble.by_entropy
         by_information: Detection | None = ensemble.by_mutual_information
         return [
             ensemble.name,
@@ -137,13 +129,13 @@ def _calibration(report: ReportData) -> Table:
             f"{metrics.ece:.4f}",
             f"{metrics.adaptive_ece:.4f}",
             f"{metrics.mace:.4f}",
-            f"{ensemble.temperature:.2f}",
-            f"{scaled.nll:.4f}",
-            f"{scaled.ece:.4f}",
+            number(ensemble.temperature),
+            number(scaled and scaled.nll, ".4f"),
+            number(scaled and scaled.ece, ".4f"),
             f"{metrics.mutual_information:.4f}",
             f"{metrics.disagreement:.4f}",
-            f"{ensemble.by_entropy.auroc:.3f}",
-            f"{ensemble.by_entropy.fpr95:.3f}",
+            number(by_entropy and by_entropy.auroc, ".3f"),
+            number(by_entropy and by_entropy.fpr95, ".3f"),
             number(by_information and by_information.auroc, ".3f"),
         ]
 
@@ -165,14 +157,15 @@ def _calibration(report: ReportData) -> Table:
 
 
 def _shift(report: ReportData) -> Table:
-    rows = [["ensemble", *map(_shift_name, report.ensembles[0].shifts)]]
+    rows = [["ensemble", *map(shift_name, report.ensembles[0].shifts)]]
     for ensemble in report.ensembles:
-        rows.append([ensemble.name, *(f"{shift.nll:.3f} ({shift.accuracy:.3f})" for shift in ensemble.shifts)])
+        rows.append(
+            [
+                ensemble.name,
+                *(f"{shift.scores['nll']:.3f} ({shift.scores['accuracy']:.3f})" for shift in ensemble.shifts),
+            ]
+        )
     legend = [
         ("NLL (accuracy)", "of the ensemble on up to 500 test inputs, as they are and shifted with severity 1 to 3")
     ]
     return Table("Under shift", rows, legend, [report.samples])
-
-
-def _shift_name(shift: ShiftResult) -> str:
-    return f"{shift.kind} {shift.severity}" if shift.severity else shift.kind

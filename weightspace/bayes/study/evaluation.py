@@ -10,6 +10,7 @@ from torch import Tensor
 from weightspace.bayes.draws import draw
 from weightspace.bayes.search import STD
 from weightspace.bayes.study.results import StudyRow
+from weightspace.errors import InputError
 from weightspace.evaluation.ensembles import PredictiveBenchmark, PredictiveEnsemble
 from weightspace.networks.collection import Collection
 from weightspace.report.results import PredictiveResult
@@ -36,7 +37,13 @@ class StudyEvaluation:
     @cached_property
     def benchmark(self) -> PredictiveBenchmark:
         """The inputs that every method predicts: validation, test and OOD."""
-        return PredictiveBenchmark.of(self.task, seed=self.seed, shifted=False)
+        benchmark = PredictiveBenchmark.of(self.task, seed=self.seed, shifted=False)
+        if benchmark.ood is None:
+            raise InputError(
+                f"a study measures classifiers of one label with out-of-distribution inputs, which task "
+                f"{self.task.name!r} has not: use evaluate, or give the task out-of-distribution inputs (ood=)"
+            )
+        return benchmark
 
     def rows(self, method: str, networks: Collection) -> list[StudyRow]:
         """One row for each network: a posterior by its draws, any other network by itself.
@@ -91,6 +98,8 @@ def _densities(networks: Collection) -> dict[str, Any]:
 def _metrics(result: PredictiveResult) -> dict[str, Any]:
     metrics, scaled = result.metrics, result.scaled
     entropy, information = result.by_entropy, result.by_mutual_information
+    assert scaled is not None, "classifiers of one label have a temperature"
+    assert entropy is not None, "the benchmark has OOD inputs"
     return {
         "accuracy": metrics.accuracy,
         "nll": metrics.nll,

@@ -57,6 +57,17 @@ def equal_mass(logits: Float[Tensor, "n s c"], y: Int[Tensor, " s"]) -> Bins:
     return _grouped(confidence, right, rank * min(BINS, samples) // samples)
 
 
+def of_yes(p: Float[Tensor, "n t"], y: Float[Tensor, " t"]) -> Bins:
+    """15 bins of equal width of the probability of yes, against how often yes is right.
+
+    Args:
+        p: Probability that each network gives to yes, for each target.
+        y: 1 where yes is right, else 0.
+    """
+    p = p.double()
+    return _grouped(p, y.double().expand_as(p), (p * BINS).ceil().long().sub(1).clamp(0, BINS - 1))
+
+
 def fit_temperature(logits: Float[Tensor, "1 s c"], y: Int[Tensor, " s"]) -> float:
     """The T > 0 that minimises the NLL of softmax(logits / T).
 

@@ -1,13 +1,15 @@
 """Intervals and tests: of an ensemble's metrics by resampling, of differences of means, of ranks."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from weightspace.evaluation.metrics.calibration import BINS
-from weightspace.report.results import EnsembleIntervals, GroupResult
+from weightspace.report.metrics import EnsembleIntervals
+from weightspace.report.results import GroupResult
 from weightspace.runtime import seeds
 
 _DRAWS = 400
@@ -48,23 +50,34 @@ def ensemble_intervals(log_p: Float[Tensor, "1 s c"], y: Int[Tensor, " s"], *, s
     return EnsembleIntervals(*map(_percentiles, (means[:, 0], means[:, 1], means[:, 2], ece)))
 
 
-def of_two_ensembles(a: Float[Tensor, "n s"], b: Float[Tensor, "m s"], *, seed: int = 0) -> tuple[float, float]:
-    """95 % percentile interval of the NLL of `a` minus that of `b`, over networks and test samples like these.
+def log_likelihood(p: Float[Tensor, " s"]) -> Float[Tensor, " s"]:
+    """What an ensemble of classifiers gains from each sample: the logarithm of the right class's mean probability."""
+    return p.clamp(min=1e-45).log()
+
+
+def of_two_ensembles(
+    a: Float[Tensor, "n s ..."],
+    b: Float[Tensor, "m s ..."],
+    *,
+    seed: int = 0,
+    gain: Callable[[Tensor], Float[Tensor, " s"]] = log_likelihood,
+) -> tuple[float, float]:
+    """95 % percentile interval of the loss of `a` minus that of `b`, over networks and test samples like these.
 
     Args:
-        a: Probability that each network of one ensemble gives to the right class of each sample.
+        a: Probability that each network of one ensemble gives to the right class of each sample, or what else
+            networks contribute to an ensemble, which is their mean.
         b: The same for the other ensemble.
         seed: Seed of the resampling.
+        gain: What an ensemble gains from each sample, a function of the mean; by default the log-likelihood, so that
+            the loss is the NLL.
     """
     random = seeds.generator(seed, "two ensembles")
     draws: list[float] = []
     for _ in range(_DRAWS):
         samples = torch.randint(a.shape[1], (a.shape[1],), generator=random)
-        losses = [
-            p[torch.randint(len(p), (len(p),), generator=random)].mean(0).clamp(min=1e-45).log()[samples].mean()
-            for p in (a, b)
-        ]
-        draws.append((losses[1] - losses[0]).item())
+        gains = [gain(p[torch.randint(len(p), (len(p),), generator=random)].mean(0))[samples].mean() for p in (a, b)]
+        draws.append((gains[1] - gains[0]).item())
     return _percentiles(torch.tensor(draws, dtype=torch.float64))
 
 
@@ -81,9 +94,9 @@ def rank_test(a: Float[Tensor, " n"], b: Float[Tensor, " m"], alternative: str) 
     return float(stats.mannwhitneyu(a.numpy(), b.numpy(), alternative=alternative).pvalue)
 
 
-def accuracy_difference(a: GroupResult, b: GroupResult) -> tuple[float, float]:
-    """95 % interval of the mean accuracy of one group minus that of another, over networks (Welch)."""
-    one, two = ((group.mean("accuracy"), group.std("accuracy"), group.count) for group in (a, b))
+def mean_difference(a: GroupResult, b: GroupResult, metric: str) -> tuple[float, float]:
+    """95 % interval of the mean of a metric of one group minus that of another, over networks (Welch)."""
+    one, two = ((group.mean(metric), group.std(metric), group.count) for group in (a, b))
     return welch_interval(*one, *two)
 
 

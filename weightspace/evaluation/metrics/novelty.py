@@ -31,6 +31,28 @@ def error_iou(networks: Bool[Tensor, "n s"], others: Bool[Tensor, "m s"]) -> Flo
     return torch.where(either > 0, both / either.clamp(min=1), 1.0).double()
 
 
+def error_correlation(networks: Float[Tensor, "n s"], others: Float[Tensor, "m s"]) -> Float[Tensor, "n m"]:
+    """Correlation of errors that are values, such as residuals: 1 where two networks err alike.
+
+    Two networks whose errors do not vary, as they make none, correlate by 1; one of them with another by 0.
+    """
+    a, b = (errors.double() - errors.double().mean(1, keepdim=True) for errors in (networks, others))
+    lengths = [errors.norm(dim=1) for errors in (a, b)]
+    both = lengths[0][:, None] * lengths[1]
+    neither = (lengths[0][:, None] == 0) & (lengths[1] == 0)
+    return torch.where(both > 0, a @ b.T / both.clamp(min=1e-300), neither.double()).clamp(-1, 1)
+
+
+def likeness(networks: Float[Tensor, "n s"] | Bool[Tensor, "n s"], others: Tensor) -> Float[Tensor, "n m"]:
+    """How alike networks err: overlap of wrong predictions, or correlation of errors that are values."""
+    return error_iou(networks, others) if networks.dtype == torch.bool else error_correlation(networks, others)
+
+
+def chance_likeness(errors: Float[Tensor, "n s"] | Bool[Tensor, "n s"]) -> float:
+    """Mean likeness if networks erred independently; 0 for errors that are values."""
+    return chance_iou(errors) if errors.dtype == torch.bool else 0.0
+
+
 def chance_iou(wrong: Bool[Tensor, "n s"]) -> float:
     """Mean overlap of errors if networks erred independently: pq / (p + q - pq) for error rates p and q."""
     p = wrong.double().mean(1)
@@ -81,15 +103,13 @@ def z_u(samples: Float[Tensor, " n"], held_out: Float[Tensor, " m"]) -> tuple[fl
 
 
 def novel_and_performing(
-    accuracy: Float[Tensor, " n"], distance: Float[Tensor, " n"], *, threshold: float, unit: float
+    performing: Bool[Tensor, " n"], distance: Float[Tensor, " n"], *, unit: float
 ) -> list[NovelShare]:
-    """Share of networks that are accurate and far away, for several distances.
+    """Share of networks that perform and are far away, for several distances.
 
     Args:
-        accuracy: Accuracy of each network.
-        distance: Its distance to the nearest training network.
-        threshold: Accuracy from which a network counts as performing.
+        performing: Which networks perform.
+        distance: Distance of each to the nearest training network.
         unit: Distance that tau is told in.
     """
-    performing = accuracy >= threshold
     return [NovelShare(tau, (performing & (distance >= tau * unit)).double().mean().item()) for tau in TAUS]

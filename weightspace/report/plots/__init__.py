@@ -4,6 +4,8 @@ from weightspace.report.plots.connectivity import bars as bars
 from weightspace.report.plots.connectivity import instability as instability
 from weightspace.report.plots.connectivity import lines as lines
 from weightspace.report.plots.connectivity import matrices as matrices
+from weightspace.report.plots.other_metrics import plane_of as plane_of
+from weightspace.report.plots.other_metrics import scores as scores
 from weightspace.report.plots.predictive import comparison as comparison
 from weightspace.report.plots.predictive import confusion as confusion
 from weightspace.report.plots.predictive import reliability as reliability

@@ -9,8 +9,22 @@ from weightspace.report.plots.style import OTHER, colours, new, tidy
 from weightspace.report.results import GroupResult, PredictiveResult
 
 
-def reliability(groups: Sequence[GroupResult], samples: str, reference: str) -> Figure:
-    """Accuracy against confidence of each ensemble, and how its confidences are spread."""
+def reliability(
+    groups: Sequence[GroupResult],
+    samples: str,
+    reference: str,
+    right: str = "accuracy",
+    confidence: str = "confidence",
+) -> Figure:
+    """Accuracy against confidence of each ensemble, and how its confidences are spread.
+
+    Args:
+        groups: Groups of networks.
+        samples: Name of the group that is judged.
+        reference: Name of the training networks.
+        right: Label of the vertical axis.
+        confidence: What the horizontal axis shows of the ensemble.
+    """
     figure = Figure(figsize=(6.0, 6.2), layout="constrained", dpi=130)
     grid = figure.add_gridspec(2, 1, height_ratios=(3, 1))
     top, low = figure.add_subplot(grid[0]), figure.add_subplot(grid[1])
@@ -25,9 +39,9 @@ def reliability(groups: Sequence[GroupResult], samples: str, reference: str) -> 
         total = counts.sum()
         top.scatter(x, y, s=12 + 120 * counts / total, color=palette[group.name], label=group.name, alpha=0.8)
         low.plot(x, counts / total, ".-", color=palette[group.name], alpha=0.8)
-    top.set_ylabel("accuracy")
+    top.set_ylabel(right)
     top.legend(frameon=False, fontsize=8)
-    low.set_xlabel("confidence of the ensemble")
+    low.set_xlabel(f"{confidence} of the ensemble")
     low.set_ylabel("share of samples")
     return figure
 
@@ -63,8 +77,8 @@ def confusion(matrices: Mapping[str, Sequence[Sequence[int]]]) -> Figure:
     return figure
 
 
-def shift(ensembles: Sequence[PredictiveResult], samples: str, reference: str) -> Figure:
-    """NLL of each ensemble as the inputs drift away, a panel a kind of shift."""
+def shift(ensembles: Sequence[PredictiveResult], samples: str, reference: str, metric: str = "nll") -> Figure:
+    """NLL (or another metric) of each ensemble as the inputs drift away, a panel a kind of shift."""
     kinds = list(dict.fromkeys(shift.kind for shift in ensembles[0].shifts if shift.severity))
     figure = Figure(figsize=(3.0 * len(kinds) + 2.4, 3.4), layout="constrained", dpi=130)
     palette = colours([p.name for p in ensembles], samples, reference)
@@ -72,29 +86,33 @@ def shift(ensembles: Sequence[PredictiveResult], samples: str, reference: str) -
         axes = figure.add_subplot(1, len(kinds), k + 1)
         tidy(axes)
         for ensemble in ensembles:
-            y = [shift.nll for shift in ensemble.shifts if shift.kind == kind or not shift.severity]
+            y = [shift.scores[metric] for shift in ensemble.shifts if shift.kind == kind or not shift.severity]
             axes.plot(range(len(y)), y, ".-", color=palette[ensemble.name], label=ensemble.name if k == 0 else None)
         axes.set_title(kind, fontsize=10)
         axes.set_xticks(range(4))
         axes.set_xlabel("severity")
-    figure.axes[0].set_ylabel("NLL of the ensemble")
+    figure.axes[0].set_ylabel(f"{'NLL' if metric == 'nll' else metric} of the ensemble")
     figure.legend(loc="outside right upper", fontsize=8, frameon=False)
     return figure
 
 
-def comparison(rows: Mapping[str, tuple[float, float, float, float]], what: str) -> Figure:
-    """Runs side by side: accuracy with its standard deviation against distance.
+def comparison(
+    rows: Mapping[str, tuple[float, float, float, float | None]], what: str, metric: str = "accuracy"
+) -> Figure:
+    """Runs side by side: accuracy (or another metric) with its standard deviation against distance.
 
     Args:
-        rows: Distance, accuracy, its standard deviation and the accuracy of the ensemble, by name of the run.
+        rows: Distance, metric, its standard deviation and the metric of the ensemble, by name of the run.
         what: Label of the horizontal axis.
+        metric: Name of the metric.
     """
     figure, axes = new(height=5.0)
     palette = colours(list(rows), "", "")
-    for name, (distance, accuracy, std, ensemble) in rows.items():
-        axes.errorbar(distance, accuracy, yerr=std, fmt="o", color=palette[name], label=name, capsize=3)
-        axes.plot(distance, ensemble, "^", color=palette[name], markersize=7, markeredgecolor="white")
+    for name, (distance, score, std, ensemble) in rows.items():
+        axes.errorbar(distance, score, yerr=std, fmt="o", color=palette[name], label=name, capsize=3)
+        if ensemble is not None:
+            axes.plot(distance, ensemble, "^", color=palette[name], markersize=7, markeredgecolor="white")
     axes.set_xlabel(what)
-    axes.set_ylabel("test accuracy (triangle: ensemble)")
+    axes.set_ylabel(f"test {metric} (triangle: ensemble)")
     figure.legend(loc="outside right upper", fontsize=8, frameon=False)
     return figure

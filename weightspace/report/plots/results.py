@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from weightspace.report.plots.style import OTHER, TRAINING, colours, new, tidy
-from weightspace.report.results import CurveResult, GroupResult, Metric
+from weightspace.report.results import CurveResult, GroupResult
 
 _VIOLIN = 5  # networks from which a density is drawn
 _STYLES = ("-", "--", "-.", ":", (0, (1, 3)))
@@ -60,7 +60,7 @@ def plane(
     unit = training.median("nearest_distance")
     palette = colours([group.name for group in groups], samples, reference)
     least = 0.5 / test_samples  # where a network without errors is drawn on the logarithmic axis
-    metrics: tuple[tuple[Axes, Metric, float], ...] = ((left, "nearest_distance", unit), (right, "max_error_iou", 1.0))
+    metrics: tuple[tuple[Axes, str, float], ...] = ((left, "nearest_distance", unit), (right, "max_error_iou", 1.0))
     for axes, metric, scale in metrics:
         tidy(axes)
         low, high = np.quantile(np.asarray(training.values(metric)) / scale, [0.05, 0.95])
@@ -80,7 +80,7 @@ def plane(
 
 
 def _cloud(
-    axes: Axes, group: GroupResult, metric: Metric, scale: float, least: float, colour: str, *, highlighted: bool
+    axes: Axes, group: GroupResult, metric: str, scale: float, least: float, colour: str, *, highlighted: bool
 ) -> None:
     """Every network as a dot, the group as a circle (a star for a single network)."""
     x, accuracies = np.asarray(group.values(metric)) / scale, np.asarray(group.per_network.accuracy)
@@ -98,11 +98,11 @@ def _cloud(
     )
 
 
-def _curves(axes: Axes, points: Sequence[CurveResult], metric: Metric, unit: float, least: float) -> None:
+def _curves(axes: Axes, points: Sequence[CurveResult], metric: str, unit: float, least: float) -> None:
     for style, family in zip(_STYLES, dict.fromkeys(point.family for point in points), strict=False):
         curve = [point for point in points if point.family == family]
         x = [p.distance / unit if metric == "nearest_distance" else p.error_iou for p in curve]
-        y = _error(np.array([point.accuracy for point in curve]), least)
+        y = _error(np.array([point.score for point in curve]), least)
         axes.plot(x, y, linestyle=style, color="#334155", linewidth=1.1, zorder=3, label=f"{family} (curve)")
 
 
