@@ -28,6 +28,7 @@ from weightspace.networks.importing import from_state_dict, from_state_dicts
 from weightspace.networks.merging import merge as merge_folders
 from weightspace.recipes.step import Step
 from weightspace.runtime.executor import end_with_parent
+from weightspace.tasks.own_loop import LoopTask
 from weightspace.tasks.task import Task
 from weightspace.training import collect as train_collection
 from weightspace.training import train as train_on
@@ -124,6 +125,10 @@ class Collect:
             raise InputError("--arguments belong to --model")
         if self.model is not None:
             task = replace(task, architecture=Architecture(self.model, read_arguments(self.arguments)))
+        if isinstance(task, LoopTask) and (self.batch_size, self.lr) != (None, None):
+            raise InputError(
+                f"--batch-size and --lr are of weightspace's own training: task {self.task} is a loop, set them in it"
+            )
         recipe = task.recipe
         if self.length is not None:
             recipe = replace(recipe, length=self.length)

@@ -18,6 +18,7 @@ from weightspace.errors import InputError
 from weightspace.networks.collection import Collection
 from weightspace.recipes.recipe import Recipe
 from weightspace.runtime import devices, threads
+from weightspace.tasks.own_loop import LoopTask
 from weightspace.tasks.task import Task
 
 
@@ -109,6 +110,8 @@ def task_of(networks: Collection, name: str | None, common: Common) -> Task:
     if name is None and recorded is None:
         raise InputError("the records do not say which task the networks were trained on: give --task")
     task = find_task(name, common) if name is not None else recorded_task(recorded, common)
+    if isinstance(task, LoopTask):
+        return task
     recipe = Recipe.from_json(record["recipe"]) if "recipe" in record else task.recipe
     architecture = networks.architecture if networks.architecture.known else task.architecture
     return replace(task, architecture=architecture, recipe=recipe)

@@ -25,6 +25,7 @@ from weightspace.report.report import Report
 from weightspace.report.results import CurveResult, GroupResult, PredictiveResult, Verdict
 from weightspace.runtime import seeds
 from weightspace.runtime.progress import progress
+from weightspace.tasks.own_loop import require_samples
 from weightspace.tasks.task import Task
 
 _FEWEST, _CURVE = 12, 16  # networks of a baseline, and at most at each point of a curve
@@ -74,6 +75,7 @@ def evaluate(
         InputError: There are fewer than 3 training networks, each network has data of its own, or an option is out of
             range.
     """
+    require_samples(task, "evaluate")
     inputs = Inputs(samples, training, held_out, others or {})
     _check(inputs, task, performing, memory_gb)
     share_gb = memory_gb / _PARTS

@@ -18,6 +18,8 @@ from weightspace.tasks.metrics import METRICS as METRICS
 from weightspace.tasks.metrics import Metric as Metric
 from weightspace.tasks.mnist import fashion_mnist as fashion_mnist
 from weightspace.tasks.mnist import mnist as mnist
+from weightspace.tasks.own_loop import LoopTask as LoopTask
+from weightspace.tasks.own_loop import from_loop as from_loop
 from weightspace.tasks.tabular import breast_cancer as breast_cancer
 from weightspace.tasks.tabular import iris as iris
 from weightspace.tasks.tabular import wine as wine

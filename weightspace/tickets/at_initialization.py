@@ -12,9 +12,10 @@ from weightspace.masks.patterns import Pattern, Unstructured
 from weightspace.networks.collection import Collection
 from weightspace.recipes.step import Step
 from weightspace.storage.spelling import Spelling, spelled_text
+from weightspace.tasks.own_loop import require_samples
 from weightspace.tasks.task import Task
 from weightspace.tickets.finder import SearchBlock, SearchResult, recipe_length, search
-from weightspace.tickets.scores import SNIP, InitScore, SynFlow
+from weightspace.tickets.scores import SNIP, GraSP, InitScore, SynFlow
 
 _SYNFLOW_ROUNDS = 100  # Tanaka et al. 2020, section 7
 
@@ -93,6 +94,8 @@ class PruneAtInit:
             LayoutMismatch: The networks are not of the task's architecture.
             InputError: A record has no seed, or `start` lies behind the end of training.
         """
+        if isinstance(self.score, SNIP | GraSP | SynFlow):
+            require_samples(task, type(self.score).__name__)
         first, length = self.start.total(task.recipe.per_epoch(len(task.train))), recipe_length(task)
         if first > length:
             raise InputError(f"cannot prune at {self.start}, training ends at {task.recipe.length}")

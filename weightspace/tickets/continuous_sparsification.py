@@ -13,6 +13,7 @@ from weightspace.masks.patterns import Pattern, Unstructured
 from weightspace.masks.schedule import part_of
 from weightspace.networks.collection import Collection
 from weightspace.storage.spelling import spelled_text
+from weightspace.tasks.own_loop import require_samples
 from weightspace.tasks.task import Task
 from weightspace.tickets.finder import SearchBlock, SearchResult, recipe_length, search
 
@@ -68,6 +69,7 @@ class ContinuousSparsification:
             LayoutMismatch: The networks are not of the task's architecture.
             InputError: A record has no seed.
         """
+        require_samples(task, "ContinuousSparsification")
         length = recipe_length(task)
         goal = self.pattern or Unstructured(self.density)
         selected = part_of(goal, networks.layout)

@@ -14,6 +14,7 @@ from weightspace.networks.collection import Collection
 from weightspace.networks.layout import Layout
 from weightspace.storage.spelling import Spelling, spelled
 from weightspace.symmetry import Group, Symmetry, trace
+from weightspace.tasks.own_loop import require_samples
 from weightspace.tasks.task import Task
 from weightspace.tickets.finder import SearchBlock, SearchResult, recipe_length, search
 
@@ -72,6 +73,7 @@ class EarlyBird:
             InputError: No hidden units are followed by BatchNorm, or a record has no seed.
         """
         networks.layout.require(task.architecture.layout(), f"the network of task {task.name!r}")
+        require_samples(task, "EarlyBird")
         architecture = task.architecture.following(networks.layout)
         symmetry = trace(architecture.build_seeded(0).eval(), task.train.head(2).x, fix_unknown=True)
         groups = [group for group in symmetry.groups if _scales(group, symmetry.layout)]

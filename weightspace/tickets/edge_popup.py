@@ -15,6 +15,7 @@ from weightspace.networks.collection import Collection
 from weightspace.networks.layout import Layout
 from weightspace.runtime import seeds
 from weightspace.storage.spelling import spelled_text
+from weightspace.tasks.own_loop import require_samples
 from weightspace.tasks.task import Task
 from weightspace.tickets.finder import SearchBlock, SearchResult, recipe_length, search
 
@@ -70,6 +71,7 @@ class EdgePopup:
             LayoutMismatch: The networks are not of the task's architecture.
             InputError: A record has no seed.
         """
+        require_samples(task, "EdgePopup")
         length = recipe_length(task)
         density = density_of(self.goal) or self.density
         selected = part_of(self.goal, networks.layout)

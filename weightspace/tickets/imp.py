@@ -21,6 +21,7 @@ from weightspace.recipes.step import Step
 from weightspace.storage.checkpoints import read_checkpoint
 from weightspace.storage.files import atomic_file
 from weightspace.storage.spelling import Spelling, spelled, spelled_text
+from weightspace.tasks.own_loop import LoopTask
 from weightspace.tasks.task import Task
 from weightspace.tickets.finder import (
     SearchBlock,
@@ -210,6 +211,8 @@ class IMP:
         """Iterations up to the rewind point and of the whole training."""
         networks.layout.require(task.architecture.layout(), f"the network of task {task.name!r}")
         check_dense_enough(networks, self.goal)
+        if isinstance(task, LoopTask) and self.after_pruning == "fine_tune":
+            task.require_lr_factor()
         for i, record in enumerate(networks.records):
             if not collected(record) or _training(record.get("recipe", {})) != _training(task.recipe.to_json()):
                 raise InputError(
@@ -217,6 +220,11 @@ class IMP:
                     "to are not known: collect the networks first, or use tickets.GradualPruning, which does not rewind"
                 )
         rewind, length = self.rewind.total(task.recipe.per_epoch(len(task.train))), recipe_length(task)
+        if isinstance(task, LoopTask) and rewind >= length:
+            raise InputError(
+                f"cannot rewind to {self.rewind}: the loop of task {task.name!r} has {length} part(s), and networks "
+                "are rewound to before the last. Divide it, with tasks.from_loop(..., parts=10), or rewind to 0it"
+            )
         if rewind > length:
             raise InputError(f"cannot rewind to {self.rewind}, training ends at {task.recipe.length}")
         return rewind, length

@@ -21,6 +21,7 @@ from weightspace.networks.layout import Layout
 from weightspace.networks.record import Record
 from weightspace.runtime import seeds
 from weightspace.storage.spelling import Spelling, spelled_text
+from weightspace.tasks.own_loop import require_samples
 from weightspace.tasks.task import Task
 from weightspace.tickets.finder import SearchBlock, SearchResult, recipe_length, search
 from weightspace.tickets.scores import RandomScore
@@ -80,6 +81,7 @@ class DynamicSparseTraining:
             LayoutMismatch: The networks are not of the task's architecture.
             InputError: A record has no seed.
         """
+        require_samples(task, "DynamicSparseTraining")
         length = recipe_length(task)
         first, last = self.pattern or ERK(self.density), self.until * length
 

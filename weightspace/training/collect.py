@@ -12,10 +12,11 @@ from weightspace.recipes.recipe import Recipe
 from weightspace.recipes.step import Step
 from weightspace.runtime import devices, seeds
 from weightspace.storage.spelling import spelling_of
+from weightspace.tasks.own_loop import LoopTask
 from weightspace.tasks.task import Task
 from weightspace.training.conversion import finished, trainer_for
 from weightspace.training.engine import block_size, choose_execution
-from weightspace.training.plans import CollectionPlan, Independent
+from weightspace.training.plans import CollectionPlan, Grid, Independent
 
 
 def collect(
@@ -52,6 +53,7 @@ def collect(
     if n < 1:
         raise InputError(f"a collection needs at least one network, got n = {n}")
     task.try_out()
+    _require_settable(task, plan)
     runs = plan.runs(n, seed)
     kept = plan.kept_steps(task)
     if shard is not None:
@@ -94,6 +96,15 @@ def collect(
         stage="collect",
         config=config,
     )
+
+
+def _require_settable(task: Task, plan: CollectionPlan) -> None:
+    """A loop of the user's own has no settings that a grid could change."""
+    if isinstance(task, LoopTask) and isinstance(plan, Grid):
+        raise InputError(
+            f"a grid sets learning rates and labels, which the loop of task {task.name!r} does not take: collect one "
+            "task for each budget"
+        )
 
 
 def train(

@@ -10,9 +10,11 @@ from weightspace.networks.collection import Collection
 from weightspace.networks.outputs import OUTPUT_KINDS, Classes
 from weightspace.networks.record import Record
 from weightspace.tasks.measuring import measure
+from weightspace.tasks.own_loop import LoopTask
 from weightspace.tasks.task import Task
 from weightspace.training.engine import Execution
 from weightspace.training.individual import Individual, require_seeds
+from weightspace.training.own_loop import LoopTrainer
 from weightspace.training.trainer import Trainer
 from weightspace.training.validation_curve import ValidationCurve
 
@@ -44,6 +46,8 @@ def trainer_for(
     Raises:
         InputError: A record has no seed.
     """
+    if isinstance(task, LoopTask):
+        return LoopTrainer(task, networks, device)
     trainer = Trainer(
         task.architecture.following(networks.layout),
         task.train,
@@ -65,11 +69,7 @@ def trainer_for(
 
 def finished(trainer: Trainer, task: Task, records: Sequence[Record]) -> Collection:
     """The trainer's networks as a collection, with losses and validation metrics in the records."""
-    data = task.validation.to(str(trainer.weights.device))
-    at = (trainer.module, trainer.layout, trainer.weights, trainer.buffers)
-    measured = measure(task, *at, data, trainer.individual.data)
-    metrics = {"last_batch_loss": trainer.losses.tolist()}
-    metrics |= {f"validation_{name}": values for name, values in measured.items()}
+    metrics = _measured(trainer, task)
     kind = {} if task.output_kind == Classes() else {"outputs": OUTPUT_KINDS.to_json(task.output_kind)}
     return Collection(
         trainer.layout,
@@ -90,3 +90,15 @@ def finished(trainer: Trainer, task: Task, records: Sequence[Record]) -> Collect
             for i, record in enumerate(records)
         ],
     )
+
+
+def _measured(trainer: Trainer, task: Task) -> dict[str, list[float]]:
+    """Losses and metrics by the names that records have, a value for each network."""
+    if isinstance(task, LoopTask):
+        figures, metrics = task.measure(trainer.layout, trainer.weights, trainer.buffers), {}
+    else:
+        data = task.validation.to(str(trainer.weights.device))
+        at = (trainer.module, trainer.layout, trainer.weights, trainer.buffers)
+        figures = measure(task, *at, data, trainer.individual.data)
+        metrics = {"last_batch_loss": trainer.losses.tolist()}
+    return metrics | {f"validation_{name}": values for name, values in figures.items()}

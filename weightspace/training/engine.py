@@ -29,6 +29,7 @@ from weightspace.storage.files import write_text
 from weightspace.storage.spelling import Spelling, spelled, unspelled
 from weightspace.storage.typed import from_json
 from weightspace.tasks.data import OwnData
+from weightspace.tasks.own_loop import LoopTask
 from weightspace.tasks.task import Task
 from weightspace.training.gradients import draws_random_numbers
 from weightspace.training.individual import Individual
@@ -72,6 +73,8 @@ def choose_execution(
         device: Device to train on.
         folder: Folder of the run, where the choice is kept, so that a resumed run makes the same.
     """
+    if isinstance(task, LoopTask):
+        return Execution(1, None, 0.0)
     kept = None if folder is None else _read(folder / "engine.json")
     if memory_gb is not None and memory_gb <= 0:
         raise InputError(f"the memory budget must be positive, got {memory_gb} GiB")
@@ -260,5 +263,7 @@ def block_size(task: Task, memory_gb: float | None = None, *, device: str = "cpu
         memory_gb: Memory budget in GiB; by default a quarter of the machine's, or of the device's.
         copies: Networks kept of each training run.
     """
+    if isinstance(task, LoopTask):
+        return 1  # each network is kept when it is done
     fits = budget_bytes(memory_gb, device) // network_bytes(task)
     return max(1, min(_BLOCK if device == "cpu" else _BLOCK_CUDA, fits) // copies)

@@ -18,6 +18,7 @@ from weightspace.networks.collection import Collection
 from weightspace.networks.record import Extra
 from weightspace.runtime import seeds
 from weightspace.storage.spelling import spelled_text
+from weightspace.tasks.own_loop import require_samples
 from weightspace.tasks.task import Task
 from weightspace.tickets.finder import SearchBlock, SearchResult, collected, recipe_length, search
 from weightspace.training.conversion import initial
@@ -178,6 +179,7 @@ class Deconstruction:
                 f"the criterion {name} cannot be told from another one of that name in a run folder: use a named "
                 "function of a module, or no folder"
             )
+        require_samples(task, "Deconstruction")
         length = recipe_length(task)
         whole = self.start(networks)
 
