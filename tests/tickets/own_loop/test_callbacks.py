@@ -64,6 +64,10 @@ def test_lightning(tmp_path: Path) -> None:
     assert zeros(fit(8, None).lightning_module) == 0  # the control
 
 
+def network() -> nn.Module:
+    return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+
+
 class Rows(Dataset):
     def __len__(self) -> int:
         return len(X)
@@ -73,9 +77,9 @@ class Rows(Dataset):
 
 
 class Model(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self, net: nn.Module | None = None) -> None:
         super().__init__()
-        self.net = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+        self.net = net or network()
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> dict[str, Tensor]:
         logits = self.net(x)
@@ -88,8 +92,8 @@ def test_transformers(tmp_path: Path) -> None:
         transformers: Any = pytest.importorskip("transformers")
         pytest.importorskip("accelerate")
 
-    def fit(steps: int, callback: Any | None, resume: bool = False) -> nn.Module:
-        model = Model()
+    def fit(steps: int, callback: Any | None, resume: bool = False, net: nn.Module | None = None) -> nn.Module:
+        model = Model(net)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             arguments = transformers.TrainingArguments(
@@ -119,3 +123,11 @@ def test_transformers(tmp_path: Path) -> None:
     assert again.pruner.iterations == 8
     assert zeros(model) == 72 - round(0.2 * 72)
     assert zeros(fit(2, None)) == 0  # the control
+
+    def train(module: nn.Module, steps: int) -> None:  # the other way round: weightspace calls the Trainer
+        fit(steps, None, net=module)
+
+    task = ws.tasks.from_loop("transformers", network, train=train, budget={"steps": 2})
+    tickets = ws.tickets.IMP(0.3, rate=0.5).find(ws.collect(task, 1), task)
+    assert int((tickets.weights[:, tickets.layout.prunable] != 0).sum()) == round(0.3 * 72)
+    assert not tickets.weights[~tickets.masks].any()
