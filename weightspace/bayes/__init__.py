@@ -3,6 +3,7 @@
 from weightspace.bayes.draws import draw as draw
 from weightspace.bayes.draws import means as means
 from weightspace.bayes.draws import predict as predict
+from weightspace.bayes.draws import predict_values as predict_values
 from weightspace.bayes.gates import GateSearch as GateSearch
 from weightspace.bayes.gates import draw_gates as draw_gates
 from weightspace.bayes.inference.elbo import MeanFieldELBO as MeanFieldELBO
@@ -10,6 +11,7 @@ from weightspace.bayes.inference.gated import GatedNetwork as GatedNetwork
 from weightspace.bayes.inference.network import BayesianNetwork as BayesianNetwork
 from weightspace.bayes.inference.network import bayesian_positions as bayesian_positions
 from weightspace.bayes.inference.network import initial_std as initial_std
+from weightspace.bayes.inference.noise_scale import NoiseScale as NoiseScale
 from weightspace.bayes.inference.priors import Centred as Centred
 from weightspace.bayes.inference.priors import Horseshoe as Horseshoe
 from weightspace.bayes.inference.priors import Normal as Normal

@@ -15,29 +15,35 @@ import pyro
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.nn import functional as F
 
-from weightspace.bayes.checks import require_cpu
+from weightspace.bayes.checks import require_cpu, require_likelihood, require_shared_data, warn_of_other_loss
 from weightspace.bayes.inference.elbo import MeanFieldELBO
 from weightspace.bayes.inference.gated import GatedNetwork, Objective
 from weightspace.bayes.inference.noise import OwnDraws
+from weightspace.bayes.inference.noise_scale import NoiseScale, check_noise, noise_of
 from weightspace.errors import InputError
 from weightspace.masks.patterns import Unstructured, check_density
 from weightspace.masks.prunable import require_prunable
 from weightspace.networks.building import in_blocks
 from weightspace.networks.collection import Collection
+from weightspace.networks.forward import predict
+from weightspace.networks.outputs import Regression
 from weightspace.networks.record import Extra
 from weightspace.recipes.step import Step
 from weightspace.runtime import seeds
+from weightspace.runtime.trees import Tree
 from weightspace.storage.checkpoints import read_checkpoint
 from weightspace.storage.files import atomic_file
 from weightspace.storage.spelling import spelled
-from weightspace.tasks.task import Task
+from weightspace.tasks.task import Task, cross_entropy
 from weightspace.tickets.finder import check_dense_enough, ticket_records
 from weightspace.training.individual import require_seeds
 
 LOGITS = Extra.GATE_LOGITS  # the extra of a collection that holds the gates' logits
 _BLOCK = 8  # networks searched side by side
 _CHECKPOINT_STEPS = 200
+_RESIDUALS = 1024  # training samples that the noise of a regression is estimated on at the start
 _ROOM, _INERTIA = 1.1, 0.99  # the budget in training, in targets; the multiplier's moving average
 
 
@@ -48,8 +54,8 @@ class GateSearch:
     Args:
         density: Fraction of the prunable weights that is kept, in (0, 1).
         objective: Quantity that the sparse network keeps. "labels" explains the training labels. The others are those
-            of arXiv 2512.07142, towards the dense network: "dense" its outputs, by KL(sparse || dense); "features" the
-            outputs of every layer; "loss" the loss on each batch, as |L_sparse / L_dense - 1|; "gradients" the
+            of arXiv 2512.07142, towards the dense network: "dense" its predictions, by KL(sparse || dense); "features"
+            the outputs of every layer; "loss" the loss on each batch, as |L_sparse / L_dense - 1|; "gradients" the
             gradient, standardised in each layer; "gradient norm" makes the gradient of the kept weights as large as it
             can.
         budget: Rule that limits the number of open gates: "prior" is a KL to Bernoulli(density) with weight `strength`;
@@ -57,6 +63,8 @@ class GateSearch:
         strength: Weight of the KL to the prior.
         length: Length of the search; batches are those of the task.
         lr: Learning rate of Adam on the logits, divided by ten for the last fifth.
+        noise_std: Standard deviation of a regression's targets around the outputs, for "labels" and "dense"; None
+            learns one for each network, from the residuals ("dense" takes that of the dense network).
     """
 
     density: float = 0.1
@@ -65,6 +73,7 @@ class GateSearch:
     strength: float = 1.0
     length: Step = Step(epochs=20)
     lr: float = 0.1
+    noise_std: float | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "length", Step.of(self.length))
@@ -78,6 +87,7 @@ class GateSearch:
             raise InputError(f"strength and lr must be positive, got {self.strength} and {self.lr}")
         if self.density == 1:
             raise InputError("at density 1 there is nothing to search: give a lower density")
+        check_noise(self.noise_std)
 
     @classmethod
     def concrete(cls, density: float = 0.1, objective: Objective = "dense", **settings: Any) -> "GateSearch":
@@ -107,12 +117,18 @@ class GateSearch:
 
         Raises:
             LayoutMismatch: The networks are not of the task's architecture.
-            InputError: The device is not the CPU, no weight can be pruned, a record has no seed, a network has too few
-                weights, or the loss is no longer finite.
+            InputError: The device is not the CPU, the outputs have no likelihood that is known and the objective is
+                "labels" or "dense", no weight can be pruned, a record has no seed, a network has too few weights, or
+                the loss is no longer finite.
         """
         require_cpu(device)
         networks.layout.require(task.architecture.layout(), f"the network of task {task.name!r}")
         require_prunable(networks.layout)
+        if self.objective in ("labels", "dense"):
+            require_likelihood(task, self.noise_std)
+        if self.objective == "labels":
+            warn_of_other_loss(task)
+        require_shared_data(task)
         task = replace(task, architecture=task.architecture.following(networks.layout))
         require_seeds(networks.records)
         check_dense_enough(networks, Unstructured(self.density))
@@ -120,6 +136,8 @@ class GateSearch:
         per_epoch = recipe.per_epoch(len(task.train))
         last = self.length.total(per_epoch)
         method = {"name": "GateSearch", **spelled(self), "length": str(self.length)}
+        if self.noise_std is None:  # version 0.1 had none
+            del method["noise_std"]
 
         def make(rows: slice, tick: Callable[[int], object], checkpoint: Path | None) -> Collection:
             part = networks[rows]
@@ -162,11 +180,23 @@ class _Search:
             density=settings.density,
             prior=prior,
             objective=settings.objective,
+            outputs=task.output_kind,
+            noise=self._noise(networks),
+            loss=F.cross_entropy if task.loss is cross_entropy else task.loss,
         )
         # Closed gates shrink gradients layer by layer, far below Adam's usual epsilon.
         self.optimizer = torch.optim.Adam([self.network.logits], lr=settings.lr, eps=1e-20)
         self.multiplier = torch.zeros(len(networks), 1)
         self.step = 0
+
+    def _noise(self, networks: Collection) -> NoiseScale | None:
+        objective, task = self.settings.objective, self.task
+        if not isinstance(task.output_kind, Regression) or objective not in ("labels", "dense"):
+            return None
+        module, x = task.architecture.build_seeded(0), task.train.head(_RESIDUALS).x
+        outputs = predict(module, networks.layout, networks.weights, networks.buffers, x)
+        noise = noise_of(task, outputs, self.settings.noise_std)
+        return noise if objective == "labels" else noise.requires_grad_(False)  # a divergence falls with the noise
 
     def run(self, tick: Callable[[int], object], checkpoint: Path | None) -> None:
         if checkpoint is not None and checkpoint.exists():
@@ -195,6 +225,7 @@ class _Search:
         if self.settings.budget == "balance":
             self._balance()
         self.optimizer.step()
+        network.learn_noise(y)
         self.step += 1
 
     def _balance(self) -> None:
@@ -211,7 +242,7 @@ class _Search:
             self.multiplier = _INERTIA * self.multiplier + (1 - _INERTIA) * wanted
             self.network.add_gradient(self.multiplier * slope)
 
-    def _batch(self) -> tuple[Tensor, Tensor]:
+    def _batch(self) -> tuple[Tree, Tree]:
         epoch, position = divmod(self.step, self.per_epoch)
         size, data = self.task.recipe.batch_size, self.task.train
         orders = [
@@ -219,7 +250,7 @@ class _Search:
             for s in self.network_seeds
         ]
         index = torch.stack([order[position * size : (position + 1) * size] for order in orders])
-        return data.x[index], data.y[index]
+        return data.batches(index, [])
 
     def _state(self) -> dict[str, Tensor]:
         moments = self.optimizer.state_dict()["state"][0]
@@ -227,13 +258,14 @@ class _Search:
             "logits": self.network.logits.detach(),
             "multiplier": self.multiplier,
             "step": torch.tensor(self.step),
+            **({} if self.network.noise is None else {"log_noise": self.network.noise.log_std.detach()}),
             **{f"adam.{name}": torch.as_tensor(value) for name, value in moments.items()},
         }
 
     def _resume(self, path: Path) -> None:
         saved = read_checkpoint(path, "its block")
         self.step, self.multiplier = int(saved["step"]), saved["multiplier"]
-        self.network.restore(saved["logits"])
+        self.network.restore(saved["logits"], saved.get("log_noise"))
         moments = {name.removeprefix("adam."): t for name, t in saved.items() if name.startswith("adam.")}
         self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": {0: moments}})
 

@@ -1,7 +1,8 @@
 """Posteriors beyond the mean field, by Pyro's own guides and samplers, one network at a time.
 
 For small networks: a low-rank guide has rank + 1 numbers a weight, Laplace's approximation a Hessian of all weights,
-and NUTS evaluates the gradient of the whole training split many times for each draw.
+and NUTS evaluates the gradient of the whole training split many times for each draw. The training split is read as a
+whole. The noise of a regression is learned with a guide; NUTS takes that of the network's residuals at its start.
 """
 
 from collections.abc import Callable
@@ -16,12 +17,14 @@ from pyro.infer import MCMC, NUTS, Trace_ELBO
 from pyro.infer.autoguide import AutoLaplaceApproximation, init_to_value
 from torch import Tensor
 
+from weightspace.bayes.checks import require_likelihood, warn_of_other_loss
 from weightspace.bayes.inference.network import BayesianNetwork
 from weightspace.bayes.search import Variational
 from weightspace.errors import InputError
 from weightspace.networks.collection import Collection
-from weightspace.runtime import seeds
+from weightspace.runtime import seeds, trees
 from weightspace.runtime.progress import progress
+from weightspace.runtime.trees import Tree
 from weightspace.tasks.task import Task
 
 MakeGuide = Callable[..., Any]  # (model, init_loc_fn=...) -> one of Pyro's automatic guides
@@ -56,9 +59,11 @@ class WithGuide:
 
         Raises:
             LayoutMismatch: The networks are not of the task's architecture.
-            InputError: The loss is no longer finite.
+            InputError: The outputs have no likelihood that is known, or the loss is no longer finite.
         """
         networks.layout.require(task.architecture.layout(), f"the network of task {task.name!r}")
+        require_likelihood(task, self.variational.noise_std)
+        warn_of_other_loss(task)
         x, y = task.train.x, task.train.y
         drawn: list[Tensor] = []
         for i in range(len(networks)):
@@ -107,8 +112,11 @@ class Nuts:
 
         Raises:
             LayoutMismatch: The networks are not of the task's architecture.
+            InputError: The outputs have no likelihood that is known.
         """
         networks.layout.require(task.architecture.layout(), f"the network of task {task.name!r}")
+        require_likelihood(task, self.variational.noise_std)
+        warn_of_other_loss(task)
         drawn: list[Tensor] = []
         for i in progress(range(len(networks)), "sampling posteriors"):
             network = self.variational.network(networks[[i]], task)
@@ -128,14 +136,14 @@ class Nuts:
 
 
 def nuts_draws(
-    network: BayesianNetwork, x: Tensor, y: Tensor, *, draws: int, warm_up: int, depth: int = 8, seed: int = 0
+    network: BayesianNetwork, x: Tree, y: Tree, *, draws: int, warm_up: int, depth: int = 8, seed: int = 0
 ) -> Float[Tensor, "draws d"]:
     """Draws of one Bayesian network by Pyro's NUTS, which uses all samples in each gradient.
 
     Args:
         network: One Bayesian network; its means are where the chain starts.
         x: Inputs of all training samples, (samples, ...).
-        y: Labels, (samples,).
+        y: Targets, (samples, ...).
         draws: Draws to keep.
         warm_up: Draws that adapt the step size and are dropped.
         depth: Largest depth of the tree.
@@ -154,15 +162,15 @@ def nuts_draws(
             warmup_steps=warm_up,
             disable_progbar=True,
         )
-        chain.run(x[None], y[None], len(x))
+        chain.run(trees.take(x, None), trees.take(y, None), trees.samples(x))
     return _whole(network, chain.get_samples()["weights"][:, 0, 0])
 
 
 def guide_draws(
     network: BayesianNetwork,
     make: MakeGuide,
-    x: Tensor,
-    y: Tensor,
+    x: Tree,
+    y: Tree,
     *,
     draws: int,
     steps: int,
@@ -176,7 +184,7 @@ def guide_draws(
         network: One Bayesian network; its means are where the guide starts.
         make: Class of the guide.
         x: Inputs of all training samples, (samples, ...).
-        y: Labels, (samples,).
+        y: Targets, (samples, ...).
         draws: Networks to draw.
         steps: Steps of Adam.
         lr: Learning rate of Adam at the start of a cosine decay.
@@ -189,25 +197,29 @@ def guide_draws(
     """
     _require_one(network)
     start = init_to_value(values={"weights": network.mu.detach()[:, None]})
-    size, model = min(batch_size, len(x)), cold(network)
+    total, model = trees.samples(x), cold(network)
+    size = min(batch_size, total)
+    few = (*(trees.take(tree, (None, slice(size))) for tree in (x, y)), total)
     with seeds.seeded_modules(seed, "guide"), pyro.validation_enabled(False), pyro.get_param_store().scope():
         guide = make(model, init_loc_fn=start)
-        guide(x[None, :size], y[None, :size], len(x))  # makes its parameters
+        guide(*few)  # makes its parameters
         optimizer = torch.optim.Adam(guide.parameters(), lr=lr)
         decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
         for step in progress(range(steps), "fitting a guide"):
-            at = torch.randint(len(x), (size,)) if size < len(x) else torch.arange(size)
-            loss = Trace_ELBO().differentiable_loss(model, guide, x[at][None], y[at][None], len(x))
+            at = torch.randint(total, (size,)) if size < total else torch.arange(size)
+            batch = [trees.take(trees.take(tree, at), None) for tree in (x, y)]
+            loss = Trace_ELBO().differentiable_loss(model, guide, *batch, total)
             if not loss.isfinite():
                 raise InputError(f"the ELBO is {-loss.item()} at step {step + 1}: lower lr ({lr:g})")
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             decay.step()
+            network.learn_noise(batch[1], total / network.temperature)
         if isinstance(guide, AutoLaplaceApproximation):
-            guide = guide.laplace_approximation(x[None], y[None], len(x))
+            guide = guide.laplace_approximation(trees.take(x, None), trees.take(y, None), total)
         with torch.no_grad():
-            drawn = [guide(x[None, :size], y[None, :size], len(x))["weights"] for _ in range(draws)]
+            drawn = [guide(*few)["weights"] for _ in range(draws)]
     return _whole(network, torch.stack(drawn)[:, 0, 0])
 
 

@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from weightspace.bayes.checks import require_cpu
-from weightspace.bayes.inference.network import BayesianNetwork, Estimator, initial_std
+from weightspace.bayes.checks import require_cpu, require_likelihood, warn_of_other_loss
+from weightspace.bayes.inference.network import BayesianNetwork, Estimator, bayesian_positions, initial_std
+from weightspace.bayes.inference.noise_scale import check_noise, noise_of
 from weightspace.bayes.inference.priors import Normal, Prior
 from weightspace.bayes.inference.variational import Inference
 from weightspace.bayes.scores import MeanMagnitude, PosteriorScore
@@ -22,9 +23,11 @@ from weightspace.networks.building import in_blocks
 from weightspace.networks.collection import Collection
 from weightspace.networks.forward import predict
 from weightspace.networks.layout import Layout
+from weightspace.networks.outputs import OUTPUT_KINDS, Classes, Regression
 from weightspace.networks.record import Extra
 from weightspace.recipes.step import Step
 from weightspace.storage.spelling import spelled, spelled_text
+from weightspace.tasks.measuring import measure
 from weightspace.tasks.task import Task
 from weightspace.tickets.finder import check_dense_enough, ticket_records
 from weightspace.training.conversion import initial
@@ -32,6 +35,7 @@ from weightspace.training.individual import require_seeds
 
 STD = Extra.STD  # the extra of a collection of posteriors that holds standard deviations
 _BLOCK = 8  # posteriors trained side by side
+_RESIDUALS = 1024  # training samples that the noise of a regression is estimated on at the start
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,9 @@ class Variational:
         draws: Draws of the weights in each step.
         std: Standard deviations at the start, in units of 1 / sqrt(fan-in).
         estimator: Estimator of the expected log-likelihood; see `BayesianNetwork`.
+        noise_std: Standard deviation of a regression's targets around the outputs; None learns one for each network,
+            from the residuals.
+        deterministic: Names of modules that stay deterministic, such as embeddings, beside the norm layers.
     """
 
     prior: Prior = field(default_factory=Normal)
@@ -53,6 +60,8 @@ class Variational:
     draws: int = 1
     std: float = 0.01
     estimator: Estimator = "weights"
+    noise_std: float | None = None
+    deterministic: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "warm_up", Step.of(self.warm_up))
@@ -60,23 +69,35 @@ class Variational:
             raise InputError(f"the temperature, the weight of the KL term, must be positive, got {self.temperature}")
         if self.std <= 0:
             raise InputError(f"the initial standard deviation must be positive, got {self.std}")
+        check_noise(self.noise_std)
 
     def to_json(self) -> dict[str, Any]:
         """The settings as they identify a run on disk."""
-        return spelled(self) | {"prior": spelled_text(self.prior), "warm_up": str(self.warm_up)}
+        settings = spelled(self) | {"prior": spelled_text(self.prior), "warm_up": str(self.warm_up)}
+        added = {"noise_std": None, "deterministic": ()}  # since version 0.1
+        return {name: value for name, value in settings.items() if name not in added or value != added[name]}
 
     def network(self, networks: Collection, task: Task) -> BayesianNetwork:
         """The Pyro model and guide around networks, under their masks.
 
         Args:
             networks: Means to start from; the extra "std", if they have it, holds the standard deviations.
-            task: Task whose architecture is used.
+            task: Task whose architecture is used, and whose outputs say what the likelihood is; the first training
+                samples give the noise that a regression starts from.
+
+        Raises:
+            InputError: The outputs have no likelihood that is known, or a layer is unsupported.
         """
+        kind = require_likelihood(task, self.noise_std)
         module = task.architecture.following(networks.layout).build_seeded(0).train()
         layout = Layout.of(module)
         std = networks.extras.get(STD)
         if std is None:
             std = initial_std(module, layout, self.std).expand(len(networks), -1)
+        noise = None
+        if isinstance(kind, Regression):
+            x = task.train.head(_RESIDUALS).x
+            noise = noise_of(task, predict(module, layout, networks.weights, networks.buffers, x), self.noise_std)
         return BayesianNetwork(
             module,
             networks.weights,
@@ -85,6 +106,9 @@ class Variational:
             buffers=networks.buffers,
             prior=self.prior,
             temperature=self.temperature,
+            likelihood=kind,
+            noise=noise,
+            deterministic=self.deterministic,
             estimator=self.estimator,
         )
 
@@ -124,10 +148,12 @@ class Variational:
 
         Raises:
             LayoutMismatch: The networks are not of the task's architecture.
-            InputError: A layer is unsupported, a record has no seed, or the loss is no longer finite (the last
-                checkpoint is kept).
+            InputError: The outputs have no likelihood that is known, a layer is unsupported, a record has no seed, or
+                the loss is no longer finite (the last checkpoint is kept).
         """
         networks.layout.require(task.architecture.layout(), f"the network of task {task.name!r}")
+        require_likelihood(task, self.noise_std)
+        warn_of_other_loss(task)
         per_epoch = task.recipe.per_epoch(len(task.train))
         first, last = after.total(per_epoch), (until or task.recipe.length).total(per_epoch)
 
@@ -138,20 +164,7 @@ class Variational:
                 inference.resume(checkpoint)
                 tick(inference.step - first)
             inference.run(last, tick, checkpoint)
-            network = inference.network
-            means = network.means()
-            outputs = predict(network.module, part.layout, means, network.state, task.validation.x)
-            losses = [task.loss(output, task.validation.y).item() for output in outputs]
-            posterior = {"kind": "posterior", "variational": self.to_json()}
-            return part.replace(
-                weights=means,
-                buffers=network.state,
-                extras=part.extras | {STD: network.stds()},
-                records=[
-                    record.without("aligned") | posterior | {"metrics": {"validation_loss": loss}}
-                    for record, loss in zip(part.records, losses, strict=True)
-                ],
-            )
+            return _finished(part, inference.network, task, {"kind": "posterior", "variational": self.to_json()})
 
         return in_blocks(
             make,
@@ -171,6 +184,29 @@ class Variational:
             },
             inputs={"networks": networks.fingerprint()} if folder else None,
         )
+
+
+def _finished(part: Collection, network: BayesianNetwork, task: Task, posterior: dict[str, Any]) -> Collection:
+    """Trained posteriors as a collection, with validation losses and metrics of their mean networks in the records."""
+    means = network.means()
+    measured = measure(task, network.module, part.layout, means, network.state, task.validation)
+    plain = task.output_kind == Classes() and task.classification and task.metrics is None
+    names = ["loss"] if plain else list(measured)  # version 0.1 knew classifiers, and recorded their loss
+    if task.output_kind != Classes():
+        posterior["outputs"] = OUTPUT_KINDS.to_json(task.output_kind)
+    noise = [{}] * len(part) if network.noise is None else [{"noise_std": std} for std in network.noise.std.tolist()]
+    return part.replace(
+        weights=means,
+        buffers=network.state,
+        extras=part.extras | {STD: network.stds()},
+        records=[
+            record.without("aligned")
+            | posterior
+            | noise[i]
+            | {"metrics": {f"validation_{name}": measured[name][i] for name in names}}
+            for i, record in enumerate(part.records)
+        ],
+    )
 
 
 @dataclass(frozen=True)
@@ -259,6 +295,7 @@ class BayesianIMP:
         per_epoch = task.recipe.per_epoch(len(task.train))
         if self.rewind.total(per_epoch) > task.recipe.length.total(per_epoch):
             raise InputError(f"cannot rewind to {self.rewind}, training ends at {task.recipe.length}")
+        self._require_whole(networks, task)
         root = None if folder is None else Path(folder)
         start = self.start(networks, task, folder=None if root is None else root / "rewind")
         first = start.replace(extras=start.extras | {Extra.REWIND: start.weights})
@@ -272,6 +309,18 @@ class BayesianIMP:
                 )
             )
         return posteriors
+
+    def _require_whole(self, networks: Collection, task: Task) -> None:
+        """Raise InputError if the pattern prunes a layer that stays deterministic."""
+        module, layout = task.architecture.build_seeded(0), networks.layout
+        bayesian = bayesian_positions(module, layout, self.variational.deterministic)
+        pruned = ~self.goal.mask(bayesian.float()[None], layout)[0] & ~bayesian
+        for entry in layout.parameters:
+            if pruned[layout.slices[entry.name]].any():
+                raise InputError(
+                    f"{entry.name} stays deterministic and {self.goal} prunes it: only weights with a posterior are "
+                    "scored, so leave it out of the pattern"
+                )
 
     def start(self, networks: Collection, task: Task, *, folder: Path | None = None) -> Collection:
         """The dense networks at the rewind point, with standard deviations if that is behind the initialisation.
@@ -297,10 +346,11 @@ class BayesianIMP:
             pattern: Pattern of the weights that stay.
         """
         masks, layout = posteriors.masks.expand(posteriors.weights.shape), posteriors.layout
-        live = masks & layout.prunable
+        live = masks & layout.prunable & (posteriors.extras[STD] > 0)  # deterministic weights have no posterior
         # How many weights a pattern keeps does not depend on the scores.
-        kept = (pattern.mask(posteriors.weights[:1].abs(), layout, within=masks[:1]) & layout.prunable).sum()
-        scores = self.score(posteriors.weights, posteriors.extras[STD], live, 1 - (kept / live[0].sum()).item())
+        stays = pattern.mask(posteriors.weights[:1].abs(), layout, within=masks[:1]) & layout.prunable
+        kept, left = stays.sum(), (stays & live[:1]).sum()
+        scores = self.score(posteriors.weights, posteriors.extras[STD], live, 1 - (left / live[0].sum()).item())
         masks = pattern.mask(scores, layout, within=masks)
         method = {
             "name": "BayesianIMP",

@@ -6,8 +6,10 @@ from types import MethodType
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn import functional as F
+
+from weightspace.networks.calling import call_with
+from weightspace.runtime.trees import Tree
 
 BAYESIAN = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _SECOND = "_second"  # behind the name of a parameter: its variance, or its deviation from the mean
@@ -48,8 +50,8 @@ def outputs(
     first: Mapping[str, Tensor],
     second: Mapping[str, Tensor],
     buffers: Mapping[str, Tensor],
-    x: Tensor,
-) -> Tensor:
+    x: Tree,
+) -> Tree:
     """Outputs of one network, (batch, ...).
 
     Args:
@@ -61,7 +63,7 @@ def outputs(
     """
     names = dict(module.named_parameters())
     tensors = dict(first) | {name + _SECOND: t for name, t in second.items() if name + _SECOND in names}
-    return functional_call(module, (tensors, dict(buffers)), (x,))
+    return call_with(module, (tensors, buffers), x)
 
 
 def _first(layer: nn.Module, name: str) -> Tensor | None:

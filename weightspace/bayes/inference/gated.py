@@ -1,5 +1,6 @@
 """Networks of fixed weights with a relaxed Bernoulli gate for each prunable weight."""
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import pyro
@@ -7,13 +8,18 @@ import torch
 from jaxtyping import Float
 from pyro import poutine
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
+from torch.func import vmap
 from torch.nn import functional as F
 
 from weightspace.bayes.inference.distributions import Gate
-from weightspace.bayes.inference.network import classes
+from weightspace.bayes.inference.likelihoods import divergence, observed
+from weightspace.bayes.inference.noise_scale import NoiseScale
+from weightspace.networks.calling import call_with
 from weightspace.networks.forward import evaluation, forward
 from weightspace.networks.layout import Layout
+from weightspace.networks.outputs import Classes, OutputKind
+from weightspace.runtime import trees
+from weightspace.runtime.trees import Tree
 
 _RELAXED = 2 / 3  # temperature of the relaxation
 
@@ -30,6 +36,9 @@ class GatedNetwork(nn.Module):
         density: Density of the prior, and of the gates at the start.
         prior: Weight of the KL to the prior; 0 leaves it out.
         objective: Quantity that the gates explain or preserve; see `GateSearch`.
+        outputs: What the outputs mean, which gives the likelihood of "labels" and the divergence of "dense".
+        noise: Noise of a regression's targets.
+        loss: Mean loss of one network's outputs against its targets, for the objectives that look at it.
     """
 
     def __init__(
@@ -41,6 +50,9 @@ class GatedNetwork(nn.Module):
         density: float,
         prior: float = 1.0,
         objective: Objective = "labels",
+        outputs: OutputKind = Classes(),
+        noise: NoiseScale | None = None,
+        loss: Callable[[Any, Any], Tensor] = F.cross_entropy,
     ) -> None:
         super().__init__()
         self._module = [module.eval()]
@@ -48,8 +60,9 @@ class GatedNetwork(nn.Module):
         self.weights, self.state = weights, buffers
         self.at = self.layout.prunable.nonzero()[:, 0]
         self.start = torch.tensor(density, dtype=weights.dtype).logit()
-        self.prior, self.objective = prior, objective
+        self.prior, self.objective, self.kind, self.loss = prior, objective, outputs, loss
         self.logits = nn.Parameter(self.start.expand(len(weights), len(self.at)).clone())
+        self.noise = noise
 
     def add_gradient(self, extra: Float[Tensor, "n k"]) -> None:
         """Add to the gradient of the logits, which the last backward pass computed.
@@ -60,16 +73,28 @@ class GatedNetwork(nn.Module):
         assert self.logits.grad is not None
         self.logits.grad.add_(extra)
 
-    def restore(self, logits: Float[Tensor, "n k"]) -> None:
+    def restore(self, logits: Float[Tensor, "n k"], log_noise: Float[Tensor, " n"] | None = None) -> None:
         """Put the logits back to values of a checkpoint.
 
         Args:
             logits: Logits of the gates, (n, K).
+            log_noise: Logarithm of the noise of regressions, (n,).
         """
         self.logits.data = logits
+        if self.noise is not None and log_noise is not None:
+            self.noise.log_std.data = log_noise
 
-    def outputs(self, gates: Float[Tensor, "n k"] | None, x: Tensor) -> Tensor:
-        """Outputs (n, batch, ...) of the networks under these gates.
+    def learn_noise(self, y: Tree) -> None:
+        """Let the noise of a regression follow the gradient that a backward pass left it; others have none.
+
+        Args:
+            y: Targets, as of `model`; the loss is that of `model` divided by the number of samples.
+        """
+        if self.noise is not None:
+            self.noise.learn(self.kind.targets(y)[0, 0].numel())
+
+    def outputs(self, gates: Float[Tensor, "n k"] | None, x: Tree) -> Tree:
+        """Outputs (n, batch, ...) of the networks under these gates, in the structure that the module returns.
 
         Args:
             gates: Gates of the prunable weights, (n, K); None gives the outputs of the dense networks.
@@ -81,12 +106,12 @@ class GatedNetwork(nn.Module):
         with evaluation(self._module[0]):
             return forward(self._module[0], self.layout.tensors(weights), self.state, x, shared_input=False)
 
-    def model(self, x: Tensor, y: Tensor, total: int) -> None:
+    def model(self, x: Tree, y: Tree, total: int) -> None:
         """The Pyro model.
 
         Args:
             x: Inputs, (n, batch, ...), with a batch for each network.
-            y: Labels, (n, batch).
+            y: Targets, (n, batch, ...).
             total: Samples in the training split.
         """
         temperature = torch.tensor(_RELAXED, dtype=self.weights.dtype)
@@ -100,17 +125,18 @@ class GatedNetwork(nn.Module):
                 pyro.factor("objective", -total * self.preserved(gates[:, 0], x, y)[:, None])
                 return
             outputs = self.outputs(gates[:, 0], x)
-            with pyro.plate("data", total, subsample=torch.arange(x.shape[1]), dim=-1):
+            noise = None if self.noise is None else self.noise.std
+            with pyro.plate("data", total, subsample=torch.arange(trees.first(x).shape[1]), dim=-1):
                 if self.objective == "dense":
                     with torch.no_grad():
-                        dense = self.outputs(None, x).log_softmax(-1)
-                    sparse = outputs.log_softmax(-1)
-                    pyro.factor("match", -(sparse.exp() * (sparse - dense)).sum(-1))
+                        dense = self.outputs(None, x)
+                    pyro.factor("match", -divergence(self.kind, outputs, dense, y, noise))
                 else:
-                    likelihood: Any = classes(outputs)
-                    pyro.sample("labels", likelihood, obs=y)
+                    likelihood: Any
+                    likelihood, values = observed(self.kind, outputs, y, noise)
+                    pyro.sample("labels", likelihood, obs=values)
 
-    def preserved(self, gates: Float[Tensor, "n k"], x: Tensor, y: Tensor) -> Float[Tensor, " n"]:
+    def preserved(self, gates: Float[Tensor, "n k"], x: Tree, y: Tree) -> Float[Tensor, " n"]:
         """Change of the loss, features or gradients of the dense networks by the gates, (n,): 0 where nothing changes.
 
         For the norm of the gradient it is the negative norm.
@@ -118,7 +144,7 @@ class GatedNetwork(nn.Module):
         Args:
             gates: Gates of the prunable weights, (n, K).
             x: Inputs, (n, batch, ...).
-            y: Labels, (n, batch).
+            y: Targets, (n, batch, ...).
         """
         weights = self.weights.index_copy(1, self.at, self.weights[:, self.at] * gates)
         if self.objective == "features":
@@ -139,25 +165,25 @@ class GatedNetwork(nn.Module):
             parts.append((_standardised(slope[:, at]) - _standardised(slope_dense[:, at])).square().mean(1))
         return torch.stack(parts).sum(0)
 
-    def _losses(self, weights: Tensor, x: Tensor, y: Tensor) -> Float[Tensor, " n"]:
+    def _losses(self, weights: Tensor, x: Tree, y: Tree) -> Float[Tensor, " n"]:
         with evaluation(self._module[0]):
             outputs = forward(self._module[0], self.layout.tensors(weights), self.state, x, shared_input=False)
-        return torch.stack([F.cross_entropy(logits, labels) for logits, labels in zip(outputs, y, strict=True)])
+        return torch.stack([self.loss(trees.take(outputs, i), trees.take(y, i)) for i in range(len(weights))])
 
-    def _features(self, weights: Tensor, x: Tensor) -> list[Tensor]:
+    def _features(self, weights: Tensor, x: Tree) -> list[Tensor]:
         """Outputs (n, batch, ...) of every layer that has gates."""
         module = self._module[0]
         owners = {e.name.rpartition(".")[0] for e in self.layout.weights}
 
-        def one(parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor) -> list[Tensor]:
+        def one(parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tree) -> list[Tensor]:
             seen: list[Tensor] = []
 
-            def keep(_layer: nn.Module, _inputs: Any, out: Tensor) -> None:
-                seen.append(out)
+            def keep(_layer: nn.Module, _inputs: Any, out: Tree) -> None:
+                seen.extend(trees.tensors(out))
 
             handles = [module.get_submodule(name).register_forward_hook(keep) for name in sorted(owners)]
             try:
-                functional_call(module, (parameters, buffers), (x,))
+                call_with(module, (parameters, buffers), x)
             finally:
                 for handle in handles:
                     handle.remove()
@@ -166,12 +192,12 @@ class GatedNetwork(nn.Module):
         with evaluation(module):
             return vmap(one)(self.layout.tensors(weights), self.state, x)
 
-    def guide(self, x: Tensor, y: Tensor, total: int) -> None:
+    def guide(self, x: Tree, y: Tree, total: int) -> None:
         """Independent gates, with the same sites as the model.
 
         Args:
             x: Inputs, as of `model`.
-            y: Labels, as of `model`.
+            y: Targets, as of `model`.
             total: Samples in the training split.
         """
         temperature = torch.tensor(_RELAXED, dtype=self.weights.dtype)

@@ -5,39 +5,35 @@ scattered into a zero vector and cut into the module's tensors. N networks lie s
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, Literal
 
 import pyro
-import pyro.distributions as dist
 import torch
 from jaxtyping import Bool, Float
 from pyro import poutine
 from torch import Tensor, nn
-from torch.distributions import Distribution
 
 from weightspace.bayes.inference import estimators
 from weightspace.bayes.inference.distributions import MeanField
 from weightspace.bayes.inference.estimators import BAYESIAN
+from weightspace.bayes.inference.likelihoods import Likelihood, observed, require_known
+from weightspace.bayes.inference.noise_scale import NoiseScale
 from weightspace.bayes.inference.priors import Centred, Normal, Prior
 from weightspace.errors import InputError
 from weightspace.kernels.live_network import LiveNetwork
 from weightspace.networks.forward import forward
 from weightspace.networks.layout import Layout
-from weightspace.runtime import seeds
+from weightspace.networks.outputs import Classes, OutputKind, Regression
+from weightspace.runtime import seeds, trees
+from weightspace.runtime.trees import Tree
 
 _NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 _LARGE = 50_000  # parameters
 
-Likelihood = Callable[[Tensor], Distribution]
 Estimator = Literal["weights", "local", "flipout"]
-
-
-def classes(logits: Float[Tensor, "n batch classes"]) -> Distribution:
-    """Categorical likelihood: the loss is the cross-entropy."""
-    return dist.Categorical(logits=logits)
 
 
 def bayesian_positions(module: nn.Module, layout: Layout, deterministic: Sequence[str] = ()) -> Bool[Tensor, " d"]:
@@ -101,7 +97,9 @@ class BayesianNetwork(nn.Module):
         buffers: Buffers by name, (n, *shape).
         prior: Prior of the live weights.
         temperature: Weight of the KL term (arXiv 2002.02405).
-        likelihood: Function from the networks' outputs, (n, batch, ...), to the distribution of the labels.
+        likelihood: What the outputs mean: a categorical distribution for `Classes`, Bernoulli for `Binary`, normal for
+            `Regression`; or a function from outputs (n, batch, ...) to the distribution of the targets (n, batch).
+        noise: Noise of a regression's targets.
         deterministic: Names of modules that stay deterministic, beside the norm layers.
         estimator: Estimator of the expected log-likelihood: one draw of the "weights" for a batch; "local"
             reparameterisation, which draws pre-activations and needs a prior with an analytic KL; or "flipout".
@@ -121,12 +119,14 @@ class BayesianNetwork(nn.Module):
         buffers: dict[str, Tensor] | None = None,
         prior: Prior = Normal(),
         temperature: float = 1.0,
-        likelihood: Likelihood = classes,
+        likelihood: Likelihood = Classes(),
+        noise: NoiseScale | None = None,
         deterministic: Sequence[str] = (),
         estimator: Estimator = "weights",
     ) -> None:
         super().__init__()
         _check(module, prior, temperature, deterministic, estimator)
+        _check_likelihood(likelihood, noise)
         self.estimator: Estimator = estimator
         rules = {"local": estimators.local_reparameterisation, "flipout": estimators.flipout}
         self._noisy = [estimators.with_second(module, rules[estimator])] if estimator != "weights" else []
@@ -137,6 +137,11 @@ class BayesianNetwork(nn.Module):
         self.prior, self.temperature, self.likelihood = prior, temperature, likelihood
         bayesian = bayesian_positions(module, self.layout, deterministic)
         live = bayesian.expand(len(weights), -1) if masks is None else bayesian & masks
+        if masks is not None and not (bayesian | masks).all():
+            raise InputError(
+                "weights of a deterministic layer are pruned, and only layers with a posterior can be sparse here: "
+                "leave the layer out of the pattern"
+            )
         counts = live.sum(1)
         if (counts != counts[0]).any():
             raise InputError(
@@ -161,6 +166,7 @@ class BayesianNetwork(nn.Module):
         self.centre = nn.Buffer(self.mu.detach().clone())
         self.sites = nn.ParameterDict(prior.parameters(self.mu.detach()))
         self.state = {name: buffer.clone() for name, buffer in (buffers or {}).items()}
+        self.noise = noise
 
     @property
     def module(self) -> nn.Module:
@@ -174,6 +180,11 @@ class BayesianNetwork(nn.Module):
     def std(self) -> Float[Tensor, "n k"]:
         """Standard deviations of the live weights."""
         return self.rho.exp()
+
+    @property
+    def weight_parameters(self) -> list[nn.Parameter]:
+        """The parameters of the guide, without the noise, which is learned in a way of its own."""
+        return [parameter for name, parameter in self.named_parameters() if not name.startswith("noise.")]
 
     @contextmanager
     def training_step(self, *, kl_share: float, noise_seeds: Sequence[int]) -> Iterator[None]:
@@ -210,26 +221,25 @@ class BayesianNetwork(nn.Module):
         whole = live.new_zeros(len(live), self.layout.size).scatter(1, self.live, live)
         return whole.index_copy(1, self.fixed, self.rest) if len(self.fixed) else whole
 
-    def outputs(self, live: Float[Tensor, "n k"], x: Tensor) -> Tensor:
-        """Outputs (n, batch, ...) of the networks with these live weights.
+    def outputs(self, live: Float[Tensor, "n k"], x: Tree) -> Tree:
+        """Outputs (n, batch, ...) of the networks with these live weights, in the structure that the module returns.
 
         Args:
             live: Values of the live weights, (n, K).
-            x: Inputs, (n, batch, ...).
+            x: Inputs, (n, batch, ...): a tensor, a tuple of a module's inputs, or a mapping of them by name.
         """
         if not self._apart:
             parameters = self.layout.tensors(self.vectors(live))
             return forward(self.module, parameters, self.state, x, shared_input=False)
         if len(self.fixed):
             live = torch.cat([live, self.rest], 1).gather(1, self._order)
-        together = zip(self._apart, live.unbind(), x.unbind(), strict=True)
         results = [
-            network(weights, {name: buffer[i] for name, buffer in self.state.items()}, batch)
-            for i, (network, weights, batch) in enumerate(together)
+            network(weights, {name: buffer[i] for name, buffer in self.state.items()}, trees.take(x, i))
+            for i, (network, weights) in enumerate(zip(self._apart, live.unbind(), strict=True))
         ]
-        return torch.stack(results)
+        return trees.stack(results)
 
-    def _noisy_outputs(self, drawn: Float[Tensor, "n k"], x: Tensor) -> Tensor:
+    def _noisy_outputs(self, drawn: Float[Tensor, "n k"], x: Tree) -> Tree:
         """Outputs by the estimator, one network after another where each has noise of its own."""
         if not self._noisy:
             return self.outputs(drawn, x)
@@ -237,41 +247,53 @@ class BayesianNetwork(nn.Module):
         first = self.layout.tensors(self.vectors(self.mu))
         zeros = second.new_zeros(len(self), self.layout.size)
         rest = self.layout.tensors(zeros.scatter(1, self.live, second))
-        results: list[Tensor] = []
+        results: list[Tree] = []
         for i in range(len(self)):
             mean, other, state = ({name: t[i] for name, t in part.items()} for part in (first, rest, self.state))
             with seeds.seeded_modules(self._noise_seeds[i], "noise") if self._noise_seeds else nullcontext():
-                results.append(estimators.outputs(self._noisy[0], mean, other, state, x[i]))
-        return torch.stack(results)
+                results.append(estimators.outputs(self._noisy[0], mean, other, state, trees.take(x, i)))
+        return trees.stack(results)
 
-    def model(self, x: Tensor, y: Tensor, total: int) -> None:
+    def model(self, x: Tree, y: Tree, total: int) -> None:
         """The Pyro model.
 
         Args:
             x: Inputs, (n, batch, ...), with a batch for each network.
-            y: Labels, (n, batch).
+            y: Targets, (n, batch, ...).
             total: Samples in the training split.
         """
         with pyro.plate("networks", len(self), dim=-2):
             with poutine.scale(scale=self._kl_weight):
                 prior: Any = self.prior.distribution(self.centre[:, None])
                 weights = pyro.sample("weights", prior)
-            likelihood: Any = self.likelihood(self._noisy_outputs(weights[:, 0], x))
+            outputs = self._noisy_outputs(weights[:, 0], x)
+            likelihood: Any
+            likelihood, values = observed(self.likelihood, outputs, y, self.noise.std if self.noise else None)
             # Any indices do, as x is the subsample; left to itself a plate shuffles all of the data in each step.
-            with pyro.plate("data", total, subsample=torch.arange(x.shape[1]), dim=-1):
-                pyro.sample("labels", likelihood, obs=y)
+            with pyro.plate("data", total, subsample=torch.arange(trees.first(x).shape[1]), dim=-1):
+                pyro.sample("labels", likelihood, obs=values)
 
-    def guide(self, x: Tensor, y: Tensor, total: int) -> None:
+    def guide(self, x: Tree, y: Tree, total: int) -> None:
         """The mean-field guide, with the same sites as the model.
 
         Args:
             x: Inputs, as of `model`.
-            y: Labels, as of `model`.
+            y: Targets, as of `model`.
             total: Samples in the training split.
         """
         with pyro.plate("networks", len(self), dim=-2), poutine.scale(scale=self._kl_weight):
             self.prior.guide(dict(self.sites.items()))
             pyro.sample("weights", MeanField(self.mu[:, None], self.rho[:, None]).to_event(1))
+
+    def learn_noise(self, y: Tree, total: float) -> None:
+        """Let the noise of a regression follow the gradient that a backward pass left it; others have none.
+
+        Args:
+            y: Targets, as of `model`.
+            total: Samples that the loss counts: all of the training split, times the scale of the loss if it has one.
+        """
+        if self.noise is not None and isinstance(self.likelihood, OutputKind):
+            self.noise.learn(total * self.likelihood.targets(y)[0, 0].numel())
 
     def means(self) -> Float[Tensor, "n d"]:
         """Posterior means as whole networks."""
@@ -308,4 +330,15 @@ def _check(
     if estimator != "weights" and deterministic:
         raise InputError(
             "layers are kept deterministic with the estimator 'weights' alone: use it, or drop their names"
+        )
+
+
+def _check_likelihood(likelihood: Likelihood, noise: NoiseScale | None) -> None:
+    if not isinstance(likelihood, OutputKind):
+        return
+    require_known(likelihood)
+    if isinstance(likelihood, Regression) != (noise is not None):
+        raise InputError(
+            "a regression, and nothing else, has noise around its outputs: give noise=bayes.NoiseScale.fixed(0.1) with "
+            "likelihood=Regression()"
         )

@@ -18,6 +18,7 @@ from weightspace.recipes.optimizers import Adam
 from weightspace.recipes.recipe import Augmentation
 from weightspace.recipes.step import Step
 from weightspace.runtime import seeds
+from weightspace.runtime.trees import Tree
 from weightspace.storage.checkpoints import read_checkpoint
 from weightspace.storage.files import atomic_file
 from weightspace.tasks.task import Task
@@ -68,7 +69,7 @@ class Inference:
             )
         settings = self.recipe.optimizer
         self.optimizer = torch.optim.Adam(
-            network.parameters(), lr=settings.lr, betas=settings.betas, eps=settings.eps, fused=True
+            network.weight_parameters, lr=settings.lr, betas=settings.betas, eps=settings.eps, fused=True
         )
         self.step = after.total(self.per_epoch)
         self.loss = math.nan
@@ -112,6 +113,7 @@ class Inference:
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()
+            self.network.learn_noise(y, len(self.data))
             self.loss = value / len(self.data)
             self.step += 1
             tick(1)
@@ -150,7 +152,7 @@ class Inference:
                 state.setdefault(int(i), {})[key] = tensor
         self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": state})
 
-    def _batch(self) -> tuple[Tensor, Tensor]:
+    def _batch(self) -> tuple[Tree, Tree]:
         epoch, position = divmod(self.step, self.per_epoch)
         if self._order[0] != epoch:
             orders = [
@@ -161,6 +163,4 @@ class Inference:
         start = position * self.recipe.batch_size
         end = None if position == self.per_epoch - 1 else start + self.recipe.batch_size
         index: Int[Tensor, "n batch"] = self._order[1][:, start:end]
-        flat = index.flatten()
-        x, y = (part.index_select(0, flat).unflatten(0, index.shape) for part in (self.data.x, self.data.y))
-        return x, y
+        return self.data.batches(index, [])
