@@ -24,3 +24,14 @@ def test_a_guides_examples_run(name: str, root: Path, tmp_path: Path, monkeypatc
         warnings.simplefilter("ignore", UserWarning)  # what the library says of wrapped checkpoints and dropout
         warnings.simplefilter("ignore", FutureWarning)  # of Lightning
         exec(compile(code, name, "exec"), {"__name__": "guide"})
+
+
+def test_the_regression_with_bayesian_networks_runs(root: Path) -> None:
+    page = (root / "docs" / "guides" / "bayes.md").read_text()
+    section = page[page.index("## Regression and yes-or-no targets") :]
+    (code,) = re.findall(r"```python\n(.*?)```", section[: section.index("\n## ")], re.DOTALL)
+    short = code.replace("40ep", "3it")  # the training alone is shortened
+    assert short != code
+    names: dict[str, object] = {}
+    exec(compile(f"import weightspace as ws\nfrom weightspace import bayes\n{short}", "bayes.md", "exec"), names)
+    assert names["predicted"].mean.shape == (100, 1)  # pyright: ignore[reportAttributeAccessIssue]

@@ -24,7 +24,7 @@ _LOSSES: Mapping[type, tuple[Callable[..., Any], ...]] = {
     Regression: (F.mse_loss,),
 }
 _TRIED = 8  # samples that a loss is compared on
-_SAME = 0.999  # cosine of gradients that are the same but for rounding
+_SAME = 0.99999  # cosine of gradients that are the same but for rounding
 
 
 def require_cpu(device: str) -> None:

@@ -295,6 +295,7 @@ class BayesianIMP:
         per_epoch = task.recipe.per_epoch(len(task.train))
         if self.rewind.total(per_epoch) > task.recipe.length.total(per_epoch):
             raise InputError(f"cannot rewind to {self.rewind}, training ends at {task.recipe.length}")
+        require_likelihood(task, self.variational.noise_std)
         self._require_whole(networks, task)
         root = None if folder is None else Path(folder)
         start = self.start(networks, task, folder=None if root is None else root / "rewind")
