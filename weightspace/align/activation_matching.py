@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from weightspace.align.assign import assign
 from weightspace.align.costs import WEIGHTS
@@ -16,11 +15,13 @@ from weightspace.align.nested_groups import outer_and_inner
 from weightspace.align.population import require_member
 from weightspace.align.weight_matching import WeightMatching
 from weightspace.errors import InputError
+from weightspace.networks.calling import call_with
 from weightspace.networks.collection import Collection
 from weightspace.networks.forward import blocks
 from weightspace.networks.network import Network
-from weightspace.runtime import devices
+from weightspace.runtime import devices, trees
 from weightspace.runtime.progress import progress
+from weightspace.runtime.trees import Tree
 from weightspace.symmetry import Symmetry
 
 _BATCH = 128
@@ -48,23 +49,23 @@ class ActivationMatching:
     correlation: bool = True
     fix_unknown: bool = False
 
-    def fit(self, networks: Collection, x: Tensor) -> "FittedActivations":
+    def fit(self, networks: Collection, x: Tree) -> "FittedActivations":
         """Choose the reference, and the inputs on which responses are compared.
 
         Args:
             networks: The networks, the reference among them.
-            x: Inputs of the training split; a thousand are enough for small networks.
+            x: Inputs of the training split, a tensor, a tuple of all inputs, or a mapping of them by name; a thousand
+                are enough for small networks.
 
         Raises:
             InputError: There are fewer than 16 inputs, the reference is not in the collection, the symmetry cannot be
                 derived, or a group's units are the output of no layer.
         """
-        if not isinstance(x, Tensor) or len(x) < _FEWEST:
-            shape = f"{len(x)}" if isinstance(x, Tensor) else f"a {type(x).__name__}"
-            raise InputError(f"activation matching needs a tensor of at least {_FEWEST} inputs, got {shape}")
+        if (count := trees.samples(x)) < _FEWEST:
+            raise InputError(f"activation matching needs at least {_FEWEST} inputs, got {count}")
         require_member(self.reference, len(networks))
         matching = WeightMatching(self.symmetry, fix_unknown=self.fix_unknown)
-        symmetry = matching.symmetry_of(networks, x[:8])
+        symmetry = matching.symmetry_of(networks, trees.take(x, slice(8)))
         network = networks[self.reference]
         _Observer(symmetry, network)  # refuses units that cannot be seen before work starts
         return FittedActivations(FittedMatching(symmetry, False, {WEIGHTS: network.weights}), self, network, x)
@@ -84,7 +85,7 @@ class FittedActivations:
     base: FittedMatching
     config: ActivationMatching
     network: Network
-    x: Tensor = field(repr=False)
+    x: Tree = field(repr=False)
 
     @property
     def symmetry(self) -> Symmetry:
@@ -101,8 +102,8 @@ class FittedActivations:
         device = devices.pick(device)
         totals: dict[tuple[str, int], _Moments] = defaultdict(_Moments)
         reference, other = (_Observer(self.symmetry, one, device) for one in (self.network, network))
-        for rows in blocks(len(self.x), _BATCH):
-            x = self.x[rows].to(device)
+        for rows in blocks(trees.samples(self.x), _BATCH):
+            x = trees.to(trees.take(self.x, rows), device)
             responses, others = reference.responses(x), other.responses(x)
             for name, layers in responses.items():
                 for k, (a, b) in enumerate(zip(layers, others[name], strict=True)):
@@ -196,7 +197,7 @@ class _Observer:
                     "be seen: align by weights instead (WeightMatching)"
                 )
 
-    def responses(self, x: Tensor) -> dict[str, list[Float[Tensor, "samples units"]]]:
+    def responses(self, x: Tree) -> dict[str, list[Float[Tensor, "samples units"]]]:
         """For each group the outputs of the layers that produce its units on a batch, in float64."""
         outputs: dict[str, Tensor] = {}
 
@@ -210,7 +211,7 @@ class _Observer:
         handles = [self.layers[name].register_forward_hook(record(name)) for name in names]
         try:
             with torch.no_grad():
-                functional_call(self.module, self.state, (x,))
+                call_with(self.module, self.state, x)
         finally:
             for handle in handles:
                 handle.remove()

@@ -4,13 +4,13 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from torch.func import functional_call
 
 from weightspace.align.costs import WEIGHTS
 from weightspace.align.fitted_matching import FittedMatching
 from weightspace.align.matcher import Matcher
 from weightspace.align.population import require_member
 from weightspace.align.weight_matching import WeightMatching
+from weightspace.networks.calling import call_with
 from weightspace.networks.collection import Collection
 from weightspace.networks.network import Network
 from weightspace.recipes.step import Step
@@ -98,7 +98,7 @@ class FittedStraightThrough:
         return self.base.apply(networks, [self._match(networks[i], own, device) for i in range(len(networks))])
 
     def _match(self, network: Network, seed: int, device: str) -> dict[str, Tensor]:
-        task, layout = self.task, network.layout
+        task, layout, data = self.task, network.layout, self.task.train.of(self.network.record.data)
         per_epoch = task.recipe.per_epoch(len(task.train))
         total = self.config.length.total(per_epoch)
         window = max(1, min(per_epoch // 10, total))
@@ -120,8 +120,8 @@ class FittedStraightThrough:
             middle = 0.5 * (reference + permuted + (free - free.detach()))
             state = layout.tensors(middle) | self.symmetry.permute_buffers(buffers, matched)
             with seeds.seeded_modules(seeds.derive(seed, "step", step), "dropout"):
-                x, y = task.train.x[rows].to(device), task.train.y[rows].to(device)
-                loss = task.loss(functional_call(module, state, (x,)), y)
+                batch = data.batch(rows).to(device)
+                loss = task.loss(call_with(module, state, batch.x), batch.y)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -8,6 +8,7 @@ from weightspace.align.activation_matching import ActivationMatching
 from weightspace.errors import InputError
 from weightspace.networks.collection import Collection
 from weightspace.runtime import devices
+from weightspace.runtime.trees import Tree
 
 
 def transfer_masks(
@@ -15,7 +16,7 @@ def transfer_masks(
     parents: Collection,
     targets: Collection,
     starts: Collection,
-    x: Tensor,
+    x: Tree,
     *,
     matching: ActivationMatching = ActivationMatching(),
     device: str = "auto",
@@ -31,7 +32,8 @@ def transfer_masks(
         parents: The trained dense networks in which the tickets were found.
         targets: The trained dense networks whose basins the masks are carried to.
         starts: Early checkpoints of the targets ("rewind points"), from which training will start.
-        x: Inputs of the training split, on which activations are compared.
+        x: Inputs of the training split, on which activations are compared: a tensor, a tuple of all inputs, or a
+            mapping of them by name.
         matching: Settings of the matching; its reference is not used.
         device: Device to compute activations on: "cpu", "cuda", or "auto", which is CUDA where there is a card.
 

@@ -2,9 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-from torch import Tensor
 
 from weightspace.align.costs import Cost, WeightCost, require_fields
 from weightspace.align.fitted_matching import BLOCK, FittedMatching, matching_device
@@ -13,10 +10,8 @@ from weightspace.errors import InputError
 from weightspace.networks.collection import Collection
 from weightspace.networks.forward import blocks
 from weightspace.runtime.executor import Executor
+from weightspace.runtime.trees import Tree
 from weightspace.symmetry import Symmetry, prove, trace
-
-Example = Tensor | tuple[Any, ...]
-"""A batch of inputs, or all arguments of forward as a tuple."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +56,7 @@ class WeightMatching:
         self,
         networks: Collection,
         *,
-        example: Example | None = None,
+        example: Tree | None = None,
         executor: Executor | None = None,
         device: str = "auto",
     ) -> FittedMatching:
@@ -69,8 +64,9 @@ class WeightMatching:
 
         Args:
             networks: The networks to align, dense or sparse.
-            example: A batch of inputs, or a tuple of all arguments of forward, on which the symmetry is traced and
-                proven. Needed for a symmetry written by hand, and for networks whose input is not known.
+            example: A batch of inputs, on which the symmetry is traced and proven: a tensor, a tuple of all inputs, or
+                a mapping of them by name. Needed for a symmetry written by hand, and for networks whose input is not
+                known.
             executor: Pool that matches several networks at once, on the CPU, for example a ProcessPoolExecutor.
             device: Device to match on: "cpu", "cuda", or "auto", which is CUDA where there is a card.
 
@@ -90,7 +86,7 @@ class WeightMatching:
             symmetry, self.balance, {name: t.to(networks.layout.dtype) for name, t in reference.items()}, self.cost
         )
 
-    def symmetry_of(self, networks: Collection, example: Example | None = None) -> Symmetry:
+    def symmetry_of(self, networks: Collection, example: Tree | None = None) -> Symmetry:
         """The symmetry by which these networks are aligned, traced or written by hand, and proven.
 
         Args:
@@ -115,7 +111,7 @@ class WeightMatching:
             )
         return symmetry
 
-    def _traced(self, networks: Collection, example: Example | None) -> Symmetry:
+    def _traced(self, networks: Collection, example: Tree | None) -> Symmetry:
         example = networks.architecture.example() if example is None else example
         if example is None:
             raise InputError(

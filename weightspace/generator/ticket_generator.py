@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from weightspace.align import WeightMatching
-from weightspace.align.weight_matching import Example
 from weightspace.compress import PCA
 from weightspace.errors import InputError
 from weightspace.flow import FlowMatching
@@ -16,6 +15,7 @@ from weightspace.generator.mask_rules import MASK_RULES, MagnitudeMask, MaskRule
 from weightspace.generator.refinement import TaskRefinement
 from weightspace.networks.collection import Collection
 from weightspace.runtime import devices
+from weightspace.runtime.trees import Tree
 from weightspace.storage.runs import open_run
 from weightspace.storage.spelling import spelled, spelled_text, spelling_of
 from weightspace.tasks.task import Task
@@ -61,7 +61,7 @@ class TicketGenerator:
         tickets: Collection,
         *,
         task: Task | None = None,
-        example: Example | None = None,
+        example: Tree | None = None,
         seed: int = 0,
         folder: str | Path | None = None,
         device: str = "auto",
@@ -152,7 +152,7 @@ class TicketGenerator:
         self,
         tickets: Collection,
         through: tuple[TaskRefinement, Task] | None,
-        example: Example | None,
+        example: Tree | None,
         seed: int,
         checkpoint: Path | None,
         device: str,

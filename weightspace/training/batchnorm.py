@@ -5,7 +5,9 @@ from torch import Tensor, nn
 
 from weightspace.networks.collection import Collection
 from weightspace.networks.forward import activation_bytes, blocks, forward
-from weightspace.tasks.data import Data
+from weightspace.runtime import trees
+from weightspace.runtime.trees import Tree
+from weightspace.tasks.data import Data, OwnData
 
 _NORMS = (nn.modules.batchnorm._BatchNorm,)
 _STATISTICS_BYTES = 256 * 2**20  # activations while statistics are estimated
@@ -20,7 +22,7 @@ def recalibrated(
 
     Args:
         networks: Networks of one architecture.
-        data: Training split.
+        data: Training split. Where each network has data of its own, its record says which.
         batch: Samples in a batch; batches are consecutive, from the start of the split.
         batches: Number of batches; fewer if the split is shorter.
         device: Device to compute on, block by block.
@@ -44,7 +46,8 @@ def recalibrated(
         with torch.no_grad():
             for samples in used:
                 buffers = {name: b.to(device, copy=True) for name, b in part.buffers.items()}
-                forward(module, parameters, buffers, data.batch(samples).to(device).x, shared_input=True)
+                x, shared = _inputs(data, samples, part)
+                forward(module, parameters, buffers, trees.to(x, device), shared_input=shared)
                 for name in norms:
                     for kind in ("running_mean", "running_var"):
                         key = f"{name}.{kind}" if name else kind
@@ -52,3 +55,12 @@ def recalibrated(
         parts.append({name: (t / len(used)).cpu() for name, t in total.items()})
     means = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     return networks.replace(buffers=networks.buffers | means)
+
+
+def _inputs(data: Data, samples: slice, networks: Collection) -> tuple[Tree, bool]:
+    """A batch, and whether all networks share it."""
+    if not isinstance(data, OwnData):
+        return data.batch(samples).x, True
+    rows = torch.arange(samples.start, samples.stop).expand(len(networks), -1)
+    x, _ = data.batches(rows, [record.data for record in networks.records])
+    return x, False
