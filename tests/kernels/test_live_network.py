@@ -68,3 +68,28 @@ def test_a_module_that_reads_its_weights_is_called_dense() -> None:
     for _ in range(2):
         torch.testing.assert_close(network(vector[mask], {}, x), functional_call(module, layout.tensors(vector), (x,)))
     assert network.sparse == []
+
+
+class Two(nn.Module):
+    """Two inputs by name, two outputs; it may take a size from its weight."""
+
+    def __init__(self, sized: bool) -> None:
+        super().__init__()
+        self.sized, self.first, self.last = sized, nn.Linear(80, 90), nn.Linear(90, 3)
+
+    def forward(self, x: torch.Tensor, scale: torch.Tensor) -> dict[str, torch.Tensor]:
+        h = self.first(x).relu() * scale[:, None]
+        return {"logits": self.last(h), "hidden": h / self.first.weight.shape[1] if self.sized else h}
+
+
+@pytest.mark.parametrize("sized", [False, True])
+def test_several_inputs_and_outputs(sized: bool) -> None:
+    module, random = Two(sized), torch.Generator().manual_seed(0)
+    layout = ws.Layout.of(module)
+    mask = ws.Unstructured(0.1).mask(torch.rand(layout.size, generator=random), layout)
+    vector = torch.randn(layout.size, generator=random) * mask
+    x = {"scale": torch.rand(4, generator=random), "x": torch.randn(4, 80, generator=random)}
+    network = LiveNetwork(module, mask)
+    found = network(vector[mask], {}, x)
+    assert network.sparse == ([] if sized else ["first"])
+    torch.testing.assert_close(found, functional_call(module, layout.tensors(vector), kwargs=x), rtol=1e-4, atol=1e-4)

@@ -7,7 +7,6 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import nn
 
 import weightspace as ws
 from tests.sparse.examples import ticket
@@ -69,12 +68,10 @@ def test_onnx_computes_the_same(tickets: ws.Collection, task: ws.Task, tmp_path:
     module = tickets.module(0).train()
     sparse.to_onnx(module, task.train.x[:4], tmp_path / "u.onnx")
     assert module.training  # as it was
-    with pytest.raises(ws.InputError, match=r"does not run on an example of shape \(4, 7\)"):
+    with pytest.raises(ws.InputError, match=r"does not run on inputs of shape \(4, 7\)"):
         sparse.to_onnx(small, torch.ones(4, 7), tmp_path / "v.onnx")
     with pytest.raises(ws.InputError, match="not finite"):
         sparse.to_onnx(small, torch.full_like(task.train.x[:4], torch.nan), tmp_path / "v.onnx")
-    with pytest.raises(ws.InputError, match="one tensor can be exported"):
-        sparse.to_onnx(nn.LSTM(4, 2), torch.ones(4, 3, 4), tmp_path / "v.onnx")
     assert not (tmp_path / "v.onnx").exists()
 
 

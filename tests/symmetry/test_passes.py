@@ -31,24 +31,69 @@ def test_tensors_inside_objects_are_outputs() -> None:
     assert trace(Wrapped(), X).groups == ()
 
 
-@pytest.mark.parametrize("way", ["tolist", "numpy", "item", "written"])
+@pytest.mark.parametrize("way", ["tolist", "numpy", "item"])
 def test_control_flow_on_values_is_refused(way: str) -> None:
     class Hidden(Net):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             h = self.a(x).relu()
-            flag = torch.zeros(1)
-            if way == "written":
-                flag[0] = x.sum()
             positive = {
                 "tolist": lambda: sum(x.sum(0).tolist()) > 0,
                 "numpy": lambda: x.numpy().sum() > 0,
                 "item": lambda: x.sum().item() > 0,
-                "written": lambda: bool(flag > 0),
             }[way]()
             return self.b(h * torch.arange(6) if positive else h)
 
     with pytest.raises(InputError, match="control flow"):
         trace(Hidden(), X)
+
+
+@pytest.mark.parametrize("written", [False, True])
+def test_both_outcomes_of_a_condition_on_data_are_traced(written: bool) -> None:
+    class Branches(Net):
+        def __init__(self, apart: torch.Tensor) -> None:
+            super().__init__()
+            self.apart = apart
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            h = self.a(x).relu()
+            flag = torch.zeros(1)
+            flag[0] = x.sum()
+            if bool(flag > 1e9) if written else x.sum() > 1e9:  # the example does not take this way
+                return self.b(h * self.apart)
+            return self.b(h)
+
+    assert [group.size for group in trace(Branches(torch.ones(6)), X).groups] == [6]
+    assert trace(Branches(torch.arange(6.0)), X).groups == (), "on the other way the units are unlike"
+
+
+def test_a_condition_on_units_ties_them_and_a_way_that_raises_is_none() -> None:
+    class Guarded(Net):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            h = self.a(x).relu()
+            if h.isnan().any():
+                raise ValueError("not a number")
+            return self.b(h)
+
+    assert [group.size for group in trace(Guarded(), X).groups] == [6]
+
+    class OneUnit(Net):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            h = self.a(x).relu()
+            return self.b(h) * (2 if h[0, 3] > 0.1 else 1)
+
+    assert [group.size for group in trace(OneUnit(), X).groups] == [5], "the unit that is asked keeps its place"
+
+
+def test_loops_until_a_condition_on_data_holds_are_refused() -> None:
+    class Loops(Net):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            h = self.a(x).relu()
+            while h.abs().max() > 1e-3:
+                h = h / 2
+            return self.b(h)
+
+    with pytest.raises(InputError, match=r"more than 16 ways.*by hand \(symmetry=\)"):
+        trace(Loops(), X)
 
 
 def test_a_module_that_is_called_drop_something_is_still_put_in_training_mode() -> None:

@@ -3,6 +3,7 @@
 import copy
 import json
 import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,20 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from weightspace.errors import InputError, StorageError
+from weightspace.networks import calling
 from weightspace.networks.architecture import Architecture
 from weightspace.networks.layout import Layout
 from weightspace.networks.network import Network
 from weightspace.networks.record import Record
+from weightspace.runtime import trees
+from weightspace.runtime.outputs import difference, tensors_within
+from weightspace.runtime.trees import Tree
 from weightspace.storage.files import atomic_file, dump_json
 
 FORMAT, VERSION = "weightspace.ticket", 1
+_MOST_BYTES = 2**31
+_ROUNDING, _HALF = 1e-3, 2e-2  # of the largest output
+_FIXED = ". Try dynamic_batch=False, which exports it for batches of the example's size alone"
 
 
 def save_ticket(network: Network, path: str | Path) -> Path:
@@ -106,7 +114,7 @@ def load_ticket(path: str | Path, *, factory: Callable[[], nn.Module] | None = N
     return Network(layout, architecture, weights, mask, buffers, record)
 
 
-def to_onnx(module: nn.Module, example: Tensor, path: str | Path) -> Path:
+def to_onnx(module: nn.Module, example: Tree, path: str | Path, *, dynamic_batch: bool = True) -> Path:
     """Export a module to ONNX with a free batch size, checked with onnxruntime against the module.
 
     Compact it first (`weightspace.compact`): ONNX has no masks, so that only a smaller module is faster. Needs
@@ -114,45 +122,118 @@ def to_onnx(module: nn.Module, example: Tensor, path: str | Path) -> Path:
 
     Args:
         module: Module to export; it is left as it is.
-        example: A batch of at least two inputs.
+        example: A batch of at least two inputs: a tensor, a tuple of all inputs, or a mapping of them by name.
         path: File to write.
+        dynamic_batch: Whether the batch size stays free, which is tried with other sizes before the file is written.
+            Else the file is for batches of the example's size.
 
     Raises:
-        InputError: The extra is not installed, the module does not run on the example, gives more than one tensor,
-            cannot be exported, or the exported one computes something else.
+        InputError: The extra is not installed, the module does not run on the example, returns something other than
+            tensors, cannot be exported (with a free batch size), or the exported one computes something else.
         StorageError: The file cannot be written.
     """
+    onnxruntime = _onnxruntime()
+    path, module = Path(path), copy.deepcopy(module).eval()
+    expected = _outputs(module, example)
+    size = len(trees.first(example))
+    trials = [(example, trees.tensors(expected))]
+    trials += [_trial(module, example, size, other) for other in ((size + 1, 1) if dynamic_batch else ())]
+    remedy = _FIXED if dynamic_batch else ""
+    args, named = calling.arguments(example)
+    shapes = trees.apply(lambda t: {0: torch.export.Dim("batch")} if _batched(t, size) else None, (args, named))
+    names = [name.replace(".", "_") for name, _ in trees.leaves(expected)]
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="# The axis name")  # all inputs share the axis
+            program = torch.onnx.export(
+                module,
+                args if named else (*args, {}),  # the exporter takes a mapping at the end for inputs by name
+                kwargs=named,
+                dynamo=True,
+                verbose=False,
+                dynamic_shapes=(shapes[1] or shapes[0]) if dynamic_batch else None,
+                output_names=[f"output_{name}" if name.isdigit() else name for name in names] if any(names) else None,
+            )
+    except Exception as error:  # whatever the exporter raises
+        raise InputError(f"{type(module).__name__} cannot be exported to ONNX: {_cause(error)}{remedy}") from error
+    assert program is not None
+    with atomic_file(path) as temporary:
+        program.save(str(temporary))
+        try:
+            session = onnxruntime.InferenceSession(str(temporary))
+            errors = [difference(_run(session, x), outputs) for x, outputs in trials]
+        except InputError:
+            raise
+        except Exception as error:  # whatever onnxruntime raises
+            raise InputError(f"onnxruntime does not run what was exported: {_cause(error)}{remedy}") from error
+        half = any(tensor.dtype is torch.float16 for tensor in trials[0][1])
+        for (x, _), error in zip(trials, errors, strict=True):
+            if error > (_HALF if half else _ROUNDING):
+                raise InputError(
+                    f"what ONNX computes for inputs of shape {trees.shapes(x)} is not what the module does: nothing "
+                    f"was written{remedy}"
+                )
+    return path
+
+
+def _onnxruntime() -> Any:
     try:
         import onnxruntime
         import onnxscript  # noqa: F401  # pyright: ignore[reportUnusedImport]
     except ImportError as error:
         raise InputError(f"export to ONNX needs the extra: pip install 'weightspace[onnx]' ({error})") from error
-    path = Path(path)
-    module = copy.deepcopy(module).eval()
+    return onnxruntime
+
+
+def _outputs(module: nn.Module, example: Tree) -> Tree:
+    """What a module returns for the example, if ONNX can hold it."""
+    used = [*trees.tensors(example), *module.parameters()]
+    if any(tensor.dtype is torch.bfloat16 for tensor in used):
+        raise InputError("onnxruntime has no bfloat16 on the CPU: export module.float() and inputs in float32")
+    if sum(tensor.nbytes for tensor in used) >= _MOST_BYTES:
+        raise InputError("a file of ONNX holds less than 2 GB: this module is larger")
+    with torch.no_grad():
+        expected = calling.run(module, example)
+    found = trees.tensors(expected)
+    if not found or len(found) != len(tensors_within(expected)):
+        raise InputError(
+            f"{type(module).__name__} returns a {type(expected).__name__} that holds other things than tensors, and "
+            "mappings and tuples of them: export a module around it that returns those (transformers do so "
+            "with config.use_cache=False)"
+        )
+    if not trees.finite([tensor for tensor in found if tensor.is_floating_point()]):
+        raise InputError("the outputs on the example are not finite: nothing could be checked against them")
+    return expected
+
+
+def _batched(tensor: Tensor, size: int) -> bool:
+    return tensor.ndim > 0 and len(tensor) == size
+
+
+def _trial(module: nn.Module, example: Tree, size: int, other: int) -> tuple[Tree, list[Tensor]]:
+    """Inputs of another batch size, and what the module computes for them."""
+    rows = torch.arange(other) % size
+    x = trees.apply(lambda tensor: tensor[rows] if _batched(tensor, size) else tensor, example)
     try:
         with torch.no_grad():
-            expected = module(example)
-    except (RuntimeError, TypeError, IndexError) as error:
-        raise InputError(f"the module does not run on an example of shape {tuple(example.shape)}: {error}") from error
-    if not isinstance(expected, Tensor):
-        raise InputError(f"{type(module).__name__} gives {type(expected).__name__}: one tensor can be exported")
-    if not expected.isfinite().all():
-        raise InputError("the outputs on the example are not finite: nothing could be checked against them")
-    batch = torch.export.Dim("batch")
-    try:
-        program = torch.onnx.export(module, (example,), dynamo=True, dynamic_shapes=({0: batch},), verbose=False)
-    except Exception as error:  # whatever the exporter raises
-        raise InputError(f"{type(module).__name__} cannot be exported to ONNX: {_cause(error)}") from error
-    assert program is not None
-    with atomic_file(path) as temporary:
-        program.save(str(temporary))
-        session: Any = onnxruntime.InferenceSession(str(temporary))
-        (name,) = [one.name for one in session.get_inputs()]
-        for x in (example, example[:1]):
-            (outputs,) = session.run(None, {name: x.numpy()})
-            if not torch.allclose(torch.from_numpy(outputs), expected[: len(x)], rtol=1e-3, atol=1e-4):
-                raise InputError("what ONNX computes is not what the module does: nothing was written")
-    return path
+            return x, trees.tensors(calling.call(module, x))
+    except Exception as error:  # a user's module can raise anything
+        raise InputError(
+            f"{type(module).__name__} runs on a batch of {size}, but not on one of {other} ({error}), so that its "
+            f"batch size is not free{_FIXED}"
+        ) from error
+
+
+def _run(session: Any, x: Tree) -> list[Tensor]:
+    """What onnxruntime computes."""
+    names = [one.name for one in session.get_inputs()]
+    given = {name.replace(".", "_"): tensor for name, tensor in trees.leaves(x)}
+    if not set(names) <= set(given):  # inputs by position
+        if len(names) != len(given):
+            raise InputError(f"ONNX takes {len(names)} of {len(given)} inputs: export a module that uses all of them")
+        given = dict(zip(names, given.values(), strict=True))
+    outputs = session.run(None, {name: given[name].detach().cpu().numpy() for name in names})
+    return [torch.as_tensor(np.asarray(output)) for output in outputs]
 
 
 def _cause(error: BaseException) -> str:

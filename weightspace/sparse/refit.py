@@ -84,7 +84,12 @@ def refit_module(module: nn.Module, dense: nn.Module, x: Tree, *, ridge: float =
         )
     x = _checked(x, ridge, next(module.parameters()).dtype)
     weights = {name: p for name, p in module.named_parameters() if name.endswith("weight") and p.ndim > 1}
-    masks = {name: p != 0 for name, p in weights.items() if not (p != 0).all()}
+    masks = {name: p != 0 for name, p in weights.items()}
+    for name, layer in module.named_modules():
+        own = f"{name}.weight" if name else "weight"
+        if isinstance(layer, nn.Embedding) and layer.padding_idx is not None and own in masks:
+            masks[own][layer.padding_idx] = True  # zero from the start
+    masks = {name: mask for name, mask in masks.items() if not mask.all()}
     held = [(p, p.detach().clone()) for p in module.parameters()]
     try:
         with evaluation(module), evaluation(dense):

@@ -36,6 +36,7 @@ _FACTORIES = (
     aten.full_like,
     aten.empty_like,
 )
+_WAYS = 16  # through a module with conditions on data
 _RESIZES = (aten.squeeze, aten.unsqueeze, aten.squeeze_, aten.unsqueeze_)
 
 
@@ -65,7 +66,7 @@ def run(module: nn.Module, inputs: Tree, *, fix_unknown: bool) -> Traces:
 
     Raises:
         InputError: The module does not run on these inputs, computes something that no rule describes, or its control
-            flow depends on data.
+            flow depends on data otherwise than by a few conditions.
     """
     name = type(module).__name__
     try:
@@ -78,33 +79,46 @@ def run(module: nn.Module, inputs: Tree, *, fix_unknown: bool) -> Traces:
     tracer = _Tracer(module, fix_unknown)
     for training in (False, True):
         training_mode(module, training)
-        arguments = copy.deepcopy(inputs)
-        for tensor in tensors_within(arguments, "the example"):
-            tracer.add_input(tensor)
-        with torch.no_grad(), in_double(), _ordinary_kernels(module):
-            handles = tracer.follow(module)
-            try:
-                with SeesValues(lambda t: tracer.labels(t).constant), tracer:
-                    outputs = call(module, arguments)
-            except InputError:
-                raise
-            except Exception as error:
+        # Every way through the module: from each condition on data the other one, too.
+        ways: list[tuple[bool, ...]] = [()]
+        for count, way in enumerate(ways):
+            if count == _WAYS:
                 raise InputError(
-                    f"{name} cannot be traced: {error!r}. Write the symmetry by hand (symmetry=)"
-                ) from error
-            finally:
-                for handle in handles:
-                    handle.remove()
-        tracer.follow_replaced(module)
-        tensors = tensors_within(outputs)
-        if not tensors:
-            raise InputError(f"{name} returned no tensor but a {type(outputs).__name__}")
-        for output in tensors:
-            labels = tracer.labels(output)
-            tracer.units.bind(labels)
-            for k, label in enumerate(labels.axes):
-                tracer.units.pin(label, k)
+                    f"{name} has control flow that depends on data, with more than {_WAYS} ways through it, so that it "
+                    "cannot be traced. Write the symmetry by hand (symmetry=)"
+                )
+            taken = _trace_one_way(tracer, module, inputs, way)
+            ways += [(*taken[:i], not taken[i]) for i in range(len(way), len(taken))]
     return Traces(tracer.units, tracer.named(), list(dict.fromkeys(tracer.left_fixed)))
+
+
+def _trace_one_way(tracer: "_Tracer", module: nn.Module, inputs: Tree, way: tuple[bool, ...]) -> list[bool]:
+    """Trace a pass in which the first conditions on data have these outcomes; those of all its conditions."""
+    name = type(module).__name__
+    arguments = copy.deepcopy(inputs)
+    for tensor in tensors_within(arguments, "the example"):
+        tracer.add_input(tensor)
+    with torch.no_grad(), in_double(), _ordinary_kernels(module):
+        handles = tracer.follow(module, way)
+        try:
+            with SeesValues(lambda t: tracer.labels(t).constant), tracer:
+                outputs = call(module, arguments)
+        except InputError:
+            raise
+        except Exception as error:
+            if way:  # the module refuses what it would never meet on this way
+                return tracer.taken
+            raise InputError(f"{name} cannot be traced: {error!r}. Write the symmetry by hand (symmetry=)") from error
+        finally:
+            for handle in handles:
+                handle.remove()
+    tracer.follow_replaced(module)
+    tensors = tensors_within(outputs)
+    if not tensors:
+        raise InputError(f"{name} returned no tensor but a {type(outputs).__name__}")
+    for output in tensors:
+        tracer.pin(output)
+    return tracer.taken
 
 
 @contextmanager
@@ -132,14 +146,18 @@ class _Tracer(TorchDispatchMode):
         self._names: dict[int, str] = {}
         self._own: dict[str, Tensor] = {}
         self._where: list[str] = []
+        self.way: tuple[bool, ...] = ()
+        self.taken: list[bool] = []
         self._written_to: dict[int, Any] = {}  # memory of constants that data were written into
         for name, tensor in module.state_dict(keep_vars=True).items():
             if id(tensor) not in self._names:
                 self._names[id(tensor)] = name
                 self._own[name] = tensor
 
-    def follow(self, module: nn.Module) -> list[Any]:
-        """Know inside which layer an operator runs."""
+    def follow(self, module: nn.Module, way: tuple[bool, ...]) -> list[Any]:
+        """Know inside which layer an operator runs, and how the first conditions on data come out."""
+        self.way, self.taken = way, []
+        self._where.clear()
 
         def enter(name: str) -> Callable[..., None]:
             return lambda *_: self._where.append(name)
@@ -209,6 +227,8 @@ class _Tracer(TorchDispatchMode):
 
         wrapped, options = tree_map_only(Tensor, traced, (args, kwargs))
         constant = all(one.labels.constant for one in operands)
+        if packet is aten._local_scalar_dense and not constant and args[0].dtype is torch.bool:
+            return self._decided(func, args[0])
         if packet in _MAKES_NUMBERS and not constant:
             raise InputError(
                 f"an operator {self._place()} turns a tensor into a number or a length ({packet}): control flow that "
@@ -227,6 +247,20 @@ class _Tracer(TorchDispatchMode):
         for tensor in outputs[len(output_labels) :]:
             self._labels[tensor] = Labels([FIXED] * tensor.ndim)
         return out
+
+    def _decided(self, func: Any, condition: Tensor) -> bool:
+        """The outcome of a condition on data, which no permutation may change."""
+        self.pin(condition)
+        count = len(self.taken)
+        self.taken.append(self.way[count] if count < len(self.way) else func(condition))
+        return self.taken[-1]
+
+    def pin(self, tensor: Tensor) -> None:
+        """The units of a tensor stay where they are."""
+        labels = self.labels(tensor)
+        self.units.bind(labels)
+        for k, label in enumerate(labels.axes):
+            self.units.pin(label, k)
 
     def _apply(
         self, packet: Any, operands: list[Traced], args: Any, options: Mapping[str, Any], outputs: list[Tensor]
