@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from weightspace.errors import InputError
+from weightspace.masks.prunable import require_prunable
 from weightspace.masks.top_k import _keep_top, _top, _top_few
 from weightspace.networks.layout import Layout
 from weightspace.storage.spelling import Spelling
@@ -258,6 +259,8 @@ def total_count(density: float, layout: Layout) -> int:
     Raises:
         InputError: There are none.
     """
+    if not layout.num_prunable:
+        require_prunable(layout)
     count = round(density * layout.num_prunable)
     if count < 1:
         raise InputError(

@@ -226,11 +226,7 @@ class Collection:
         )
 
     def replace(self, **changes: Any) -> "Collection":
-        """A collection with some of layout, weights, masks, buffers, extras, records changed.
-
-        Args:
-            changes: The new values by name. Another layout is of the same tensors, other ones being prunable.
-        """
+        """A collection with some of layout (of the same tensors), weights, masks, buffers, extras, records changed."""
         masks = None if self.dense else self.masks
         current = {
             "layout": self.layout,

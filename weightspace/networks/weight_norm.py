@@ -27,7 +27,8 @@ def allow_zero_rows(module: nn.Module) -> nn.Module:
 
 
 def _normed(v: Tensor, g: Tensor, dim: int) -> Tensor:
-    empty = torch.norm_except_dim(v.detach(), 2, dim) == 0
+    others = [axis for axis in range(v.ndim) if axis != dim]  # all of them for -1, the norm of the whole
+    empty = torch.linalg.vector_norm(v.detach(), dim=others, keepdim=True) == 0
     return torch._weight_norm(torch.where(empty, 1.0, v), g, dim) * ~empty  # pyright: ignore[reportPrivateImportUsage]
 
 

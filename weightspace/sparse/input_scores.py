@@ -7,6 +7,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from weightspace.errors import InputError
+from weightspace.masks.patterns import Pattern
+from weightspace.masks.schedule import part_of
 from weightspace.networks import calling
 from weightspace.networks.collection import Collection
 from weightspace.networks.forward import blocks
@@ -18,7 +20,7 @@ _ROWS = 256  # examples at once
 _Layer = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
 
 
-def input_scores(networks: Collection, x: Tree) -> Float[Tensor, "n d"]:
+def input_scores(networks: Collection, x: Tree, *, pattern: Pattern | None = None) -> Float[Tensor, "n d"]:
     """Size of each weight times the root mean square of the input it reads, squared.
 
     With inputs that do not correlate, the scores that a mask leaves out add up to the mean square error of the layer's
@@ -28,6 +30,8 @@ def input_scores(networks: Collection, x: Tree) -> Float[Tensor, "n d"]:
     Args:
         networks: Networks, dense or sparse; they run in evaluation mode.
         x: Training inputs, a few hundred: a tensor, a tuple of all inputs, or a mapping of them by name.
+        pattern: Pattern that the scores are for. A selection (`Only`, `Except`) leaves out weights whose inputs are not
+            known, such as embeddings; they keep their squared size. None is a pattern of all prunable weights.
 
     Returns:
         Scores for `reorder` and for the mask of a pattern.
@@ -41,14 +45,15 @@ def input_scores(networks: Collection, x: Tree) -> Float[Tensor, "n d"]:
     x = trees.cast(x, networks.weights.dtype)
     scores = networks.weights.square()
     tensors = networks.layout.tensors(scores)  # views
-    weights = [entry.name for entry in networks.layout.weights]
+    layout = networks.layout if pattern is None else part_of(pattern, networks.layout)
+    weights = [entry.name for entry in layout.weights]
     for i in progress(range(len(networks)), "inputs of every layer"):
         read = _mean_squares(networks.module(i).eval(), x)
         unknown = [name for name in weights if name not in read]
         if unknown:
             raise InputError(
                 f"{', '.join(unknown)} belong to no linear layer or convolution that the inputs pass, so that what "
-                "they are multiplied with is not known: use magnitudes"
+                "they are multiplied with is not known: use magnitudes, or leave them out, by pattern=Except(...)"
             )
         for name in weights:
             tensors[name][i].mul_(read[name])
