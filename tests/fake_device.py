@@ -8,6 +8,7 @@ results must agree with a run without the card.
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from typing import Any
 from unittest import mock
 
@@ -17,7 +18,7 @@ from torch._C import _functorch as functorch
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode, resolve_name
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_map_only
 
 CARD = torch.device("cuda", 0)
 CPU = torch.device("cpu")
@@ -66,7 +67,22 @@ def _storage(tensor: Tensor) -> torch.UntypedStorage:
 
 
 def _tensors(*values: Any) -> list[Tensor]:
-    return [value for value in tree_leaves(values) if isinstance(value, Tensor)]
+    found: list[Tensor] = []
+    for value in values:
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, tuple | list):
+            found += _tensors(*value)
+        elif isinstance(value, dict):
+            found += _tensors(*value.values())
+    return found
+
+
+@cache
+def _name(func: Any) -> str:
+    """The name of a function, such as "zeros" or "Tensor.to"."""
+    name = resolve_name(func) or getattr(func, "__name__", "")
+    return name.removeprefix("torch.").removeprefix("_C.").replace("TensorBase.", "Tensor.")
 
 
 class _Operators(TorchDispatchMode):
@@ -112,8 +128,7 @@ class _Functions(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs, placement = dict(kwargs or {}), self.placement
-        name = resolve_name(func) or getattr(func, "__name__", "")
-        name = name.removeprefix("torch.").removeprefix("_C.").replace("TensorBase.", "Tensor.")
+        name = _name(func)
         inputs = _tensors(args, kwargs)
         card = any(map(placement.has, inputs))
         if name in _DEVICES:

@@ -1,5 +1,6 @@
 """Contract: every verb computes on the device that it is told, and brings its results back to the CPU."""
 
+import itertools
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
@@ -24,6 +25,8 @@ from weightspace.align import (
     Universe,
     WeightMatching,
 )
+from weightspace.evaluation import MCDropout, connectivity
+from weightspace.evaluation.baselines import Baselines
 from weightspace.generator import GateMask, SharedMask
 from weightspace.masks import NM
 from weightspace.storage.checkpoints import save_checkpoint
@@ -109,7 +112,10 @@ def same_on_a_card(request: pytest.FixtureRequest) -> Same:
                 assert placement.products
                 assert not any(isinstance(one, torch.Tensor) and placement.has(one) for one in found)
         for a, b in zip(expected, found, strict=True):
-            torch.testing.assert_close(a, b, rtol=10 * tolerance, atol=tolerance)
+            if isinstance(a, torch.Tensor | float):
+                torch.testing.assert_close(a, b, rtol=10 * tolerance, atol=tolerance)
+            else:
+                assert a == b
 
     return check
 
@@ -197,6 +203,29 @@ def test_statistics(same_on_a_card: Same) -> None:
     networks = ws.Collection(layout, torch.randn(2, layout.size), architecture=architecture, buffers=buffers)
     data = Split(torch.randn(20, 4), torch.zeros(20))
     same_on_a_card(lambda device: recalibrated(networks, data, device=device).buffers)
+
+
+def test_evaluate(same_on_a_card: Same, aligned: ws.Collection, two: ws.Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The report of few baselines on few samples, which go the way of all."""
+    points, groups = Baselines.curve_points, Baselines.groups
+    chosen = {0, 12, 28}  # the least noise, the most, and a KDE
+    monkeypatch.setattr(Baselines, "curve_points", lambda self: [p for i, p in enumerate(points(self)) if i in chosen])
+    monkeypatch.setattr(Baselines, "groups", lambda self, **k: itertools.islice(groups(self, **k), 2))
+    monkeypatch.setattr("weightspace.evaluation.ensembles.shifts", lambda *_args, **_kwargs: iter(()))
+    few = replace(two, test=two.test.head(40), validation=two.validation.head(40))
+
+    def run(device: str) -> object:
+        dropout = MCDropout(rates=(0.2,))
+        report = ws.evaluate(
+            aligned[:2], few, training=aligned[2:6], align=None, dropout=dropout, seed=0, device=device
+        )
+        return report.to_json()
+
+    same_on_a_card(run)
+
+
+def test_barriers(same_on_a_card: Same, dense: ws.Collection, task: ws.Task) -> None:
+    same_on_a_card(lambda device: [b.losses for b in connectivity.barriers(dense[:2], task, points=1, device=device)])
 
 
 MATCHERS: dict[str, Callable[[ws.Collection, ws.Task, str], ws.Collection]] = {

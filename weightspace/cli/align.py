@@ -164,6 +164,7 @@ class Align:
             networks=self.report,
             settings=settings,
             reference=reference if star and self.to is None else None,
+            device=self.common.device,
         )
         report.write(self.out)
         print(report)

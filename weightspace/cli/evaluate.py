@@ -69,7 +69,6 @@ class Evaluate:
 
     def run(self) -> None:
         """Write the report."""
-        self.common.only_cpu("evaluate")
         training = open_collection(self.training, self.common)
         samples = open_collection(self.samples, self.common)
         held_out = None if self.held_out is None else open_collection(self.held_out, self.common)
@@ -102,6 +101,7 @@ class Evaluate:
                     dropout=MCDropout(self.dropout) if self.dropout else None,
                     memory_gb=self.memory_gb,
                     seed=self.seed,
+                    device=self.common.device,
                 )
                 report.write(self.out)
                 run.finish()

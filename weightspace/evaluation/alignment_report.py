@@ -245,6 +245,7 @@ def alignment_report(
     points: int = 9,
     settings: str = "",
     reference: int | None = None,
+    device: str = "auto",
 ) -> AlignmentReport:
     """Compare networks before and after alignment, on the test split.
 
@@ -256,6 +257,7 @@ def alignment_report(
         points: Number of interior points of each line.
         settings: A sentence that says how they were aligned, for the page.
         reference: Number of the network that all others were matched to, if it is one of them.
+        device: Device to compute on: "cpu", "cuda", or "auto", which is CUDA where there is a card.
 
     Raises:
         InputError: There are fewer than two networks, the two collections differ in length, or each network has data
@@ -272,20 +274,20 @@ def alignment_report(
     if reference is not None and reference not in rows:
         rows[0] = reference
     centre = None if reference is None else rows.index(reference)
-    performance = connectivity.measure(original[rows], task)
+    performance = connectivity.measure(original[rows], task, device=device)
     sides = [
-        _side(name, collection[rows], task, points)
+        _side(name, collection[rows], task, points, device)
         for name, collection in (("as found", original), ("aligned", aligned))
     ]
     return AlignmentReport(task.name, count, performance.score, sides, settings, centre, performance.metric)
 
 
-def _side(name: str, networks: Collection, task: Task, points: int) -> Side:
-    mean = connectivity.mean_network(networks, task)
+def _side(name: str, networks: Collection, task: Task, points: int, device: str) -> Side:
+    mean = connectivity.mean_network(networks, task, device=device)
     return Side(
         name,
         connectivity.residual_share(networks),
-        connectivity.barriers(networks, task, points=points),
+        connectivity.barriers(networks, task, points=points, device=device),
         mean.loss,
         mean.score,
         None if networks.dense else overlap_within(networks),

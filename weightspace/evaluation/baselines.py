@@ -64,6 +64,7 @@ class Baselines:
         components: Principal components of the Gaussian and KDE baselines.
         symmetry: Symmetry of the networks, for permuted copies; None leaves that baseline out.
         seed: Seed of all draws; a baseline's draws do not depend on which others are made.
+        device: Device to find principal components on.
     """
 
     aligned: Collection
@@ -73,16 +74,17 @@ class Baselines:
     components: int
     symmetry: Symmetry | None
     seed: int
+    device: str = "cpu"
 
     @cached_property
     def pca(self) -> FittedPCA:
         """Principal components of the aligned training networks."""
-        return PCA(self.components).fit(self.aligned.weights)
+        return PCA(self.components).fit(self.aligned.weights, device=self.device)
 
     @cached_property
     def bandwidth(self) -> float:
         """Bandwidth of the KDE in codes, in standard deviations: that of the largest leave-one-out likelihood."""
-        return best_bandwidth(self.pca.transform(self.aligned.weights), self.pca.variances)
+        return best_bandwidth(self.pca.transform(self.aligned.weights, device=self.device), self.pca.variances)
 
     def groups(self, *, distance: float, sigma: float) -> Iterator[Group]:
         """The baselines of the table, made one after another.
@@ -227,7 +229,7 @@ class Baselines:
             purpose: Name of the random draws.
         """
         chosen = self.aligned[self._choose(1, f"kde {purpose}")[:, 0]]
-        units = self.pca.transform(chosen.weights).double() / self.pca.variances.sqrt()
+        units = self.pca.transform(chosen.weights, device=self.device).double() / self.pca.variances.sqrt()
         xi = torch.randn(units.shape, generator=self._random(f"kde {purpose} values"), dtype=torch.float64)
         return self._pruned(self._decoded(units + bandwidth * xi))
 

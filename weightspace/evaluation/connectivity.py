@@ -15,8 +15,10 @@ from weightspace.evaluation.one_label import OneLabel
 from weightspace.evaluation.scoring import scorer_of
 from weightspace.networks.collection import Collection
 from weightspace.networks.forward import blocks, predict
+from weightspace.networks.placing import placed
 from weightspace.recipes.step import Step
 from weightspace.report.metrics import ACCURACY, ReportedMetric
+from weightspace.runtime import devices
 from weightspace.runtime.progress import progress
 from weightspace.tasks.data import Data
 from weightspace.tasks.measuring import measure as figures
@@ -147,7 +149,12 @@ def _require_accuracy(metric: ReportedMetric) -> None:
 
 
 def measure(
-    networks: Collection, task: Task, *, split: Data | None = None, reset_statistics: bool = False
+    networks: Collection,
+    task: Task,
+    *,
+    split: Data | None = None,
+    reset_statistics: bool = False,
+    device: str = "auto",
 ) -> Performance:
     """Loss and main metric of every network, in blocks; where each has data of its own, on these.
 
@@ -156,7 +163,12 @@ def measure(
         task: The task.
         split: Samples to measure on; by default the task's test split.
         reset_statistics: Whether BatchNorm statistics are estimated anew on training data first.
+        device: Device to compute on: "cpu", "cuda", or "auto", which is CUDA where there is a card.
+
+    Raises:
+        InputError: The device is not available.
     """
+    device = devices.pick(device)
     data = split or task.test
     scorer = scorer_of(task)
     module = networks.architecture.build_seeded(0)
@@ -165,7 +177,8 @@ def measure(
     for rows in blocks(len(networks), _NETWORKS):
         part = networks[rows]
         if reset_statistics:
-            part = recalibrated(part, task.train)
+            part = recalibrated(part, task.train, device=device)
+        part = placed(part, device)
         if isinstance(scorer, OneLabel):
             kind, y = scorer.kind, scorer.kind.targets(data.y)
             logits = kind.predictions(predict(module, part.layout, part.weights, part.buffers, data.x))
@@ -195,6 +208,7 @@ def barriers(
     points: int = 9,
     split: Data | None = None,
     reset_statistics: bool | None = None,
+    device: str = "auto",
 ) -> list[Barrier]:
     """Loss and main metric along the lines between networks.
 
@@ -209,6 +223,7 @@ def barriers(
         split: Samples to measure on; by default the task's test split.
         reset_statistics: Whether BatchNorm statistics of interior points are estimated anew on training data; by
             default wherever there are any.
+        device: Device to compute on: "cpu", "cuda", or "auto", which is CUDA where there is a card.
 
     Raises:
         InputError: There are fewer than two networks, a pair that does not exist, or each network has data of its own.
@@ -220,11 +235,12 @@ def barriers(
     if points < 1 or points % 2 == 0:
         raise InputError(f"a line needs an odd number of interior points, so that its midpoint is one; got {points}")
     reset = bool(networks.layout.buffers) if reset_statistics is None else reset_statistics
-    ends = measure(networks, task, split=split)
+    device = devices.pick(device)
+    ends = measure(networks, task, split=split, device=device)
     inner = [k / (points + 1) for k in range(1, points + 1)]
     result: list[Barrier] = []
     for pair in progress(chosen, "barriers"):
-        middle = measure(_between(networks, pair, inner), task, split=split, reset_statistics=reset)
+        middle = measure(_between(networks, pair, inner), task, split=split, reset_statistics=reset, device=device)
         columns = [
             (values[pair[0]].item(), *between.tolist(), values[pair[1]].item())
             for values, between in ((ends.losses, middle.losses), (ends.scores, middle.scores))
@@ -251,7 +267,7 @@ def _between(networks: Collection, pair: tuple[int, int], positions: Sequence[fl
     )
 
 
-def mean_network(networks: Collection, task: Task, *, split: Data | None = None) -> Performance:
+def mean_network(networks: Collection, task: Task, *, split: Data | None = None, device: str = "auto") -> Performance:
     """Loss and main metric of the mean of all networks; with BatchNorm, its statistics are estimated anew.
 
     Raises:
@@ -265,7 +281,7 @@ def mean_network(networks: Collection, task: Task, *, split: Data | None = None)
     one = Collection(
         networks.layout, mean.to(networks.layout.dtype)[None], architecture=networks.architecture, buffers=buffers
     )
-    return measure(one, task, split=split, reset_statistics=bool(buffers))
+    return measure(one, task, split=split, reset_statistics=bool(buffers), device=device)
 
 
 def sum_of(networks: Collection) -> Float[Tensor, " d"]:
@@ -302,6 +318,7 @@ def instability(
     seed: int = 0,
     points: int = 9,
     folder: str | Path | None = None,
+    device: str = "auto",
 ) -> list[tuple[Step, list[Barrier]]]:
     """Instability analysis (Frankle et al. 2020, arXiv 1912.05671).
 
@@ -315,6 +332,7 @@ def instability(
         seed: Seed of the network and of the data orders.
         points: Number of interior points of each line.
         folder: Folder to keep the trained networks in, one folder a start.
+        device: Device to compute on: "cpu", "cuda", or "auto", which is CUDA where there is a card.
 
     Returns:
         For each start the barriers between its copies.
@@ -327,6 +345,6 @@ def instability(
     result: list[tuple[Step, list[Barrier]]] = []
     for start in starts:
         where = None if folder is None else Path(folder) / f"from-{start}"
-        copied = collect(task, copies, plan=SharedStart(start), seed=seed, folder=where)
-        result.append((start, barriers(copied, task, points=points)))
+        copied = collect(task, copies, plan=SharedStart(start), seed=seed, folder=where, device=device)
+        result.append((start, barriers(copied, task, points=points, device=device)))
     return result

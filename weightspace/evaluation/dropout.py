@@ -15,7 +15,7 @@ from weightspace.networks.architecture import Architecture
 from weightspace.networks.calling import call
 from weightspace.networks.forward import blocks
 from weightspace.networks.network import Network
-from weightspace.runtime import seeds, trees
+from weightspace.runtime import devices, seeds, trees
 from weightspace.runtime.trees import Tree
 from weightspace.tasks.task import Task
 from weightspace.training import collect
@@ -43,22 +43,24 @@ class MCDropout:
         if not self.rates or not all(0 < rate < 1 for rate in self.rates):
             raise InputError(f"dropout rates must lie in (0, 1), and at least one is needed; got {self.rates}")
 
-    def fit(self, task: Task, *, seed: int = 0) -> "FittedDropout":
+    def fit(self, task: Task, *, seed: int = 0, device: str = "auto") -> "FittedDropout":
         """Train a network of the task's architecture, by the task's recipe, for each rate.
 
         Args:
             task: The task.
             seed: Seed of the networks, and of the passes over the validation split.
+            device: Device to compute on: "cpu", "cuda", or "auto", which is CUDA where there is a card.
 
         Raises:
-            InputError: The network has no layer that dropout could stand in front of.
+            InputError: The network has no layer that dropout could stand in front of, or the device is not available.
         """
+        device = devices.pick(device)
         fitted: list[FittedDropout] = []
         losses: list[float] = []
         for rate in self.rates:
             architecture = Architecture(task.architecture.name, {}, lambda rate=rate: _with_dropout(task, rate))
-            network = collect(replace(task, architecture=architecture), 1, seed=seeds.derive(seed, "mc dropout"))[0]
-            one = FittedDropout(network, rate)
+            own, seeded = replace(task, architecture=architecture), seeds.derive(seed, "mc dropout")
+            one = FittedDropout(collect(own, 1, seed=seeded, device=device)[0], rate, device)
             fitted.append(one)
             losses.append(_validation_loss(one, task, seed))
         return fitted[losses.index(min(losses))]
@@ -71,10 +73,12 @@ class FittedDropout:
     Args:
         network: The network.
         rate: Probability to drop a value.
+        device: Device to predict on.
     """
 
     network: Network
     rate: float
+    device: str = "cpu"
 
     def passes(self, x: Tree, n: int, *, seed: int = 0) -> Iterator[Tree]:
         """Outputs (1, samples, ...) of forward passes, each with its own dropout for every input.
@@ -84,12 +88,13 @@ class FittedDropout:
             n: Number of passes.
             seed: Seed of the dropout.
         """
-        module = self.network.module().eval()
+        module = self.network.module().to(self.device).eval()
         for layer in _dropped(module):
             layer.train()  # a plain layer behaves alike in both modes; the hook in front of it does not
         for i in range(n):
             with torch.no_grad(), seeds.seeded_modules(seeds.derive(seed, "mc dropout pass", i), "dropout"):
-                parts = [call(module, trees.take(x, rows)) for rows in blocks(trees.samples(x), _ROWS)]
+                batches = (trees.take(x, rows) for rows in blocks(trees.samples(x), _ROWS))
+                parts = [trees.to(call(module, trees.to(batch, self.device)), "cpu") for batch in batches]
             yield trees.apply(lambda tensor: tensor[None], trees.concatenate(parts))
 
 

@@ -23,7 +23,7 @@ from weightspace.networks.outputs import Regression
 from weightspace.report.data import ReportSettings
 from weightspace.report.report import Report
 from weightspace.report.results import CurveResult, GroupResult, PredictiveResult, Verdict
-from weightspace.runtime import seeds
+from weightspace.runtime import devices, seeds
 from weightspace.runtime.progress import progress
 from weightspace.tasks.own_loop import require_samples
 from weightspace.tasks.task import Task
@@ -45,6 +45,7 @@ def evaluate(
     dropout: MCDropout | None = MCDropout(),
     memory_gb: float = 2.0,
     seed: int = 0,
+    device: str = "auto",
 ) -> Report:
     """Measure networks on the test split, beside the networks they were learned from and baselines.
 
@@ -69,6 +70,8 @@ def evaluate(
         memory_gb: Memory for all that is held at once, in GiB. Collections that do not fit are spooled to a temporary
             folder, and baselines are made from and in as many networks as fit.
         seed: Seed of baselines, shifts and intervals.
+        device: Device to compute on: "cpu", "cuda", or "auto", which is CUDA where there is a card.
+            Blocks of networks and inputs go there one by one; metrics are taken on the CPU.
 
     Raises:
         LayoutMismatch: A collection is not of the task's architecture.
@@ -78,9 +81,9 @@ def evaluate(
     require_samples(task, "evaluate")
     inputs = Inputs(samples, training, held_out, others or {})
     _check(inputs, task, performing, memory_gb)
-    share_gb = memory_gb / _PARTS
-    with CanonicalForm.of(training, task, align, share_gb) as canonical:
-        reference = TrainingReference(task, canonical(training), canonical, performing, share_gb, seed)
+    share_gb, device = memory_gb / _PARTS, devices.pick(device)
+    with CanonicalForm.of(training, task, align, share_gb, device) as canonical:
+        reference = TrainingReference(task, canonical(training), canonical, performing, share_gb, seed, device)
         groups = _measure_groups(inputs, reference, canonical)
         baselines = _measure_baselines(inputs, groups, reference, canonical, components)
         verdicts = _judge(inputs, groups, baselines, reference)
@@ -223,6 +226,7 @@ def _measure_baselines(
         components=_components(pool, components),
         symmetry=canonical.symmetry,
         seed=training.seed,
+        device=training.device,
     )
     curves = replace(made, n=min(_CURVE, made.n))
     measured = [
@@ -283,7 +287,10 @@ def _first_equal(points: Sequence[CurveResult], samples: GroupResult) -> float:
 def _judge(
     inputs: Inputs, groups: _MeasuredGroups, baselines: _MeasuredBaselines, training: TrainingReference
 ) -> list[Verdict]:
-    original = [distances_among(part[:COMPARED], training.memory_gb) for part in (inputs.samples, inputs.training)]
+    original = [
+        distances_among(part[:COMPARED], training.memory_gb, training.device)
+        for part in (inputs.samples, inputs.training)
+    ]
     evidence = Evidence(
         groups.samples,
         groups.training,
@@ -318,7 +325,7 @@ def _benchmark_ensembles(
     n = _members(inputs)
 
     def ensemble(name: str, note: str, networks: Collection) -> PredictiveEnsemble:
-        return PredictiveEnsemble.of(name, note, networks, memory_gb=training.memory_gb, prepare=training.recalibrated)
+        return PredictiveEnsemble.of(name, note, networks, memory_gb=training.memory_gb, prepare=training.prepared)
 
     ensembles = [
         ensemble(name, f"an ensemble of {min(n, len(networks))} of them", networks[:n])
@@ -326,7 +333,7 @@ def _benchmark_ensembles(
     ]
     ensembles.append(ensemble(f"one of the training {inputs.kind}", "the first", inputs.training[:1]))
     if dropout is not None:
-        fitted = dropout.fit(training.task, seed=training.seed)
+        fitted = dropout.fit(training.task, seed=training.seed, device=training.device)
         ensembles.append(PredictiveEnsemble.dropout(fitted, n, seed=training.seed))
     predicted = {group.result.name: group.scored.predictions for group in groups.main if group.result.count <= n}
     return [
@@ -348,4 +355,5 @@ def _figure_inputs(
         pca=baselines.made.pca,
         task=training.task,
         recalibrated=training.recalibrated,
+        device=training.device,
     )

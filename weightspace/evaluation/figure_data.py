@@ -38,6 +38,7 @@ class FigureInputs:
         pca: Principal components of the training networks.
         task: The task.
         recalibrated: Estimates BatchNorm statistics of networks at the ends of lines.
+        device: Device to compute on.
     """
 
     samples: Collection
@@ -49,6 +50,7 @@ class FigureInputs:
     pca: FittedPCA
     task: Task
     recalibrated: Callable[[Collection], Collection]
+    device: str = "cpu"
 
 
 def figure_data(inputs: FigureInputs) -> FigureData:
@@ -60,8 +62,8 @@ def figure_data(inputs: FigureInputs) -> FigureData:
         overlaps["aligned"] = _overlaps(samples, training)
     return FigureData(
         spectrum=inputs.pca.explained_variance_ratio.tolist(),
-        codes={name: _codes(inputs.pca, networks) for name, networks in inputs.groups.items()},
-        lines=_lines(samples, training, inputs.original_training, task, inputs.recalibrated),
+        codes={name: _codes(inputs.pca, networks, inputs.device) for name, networks in inputs.groups.items()},
+        lines=_lines(samples, training, inputs.original_training, task, inputs.recalibrated, inputs.device),
         overlaps=overlaps,
         overlap_training=min(_MASKS, len(training)),
         filters=_filters(samples, training, task),
@@ -73,10 +75,10 @@ def figure_data(inputs: FigureInputs) -> FigureData:
     )
 
 
-def _codes(pca: FittedPCA, networks: Collection) -> list[tuple[float, float]]:
+def _codes(pca: FittedPCA, networks: Collection, device: str) -> list[tuple[float, float]]:
     shown = networks[:_POINTS]
     two = FittedPCA(pca.mean, pca.components[:2], pca.variances[:2], pca.total_variance, pca.networks)
-    codes = torch.cat([two.transform(shown[rows].weights) for rows in blocks(len(shown), 64)])
+    codes = torch.cat([two.transform(shown[rows].weights, device=device) for rows in blocks(len(shown), 64)])
     scaled = codes.double() / two.variances.sqrt()
     padded = torch.nn.functional.pad(scaled, (0, 2 - scaled.shape[1]))  # networks may differ in one direction only
     return [(x, y) for x, y in padded.tolist()]
@@ -88,6 +90,7 @@ def _lines(
     unaligned: Collection,
     task: Task,
     recalibrated: Callable[[Collection], Collection],
+    device: str,
 ) -> dict[str, Lines]:
     k = min(_PAIRS, len(samples), len(training))
     samples, training, unaligned = (recalibrated(part[: 2 * k]) for part in (samples, training, unaligned))
@@ -100,7 +103,8 @@ def _lines(
             architecture=training.architecture,
             buffers={n: torch.cat([a.buffers[n], b.buffers[n]]) for n in a.buffers},
         )
-        lines = barriers(ends, task, pairs=[(i, len(a) + i) for i in range(len(a))], points=_STEPS)
+        pairs = [(i, len(a) + i) for i in range(len(a))]
+        lines = barriers(ends, task, pairs=pairs, points=_STEPS, device=device)
         return Lines(lines[0].positions, [line.losses for line in lines], [line.scores for line in lines])
 
     result = {"sample to training network": between(samples[:k], training[:k])}

@@ -123,16 +123,18 @@ class CanonicalForm:
         matching: How networks are aligned; None leaves them as they are.
         at_once: Networks that fit into memory; larger collections are spooled to disk.
         scratch: Folder for these.
+        device: Device to align on.
     """
 
     matching: FittedMatching | None
     at_once: int
     scratch: Path
+    device: str = "cpu"
 
     @classmethod
     @contextmanager
     def of(
-        cls, reference: Collection, task: Task, align: WeightMatching | None, memory_gb: float
+        cls, reference: Collection, task: Task, align: WeightMatching | None, memory_gb: float, device: str = "cpu"
     ) -> Iterator["CanonicalForm"]:
         """Fit the alignment; what is spooled to disk is deleted at the end of the `with` block.
 
@@ -141,11 +143,12 @@ class CanonicalForm:
             task: Source of example inputs.
             align: How networks are aligned; None leaves them as they are.
             memory_gb: Memory for one collection, in GiB.
+            device: Device to align on.
         """
-        matching = align.fit(reference, example=task.train.head(8).x) if align else None
+        matching = align.fit(reference, example=task.train.head(8).x, device=device) if align else None
         at_once = max(3, capacity(memory_gb, _bytes(reference)))
         with tempfile.TemporaryDirectory(prefix="weightspace-evaluate-") as scratch:
-            yield cls(matching, at_once, Path(scratch))
+            yield cls(matching, at_once, Path(scratch), device)
 
     @property
     def symmetry(self) -> Symmetry | None:
@@ -168,7 +171,7 @@ class CanonicalForm:
         return Group(name, note, self(networks), networks)
 
     def _transformed(self, networks: Collection) -> Collection:
-        return self.matching.transform(networks) if self.matching else networks
+        return self.matching.transform(networks, device=self.device) if self.matching else networks
 
 
 def _bytes(networks: Collection) -> int:

@@ -27,6 +27,7 @@ from weightspace.evaluation.predictions import COMPARED, ScoredPredictions
 from weightspace.evaluation.scoring import Scorer, scorer_of
 from weightspace.masks import overlap
 from weightspace.networks.collection import Collection
+from weightspace.networks.placing import placed
 from weightspace.report.metrics import GroupMetrics
 from weightspace.report.results import CurveResult, GroupResult, LayerDensity, Novelty, Variety
 from weightspace.tasks.task import Task
@@ -62,6 +63,7 @@ class TrainingReference:
         performing: Share of the training networks' median main metric from which a network counts as performing.
         memory_gb: Memory for blocks, in GiB.
         seed: Seed of the intervals.
+        device: Device to compute on, block by block.
 
     Raises:
         InputError: Half of the training networks are copies of others, so that there is no distance to compare with.
@@ -73,6 +75,7 @@ class TrainingReference:
     performing: float
     memory_gb: float
     seed: int
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         # Distances are told in medians among training networks, which must not be copies of each other.
@@ -91,7 +94,9 @@ class TrainingReference:
     @cached_property
     def search(self) -> NeighbourSearch:
         """Finds the training networks around others."""
-        return NeighbourSearch.of(self.training, sum_of(self.training) / len(self.training), self.memory_gb)
+        return NeighbourSearch.of(
+            self.training, sum_of(self.training) / len(self.training), self.memory_gb, self.device
+        )
 
     @cached_property
     def around(self) -> Neighbours:
@@ -106,7 +111,7 @@ class TrainingReference:
     @cached_property
     def dispersion(self) -> float:
         """Root mean square distance of the training networks to their mean, corrected for their number."""
-        return (squared_spread(self.training, self.search.centre, self.memory_gb) / (len(self.training) - 1)) ** 0.5
+        return (self._spread(self.training, self.search.centre) / (len(self.training) - 1)) ** 0.5
 
     @property
     def unit(self) -> float:
@@ -130,11 +135,20 @@ class TrainingReference:
 
     def recalibrated(self, networks: Collection) -> Collection:
         """The networks with BatchNorm statistics from training data: the same pass for every group."""
-        return recalibrated(networks, self.task.train) if networks.layout.buffers else networks
+        if not networks.layout.buffers:
+            return networks
+        return recalibrated(networks, self.task.train, device=self.device)
+
+    def prepared(self, networks: Collection) -> Collection:
+        """A block of networks that is to predict: these statistics, and on the device."""
+        return placed(self.recalibrated(networks), self.device)
+
+    def _spread(self, networks: Collection, centre: Float[Tensor, " d"]) -> float:
+        return squared_spread(networks, centre, self.memory_gb, self.device)
 
     def score(self, networks: Collection) -> ScoredPredictions:
         """Predictions on the test split, with each network's metrics."""
-        return self.scorer.score(networks, self.task.test, memory_gb=self.memory_gb, prepare=self.recalibrated)
+        return self.scorer.score(networks, self.task.test, memory_gb=self.memory_gb, prepare=self.prepared)
 
     def close(self, nearest: Nearest) -> Float[Tensor, " n"]:
         """Distance of each network below which it counts as a copy.
@@ -233,7 +247,9 @@ class TrainingReference:
     def _mask_overlap(self, networks: Collection, *, itself: bool) -> list[float] | None:
         if networks.dense or self.training.dense:
             return None
-        return largest_mask_overlap(networks, self.training, itself=itself, memory_gb=self.memory_gb).tolist()
+        return largest_mask_overlap(
+            networks, self.training, itself=itself, memory_gb=self.memory_gb, device=self.device
+        ).tolist()
 
     def _novelty(
         self,
@@ -248,7 +264,7 @@ class TrainingReference:
         nearest, compared = around.nearest, networks[:COMPARED]
         dispersion: float | None = None
         if not itself:
-            spread = squared_spread(compared, self.search.centre, self.memory_gb) / len(compared)
+            spread = self._spread(compared, self.search.centre) / len(compared)
             dispersion = spread**0.5 / self.dispersion
         z_u, farther = (None, None) if held_out is None else novelty.z_u(nearest.first, held_out)
         return Novelty(
@@ -274,12 +290,12 @@ class TrainingReference:
         if len(compared) < 2:
             return None
         errors = scored.errors[:COMPARED]
-        spread = squared_spread(compared, sum_of(compared) / len(compared), self.memory_gb) / (len(compared) - 1)
+        spread = self._spread(compared, sum_of(compared) / len(compared)) / (len(compared) - 1)
         shared: float | None = None
         if not compared.dense:
             # Networks with one mask and other values are put into other orders, which hides that it is one.
             orders = [compared] if group.original is None else [compared, group.original[:COMPARED]]
-            shared = max(overlap.off_diagonal(mask_overlaps(o, o, self.memory_gb)) for o in orders)
+            shared = max(overlap.off_diagonal(mask_overlaps(o, o, self.memory_gb, self.device)) for o in orders)
         return Variety(
             dispersion=spread**0.5 / self.dispersion,
             error_iou=overlap.off_diagonal(novelty.likeness(errors, errors)),

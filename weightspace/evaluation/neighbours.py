@@ -66,29 +66,34 @@ class NeighbourSearch:
         centre: Their mean, in float64.
         gram: Inner products of the deviations of the first 2,048 of them from the mean.
         memory_gb: Memory for the blocks that are worked on, in GiB.
+        device: Device to compute on.
     """
 
     networks: Collection
     centre: Float[Tensor, " d"]
     gram: Float[Tensor, "k k"]
     memory_gb: float
+    device: str = "cpu"
 
     @classmethod
-    def of(cls, networks: Collection, centre: Float[Tensor, " d"], memory_gb: float) -> "NeighbourSearch":
+    def of(
+        cls, networks: Collection, centre: Float[Tensor, " d"], memory_gb: float, device: str = "cpu"
+    ) -> "NeighbourSearch":
         """Compute the inner products, a pair of blocks at a time.
 
         Args:
             networks: The training networks in canonical form.
             centre: Their mean, in float64.
             memory_gb: Memory for the blocks that are worked on, in GiB.
+            device: Device to compute on.
         """
         k = min(_BASES, len(networks))
         gram = torch.empty(k, k, dtype=torch.float64)
         bases = networks[:k]
-        for rows, block in deviations(bases, centre, memory_gb):
-            for columns, others in deviations(bases, centre, memory_gb):
+        for rows, block in deviations(bases, centre, memory_gb, device):
+            for columns, others in deviations(bases, centre, memory_gb, device):
                 gram[rows, columns] = block @ others.T
-        return cls(networks, centre, gram, memory_gb)
+        return cls(networks, centre, gram, memory_gb, device)
 
     def around(self, networks: Collection, *, itself: bool) -> Neighbours:
         """Find the training networks around each network.
@@ -98,17 +103,18 @@ class NeighbourSearch:
             itself: Whether these are the training networks: none is its own neighbour, and each is compared with the
                 mean of the others.
         """
-        parts = [self._block(rows, block, itself) for rows, block in deviations(networks, self.centre, self.memory_gb)]
+        found = deviations(networks, self.centre, self.memory_gb, self.device)
+        parts = [self._block(rows, block, itself) for rows, block in found]
         first, second, index, few = (torch.cat(columns) for columns in zip(*parts, strict=True))
         return Neighbours(Nearest(first, second, index), few)
 
     def _block(self, rows: slice, block: Float[Tensor, "n d"], itself: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        square = block.square().sum(1, keepdim=True)
+        square = block.square().sum(1, keepdim=True).cpu()
         products: list[Tensor] = []
         sizes: list[Tensor] = []
-        for _, others in deviations(self.networks, self.centre, self.memory_gb):
-            products.append(block @ others.T)
-            sizes.append(others.square().sum(1))
+        for _, others in deviations(self.networks, self.centre, self.memory_gb, self.device):
+            products.append((block @ others.T).cpu())
+            sizes.append(others.square().sum(1).cpu())
         product, size = torch.cat(products, 1), torch.cat(sizes)
         # Expanded, not subtracted: rounding makes a copy's distance about 1e-8 of the networks' length.
         distance = (square + size - 2 * product).clamp(min=0).sqrt()
@@ -137,36 +143,39 @@ class NeighbourSearch:
 
 
 def deviations(
-    networks: Collection, centre: Float[Tensor, " d"] | float, memory_gb: float
+    networks: Collection, centre: Float[Tensor, " d"] | float, memory_gb: float, device: str = "cpu"
 ) -> Iterator[tuple[slice, Float[Tensor, "n d"]]]:
-    """Blocks of networks less a point, in float64."""
+    """Blocks of networks less a point, in float64, on a device."""
+    centre = centre.to(device) if isinstance(centre, Tensor) else centre
     for rows in blocks(len(networks), capacity(memory_gb, 32 * networks.layout.size)):
-        yield rows, networks[rows].weights.double() - centre
+        yield rows, networks[rows].weights.to(device).double() - centre
 
 
-def squared_spread(networks: Collection, centre: Float[Tensor, " d"], memory_gb: float) -> float:
+def squared_spread(networks: Collection, centre: Float[Tensor, " d"], memory_gb: float, device: str = "cpu") -> float:
     """Sum of squared distances of networks to a point."""
-    return sum(block.square().sum().item() for _, block in deviations(networks, centre, memory_gb))
+    return sum(block.square().sum().item() for _, block in deviations(networks, centre, memory_gb, device))
 
 
-def distances_among(networks: Collection, memory_gb: float) -> Float[Tensor, "n n"]:
+def distances_among(networks: Collection, memory_gb: float, device: str = "cpu") -> Float[Tensor, "n n"]:
     """Distances of all pairs, infinite to oneself."""
     result = torch.empty(len(networks), len(networks), dtype=torch.float64)
-    for rows, block in deviations(networks, 0.0, memory_gb):
-        for columns, others in deviations(networks, 0.0, memory_gb):
+    for rows, block in deviations(networks, 0.0, memory_gb, device):
+        for columns, others in deviations(networks, 0.0, memory_gb, device):
             result[rows, columns] = torch.cdist(block, others)
     return result.fill_diagonal_(torch.inf)
 
 
-def mask_overlaps(networks: Collection, others: Collection, memory_gb: float) -> Float[Tensor, "n m"]:
+def mask_overlaps(
+    networks: Collection, others: Collection, memory_gb: float, device: str = "cpu"
+) -> Float[Tensor, "n m"]:
     """Mask overlaps of prunable weights of all pairs of networks from two collections."""
     prunable = networks.layout.prunable
     size = capacity(memory_gb, 16 * networks.layout.size)
     result = torch.empty(len(networks), len(others), dtype=torch.float64)
     for columns in blocks(len(others), size):
-        other = others[columns].masks[:, prunable]
+        other = others[columns].masks[:, prunable].to(device)
         for rows in blocks(len(networks), size):
-            result[rows, columns] = overlap_matrix(networks[rows].masks[:, prunable], other)
+            result[rows, columns] = overlap_matrix(networks[rows].masks[:, prunable].to(device), other)
     return result
 
 
@@ -188,12 +197,12 @@ def largest_error_overlap(
 
 
 def largest_mask_overlap(
-    networks: Collection, training: Collection, *, itself: bool, memory_gb: float
+    networks: Collection, training: Collection, *, itself: bool, memory_gb: float, device: str = "cpu"
 ) -> Float[Tensor, " n"]:
     """The largest mask overlap of each network with a training network, itself excepted."""
     best: list[Tensor] = []
     for rows in blocks(len(networks), _ERRORS):
-        overlap = mask_overlaps(networks[rows], training, memory_gb)
+        overlap = mask_overlaps(networks[rows], training, memory_gb, device)
         if itself:
             here = torch.arange(len(overlap))
             overlap[here, here + rows.start] = -torch.inf

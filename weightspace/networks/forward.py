@@ -1,5 +1,6 @@
 """Many networks at once: forward passes over a leading `nets` axis."""
 
+import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -55,7 +56,8 @@ def predict(
 ) -> Tree:
     """Outputs (nets, samples, ...) of every network on the same inputs, in evaluation mode.
 
-    They are computed in blocks that bound memory.
+    They are computed in blocks that bound memory, where the weights are: batches of inputs are brought there, and
+    outputs back to where the inputs are.
 
     Raises:
         InputError: The inputs are not of the shape that the network takes.
@@ -63,9 +65,12 @@ def predict(
     count = trees.samples(x)
     if not count:
         raise InputError(f"expected a batch of inputs, got {trees.shapes(x)}")
+    device, back = weights.device, trees.first(x).device
+    if any(parameter.device != device for parameter in module.parameters()):
+        module = copy.deepcopy(module).to(device)
     with evaluation(module):
         try:
-            per_sample = activation_bytes(module, trees.take(x, slice(0, 1)))
+            per_sample = activation_bytes(module, trees.to(trees.take(x, slice(0, 1)), device))
         except (RuntimeError, IndexError, TypeError) as error:
             raise InputError(f"inputs of shape {trees.shapes(x)} do not fit the network: {error}") from error
         rows = min(count, 4096)
@@ -76,10 +81,10 @@ def predict(
             parameters = layout.tensors(weights[block])
             block_buffers = {name: buffer[block] for name, buffer in buffers.items()}
             parts = [
-                _by_sample(_outputs(module, parameters, block_buffers, trees.take(x, batch)), batch)
+                _by_sample(_outputs(module, parameters, block_buffers, trees.to(trees.take(x, batch), device)), batch)
                 for batch in blocks(count, rows)
             ]
-            outputs.append(trees.concatenate(parts, 1))
+            outputs.append(trees.concatenate([trees.to(part, back) for part in parts], 1))
     return trees.concatenate(outputs)
 
 
