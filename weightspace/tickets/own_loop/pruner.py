@@ -241,7 +241,7 @@ class Pruner:
         return True
 
     def _set(self, masks: Mapping[str, Tensor]) -> None:
-        parameters = dict(self.module.named_parameters())
+        parameters = {name: self.module.get_parameter(name) for name in masks}  # tied ones under either name
         keep_sparse(self.module, {name: mask.to(parameters[name].device) for name, mask in masks.items()})
         for name, mask in masks.items():
             state = {} if self.optimizer is None else self.optimizer.state.get(parameters[name], {})
