@@ -1,9 +1,11 @@
 """Weights that their use shows, whatever they are called."""
 
+import pytest
 import torch
 from torch import Tensor, nn
 
 import weightspace as ws
+from weightspace.networks.uses import weights_by_use
 
 
 class Own(nn.Module):
@@ -60,3 +62,28 @@ def test_weights_under_other_names_of_parametrised_layers() -> None:
             return x @ (self.mixing * self.mask * self.length)
 
     assert [e.name for e in ws.Architecture.of(Rows).recognise(torch.randn(2, 6)).layout().weights] == ["mixing"]
+
+
+def test_matrices_of_transformers_are_prunable_without_and_with_inputs() -> None:
+    transformers = pytest.importorskip("transformers")
+    small = {"vocab_size": 40, "bos_token_id": 0, "eos_token_id": 0}
+    gpt2 = transformers.GPT2Config(n_embd=16, n_layer=1, n_head=2, n_positions=12, **small)
+    mixture = transformers.MixtralConfig(
+        hidden_size=8, intermediate_size=12, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1,
+        num_local_experts=3, **small,
+    )  # fmt: skip
+    ids = {"input_ids": torch.randint(40, (2, 6), generator=torch.Generator().manual_seed(0))}
+    for build in (lambda: transformers.GPT2LMHeadModel(gpt2), lambda: transformers.MixtralForCausalLM(mixture)):
+        network = ws.Architecture.of(build)
+        layout = network.layout()
+        assert not layout.left_out
+        assert layout.num_prunable > 0.9 * layout.size
+        assert network.recognise(ids) is network
+        assert len(weights_by_use(build(), layout.with_prunable([]), ids)) >= len(layout.weights) - 3
+    body = ws.Only(ws.Unstructured(0.1), "transformer.h.*.weight")
+    gpt2_layout = ws.Layout.of(transformers.GPT2LMHeadModel(gpt2))
+    kept = body.mask(torch.rand(gpt2_layout.size), gpt2_layout)
+    assert kept[gpt2_layout.slices["transformer.wte.weight"]].all()
+    inside = torch.cat([kept[gpt2_layout.slices[e.name]] for e in body.part(gpt2_layout).weights])
+    assert inside.double().mean().item() == pytest.approx(0.1, abs=1e-3)
+    assert inside.numel() == 12 * 16 * 16

@@ -43,6 +43,9 @@ def weights_by_use(module: nn.Module, layout: Layout, example: Tree) -> tuple[st
         layout: Its layout.
         example: A few inputs. Where the module does not run on them, names alone decide.
     """
+    known = _known(module, layout)
+    if all(entry.name in known for entry in layout.candidates):
+        return tuple(entry.name for entry in layout.weights)  # nothing is left to find out
     watch = _Watch(dict(module.named_parameters()), trees.tensors(example))
     with torch.no_grad(), evaluation(module):
         try:
@@ -50,7 +53,6 @@ def weights_by_use(module: nn.Module, layout: Layout, example: Tree) -> tuple[st
                 call(module, example)
         except Exception:  # whatever the user's code raises: `Task.try_out` runs it again and says so
             return tuple(entry.name for entry in layout.weights)
-    known = _known(module, layout)
     return tuple(
         e.name
         for e in layout.candidates
