@@ -23,6 +23,8 @@ for name in THIRD_PARTY.split():
 ROOT = Path(__file__).parent.parent
 # Most calls of an evaluation and of a tracing are of functions in these: checked, they take twice as long.
 INNER_LOOPS = {
+    "weightspace.runtime.trees",
+    "weightspace.networks.record",
     *(f"weightspace.align.{name}" for name in ("assign", "balance", "matcher")),
     *(f"weightspace.runtime.{name}" for name in ("double", "outputs")),
     *(f"weightspace.symmetry.{name}" for name in ("passes", "proof")),

@@ -1,15 +1,19 @@
 """The README's example runs as it stands, and what the documentation names is there."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import weightspace as ws
+from weightspace.tasks.digits import RECIPE
 
 # The example takes minutes at its own sizes, whose figures are those of experiments/demo/seeds.py.
 SMALLER = {
-    "n=300": "n=20",
+    "digits()": "digits((48, 32), recipe=replace(RECIPE, length=ws.Step(epochs=10)))",
+    "n=300": "n=18",
     "sample(100,": "sample(12,",
-    "refine=ws.TaskRefinement()": "generate=ws.FlowMatching(width=32, steps=400), refine=ws.TaskRefinement(steps=100)",
+    "GradualPruning(density=0.1)": "GradualPruning(density=0.1, length=ws.Step(epochs=10))",
+    "refine=ws.TaskRefinement()": "generate=ws.FlowMatching(width=32, steps=200), refine=ws.TaskRefinement(steps=50)",
 }
 WORDS = 450
 LINK = re.compile(r"\]\((?!http)([^)#]+)")
@@ -23,7 +27,7 @@ def test_the_example_runs_as_written_but_for_its_sizes(root: Path, tmp_path: Pat
     for written, smaller in SMALLER.items():
         assert code.count(written) == 1
         code = code.replace(written, smaller)
-    names: dict = {}
+    names: dict = {"replace": replace, "RECIPE": RECIPE}
     exec(compile(code, "README.md", "exec"), names)
     nets, task = names["nets"], names["task"]
     assert len(nets) == 12

@@ -36,6 +36,8 @@ def seeded_modules(seed: int, purpose: str) -> Iterator[None]:
 
     PyTorch's layers draw from the global random state; it is set here and put back afterwards.
     """
+    # Where there is no accelerator, `torch.manual_seed` still writes down the stack for one: a millisecond or more.
+    begin = torch.manual_seed if torch.accelerator.is_available() else torch.default_generator.manual_seed
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(derive(seed, purpose))
+        begin(derive(seed, purpose))
         yield
