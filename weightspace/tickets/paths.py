@@ -11,6 +11,7 @@ from weightspace.errors import InputError
 from weightspace.networks.collection import Collection
 from weightspace.networks.forward import evaluation
 from weightspace.networks.layout import Layout
+from weightspace.runtime.double import in_double
 from weightspace.tickets.analysis import _NORMS
 
 
@@ -36,7 +37,7 @@ def effective_masks(networks: Collection, shape: Sequence[int]) -> Bool[Tensor, 
     buffers = {b.name: _identity(b.name, kept[b.name]) for b in layout.buffers}
     off = biases(layout)
     rows: list[Tensor] = []
-    with evaluation(module):
+    with evaluation(module), in_double():
         for mask in networks.masks:
             weights = mask.double().masked_fill(off, 0.0).requires_grad_()
             total = functional_call(module, (layout.tensors(weights), buffers), (ones,)).sum()

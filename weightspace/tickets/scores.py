@@ -17,6 +17,7 @@ from weightspace.networks.calling import call_with
 from weightspace.networks.collection import Collection
 from weightspace.networks.forward import evaluation
 from weightspace.runtime import seeds, trees
+from weightspace.runtime.double import in_double
 from weightspace.runtime.trees import Tree
 from weightspace.storage.spelling import Spelling
 from weightspace.tasks.task import Split, Task
@@ -122,7 +123,7 @@ class SynFlow:
         ones = _ones(task.train.head(1).x)
         off = biases(networks.layout)
         found: list[Tensor] = []
-        with evaluation(module):
+        with evaluation(module), in_double():
             for i in range(len(networks)):
                 weights = networks.weights[i].double().abs().masked_fill(off, 0.0).requires_grad_()
                 buffers = {n: _positive(n, b[i]) for n, b in networks.buffers.items()}
