@@ -1,5 +1,6 @@
 """What holds of every ticket finder, the library's and a user's own."""
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -112,6 +113,25 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(edge_popup, "_EVERY", 3)
 
 
+def stopped_at(share: float) -> Callable[[range, str], Any]:
+    """A progress bar that interrupts its run once it is past a share of the steps."""
+
+    class Bar:
+        def __init__(self, total: int) -> None:
+            self.total, self.done = total, 0
+
+        def update(self, steps: int) -> None:
+            self.done += steps
+            if self.done > share * self.total:
+                raise KeyboardInterrupt
+
+    @contextmanager
+    def progress(steps: range, _what: str) -> Iterator[Bar]:
+        yield Bar(len(steps))
+
+    return progress
+
+
 def data_files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.name.startswith(("shard", "records"))}
 
@@ -149,28 +169,13 @@ def test_an_interrupted_search_goes_on_to_the_same_bytes(
 ) -> None:
     make, _, keeps = FINDERS[name]
     make().find(networks, short, folder=tmp_path / "whole")
-    stop_at: float = share
-
-    class Bar:
-        def __init__(self, total: int) -> None:
-            self.total, self.done = total, 0
-
-        def update(self, steps: int) -> None:
-            self.done += steps
-            if self.done > stop_at * self.total:
-                raise KeyboardInterrupt
-
-    @contextmanager
-    def progress(steps: range, _what: str) -> Iterator[Bar]:
-        yield Bar(len(steps))
-
-    monkeypatch.setattr(building, "progress", progress)
+    monkeypatch.setattr(building, "progress", stopped_at(share))
     with pytest.raises(KeyboardInterrupt):
         make().find(networks, short, folder=tmp_path / "cut")
     checkpoints = list((tmp_path / "cut").glob("*.checkpoint.safetensors"))
     assert bool(checkpoints) == keeps or share < 0.5
     assert not (tmp_path / "cut" / "complete.json").exists()
-    stop_at = 2.0
+    monkeypatch.setattr(building, "progress", stopped_at(2.0))
     make().find(networks, short, folder=tmp_path / "cut")
     assert data_files(tmp_path / "cut") == data_files(tmp_path / "whole")
     assert not list((tmp_path / "cut").glob("*.checkpoint.safetensors"))
@@ -238,3 +243,93 @@ def test_levels_end_at_the_tickets_of_find(networks: ws.Collection, short: ws.Ta
     assert [level.densities.mean().item() for level in levels] == pytest.approx([1, 0.6, 0.36, 0.3], abs=0.005)
     assert torch.equal(levels[-1].weights, finder.find(networks, short).weights)
     assert sorted(path.name for path in (tmp_path / "levels").iterdir()) == ["level-01", "level-02", "level-03"]
+
+
+@pytest.fixture(scope="module")
+def imported(networks: ws.Collection) -> ws.Collection:
+    """The networks, as files of another program."""
+    return ws.Collection.concatenate([ws.from_state_dict(network.state_dict(), normed) for network in networks])
+
+
+@pytest.fixture(scope="module")
+def still(short: ws.Task) -> ws.Task:
+    """The task, with steps too small to change a number."""
+    return replace(short, recipe=replace(short.recipe, length=AT(epochs=2), optimizer=ws.SGD(lr=1e-30)))
+
+
+@ALL
+def test_from_imported_networks_a_ticket_has_their_weights_or_is_refused(
+    name: str, imported: ws.Collection, still: ws.Task, tmp_path: Path
+) -> None:
+    finder = FINDERS[name][0]()
+    begins = getattr(finder, "starts", "either")
+    if begins == "seeds":
+        with pytest.raises(ws.InputError, match=rf"from these go {re.escape(shared.FROM_STARTS)}"):
+            finder.find(imported, still, folder=tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+        return
+    finder = replace(finder, length=AT(epochs=2)) if name == "gradual" else finder
+    found = finder.find(imported, still)
+    weights, masks = found.weights, found.masks
+    if name in ("rigl", "set"):  # what grows begins at zero
+        assert torch.equal(weights.where(weights != 0, imported.weights), imported.weights)
+        assert (weights != 0).float().mean() > 0.8 * masks.float().mean()
+    else:
+        assert torch.equal(weights, imported.weights * masks)
+    if name != "gradual":
+        assert torch.equal(found.extras["rewind"], imported.weights)
+    assert type(finder).__name__ in shared.FROM_STARTS or name == "a user's own"
+    assert all(record.from_start and not record.is_start for record in found.records)
+
+
+def test_networks_that_are_no_starts_begin_at_their_seeds(networks: ws.Collection, still: ws.Task) -> None:
+    found = tickets.PruneAtInit(density=0.3).find(networks, still)
+    assert not torch.equal(found.weights, networks.weights * found.masks)
+    begun = tickets.PruneAtInit(density=0.3).find(ws.starts(networks), still)
+    assert torch.equal(begun.weights, networks.weights * begun.masks)
+
+
+@pytest.mark.parametrize("share", [0.15, 0.5])
+def test_an_interrupted_search_from_starts_goes_on_to_the_same_bytes(
+    share: float, imported: ws.Collection, short: ws.Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finder = tickets.IMP(0.3, 0.4)
+    finder.find(imported, short, folder=tmp_path / "whole")
+    monkeypatch.setattr(building, "progress", stopped_at(share))
+    with pytest.raises(KeyboardInterrupt):
+        finder.find(imported, short, folder=tmp_path / "cut")
+    assert list((tmp_path / "cut").glob("*.checkpoint.safetensors"))
+    monkeypatch.setattr(building, "progress", stopped_at(2.0))
+    finder.find(imported, short, folder=tmp_path / "cut")
+    assert data_files(tmp_path / "cut") == data_files(tmp_path / "whole")
+
+
+def test_the_levels_of_starts_begin_with_their_training(
+    imported: ws.Collection, short: ws.Task, tmp_path: Path
+) -> None:
+    finder = tickets.IMP(0.3, 0.4)
+    levels = finder.find_levels(imported, short, folder=tmp_path / "levels")
+    assert [level.densities.mean().item() for level in levels] == pytest.approx([1, 0.6, 0.36, 0.3], abs=0.005)
+    assert torch.equal(levels[-1].weights, finder.find(imported, short).weights)
+    assert sorted(path.name for path in (tmp_path / "levels").iterdir()) == [f"level-0{i}" for i in range(4)]
+    assert not torch.equal(levels[0].weights, imported.weights)
+    later = replace(finder, rewind=AT(iterations=3))
+    assert torch.equal(later.find_levels(imported, short)[-1].weights, later.find(imported, short).weights)
+
+
+@pytest.mark.parametrize("name", ["imp", "imp, fine-tuned", "snip", "gradual", "rigl", "early-bird"])
+def test_sparse_starts_are_pruned_within_their_masks_or_refused(
+    name: str, imported: ws.Collection, short: ws.Task
+) -> None:
+    masks = ws.Unstructured(0.5).mask(imported.weights.abs(), imported.layout)
+    sparse = imported.replace(weights=imported.weights * masks, masks=masks)
+    finder = FINDERS[name][0]()
+    if name in ("rigl", "early-bird"):
+        with pytest.raises(ws.InputError, match=r"starts are sparse.*masks=None"):
+            finder.find(sparse, short)
+        return
+    found = finder.find(sparse, short)
+    assert not (found.masks & ~masks).any()
+    assert found.densities.tolist() == pytest.approx([0.3] * NETWORKS, abs=0.003)
+    with pytest.raises(ws.InputError, match="keeps .* weights already"):
+        replace(finder, density=0.6).find(sparse, short)

@@ -25,12 +25,13 @@ from weightspace.networks.forward import predict
 from weightspace.networks.layout import Layout
 from weightspace.networks.outputs import OUTPUT_KINDS, Classes, Regression
 from weightspace.networks.record import Extra
+from weightspace.networks.starts import are_starts
 from weightspace.recipes.step import Step
 from weightspace.storage.spelling import spelled, spelled_text
 from weightspace.tasks.measuring import measure
 from weightspace.tasks.task import Task
-from weightspace.tickets.finder import check_dense_enough, ticket_records
-from weightspace.training.conversion import initial
+from weightspace.tickets.finder import check_dense_enough, check_starts, ticket_records
+from weightspace.training.conversion import begin
 from weightspace.training.individual import require_seeds
 
 STD = Extra.STD  # the extra of a collection of posteriors that holds standard deviations
@@ -257,7 +258,8 @@ class BayesianIMP:
         """A Bayesian ticket of each network: the last level of `find_levels`.
 
         Args:
-            networks: Networks whose seeds give the initialisations; their trained weights are not used.
+            networks: Networks whose seeds give the initialisations, their trained weights are not used; or starts, such
+                as imported networks, which are taken as they are.
             task: Task whose training split and recipe are used.
             folder: Folder with one resumable run for each level; None keeps everything in memory.
             device: Device to compute on: "cpu", or "auto" for the same; there is no other for posteriors yet.
@@ -275,7 +277,8 @@ class BayesianIMP:
         """Posteriors of all levels, the dense ones first.
 
         Args:
-            networks: Networks whose seeds give the initialisations; their trained weights are not used.
+            networks: Networks whose seeds give the initialisations, their trained weights are not used; or starts, such
+                as imported networks, which are taken as they are.
             task: Task whose training split and recipe are used.
             folder: Folder with one resumable run for each level; None keeps everything in memory.
             device: Device to compute on: "cpu", or "auto" for the same; there is no other for posteriors yet.
@@ -292,6 +295,7 @@ class BayesianIMP:
         networks.layout.require(task.architecture.layout(), f"the network of task {task.name!r}")
         require_prunable(networks.layout)
         check_dense_enough(networks, self.goal)
+        check_starts(networks, "either", "BayesianIMP")
         per_epoch = task.recipe.per_epoch(len(task.train))
         if self.rewind.total(per_epoch) > task.recipe.length.total(per_epoch):
             raise InputError(f"cannot rewind to {self.rewind}, training ends at {task.recipe.length}")
@@ -331,9 +335,9 @@ class BayesianIMP:
             task: Task whose training split and recipe are used.
             folder: Folder of the training up to the rewind point, as a resumable run.
         """
-        require_seeds(networks.records)
-        start = initial(task.architecture, networks.records)
-        start = start.replace(records=[{"seed": record["seed"], "task": task.name} for record in networks.records])
+        start = begin(task.architecture, networks)
+        given = {"start": "given"} if are_starts(networks) else {}
+        start = start.replace(records=[{"seed": r["seed"], "task": task.name, **given} for r in networks.records])
         if self.rewind.total(task.recipe.per_epoch(len(task.train))):
             start = self.variational.fit(start, task, until=self.rewind, folder=folder)
         return start

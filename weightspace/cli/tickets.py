@@ -11,6 +11,7 @@ from weightspace.cli.describe import report_done
 from weightspace.cli.inputs import Common, Folder, Shared, find_task, open_collection, task_of
 from weightspace.errors import InputError
 from weightspace.networks.collection import Collection
+from weightspace.networks.starts import starts
 from weightspace.tasks.task import Task
 from weightspace.tickets import (
     IMP,
@@ -43,6 +44,8 @@ class Find(Generic[F]):
         out: Folder to write.
         finder: How tickets are found.
         task: Task that the networks were trained on; None is what their records say.
+        as_starts: Whether training begins at the networks themselves, as with imported ones, and not at the
+            initialisation of their seeds.
         common: Options that mean the same in every verb.
     """
 
@@ -50,12 +53,15 @@ class Find(Generic[F]):
     out: Path
     finder: SuppressFixed[AvoidSubcommands[OmitArgPrefixes[F]]]
     task: str | None = None
+    as_starts: bool = False
     common: Shared = field(default_factory=Common)
 
     def run(self) -> None:
         """Find the tickets."""
         collection = open_collection(self.networks, self.common)
         task = task_of(collection, self.task, self.common)
+        if self.as_starts:
+            collection = starts(collection)
         report_done(self.finder.find(collection, task, folder=self.out, device=self.common.device), self.out)
 
 

@@ -9,3 +9,4 @@ from weightspace.networks.layout import Entry as Entry
 from weightspace.networks.layout import Layout as Layout
 from weightspace.networks.merging import merge as merge
 from weightspace.networks.network import Network as Network
+from weightspace.networks.starts import starts as starts

@@ -90,6 +90,8 @@ def from_state_dict(
     """
     record: dict[str, Any] = {"kind": "imported", "index": 0}
     content, name, remarks = state, "the state dict", []
+    if isinstance(state, nn.Module | Mapping):
+        record["start"] = "given"
     if isinstance(state, nn.Module):
         content = state.state_dict()
     elif not isinstance(state, Mapping):

@@ -111,6 +111,19 @@ class Record(Mapping[str, Any]):
         return self._checked("kind", str, "a word")
 
     @property
+    def is_start(self) -> bool:
+        """Whether training begins at the network's own weights: it was imported, or made a start by `starts`."""
+        return self.kind in ("imported", "start")
+
+    @property
+    def from_start(self) -> bool:
+        """Whether it is a start, or was made from one: its seed does not say where its training began.
+
+        Records of what is made from a network keep the entries that say so: "start", or the imported "file".
+        """
+        return self.is_start or "start" in self._data or "file" in self._data
+
+    @property
     def task(self) -> str | None:
         """Name of the task that it was trained on."""
         return self._checked("task", str, "a word")

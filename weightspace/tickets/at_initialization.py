@@ -10,11 +10,12 @@ from torch import Tensor
 from weightspace.errors import InputError
 from weightspace.masks.patterns import Pattern, Unstructured
 from weightspace.networks.collection import Collection
+from weightspace.networks.starts import are_starts
 from weightspace.recipes.step import Step
 from weightspace.storage.spelling import Spelling, spelled_text
 from weightspace.tasks.own_loop import require_samples
 from weightspace.tasks.task import Task
-from weightspace.tickets.finder import SearchBlock, SearchResult, recipe_length, search
+from weightspace.tickets.finder import SearchBlock, SearchResult, Starts, check_dense_enough, recipe_length, search
 from weightspace.tickets.scores import SNIP, GraSP, InitScore, SynFlow
 
 _SYNFLOW_ROUNDS = 100  # Tanaka et al. 2020, section 7
@@ -44,6 +45,7 @@ class PruneAtInit:
     rounds: int | None = None
     start: Step = Step()
 
+    starts: ClassVar[Starts] = "either"
     spelling: ClassVar[Spelling] = Spelling("AtStart")
 
     def __post_init__(self) -> None:
@@ -72,10 +74,10 @@ class PruneAtInit:
         """
         if self.pattern is not None:
             return self.pattern.mask(self.score(networks, task), networks.layout, within=networks.masks)
-        masks = networks.masks
+        masks, sparsest = networks.masks, networks.densities.min().item()
         for k in range(1, self.scorings + 1):
             left = networks.replace(weights=networks.weights * masks, masks=masks)
-            rule = Unstructured(self.density ** (k / self.scorings), self.scope)
+            rule = Unstructured(min(self.density ** (k / self.scorings), sparsest), self.scope)
             masks = rule.mask(self.score(left, task), networks.layout, within=masks)
         return masks
 
@@ -85,7 +87,8 @@ class PruneAtInit:
         """A trained ticket for each network; `extras["rewind"]` holds the dense weights it was chosen from.
 
         Args:
-            networks: Networks whose seeds give the initialisations; their own weights are not used.
+            networks: Networks whose seeds give the initialisations, their own weights are not used; or starts, such as
+                imported networks, which are taken as they are.
             task: Task to train on.
             folder: Folder to write to as a resumable run; None keeps everything in memory.
             device: Device to train on.
@@ -99,6 +102,8 @@ class PruneAtInit:
         first, length = self.start.total(task.recipe.per_epoch(len(task.train))), recipe_length(task)
         if first > length:
             raise InputError(f"cannot prune at {self.start}, training ends at {task.recipe.length}")
+        if are_starts(networks):
+            check_dense_enough(networks, self.pattern or Unstructured(self.density, self.scope))
 
         def find(block: SearchBlock) -> SearchResult:
             early = block.trainer(block.start)
@@ -118,6 +123,8 @@ class PruneAtInit:
             what=f"pruning {len(networks)} networks at the start, and training them",
             folder=folder,
             device=device,
+            starts=self.starts,
+            within_masks=True,
         )
 
     def _method(self) -> dict[str, Any]:

@@ -4,7 +4,7 @@ train.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -15,7 +15,7 @@ from weightspace.networks.collection import Collection
 from weightspace.storage.spelling import spelled_text
 from weightspace.tasks.own_loop import require_samples
 from weightspace.tasks.task import Task
-from weightspace.tickets.finder import SearchBlock, SearchResult, recipe_length, search
+from weightspace.tickets.finder import SearchBlock, SearchResult, Starts, recipe_length, search
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,8 @@ class ContinuousSparsification:
     mask_lr: float = 1.0
     pattern: Pattern | None = None
 
+    starts: ClassVar[Starts] = "either"
+
     def __post_init__(self) -> None:
         Unstructured(self.density)
         if self.hardness <= 1 or self.penalty < 0 or self.mask_lr <= 0:
@@ -60,7 +62,8 @@ class ContinuousSparsification:
         """A trained ticket for each network; `extras["rewind"]` holds the initialisation.
 
         Args:
-            networks: Networks whose seeds give the initialisations; their own weights are not used.
+            networks: Networks whose seeds give the initialisations, their own weights are not used; or starts, such as
+                imported networks, which are taken as they are.
             task: Task to train on.
             folder: Folder to write to as a resumable run; None keeps everything in memory.
             device: Device to train on.
@@ -105,6 +108,7 @@ class ContinuousSparsification:
             what=f"continuous sparsification of {len(networks)} networks",
             folder=folder,
             device=device,
+            starts=self.starts,
         )
 
     def _method(self) -> dict[str, Any]:

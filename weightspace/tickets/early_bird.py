@@ -16,7 +16,7 @@ from weightspace.storage.spelling import Spelling, spelled
 from weightspace.symmetry import Group, Symmetry, trace
 from weightspace.tasks.own_loop import require_samples
 from weightspace.tasks.task import Task
-from weightspace.tickets.finder import SearchBlock, SearchResult, recipe_length, search
+from weightspace.tickets.finder import SearchBlock, SearchResult, Starts, recipe_length, search
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ class EarlyBird:
     history: int = 5
     penalty: float = 1e-4
 
+    starts: ClassVar[Starts] = "either"
     spelling: ClassVar[Spelling] = Spelling(
         "EarlyBird", {"density": "channels", "max_mask_distance": "distance", "history": "memory"}
     )
@@ -63,7 +64,8 @@ class EarlyBird:
         """A narrower trained network for each; records say in which epoch it was drawn.
 
         Args:
-            networks: Networks whose seeds give the initialisations; their own weights are not used.
+            networks: Networks whose seeds give the initialisations, their own weights are not used; or starts, such as
+                imported networks, which are taken as they are.
             task: Task to train on.
             folder: Folder to write to as a resumable run; None keeps everything in memory.
             device: Device to train on.
@@ -115,6 +117,7 @@ class EarlyBird:
             what=f"early-bird tickets of {len(networks)} networks",
             folder=folder,
             device=device,
+            starts=self.starts,
         )
 
     def _method(self) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from weightspace.runtime import seeds
 from weightspace.storage.spelling import spelled_text
 from weightspace.tasks.own_loop import require_samples
 from weightspace.tasks.task import Task
-from weightspace.tickets.finder import SearchBlock, SearchResult, recipe_length, search
+from weightspace.tickets.finder import SearchBlock, SearchResult, Starts, recipe_length, search
 
 
 @dataclass(frozen=True)
@@ -56,13 +56,19 @@ class EdgePopup:
         """The pattern of the masks."""
         return self.pattern or Unstructured(self.density, self.scope)
 
+    @property
+    def starts(self) -> Starts:
+        """Whether it begins at imported networks: only if it is their own weights that are masked."""
+        return "either" if self.weights == "initial" else "seeds"
+
     def find(
         self, networks: Collection, task: Task, *, folder: str | Path | None = None, device: str = "auto"
     ) -> Collection:
         """The networks at initialisation under the best masks; no weight has been trained.
 
         Args:
-            networks: Networks whose seeds give the initialisations; their own weights are not used.
+            networks: Networks whose seeds give the initialisations, their own weights are not used; or starts, such as
+                imported networks, which are taken as they are.
             task: Task to train on.
             folder: Folder to write to as a resumable run; None keeps everything in memory.
             device: Device to train on.
@@ -104,6 +110,7 @@ class EdgePopup:
             what=f"searching {len(networks)} untrained networks",
             folder=folder,
             device=device,
+            starts=self.starts,
         )
 
     def _effective(

@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -21,9 +22,10 @@ from weightspace.networks.building import in_blocks
 from weightspace.networks.collection import Collection
 from weightspace.networks.layout import Layout
 from weightspace.networks.record import Extra, Record
+from weightspace.networks.starts import are_starts
 from weightspace.runtime import devices
 from weightspace.tasks.task import Task
-from weightspace.training.conversion import finished, initial, trainer_for
+from weightspace.training.conversion import begin, finished, trainer_for
 from weightspace.training.engine import Execution, block_size, choose_execution
 from weightspace.training.trainer import Trainer
 
@@ -72,6 +74,18 @@ class LevelFinder(Finder, Protocol):
         ...
 
 
+Starts = Literal["either", "networks", "seeds"]
+"""Where a finder begins, its attribute `starts`: at starts (imported networks, `weightspace.starts`) as they are and
+else at the initialisation of each network's seed ("either", which is assumed of finders without the attribute); at
+the networks themselves, whatever they are ("networks"); or at the initialisation of seeds alone ("seeds"), so that it
+refuses starts."""
+FROM_STARTS = (
+    "IMP, GradualPruning, PruneAtInit, DynamicSparseTraining, ContinuousSparsification, EarlyBird, "
+    "EdgePopup(weights='initial'), bayes.GateSearch and bayes.BayesianIMP"
+)
+"""The finders that begin at starts, for messages."""
+
+
 @dataclass(frozen=True)
 class SearchBlock:
     """Networks that are searched together, and how.
@@ -96,8 +110,8 @@ class SearchBlock:
 
     @cached_property
     def start(self) -> Collection:
-        """The networks as their seeds initialise them."""
-        return initial(self.task.architecture, self.networks.records)
+        """Where training begins: starts, such as imported networks, as they are; others as their seeds initialise."""
+        return begin(self.task.architecture, self.networks)
 
     def trainer(self, networks: Collection, task: Task | None = None) -> Trainer:
         """A trainer at step 0 that starts from these networks, under their masks and with their seeds.
@@ -148,6 +162,8 @@ def search(
     density: float | None = None,
     continues: bool = False,
     level: int | None = None,
+    starts: Starts = "either",
+    within_masks: bool = False,
 ) -> Collection:
     """Tickets of networks, block by block, in memory or as a resumable run.
 
@@ -165,13 +181,16 @@ def search(
         density: Density in the records; by default what each ticket keeps.
         continues: Keep task and recipe of the networks' own training in the records.
         level: Level of the search, for finders that write each to a run of its own.
+        starts: Where the finder begins; see `Starts`.
+        within_masks: Whether it keeps the masks that starts have, so that they may be sparse.
 
     Raises:
         LayoutMismatch: The networks are not of the task's architecture.
-        InputError: None of their weights can be pruned.
+        InputError: None of their weights can be pruned, or the finder cannot begin at such networks.
     """
     networks.layout.require(task.architecture.layout(), f"the network of task {task.name!r}")
     require_prunable(networks.layout)
+    given = check_starts(networks, starts, str(method["name"]), within_masks=within_masks)
     task = replace(task, architecture=task.architecture.following(networks.layout))
     device = devices.pick(device)
     block = min(len(networks), block_size(task, device=device))
@@ -192,6 +211,7 @@ def search(
         return tickets if result.rewind is None else tickets.replace(extras={Extra.REWIND: result.rewind.cpu()})
 
     config = {"method": dict(method), "task": task.to_json(), "recipe": task.recipe.to_json()}
+    config |= {"start": "given"} if given else {}  # version 0.1 began these at the initialisation of their seeds
     return in_blocks(
         make,
         architecture=networks.architecture,
@@ -215,6 +235,33 @@ def _densities(trainer: Trainer) -> list[float]:
     """The fraction of the prunable weights that each network of a trainer keeps."""
     masks = trainer.masks
     return [1.0] * len(trainer.weights) if masks is None else [achieved(mask[None], trainer.layout) for mask in masks]
+
+
+def check_starts(networks: Collection, starts: Starts, name: str, *, within_masks: bool = False) -> bool:
+    """Whether a finder begins at these networks themselves, in place of the initialisation of their seeds.
+
+    Args:
+        networks: Networks to find tickets of.
+        starts: Where the finder can begin.
+        name: Name of the finder.
+        within_masks: Whether it keeps the masks that starts have.
+
+    Raises:
+        InputError: The finder needs the initialisation of seeds or dense starts, and the networks are others.
+    """
+    if starts == "networks" or not are_starts(networks):
+        return False
+    if starts == "seeds":
+        raise InputError(
+            f"{name} needs the initialisation of each network's seed, which imported networks and other starts do not "
+            f"have: from these go {FROM_STARTS}"
+        )
+    if not (networks.dense or within_masks):
+        raise InputError(
+            f"these starts are sparse, and {name} makes masks of its own from the first: give it dense ones with "
+            "networks.replace(masks=None), or use IMP, GradualPruning or PruneAtInit, which prune within masks"
+        )
+    return True
 
 
 def check_dense_enough(networks: Collection, pattern: Pattern) -> None:
@@ -301,20 +348,29 @@ def rewind_of(tickets: Collection) -> Float[Tensor, "n d"]:
     return tickets.extras[Extra.REWIND]
 
 
-def start_from(networks: Collection, weights: Float[Tensor, "n d"], masks: Bool[Tensor, "n d"]) -> Collection:
+def start_from(
+    networks: Collection, weights: Float[Tensor, "n d"], masks: Bool[Tensor, "n d"], *, anew: bool = False
+) -> Collection:
     """Networks to be trained from these weights under these masks; statistics are as before training.
+
+    Those of networks that began at given weights, which no seed gives back, stay as they are.
 
     Args:
         networks: Networks to take architecture and records from.
         weights: Dense weights, (n, D).
         masks: True where a weight is kept, (n, D).
+        anew: Whether the weights are a new initialisation, with its statistics.
     """
     state = networks.architecture.build_seeded(0).state_dict()
+    buffers = {b.name: state[b.name].expand(len(networks), *b.shape).clone() for b in networks.layout.buffers}
+    given = torch.tensor([record.from_start and not anew for record in networks.records])
+    for name, own in networks.buffers.items():
+        buffers[name][given] = own[given]
     return networks.replace(
         weights=weights * masks,
         masks=masks,
         extras={Extra.REWIND: weights},
-        buffers={b.name: state[b.name].expand(len(networks), *b.shape).clone() for b in networks.layout.buffers},
+        buffers=buffers,
     )
 
 

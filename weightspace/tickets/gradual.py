@@ -14,6 +14,7 @@ from weightspace.tasks.task import Task
 from weightspace.tickets.finder import (
     SearchBlock,
     SearchResult,
+    Starts,
     check_dense_enough,
     densities_in,
     recipe_length,
@@ -50,6 +51,7 @@ class GradualPruning:
     every: int = 10
     pattern: Pattern | None = None
 
+    starts: ClassVar[Starts] = "networks"
     spelling: ClassVar[Spelling] = Spelling("Gradual")
 
     def __post_init__(self) -> None:
@@ -113,6 +115,7 @@ class GradualPruning:
             what=f"gradual pruning of {len(networks)} networks to density {density_of(self.goal):g}",
             folder=folder,
             device=device,
+            starts=self.starts,
         )
 
     def _prune(self, trainer: Trainer, densest: float, left: float) -> None:

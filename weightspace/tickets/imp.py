@@ -16,6 +16,7 @@ from weightspace.errors import InputError
 from weightspace.masks.patterns import Pattern, Unstructured
 from weightspace.masks.schedule import steps_to
 from weightspace.networks.collection import Collection
+from weightspace.networks.starts import are_starts
 from weightspace.recipes.schedule import Schedule
 from weightspace.recipes.step import Step
 from weightspace.storage.checkpoints import read_checkpoint
@@ -26,6 +27,7 @@ from weightspace.tasks.task import Task
 from weightspace.tickets.finder import (
     SearchBlock,
     SearchResult,
+    Starts,
     check_dense_enough,
     collected,
     recipe_length,
@@ -63,6 +65,7 @@ class IMP:
     pattern: Pattern | None = None
     after_pruning: Literal["rewind", "lr_rewind", "fine_tune"] = "rewind"
 
+    starts: ClassVar[Starts] = "either"
     spelling: ClassVar[Spelling] = Spelling(
         "IMP",
         {"after_pruning": "survivors"},
@@ -100,7 +103,9 @@ class IMP:
 
         Args:
             networks: Networks that `collect` trained on this task with this recipe: level 0. Their early weights are
-                found by training again from their seeds.
+                found by training again from their seeds. Or starts, such as imported networks: they are trained first,
+                and are what the initialisation is to the others; with "lr_rewind" and "fine_tune", which go back to
+                nothing, they are level 0.
             task: Task to train on.
             folder: Folder to write to as a resumable run; None keeps everything in memory.
             device: Device to train on.
@@ -111,13 +116,15 @@ class IMP:
                 recipe.
         """
         rewind, length = self._check(networks, task)
-        levels = self.levels()
+        levels, untrained = self.levels(_sparsest(networks)), self._untrained(networks)
 
         def find(block: SearchBlock) -> SearchResult:
             early = block.trainer(block.start)
             early.run(rewind, block.tick)
-            trained, done = _levels_done(block)
-            block.tick((length - rewind) * done)
+            trained, done = _levels_done(block, -1 if untrained else 0)
+            block.tick((length - rewind) * (done + untrained))
+            if done < 0:
+                done, trained = 0, self._level_zero(early, length, block)
             trainer = early
             for level, pattern in enumerate(levels[done:], done + 1):
                 trainer = self._pruned(early, trained, pattern, block)
@@ -135,8 +142,9 @@ class IMP:
             method=self._method(),
             recorded=self._recorded(),
             density=self.density if self.pattern is None else None,
-            continues=True,
-            ticks=rewind + (length - rewind) * len(levels),
+            continues=not are_starts(networks),
+            within_masks=True,
+            ticks=rewind + (length - rewind) * (len(levels) + untrained),
             what=f"iterative pruning of {len(networks)} networks, {len(levels)} levels",
             folder=folder,
             device=device,
@@ -148,7 +156,7 @@ class IMP:
         """The networks and their tickets of every level, the sparsest last, as `find` makes it.
 
         Args:
-            networks: Networks as for `find`.
+            networks: Networks as for `find`; starts that are trained first are so at level 0.
             task: Task to train on.
             folder: Folder with one resumable run for each level; None keeps everything in memory.
             device: Device to train on.
@@ -159,13 +167,20 @@ class IMP:
                 recipe.
         """
         rewind, length = self._check(networks, task)
-        levels = [networks]
-        for level, pattern in enumerate(self.levels(), 1):
+        patterns: list[Pattern | None] = [*self.levels(_sparsest(networks))]
+        levels = [] if self._untrained(networks) else [networks]
+        for level, pattern in enumerate(patterns if levels else [None, *patterns], len(levels)):
+            before = levels[-1] if levels else None
 
-            def find(block: SearchBlock, before: Collection = levels[-1], pattern: Pattern = pattern) -> SearchResult:
+            def find(
+                block: SearchBlock, before: Collection | None = before, pattern: Pattern | None = pattern
+            ) -> SearchResult:
                 early = block.trainer(block.start)
                 early.run(rewind, block.tick)
-                trainer = self._pruned(early, before[block.rows], pattern, block)
+                if before is None or pattern is None:  # level 0 of starts
+                    trainer = early.fork()
+                else:
+                    trainer = self._pruned(early, before[block.rows], pattern, block)
                 block.train(trainer, length)
                 return SearchResult(trainer, early.weights)
 
@@ -175,8 +190,9 @@ class IMP:
                 find,
                 method=self._method(),
                 recorded=self._recorded(),
-                density=self.density if self.pattern is None else None,
-                continues=True,
+                density=self.density if self.pattern is None and not are_starts(networks) else None,
+                continues=not are_starts(networks),
+                within_masks=True,
                 level=level,
                 ticks=length,
                 what=f"iterative pruning of {len(networks)} networks, level {level}",
@@ -185,6 +201,19 @@ class IMP:
             )
             levels.append(tickets)
         return levels
+
+    def _untrained(self, networks: Collection) -> bool:
+        """Whether the networks are starts that have to be trained before they are pruned."""
+        return self.after_pruning == "rewind" and are_starts(networks)
+
+    def _level_zero(self, early: Trainer, length: int, block: SearchBlock) -> Collection:
+        """Starts, trained from the rewind point to the end."""
+        trainer = early.fork()
+        trainer.run(length, block.tick)
+        trained = _trained(block, trainer)
+        if block.checkpoint is not None:
+            _keep(block.checkpoint, trained, 0)
+        return trained
 
     def _pruned(self, early: Trainer, trained: Collection, pattern: Pattern, block: SearchBlock) -> Trainer:
         """Where the next level starts.
@@ -213,11 +242,15 @@ class IMP:
         check_dense_enough(networks, self.goal)
         if isinstance(task, LoopTask) and self.after_pruning == "fine_tune":
             task.require_lr_factor()
+        given = are_starts(networks)
         for i, record in enumerate(networks.records):
+            if given:
+                break
             if not collected(record) or _training(record.get("recipe", {})) != _training(task.recipe.to_json()):
                 raise InputError(
                     f"network {i} is not as collect trained it with this task's recipe, so the weights to rewind "
-                    "to are not known: collect the networks first, or use tickets.GradualPruning, which does not rewind"
+                    "to are not known: collect the networks first, use tickets.GradualPruning, which does not rewind, "
+                    "or begin at the networks themselves with starts(networks)"
                 )
         rewind, length = self.rewind.total(task.recipe.per_epoch(len(task.train))), recipe_length(task)
         if isinstance(task, LoopTask) and rewind >= length:
@@ -250,24 +283,29 @@ def _training(recipe: Mapping[str, Any]) -> dict[str, Any]:
 
 def _trained(block: SearchBlock, trainer: Trainer) -> Collection:
     """The networks of a level, on the CPU."""
-    assert trainer.masks is not None
+    masks = None if trainer.masks is None else trainer.masks.cpu()
     buffers = {name: buffer.cpu() for name, buffer in trainer.buffers.items()}
-    return block.networks.replace(weights=trainer.weights.cpu(), masks=trainer.masks.cpu(), buffers=buffers)
+    return block.networks.replace(weights=trainer.weights.cpu(), masks=masks, buffers=buffers)
 
 
 def _keep(checkpoint: Path, trained: Collection, level: int) -> None:
     """Write the networks of a level."""
-    parts = {"weights": trained.weights, "masks": trained.masks, "levels": torch.tensor(level)}
+    parts = {"weights": trained.weights, "masks": trained.masks.contiguous(), "levels": torch.tensor(level)}
     with atomic_file(checkpoint) as temporary:
         save_file(parts | {f"buffer.{name}": buffer for name, buffer in trained.buffers.items()}, temporary)
 
 
-def _levels_done(block: SearchBlock) -> tuple[Collection, int]:
+def _sparsest(networks: Collection) -> float:
+    """Density that the levels begin at: of starts that are sparse already, the lowest."""
+    return networks.densities.min().item() if are_starts(networks) else 1.0
+
+
+def _levels_done(block: SearchBlock, before: int) -> tuple[Collection, int]:
     """The networks of the last level that a block's checkpoint keeps, and its number; without one the networks, and
-    0.
+    the number of the level before all.
     """
     if block.checkpoint is None or not block.checkpoint.exists():
-        return block.networks, 0
+        return block.networks, before
     saved = read_checkpoint(block.checkpoint, "its block")
     buffers = {name: saved[f"buffer.{name}"] for name in block.networks.buffers}
     trained = block.networks.replace(weights=saved["weights"], masks=saved["masks"], buffers=buffers)

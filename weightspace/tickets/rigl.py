@@ -23,7 +23,7 @@ from weightspace.runtime import seeds
 from weightspace.storage.spelling import Spelling, spelled_text
 from weightspace.tasks.own_loop import require_samples
 from weightspace.tasks.task import Task
-from weightspace.tickets.finder import SearchBlock, SearchResult, recipe_length, search
+from weightspace.tickets.finder import SearchBlock, SearchResult, Starts, recipe_length, search
 from weightspace.tickets.scores import RandomScore
 from weightspace.training.trainer import Trainer
 
@@ -54,6 +54,7 @@ class DynamicSparseTraining:
     until: float = 0.75
     fraction: float = 0.3
 
+    starts: ClassVar[Starts] = "either"
     spelling: ClassVar[Spelling] = Spelling("Dynamic")
 
     def __post_init__(self) -> None:
@@ -72,7 +73,8 @@ class DynamicSparseTraining:
         """A sparse trained network for each; `extras["rewind"]` holds the dense initialisation.
 
         Args:
-            networks: Networks whose seeds give the initialisations; their own weights are not used.
+            networks: Networks whose seeds give the initialisations, their own weights are not used; or starts, such as
+                imported networks, which are taken as they are.
             task: Task to train on.
             folder: Folder to write to as a resumable run; None keeps everything in memory.
             device: Device to train on.
@@ -108,6 +110,7 @@ class DynamicSparseTraining:
             what=f"training {len(networks)} sparse networks with moving connections",
             folder=folder,
             device=device,
+            starts=self.starts,
         )
 
     def _move(self, trainer: Trainer, records: Sequence[Record], last: float) -> None:

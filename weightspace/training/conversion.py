@@ -9,6 +9,7 @@ from weightspace.networks.architecture import Architecture
 from weightspace.networks.collection import Collection
 from weightspace.networks.outputs import OUTPUT_KINDS, Classes
 from weightspace.networks.record import Record
+from weightspace.networks.starts import are_starts
 from weightspace.tasks.measuring import measure
 from weightspace.tasks.own_loop import LoopTask
 from weightspace.tasks.task import Task
@@ -36,6 +37,22 @@ def initial(architecture: Architecture, records: Sequence[Mapping[str, Any]]) ->
         for name, buffer in buffers.items():
             buffer[i] = state[name]
     return Collection(layout, weights, architecture=architecture, buffers=buffers, records=records)
+
+
+def begin(architecture: Architecture, networks: Collection) -> Collection:
+    """Where the training of networks begins: starts as they are, others as their seeds initialise them.
+
+    Args:
+        architecture: Architecture of the networks.
+        networks: Networks of one of the two kinds.
+
+    Raises:
+        InputError: A record has no seed, or the networks are of both kinds.
+    """
+    require_seeds(networks.records)
+    if are_starts(networks):
+        return networks.replace(architecture=architecture, extras={})
+    return initial(architecture, networks.records)
 
 
 def trainer_for(

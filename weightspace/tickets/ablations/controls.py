@@ -40,10 +40,15 @@ class TicketControls:
 
     def reinitialised(self, tickets: Collection) -> Collection:
         """The tickets' masks on a new initialisation of the architecture."""
-        rewind_of(tickets)
+        rewind = rewind_of(tickets)
         records = [{"seed": seeds.derive(self.seed, "re-initialised", i)} for i in range(len(tickets))]
         new = initial(tickets.architecture, records)
-        return start_from(tickets, new.weights, tickets.masks)
+        if torch.equal(new.weights, rewind):
+            raise InputError(
+                f"{tickets.architecture.name} has the same weights whatever the seed, so that there is no other "
+                "initialisation: use shuffled(), or give the tickets a factory without pre-trained weights"
+            )
+        return start_from(tickets, new.weights, tickets.masks, anew=True)
 
     def shuffled(self, tickets: Collection) -> Collection:
         """As many weights in each layer, at random places in it."""

@@ -6,7 +6,7 @@ Zhou et al. 2019, "Deconstructing Lottery Tickets" (arXiv 1905.01067).
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -20,7 +20,7 @@ from weightspace.runtime import seeds
 from weightspace.storage.spelling import spelled_text
 from weightspace.tasks.own_loop import require_samples
 from weightspace.tasks.task import Task
-from weightspace.tickets.finder import SearchBlock, SearchResult, collected, recipe_length, search
+from weightspace.tickets.finder import SearchBlock, SearchResult, Starts, check_starts, collected, recipe_length, search
 from weightspace.training.conversion import initial
 
 Criterion = Callable[[Tensor, Tensor], Tensor]
@@ -109,6 +109,8 @@ class Deconstruction:
     pruned: Literal["zero", "frozen", "frozen if grown"] = "zero"
     pattern: Pattern | None = None
 
+    starts: ClassVar[Starts] = "seeds"
+
     def __post_init__(self) -> None:
         Unstructured(self.density)
         choices = {
@@ -128,6 +130,7 @@ class Deconstruction:
         Args:
             networks: Networks trained from the initialisation of their seeds.
         """
+        check_starts(networks, self.starts, "Deconstruction")
         unknown = [i for i, record in enumerate(networks.records) if not collected(record)]
         if unknown:
             raise InputError(
@@ -200,6 +203,7 @@ class Deconstruction:
             what=f"deconstructed tickets of {len(networks)} networks",
             folder=folder,
             device=device,
+            starts=self.starts,
         )
 
     def _values(self, begun: Collection, masks: Bool[Tensor, "n d"]) -> Float[Tensor, "n d"]:
