@@ -22,7 +22,7 @@ from experiments.common import tables
 from weightspace import bayes
 from weightspace.bayes.study.controls import StudyControls
 from weightspace.bayes.study.evaluation import StudyEvaluation
-from weightspace.bayes.study.results import StudyRow
+from weightspace.bayes.study.results import Row
 from weightspace.evaluation.dropout import MCDropout
 
 DENSITY = 0.8**20
@@ -60,13 +60,13 @@ def main(
     task = replace(ws.tasks.mnist(data_root=data_root), recipe=recipe)
     dense = ws.collect(task, networks, folder=out / "dense")
     evaluation = StudyEvaluation(task, draws)
-    rows: list[StudyRow] = []
+    rows: list[Row] = []
 
-    def add(new: list[StudyRow], folder: Path | None = None) -> None:
+    def add(new: list[Row], folder: Path | None = None) -> None:
         rows.extend(replace(row, seconds=seconds(folder)) for row in new)
         tables.write(results / "bayes/mnist.csv", [row.cells() for row in rows])
         last = rows[-1]
-        print(last.method, f"{last.density:.4f}", f"{last.accuracy:.4f}", f"{last.nll:.4f}", last.seconds, flush=True)
+        print(last.method, f"{last.density:.4f}", last.metric("accuracy"), last.metric("nll"), last.seconds, flush=True)
 
     main_score = bayes.BayesianIMP(density=DENSITY, score=bayes.MeanMagnitude())
     levels = main_score.find_levels(dense, task, folder=out / "magnitude")

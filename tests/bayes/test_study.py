@@ -2,6 +2,7 @@
 
 import csv
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -135,3 +136,73 @@ def test_the_verb_runs_a_study_and_reads_it_again(tmp_path: Path, capsys: pytest
     assert capsys.readouterr().out == first
     assert main([*words[:-1], "0"]) == 1
     assert "a score, a network and a draw" in capsys.readouterr().err
+
+
+OWN_TASK = """
+import torch
+import weightspace as ws
+from torch import nn
+
+def task(**settings):
+    random = torch.Generator().manual_seed(0)
+    x = torch.rand(60, 1, generator=random) * 6 - 3
+    y = x.sin() + 0.2 * torch.randn(60, 1, generator=random)
+    build = lambda: nn.Sequential(nn.Linear(1, 6), nn.Tanh(), nn.Linear(6, 1))
+    return ws.tasks.from_tensors("waves", x, y, build, loss=nn.functional.mse_loss, metrics=["rmse", "r2"], **settings)
+
+def unknown():
+    from weightspace.networks.outputs import LossOnly
+    import dataclasses
+    return dataclasses.replace(task(), outputs=LossOnly(), metrics=None)
+"""
+
+
+@pytest.fixture(scope="module")
+def waves(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ws.Task]:
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "own_waves.py").write_text(OWN_TASK, encoding="utf-8")
+    names: dict[str, Callable[[], ws.Task]] = {}
+    exec(OWN_TASK, names)
+    return folder, names["task"]()
+
+
+def test_the_verb_studies_a_regression_by_its_metrics(
+    waves: tuple[Path, ws.Task], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, task = waves
+    words = ["bayes", "--out", str(folder / "out"), "--import-from", str(folder), "--task", "own_waves:task"]
+    words += ["--n", "2", "--scores", "magnitude", "--density", "0.6", "--rate", "0.5", "--length", "2it"]
+    assert main([*words, "--draws", "3", "--batch-size", "30"]) == 0
+    assert "rmse" in (folder / "out" / "report.html").read_text(encoding="utf-8")
+    result = bayes.StudyResult.load(folder / "out")
+    assert [(one.name, one.higher_is_better) for one in result.metrics or ()][:3] == [
+        ("rmse", False),
+        ("r2", True),
+        ("loss", False),
+    ]
+    assert result.main.name == "rmse"
+    place = folder / "out" / "0-Magnitude" / "level-01"
+    posteriors = ws.Collection.load(place, factory=task.architecture.factory)
+    row = next(one for one in result.rows if one.method == "|mu|" and one.network == 1 and one.density < 1)
+    seed, (x, y) = seeds.derive(0, "judged", 1), (task.test.x, task.test.y)
+    mean = bayes.draw(posteriors[[1]], 3, seed=seed).ensemble().predict(x)
+    assert row.metric("rmse") == pytest.approx((mean - y).square().mean().sqrt().item(), rel=1e-4)
+    predicted = bayes.predict_values(posteriors[[1]], x, 3, seed=seed)
+    assert row.metric("nll") == pytest.approx(-predicted.log_prob(y).mean().item(), rel=1e-4)
+    assert predicted.stddev.min() > posteriors.records[1]["noise_std"], "noise and draws both count"
+    plain = next(one for one in result.rows if one.method == "deterministic")
+    assert plain.metric("nll") is None, "a network without noise is no distribution of values"
+    with open(folder / "out" / "rows.csv", newline="", encoding="utf-8") as file:
+        header = next(csv.reader(file))
+    assert header == ["method", "network", "density", "layers", "rmse", "r2", "loss", "nll", "coverage", "seconds"]
+    capsys.readouterr()
+
+
+def test_a_study_without_a_likelihood_is_refused_before_training(
+    waves: tuple[Path, ws.Task], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, _ = waves
+    words = ["bayes", "--out", str(folder / "none"), "--import-from", str(folder), "--task", "own_waves:unknown"]
+    assert main(words) == 1
+    assert "outputs=Classes(), Binary() or Regression()" in capsys.readouterr().err
+    assert not (folder / "none").exists()

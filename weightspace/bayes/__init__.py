@@ -34,6 +34,7 @@ from weightspace.bayes.search import Variational as Variational
 from weightspace.bayes.study import pages as pages
 from weightspace.bayes.study.evaluation import StudyEvaluation as StudyEvaluation
 from weightspace.bayes.study.pages import write_report as write_report
+from weightspace.bayes.study.results import ScoreRow as ScoreRow
 from weightspace.bayes.study.results import StudyResult as StudyResult
 from weightspace.bayes.study.results import StudyRow as StudyRow
 from weightspace.bayes.study.study import STUDY_SCORES as STUDY_SCORES

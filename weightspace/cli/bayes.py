@@ -33,6 +33,8 @@ class Bayes:
         rewind: Step of the first training that the survivors are put back to.
         sigma: Standard deviations after a reset: initial, learned, or rescaled to the inputs that are left.
         temperature: Weight of the KL to the prior.
+        noise_std: Standard deviation of a regression's targets around the outputs; None learns it.
+        deterministic: Names of layers that stay deterministic, such as embeddings.
         draws: Networks drawn from each posterior to predict.
         length: Length of the training of each level, such as 30ep.
         batch_size: Samples in each step.
@@ -52,6 +54,8 @@ class Bayes:
     rewind: Step = Step()
     sigma: Literal["initial", "learned", "rescaled"] = "initial"
     temperature: float = 0.1
+    noise_std: float | None = None
+    deterministic: tuple[str, ...] = ()
     draws: int = 20
     length: Step = Step(epochs=30)
     batch_size: int = 64
@@ -74,7 +78,9 @@ class Bayes:
             scope=self.scope,
             sigma=self.sigma,
             rewind=self.rewind,
-            variational=bayesian.Variational(temperature=self.temperature),
+            variational=bayesian.Variational(
+                temperature=self.temperature, noise_std=self.noise_std, deterministic=self.deterministic
+            ),
         )
         study = bayesian.Study(
             replace(task, recipe=recipe),
@@ -86,5 +92,5 @@ class Bayes:
         )
         result = study.run(self.out)
         bayesian.write_report(result, self.out)
-        print(bayesian.pages.over_densities(result, "accuracy").text())
+        print(bayesian.pages.over_densities(result, result.main.name).text())
         print(f"written to {self.out / 'report.html'}")

@@ -5,17 +5,21 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from torch import Tensor
-
-from weightspace.bayes.draws import draw
+from weightspace.bayes.draws import draw, predict_values
 from weightspace.bayes.search import STD
-from weightspace.bayes.study.results import StudyRow
-from weightspace.errors import InputError
+from weightspace.bayes.study.results import Row, ScoreRow, StudyRow
 from weightspace.evaluation.ensembles import PredictiveBenchmark, PredictiveEnsemble
 from weightspace.networks.collection import Collection
+from weightspace.networks.outputs import Regression, like_targets
+from weightspace.report.metrics import ACCURACY, ReportedMetric
 from weightspace.report.results import PredictiveResult
 from weightspace.runtime import seeds
+from weightspace.runtime.trees import Tree
 from weightspace.tasks.task import Task
+
+# Of regressions, by their predictive distributions.
+_PREDICTIVE = (ReportedMetric("nll", False), ReportedMetric("coverage"))
+_NORMAL = 1.96  # standard deviations of a 95 % interval
 
 
 @dataclass(frozen=True)
@@ -37,55 +41,91 @@ class StudyEvaluation:
     @cached_property
     def benchmark(self) -> PredictiveBenchmark:
         """The inputs that every method predicts: validation, test and OOD."""
-        benchmark = PredictiveBenchmark.of(self.task, seed=self.seed, shifted=False)
-        if benchmark.ood is None:
-            raise InputError(
-                f"a study measures classifiers of one label with out-of-distribution inputs, which task "
-                f"{self.task.name!r} has not: use evaluate, or give the task out-of-distribution inputs (ood=)"
-            )
-        return benchmark
+        return PredictiveBenchmark.of(self.task, seed=self.seed, shifted=False)
 
-    def rows(self, method: str, networks: Collection) -> list[StudyRow]:
+    @cached_property
+    def metrics(self) -> list[ReportedMetric] | None:
+        """Metrics that rows have by name, the main one first.
+
+        None for classifiers of one label with OOD inputs, whose rows are `StudyRow`s.
+        """
+        if self.benchmark.ood is not None:
+            return None
+        scoring = self.benchmark.scorer.reported
+        found = [ACCURACY, ReportedMetric("nll", False)] if scoring is None else list(scoring.metrics)
+        if self._with_noise:
+            found += [one for one in _PREDICTIVE if one.name in self._with_noise]
+        return found
+
+    def rows(self, method: str, networks: Collection) -> list[Row]:
         """One row for each network: a posterior by its draws, any other network by itself.
 
         Args:
             method: Name of the method.
             networks: Networks of one density.
         """
-        rows: list[StudyRow] = []
+        rows: list[Row] = []
         for i in range(len(networks)):
             one = networks[[i]]
             seed = seeds.derive(self.seed, "judged", i)  # each network has its own noise
-            drawn = draw(one, self.draws, seed=seed) if STD in one.extras else one
-            rows.append(StudyRow(method=method, network=i, **_densities(one), **self._metrics(drawn)))
+            rows.append(self._row(method, one, seed, network=i))
         return rows
 
-    def ensemble_row(self, method: str, networks: Collection) -> StudyRow:
+    def ensemble_row(self, method: str, networks: Collection) -> Row:
         """One row for all networks as an ensemble; posteriors give the mixture of their draws.
 
         Args:
             method: Name of the method.
             networks: Networks of one density.
         """
-        members = draw(networks, self.draws, seed=self.seed) if STD in networks.extras else networks
-        return StudyRow(method=method, network=0, ensemble=True, **_densities(networks), **self._metrics(members))
+        return self._row(method, networks, self.seed, network=0, ensemble=True)
 
-    def predictions_row(
-        self, method: str, stream: Callable[[Tensor], Sequence[Tensor]], density: float = 1.0
-    ) -> StudyRow:
+    def predictions_row(self, method: str, stream: Callable[[Tree], Sequence[Tree]], density: float = 1.0) -> Row:
         """One row for any other source of predictions.
 
         Args:
             method: Name of the method.
-            stream: Function from inputs to logits of the members, as blocks (n, samples, classes).
+            stream: Function from inputs to outputs of the members, as blocks (n, samples, ...).
             density: Density of the members.
         """
         result = self.benchmark.run(PredictiveEnsemble(method, "", stream))
-        return StudyRow(method=method, network=0, density=density, **_metrics(result))
+        if self.metrics is None:
+            return StudyRow(method=method, network=0, density=density, **_metrics(result))
+        return ScoreRow(method=method, network=0, density=density, scores=self._scores(result))
 
-    def _metrics(self, networks: Collection) -> dict[str, Any]:
-        ensemble = PredictiveEnsemble.of("", "", networks, memory_gb=self.memory_gb)
-        return _metrics(self.benchmark.run(ensemble))
+    def _row(self, method: str, networks: Collection, seed: int, **place: Any) -> Row:
+        """The row of networks as one predictive distribution: posteriors by their draws."""
+        posterior = STD in networks.extras
+        members = draw(networks, self.draws, seed=seed) if posterior else networks
+        result = self.benchmark.run(PredictiveEnsemble.of("", "", members, memory_gb=self.memory_gb))
+        if self.metrics is None:
+            return StudyRow(method=method, **place, **_densities(networks), **_metrics(result))
+        scores = self._scores(result)
+        if posterior and isinstance(self.task.output_kind, Regression):
+            scores |= self._predictive(networks, seed)
+        return ScoreRow(method=method, **place, **_densities(networks), scores=scores)
+
+    def _scores(self, result: PredictiveResult) -> dict[str, float]:
+        assert self.metrics is not None, "rows have metrics by name"
+        left_out = self._with_noise  # the spread of the members alone says nothing of the targets
+        return {one.name: result.metrics[one.name] for one in self.metrics if one.name not in left_out}
+
+    @cached_property
+    def _with_noise(self) -> set[str]:
+        """Metrics of regressions that the noise belongs to; none that the task has by itself."""
+        own = {metric.name for metric in self.task.scores}
+        return {one.name for one in _PREDICTIVE} - own if isinstance(self.task.output_kind, Regression) else set()
+
+    def _predictive(self, posteriors: Collection, seed: int) -> dict[str, float]:
+        """Metrics of the predictive distribution of regressions, noise included; empty for a single draw."""
+        if self.draws * len(posteriors) < 2:
+            return {}
+        test = self.task.test
+        predicted = predict_values(posteriors, test.x, self.draws, seed=seed)
+        y = like_targets(self.task.output_kind.targets(test.y), predicted.mean)
+        covered = (predicted.mean - y).abs() <= _NORMAL * predicted.stddev
+        figures = {"nll": -predicted.log_prob(y).mean().item(), "coverage": covered.double().mean().item()}
+        return {name: value for name, value in figures.items() if name in self._with_noise}
 
 
 def _densities(networks: Collection) -> dict[str, Any]:

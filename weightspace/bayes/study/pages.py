@@ -8,14 +8,14 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from weightspace.bayes.study.results import MetricName, StudyResult, StudyRow
+from weightspace.bayes.study.results import MetricName, Row, StudyResult
 from weightspace.bayes.study.study import DETERMINISTIC
 from weightspace.report.intervals import half_width
 from weightspace.report.page import Picture, Table, render
 from weightspace.report.plots.style import colours, tidy
 from weightspace.storage.files import write_text
 
-_LABELS: Mapping[MetricName, str] = {
+_LABELS: Mapping[str, str] = {
     "accuracy": "accuracy",
     "nll": "NLL",
     "brier": "brier",
@@ -43,7 +43,7 @@ _AT_THE_END: Sequence[MetricName] = (
     "entropy_auroc",
     "seconds",
 )
-_CURVES: Mapping[MetricName, str] = {
+_CURVES: Mapping[str, str] = {
     "accuracy": "test error",
     "nll": "NLL",
     "ece": "ECE",
@@ -85,15 +85,15 @@ def page(result: StudyResult, pictures: Sequence[Picture]) -> str:
 def tables(result: StudyResult) -> list[Table]:
     """All tables of the page, in order."""
     return [
-        over_densities(result, "accuracy"),
-        over_densities(result, "nll"),
+        over_densities(result, result.main.name),
+        over_densities(result, "nll" if result.metrics is None else "loss"),
         at_the_end(result),
         differences(result),
         overlap_table(result),
     ]
 
 
-def over_densities(result: StudyResult, metric: MetricName) -> Table:
+def over_densities(result: StudyResult, metric: str) -> Table:
     """One metric, with a row for each method and a column for each density.
 
     Args:
@@ -105,54 +105,65 @@ def over_densities(result: StudyResult, metric: MetricName) -> Table:
     for method, rows in _by_method(result.rows).items():
         cells.append([method, *(_mean_and_std(_values(_at(rows, density), metric)) for density in densities)])
     legend = [("density", "fraction of the weights that is kept")]
-    return Table(f"{_LABELS[metric]} over density", cells, legend=legend)
+    return Table(f"{_label(metric)} over density", cells, legend=legend)
 
 
 def at_the_end(result: StudyResult) -> Table:
     """Metrics at the lowest density of each method."""
-    cells = [["method", "density", *(_LABELS[metric] for metric in _AT_THE_END)]]
+    names = _AT_THE_END if result.metrics is None else [*(one.name for one in result.metrics), "seconds"]
+    cells = [["method", "density", *map(_label, names)]]
     for method, rows in _by_method(result.rows).items():
         lowest = min(row.density for row in rows)
         last = _at(rows, lowest)
-        cells.append([method, f"{lowest:.3g}", *(_mean_and_std(_values(last, metric)) for metric in _AT_THE_END)])
+        cells.append([method, f"{lowest:.3g}", *(_mean_and_std(_values(last, metric)) for metric in names)])
     legend = [
         ("NLL, scaled", "with a temperature fitted on validation data"),
         ("MACE", "absolute calibration error, bins unweighted (arXiv 2602.18825)"),
         ("AUROC", "of OOD inputs against test inputs, by the entropy of the prediction"),
-        ("seconds", "training of this level, all seeds together"),
     ]
+    if result.metrics is not None:
+        meanings = {
+            "loss": "the task's own, of the mean prediction",
+            "coverage": "share of targets in the predictive intervals of 95 %, noise included",
+        }
+        legend = [(_label(name), meanings[name]) for name in names if name in meanings]
+    legend.append(("seconds", "training of this level, all seeds together"))
     return Table("At the lowest density", cells, legend=legend)
 
 
 def differences(result: StudyResult) -> Table:
-    """Accuracy minus that of the first method, paired by seed, with a 95 % interval of the mean."""
+    """Main metric minus that of the first method, paired by seed, with a 95 % interval of the mean."""
     by_method = _by_method(result.rows)
     reference, *others = by_method
     densities = _densities(by_method[reference])[1:]
+    main = result.main
     cells = [["method", *(f"{density:.3g}" for density in densities)]]
     for method in others:
-        row = [_paired_cell(_at(by_method[method], d), _at(by_method[reference], d)) for d in densities]
+        row = [_paired_cell(_at(by_method[method], d), _at(by_method[reference], d), main.name) for d in densities]
         if any(cell != "–" for cell in row):
             cells.append([method, *row])
     legend = [("interval", "Student's t over seeds; it says nothing about the choice of test samples")]
-    return Table(f"Accuracy in points above {reference}, paired by seed", cells, legend=legend)
+    unit = " in points" if main.name == "accuracy" else "" if main.higher_is_better else " (less is better)"
+    return Table(f"{main.label.capitalize()}{unit} above {reference}, paired by seed", cells, legend=legend)
 
 
-def _paired_cell(rows: Sequence[StudyRow], reference: Sequence[StudyRow]) -> str:
-    base = {row.network: row.accuracy for row in reference}
-    accuracy = {row.network: row.accuracy for row in rows}
-    return paired([accuracy[i] - base[i] for i in accuracy if i in base])
+def _paired_cell(rows: Sequence[Row], reference: Sequence[Row], metric: str) -> str:
+    base = {row.network: row.metric(metric) for row in reference}
+    pairs = [(row.metric(metric), base[row.network]) for row in rows if row.network in base]
+    known = [one - other for one, other in pairs if one is not None and other is not None]
+    return paired(known) if metric == "accuracy" else paired(known, factor=1)
 
 
-def paired(values: Sequence[float]) -> str:
-    """Mean of differences in percentage points, with its 95 % interval; a dash for fewer than two.
+def paired(values: Sequence[float], factor: float = 100) -> str:
+    """Mean of differences with its 95 % interval; a dash for fewer than two.
 
     Args:
-        values: Differences, as fractions.
+        values: Differences.
+        factor: What they are multiplied with, by default to percentage points from fractions.
     """
     if len(values) < 2:
         return "–"
-    return f"{100 * statistics.fmean(values):+.2f} ± {100 * half_width(values):.2f}"
+    return f"{factor * statistics.fmean(values):+.2f} ± {factor * half_width(values):.2f}"
 
 
 def overlap_table(result: StudyResult) -> Table:
@@ -169,16 +180,17 @@ def overlap_table(result: StudyResult) -> Table:
 
 
 def curves(result: StudyResult) -> Picture:
-    """Four metrics over density."""
+    """Up to four metrics over density."""
     figure = Figure(figsize=(12.5, 8.0), layout="constrained", dpi=130)
     by_method = _by_method(result.rows)
     palette = colours(list(by_method), next(iter(by_method)), DETERMINISTIC)
-    for i, (metric, label) in enumerate(_CURVES.items()):
+    shown = _CURVES if result.metrics is None else {one.name: one.label for one in result.metrics[:4]}
+    for i, (metric, label) in enumerate(shown.items()):
         axes = figure.add_subplot(2, 2, i + 1)
         tidy(axes)
         for method, rows in by_method.items():
-            _curve(axes, rows, metric, palette[method], method if i == 0 else None)
-        if metric in ("accuracy", "nll"):
+            _curve(axes, rows, metric, palette[method], method if i == 0 else None, error=result.metrics is None)
+        if result.metrics is None and metric in ("accuracy", "nll"):
             axes.set_yscale("log")
         axes.set_xscale("log")
         axes.invert_xaxis()
@@ -189,14 +201,16 @@ def curves(result: StudyResult) -> Picture:
         "Mean and standard deviation over seeds. A score is good where error, NLL and ECE stay low and AUROC high far "
         "to the right; calibration means nothing where accuracy has fallen."
     )
+    if result.metrics is not None:
+        caption = "Mean and standard deviation over seeds. A score is good where it stays level far to the right."
     return Picture("curves", caption, figure)
 
 
-def _curve(axes: Axes, rows: Sequence[StudyRow], metric: MetricName, colour: str, label: str | None) -> None:
-    """The mean over seeds with a band of one standard deviation; the error in place of the accuracy."""
-    densities = _densities(rows)
+def _curve(axes: Axes, rows: Sequence[Row], metric: str, colour: str, label: str | None, *, error: bool) -> None:
+    """The mean over seeds with a band of one standard deviation; the error in place of the accuracy, if asked."""
+    densities = [density for density in _densities(rows) if _values(_at(rows, density), metric)]
     values = [_values(_at(rows, density), metric) for density in densities]
-    if metric == "accuracy":
+    if metric == "accuracy" and error:
         values = [[1 - value for value in at_density] for at_density in values]
     means = [statistics.fmean(v) for v in values]
     stds = [statistics.stdev(v) if len(v) > 1 else 0.0 for v in values]
@@ -230,22 +244,26 @@ def layers(result: StudyResult) -> Picture:
     return Picture("layers", "Where each score spends its weights, at its lowest density.", figure)
 
 
-def _by_method(rows: Sequence[StudyRow]) -> dict[str, list[StudyRow]]:
-    groups: dict[str, list[StudyRow]] = {}
+def _label(metric: str) -> str:
+    return _LABELS.get(metric, metric.replace("_", " "))
+
+
+def _by_method(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    groups: dict[str, list[Row]] = {}
     for row in rows:
         groups.setdefault(row.method, []).append(row)
     return groups
 
 
-def _densities(rows: Sequence[StudyRow]) -> list[float]:
+def _densities(rows: Sequence[Row]) -> list[float]:
     return sorted({round(row.density, 6) for row in rows}, reverse=True)
 
 
-def _at(rows: Sequence[StudyRow], density: float) -> list[StudyRow]:
+def _at(rows: Sequence[Row], density: float) -> list[Row]:
     return [row for row in rows if math.isclose(row.density, density, rel_tol=1e-3)]
 
 
-def _values(rows: Sequence[StudyRow], metric: MetricName) -> list[float]:
+def _values(rows: Sequence[Row], metric: str) -> list[float]:
     """The values of a metric that are defined."""
     return [value for value in (row.metric(metric) for row in rows) if value is not None and not math.isnan(value)]
 

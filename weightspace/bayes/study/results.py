@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from weightspace.bayes.scores import PosteriorScore, posterior_scores
 from weightspace.errors import StorageError
+from weightspace.report.metrics import ACCURACY, ReportedMetric
 from weightspace.storage.files import dump_json, read_manifest, write_text
 from weightspace.storage.typed import from_json, to_json
 
@@ -108,7 +109,7 @@ class StudyRow:
     ensemble: bool = False
     seconds: float | None = None
 
-    def metric(self, name: MetricName) -> float | None:
+    def metric(self, name: str) -> float | None:
         """The value of a metric; None where it is not defined."""
         return getattr(self, name)
 
@@ -142,6 +143,56 @@ class StudyRow:
         return cls(**values)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ScoreRow:
+    """Metrics by name of one predictive distribution on the test split, where `StudyRow` does not apply.
+
+    Args:
+        method: Name of the method, as tables show it.
+        network: Position of the network; 0 for an ensemble of all networks.
+        density: Fraction of the prunable weights that is kept.
+        scores: Metrics by name: those of the task and "loss" of the mean prediction, and for posteriors of regressions
+            "nll" (negative log-likelihood of a target under the predictive distribution, noise included) and "coverage"
+            (share of targets in its intervals of 95 %).
+        layer_densities: Density of each weight tensor; empty where there are no networks to look at.
+        ensemble: The row is about all networks together.
+        seconds: Training time of this level, all networks together; None where nothing was trained for the row.
+    """
+
+    method: str
+    network: int
+    density: float
+    scores: Mapping[str, float]
+    layer_densities: Mapping[str, float] = field(default_factory=dict)
+    ensemble: bool = False
+    seconds: float | None = None
+
+    def metric(self, name: str) -> float | None:
+        """The value of a metric; None where it is not defined."""
+        return self.seconds if name == "seconds" else self.scores.get(name)
+
+    def cells(self, names: Sequence[str] | None = None) -> dict[str, object]:
+        """The row as cells of rows.csv by column: numbers, text, and "" for what is not defined.
+
+        Args:
+            names: Names of the metrics that have a column; None for those of this row.
+        """
+        names = list(self.scores) if names is None else names
+        layers = "; ".join(f"{layer} {value:.4f}" for layer, value in self.layer_densities.items())
+        scores = [self.scores.get(name, "") for name in names]
+        start = [self.method, self.network, self.density, layers]
+        values = [*start, *scores, "" if self.seconds is None else self.seconds]
+        return dict(zip(_score_columns(names), values, strict=True))
+
+
+def _score_columns(names: Sequence[str]) -> list[str]:
+    """Columns of rows.csv where rows have their metrics by name."""
+    return ["method", "network", "density", "layers", *names, "seconds"]
+
+
+Row = StudyRow | ScoreRow
+
+
 @dataclass(frozen=True)
 class MethodOverlap:
     """Mask overlap of two methods at their lowest densities.
@@ -168,13 +219,21 @@ class StudyResult:
         rows: Rows, one for each method, density and network.
         overlaps: Overlaps of the sparsest masks.
         scores: Scores that were compared, by the name of their method.
+        metrics: Metrics that the rows have by name, the main one first, where these are `ScoreRow`s; None for
+            classifiers of one label, whose rows are `StudyRow`s.
     """
 
     task: str
     test_samples: int
-    rows: Sequence[StudyRow]
+    rows: Sequence[Row]
     overlaps: Sequence[MethodOverlap] = ()
     scores: Mapping[str, PosteriorScore] = field(default_factory=dict)
+    metrics: Sequence[ReportedMetric] | None = None
+
+    @property
+    def main(self) -> ReportedMetric:
+        """The metric that methods are compared by."""
+        return ACCURACY if self.metrics is None else self.metrics[0]
 
     def overlap(self, first: str, second: str) -> float | None:
         """Mask overlap of two methods, by their names; None where it is not defined."""
@@ -197,12 +256,17 @@ class StudyResult:
             "overlaps": to_json(list(self.overlaps)),
             "rows": to_json(list(self.rows)),
         }
+        if self.metrics is not None:
+            parts["metrics"] = to_json(list(self.metrics))
         write_text(folder / STUDY, dump_json(parts, "the results of the study", indent=1))
         with open(folder / ROWS, "w", newline="", encoding="utf-8") as file:
-            table = csv.DictWriter(file, list(_COLUMNS.values()))
+            names = [metric.name for metric in self.metrics or ()]
+            columns = _COLUMNS.values() if self.metrics is None else _score_columns(names)
+            table = csv.DictWriter(file, list(columns))
             table.writeheader()
             for row in self.rows:
-                table.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.cells().items()})
+                cells = row.cells() if isinstance(row, StudyRow) else row.cells(names)
+                table.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in cells.items()})
         lines = [
             f'"{one.first}","{one.second}",{"nan" if one.overlap is None else f"{one.overlap:.4f}"}'
             for one in self.overlaps
@@ -221,13 +285,15 @@ class StudyResult:
             raise StorageError(f"{path} is missing: run the study into this folder, or give the folder of one")
         parts = read_manifest(path, _FORMAT, 1, [one.name for one in fields(_StudyFile)])
         what = str(path)
-        file = from_json(_StudyFile, {one.name: parts[one.name] for one in fields(_StudyFile)}, what)
+        kind = _ScoreFile if "metrics" in parts else _StudyFile
+        file = from_json(kind, {one.name: parts[one.name] for one in fields(kind)}, what)
         return cls(
             task=file.task,
             test_samples=file.test_samples,
             rows=file.rows,
             overlaps=file.overlaps,
             scores={name: posterior_scores.from_json(data, what) for name, data in file.scores.items()},
+            metrics=file.metrics if isinstance(file, _ScoreFile) else None,
         )
 
 
@@ -240,3 +306,15 @@ class _StudyFile:
     scores: dict[str, dict[str, Any]]
     overlaps: list[MethodOverlap]
     rows: list[StudyRow]
+
+
+@dataclass(frozen=True)
+class _ScoreFile:
+    """The same where rows have their metrics by name."""
+
+    task: str
+    test_samples: int
+    scores: dict[str, dict[str, Any]]
+    overlaps: list[MethodOverlap]
+    rows: list[ScoreRow]
+    metrics: list[ReportedMetric]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from weightspace.bayes.checks import require_likelihood
 from weightspace.bayes.scores import (
     Band,
     Bound,
@@ -21,7 +22,7 @@ from weightspace.bayes.scores import (
 from weightspace.bayes.search import BayesianIMP
 from weightspace.bayes.study.controls import StudyControls
 from weightspace.bayes.study.evaluation import StudyEvaluation
-from weightspace.bayes.study.results import MethodOverlap, StudyResult, StudyRow
+from weightspace.bayes.study.results import MethodOverlap, Row, StudyResult
 from weightspace.errors import InputError
 from weightspace.evaluation.dropout import MCDropout
 from weightspace.masks.overlap import mask_overlap
@@ -87,13 +88,14 @@ class Study:
             folder: Folder of the study; every level is kept in it as a resumable run.
 
         Raises:
-            InputError: As `BayesianIMP.find_levels`.
+            InputError: As `BayesianIMP.find_levels`, before anything is trained where the outputs have no likelihood.
             StorageError: The folder holds another study.
         """
         folder, task = Path(folder), self.task
+        require_likelihood(task, self.finder.variational.noise_std)
         evaluation = StudyEvaluation(task, self.draws, self.seed)
         dense = collect(task, self.networks, seed=self.seed, folder=folder / "dense")
-        rows: list[StudyRow] = []
+        rows: list[Row] = []
         levels: dict[str, Levels] = {}
         for name, score in self.scores.items():
             place = folder / f"{len(levels)}-{spelling_of(score).name}"
@@ -114,12 +116,12 @@ class Study:
             evaluation.predictions_row("MC dropout", lambda x: list(dropout.passes(x, self.draws, seed=self.seed)))
         )
         overlaps = method_overlaps({**levels, DETERMINISTIC: plain})
-        result = StudyResult(task.name, len(task.test), rows, overlaps, self.scores)
+        result = StudyResult(task.name, len(task.test), rows, overlaps, self.scores, evaluation.metrics)
         result.save(folder)
         return result
 
     def _deterministic(
-        self, dense: Collection, folder: Path, evaluation: StudyEvaluation, rows: list[StudyRow]
+        self, dense: Collection, folder: Path, evaluation: StudyEvaluation, rows: list[Row]
     ) -> list[Collection]:
         """Deterministic tickets of all levels; adds their rows."""
         finder = self.finder
@@ -181,7 +183,7 @@ def method_overlaps(levels: Mapping[str, Levels]) -> list[MethodOverlap]:
     return overlaps
 
 
-def _timed(rows: list[StudyRow], folder: Path) -> list[StudyRow]:
+def _timed(rows: list[Row], folder: Path) -> list[Row]:
     """Rows with the time that their run took for all networks together; too long where it was interrupted."""
     seconds = json.loads((folder / DONE).read_text(encoding="utf-8"))["time"] - (folder / CONFIG).stat().st_mtime
     return [replace(row, seconds=seconds) for row in rows]
