@@ -180,18 +180,17 @@ class Collection:
 
         Args:
             k: Number of networks.
-            metric: Name of the metric; by default validation accuracy, or the lowest validation loss where there is
-                none.
-            lowest: Whether small values are good.
+            metric: Name of the metric; by default the main one, or the validation loss where there is none.
+            lowest: Whether small values are good; the main metric knows it by itself.
 
         Raises:
             InputError: There are fewer networks, or a record without the metric.
         """
         if not 1 <= k <= len(self):
             raise InputError(f"cannot take the best {k} of {len(self)} networks")
-        if metric is None:
-            lowest = "validation_accuracy" not in self.records[0].metrics
-            metric = "validation_loss" if lowest else "validation_accuracy"
+        main, higher_is_better = self.records[0].main_metric
+        metric = metric or main
+        lowest = lowest or (metric == main and not higher_is_better)
         missing = [i for i, record in enumerate(self.records) if record.metrics.get(metric) is None]
         if missing:
             raise InputError(f"network {missing[0]} has no metric {metric!r} in its record")

@@ -144,6 +144,15 @@ class Record(Mapping[str, Any]):
         return self._checked("metrics", Mapping, "an object") or {}
 
     @property
+    def main_metric(self) -> tuple[str, bool]:
+        """Name of the main metric in `metrics`, and whether more of it is better; the loss where there is no other."""
+        stored = self._checked("main_metric", Mapping, "an object")
+        if stored is not None:
+            return str(stored["name"]), bool(stored["higher_is_better"])
+        known = "validation_accuracy" in self.metrics
+        return ("validation_accuracy", True) if known else ("validation_loss", False)
+
+    @property
     def individual(self) -> Mapping[str, Any]:
         """Settings in which it departs from the recipe."""
         return self._checked("individual", Mapping, "an object") or {}

@@ -70,7 +70,7 @@ def accuracy(kind: OutputKind) -> Metric:
 
 def perplexity(kind: OutputKind) -> Metric:
     """Exponential of the mean negative log-likelihood of a position, in nats."""
-    return Metric("perplexity", partial(_surprise, kind), False, per_sample=True, transform=math.exp)
+    return Metric("perplexity", partial(_surprise, kind), False, per_sample=True, transform=_exp)
 
 
 def r2(kind: OutputKind) -> Metric:
@@ -93,6 +93,10 @@ def _right(kind: OutputKind, outputs: Tree, y: Tree) -> Tensor:
         return right.mean(1)
     counted = (truth != kind.ignored).reshape(len(truth), -1)
     return (right * counted).sum(1) / counted.sum(1)
+
+
+def _exp(value: float) -> float:
+    return math.exp(value) if value < 709 else math.inf  # beyond it, math.exp raises an OverflowError
 
 
 def _surprise(kind: OutputKind, outputs: Tree, y: Tree) -> Tensor:

@@ -88,6 +88,9 @@ def finished(trainer: Trainer, task: Task, records: Sequence[Record]) -> Collect
     """The trainer's networks as a collection, with losses and validation metrics in the records."""
     metrics = _measured(trainer, task)
     kind = {} if task.output_kind == Classes() else {"outputs": OUTPUT_KINDS.to_json(task.output_kind)}
+    main = next(iter(task.scores), None)
+    if main is not None and main.name != "accuracy":
+        kind |= {"main_metric": {"name": f"validation_{main.name}", "higher_is_better": main.higher_is_better}}
     return Collection(
         trainer.layout,
         trainer.weights.cpu(),

@@ -50,8 +50,8 @@ def ensemble_intervals(log_p: Float[Tensor, "1 s c"], y: Int[Tensor, " s"], *, s
     return EnsembleIntervals(*map(_percentiles, (means[:, 0], means[:, 1], means[:, 2], ece)))
 
 
-def log_likelihood(p: Float[Tensor, " s"]) -> Float[Tensor, " s"]:
-    """What an ensemble of classifiers gains from each sample: the logarithm of the right class's mean probability."""
+def log_likelihood(p: Float[Tensor, "*targets"]) -> Float[Tensor, "*targets"]:
+    """What an ensemble of classifiers gains from each target: the logarithm of the right class's mean probability."""
     return p.clamp(min=1e-45).log()
 
 
