@@ -332,6 +332,17 @@ def test_the_guides_example_runs(root: Path) -> None:
     exec(code, here | {"ws": SimpleNamespace(evaluate=lambda *_, **__: report_of("values"))})
 
 
+def test_a_loop_of_ones_own_has_no_samples_to_evaluate_on() -> None:
+    loop = ws.tasks.from_loop("loop", lambda: nn.Linear(2, 1), train=lambda module: None)
+    networks = ws.Collection(
+        loop.architecture.layout(), torch.zeros(4, loop.architecture.layout().size), architecture=loop.architecture
+    )
+    with pytest.raises(InputError, match="training loop of your own"):
+        ws.evaluate(networks, loop, training=networks)
+    with pytest.raises(InputError, match="training loop of your own"):
+        connectivity.measure(networks, loop)
+
+
 def test_losses_of_single_samples_need_no_vectorising() -> None:
     random = torch.Generator().manual_seed(0)
     outputs, y = torch.randn(6, 2, generator=random), torch.randn(6, 2, generator=random)

@@ -13,6 +13,7 @@ from weightspace.networks.collection import Collection, writer_for
 from weightspace.networks.forward import blocks
 from weightspace.symmetry import Symmetry
 from weightspace.tasks.data import Split
+from weightspace.tasks.own_loop import require_samples
 from weightspace.tasks.task import Task
 
 SAMPLES = "samples"
@@ -84,6 +85,7 @@ class Inputs:
             LayoutMismatch: A collection is not of the task's architecture.
             InputError: There are fewer than 3 training networks, each network has data of its own, or a name is taken.
         """
+        require_samples(task, "evaluate")
         if task.own_data:
             raise InputError(
                 f"each network of task {task.name!r} has data of its own, so that no test split is the same for all: "

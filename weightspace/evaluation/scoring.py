@@ -13,6 +13,7 @@ from weightspace.networks.collection import Collection
 from weightspace.report.metrics import EnsembleIntervals, EnsembleMetrics, ReportedMetric, Scoring
 from weightspace.report.results import ReliabilityBin
 from weightspace.tasks.data import Data
+from weightspace.tasks.own_loop import require_samples
 from weightspace.tasks.task import Task
 
 Prepare = Callable[[Collection], Collection]
@@ -80,7 +81,11 @@ def scorer_of(task: Task) -> Scorer:
 
     Args:
         task: The task.
+
+    Raises:
+        InputError: The task is a training loop, which has no samples.
     """
+    require_samples(task, "scoring networks")
     if task.classification and (task.metrics is None or [metric.name for metric in task.scores] == ["accuracy"]):
         return OneLabel(task.output_kind)
     return OtherOutputs(task)

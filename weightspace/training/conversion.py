@@ -88,9 +88,7 @@ def finished(trainer: Trainer, task: Task, records: Sequence[Record]) -> Collect
     """The trainer's networks as a collection, with losses and validation metrics in the records."""
     metrics = _measured(trainer, task)
     kind = {} if task.output_kind == Classes() else {"outputs": OUTPUT_KINDS.to_json(task.output_kind)}
-    main = next(iter(task.scores), None)
-    if main is not None and main.name != "accuracy":
-        kind |= {"main_metric": {"name": f"validation_{main.name}", "higher_is_better": main.higher_is_better}}
+    kind |= _main_metric(task, metrics)
     return Collection(
         trainer.layout,
         trainer.weights.cpu(),
@@ -110,6 +108,17 @@ def finished(trainer: Trainer, task: Task, records: Sequence[Record]) -> Collect
             for i, record in enumerate(records)
         ],
     )
+
+
+def _main_metric(task: Task, metrics: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+    """What a record says of the main metric; nothing where it is accuracy, or there is only a loss."""
+    main = next(((metric.name, metric.higher_is_better) for metric in task.scores), None)
+    if isinstance(task, LoopTask) and metrics:
+        name = next(iter(metrics)).removeprefix("validation_")
+        main = name, name not in task.lower_is_better
+    if main is None or main[0] in ("accuracy", "loss"):
+        return {}
+    return {"main_metric": {"name": f"validation_{main[0]}", "higher_is_better": main[1]}}
 
 
 def _measured(trainer: Trainer, task: Task) -> dict[str, list[float]]:
