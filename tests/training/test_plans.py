@@ -109,6 +109,12 @@ def test_a_trajectory_keeps_every_checkpoint_run_by_run(task: ws.Task, tmp_path:
     assert [(r["index"], r["step"]) for r in networks.records] == [(0, 25), (0, 50), (0, 60), (1, 25), (1, 50), (1, 60)]
     final = ws.collect(task, 2, seed=3)
     torch.testing.assert_close(networks.weights[[2, 5]], final.weights, rtol=1e-4, atol=1e-5)
+    for network, record in zip(networks, networks.records, strict=True):  # each is the network that was measured
+        outputs = network.module()(task.validation.x)
+        assert task.loss(outputs, task.validation.y).item() == pytest.approx(
+            record.metrics["validation_loss"], rel=1e-4
+        )
+    assert len({record.metrics["validation_loss"] for record in networks.records}) == 6
 
 
 def test_a_grid_trains_each_network_with_its_own_settings(task: ws.Task) -> None:

@@ -78,7 +78,9 @@ def collect(
         for step in kept:
             trainer.run(step, tick)
             at = records if len(kept) == 1 else [record | {"step": step} for record in records]
-            snapshots.append(finished(trainer, task, at))
+            networks = finished(trainer, task, at)
+            # On the CPU they share the trainer's memory, in which training goes on.
+            snapshots.append(networks if step == kept[-1] else _copied(networks))
         if len(kept) == 1:
             return snapshots[0]
         together = Collection.concatenate(snapshots)  # step by step; the collection goes run by run
@@ -96,6 +98,11 @@ def collect(
         stage="collect",
         config=config,
     )
+
+
+def _copied(networks: Collection) -> Collection:
+    buffers = {name: buffer.clone() for name, buffer in networks.buffers.items()}
+    return networks.replace(weights=networks.weights.clone(), buffers=buffers)
 
 
 def _require_settable(task: Task, plan: CollectionPlan) -> None:
