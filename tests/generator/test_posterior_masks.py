@@ -67,3 +67,21 @@ def test_what_are_no_posteriors_is_refused(tickets: ws.Collection, posteriors: w
         model(align=ws.WeightMatching()).fit(posteriors)
     with pytest.raises(InputError, match="shares"):
         ws.PosteriorMask(gates=0.7, spread=0.4)
+
+
+def test_samples_know_what_the_outputs_of_their_tickets_mean(posteriors: ws.Collection, tmp_path: Path) -> None:
+    """Classifiers say nothing, as in version 0.1; regressions say so, with their noise."""
+    plain = model().fit(posteriors)
+    assert "records" not in plain.trained_on
+    assert "outputs" not in plain.sample(1, density=0.15).records[0]
+    said = {"outputs": {"kind": "regression", "output": None, "target": None}}
+    values = posteriors.replace(
+        records=[record | said | {"noise_std": 0.1 * (i + 1)} for i, record in enumerate(posteriors.records)]
+    )
+    fitted = ws.FittedGenerator.load(model().fit(values).save(tmp_path / "g"))
+    found = fitted.sample(2, density=0.15, seed=1)
+    x = torch.zeros(3, 1, 8, 8)
+    assert found.records[0]["noise_std"] == pytest.approx(0.55)
+    assert bayes.draw(found, 2).ensemble().predict(x).shape == (3, 10), "values, not classes"
+    assert bayes.predict_values(found, x, 2).stddev.min() > 0.5
+    assert fitted.decode(torch.zeros(1, 5), density=0.15).records[0]["outputs"] == said["outputs"]

@@ -39,6 +39,7 @@ class TrainedOn(TypedDict):
     basin: str | None
     seed: int
     refined: NotRequired[dict[str, Any] | None]  # the first refined generators do not say how they were
+    records: NotRequired[dict[str, Any]]  # what records of samples say of their outputs
 
 
 @dataclass(frozen=True)

@@ -158,6 +158,7 @@ class FittedGenerator:
             "aligned": self.trained_on["basin"],
             "task": ", ".join(self.trained_on["tasks"]),
             "generator": record["generator"],
+            **self.trained_on.get("records", {}),
         }
         records = [
             common | {"index": before + k, "seed": seeds.derive(draw.seed, "sample", k)} for k in range(first, last)
@@ -247,7 +248,7 @@ class FittedGenerator:
         (chosen,) = patterns_of(density, pattern, self.layout, self.trained_on["density"])
         self._require_data(data)
         record = {"kind": "decoded", "pattern": spelled_text(chosen), "aligned": self.trained_on["basin"]}
-        records = [record | {"index": i} for i in range(len(codes))]
+        records = [record | self.trained_on.get("records", {}) | {"index": i} for i in range(len(codes))]
         return self._with_statistics(self._project(self._vectors(codes).cpu(), chosen, records), data, "cpu")
 
     def reconstruct(

@@ -1,5 +1,6 @@
 """TicketGenerator: learn from sparse networks."""
 
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from weightspace.generator.fitted_generator import FittedGenerator
 from weightspace.generator.mask_rules import MASK_RULES, MagnitudeMask, MaskRule, check_rule, rescaled_by
 from weightspace.generator.refinement import TaskRefinement
 from weightspace.networks.collection import Collection
+from weightspace.networks.record import Record
 from weightspace.runtime import devices
 from weightspace.runtime.trees import Tree
 from weightspace.storage.runs import open_run
@@ -189,6 +191,7 @@ class TicketGenerator:
             "basin": matching.fingerprint() if matching else basins.pop() if together else None,
             "seed": seed,
             "refined": how,
+            **_said_of_outputs(tickets.records),
         }
         return FittedGenerator(
             tickets.layout,
@@ -202,3 +205,14 @@ class TicketGenerator:
             refined,
             conditions,
         )
+
+
+def _said_of_outputs(records: Sequence[Record]) -> dict[str, Any]:
+    """What records of samples say of their outputs, as those of the tickets do: what these mean, and their noise."""
+    said: dict[str, Any] = {}
+    first = records[0].get("outputs")
+    if first is not None and all(record.get("outputs") == first for record in records):
+        said["outputs"] = first
+    if said and all("noise_std" in record for record in records):
+        said["noise_std"] = statistics.fmean(record["noise_std"] for record in records)
+    return {"records": said} if said else {}
