@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -129,7 +130,9 @@ def report_of(kind: str) -> ws.Report:
     samples = ws.Collection.concatenate([tickets[TRAINING:], tickets[:1]])
     dropout = ws.MCDropout((0.2,)) if kind in ("labels", "values") else None
     task = task_of(kind, KINDS[kind].structure)
-    return ws.evaluate(samples, task, training=tickets[:TRAINING], dropout=dropout)
+    few = {"NOISE": (1e-3, 0.1, 1.0), "RELATIVE_NOISE": (0.4,), "SHARES": (0.3,), "BANDWIDTHS": (0.4,)}
+    with mock.patch.multiple("weightspace.evaluation.baselines", **few):  # points of curves take most of the time
+        return ws.evaluate(samples, task, training=tickets[:TRAINING], dropout=dropout)
 
 
 def outputs_of(networks: ws.Collection, task: ws.Task) -> np.ndarray:
