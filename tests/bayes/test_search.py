@@ -89,14 +89,18 @@ class Named(nn.Module):
         return {"logits": self.out(hidden), "hidden": hidden}
 
 
+class Samples(list, torch.utils.data.Dataset):
+    """A list is a dataset."""
+
+
 def named(in_memory: bool) -> ws.Task:
     random = torch.Generator().manual_seed(0)
     x = {"values": torch.randn(60, 2, generator=random), "token": torch.randint(5, (60,), generator=random)}
     y = torch.stack([x["values"][:, 0] > 0, x["token"] > 2], -1).float()
-    samples = [({key: part[i] for key, part in x.items()}, y[i]) for i in range(60)]
+    samples = Samples(({key: part[i] for key, part in x.items()}, y[i]) for i in range(60))
     return ws.tasks.from_dataset(
         "named",
-        samples,  # pyright: ignore[reportArgumentType]
+        samples,
         Named,
         recipe=ws.Recipe("6it", batch_size=20, optimizer=ws.Adam(lr=1e-2)),
         loss=lambda outputs, y: nn.functional.binary_cross_entropy_with_logits(outputs["logits"], y),
