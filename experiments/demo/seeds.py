@@ -13,9 +13,8 @@ import tyro
 
 from experiments.common import tables
 from experiments.demo import run
-from weightspace.report.results import Metric
 
-METRICS: dict[str, Metric] = {  # by their name in the table
+METRICS = {  # by their name in the table
     "accuracy": "accuracy",
     "nll": "nll",
     "ece": "ece",

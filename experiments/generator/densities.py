@@ -148,7 +148,7 @@ def tickets_of(dense: ws.Collection, pattern: ws.Unstructured | ws.NM, task: ws.
     return ws.train(pruned, task, "30ep", folder=folder / "tickets-2-4")
 
 
-def row(networks: ws.Collection, ordered: ws.Collection, data: ws.Split) -> dict[str, object]:
+def row(networks: ws.Collection, ordered: ws.Collection, data: ws.tasks.Data) -> dict[str, object]:
     """Figures of one set of networks; `ordered` are the same with their units in the order of the tickets."""
     accuracies = accuracy.per_network(networks, data)
     return {

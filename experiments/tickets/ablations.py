@@ -59,7 +59,7 @@ def main(data_root: Path | None = None, networks: int = 5, results: Path = table
 
 
 def row(
-    study: str, name: str, networks: ws.Collection, data: ws.Split, untrained: ws.Collection | None = None
+    study: str, name: str, networks: ws.Collection, data: ws.tasks.Data, untrained: ws.Collection | None = None
 ) -> dict[str, object]:
     """One row of the table; accuracies are those of each network."""
     accuracies = accuracy.as_list(networks, data)

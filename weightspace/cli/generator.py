@@ -25,7 +25,7 @@ from weightspace.flow import FlowMatching
 from weightspace.generator import FittedGenerator, TaskRefinement, TicketGenerator
 from weightspace.generator.mask_rules import MaskRule
 from weightspace.masks.patterns import Pattern
-from weightspace.tasks.task import Split
+from weightspace.tasks.data import Data
 
 _STAGES = TicketGenerator()
 
@@ -142,7 +142,7 @@ class Sample:
         )
         report_done(networks, self.out)
 
-    def _data(self, model: FittedGenerator) -> Split | None:
+    def _data(self, model: FittedGenerator) -> Data | None:
         """Training data for the statistics of BatchNorm, if the networks have any."""
         if not model.layout.buffers:
             return None

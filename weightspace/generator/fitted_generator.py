@@ -27,7 +27,7 @@ from weightspace.networks.layout import Layout
 from weightspace.runtime import devices, seeds
 from weightspace.storage.files import dump_json
 from weightspace.storage.spelling import spelled_text
-from weightspace.tasks.task import Split
+from weightspace.tasks.data import Data
 from weightspace.training.batchnorm import recalibrated
 
 _BLOCK_BYTES = 2**29  # weights of samples that are made at once
@@ -73,7 +73,7 @@ class FittedGenerator:
         nested: bool = True,
         condition: Mapping[str, float | str] | None = None,
         guidance: float = 1.0,
-        data: Split | None = None,
+        data: Data | None = None,
         seed: int = 0,
         folder: str | Path | None = None,
         device: str = "auto",
@@ -177,7 +177,7 @@ class FittedGenerator:
         pattern: Pattern | None = None,
         condition: Mapping[str, float | str] | None = None,
         guidance: float = 1.0,
-        data: Split | None = None,
+        data: Data | None = None,
         seed: int = 0,
         device: str = "auto",
     ) -> Ensemble:
@@ -235,7 +235,7 @@ class FittedGenerator:
         *,
         density: float | None = None,
         pattern: Pattern | None = None,
-        data: Split | None = None,
+        data: Data | None = None,
     ) -> Collection:
         """Sparse networks of codes; see `sample` for the mask.
 
@@ -257,7 +257,7 @@ class FittedGenerator:
         *,
         density: float | None = None,
         pattern: Pattern | None = None,
-        data: Split | None = None,
+        data: Data | None = None,
     ) -> Collection:
         """What is left of networks after encoding and decoding: aligned networks, near the originals.
 
@@ -276,7 +276,7 @@ class FittedGenerator:
         *,
         density: float | None = None,
         pattern: Pattern | None = None,
-        data: Split | None = None,
+        data: Data | None = None,
     ) -> Collection:
         """Networks on the way from one network to another, through the flow.
 
@@ -376,7 +376,7 @@ class FittedGenerator:
         """
         return cls(**read_parts(Path(folder), factory))
 
-    def _require_data(self, data: Split | None) -> None:
+    def _require_data(self, data: Data | None) -> None:
         if self.layout.buffers and data is None:
             raise InputError(
                 f"{self.architecture.name} has buffers ({self.layout.buffers[0].name}, ...), which are estimated on "
@@ -395,5 +395,5 @@ class FittedGenerator:
         """Sparse networks of decoded vectors."""
         return sparse_networks(vectors, pattern, self.masks, self.architecture, self.layout, self.buffers, records)
 
-    def _with_statistics(self, networks: Collection, data: Split | None, device: str) -> Collection:
+    def _with_statistics(self, networks: Collection, data: Data | None, device: str) -> Collection:
         return networks if data is None else recalibrated(networks, data, device=device)
