@@ -1,10 +1,10 @@
 """Derive a module's symmetry by tracing it, and prove it before anyone uses it."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
 from weightspace.errors import InputError
@@ -40,11 +40,16 @@ def trace(module: nn.Module, example: Tree, *, fix_unknown: bool = False) -> Sym
     if traces.left_fixed:
         _warn(module, traces.left_fixed)
     symmetry = table(module, Layout.of(module), traces.units, traces.axes)
-    symmetry = _rescalable(symmetry, module, example)
+    symmetry = _with_factors(symmetry, module, example)
     while True:
         try:
             prove(symmetry, module, example)
         except WrongSymmetry as error:
+            if any(g.odd and g.name in error.groups for g in symmetry.groups):
+                # Odd on the example that they were tried on, but not on others.
+                odd = (replace(g, odd=g.odd and g.name not in error.groups) for g in symmetry.groups)
+                symmetry = replace(symmetry, groups=tuple(odd))
+                continue
             if not fix_unknown or not error.groups:
                 raise InputError(
                     f"tracing {type(module).__name__} led to a symmetry that does not stand the proof ({error}). Leave "
@@ -71,15 +76,20 @@ def _without(symmetry: Symmetry, names: set[str]) -> Symmetry:
     return Symmetry(symmetry.layout, tuple(kept), fixed)
 
 
-def _rescalable(symmetry: Symmetry, module: nn.Module, inputs: Tree) -> Symmetry:
-    """Keep "homogeneous" on those groups of units that a rescaling really leaves alone."""
-    candidates = [g.name for g in symmetry.groups if g.homogeneous]
-    if not candidates:
+def _with_factors(symmetry: Symmetry, module: nn.Module, inputs: Tree) -> Symmetry:
+    """Keep "homogeneous" and "odd" on those groups of units that a rescaling or a flip really leaves alone."""
+    if not any(g.homogeneous or g.odd for g in symmetry.groups):
         return symmetry
     probe = Probe(symmetry, module, inputs)
     identity = symmetry.identity()
-    scales = probe.scales(symmetry, 0)
-    if probe.change(symmetry, identity, scales) < SAME:
-        return symmetry
-    good = {name for name in candidates if probe.change(symmetry, identity, {name: scales[name]}) < SAME}
-    return replace(symmetry, groups=tuple(replace(g, homogeneous=g.name in good) for g in symmetry.groups))
+    scales, signs = probe.scales(symmetry, 0), probe.signs(symmetry, 0)
+
+    def kept(factors: Mapping[str, Tensor], change: Callable[[Mapping[str, Tensor]], float]) -> set[str]:
+        if not factors or change(factors) < SAME:
+            return set(factors)
+        return {name for name, factor in factors.items() if change({name: factor}) < SAME}
+
+    scaled = kept(scales, lambda some: probe.change(symmetry, identity, some))
+    flipped = kept(signs, lambda some: probe.change(symmetry, identity, {}, some))
+    groups = (replace(g, homogeneous=g.name in scaled, odd=g.name in flipped) for g in symmetry.groups)
+    return replace(symmetry, groups=tuple(groups))

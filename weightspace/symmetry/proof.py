@@ -23,7 +23,7 @@ _DRAWS = 3
 
 
 def prove(symmetry: Symmetry, module: nn.Module, inputs: Tree, *, controls: bool = True) -> None:
-    """Check that permuting every group, and scaling the homogeneous ones, leaves the function unchanged.
+    """Check that permuting every group, scaling homogeneous and flipping odd ones leaves the function unchanged.
 
     All parameters and statistics are drawn anew (fresh networks hide mistakes: biases of zero, norms of one). Three
     random draws, in evaluation mode and with normalisation in training mode, where the updated statistics must agree
@@ -71,15 +71,16 @@ class WrongSymmetry(InputError):
 
 
 def _require_unchanged(probe: "Probe", symmetry: Symmetry, permutations: Mapping[str, Tensor], draw: int) -> None:
-    for scales in ({}, probe.scales(symmetry, draw)):
-        error = probe.change(symmetry, permutations, scales)
+    signs, scales = probe.signs(symmetry, draw), probe.scales(symmetry, draw)
+    for factors in ({}, scales) if scales else ({},):
+        error = probe.change(symmetry, permutations, factors, signs)
         if not error < SAME:
-            wrong = _culprits(probe, symmetry, permutations)
+            wrong = _culprits(probe, symmetry, permutations, scales, signs)
             named = f" (groups {', '.join(map(repr, wrong))})" if wrong else ""
             raise WrongSymmetry(
-                f"the symmetry does not fit {type(probe.module).__name__}: permuting (and scaling) its groups changed "
-                f"the output by {error:.1e} of its scale{named}. Check each group's axes, and which groups are "
-                f"homogeneous",
+                f"the symmetry does not fit {type(probe.module).__name__}: permuting, scaling and flipping its "
+                f"groups changed the output by {error:.1e} of its scale{named}. Check each group's axes, and which "
+                f"groups are homogeneous or odd",
                 wrong,
             )
 
@@ -103,7 +104,7 @@ def blind_axes(probe: "Probe", varied: "Probe", symmetry: Symmetry) -> list[str]
             return (a.tensor, a.axis) == (tensor, axis)
 
         groups = [
-            replace(g, incoming=tuple(filter(here, g.axes)), outgoing=(), following=(), homogeneous=False)
+            replace(g, incoming=tuple(filter(here, g.axes)), outgoing=(), following=(), homogeneous=False, odd=False)
             for g in symmetry.groups
         ]
         alone = Symmetry(symmetry.layout, tuple(groups), tuple(b.name for b in symmetry.layout.buffers))
@@ -119,15 +120,25 @@ def blind_axes(probe: "Probe", varied: "Probe", symmetry: Symmetry) -> list[str]
     return blind
 
 
-def _culprits(probe: "Probe", symmetry: Symmetry, permutations: Mapping[str, Tensor]) -> list[str]:
+def _culprits(
+    probe: "Probe",
+    symmetry: Symmetry,
+    permutations: Mapping[str, Tensor],
+    scales: Mapping[str, Tensor],
+    signs: Mapping[str, Tensor],
+) -> list[str]:
     """The groups that change the output on their own."""
     wrong: list[str] = []
+    identity = symmetry.identity()
     for group in symmetry.groups:
-        alone = symmetry.identity() | {
-            g.name: permutations[g.name] for g in symmetry.groups if g is group or g.parent == group.name
-        }
-        if not probe.change(symmetry, alone, {}) < SAME:
-            wrong.append(group.name)
+        name = group.name
+        alone = identity | {g.name: permutations[g.name] for g in symmetry.groups if g is group or g.parent == name}
+        if not (
+            probe.change(symmetry, alone, {}) < SAME
+            and (name not in scales or probe.change(symmetry, identity, {name: scales[name]}) < SAME)
+            and (name not in signs or probe.change(symmetry, identity, {}, {name: signs[name]}) < SAME)
+        ):
+            wrong.append(name)
     return wrong
 
 
@@ -178,11 +189,26 @@ class Probe:
             if g.homogeneous
         }
 
-    def change(self, symmetry: Symmetry, permutations: Mapping[str, Tensor], scales: Mapping[str, Tensor]) -> float:
+    def signs(self, symmetry: Symmetry, seed: int) -> dict[str, Tensor]:
+        """Random signs (units,) of the odd groups; each unit changes sign at one of two consecutive seeds."""
+        random = seeds.generator(seed // 2, "symmetry proof signs")
+        return {name: sign * (1 - 2 * (seed % 2)) for name, sign in symmetry.random_signs(random).items()}
+
+    def change(
+        self,
+        symmetry: Symmetry,
+        permutations: Mapping[str, Tensor],
+        scales: Mapping[str, Tensor],
+        signs: Mapping[str, Tensor] | None = None,
+    ) -> float:
         """Largest change of an output or an updated statistic, relative to its scale."""
-        moved = symmetry.permute(symmetry.scale(self.vector, scales), permutations)
-        after = self._run(moved, symmetry.permute_buffers(self.buffers, permutations))
-        expected = symmetry.permute_buffers(self.before[1], permutations)
+        signs = signs or {}
+        moved = symmetry.permute(symmetry.flip(symmetry.scale(self.vector, scales), signs), permutations)
+        buffers, expected = (
+            symmetry.permute_buffers(symmetry.flip_buffers(each, signs), permutations)
+            for each in (self.buffers, self.before[1])
+        )
+        after = self._run(moved, buffers)
         # Statistics behind rescaled rows change with them; they are compared without a rescaling.
         pairs = [p for a, b in zip(self.before[0], after[0], strict=True) for p in zip(a, b, strict=True)]
         if not scales:

@@ -7,7 +7,6 @@ layout: weights, masks, rewind weights, optimiser moments, posterior means and s
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -16,77 +15,12 @@ from torch import Tensor
 
 from weightspace.errors import InputError, LayoutMismatch
 from weightspace.networks.layout import Layout
+from weightspace.symmetry.factors import multiplied
+from weightspace.symmetry.group import Axis as Axis
+from weightspace.symmetry.group import Group as Group
 
 Permutations = Mapping[str, Tensor]
 """A permutation for each group, by name, as in `Symmetry.permute`."""
-
-
-@dataclass(frozen=True)
-class Axis:
-    """Where a group's units lie along one axis of one tensor, by state-dict name.
-
-    Args:
-        tensor: Name of the tensor in the state dict.
-        axis: Number of the axis.
-        index: Positions along the axis, for each unit (of each parent unit) in turn its slots: a unit whose feature map
-            is flattened has several. With None, unit u lies at position u.
-        within: Another axis of the tensor, for grouped convolutions, made of one block of equal length for each unit of
-            the parent group. In block j this axis follows the permutation inside the parent's unit j.
-    """
-
-    tensor: str
-    axis: int
-    index: tuple[int, ...] | None = None
-    within: int | None = None
-
-    @classmethod
-    def blocks(cls, tensor: str, axis: int, units: int, block: int) -> "Axis":
-        """Each unit is `block` consecutive positions, as behind conv-flatten-linear."""
-        return cls(tensor, axis, tuple(range(units * block)))
-
-    @classmethod
-    def tiles(cls, tensor: str, axis: int, units: int, tiles: int) -> "Axis":
-        """The units one after another, several times over, as the gates of an LSTM."""
-        return cls(tensor, axis, tuple(tile * units + unit for unit in range(units) for tile in range(tiles)))
-
-    def __str__(self) -> str:
-        inside = "" if self.within is None else f" in blocks of axis {self.within}"
-        return f"{self.tensor}[{self.axis}{_brief(self.index)}]{inside}"
-
-
-@dataclass(frozen=True)
-class Group:
-    """Hidden units that can be reordered together.
-
-    Args:
-        name: Name of the group.
-        size: Number of units; of a child group, in each unit of its parent.
-        incoming: Axes that produce the units: rows of a weight, its bias, or a norm's scale and shift.
-        outgoing: Axes that read the units (columns of the next weight).
-        homogeneous: Whether multiplying a unit on its incoming axes by s > 0 and dividing it on its outgoing axes by s
-            changes nothing, because what lies between satisfies f(s x) = s f(x), as ReLU does.
-        following: Further axes that move with the units but take no part in such a rescaling, as the rows in front of a
-            norm and the norm's running statistics.
-        parent: Name of another group, such as the heads of an attention layer. Units inside each of its units are
-            reordered on their own, and move along when their parent is moved.
-    """
-
-    name: str
-    size: int
-    incoming: tuple[Axis, ...]
-    outgoing: tuple[Axis, ...]
-    homogeneous: bool = False
-    following: tuple[Axis, ...] = ()
-    parent: str | None = None
-
-    def __post_init__(self) -> None:
-        for side in ("incoming", "outgoing", "following"):
-            object.__setattr__(self, side, tuple(getattr(self, side)))
-
-    @property
-    def axes(self) -> tuple[Axis, ...]:
-        """All axes that move with the units."""
-        return self.incoming + self.outgoing + self.following
 
 
 @dataclass(frozen=True)
@@ -100,8 +34,8 @@ class Symmetry:
 
     Raises:
         LayoutMismatch: An axis does not exist in the layout or has another size than its group.
-        InputError: Two groups claim the same place, a parent is unknown, a child is homogeneous, or a buffer of
-            statistics is in no group.
+        InputError: Two groups claim the same place, a parent is unknown, a child is homogeneous or odd, or a
+            buffer of statistics is in no group.
     """
 
     layout: Layout
@@ -116,10 +50,10 @@ class Symmetry:
         for group in self.groups:
             if group.name in seen:
                 raise InputError(f"two groups are called {group.name!r}")
-            if group.parent is not None and (group.parent not in seen or group.homogeneous):
+            if group.parent is not None and (group.parent not in seen or group.homogeneous or group.odd):
                 raise InputError(
                     f"the parent {group.parent!r} of group {group.name!r} must come before it, and a child group "
-                    "cannot be homogeneous"
+                    "can be neither homogeneous nor odd"
                 )
             seen[group.name] = group
             for axis in group.axes:
@@ -322,22 +256,78 @@ class Symmetry:
         Raises:
             InputError: A group is not homogeneous.
         """
-        state = dict(self.layout.tensors(vector))
-        lead = vector.ndim - 1
+        state, lead = dict(self.layout.tensors(vector)), vector.ndim - 1
         for group in self.groups:
-            if group.name not in scales:
-                continue
-            if not group.homogeneous:
-                raise InputError(f"the units of group {group.name!r} are not homogeneous and cannot be scaled")
-            for axes, factor in ((group.incoming, scales[group.name]), (group.outgoing, 1 / scales[group.name])):
-                for axis in axes:
-                    tensor, place = state[axis.tensor], self.places[group.name, axis]
-                    along = factor.new_ones(*factor.shape[:-1], tensor.shape[lead + axis.axis])
-                    along[..., place.flatten()] = factor.repeat_interleave(place.shape[1], -1)
-                    shape = [*along.shape[:-1], *([1] * (tensor.ndim - along.ndim + 1))]
-                    shape[along.ndim - 1 + axis.axis] = along.shape[-1]
-                    state[axis.tensor] = tensor * along.reshape(shape)
+            if group.name in scales:
+                if not group.homogeneous:
+                    raise InputError(f"the units of group {group.name!r} are not homogeneous and cannot be scaled")
+                places = {axis: self.places[group.name, axis] for axis in group.axes}
+                state = multiplied(state, scales[group.name], group.incoming, places, lead)
+                state = multiplied(state, 1 / scales[group.name], group.outgoing, places, lead)
         return torch.cat([state[e.name].flatten(lead) for e in self.layout.parameters], dim=-1)
+
+    @property
+    def odd(self) -> tuple[Group, ...]:
+        """The groups whose units can change sign."""
+        return tuple(group for group in self.groups if group.odd)
+
+    def random_signs(self, generator: torch.Generator) -> dict[str, Tensor]:
+        """Random signs (units,) of every odd group, 1 or -1."""
+        return {g.name: 1.0 - 2.0 * torch.randint(2, (g.size,), generator=generator) for g in self.odd}
+
+    def flip(self, vector: Float[Tensor, "*nets d"], signs: Mapping[str, Float[Tensor, "*nets units"]]) -> Tensor:
+        """Multiply odd units' incoming and outgoing weights by their signs.
+
+        Masks have no signs, and neither have standard deviations: leave them as they are.
+
+        Args:
+            vector: Vectors of the layout (..., D).
+            signs: Signs (..., units) of odd groups, 1 or -1, by name, for the units as they lie in the vectors.
+
+        Raises:
+            InputError: A group is not odd.
+        """
+        if not signs:
+            return vector
+        state = self.flip_tensors(self.layout.tensors(vector), signs, vector.ndim - 1)
+        return torch.cat([state[e.name].flatten(vector.ndim - 1) for e in self.layout.parameters], dim=-1)
+
+    def flip_buffers(self, buffers: Mapping[str, Tensor], signs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Multiply one network's buffers (running means of odd units) by their signs, like its weights.
+
+        Args:
+            buffers: Buffers by name.
+            signs: Signs (units,) of odd groups.
+
+        Raises:
+            InputError: A group is not odd.
+        """
+        return self.flip_tensors(buffers, signs, 0)
+
+    def flip_tensors(
+        self, state: Mapping[str, Tensor], signs: Mapping[str, Tensor], lead: int = 0
+    ) -> dict[str, Tensor]:
+        """Multiply some of the layout's tensors by the signs of odd units.
+
+        Args:
+            state: Tensors by name.
+            signs: Signs (..., units) of odd groups, by name.
+            lead: Number of dimensions in front of the tensors' own.
+
+        Raises:
+            InputError: A group is not odd.
+        """
+        flipped = dict(state)
+        for name, sign in signs.items():
+            group = self.by_name[name]
+            if not group.odd:
+                raise InputError(f"the units of group {name!r} are not odd and cannot change sign")
+            places = {axis: self.places[name, axis] for axis in group.axes}
+            used = [axis for axis in (*group.incoming, *group.outgoing) if axis.tensor in flipped]
+            if used:
+                own = sign.to(flipped[used[0].tensor])
+                flipped = multiplied(flipped, own, used, places, lead)
+        return flipped
 
     def to_json(self) -> dict[str, Any]:
         """The groups as data, without the layout."""
@@ -355,6 +345,7 @@ class Symmetry:
                 "outgoing": axes(g.outgoing),
                 "following": axes(g.following),
             }
+            | ({"odd": True} if g.odd else {})
             for g in self.groups
         ]
         return {"groups": groups, "fixed": list(self.fixed)}
@@ -382,14 +373,8 @@ class Symmetry:
                 homogeneous=g["homogeneous"],
                 following=axes(g["following"]),
                 parent=g["parent"],
+                odd=g.get("odd", False),
             )
             for g in data["groups"]
         )
         return cls(layout, tuple(groups), tuple(data["fixed"]))
-
-
-def _brief(index: tuple[int, ...] | None) -> str:
-    if index is None:
-        return ""
-    runs = 1 + sum(b != a + 1 for a, b in pairwise(index))
-    return f", {index[0]}:{index[-1] + 1}" if runs == 1 else f", {len(index)} positions in {runs} runs"

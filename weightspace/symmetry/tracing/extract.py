@@ -171,7 +171,10 @@ def _lost(labels: dict[str, list[np.ndarray | None]], orbits: list[_Orbit]) -> l
 def _groups(
     module: nn.Module, layout: Layout, units: Units, labels: dict[str, list[np.ndarray | None]], orbits: list[_Orbit]
 ) -> list[Group]:
-    unscalable = set(units.find(np.array(sorted(units.unscalable), dtype=np.int64)).tolist())
+    unscalable, unflippable = (
+        set(units.find(np.array(sorted(marked), dtype=np.int64)).tolist())
+        for marked in (units.unscalable, units.unflippable)
+    )
     transposed = {
         f"{name}.weight" for name, m in module.named_modules() if isinstance(m, nn.modules.conv._ConvTransposeNd)
     }
@@ -194,17 +197,24 @@ def _groups(
         rest = [a for a in orbit.axes if a not in norm and a not in reads]
         parameters = [a for a in rest if roles[a.tensor] != "buffer"]
         makes, following = (norm, rest) if norm else (parameters, [a for a in rest if a not in parameters])
+        members = orbit.members.ravel().tolist()
         can = (
             orbit.parent is None
             and not any(o.parent is orbit for o in orbits)
-            and not unscalable.intersection(orbit.members.ravel().tolist())
             and all(a.within is None for a in orbit.axes)
             and bool(makes and reads)
         )
+        scalable = can and not unscalable.intersection(members)
+        # Behind several norms every one has signs of its own.
+        odd = can and not unflippable.intersection(members) and len({a.tensor.rpartition(".")[0] for a in norm}) < 2
+        if odd and not norm:  # the mean of a norm without scale and shift changes sign with the units
+            means = [a for a in following if a.tensor.rpartition(".")[2] == "running_mean"]
+            makes, following = [*makes, *means], [a for a in following if a not in means]
         names[id(orbit)] = _name(orbit, orbits, [g.name for g in groups])
         parent = names[id(orbit.parent)] if orbit.parent is not None else None
+        size = orbit.members.shape[1]
         groups.append(
-            Group(names[id(orbit)], orbit.members.shape[1], tuple(makes), tuple(reads), can, tuple(following), parent)
+            Group(names[id(orbit)], size, tuple(makes), tuple(reads), scalable, tuple(following), parent, odd)
         )
     return groups
 

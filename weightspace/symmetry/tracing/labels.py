@@ -48,6 +48,7 @@ class Units:
         self._random = np.random.default_rng(0)
         self.links: list[tuple[np.ndarray, np.ndarray]] = []
         self.unscalable: set[int] = set()  # saw an operation that is not positively homogeneous
+        self.unflippable: set[int] = set()  # saw an operation that is neither odd nor even
 
     def new(self, *shape: int) -> np.ndarray:
         """Fresh units."""
@@ -55,6 +56,10 @@ class Units:
         self._to = np.concatenate([self._to, np.arange(start, start + count)])
         self._marks = np.concatenate([self._marks, np.zeros(count, dtype=np.uint64)])
         return np.arange(start, start + count).reshape(shape)
+
+    def all(self) -> np.ndarray:
+        """All units so far."""
+        return np.arange(len(self._to))
 
     def find(self, units: np.ndarray) -> np.ndarray:
         """The representatives of these units."""

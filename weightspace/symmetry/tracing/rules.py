@@ -58,18 +58,32 @@ def rule(*operators: Any) -> Callable[[R], R]:
     return register
 
 
-# Positively homogeneous: f(s x) = s f(x) for s > 0, in each unit on its own.
-@rule(aten.relu, aten.relu_, aten.leaky_relu, aten.leaky_relu_, aten.clone, aten.detach, aten.alias, aten.contiguous,
-      aten._to_copy, aten.dropout, aten.neg, aten.abs, aten.lift_fresh, aten.zero_, aten.fill_)  # fmt: skip
+# Positively homogeneous: f(s x) = s f(x) for s > 0, in each unit on its own. Odd or even, too.
+@rule(aten.clone, aten.detach, aten.alias, aten.contiguous, aten._to_copy, aten.dropout, aten.neg, aten.abs,
+      aten.lift_fresh, aten.zero_, aten.fill_)  # fmt: skip
 def same(units: Units, x: Traced, *rest: Any, **options: Any) -> Labels:
     """Each unit on its own."""
     return Labels(list(x.labels.axes), list(x.labels.pending))
 
 
+# Positively homogeneous, but neither odd nor even.
+@rule(aten.relu, aten.relu_, aten.leaky_relu, aten.leaky_relu_)
+def one_sided(units: Units, x: Traced, *rest: Any, **options: Any) -> Labels:
+    """Each unit on its own, its sign in sight."""
+    signed(units, x)
+    return same(units, x)
+
+
+@rule(aten.max_pool2d_with_indices, aten.adaptive_max_pool2d, aten.max_pool3d_with_indices)
+def largest_over_space(units: Units, x: Traced, *rest: Any, **options: Any) -> list[Labels]:
+    """Each channel on its own, its sign in sight; places in space keep their order."""
+    signed(units, x)
+    return over_space(units, x, *rest, **options)
+
+
 @rule(aten._adaptive_avg_pool2d, aten.avg_pool2d, aten.avg_pool1d, aten.avg_pool3d, aten._adaptive_avg_pool3d,
-      aten.max_pool2d_with_indices, aten.adaptive_max_pool2d, aten.max_pool3d_with_indices, aten.upsample_nearest2d,
-      aten.upsample_bilinear2d, aten.upsample_bicubic2d, aten._upsample_bilinear2d_aa, aten.reflection_pad2d,
-      aten.replication_pad2d)  # fmt: skip
+      aten.upsample_nearest2d, aten.upsample_bilinear2d, aten.upsample_bicubic2d, aten._upsample_bilinear2d_aa,
+      aten.reflection_pad2d, aten.replication_pad2d)  # fmt: skip
 def over_space(units: Units, x: Traced, *rest: Any, **options: Any) -> list[Labels]:
     """Each channel on its own; places in space keep their order."""
     first = 1 if len(x.shape) == 3 and not _one_dimensional(rest) else 2
@@ -84,12 +98,31 @@ def _one_dimensional(options: Sequence[Any]) -> bool:
     return bool(options) and isinstance(options[0], list | tuple) and len(options[0]) == 1
 
 
-@rule(aten.gelu, aten.silu, aten.silu_, aten.sigmoid, aten.sigmoid_, aten.tanh, aten.tanh_, aten.hardswish,
-      aten.hardswish_, aten.hardsigmoid, aten.hardsigmoid_, aten.hardtanh, aten.hardtanh_, aten.elu, aten.elu_,
-      aten.softplus, aten.exp, aten.log, aten.sqrt, aten.rsqrt, aten.pow, aten.square, aten.reciprocal, aten.mish,
-      aten.mish_, aten.log_sigmoid_forward, aten.clamp, aten.clamp_, aten.clamp_min, aten.clamp_max, aten.cos,
-      aten.sin, aten.erf, aten.sign, aten.bernoulli, aten.logical_not, aten.isnan, aten.nan_to_num, aten.relu6,
-      aten.celu, aten.hardshrink, aten.softshrink, aten.threshold, aten.log1p, aten.expm1, aten.atan)  # fmt: skip
+@rule(aten.gelu, aten.silu, aten.silu_, aten.sigmoid, aten.sigmoid_, aten.hardswish, aten.hardswish_,
+      aten.hardsigmoid, aten.hardsigmoid_, aten.elu, aten.elu_, aten.softplus, aten.exp, aten.log, aten.mish,
+      aten.mish_, aten.log_sigmoid_forward, aten.clamp_min, aten.clamp_max, aten.bernoulli, aten.logical_not,
+      aten.nan_to_num, aten.relu6, aten.celu, aten.threshold, aten.log1p, aten.expm1)  # fmt: skip
+def pointwise_signed(units: Units, x: Any, *rest: Any, **options: Any) -> Labels:
+    """Each value on its own, by a function that need be neither odd nor even."""
+    if isinstance(x, Traced):
+        signed(units, x)
+    return pointwise(units, x, *rest, **options)
+
+
+@rule(aten.hardtanh, aten.hardtanh_, aten.clamp, aten.clamp_)
+def clamped(units: Units, x: Traced, low: Any = None, high: Any = None, **options: Any) -> Labels:
+    """Each value on its own, between bounds; odd between -b and b."""
+    low, high = options.get("min", options.get("min_val", low)), options.get("max", options.get("max_val", high))
+    default = (-1.0, 1.0) if low is None and high is None else (low, high)
+    if not all(isinstance(bound, int | float) for bound in default) or default[0] != -default[1]:
+        signed(units, x)
+    return pointwise(units, x, low, high)
+
+
+# Odd or even, or so for some arguments: as they are smooth but at 0, trying it decides.
+@rule(aten.tanh, aten.tanh_, aten.pow, aten.square, aten.reciprocal, aten.cos, aten.sin, aten.erf, aten.sign,
+      aten.isnan, aten.hardshrink, aten.softshrink, aten.atan, aten.asinh, aten.sinh, aten.cosh, aten.tan, aten.erfinv,
+      aten.atanh, aten.asin, aten.sqrt, aten.rsqrt)  # fmt: skip
 def pointwise(units: Units, x: Any, *rest: Any, **options: Any) -> Labels:
     """Each value on its own, by any function; with further tensors, index by index."""
     others = [t for t in (*rest, *options.values()) if isinstance(t, Traced)]
@@ -99,10 +132,19 @@ def pointwise(units: Units, x: Any, *rest: Any, **options: Any) -> Labels:
     return Labels(list(x.labels.axes), list(x.labels.pending))
 
 
-@rule(aten.add, aten.add_, aten.sub, aten.sub_, aten.mul, aten.mul_, aten.div, aten.div_, aten.maximum, aten.minimum,
-      aten.where, aten.masked_fill, aten.masked_fill_, aten.eq, aten.ne, aten.lt, aten.le, aten.gt, aten.ge, aten.rsub,
-      aten.logical_and, aten.logical_or, aten.bitwise_and, aten.bitwise_or, aten.remainder, aten.floor_divide,
-      aten.addcmul, aten.addcdiv, aten.lerp, aten.lerp_, aten.copy_, aten._prelu_kernel, aten.atan2)  # fmt: skip
+@rule(aten.maximum, aten.minimum, aten.where, aten.masked_fill, aten.masked_fill_, aten.lt, aten.le, aten.gt, aten.ge,
+      aten.remainder, aten.floor_divide, aten._prelu_kernel, aten.atan2)  # fmt: skip
+def elementwise_signed(units: Units, *operands: Any, **options: Any) -> Labels:
+    """Values at the same index together, their signs in sight."""
+    for t in operands:
+        if isinstance(t, Traced):
+            signed(units, t)
+    return elementwise(units, *operands, **options)
+
+
+@rule(aten.add, aten.add_, aten.sub, aten.sub_, aten.mul, aten.mul_, aten.div, aten.div_, aten.eq, aten.ne, aten.rsub,
+      aten.logical_and, aten.logical_or, aten.bitwise_and, aten.bitwise_or, aten.addcmul, aten.addcdiv, aten.lerp,
+      aten.lerp_, aten.copy_)  # fmt: skip
 def elementwise(units: Units, *operands: Any, **options: Any) -> Labels:
     """Values at the same index together, lengths of one repeated: units at the same index are one."""
     tensors = [t for t in operands if isinstance(t, Traced)]
@@ -134,7 +176,21 @@ def inhomogeneous(units: Units, x: Traced) -> None:
             units.unscalable.update(np.unique(label).tolist())
 
 
-@rule(aten.sum, aten.mean, aten.amax, aten.amin, aten.var, aten.std, aten.linalg_vector_norm, aten.logsumexp, aten.any,
+def signed(units: Units, x: Traced) -> None:
+    """Remember that these units cannot change sign."""
+    for label in x.labels.axes:
+        if not isinstance(label, str):
+            units.unflippable.update(np.unique(label).tolist())
+
+
+@rule(aten.amax, aten.amin)
+def extreme(units: Units, x: Traced, *rest: Any, **options: Any) -> Labels:
+    """The largest or the smallest value over whole axes."""
+    signed(units, x)
+    return reduction(units, x, *rest, **options)
+
+
+@rule(aten.sum, aten.mean, aten.var, aten.std, aten.linalg_vector_norm, aten.logsumexp, aten.any,
       aten.all, aten.norm)  # fmt: skip
 def reduction(units: Units, x: Traced, *rest: Any, **options: Any) -> Labels:
     """Sums and the like over whole axes: the order of what is summed does not matter."""
@@ -160,6 +216,7 @@ def reduction(units: Units, x: Traced, *rest: Any, **options: Any) -> Labels:
 @rule(aten.max, aten.min, aten.var_mean, aten.std_mean)
 def two_reductions(units: Units, x: Traced, *rest: Any, **options: Any) -> list[Labels]:
     """Two results of a reduction over the same axes."""
+    signed(units, x)
     output = reduction(units, x, *rest, **options)
     return [output, Labels(list(output.axes))]
 
@@ -169,6 +226,7 @@ def softmax(units: Units, x: Traced, *rest: Any, **options: Any) -> Labels:
     """Units keep their places in the output, and cannot be rescaled."""
     units.bind(x.labels)
     inhomogeneous(units, x)
+    signed(units, x)
     return Labels(list(x.labels.axes))
 
 

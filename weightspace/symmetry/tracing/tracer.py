@@ -249,8 +249,9 @@ class _Tracer(TorchDispatchMode):
         return out
 
     def _decided(self, func: Any, condition: Tensor) -> bool:
-        """The outcome of a condition on data, which no permutation may change."""
+        """The outcome of a condition on data, which no permutation may change; a change of sign might."""
         self.pin(condition)
+        self.units.unflippable.update(self.units.all().tolist())
         count = len(self.taken)
         self.taken.append(self.way[count] if count < len(self.way) else func(condition))
         return self.taken[-1]

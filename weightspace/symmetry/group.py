@@ -1,0 +1,82 @@
+"""Groups of hidden units, and where they lie along the axes of tensors."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Where a group's units lie along one axis of one tensor, by state-dict name.
+
+    Args:
+        tensor: Name of the tensor in the state dict.
+        axis: Number of the axis.
+        index: Positions along the axis, for each unit (of each parent unit) in turn its slots: a unit whose feature map
+            is flattened has several. With None, unit u lies at position u.
+        within: Another axis of the tensor, for grouped convolutions, made of one block of equal length for each unit of
+            the parent group. In block j this axis follows the permutation inside the parent's unit j.
+    """
+
+    tensor: str
+    axis: int
+    index: tuple[int, ...] | None = None
+    within: int | None = None
+
+    @classmethod
+    def blocks(cls, tensor: str, axis: int, units: int, block: int) -> "Axis":
+        """Each unit is `block` consecutive positions, as behind conv-flatten-linear."""
+        return cls(tensor, axis, tuple(range(units * block)))
+
+    @classmethod
+    def tiles(cls, tensor: str, axis: int, units: int, tiles: int) -> "Axis":
+        """The units one after another, several times over, as the gates of an LSTM."""
+        return cls(tensor, axis, tuple(tile * units + unit for unit in range(units) for tile in range(tiles)))
+
+    def __str__(self) -> str:
+        inside = "" if self.within is None else f" in blocks of axis {self.within}"
+        return f"{self.tensor}[{self.axis}{_brief(self.index)}]{inside}"
+
+
+@dataclass(frozen=True)
+class Group:
+    """Hidden units that can be reordered together.
+
+    Args:
+        name: Name of the group.
+        size: Number of units; of a child group, in each unit of its parent.
+        incoming: Axes that produce the units: rows of a weight, its bias, or a norm's scale and shift.
+        outgoing: Axes that read the units (columns of the next weight).
+        homogeneous: Whether multiplying a unit on its incoming axes by s > 0 and dividing it on its outgoing axes by s
+            changes nothing, because what lies between satisfies f(s x) = s f(x), as ReLU does.
+        following: Further axes that move with the units but take no part in such a rescaling, as the rows in front of a
+            norm and the norm's running statistics.
+        parent: Name of another group, such as the heads of an attention layer. Units inside each of its units are
+            reordered on their own, and move along when their parent is moved.
+        odd: Whether multiplying a unit by -1 on its incoming and on its outgoing axes changes nothing, because what
+            lies between satisfies f(-x) = -f(x), as tanh does.
+    """
+
+    name: str
+    size: int
+    incoming: tuple[Axis, ...]
+    outgoing: tuple[Axis, ...]
+    homogeneous: bool = False
+    following: tuple[Axis, ...] = ()
+    parent: str | None = None
+    odd: bool = False
+
+    def __post_init__(self) -> None:
+        for side in ("incoming", "outgoing", "following"):
+            object.__setattr__(self, side, tuple(getattr(self, side)))
+
+    @property
+    def axes(self) -> tuple[Axis, ...]:
+        """All axes that move with the units."""
+        return self.incoming + self.outgoing + self.following
+
+
+def _brief(index: tuple[int, ...] | None) -> str:
+    if index is None:
+        return ""
+    runs = 1 + sum(b != a + 1 for a, b in pairwise(index))
+    return f", {index[0]}:{index[-1] + 1}" if runs == 1 else f", {len(index)} positions in {runs} runs"
