@@ -18,6 +18,7 @@ from weightspace.errors import InputError
 from weightspace.networks.collection import Collection
 from weightspace.recipes.recipe import Recipe
 from weightspace.runtime import devices, threads
+from weightspace.runtime.user_code import describe
 from weightspace.tasks.own_loop import LoopTask
 from weightspace.tasks.task import Task
 
@@ -164,7 +165,7 @@ def _made(name: str, make: Callable[..., Any], common: Common, arguments: dict[s
     except InputError:
         raise
     except Exception as error:  # a user's own code can raise anything
-        raise InputError(f"task {name!r} could not be made: {error!r}") from error
+        raise InputError(f"task {name!r} could not be made: {describe(error)}") from error
     if not isinstance(task, Task):
         raise InputError(f"{name} returned a {type(task).__name__}, not a weightspace.Task")
     return task
@@ -194,7 +195,7 @@ def imported(name: str, common: Common) -> Callable[..., Any]:
         return getattr(importlib.import_module(module), function)
     except Exception as error:  # a user's own module can raise anything
         raise InputError(
-            f"{name} cannot be imported: {error!r} (--import-from FOLDER says where to look for it, `.` is here)"
+            f"{name} cannot be imported: {describe(error)} (--import-from FOLDER says where to look, `.` is here)"
         ) from error
     finally:
         sys.path[:] = path

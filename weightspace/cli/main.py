@@ -1,11 +1,13 @@
 """The command line: `weightspace VERB ...`, a verb for each stage.
 
 Exit codes: 0 done, 1 something given cannot be used (the message says what and how to mend it),
-2 a wrong command line, 130 interrupted (the same command continues).
+2 a wrong command line, 130 interrupted (the same command continues). With WEIGHTSPACE_TRACEBACK=1 an error ends in its
+traceback.
 """
 
 import importlib.metadata
 import inspect
+import os
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
@@ -21,6 +23,7 @@ from weightspace.cli.renamed import hints
 from weightspace.cli.types import REGISTRY
 from weightspace.errors import InputError
 from weightspace.runtime import allocator
+from weightspace.runtime.user_code import describe, place_of
 
 
 class Command(Protocol):
@@ -48,6 +51,9 @@ VERBS: Mapping[str, Any] = {
 }
 """The dataclass of each verb: its fields are the options, its docstring is the help."""
 
+TRACEBACK = "WEIGHTSPACE_TRACEBACK"
+"""Environment variable that asks for the traceback of an error, to look for it in code of one's own."""
+
 _DESCRIPTION = """Trained networks as data: each verb is a stage from folders to a folder.
 
 `weightspace VERB --help` explains every option and its default. Every verb takes --config FILE.yaml, which sets options
@@ -67,7 +73,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         allocator.keep()
         command.run()
     except (InputError, OSError) as error:
-        print(f"weightspace {verb}: {error}", file=sys.stderr)
+        if os.environ.get(TRACEBACK):
+            raise
+        place = place_of(error)
+        where = "" if place is None or place in str(error) else f" ({place})"
+        print(f"weightspace {verb}: {error}{where}", file=sys.stderr)
+        return 1
+    except Exception as error:
+        # Code of a user's own can raise anything; an error of this package's keeps its traceback.
+        if place_of(error) is None or os.environ.get(TRACEBACK):
+            raise
+        print(f"weightspace {verb}: {describe(error)}\n{TRACEBACK}=1 shows the whole traceback", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\ninterrupted: run the same command again to continue", file=sys.stderr)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from weightspace import models
 from weightspace.errors import InputError
+from weightspace.networks.factories import made_by
 from weightspace.networks.layout import Layout
 from weightspace.networks.roles import mark
 from weightspace.networks.uses import weights_by_use
@@ -104,10 +105,7 @@ class Architecture:
 
     def _built(self) -> nn.Module:
         if self.factory is not None:
-            module = self.factory()
-            if not isinstance(module, nn.Module):
-                raise InputError(f"the factory {self.name} returned a {type(module).__name__}, not an nn.Module")
-            return module
+            return made_by(self.factory, self.name)
         built_in = {k: v for k, v in vars(models).items() if isinstance(v, type) and issubclass(v, nn.Module)}
         if self.name not in built_in:
             raise InputError(

@@ -1,18 +1,39 @@
 """Which weights of a ticket still act: paths from input to output."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from weightspace.errors import InputError
+from weightspace.networks.calling import call
+from weightspace.networks.collapse import lost_layers
 from weightspace.networks.collection import Collection
 from weightspace.networks.forward import evaluation
 from weightspace.networks.layout import Layout
 from weightspace.runtime.double import in_double
+from weightspace.runtime.trees import Tree
 from weightspace.tickets.analysis import _NORMS
+
+# Operators under which twice the input is not twice the output, as PyTorch names and people call them.
+_NOT_HOMOGENEOUS = {
+    "_softmax": "softmax",
+    "_log_softmax": "log-softmax",
+    "log_sigmoid_forward": "log-sigmoid",
+    "hardtanh": "hardtanh (or ReLU6)",
+    "hardswish": "hard swish",
+    "hardsigmoid": "hard sigmoid",
+    "_native_multi_head_attention": "softmax of attention",
+    "mkldnn_rnn_layer": "gates of an LSTM",
+    "silu": "SiLU",
+    "gelu": "GELU",
+    "elu": "ELU",
+    **{name: name for name in ("sigmoid", "tanh", "softplus", "mish")},
+}
 
 
 def effective_masks(networks: Collection, shape: Sequence[int]) -> Bool[Tensor, "n d"]:
@@ -27,12 +48,12 @@ def effective_masks(networks: Collection, shape: Sequence[int]) -> Bool[Tensor, 
         shape: Shape of one input, without the batch.
 
     Raises:
-        InputError: A norm layer has no running statistics, so that ones do not flow through it; or there are too many
-            paths for float64.
+        InputError: A norm layer has no running statistics, or an activation bounds what passes, so that ones do not
+            flow through it; or there are too many paths for float64.
     """
     layout, module = networks.layout, networks.architecture.build_seeded(0).double()
-    require_flow(module)
     ones = torch.ones(1, *shape, dtype=torch.float64)
+    require_flow(module, ones)
     kept = module.state_dict()
     buffers = {b.name: _identity(b.name, kept[b.name]) for b in layout.buffers}
     off = biases(layout)
@@ -54,11 +75,15 @@ def biases(layout: Layout) -> Bool[Tensor, " d"]:
     return torch.cat([torch.full((e.size,), one) for e, one in zip(layout.parameters, off, strict=True)])
 
 
-def require_flow(module: nn.Module) -> None:
-    """Check that equal positive values flow through a network.
+def require_flow(module: nn.Module, ones: Tree) -> None:
+    """Check that equal positive values flow through a network: as much more comes out as goes in.
+
+    Args:
+        module: The network, in float64.
+        ones: Inputs of ones.
 
     Raises:
-        InputError: A layer takes means over its inputs.
+        InputError: A layer takes means over its inputs, or something in the forward pass is not positively homogeneous.
     """
     for name, layer in module.named_modules():
         moving = isinstance(layer, nn.modules.batchnorm._NormBase) and layer.track_running_stats
@@ -67,6 +92,46 @@ def require_flow(module: nn.Module) -> None:
                 f"layer {name} is a {type(layer).__name__}: it takes means over its inputs, so that synaptic flow is "
                 "not defined; use another score"
             )
+    with evaluation(module), torch.no_grad(), in_double(), _Operators(module) as seen:
+        call(module, ones)
+    if seen.found is not None:
+        operator, layer = seen.found
+        raise InputError(
+            f"{layer} takes a {operator}: it does not pass positive values on in proportion, so that synaptic flow is "
+            f"not defined; if it is the last, let the network return logits and put it into the loss; inside, use ReLU "
+            "or its like; or use another score, such as SNIP"
+        )
+
+
+class _Operators(TorchDispatchMode):
+    """Looks for the first operator that is not positively homogeneous, and for the module that calls it."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.found: tuple[str, str] | None = None
+        self._inside: list[str] = []
+        self._hooks = [
+            hook
+            for name, part in module.named_modules()
+            for hook in (
+                part.register_forward_pre_hook(lambda *_, name=name: self._inside.append(name)),
+                part.register_forward_hook(lambda *_: self._inside.pop() and None),
+            )
+        ]
+
+    def __exit__(self, *error: Any) -> None:
+        for hook in self._hooks:
+            hook.remove()
+        super().__exit__(*error)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        attention = name.startswith("_scaled_dot_product")
+        operator = "softmax of attention" if attention else _NOT_HOMOGENEOUS.get(name.removesuffix("_"))
+        if operator is not None and self.found is None:
+            inside = self._inside[-1] if self._inside else ""
+            self.found = operator, f"layer {inside}" if inside else "the network"
+        return func(*args, **(kwargs or {}))
 
 
 def _identity(name: str, buffer: Tensor) -> Tensor:
@@ -84,8 +149,8 @@ def effective_density(networks: Collection, shape: Sequence[int]) -> Float[Tenso
         shape: Shape of one input, without the batch.
 
     Raises:
-        InputError: A norm layer has no running statistics, so that ones do not flow through it; or there are too many
-            paths for float64.
+        InputError: A norm layer has no running statistics, or an activation bounds what passes, so that ones do not
+            flow through it; or there are too many paths for float64.
     """
     prunable = networks.layout.prunable
     return effective_masks(networks, shape)[:, prunable].double().mean(1)
@@ -93,6 +158,4 @@ def effective_density(networks: Collection, shape: Sequence[int]) -> Float[Tenso
 
 def collapsed_layers(networks: Collection) -> list[list[str]]:
     """For each network, the weight tensors of which nothing is left."""
-    layout = networks.layout
-    weights = [entry.name for entry in layout.weights]
-    return [[name for name in weights if not mask[layout.slices[name]].any()] for mask in networks.masks]
+    return lost_layers(networks)

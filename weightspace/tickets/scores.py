@@ -114,13 +114,14 @@ class SynFlow:
 
     In float64, with norm layers in evaluation mode and no data. Biases take no part: in deep and very sparse networks
     the flow that starts at late biases outweighs what comes through the layers before them, which would then lose all
-    their weights. `PruneAtInit` scores in 100 rounds, as one round collapses a layer.
+    their weights. `PruneAtInit` scores in 100 rounds, as one round collapses a layer. Networks with a softmax, sigmoid,
+    tanh or the like in their forward pass are refused: let them return logits.
     """
 
     def __call__(self, networks: Collection, task: Task) -> Float[Tensor, "n d"]:
         module = networks.architecture.build_seeded(0).double()
-        require_flow(module)
         ones = _ones(task.train.head(1).x)
+        require_flow(module, ones)
         off = biases(networks.layout)
         found: list[Tensor] = []
         with evaluation(module), in_double():

@@ -1,0 +1,36 @@
+"""Layers that have lost all their weights, so that nothing passes through them."""
+
+import warnings
+from collections import Counter
+
+from weightspace.networks.collection import Collection
+
+_BLOCK = 64  # networks whose masks are read at once
+
+
+def lost_layers(networks: Collection) -> list[list[str]]:
+    """For each network, the weight tensors of which nothing is left.
+
+    Args:
+        networks: Networks with masks.
+    """
+    layout = networks.layout
+    weights = [entry.name for entry in layout.weights]
+    return [
+        [name for name in weights if not mask[layout.slices[name]].any()]
+        for start in range(0, len(networks), _BLOCK)
+        for mask in networks[start : start + _BLOCK].masks
+    ]
+
+
+def warn_of_lost_layers(networks: Collection, remedy: str) -> None:
+    """Say how many networks have lost all weights of which layer.
+
+    Args:
+        networks: Networks with masks.
+        remedy: What to do about it.
+    """
+    lost = Counter(name for names in lost_layers(networks) for name in names)
+    if lost:
+        which = "; ".join(f"{count} of {len(networks)} networks lost all weights of {n!r}" for n, count in lost.items())
+        warnings.warn(f"{which}: {remedy}", stacklevel=3)
