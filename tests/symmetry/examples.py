@@ -2,12 +2,16 @@
 
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 import weightspace as ws
+from weightspace.networks.calling import call
+from weightspace.runtime.copies import copied
+from weightspace.runtime.double import doubled
 from weightspace.symmetry import Symmetry, trace
 
 
@@ -215,3 +219,14 @@ class Net(nn.Module):
 
 def net(inside: Callable[[Net, torch.Tensor], torch.Tensor]) -> Net:
     return type("Variant", (Net,), {"inside": inside})()
+
+
+def outputs_of_a_copy(symmetry: Symmetry, module: nn.Module, x: Any) -> tuple[Any, Any]:
+    """What a module and a randomly permuted copy of it return, in float64."""
+    first, x = copied(module).double().eval(), doubled(x)
+    second, layout = copied(first), symmetry.layout
+    orders = symmetry.random(torch.Generator().manual_seed(3))
+    state = {name: t for name, t in first.state_dict().items() if name in {e.name for e in layout.entries}}
+    second.load_state_dict(symmetry.move(state, orders), strict=False)
+    with torch.no_grad():
+        return call(first, x), call(second, x)

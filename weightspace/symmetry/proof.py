@@ -1,6 +1,5 @@
 """Prove a symmetry numerically, in float64, on a copy of the module with nothing symmetric left in it."""
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from weightspace.errors import InputError
 from weightspace.networks.sparse_module import release
 from weightspace.runtime import seeds, trees
+from weightspace.runtime.copies import copied
 from weightspace.runtime.double import doubled
 from weightspace.runtime.outputs import difference
 from weightspace.runtime.trees import Tree
@@ -152,7 +152,7 @@ class Probe:
     """
 
     def __init__(self, symmetry: Symmetry, module: nn.Module, inputs: Tree) -> None:
-        self.module = release(copy.deepcopy(module)).double()
+        self.module = release(copied(module)).double()
         self.inputs = doubled(inputs)
         random = seeds.generator(0, "symmetry proof weights")
         self.layout = symmetry.layout

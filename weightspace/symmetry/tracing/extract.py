@@ -35,6 +35,7 @@ def table(module: nn.Module, layout: Layout, units: Units, axes: dict[str, Label
     labels = {name: roots for name, roots in labels.items() if name in {e.name for e in layout.entries}}
     _mark_places(units, labels)
     parents = _parents(units)
+    labels = {name: [None if a is None else units.find(a) for a in roots] for name, roots in labels.items()}
     while True:
         orbits = _orbits(units, labels, parents)
         lost = _lost(labels, orbits)
@@ -48,7 +49,16 @@ def table(module: nn.Module, layout: Layout, units: Units, axes: dict[str, Label
 
 
 def _labels_of(units: Units, labels: Labels) -> list[np.ndarray | None]:
-    return [None if isinstance(label, str) else units.find(label) for label in labels.axes]
+    return [None if isinstance(label, str) else _narrowed(units.find(label)) for label in labels.axes]
+
+
+def _narrowed(roots: np.ndarray) -> np.ndarray:
+    """Without the axes along which nothing varies."""
+    for k, size in enumerate(roots.shape):
+        if size > 1 and roots.size > max(roots.shape):
+            one = roots.take([0], axis=k)
+            roots = one if (roots == one).all() else roots
+    return roots
 
 
 def _mark_places(units: Units, labels: dict[str, list[np.ndarray | None]]) -> None:
@@ -238,19 +248,22 @@ def _reads(axis: Axis, layout: Layout, transposed: set[str]) -> bool:
 def _axis(name: str, k: int, label: np.ndarray, orbit: _Orbit) -> Axis | None:
     """Where an orbit's units lie on one axis, in the order of its members."""
     members = orbit.members.ravel()
-    if label.size != label.shape[k]:  # grouped convolution: the units of each block of rows
-        rows = label.reshape(label.shape[0], -1)
-        if orbit.parent is None or not np.isin(rows, members).any():
+    if label.size != label.shape[k]:  # grouped convolution, weights of heads: the units of each block of another axis
+        other = [d for d, size in enumerate(label.shape) if size > 1 and d != k]
+        if len(other) != 1 or orbit.parent is None or not np.isin(label, members).any():
             return None
+        rows = np.moveaxis(label, [other[0], k], [0, 1]).reshape(label.shape[other[0]], label.shape[k])
         places: list[list[int]] = []
-        blocks = rows[:: len(rows) // orbit.members.shape[0]]
+        blocks = rows[:: max(1, len(rows) // orbit.members.shape[0])]
+        if len(blocks) != len(orbit.members):
+            return None
         for held, row in zip(orbit.members, blocks, strict=True):
             if not np.isin(held, row).all():
                 return None
             places.append([int(p) for unit in held for p in np.flatnonzero(row == unit)])
         if any(place != places[0] for place in places):
             return None
-        return Axis(name, k, _simple(tuple(places[0]), label.shape[k], orbit.members.shape[1]), within=0)
+        return Axis(name, k, _simple(tuple(places[0]), label.shape[k], orbit.members.shape[1]), within=other[0])
     flat = label.ravel()
     together = np.stack([members, *orbit.riders])
     if not np.isin(flat, together).any():

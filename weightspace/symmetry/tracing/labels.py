@@ -46,7 +46,10 @@ class Units:
         self._to = np.zeros(0, dtype=np.int64)
         self._marks = np.zeros(0, dtype=np.uint64)
         self._random = np.random.default_rng(0)
+        self._used = np.zeros(0, dtype=bool)  # united, marked or split since they were made
         self.links: list[tuple[np.ndarray, np.ndarray]] = []
+        self._axes: dict[int, tuple[list[Label], int]] = {}  # first unit: labels of its parameter, number of the axis
+        self._loosened: list[tuple[np.ndarray, np.ndarray]] = []
         self.unscalable: set[int] = set()  # saw an operation that is not positively homogeneous
         self.unflippable: set[int] = set()  # saw an operation that is neither odd nor even
 
@@ -55,6 +58,7 @@ class Units:
         start, count = len(self._to), int(np.prod(shape))
         self._to = np.concatenate([self._to, np.arange(start, start + count)])
         self._marks = np.concatenate([self._marks, np.zeros(count, dtype=np.uint64)])
+        self._used = np.concatenate([self._used, np.zeros(count, dtype=bool)])
         return np.arange(start, start + count).reshape(shape)
 
     def all(self) -> np.ndarray:
@@ -75,6 +79,7 @@ class Units:
         a, b = np.broadcast_arrays(self.find(a), self.find(b))
         for x, y in np.unique(np.stack([a[a != b], b[a != b]], 1), axis=0):
             x, y = self._root(int(x)), self._root(int(y))
+            self._used[[x, y]] = True
             if x != y:
                 self._to[max(x, y)] = min(x, y)
 
@@ -89,6 +94,7 @@ class Units:
     def mark(self, units: np.ndarray) -> np.ndarray:
         """These units differ from all others: something looks at them alone. Returns the mark."""
         mark = self._draw(1)
+        self._used[units.ravel()] = True
         np.add.at(self._marks, units.ravel(), mark)
         return mark
 
@@ -101,6 +107,7 @@ class Units:
         if isinstance(label, str):
             return
         marks = self._draw(label.shape[dim])
+        self._used[label.ravel()] = True
         shape = [1] * label.ndim
         shape[dim] = label.shape[dim]
         np.add.at(self._marks, label, np.broadcast_to(marks.reshape(shape), label.shape))
@@ -169,6 +176,7 @@ class Units:
         roots = self.find(whole)
         if (roots == roots.take([0], axis=dim)).all():
             return FIXED, whole.take([0], axis=dim)
+        self._used[whole.ravel()] = True
         if (roots == roots.take([0], axis=dim + 1)).all():
             return whole.take(0, axis=dim + 1), FIXED
         for other in range(whole.ndim):  # what does not vary along another axis does not depend on it
@@ -199,9 +207,88 @@ class Units:
                     full[dim] = shape[dim]
                 merged = np.broadcast_to(label, full)
                 return merged.reshape(*full[: dims[0]], -1, *full[dims[-1] + 1 :])
+        if len(labelled) == 2 and len(dims) == 2:
+            outer, inner = labelled[0][1], labelled[1][1]
+            loose = self.loosen(inner, outer)
+            if loose is not None:
+                full = [size if k in dims else 1 for k, size in enumerate(shape)]
+                return loose.reshape([*full[: dims[0]], -1, *full[dims[-1] + 1 :]])
         for k, label in labelled:
             self.pin(label, k)
         return FIXED
+
+    def own(self, axes: list[Label]) -> None:
+        """Know the labels of a parameter, which no operation has used yet."""
+        for k, label in enumerate(axes):
+            if not isinstance(label, str):
+                self._axes[int(label.flat[0])] = axes, k
+
+    def loosen(self, inner: Label, outer: Label) -> np.ndarray | None:
+        """Let the units of one axis of a parameter take another order for each unit of another axis of it.
+
+        Weights (heads, inputs, units) are read by products that keep heads apart. So units that no operation has used
+        yet need not have one order in all heads.
+
+        Returns:
+            The units (outer, inner); None if they have been used, or are not two whole axes of one parameter.
+        """
+        whole = self._whole(inner), self._whole(outer)
+        if whole[0] is None or whole[1] is None or whole[0][0] is not whole[1][0] or inner is outer:
+            return None
+        assert not isinstance(inner, str)
+        assert not isinstance(outer, str)
+        if self._used[inner.ravel()].any():
+            return None
+        axes, k = whole[0]
+        units = self.new(outer.size, inner.size)
+        self.links.append((units.ravel(), np.repeat(outer.ravel(), inner.size)))
+        shape = [1] * len(axes)
+        shape[whole[1][1]], shape[k] = units.shape
+        axes[k] = (units if whole[1][1] < k else units.T).reshape(shape)
+        self._loosened.append((inner.ravel(), units))
+        return units
+
+    def follow(self, tensors: Sequence[list[Label]]) -> None:
+        """Loosen the axes of parameters that are about to meet units of which each head has its own order.
+
+        Args:
+            tensors: For each operand the labels of the axes of the result, all in the result's dimensions; where an
+                operand has no axis, any text. The lists are changed.
+        """
+        for k, labels in enumerate(zip(*tensors, strict=True)):
+            for label in labels:
+                if isinstance(label, str) or label.size == label.shape[k]:
+                    continue
+                roots = self.find(label)
+                deep = [d for d in range(label.ndim) if d != k and (roots != roots.take([0], axis=d)).any()]
+                for other in tensors if len(deep) == 1 else []:
+                    d = deep[0]
+                    inner, outer = other[k], other[d]
+                    if isinstance(inner, str) or isinstance(outer, str) or inner.size != label.shape[k]:
+                        continue
+                    loose = self.loosen(inner, outer)
+                    if loose is not None:
+                        shape = [1] * label.ndim
+                        shape[d], shape[k] = loose.shape
+                        other[k] = (loose if d < k else loose.T).reshape(shape)
+
+    def _whole(self, label: Label) -> tuple[list[Label], int] | None:
+        """The parameter and the axis that a label is all of."""
+        if isinstance(label, str) or label.size != max(label.shape):
+            return None
+        found = self._axes.get(int(label.flat[0]))
+        if found is None:
+            return None
+        own = found[0][found[1]]
+        return found if not isinstance(own, str) and np.array_equal(own.ravel(), label.ravel()) else None
+
+    def tighten(self) -> None:
+        """Give one order in all heads to units that an operation has used as such after all."""
+        for before, units in self._loosened:
+            if self._used[before].any():
+                self.unite(units, before[None, :])
+            if not self.unscalable.isdisjoint(before.tolist()):
+                self.unscalable.update(units.ravel().tolist())
 
 
 def _widened(label: Label, dim: int, parts: int, k: int) -> Label:

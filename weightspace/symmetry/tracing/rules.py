@@ -154,19 +154,29 @@ def elementwise(units: Units, *operands: Any, **options: Any) -> Labels:
     if sum(not t.labels.plain for t in tensors) > 1:
         units.bind(*(t.labels for t in tensors))
     shape = torch.broadcast_shapes(*(t.shape for t in tensors))
+    wide = [_in_front(t, len(shape)) for t in tensors]
+    units.follow(wide)
     axes: list[Label] = []
     for k in range(len(shape)):
-        labels: list[Label] = []
-        for t in tensors:
-            dim = k - (len(shape) - len(t.shape))
-            if dim < 0 or t.shape[dim] == 1:
-                continue
-            label = t.axis(dim)
-            labels.append(
-                label if isinstance(label, str) else label.reshape((1,) * (len(shape) - label.ndim) + label.shape)
-            )
+        labels = [one[k] for one in wide if not isinstance(one[k], str) or one[k] != _NONE]
         axes.append(units.combine(labels, [k] * len(labels)) if labels else ANY)
     return Labels(axes, [link for t in tensors for link in t.labels.pending])
+
+
+_NONE = "none"  # an axis that a tensor does not have
+
+
+def _in_front(x: Traced, rank: int) -> list[Label]:
+    """The labels of a tensor's axes as those of the last axes of a tensor of this rank."""
+    extra = rank - len(x.shape)
+    return [_NONE] * extra + [
+        _NONE
+        if size == 1
+        else label
+        if isinstance(label, str)
+        else label.reshape((1,) * (rank - label.ndim) + label.shape)
+        for label, size in zip(x.labels.axes, x.shape, strict=True)
+    ]
 
 
 def inhomogeneous(units: Units, x: Traced) -> None:
@@ -230,12 +240,11 @@ def softmax(units: Units, x: Traced, *rest: Any, **options: Any) -> Labels:
     return Labels(list(x.labels.axes))
 
 
-@rule(aten.mm, aten.bmm, aten.mv, aten.dot)
+@rule(aten.mm, aten.bmm, aten.mv, aten.dot, aten.vdot)
 def product(units: Units, a: Traced, b: Traced) -> Labels:
     """Matrix products: the summed axes go together, batch axes too."""
     units.bind(a.labels, b.labels)
     batch = 1 if len(a.shape) == 3 else 0
-    ka, kb = len(a.shape) - 1, batch
     out_rank = len(a.shape) + len(b.shape) - 2 - batch
     # All labels in one index space: (batch, rows, summed, columns).
     rows, columns = len(a.shape) - 1 - batch, len(b.shape) - 1 - batch
@@ -249,11 +258,17 @@ def product(units: Units, a: Traced, b: Traced) -> Labels:
         return label.reshape(label.shape[:batch] + (1,) * rows + label.shape[batch:])
 
     summed = batch + rows
-    units.combine([left(a.axis(ka)), right(b.axis(kb))], [summed, summed])
+    ours = [left(one) for one in a.labels.axes]
+    theirs = [right(one) for one in b.labels.axes]
+    # The same order of dimensions for both: batch, rows, summed, columns.
+    first = [*ours, *[_NONE] * columns]
+    second = [*theirs[:batch], *[_NONE] * rows, *theirs[batch:]]
+    units.follow([first, second])
+    units.combine([first[summed], second[summed]], [summed, summed])
     axes: list[Label] = []
     if batch:
-        axes.append(units.combine([left(a.axis(0)), right(b.axis(0))], [0, 0]))
-    axes += [left(a.axis(batch + k)) for k in range(rows)] + [right(b.axis(batch + 1 + k)) for k in range(columns)]
+        axes.append(units.combine([first[0], second[0]], [0, 0]))
+    axes += first[batch:summed] + second[summed + 1 :]
     output = [units.without(axis, summed) for axis in axes]
     assert len(output) == out_rank
     return Labels(output)
@@ -349,6 +364,16 @@ def batch_norm(units: Units, x: Traced, *rest: Any, **options: Any) -> list[Labe
     return [Labels(list(x.labels.axes)), Labels([_flat(channels)]), Labels([_flat(channels)])]
 
 
+@rule(aten._weight_norm_interface)
+def weight_norm(units: Units, v: Traced, g: Traced, *rest: Any) -> list[Labels]:
+    """Directions and lengths: the lengths, of one value for each unit, go with the units of the directions."""
+    units.bind(v.labels)
+    for k, size in enumerate(v.shape):
+        if size > 1 and g.shape[k] == 1:
+            inhomogeneous(units, Traced(v.tensor, v.shape, Labels([v.axis(k)]), False))
+    return [elementwise(units, v, g), Labels(list(g.labels.axes))]
+
+
 @rule(aten.native_layer_norm, aten._fused_rms_norm)
 def layer_norm(units: Units, x: Traced, shape: Sequence[int], *rest: Any, **options: Any) -> list[Labels]:
     """Scale and shift go with the normalised axes."""
@@ -377,22 +402,3 @@ def group_norm(
     if 1 < groups < c:
         _blocks(units, _flat(channels), 0, groups, c)
     return [Labels(list(x.labels.axes))]
-
-
-@rule(aten._scaled_dot_product_flash_attention_for_cpu, aten._scaled_dot_product_efficient_attention,
-      aten._scaled_dot_product_attention_math, aten._scaled_dot_product_flash_attention)  # fmt: skip
-def attention(units: Units, q: Traced, k: Traced, v: Traced, *rest: Any, **options: Any) -> list[Labels]:
-    """(batch, heads, positions, width): heads go together, q's width with k's; v's width goes on."""
-    units.bind(q.labels, k.labels, v.labels)
-    mask = options.get("attn_mask")
-    shared = [[t.axis(d) for t in (q, k, v)] for d in (0, 1)]
-    if isinstance(mask, Traced):
-        units.bind(mask.labels)
-        extra = len(mask.shape) - 4
-        for d in (0, 1):
-            if d + extra >= 0 and mask.shape[d + extra] > 1:
-                shared[d].append(mask.axis(d + extra))
-    heads = [units.combine(labels, [d] * len(labels)) for d, labels in enumerate(shared)]
-    units.combine([q.axis(3), k.axis(3)], [3, 3])
-    units.combine([k.axis(2), v.axis(2)], [2, 2])
-    return [Labels([*heads, q.axis(2), v.axis(3)])]

@@ -15,14 +15,15 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from weightspace.errors import InputError
 from weightspace.networks.sparse_module import release
+from weightspace.runtime.copies import copied
 from weightspace.runtime.double import doubled, in_double
 from weightspace.runtime.outputs import tensors_within
 from weightspace.runtime.trees import Tree
 from weightspace.symmetry.passes import SeesValues, call, training_mode
 from weightspace.symmetry.tracing import views
+from weightspace.symmetry.tracing.attention_rules import RULES
 from weightspace.symmetry.tracing.labels import ANY, FIXED, Label, Labels, Units
-from weightspace.symmetry.tracing.rules import Traced, Untraceable
-from weightspace.symmetry.tracing.shape_rules import RULES
+from weightspace.symmetry.tracing.rules import Traced, Untraceable, elementwise, pointwise
 
 aten = torch.ops.aten
 _MAKES_NUMBERS = (aten._local_scalar_dense, aten.is_nonzero, aten.equal, aten.nonzero, aten.masked_select)
@@ -70,7 +71,7 @@ def run(module: nn.Module, inputs: Tree, *, fix_unknown: bool) -> Traces:
     """
     name = type(module).__name__
     try:
-        module, inputs = release(copy.deepcopy(module)).double(), doubled(inputs)
+        module, inputs = release(copied(module)).double(), doubled(inputs)
         training_mode(module, False)
         with torch.no_grad(), in_double(), _ordinary_kernels(module):
             call(module, copy.deepcopy(inputs))
@@ -89,6 +90,7 @@ def run(module: nn.Module, inputs: Tree, *, fix_unknown: bool) -> Traces:
                 )
             taken = _trace_one_way(tracer, module, inputs, way)
             ways += [(*taken[:i], not taken[i]) for i in range(len(way), len(taken))]
+    tracer.units.tighten()
     return Traces(tracer.units, tracer.named(), list(dict.fromkeys(tracer.left_fixed)))
 
 
@@ -149,6 +151,7 @@ class _Tracer(TorchDispatchMode):
         self.way: tuple[bool, ...] = ()
         self.taken: list[bool] = []
         self._written_to: dict[int, Any] = {}  # memory of constants that data were written into
+        self._kernels = _kernels(module)
         for name, tensor in module.state_dict(keep_vars=True).items():
             if id(tensor) not in self._names:
                 self._names[id(tensor)] = name
@@ -205,12 +208,16 @@ class _Tracer(TorchDispatchMode):
         for k, size in enumerate(tensor.shape):
             if size == 1:
                 axes.append(ANY)
+            elif k > 1 and self._names[id(tensor)] in self._kernels:
+                axes.append(FIXED)
             elif k == 1 and groups > 1:
                 # Grouped convolution: each block of rows reads units of its own.
                 fresh = self.units.new(groups, 1, size).repeat(tensor.shape[0] // groups, 1)
                 axes.append(fresh.reshape(tensor.shape[0], size, *[1] * (tensor.ndim - 2)))
             else:
                 axes.append(self.units.new(*(size if d == k else 1 for d in range(tensor.ndim))))
+        if groups == 1 and tensor.ndim > 1:
+            self.units.own(axes)
         return Labels(axes)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -238,14 +245,14 @@ class _Tracer(TorchDispatchMode):
         outputs = [o for o in (out if isinstance(out, tuple | list) else [out]) if isinstance(o, Tensor)]
         if constant or packet in _FACTORIES:
             return out  # the labels of constants are read off their values
-        output_labels = self._apply(packet, operands, wrapped, options, outputs)
+        output_labels = self._apply(func, operands, wrapped, options, outputs)
         for tensor, labels in zip(outputs, output_labels, strict=False):
             if len(labels.axes) != tensor.ndim:
                 raise AssertionError(f"the rule for {packet} gave {len(labels.axes)} labels for {tuple(tensor.shape)}")
             labels.axes = [ANY if size == 1 else axis for axis, size in zip(labels.axes, tensor.shape, strict=True)]
             self._store(tensor, labels, operands)
         for tensor in outputs[len(output_labels) :]:
-            self._labels[tensor] = Labels([FIXED] * tensor.ndim)
+            self._labels[tensor] = Labels([ANY if size == 1 else FIXED for size in tensor.shape])
         return out
 
     def _decided(self, func: Any, condition: Tensor) -> bool:
@@ -264,16 +271,19 @@ class _Tracer(TorchDispatchMode):
             self.units.pin(label, k)
 
     def _apply(
-        self, packet: Any, operands: list[Traced], args: Any, options: Mapping[str, Any], outputs: list[Tensor]
+        self, func: Any, operands: list[Traced], args: Any, options: Mapping[str, Any], outputs: list[Tensor]
     ) -> list[Labels]:
+        packet = func._overloadpacket
+        rule = RULES.get(packet, pointwise if torch.Tag.pointwise in func.tags else None)
         if packet in _RESIZES:
             return [views.reshape(self.units, operands[0].labels, operands[0].shape, tuple(outputs[0].shape))]
         reason, cause = "no rule describes it", None
-        if packet in RULES:
+        if rule is not None:
             try:
-                if "out" in options:
-                    raise Untraceable("written into a tensor of the caller (out=)")
-                labels = RULES[packet](self.units, *args, **options)
+                out = options.get("out")
+                labels = rule(self.units, *args, **{key: o for key, o in options.items() if key != "out"})
+                if out is not None:
+                    labels = self._written_out(out, labels, outputs)
             except Untraceable as error:
                 reason, cause = f"it is {error}", error
             except (ValueError, TypeError, AttributeError, IndexError, AssertionError) as error:
@@ -296,6 +306,13 @@ class _Tracer(TorchDispatchMode):
             for k, label in enumerate(one.labels.axes):
                 self.units.pin(label, k)
         return []
+
+    def _written_out(self, out: Any, labels: Labels | list[Labels], results: list[Tensor]) -> Labels:
+        """The labels of a tensor of the caller that a result is written into (out=)."""
+        if not isinstance(out, Traced) or out.shape != tuple(results[0].shape):
+            raise Untraceable("written into tensors of the caller of another shape (out=)")
+        made = labels[0] if isinstance(labels, list) else labels
+        return elementwise(self.units, out, Traced(results[0], out.shape, made, False))
 
     def _store(self, tensor: Tensor, labels: Labels, operands: list[Traced]) -> None:
         before = next((one for one in operands if one.tensor is tensor), None)
@@ -333,6 +350,13 @@ class _Tracer(TorchDispatchMode):
 
     def _place(self) -> str:
         return f"in layer {self._where[-1]!r}" if self._where and self._where[-1] else "in the module's own forward"
+
+
+def _kernels(module: nn.Module) -> set[str]:
+    """Names of the weights of convolutions, normed or not: their axes in space keep their order."""
+    ends = (".weight", ".weight_v", ".weight_orig", *(f".parametrizations.weight.original{k}" for k in ("", 0, 1)))
+    layers = [name for name, layer in module.named_modules() if isinstance(layer, nn.modules.conv._ConvNd)]
+    return {(name + end).lstrip(".") for name in layers for end in ends}
 
 
 def _constant_axis(tensor: Tensor, k: int) -> Label:
