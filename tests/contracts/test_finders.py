@@ -334,3 +334,27 @@ def test_sparse_starts_are_pruned_within_their_masks_or_refused(
     assert found.densities.tolist() == pytest.approx([0.3] * NETWORKS, abs=0.003)
     with pytest.raises(ws.InputError, match="keeps .* weights already"):
         replace(finder, density=0.6).find(sparse, short)
+
+
+@dataclass(frozen=True)
+class WithoutLayer:
+    """A user's own pattern that keeps no weight of one layer, or all."""
+
+    lost: int | None = 1
+
+    def mask(self, scores: Tensor, layout: ws.Layout, within: Tensor | None = None) -> Tensor:
+        kept = [0 if i == self.lost else entry.size for i, entry in enumerate(layout.weights)]
+        return keep_counts(scores, layout, kept, within)
+
+
+def test_a_layer_that_lost_all_its_weights_is_named_and_no_other(dense: ws.Collection, task: ws.Task) -> None:
+    def finder(pattern: WithoutLayer) -> Finder:
+        return tickets.PruneAtInit(tickets.MagnitudeScore(), pattern=pattern)
+
+    short = replace(task, recipe=replace(task.recipe, length=ws.Step(iterations=2)))
+    name = dense.layout.weights[1].name
+    with pytest.warns(UserWarning, match=f"2 of 2 networks lost all weights of '{name}'") as said:
+        found = finder(WithoutLayer()).find(dense[:2], short)
+    assert tickets.collapsed_layers(found) == [[name], [name]]
+    assert len([warning for warning in said if "lost all" in str(warning.message)]) == 1
+    assert tickets.collapsed_layers(finder(WithoutLayer(None)).find(dense[:2], short)) == [[], []]  # and no warning

@@ -19,6 +19,7 @@ from weightspace.masks.patterns import Pattern
 from weightspace.masks.prunable import require_prunable
 from weightspace.masks.schedule import count_of, part_of
 from weightspace.networks.building import in_blocks
+from weightspace.networks.collapse import warn_of_lost_layers
 from weightspace.networks.collection import Collection
 from weightspace.networks.layout import Layout
 from weightspace.networks.record import Extra, Record
@@ -212,7 +213,7 @@ def search(
 
     config = {"method": dict(method), "task": task.to_json(), "recipe": task.recipe.to_json()}
     config |= {"start": "given"} if given else {}  # version 0.1 began these at the initialisation of their seeds
-    return in_blocks(
+    tickets = in_blocks(
         make,
         architecture=networks.architecture,
         count=len(networks),
@@ -224,6 +225,11 @@ def search(
         config=config if level is None else config | {"level": level},
         inputs={"networks": networks.fingerprint()} if folder else None,
     )
+    warn_of_lost_layers(
+        tickets,
+        'ask for a higher density, or for one of each layer, such as Unstructured(..., scope="layer")',
+    )
+    return tickets
 
 
 def recipe_length(task: Task) -> int:
