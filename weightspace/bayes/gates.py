@@ -26,6 +26,7 @@ from weightspace.errors import InputError
 from weightspace.masks.patterns import Unstructured, check_density
 from weightspace.masks.prunable import require_prunable
 from weightspace.networks.building import in_blocks
+from weightspace.networks.collapse import warn_of_lost_layers
 from weightspace.networks.collection import Collection
 from weightspace.networks.forward import predict
 from weightspace.networks.outputs import Regression
@@ -152,7 +153,7 @@ class GateSearch:
                 extras=part.extras | {LOGITS: logits, Extra.REWIND: part.weights},
             )
 
-        return in_blocks(
+        tickets = in_blocks(
             make,
             architecture=networks.architecture,
             count=len(networks),
@@ -164,6 +165,7 @@ class GateSearch:
             config={"method": method, "task": task.to_json(), "batch_size": recipe.batch_size},
             inputs={"networks": networks.fingerprint()} if folder else None,
         )
+        return warn_of_lost_layers(tickets)
 
 
 class _Search:

@@ -20,6 +20,7 @@ from weightspace.masks.patterns import Pattern, Unstructured
 from weightspace.masks.prunable import require_prunable
 from weightspace.masks.schedule import steps_to
 from weightspace.networks.building import in_blocks
+from weightspace.networks.collapse import warn_of_lost_layers
 from weightspace.networks.collection import Collection
 from weightspace.networks.forward import predict
 from weightspace.networks.layout import Layout
@@ -313,6 +314,7 @@ class BayesianIMP:
                     pruned, task, after=self.rewind, folder=None if root is None else root / f"level-{level:02}"
                 )
             )
+        warn_of_lost_layers(posteriors[-1])
         return posteriors
 
     def _require_whole(self, networks: Collection, task: Task) -> None:

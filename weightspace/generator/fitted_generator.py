@@ -21,6 +21,7 @@ from weightspace.generator.projection import Draw, draws_of, patterns_of, sparse
 from weightspace.masks.patterns import Pattern
 from weightspace.networks.architecture import Architecture
 from weightspace.networks.building import in_blocks
+from weightspace.networks.collapse import warn_of_lost_layers
 from weightspace.networks.collection import Collection
 from weightspace.networks.ensemble import Ensemble
 from weightspace.networks.layout import Layout
@@ -129,10 +130,9 @@ class FittedGenerator:
         if folder is not None:
             inputs = {"generator": self.fingerprint()}
             inputs |= {} if data is None else {"data": digest_of(data.x, data.y)}
-        count = n * len(patterns)
-        # On disk they are written as they are made; in memory all are kept in any case.
+        count = n * len(patterns)  # on disk they are written as they are made; in memory all are kept in any case
         block = count if folder is None else max(1, _BLOCK_BYTES // (4 * self.layout.size))
-        return in_blocks(
+        samples = in_blocks(
             make,
             architecture=self.architecture,
             count=count,
@@ -144,6 +144,7 @@ class FittedGenerator:
             config=config,
             inputs=inputs or None,
         )
+        return warn_of_lost_layers(samples)
 
     def _sampled(
         self, draw: Draw, first: int, last: int, before: int, record: Mapping[str, Any], guidance: float, device: str

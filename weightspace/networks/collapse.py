@@ -23,14 +23,20 @@ def lost_layers(networks: Collection) -> list[list[str]]:
     ]
 
 
-def warn_of_lost_layers(networks: Collection, remedy: str) -> None:
-    """Say how many networks have lost all weights of which layer.
+REMEDY = 'ask for a higher density, or for one of each layer, such as Unstructured(..., scope="layer")'
+
+
+def warn_of_lost_layers(networks: Collection, remedy: str = REMEDY) -> Collection:
+    """Say how many networks have lost all weights of which layer, and return the networks.
 
     Args:
         networks: Networks with masks.
         remedy: What to do about it.
     """
+    if networks.dense:
+        return networks
     lost = Counter(name for names in lost_layers(networks) for name in names)
     if lost:
         which = "; ".join(f"{count} of {len(networks)} networks lost all weights of {n!r}" for n, count in lost.items())
         warnings.warn(f"{which}: {remedy}", stacklevel=3)
+    return networks

@@ -225,11 +225,7 @@ def search(
         config=config if level is None else config | {"level": level},
         inputs={"networks": networks.fingerprint()} if folder else None,
     )
-    warn_of_lost_layers(
-        tickets,
-        'ask for a higher density, or for one of each layer, such as Unstructured(..., scope="layer")',
-    )
-    return tickets
+    return warn_of_lost_layers(tickets)
 
 
 def recipe_length(task: Task) -> int:
