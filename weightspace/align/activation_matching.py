@@ -13,6 +13,7 @@ from weightspace.align.costs import WEIGHTS
 from weightspace.align.fitted_matching import FittedMatching
 from weightspace.align.nested_groups import outer_and_inner
 from weightspace.align.population import require_member
+from weightspace.align.signs import compose_signs, signed_assignment
 from weightspace.align.weight_matching import WeightMatching
 from weightspace.errors import InputError
 from weightspace.networks.calling import call_with
@@ -99,6 +100,10 @@ class FittedActivations:
             network: A network of the reference's layout.
             device: Device to compute responses on: "cpu", "cuda", or "auto", which is CUDA where there is a card.
         """
+        return self._match(network, device)[0]
+
+    def _match(self, network: Network, device: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Permutations of all groups, and signs of odd ones: a unit that responds as another's negative is flipped."""
         device = devices.pick(device)
         totals: dict[tuple[str, int], _Moments] = defaultdict(_Moments)
         reference, other = (_Observer(self.symmetry, one, device) for one in (self.network, network))
@@ -112,16 +117,21 @@ class FittedActivations:
         for (name, _), moments in totals.items():
             gram = moments.gram(self.config.correlation)
             grams[name] = grams[name] + gram if name in grams else gram
-        permutations = self.symmetry.identity()
+        permutations, signs = self.symmetry.identity(), {}
         for root in (g for g in self.symmetry.groups if g.parent is None):
             if self.symmetry.children(root.name):
                 permutations |= outer_and_inner(self.symmetry, root, grams)
+            elif root.odd:
+                gram = grams[root.name].cpu()
+                best, sign, _ = signed_assignment(torch.zeros_like(gram), gram)
+                permutations[root.name] = best
+                compose_signs(signs, permutations, {root.name: sign})
             else:
                 permutations[root.name] = assign(grams[root.name])
-        return permutations
+        return permutations, signs
 
     def transform(self, networks: Collection, *, device: str = "auto") -> Collection:
-        """The same functions, units reordered to respond as the reference's do.
+        """The same functions, units reordered (and odd ones flipped) to respond as the reference's do.
 
         Args:
             networks: Networks of the reference's layout, those of the fit or others.
@@ -133,10 +143,8 @@ class FittedActivations:
         """
         self.symmetry.layout.require_tensors(networks.layout, "the collection to align")
         device = devices.pick(device)
-        orders = [
-            self.match(networks[i], device=device) for i in progress(range(len(networks)), "matching activations")
-        ]
-        return self.base.apply(networks, orders)
+        matches = [self._match(networks[i], device) for i in progress(range(len(networks)), "matching activations")]
+        return self.base.apply(networks, [order for order, _ in matches], signs=[signs for _, signs in matches])
 
 
 class _Moments:

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from weightspace.align.signs import follows
 from weightspace.errors import InputError
 from weightspace.networks.collection import Collection
 from weightspace.storage.spelling import Spelling
@@ -26,6 +27,10 @@ class Cost(Protocol):
 
     Your own is a dataclass with these members. To save what was aligned with it, register it:
     `@COSTS.register("my-cost")` above `@dataclass(frozen=True)`, with `weightspace.align.COSTS`.
+
+    A further member is needed where units can change sign (behind tanh, say): `signed`, a tuple that says of each
+    feature whether it changes sign with the weights, as means do and standard deviations do not. Without it signs stay
+    as they are, and a warning says so.
     """
 
     @property
@@ -83,6 +88,11 @@ class WeightCost:
         if isinstance(self.fields, str) or not self.fields:
             raise InputError('compare at least one vector, such as fields=("weights",)')
 
+    @property
+    def signed(self) -> tuple[bool, ...]:
+        """For each field whether it changes sign with the weights."""
+        return tuple(follows(name) for name in self.fields)
+
     def of_reference(self, fields: Mapping[str, Tensor]) -> Float[Tensor, "features d"]:
         return torch.stack([fields[name] for name in self.fields])
 
@@ -103,6 +113,11 @@ class _PosteriorCost:
     @property
     def rescaled(self) -> tuple[str, ...]:
         return (self.scale,)
+
+    @property
+    def signed(self) -> tuple[bool, ...]:
+        """Means change sign with their units, deviations and squares do not."""
+        return (True, False)
 
     def require_deviations(self, fields: Mapping[str, Tensor]) -> None:
         """Raise InputError if a standard deviation is negative."""
@@ -169,6 +184,11 @@ class PrecisionCost(_PosteriorCost):
     def of_network(self, fields: Mapping[str, Tensor]) -> Float[Tensor, "features d"]:
         self.require_deviations(fields)
         return torch.stack([fields[WEIGHTS], fields[WEIGHTS].square()])
+
+
+def signed_features(cost: Cost) -> tuple[bool, ...] | None:
+    """For each feature of a cost whether it changes sign with the weights; None if the cost does not say."""
+    return getattr(cost, "signed", None)
 
 
 def require_fields(cost: Cost, networks: Collection) -> None:

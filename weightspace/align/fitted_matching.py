@@ -13,9 +13,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from weightspace.align.balance import balance_scales
-from weightspace.align.costs import COSTS, WEIGHTS, Cost, WeightCost, require_fields
+from weightspace.align.costs import COSTS, WEIGHTS, Cost, WeightCost, require_fields, signed_features
 from weightspace.align.matcher import Matched, Matcher
 from weightspace.align.population import Fields
+from weightspace.align.signs import follows, follows_in
 from weightspace.errors import InputError, StorageError
 from weightspace.networks.collection import Collection
 from weightspace.networks.forward import blocks
@@ -88,23 +89,31 @@ class FittedMatching:
                 for match in self.match(self._scaled_fields(part, scales), self.reference, executor, device):
                     matches.append(match)
                     bar.update(1)
-                parts.append(self.apply(part, [match.permutations for match in matches], scales))
+                orders, signs = [match.permutations for match in matches], [match.signs for match in matches]
+                parts.append(self.apply(part, orders, scales, signs))
         return parts[0] if len(parts) == 1 else Collection.concatenate(parts)
 
     def apply(
-        self, networks: Collection, permutations: Sequence[dict[str, Tensor]], scales: dict[str, Tensor] | None = None
+        self,
+        networks: Collection,
+        permutations: Sequence[dict[str, Tensor]],
+        scales: dict[str, Tensor] | None = None,
+        signs: Sequence[dict[str, Tensor]] | None = None,
     ) -> Collection:
-        """Networks under known permutations, after a rescaling of their units.
+        """Networks under known permutations, after a rescaling and a flip of their units.
 
         The mask, the buffers and all extras move with the weights. Extras are not rescaled, so that rewound weights
-        stay the starting point they were, unless the cost names them.
+        stay the starting point they were, unless the cost names them. Extras change sign with the weights, but for
+        standard deviations, logits of gates, marks of trained weights, and those of yours that have no negative value.
 
         Args:
             networks: Networks of the symmetry's layout.
             permutations: For each network the permutation of each group, as in `Symmetry.permute`.
             scales: Positive factors (networks, units) of homogeneous groups; None leaves the scales.
+            signs: For each network the signs of the units of odd groups, as in `Symmetry.flip`; None leaves the signs.
         """
-        move = self.symmetry.permute
+        move, flip = self.symmetry.permute, self.symmetry.flip
+        signs = [{}] * len(networks) if signs is None else signs
         extras = networks.extras
         if scales:
             extras = {
@@ -116,16 +125,22 @@ class FittedMatching:
         def each(tensor: Tensor) -> Tensor:
             return torch.stack([move(row, order) for row, order in zip(tensor, permutations, strict=True)])
 
+        def flipped(tensor: Tensor, name: str | None = None) -> Tensor:
+            pairs = zip(tensor, signs, strict=True)
+            return torch.stack([flip(row, one) if name is None or follows_in(name, row) else row for row, one in pairs])
+
         buffers = networks.buffers
         moved_buffers = [
-            self.symmetry.permute_buffers({n: b[i] for n, b in buffers.items()}, order)
+            self.symmetry.permute_buffers(
+                self.symmetry.flip_buffers({n: b[i] for n, b in buffers.items()}, signs[i]), order
+            )
             for i, order in enumerate(permutations)
         ]
         return networks.replace(
-            weights=each(weights),
+            weights=each(flipped(weights)),
             masks=None if networks.dense else each(networks.masks),
             buffers={name: torch.stack([one[name] for one in moved_buffers]) for name in buffers},
-            extras={name: each(extra) for name, extra in extras.items()},
+            extras={name: each(flipped(extra, name)) for name, extra in extras.items()},
             records=[record | {"aligned": self.fingerprint()} for record in networks.records],
         )
 
@@ -142,6 +157,14 @@ class FittedMatching:
         """What is compared of each network, balanced."""
         return self._scaled_fields(networks, self._scales(networks))
 
+    def moved(self, fields: Fields, match: Matched) -> Fields:
+        """What is compared of a network, flipped and permuted as it was matched."""
+        symmetry = self.symmetry
+        return {
+            name: symmetry.permute(symmetry.flip(t, match.signs) if follows(name) else t, match.permutations)
+            for name, t in fields.items()
+        }
+
     def match(
         self, fields: Sequence[Fields], reference: Fields, executor: Executor | None = None, device: str = "cpu"
     ) -> Iterator[Matched]:
@@ -156,13 +179,14 @@ class FittedMatching:
         dtype = torch.promote_types(self.symmetry.layout.dtype, torch.float32)
         target = self.cost.of_reference({name: t.to(device, dtype) for name, t in reference.items()})
         features = (self.cost.of_network({name: t.to(device, dtype) for name, t in one.items()}) for one in fields)
+        signed = signed_features(self.cost)
         if executor is None or len(fields) < 2:
-            matcher = Matcher(self.symmetry, target)
+            matcher = Matcher(self.symmetry, target, signed)
             yield from (matcher.match(one) for one in features)
         else:
             together = list(features)
             jobs = [torch.stack(together[rows]) for rows in blocks(len(together), _JOB)]
-            yield from chain.from_iterable(executor.map(partial(_match_job, self.symmetry, target), jobs))
+            yield from chain.from_iterable(executor.map(partial(_match_job, self.symmetry, target, signed), jobs))
 
     def _scales(self, networks: Collection) -> dict[str, Tensor]:
         return balance_scales(networks.weights, self.symmetry) if self.balance else {}
@@ -277,8 +301,8 @@ def matching_device(device: str, executor: Executor | None) -> str:
     return "cpu"
 
 
-def _match_job(symmetry: Symmetry, target: Tensor, features: Tensor) -> list[Matched]:
+def _match_job(symmetry: Symmetry, target: Tensor, signed: tuple[bool, ...] | None, features: Tensor) -> list[Matched]:
     """Match some networks in a worker."""
     torch.set_num_threads(1)
-    matcher = Matcher(symmetry, target)
+    matcher = Matcher(symmetry, target, signed)
     return [matcher.match(one) for one in features]

@@ -1,12 +1,13 @@
 """Groups inside groups (heads, grouped convolutions) and groups on two axes of a tensor (recurrent layers)."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from weightspace.align.assign import assign
+from weightspace.align.signs import compose_signs, flip_features, flips, signed_assignment
 from weightspace.symmetry import Axis, Group, Symmetry
 
 _TOLERANCE = 1e-7
@@ -24,9 +25,13 @@ class NestedGroups:
         symmetry: Symmetry of reference and networks.
         root: The outermost group.
         reference: The reference's tensors (features, *shape), by name.
+        signed: For each feature whether it changes sign with the weights.
     """
 
-    def __init__(self, symmetry: Symmetry, root: Group, reference: Mapping[str, Tensor]) -> None:
+    def __init__(
+        self, symmetry: Symmetry, root: Group, reference: Mapping[str, Tensor], signed: Sequence[bool]
+    ) -> None:
+        self.signed = signed
         self.symmetry, self.root, self.reference = symmetry, root, reference
         device = next(iter(reference.values())).device
         self.places = {key: place.to(device) for key, place in symmetry.places.items()}
@@ -46,32 +51,39 @@ class NestedGroups:
             group = self.symmetry.by_name[group.parent]
         return group.name
 
-    def improve(self, current: dict[str, Tensor], settled: set[str] | None) -> dict[str, Tensor] | None:
+    def improve(
+        self, current: dict[str, Tensor], settled: set[str] | None
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]] | None:
         """The best permutations of the groups from here, or None if the present ones cannot be improved.
 
         Args:
             current: The network's tensors (features, *shape) as permuted so far.
             settled: Names of the tensors that count; None counts all.
+
+        Returns:
+            The permutations, and the signs of an odd root's units in their new places.
         """
         used = {t for t in self._tensors() if settled is None or t in settled}
         state = {t: current[t] for t in self._tensors()}
         total = {g.name: self.symmetry.identity()[g.name] for g in self.groups}
-        improved = False
+        improved, own = False, {}
         for _ in range(20):
             before = self._value(state, used)
             progress = False
             for step in (self._together, *(self._inside(g) for g in self.inner)):
-                order = step(state, used)
+                order, signs = step(state, used)
                 moved = self.symmetry.move(state, self.symmetry.identity() | order, lead=1)
+                moved = flip_features(self.symmetry, moved, signs, self.signed)
                 after = self._value(moved, used)
                 if after - before > _TOLERANCE * max(abs(before), abs(after)):
                     whole = self.symmetry.identity()
                     composed = self.symmetry.compose(whole | total, whole | order)
                     total = {g.name: composed[g.name] for g in self.groups}
+                    compose_signs(own, total, signs)
                     state, before, progress, improved = moved, after, True, True
             if not progress:
                 break
-        return total if improved else None
+        return (total, {name: sign[total[name]] for name, sign in own.items()}) if improved else None
 
     def _tensors(self) -> set[str]:
         return {a.tensor for axes in self.axes.values() for a in axes}
@@ -79,20 +91,35 @@ class NestedGroups:
     def _value(self, state: Mapping[str, Tensor], used: set[str]) -> float:
         return sum(float((self.reference[t] * state[t]).sum(dtype=torch.float64)) for t in used)
 
-    def _together(self, state: Mapping[str, Tensor], used: set[str]) -> dict[str, Tensor]:
+    def _together(self, state: Mapping[str, Tensor], used: set[str]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The outer permutation, with the inner ones that suit it."""
+        if self.root.odd:
+            return self._with_signs(state, used)
         grams: dict[str, Tensor] = {}
         for group in (self.root, *self.children):
             for axis in self.axes[group.name]:
                 if axis.tensor in used and (group is self.root or axis.tensor not in self.coupled):
                     gram = self._gram(group, axis, state)
                     grams[group.name] = grams[group.name] + gram if group.name in grams else gram
-        return outer_and_inner(self.symmetry, self.root, grams)
+        return outer_and_inner(self.symmetry, self.root, grams), {}
+
+    def _with_signs(self, state: Mapping[str, Tensor], used: set[str]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The permutation and the signs of a root that holds no groups."""
+        signed = torch.tensor(self.signed)
+        size, dtype = (self.root.size, self.root.size), next(iter(state.values())).dtype
+        gain, flipping = torch.zeros(size, dtype=dtype), torch.zeros(size, dtype=dtype)
+        for axis in self.axes[self.root.name]:
+            if axis.tensor in used:
+                for chosen, total in ((signed, flipping), (~signed, gain)):
+                    total = total if flips(self.root, axis) else gain
+                    total += self._gram(self.root, axis, state, chosen).cpu()
+        best, sign, _ = signed_assignment(gain, flipping)
+        return {self.root.name: best}, {self.root.name: sign}
 
     def _inside(self, group: Group) -> "_Step":
         """A step that permutes one inner group while everything above it stays."""
 
-        def step(state: Mapping[str, Tensor], used: set[str]) -> dict[str, Tensor]:
+        def step(state: Mapping[str, Tensor], used: set[str]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
             gain: Tensor | float = 0.0
             for axis in self.axes[group.name]:
                 if axis.tensor not in used:
@@ -100,8 +127,8 @@ class NestedGroups:
                 a, b = (self._blocks(group, axis, t[axis.tensor]) for t in (self.reference, state))
                 gain = gain + a @ b.transpose(1, 2)
             if not isinstance(gain, Tensor):
-                return {}
-            return {group.name: torch.stack([assign(one) for one in gain])}
+                return {}, {}
+            return {group.name: torch.stack([assign(one) for one in gain])}, {}
 
         return step
 
@@ -117,16 +144,18 @@ class NestedGroups:
         rows = [p.movedim(axis.axis + 1, 0).index_select(0, place.flatten()).reshape(group.size, -1) for p in parts]
         return torch.stack(rows)
 
-    def _gram(self, group: Group, axis: Axis, state: Mapping[str, Tensor]) -> Float[Tensor, "units units"]:
+    def _gram(
+        self, group: Group, axis: Axis, state: Mapping[str, Tensor], features: Tensor | None = None
+    ) -> Float[Tensor, "units units"]:
         place = self.places[group.name, axis]
-        a, b = (
-            t[axis.tensor].movedim(axis.axis + 1, 0).index_select(0, place.flatten()).reshape(len(place), -1)
-            for t in (self.reference, state)
-        )
+        tensors = [t[axis.tensor] for t in (self.reference, state)]
+        if features is not None:
+            tensors = [t[features.to(t.device)] for t in tensors]
+        a, b = (t.movedim(axis.axis + 1, 0).index_select(0, place.flatten()).reshape(len(place), -1) for t in tensors)
         return a @ b.T
 
 
-_Step = Callable[[Mapping[str, Tensor], set[str]], dict[str, Tensor]]
+_Step = Callable[[Mapping[str, Tensor], set[str]], tuple[dict[str, Tensor], dict[str, Tensor]]]
 
 
 def outer_and_inner(symmetry: Symmetry, root: Group, grams: Mapping[str, Tensor]) -> dict[str, Tensor]:

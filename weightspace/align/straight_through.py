@@ -3,11 +3,10 @@
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
 
 from weightspace.align.costs import WEIGHTS
 from weightspace.align.fitted_matching import FittedMatching
-from weightspace.align.matcher import Matcher
+from weightspace.align.matcher import Matched, Matcher
 from weightspace.align.population import require_member
 from weightspace.align.weight_matching import WeightMatching
 from weightspace.networks.calling import call_with
@@ -82,7 +81,7 @@ class FittedStraightThrough:
         return self.base.symmetry
 
     def transform(self, networks: Collection, *, seed: int = 0, device: str = "auto") -> Collection:
-        """The same functions, units reordered.
+        """The same functions, units reordered (and those behind odd activations with the sign that fits).
 
         Args:
             networks: Networks of the reference's layout, those of the fit or others.
@@ -95,9 +94,10 @@ class FittedStraightThrough:
         """
         self.symmetry.layout.require_tensors(networks.layout, "the collection to align")
         own, device = seeds.derive(seed, "straight-through"), devices.pick(device)
-        return self.base.apply(networks, [self._match(networks[i], own, device) for i in range(len(networks))])
+        matches = [self._match(networks[i], own, device) for i in range(len(networks))]
+        return self.base.apply(networks, [m.permutations for m in matches], signs=[m.signs for m in matches])
 
-    def _match(self, network: Network, seed: int, device: str) -> dict[str, Tensor]:
+    def _match(self, network: Network, seed: int, device: str) -> Matched:
         task, layout, data = self.task, network.layout, self.task.train.of(self.network.record.data)
         per_epoch = task.recipe.per_epoch(len(task.train))
         total = self.config.length.total(per_epoch)
@@ -108,17 +108,20 @@ class FittedStraightThrough:
         free = reference.clone().requires_grad_()
         optimizer = torch.optim.Adam([free], self.config.lr)
         order = torch.zeros(0, dtype=torch.long)
-        best, best_loss, recent = self.symmetry.identity(), float("inf"), []
+        best, best_loss = Matched(self.symmetry.identity(), 0.0, False, 0), float("inf")
+        recent: list[float] = []
         for step in progress(range(total), "straight-through"):
             at = step % per_epoch * task.recipe.batch_size
             if at == 0:
                 epoch = seeds.generator(seed, "data order", step // per_epoch)
                 order = torch.randperm(len(task.train), generator=epoch)
             rows = order[at : at + task.recipe.batch_size]
-            matched = Matcher(self.symmetry, free.detach()[None]).match(weights[None]).permutations
-            permuted = self.symmetry.permute(weights, matched)
+            matched = Matcher(self.symmetry, free.detach()[None]).match(weights[None])
+            order, signs = matched.permutations, matched.signs
+            permuted = self.symmetry.permute(self.symmetry.flip(weights, signs), order)
             middle = 0.5 * (reference + permuted + (free - free.detach()))
-            state = layout.tensors(middle) | self.symmetry.permute_buffers(buffers, matched)
+            moved = self.symmetry.permute_buffers(self.symmetry.flip_buffers(buffers, signs), order)
+            state = layout.tensors(middle) | moved
             with seeds.seeded_modules(seeds.derive(seed, "step", step), "dropout"):
                 batch = data.batch(rows).to(device)
                 loss = task.loss(call_with(module, state, batch.x), batch.y)

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from weightspace.align.assign import assign
+from weightspace.align.costs import signed_features
 from weightspace.align.population import Fields, MatchableNetworks
+from weightspace.align.signs import compose_signs, flips, follows, signed_assignment
 from weightspace.errors import InputError
 from weightspace.runtime.progress import progress
 from weightspace.symmetry import Axis, Symmetry
@@ -40,10 +42,10 @@ class Universe:
         fields = [networks.fields(i) for i in range(len(networks))]
         device = networks.device
         tensors = [dict(symmetry.layout.tensors(networks.cost.of_network(f).to(device).double())) for f in fields]
-        soft = [
-            {g.name: torch.eye(g.size, dtype=torch.float64, device=device) for g in symmetry.groups} for _ in fields
-        ]
-        products = _PairwiseProducts(symmetry, tensors)
+        eyes = {g.name: torch.eye(g.size, dtype=torch.float64, device=device) for g in symmetry.groups}
+        eyes |= {_with_signs(g.name): eyes[g.name] for g in symmetry.odd}
+        soft = [dict(eyes) for _ in fields]
+        products = _PairwiseProducts(symmetry, tensors, signed_features(networks.cost))
         value = products.value(soft)
         for _ in progress(range(self.steps), "cycle-consistent alignment, steps"):
             ahead = products.vertices(soft)
@@ -57,13 +59,32 @@ class Universe:
             before, value = value, products.value(soft)
             if t == 0 or value - before <= self.tolerance * abs(value):
                 break
-        hard = [{name: assign(p.contiguous()) for name, p in one.items()} for one in soft]
         total: Fields = {}
-        for vectors, order in zip(fields, hard, strict=True):
+        for vectors, one in zip(fields, soft, strict=True):
+            order, signs = _nearest(symmetry, one)
             for name, vector in vectors.items():
-                moved = symmetry.permute(vector.double(), order)
+                flipped = symmetry.flip(vector.double(), signs) if follows(name) else vector.double()
+                moved = symmetry.permute(flipped, order)
                 total[name] = total[name] + moved if name in total else moved
         return {name: t / len(fields) for name, t in total.items()}
+
+
+def _with_signs(name: str) -> str:
+    """The key of an odd group's matrix of permutation and signs, beside that of its permutation."""
+    return f"{name}\0signs"
+
+
+def _nearest(symmetry: Symmetry, soft: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The permutations, and the signs of units before them, nearest to soft ones."""
+    orders, signs = {}, {}
+    for group in symmetry.groups:
+        if group.odd:
+            matrices = soft[group.name].cpu(), soft[_with_signs(group.name)].cpu()
+            orders[group.name], sign, _ = signed_assignment(*matrices)
+            compose_signs(signs, orders, {group.name: sign})
+        else:
+            orders[group.name] = assign(soft[group.name].contiguous())
+    return orders, signs
 
 
 def _mixed(a: list[dict[str, Tensor]], b: list[dict[str, Tensor]], t: float) -> list[dict[str, Tensor]]:
@@ -73,8 +94,12 @@ def _mixed(a: list[dict[str, Tensor]], b: list[dict[str, Tensor]], t: float) -> 
 class _PairwiseProducts:
     """The inner products of all pairs of networks under soft permutations, and their gradient."""
 
-    def __init__(self, symmetry: Symmetry, tensors: list[dict[str, Tensor]]) -> None:
+    def __init__(
+        self, symmetry: Symmetry, tensors: list[dict[str, Tensor]], signed: tuple[bool, ...] | None = None
+    ) -> None:
         self.symmetry, self.tensors = symmetry, tensors
+        count = len(next(iter(tensors[0].values())))
+        self.signed = torch.tensor((True,) * count if signed is None else signed)
         self.uses: dict[str, list[tuple[str, Axis]]] = defaultdict(list)
         for group in symmetry.groups:
             for axis in group.axes:
@@ -92,7 +117,13 @@ class _PairwiseProducts:
                 units = rows[place.flatten()].reshape(len(place), -1)
                 moved = rows.clone()
                 moved[place.flatten()] = (soft[group] @ units).reshape(place.numel(), *rows.shape[1:])
-                tensor = moved.movedim(0, axis.axis + 1)
+                before, tensor = tensor, moved.movedim(0, axis.axis + 1)
+                if flips(self.symmetry.by_name[group], axis):
+                    moved = rows.clone()
+                    flipped = soft[_with_signs(group)] @ units
+                    moved[place.flatten()] = flipped.reshape(place.numel(), *rows.shape[1:])
+                    which = self.signed.to(tensor.device).reshape(-1, *[1] * (before.ndim - 1))
+                    tensor = torch.where(which, moved.movedim(0, axis.axis + 1), tensor)
         return tensor
 
     def value(self, soft: list[dict[str, Tensor]]) -> float:
@@ -106,13 +137,19 @@ class _PairwiseProducts:
 
     def vertices(self, soft: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
         """For every network the permutations that point along its gradient."""
-        return [
-            {
-                name: torch.eye(len(gain), dtype=torch.float64)[assign(gain)].to(gain.device)
-                for name, gain in one.items()
-            }
-            for one in self.gains(soft)
-        ]
+        return [self._vertex(one) for one in self.gains(soft)]
+
+    def _vertex(self, gains: dict[str, Tensor]) -> dict[str, Tensor]:
+        vertex: dict[str, Tensor] = {}
+        for group in self.symmetry.groups:
+            gain, eye = gains[group.name], torch.eye(group.size, dtype=torch.float64)
+            if group.odd:
+                best, sign, _ = signed_assignment(gain.cpu(), gains[_with_signs(group.name)].cpu())
+                vertex[_with_signs(group.name)] = (sign[:, None] * eye[best]).to(gain.device)
+            else:
+                best = assign(gain)
+            vertex[group.name] = eye[best].to(gain.device)
+        return vertex
 
     def gains(self, soft: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
         """The gradient of `value` for every network and group."""
@@ -128,9 +165,14 @@ class _PairwiseProducts:
                 for group, axis in uses:
                     place = self.symmetry.places[group, axis]
                     network = self.mapped(name, tensors[name], permutations, skip=(group, axis))
-                    a, b = (
-                        t.movedim(axis.axis + 1, 0)[place.flatten()].reshape(len(place), -1) for t in (others, network)
-                    )
-                    gains[group] += a @ b.T
+                    parts = [(group, ...)]
+                    if flips(self.symmetry.by_name[group], axis):
+                        parts = [(_with_signs(group), self.signed), (group, ~self.signed)]
+                    for key, which in parts:
+                        a, b = (
+                            t[which].movedim(axis.axis + 1, 0)[place.flatten()].reshape(len(place), -1)
+                            for t in (others, network)
+                        )
+                        gains[key] += a @ b.T
             gradients.append(gains)
         return gradients

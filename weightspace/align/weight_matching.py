@@ -1,11 +1,13 @@
 """Weight matching (Git Re-Basin, Ainsworth et al. 2023, arXiv 2209.04836) for whole collections."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from weightspace.align.costs import Cost, WeightCost, require_fields
+from weightspace.align.costs import Cost, WeightCost, require_fields, signed_features
 from weightspace.align.fitted_matching import BLOCK, FittedMatching, matching_device
 from weightspace.align.population import Fields, GrowingMean, PopulationScheme
+from weightspace.align.signs import without_signs
 from weightspace.errors import InputError
 from weightspace.networks.collection import Collection
 from weightspace.networks.forward import blocks
@@ -16,11 +18,12 @@ from weightspace.symmetry import Symmetry, prove, trace
 
 @dataclass(frozen=True)
 class WeightMatching:
-    """Align a population by permuting (and rescaling) hidden units; every function stays what it was.
+    """Align a population by permuting (and rescaling, and flipping) hidden units; every function stays what it was.
 
     Fitting finds a reference (see `weightspace.align.population`). `transform` then matches any network, seen or
     new, to it by permutations that maximise their inner product: coordinate descent over groups of units, an exact
-    assignment for each. Masks, buffers and extras move with the weights.
+    assignment for each. Units behind odd activations (tanh, sine) get the better of their two signs. Masks, buffers and
+    extras move with the weights.
 
     Args:
         symmetry: Permutation symmetry written by hand; None traces it.
@@ -80,6 +83,13 @@ class WeightMatching:
         require_fields(self.cost, networks)
         device = matching_device(device, executor)
         symmetry = self.symmetry_of(networks, example)
+        if symmetry.odd and signed_features(self.cost) is None:
+            warnings.warn(
+                f"{type(self.cost).__name__} does not say which of its features change sign with the weights: the "
+                "signs of units stay as they are. Give it a member `signed` (weightspace.align.Cost)",
+                stacklevel=2,
+            )
+            symmetry = without_signs(symmetry)
         unreferenced = FittedMatching(symmetry, self.balance, {}, self.cost)
         reference = self.population.reference(_CollectionToMatch(unreferenced, networks, executor, device))
         return FittedMatching(
@@ -147,4 +157,4 @@ class _CollectionToMatch:
             fields = self.matching.fields(self.networks[list(rows[block])])
             matches = self.matching.match(fields, reference, self.executor, self.device)
             for match, vectors in zip(matches, fields, strict=True):
-                yield {n: self.symmetry.permute(t, match.permutations) for n, t in vectors.items()}
+                yield self.matching.moved(vectors, match)
