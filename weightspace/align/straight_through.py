@@ -117,10 +117,10 @@ class FittedStraightThrough:
                 order = torch.randperm(len(task.train), generator=epoch)
             rows = order[at : at + task.recipe.batch_size]
             matched = Matcher(self.symmetry, free.detach()[None]).match(weights[None])
-            order, signs = matched.permutations, matched.signs
-            permuted = self.symmetry.permute(self.symmetry.flip(weights, signs), order)
+            places, signs = matched.permutations, matched.signs
+            permuted = self.symmetry.permute(self.symmetry.flip(weights, signs), places)
             middle = 0.5 * (reference + permuted + (free - free.detach()))
-            moved = self.symmetry.permute_buffers(self.symmetry.flip_buffers(buffers, signs), order)
+            moved = self.symmetry.permute_buffers(self.symmetry.flip_buffers(buffers, signs), places)
             state = layout.tensors(middle) | moved
             with seeds.seeded_modules(seeds.derive(seed, "step", step), "dropout"):
                 batch = data.batch(rows).to(device)

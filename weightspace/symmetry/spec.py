@@ -275,7 +275,7 @@ class Symmetry:
         """Random signs (units,) of every odd group, 1 or -1."""
         return {g.name: 1.0 - 2.0 * torch.randint(2, (g.size,), generator=generator) for g in self.odd}
 
-    def flip(self, vector: Float[Tensor, "*nets d"], signs: Mapping[str, Float[Tensor, "*nets units"]]) -> Tensor:
+    def flip(self, vector: Float[Tensor, "*nets d"], signs: Mapping[str, Tensor]) -> Tensor:
         """Multiply odd units' incoming and outgoing weights by their signs.
 
         Masks have no signs, and neither have standard deviations: leave them as they are.
