@@ -104,8 +104,9 @@ def _one_dimensional(options: Sequence[Any]) -> bool:
       aten.nan_to_num, aten.relu6, aten.celu, aten.threshold, aten.log1p, aten.expm1)  # fmt: skip
 def pointwise_signed(units: Units, x: Any, *rest: Any, **options: Any) -> Labels:
     """Each value on its own, by a function that need be neither odd nor even."""
-    if isinstance(x, Traced):
-        signed(units, x)
+    for t in (x, *rest, *options.values()):
+        if isinstance(t, Traced):
+            signed(units, t)
     return pointwise(units, x, *rest, **options)
 
 
@@ -311,9 +312,9 @@ def convolution(
         raise Untraceable("a transposed convolution with groups")
     if isinstance(makes, str) and weight.shape[0] == x.shape[1] == groups:  # a constant kernel for each channel
         return Labels([x.axis(0), channels, *space])
-    outer, inner = _blocks(units, channels, 1, groups, x.shape[1])
-    made_outer, _ = _blocks(units, makes, 0, groups, weight.shape[0])
-    units.combine([_flat(outer), _flat(made_outer)], [0, 0])
+    outer, inner = blocks(units, channels, 1, groups, x.shape[1])
+    made_outer, _ = blocks(units, makes, 0, groups, weight.shape[0])
+    units.combine([flat(outer), flat(made_outer)], [0, 0])
     if not isinstance(inner, str) and not isinstance(reads, str):
         # Rows of the weight in block j read the inner units of block j.
         per_row = np.repeat(inner.reshape(groups, -1), weight.shape[0] // groups, axis=0)
@@ -325,7 +326,8 @@ def convolution(
     return Labels([x.axis(0), _biased(units, placed(makes, 0, 1, len(x.shape)), bias), *space])
 
 
-def _flat(label: Label) -> Label:
+def flat(label: Label) -> Label:
+    """A label as one of a tensor with one axis."""
     return label if isinstance(label, str) else label.ravel()
 
 
@@ -339,7 +341,7 @@ def placed(label: Label, dim: int, to: int, rank: int) -> Label:
     return label.reshape(shape)
 
 
-def _blocks(units: Units, label: Label, dim: int, groups: int, size: int) -> tuple[Label, Label]:
+def blocks(units: Units, label: Label, dim: int, groups: int, size: int) -> tuple[Label, Label]:
     """Split an axis into blocks; the split binds."""
     parts, links = units.split(label, dim, (groups, size // groups))
     units.links += links
@@ -350,55 +352,3 @@ def _biased(units: Units, label: Label, bias: Traced | None) -> Label:
     if bias is not None and not isinstance(label, str):
         units.combine([label.ravel(), bias.axis(0)], [0, 0])
     return label
-
-
-@rule(aten.native_batch_norm, aten._native_batch_norm_legit, aten._native_batch_norm_legit_no_training,
-      aten._batch_norm_with_update, aten._batch_norm_no_update, aten.batch_norm)  # fmt: skip
-def batch_norm(units: Units, x: Traced, *rest: Any, **options: Any) -> list[Labels]:
-    """Scale, shift and running statistics go with the channels."""
-    units.bind(x.labels)
-    channels = x.axis(1)
-    for vector in rest:
-        if isinstance(vector, Traced):
-            units.combine([_flat(channels), vector.axis(0)], [0, 0])
-    return [Labels(list(x.labels.axes)), Labels([_flat(channels)]), Labels([_flat(channels)])]
-
-
-@rule(aten._weight_norm_interface)
-def weight_norm(units: Units, v: Traced, g: Traced, *rest: Any) -> list[Labels]:
-    """Directions and lengths: the lengths, of one value for each unit, go with the units of the directions."""
-    units.bind(v.labels)
-    for k, size in enumerate(v.shape):
-        if size > 1 and g.shape[k] == 1:
-            inhomogeneous(units, Traced(v.tensor, v.shape, Labels([v.axis(k)]), False))
-    return [elementwise(units, v, g), Labels(list(g.labels.axes))]
-
-
-@rule(aten.native_layer_norm, aten._fused_rms_norm)
-def layer_norm(units: Units, x: Traced, shape: Sequence[int], *rest: Any, **options: Any) -> list[Labels]:
-    """Scale and shift go with the normalised axes."""
-    units.bind(x.labels)
-    rank, last = len(x.shape), len(shape)
-    for vector in rest:
-        if isinstance(vector, Traced):
-            for k in range(last):
-                dim = rank - last + k
-                label = vector.axis(k)
-                wide = label if isinstance(label, str) else label.reshape((1,) * (rank - label.ndim) + label.shape)
-                units.combine([x.axis(dim), wide], [dim, dim])
-    return [Labels(list(x.labels.axes))]
-
-
-@rule(aten.native_group_norm)
-def group_norm(
-    units: Units, x: Traced, weight: Any, bias: Any, n: int, c: int, hw: int, groups: int, eps: float
-) -> list[Labels]:
-    """Channels stay inside their groups, which may change places."""
-    units.bind(x.labels)
-    channels = x.axis(1)
-    for vector in (weight, bias):
-        if isinstance(vector, Traced):
-            units.combine([_flat(channels), vector.axis(0)], [0, 0])
-    if 1 < groups < c:
-        _blocks(units, _flat(channels), 0, groups, c)
-    return [Labels(list(x.labels.axes))]

@@ -9,7 +9,7 @@ import torch
 
 from weightspace.symmetry.tracing import views
 from weightspace.symmetry.tracing.labels import ANY, FIXED, Labels, Units
-from weightspace.symmetry.tracing.rules import RULES as RULES
+from weightspace.symmetry.tracing.norm_rules import RULES as RULES
 from weightspace.symmetry.tracing.rules import Traced, Untraceable, aten, elementwise, placed, rule
 
 

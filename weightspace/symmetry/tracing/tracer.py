@@ -23,7 +23,7 @@ from weightspace.symmetry.passes import SeesValues, call, training_mode
 from weightspace.symmetry.tracing import views
 from weightspace.symmetry.tracing.attention_rules import RULES
 from weightspace.symmetry.tracing.labels import ANY, FIXED, Label, Labels, Units
-from weightspace.symmetry.tracing.rules import Traced, Untraceable, elementwise, pointwise
+from weightspace.symmetry.tracing.rules import Traced, Untraceable, elementwise, pointwise_signed
 
 aten = torch.ops.aten
 _MAKES_NUMBERS = (aten._local_scalar_dense, aten.is_nonzero, aten.equal, aten.nonzero, aten.masked_select)
@@ -274,7 +274,7 @@ class _Tracer(TorchDispatchMode):
         self, func: Any, operands: list[Traced], args: Any, options: Mapping[str, Any], outputs: list[Tensor]
     ) -> list[Labels]:
         packet = func._overloadpacket
-        rule = RULES.get(packet, pointwise if torch.Tag.pointwise in func.tags else None)
+        rule = RULES.get(packet, pointwise_signed if torch.Tag.pointwise in func.tags else None)
         if packet in _RESIZES:
             return [views.reshape(self.units, operands[0].labels, operands[0].shape, tuple(outputs[0].shape))]
         reason, cause = "no rule describes it", None
