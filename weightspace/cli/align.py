@@ -57,8 +57,8 @@ class Align:
 
     def run(self) -> None:
         """Align the networks."""
-        networks = open_collection(self.networks, self.common)
-        target = networks if self.to is None else open_collection(self.to, self.common)
+        networks = open_collection(self.networks, self.common, self.task)
+        target = networks if self.to is None else open_collection(self.to, self.common, self.task)
         matching, reference = self._checked()
         unknown = networks.architecture.example() is None
         needed = self.task or self.report or self.method != "weights" or unknown

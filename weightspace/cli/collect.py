@@ -189,7 +189,7 @@ class Train:
 
     def run(self) -> None:
         """Train the networks."""
-        collection = open_collection(self.networks, self.common)
+        collection = open_collection(self.networks, self.common, self.task)
         task = task_of(collection, self.task, self.common)
         longer = train_on(collection, task, self.length, folder=self.out, device=self.common.device)
         report_done(longer, self.out)

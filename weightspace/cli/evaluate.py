@@ -69,10 +69,10 @@ class Evaluate:
 
     def run(self) -> None:
         """Write the report."""
-        training = open_collection(self.training, self.common)
-        samples = open_collection(self.samples, self.common)
-        held_out = None if self.held_out is None else open_collection(self.held_out, self.common)
-        others = {name: open_collection(folder, self.common) for name, folder in map(named, self.others)}
+        training = open_collection(self.training, self.common, self.task)
+        samples = open_collection(self.samples, self.common, self.task)
+        held_out = None if self.held_out is None else open_collection(self.held_out, self.common, self.task)
+        others = {name: open_collection(folder, self.common, self.task) for name, folder in map(named, self.others)}
         task = task_of(training, self.task, self.common)
         inputs = {"samples": samples.fingerprint(), "reference": training.fingerprint()}
         inputs |= {name: collection.fingerprint() for name, collection in others.items()}

@@ -68,7 +68,7 @@ class Fit:
 
     def run(self) -> None:
         """Fit the generator."""
-        tickets = open_collection(self.tickets, self.common)
+        tickets = open_collection(self.tickets, self.common, self.task)
         if not self.refining and self.refine != TaskRefinement():
             raise InputError("options of the refinement were given together with --no-refine: leave one of them out")
         # Networks whose input is not known are traced on their task's.
@@ -125,7 +125,7 @@ class Sample:
 
     def run(self) -> None:
         """Sample the networks."""
-        model = FittedGenerator.load(self.generator, factory=find_factory(self.common))
+        model = FittedGenerator.load(self.generator, factory=find_factory(self.common, self.task))
         density = None if not self.density else self.density[0] if len(self.density) == 1 else self.density
         data = self._data(model)
         networks = model.sample(

@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -64,8 +65,14 @@ Folder = Positional[Annotated[str, arg(metavar="FOLDER")]]
 Folders = Positional[Annotated[tuple[str, ...], arg(metavar="FOLDER")]]
 
 
-def open_collection(text: str, common: Common) -> Collection:
+def open_collection(text: str, common: Common, task: str | None = None) -> Collection:
     """Open a collection folder, or a part of it: FOLDER@START:STOP.
+
+    Args:
+        text: The folder, and the part.
+        common: Options of all verbs.
+        task: The task as the command line names it. One of the user's own builds networks that are not built in, where
+            there is no --factory.
 
     Raises:
         InputError: The part is written in another way, or the folder is no collection.
@@ -73,7 +80,7 @@ def open_collection(text: str, common: Common) -> Collection:
     part = re.fullmatch(r"(.*)@(-?\d*):(-?\d*)", text)
     if part is None and "@" in text and not Path(text).exists():
         raise InputError(f"a part of a collection is written FOLDER@START:STOP, got {text!r}")
-    collection = Collection.load(part[1] if part else text, factory=find_factory(common))
+    collection = Collection.load(part[1] if part else text, factory=find_factory(common, task))
     if part is None:
         return collection
     start, stop = (int(end) if end else None for end in part.groups()[1:])
@@ -138,6 +145,8 @@ def find_task(name: str, common: Common, arguments: Mapping[str, Any] | None = N
     Raises:
         InputError: There is no such task, or it cannot be made.
     """
+    if ":" in name and not arguments:
+        return _own_task(name, common)
     if ":" in name:
         make = imported(name, common)
     elif name in _built_in():
@@ -147,6 +156,12 @@ def find_task(name: str, common: Common, arguments: Mapping[str, Any] | None = N
             f"no task is called {name!r}: there are {', '.join(sorted(_built_in()))}, or give MODULE:FUNCTION"
         )
     return _made(name, make, common, dict(arguments or {}))
+
+
+@lru_cache(maxsize=1)
+def _own_task(name: str, common: Common) -> Task:
+    """A user's task, made once in a command, as it may load data."""
+    return _made(name, imported(name, common), common, {})
 
 
 def _built_in() -> dict[str, Callable[..., Any]]:
@@ -171,9 +186,16 @@ def _made(name: str, make: Callable[..., Any], common: Common, arguments: dict[s
     return task
 
 
-def find_factory(common: Common) -> Callable[[], nn.Module] | None:
-    """The function of --factory, if it was given."""
-    return None if common.factory is None else imported(common.factory, common)
+def find_factory(common: Common, task: str | None = None) -> Callable[[], nn.Module] | None:
+    """The function of --factory, or else of the user's own task, if one was given.
+
+    Args:
+        common: Options of all verbs.
+        task: The task as the command line names it.
+    """
+    if common.factory is not None:
+        return imported(common.factory, common)
+    return find_task(task, common).architecture.factory if task is not None and ":" in task else None
 
 
 def imported(name: str, common: Common) -> Callable[..., Any]:

@@ -10,7 +10,8 @@ import inspect
 import os
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Protocol, Union
 
@@ -69,9 +70,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     verb = " ".join(words[: 2 if words[:1] == ["tickets"] else 1])
     try:
-        command = parse(verb, _with_refinement(verb, _with_config(words)))
-        allocator.keep()
-        command.run()
+        with _warnings_as_lines(verb):
+            command = parse(verb, _with_refinement(verb, _with_config(words)))
+            allocator.keep()
+            command.run()
     except (InputError, OSError) as error:
         if os.environ.get(TRACEBACK):
             raise
@@ -89,6 +91,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("\ninterrupted: run the same command again to continue", file=sys.stderr)
         return 130
     return 0
+
+
+@contextmanager
+def _warnings_as_lines(verb: str) -> Iterator[None]:
+    """Warnings are printed without the place in the code where they arise."""
+    before = warnings.formatwarning
+    warnings.formatwarning = lambda message, *_args, **_named: f"weightspace {verb}: {message}\n"
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
 
 
 def parse(verb: str, words: Sequence[str]) -> Command:

@@ -58,7 +58,7 @@ class Find(Generic[F]):
 
     def run(self) -> None:
         """Find the tickets."""
-        collection = open_collection(self.networks, self.common)
+        collection = open_collection(self.networks, self.common, self.task)
         task = task_of(collection, self.task, self.common)
         if self.as_starts:
             collection = starts(collection)
