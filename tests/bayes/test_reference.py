@@ -113,3 +113,10 @@ def test_two_networks_at_once_are_refused(data) -> None:
     local = bayes.BayesianNetwork(nn.Linear(3, 1), torch.zeros(1, 4), torch.ones(1, 4), estimator="local")
     with pytest.raises(InputError, match="estimator 'weights'"):
         bayes.nuts_draws(local, x, y, draws=1, warm_up=1)
+
+
+@pytest.mark.parametrize("method", [bayes.WithGuide(AutoLaplaceApproximation), bayes.Nuts()], ids=["WithGuide", "Nuts"])
+def test_methods_of_the_cpu_refuse_a_card_by_name(method, task: ws.Task, dense: ws.Collection) -> None:
+    name = type(method).__name__
+    with pytest.raises(InputError, match=f"{name} runs on the CPU only, got device 'cuda'.*'auto'.*Variational"):
+        method.sample(dense[:1], task, device="cuda")

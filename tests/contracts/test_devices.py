@@ -1,5 +1,6 @@
 """Contract: every verb computes on the device that it is told, and brings its results back to the CPU."""
 
+import importlib
 import itertools
 from collections.abc import Callable
 from copy import deepcopy
@@ -17,6 +18,7 @@ from torch.utils._pytree import tree_leaves
 import weightspace as ws
 from tests.fake_device import WrongDevice, card
 from tests.symmetry.examples import Attention
+from weightspace import bayes
 from weightspace.align import (
     ActivationMatching,
     FittedMatching,
@@ -25,14 +27,18 @@ from weightspace.align import (
     Universe,
     WeightMatching,
 )
+from weightspace.bayes.gates import LOGITS
+from weightspace.bayes.inference.noise import OwnDraws
 from weightspace.evaluation import MCDropout, connectivity
 from weightspace.evaluation.baselines import Baselines
 from weightspace.generator import GateMask, SharedMask
-from weightspace.masks import NM
+from weightspace.masks import NM, Except
 from weightspace.storage.checkpoints import save_checkpoint
 from weightspace.symmetry import trace
-from weightspace.tasks.task import Split
+from weightspace.tasks.data import ArrayDataset, DatasetSplit, Split
 from weightspace.training.batchnorm import recalibrated
+from weightspace.training.conversion import initial
+from weightspace.training.engine import Execution
 
 ON_CARD: dict[str, Callable[[torch.Tensor], object]] = {
     "scalar": lambda x: x * torch.tensor(2.0),
@@ -98,8 +104,11 @@ REAL = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reaso
 
 
 @pytest.fixture(params=["simulated", pytest.param("real", marks=REAL)])
-def same_on_a_card(request: pytest.FixtureRequest) -> Same:
+def same_on_a_card(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Same:
     """Checks that a card computes what the CPU computes, with the same random numbers, and returns it on the CPU."""
+    for name in ("training.collect", "tickets.finder"):  # what trains fastest here is not measured
+        module = importlib.import_module(f"weightspace.{name}")
+        monkeypatch.setattr(module, "choose_execution", lambda *_args, **_options: Execution(2, None, 0.0))
 
     def check(run: Callable[[str], Any]) -> None:
         expected = tree_leaves(run("cpu"))
@@ -142,25 +151,22 @@ def test_find(same_on_a_card: Same, short: ws.Collection, two: ws.Task) -> None:
 
 
 FLOW = ws.FlowMatching(width=8, blocks=1, steps=3, batch_size=8, validation_fraction=0.25)
+REFINEMENT = ws.TaskRefinement(steps=2, networks=3, batch_size=8)
 GENERATORS: dict[str, ws.TicketGenerator] = {
-    "plain": ws.TicketGenerator(compress=ws.PCA(3), generate=FLOW),
-    "refined": ws.TicketGenerator(
-        compress=ws.PCA(3), generate=FLOW, refine=ws.TaskRefinement(steps=2, networks=3, batch_size=8)
-    ),
+    "refined": ws.TicketGenerator(compress=ws.PCA(3), generate=FLOW, refine=REFINEMENT),
     "shared mask, conditions": ws.TicketGenerator(
         compress=ws.PCA(3),
         generate=replace(FLOW, validation_fraction=0.0),
-        refine=ws.TaskRefinement(patterns=[NM(2, 4)], steps=2, networks=3, batch_size=8, directions="random"),
+        refine=replace(REFINEMENT, patterns=[NM(2, 4)], directions="random"),
         masks=SharedMask(),
         conditions=("metrics.validation_loss",),
     ),
     "gates": ws.TicketGenerator(
         compress=ws.PCA(3),
-        generate=FLOW,
-        refine=ws.TaskRefinement(steps=2, networks=3, batch_size=8, ramp=1.0),
+        generate=replace(FLOW, pairing="optimal"),
+        refine=replace(REFINEMENT, ramp=1.0),
         masks=GateMask(),
     ),
-    "raw weights": ws.TicketGenerator(compress=None, generate=replace(FLOW, pairing="optimal")),
 }
 
 
@@ -174,7 +180,7 @@ def test_fit_and_sample(same_on_a_card: Same, aligned: ws.Collection, task: ws.T
     def run(device: str) -> object:
         model = GENERATORS[name].fit(aligned, task=task, device=device)
         samples = model.sample(2, density=0.2, device=device)
-        return model.tensors(), samples.weights, model.log_prob(aligned[:1], device=device) if name == "plain" else ()
+        return model.tensors(), samples.weights, model.log_prob(aligned[:1], device=device) if name == "refined" else ()
 
     same_on_a_card(run)
 
@@ -257,3 +263,152 @@ def test_align_heads(same_on_a_card: Same) -> None:
     fitted = FittedMatching(symmetry, False, {"weights": two[0]})
     networks = ws.Collection(symmetry.layout, two, architecture=architecture)
     same_on_a_card(lambda device: fitted.transform(networks, device=device).weights)
+
+
+class Parts(torch.nn.Module):
+    """Takes words and numbers by name; its embedding stays deterministic, and its statistics are buffers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.norm = torch.nn.Embedding(5, 3), torch.nn.BatchNorm1d(3)
+        self.first, self.out = torch.nn.Linear(3, 4), torch.nn.Linear(4, 1)
+
+    def forward(self, words: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
+        return self.out(self.first(self.norm(self.words(words) + numbers)).relu())
+
+
+@pytest.fixture(scope="module")
+def parts() -> ws.Task:
+    """A regression with inputs by name, whose training split is read batch by batch."""
+    random = torch.Generator().manual_seed(0)
+    x = {"words": torch.randint(5, (60,), generator=random), "numbers": torch.randn(60, 3, generator=random)}
+    y = x["numbers"].sum(1, keepdim=True)
+    recipe = ws.Recipe(ws.Step.of("2it"), batch_size=16, optimizer=ws.Adam(lr=0.01))
+    task = ws.tasks.from_tensors("parts", x, y, Parts, recipe=recipe, loss=torch.nn.functional.mse_loss)
+    return replace(task, train=DatasetSplit(ArrayDataset(task.train.x, task.train.y)))
+
+
+def starts_of(task: ws.Task, n: int = 2, density: float = 1.0) -> ws.Collection:
+    """Untrained networks of a task, pruned to a density of the weights that have a posterior."""
+    networks = initial(task.architecture, [{"seed": i} for i in range(n)])
+    if density == 1:
+        return networks
+    masks = ws.Unstructured(density).mask(networks.weights.abs(), networks.layout)
+    return networks.replace(weights=networks.weights * masks, masks=masks)
+
+
+@pytest.fixture(scope="module")
+def digits(two: ws.Task) -> ws.Task:
+    return replace(two, recipe=ws.Recipe(ws.Step.of("2it"), batch_size=16, optimizer=ws.Adam(lr=0.01)))
+
+
+VARIATIONAL = {
+    "weights, pruned, a prior with sites": (bayes.Variational(prior=bayes.Horseshoe()), 2, 0.3),
+    "local, one network": (bayes.Variational(estimator="local"), 1, 1.0),
+    "flipout, a mixture, a warm-up": (
+        bayes.Variational(prior=bayes.ScaleMixture(), estimator="flipout", warm_up=ws.Step(iterations=2), draws=2),
+        2,
+        0.3,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", VARIATIONAL)
+def test_variational(same_on_a_card: Same, digits: ws.Task, name: str) -> None:
+    variational, n, density = VARIATIONAL[name]
+    networks = starts_of(digits, n, density)
+
+    def run(device: str) -> object:
+        found = variational.fit(networks, digits, device=device)
+        return found.weights, found.extras["std"], [dict(record["metrics"]) for record in found.records]
+
+    same_on_a_card(run)
+
+
+def test_noise_that_stays_on_the_cpu_is_seen(digits: ws.Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = OwnDraws._rows
+    monkeypatch.setattr(OwnDraws, "_rows", lambda *parts: rows(*parts).cpu())
+    with card(), pytest.raises(WrongDevice):
+        bayes.Variational().fit(starts_of(digits), digits, device="cuda")
+
+
+def test_variational_of_parts(same_on_a_card: Same, parts: ws.Task) -> None:
+    """Inputs by name, read batch by batch; deterministic layers, buffers and a noise that is learned."""
+    variational, networks = bayes.Variational(deterministic=("words",)), starts_of(parts)
+
+    def run(device: str) -> object:
+        found = variational.fit(networks, parts, device=device)
+        predicted = bayes.predict_values(found, parts.test.x, 3, device=device)
+        noise = [record["noise_std"] for record in found.records]
+        return found.weights, found.buffers, found.extras["std"], noise, predicted.mean, predicted.stddev
+
+    same_on_a_card(run)
+
+
+def test_sparse_layers_of_one_network_are_dense_on_a_card(same_on_a_card: Same, digits: ws.Task) -> None:
+    """On the CPU such a layer is multiplied by compressed rows."""
+    large = replace(digits, architecture=ws.tasks.digits(hidden=(64,)).architecture)
+    networks = starts_of(large, 1, 0.1)
+    assert bayes.Variational().network(networks, large)._apart[0].sparse == ["1"]
+    same_on_a_card(lambda device: bayes.Variational().fit(networks, large, device=device).weights)
+    with card():
+        assert not bayes.Variational().network(networks, large, device="cuda")._apart[0].sparse
+
+
+def test_resumed_posteriors_are_on_the_card(same_on_a_card: Same, parts: ws.Task, tmp_path: Path) -> None:
+    variational, networks = bayes.Variational(deterministic=("words",)), starts_of(parts)
+
+    def run(device: str) -> object:
+        path = tmp_path / device
+        whole, again = (variational.start(networks, parts, device=device) for _ in range(2))
+        whole.run(1)
+        whole.save(path)
+        whole.run(2)
+        again.resume(path)
+        again.run(2)
+        return whole.network.means().cpu(), again.network.means().cpu()
+
+    same_on_a_card(run)
+
+
+GATES = {
+    "labels": bayes.GateSearch(0.3, length=ws.Step(iterations=2)),
+    "dense": bayes.GateSearch.concrete(0.3, length=ws.Step(iterations=2)),
+    "gradients": bayes.GateSearch.concrete(0.3, "gradients", length=ws.Step(iterations=2)),
+    "features": bayes.GateSearch.concrete(0.3, "features", length=ws.Step(iterations=2)),
+}
+
+
+@pytest.mark.parametrize("name", GATES)
+def test_gates(same_on_a_card: Same, digits: ws.Task, parts: ws.Task, name: str) -> None:
+    task = parts if name == "dense" else digits
+    networks = starts_of(task)
+
+    def run(device: str) -> object:
+        found = GATES[name].find(networks, task, device=device)
+        return found.weights, found.extras[LOGITS]
+
+    same_on_a_card(run)
+
+
+def test_study(same_on_a_card: Same, parts: ws.Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of each kind of method of a study, but MC dropout, whose random numbers a real card draws itself."""
+    monkeypatch.setattr("weightspace.bayes.study.study.MCDropout", lambda: MCDropout(rates=(0.2,)))
+    starts = bayes.Study._starts
+    monkeypatch.setattr(bayes.Study, "_starts", lambda *levels, **_options: starts(*levels, with_controls=False))
+    finder = bayes.BayesianIMP(
+        pattern=Except(ws.Unstructured(0.5), "words.*"),
+        rate=0.5,
+        variational=bayes.Variational(deterministic=("words",)),
+    )
+    study = bayes.Study(parts, finder, {"|mu|": bayes.MeanMagnitude()}, networks=1, draws=2)
+
+    def run(device: str) -> object:
+        rows = study.run(tmp_path / device, device=device).rows
+        return [
+            (row.method, row.density, row.metric("loss"), row.metric("nll"))
+            for row in rows
+            if row.method != "MC dropout"
+        ]
+
+    same_on_a_card(run)

@@ -30,7 +30,6 @@ from weightspace.bayes.scores import RootSecondMoment as RootSecondMoment
 from weightspace.bayes.scores import SignalToNoise as SignalToNoise
 from weightspace.bayes.scores import posterior_scores as posterior_scores
 from weightspace.bayes.search import BayesianIMP as BayesianIMP
-from weightspace.bayes.search import Variational as Variational
 from weightspace.bayes.study import pages as pages
 from weightspace.bayes.study.evaluation import StudyEvaluation as StudyEvaluation
 from weightspace.bayes.study.pages import write_report as write_report
@@ -39,3 +38,4 @@ from weightspace.bayes.study.results import StudyResult as StudyResult
 from weightspace.bayes.study.results import StudyRow as StudyRow
 from weightspace.bayes.study.study import STUDY_SCORES as STUDY_SCORES
 from weightspace.bayes.study.study import Study as Study
+from weightspace.bayes.variational import Variational as Variational

@@ -27,18 +27,20 @@ _TRIED = 8  # samples that a loss is compared on
 _SAME = 0.99999  # cosine of gradients that are the same but for rounding
 
 
-def require_cpu(device: str) -> None:
-    """Check that a device is one that Bayesian networks can be computed on.
+def require_cpu(device: str, method: str) -> None:
+    """Check that a device is one that Pyro's own guides and samplers are run on here.
 
     Args:
         device: Name of a device; "auto" is the CPU.
+        method: Name of the method, for the message.
 
     Raises:
         InputError: The device is neither "auto" nor "cpu".
     """
     if device not in ("auto", "cpu"):
         raise InputError(
-            f"posteriors and gates are computed on the CPU only, got device {device!r}: give device='cpu' or 'auto'"
+            f"{method} runs on the CPU only, got device {device!r}: give device='cpu' or 'auto' "
+            "(bayes.Variational trains posteriors on a card)"
         )
 
 

@@ -5,13 +5,13 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Normal
 
-from weightspace.bayes.search import STD
+from weightspace.bayes.variational import STD
 from weightspace.errors import InputError
 from weightspace.networks.collection import Collection
 from weightspace.networks.forward import blocks
 from weightspace.networks.forward import predict as outputs
 from weightspace.networks.outputs import Classes, stored_kind
-from weightspace.runtime import seeds
+from weightspace.runtime import devices, seeds
 from weightspace.runtime.trees import Tree
 
 _CACHED = 2**20  # weights of a block of networks that stay in the cache until they have predicted
@@ -46,7 +46,9 @@ def draw(posteriors: Collection, n: int, *, seed: int = 0) -> Collection:
 
 
 @torch.no_grad()
-def predict(posteriors: Collection, x: Tree, n: int, *, seed: int = 0) -> Float[Tensor, "nets batch ..."]:
+def predict(
+    posteriors: Collection, x: Tree, n: int, *, seed: int = 0, device: str = "auto"
+) -> Float[Tensor, "nets batch ..."]:
     """Logits, or values of regressions, of the networks that `draw` gives, without keeping the networks.
 
     It is faster than `draw(posteriors, n, seed=seed).ensemble().logits(x)`, which has the same values.
@@ -56,12 +58,14 @@ def predict(posteriors: Collection, x: Tree, n: int, *, seed: int = 0) -> Float[
         x: Inputs (batch, ...): a tensor, a tuple of a network's inputs, or a mapping of them by name.
         n: Number of networks drawn from each posterior.
         seed: Seed of the draws, as in `draw`.
+        device: Device to compute on: "cpu", "cuda", or "auto", which is CUDA where there is a card.
 
     Raises:
-        InputError: `n` is less than one, or the networks have no standard deviations.
+        InputError: The device is not available, `n` is less than one, or the networks have no standard deviations.
     """
+    device = devices.pick(device)
     _check(posteriors, n)
-    module, layout = posteriors.architecture.build_seeded(0), posteriors.layout
+    module, layout = posteriors.architecture.build_seeded(0).to(device), posteriors.layout
     kind = stored_kind(posteriors.records[0]) or Classes()
     at_once = min(n, max(1, _CACHED // layout.size))
     drawn = torch.empty(at_once, layout.size, dtype=posteriors.weights.dtype)
@@ -71,12 +75,12 @@ def predict(posteriors: Collection, x: Tree, n: int, *, seed: int = 0) -> Float[
             for row, j in zip(drawn, range(part.start, part.stop), strict=False):
                 _draw(posteriors, i, j, seed, row.copy_(posteriors.weights[i]))
             size = part.stop - part.start
-            buffers = {name: buffer[[i] * size] for name, buffer in posteriors.buffers.items()}
-            logits.append(kind.predictions(outputs(module, layout, drawn[:size], buffers, x)))
+            buffers = {name: buffer[[i] * size].to(device) for name, buffer in posteriors.buffers.items()}
+            logits.append(kind.predictions(outputs(module, layout, drawn[:size].to(device), buffers, x)))
     return torch.cat(logits)
 
 
-def predict_values(posteriors: Collection, x: Tree, n: int, *, seed: int = 0) -> Normal:
+def predict_values(posteriors: Collection, x: Tree, n: int, *, seed: int = 0, device: str = "auto") -> Normal:
     """Predictive distribution of regressions: the normal distribution with the mean and variance of the mixture.
 
     The variance is that of the draws, all posteriors together, plus that of the noise around them.
@@ -86,19 +90,21 @@ def predict_values(posteriors: Collection, x: Tree, n: int, *, seed: int = 0) ->
         x: Inputs (batch, ...): a tensor, a tuple of a network's inputs, or a mapping of them by name.
         n: Number of networks drawn from each posterior.
         seed: Seed of the draws, as in `draw`.
+        device: Device to compute on: "cpu", "cuda", or "auto", which is CUDA where there is a card.
 
     Returns:
         A distribution with batch shape (batch, ...): `.mean`, `.stddev`, `.icdf(0.975)`, `.log_prob(y)`.
 
     Raises:
-        InputError: There are fewer than two draws, or the networks are no posteriors of regressions.
+        InputError: The device is not available, there are fewer than two draws, or the networks are no posteriors of
+            regressions.
     """
     if not all("noise_std" in record for record in posteriors.records):
         raise InputError(
             "the records of these networks have no noise_std: they are no posteriors of regressions. For classes and "
             "yes or no, draw(posteriors, n).ensemble().predict_proba(x) is the predictive distribution"
         )
-    values = predict(posteriors, x, n, seed=seed)
+    values = predict(posteriors, x, n, seed=seed, device=device)
     if len(values) < 2:
         raise InputError("the variance needs at least two draws: give n = 2 or more")
     noise = torch.tensor([record["noise_std"] for record in posteriors.records], dtype=values.dtype)

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from weightspace.bayes.checks import require_cpu, require_likelihood, require_shared_data, warn_of_other_loss
+from weightspace.bayes.checks import require_likelihood, require_shared_data, warn_of_other_loss
 from weightspace.bayes.inference.elbo import MeanFieldELBO
 from weightspace.bayes.inference.gated import GatedNetwork, Objective
 from weightspace.bayes.inference.noise import OwnDraws
@@ -30,9 +30,10 @@ from weightspace.networks.collapse import warn_of_lost_layers
 from weightspace.networks.collection import Collection
 from weightspace.networks.forward import predict
 from weightspace.networks.outputs import Regression
+from weightspace.networks.placing import placed
 from weightspace.networks.record import Extra
 from weightspace.recipes.step import Step
-from weightspace.runtime import seeds
+from weightspace.runtime import devices, seeds
 from weightspace.runtime.trees import Tree
 from weightspace.storage.checkpoints import read_checkpoint
 from weightspace.storage.files import atomic_file
@@ -110,7 +111,7 @@ class GateSearch:
             networks: Networks with fixed weights, at initialisation or any later point; their records have seeds.
             task: Task whose training split and batch size are used.
             folder: Folder to write to as a resumable run; None keeps everything in memory.
-            device: Device to compute on: "cpu", or "auto" for the same; there is no other for gates yet.
+            device: Device to compute on: "cpu", "cuda", or "auto", which is CUDA where there is a card.
 
         Returns:
             Tickets; as extras the logits of their gates and, as "rewind", the dense weights. `draw_gates` draws
@@ -118,11 +119,11 @@ class GateSearch:
 
         Raises:
             LayoutMismatch: The networks are not of the task's architecture.
-            InputError: The device is not the CPU, the outputs have no likelihood that is known and the objective is
+            InputError: The device is not available, the outputs have no likelihood that is known and the objective is
                 "labels" or "dense", no weight can be pruned, a record has no seed, a network has too few weights, or
                 the loss is no longer finite.
         """
-        require_cpu(device)
+        device = devices.pick(device)
         networks.layout.require(task.architecture.layout(), f"the network of task {task.name!r}")
         require_prunable(networks.layout)
         if self.objective in ("labels", "dense"):
@@ -142,9 +143,10 @@ class GateSearch:
 
         def make(rows: slice, tick: Callable[[int], object], checkpoint: Path | None) -> Collection:
             part = networks[rows]
-            search = _Search(self, part, task, last, per_epoch)
+            search = _Search(self, part, task, last, per_epoch, device)
             search.run(tick, checkpoint)
-            logits = torch.zeros(part.weights.shape).index_copy(1, search.network.at, search.network.logits.detach())
+            found = search.network.logits.detach().cpu()
+            logits = torch.zeros(part.weights.shape).index_copy(1, search.network.at.cpu(), found)
             masks = Unstructured(self.density).mask(logits, part.layout, within=part.masks)
             return part.replace(
                 weights=part.weights * masks,
@@ -171,24 +173,29 @@ class GateSearch:
 class _Search:
     """Gates of a block of networks, their optimiser and the multiplier of the budget."""
 
-    def __init__(self, settings: GateSearch, networks: Collection, task: Task, last: int, per_epoch: int) -> None:
+    def __init__(
+        self, settings: GateSearch, networks: Collection, task: Task, last: int, per_epoch: int, device: str
+    ) -> None:
         prior = settings.strength if settings.budget == "prior" else 0.0
         self.settings, self.task, self.last, self.per_epoch = settings, task, last, per_epoch
+        self.data = task.train.to(device)
         self.network_seeds = [record.seed for record in networks.records]
+        networks = placed(networks, device)
+        noise = self._noise(networks)
         self.network = GatedNetwork(
-            task.architecture.build_seeded(0),
+            task.architecture.build_seeded(0).to(device),
             networks.weights,
             dict(networks.buffers),
             density=settings.density,
             prior=prior,
             objective=settings.objective,
             outputs=task.output_kind,
-            noise=self._noise(networks),
+            noise=None if noise is None else noise.to(device),
             loss=F.cross_entropy if task.loss is cross_entropy else task.loss,
         )
         # Closed gates shrink gradients layer by layer, far below Adam's usual epsilon.
         self.optimizer = torch.optim.Adam([self.network.logits], lr=settings.lr, eps=1e-20)
-        self.multiplier = torch.zeros(len(networks), 1)
+        self.multiplier = torch.zeros(len(networks), 1, device=device)
         self.step = 0
 
     def _noise(self, networks: Collection) -> NoiseScale | None:
@@ -246,26 +253,27 @@ class _Search:
 
     def _batch(self) -> tuple[Tree, Tree]:
         epoch, position = divmod(self.step, self.per_epoch)
-        size, data = self.task.recipe.batch_size, self.task.train
+        size, data = self.task.recipe.batch_size, self.data
         orders = [
             torch.randperm(len(data), generator=seeds.generator(s, "gate data order", epoch))
             for s in self.network_seeds
         ]
         index = torch.stack([order[position * size : (position + 1) * size] for order in orders])
-        return data.batches(index, [])
+        return data.batches(index.to(self.multiplier.device), [])
 
     def _state(self) -> dict[str, Tensor]:
         moments = self.optimizer.state_dict()["state"][0]
-        return {
+        state = {
             "logits": self.network.logits.detach(),
             "multiplier": self.multiplier,
             "step": torch.tensor(self.step),
             **({} if self.network.noise is None else {"log_noise": self.network.noise.log_std.detach()}),
             **{f"adam.{name}": torch.as_tensor(value) for name, value in moments.items()},
         }
+        return {name: tensor.cpu() for name, tensor in state.items()}
 
     def _resume(self, path: Path) -> None:
-        saved = read_checkpoint(path, "its block")
+        saved = read_checkpoint(path, "its block", str(self.multiplier.device))
         self.step, self.multiplier = int(saved["step"]), saved["multiplier"]
         self.network.restore(saved["logits"], saved.get("log_noise"))
         moments = {name.removeprefix("adam."): t for name, t in saved.items() if name.startswith("adam.")}

@@ -2,7 +2,8 @@
 
 For small networks: a low-rank guide has rank + 1 numbers a weight, Laplace's approximation a Hessian of all weights,
 and NUTS evaluates the gradient of the whole training split many times for each draw. The training split is read as a
-whole. The noise of a regression is learned with a guide; NUTS takes that of the network's residuals at its start.
+whole. The noise of a regression is learned with a guide; NUTS takes that of the network's residuals at its start. They
+run on the CPU.
 """
 
 from collections.abc import Callable
@@ -17,9 +18,9 @@ from pyro.infer import MCMC, NUTS, Trace_ELBO
 from pyro.infer.autoguide import AutoLaplaceApproximation, init_to_value
 from torch import Tensor
 
-from weightspace.bayes.checks import require_likelihood, warn_of_other_loss
+from weightspace.bayes.checks import require_cpu, require_likelihood, warn_of_other_loss
 from weightspace.bayes.inference.network import BayesianNetwork
-from weightspace.bayes.search import Variational
+from weightspace.bayes.variational import Variational
 from weightspace.errors import InputError
 from weightspace.networks.collection import Collection
 from weightspace.runtime import seeds, trees
@@ -49,18 +50,21 @@ class WithGuide:
     lr: float = 1e-3
     variational: Variational = field(default_factory=Variational)
 
-    def sample(self, networks: Collection, task: Task, *, seed: int = 0) -> Collection:
+    def sample(self, networks: Collection, task: Task, *, seed: int = 0, device: str = "auto") -> Collection:
         """Networks drawn from the posterior around each network, under its mask, one posterior after another.
 
         Args:
             networks: Networks that the guides start from.
             task: Task whose training split is used.
             seed: Seed of the fits and draws.
+            device: Device to compute on: "cpu", or "auto" for the same; there is no other.
 
         Raises:
             LayoutMismatch: The networks are not of the task's architecture.
-            InputError: The outputs have no likelihood that is known, or the loss is no longer finite.
+            InputError: The device is not the CPU, the outputs have no likelihood that is known, or the loss is no
+                longer finite.
         """
+        require_cpu(device, "WithGuide")
         networks.layout.require(task.architecture.layout(), f"the network of task {task.name!r}")
         require_likelihood(task, self.variational.noise_std)
         warn_of_other_loss(task)
@@ -102,18 +106,20 @@ class Nuts:
     depth: int = 8
     variational: Variational = field(default_factory=Variational)
 
-    def sample(self, networks: Collection, task: Task, *, seed: int = 0) -> Collection:
+    def sample(self, networks: Collection, task: Task, *, seed: int = 0, device: str = "auto") -> Collection:
         """Networks drawn from the posterior of each network's live weights, one chain after another.
 
         Args:
             networks: Networks that the chains start from.
             task: Task whose training split is used.
             seed: Seed of the chains.
+            device: Device to compute on: "cpu", or "auto" for the same; there is no other.
 
         Raises:
             LayoutMismatch: The networks are not of the task's architecture.
-            InputError: The outputs have no likelihood that is known.
+            InputError: The device is not the CPU, or the outputs have no likelihood that is known.
         """
+        require_cpu(device, "Nuts")
         networks.layout.require(task.architecture.layout(), f"the network of task {task.name!r}")
         require_likelihood(task, self.variational.noise_std)
         warn_of_other_loss(task)

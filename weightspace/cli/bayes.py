@@ -66,7 +66,6 @@ class Bayes:
         """Run the study and write its report."""
         from weightspace import bayes as bayesian  # here, as it imports Pyro, which takes seconds
 
-        self.common.only_cpu("bayes")
         task = find_task(self.task, self.common, {} if self.hidden is None else {"hidden": self.hidden})
         recipe = Recipe(self.length, batch_size=self.batch_size, optimizer=Adam(lr=self.lr), schedule="cosine")
         chosen = dict(zip(get_args(ScoreName), bayesian.STUDY_SCORES.items(), strict=True))
@@ -90,7 +89,7 @@ class Bayes:
             draws=self.draws,
             seed=self.seed,
         )
-        result = study.run(self.out)
+        result = study.run(self.out, device=self.common.device)
         bayesian.write_report(result, self.out)
         print(bayesian.pages.over_densities(result, result.main.name).text())
         print(f"written to {self.out / 'report.html'}")

@@ -23,7 +23,8 @@ class LiveNetwork:
 
     Args:
         module: Module that gives the computation; a copy of it is run.
-        live: True at the positions of live parameters: all parameters of a tensor, or some. The others are zero.
+        live: True at the positions of live parameters: all parameters of a tensor, or some. The others are zero. Layers
+            stay dense where it is on a card, as compressed rows are for the CPU.
 
     Attributes:
         places: Positions of the live parameters in the vector (k,).
@@ -45,7 +46,7 @@ class LiveNetwork:
             self._sizes.append(count)
             owner_name, _, name = entry.name.rpartition(".")
             owner = self.module.get_submodule(owner_name)
-            few = entry.size >= _SMALLEST and count <= _DENSEST * entry.size
+            few = live.device.type == "cpu" and entry.size >= _SMALLEST and count <= _DENSEST * entry.size
             # Subclasses may use their weight in ways of their own.
             if few and type(owner) is nn.Linear and name == "weight" and not self.layout.aliases:
                 owner.forward = MethodType(_forward(CSRStructure.of(mask.reshape(entry.shape))), owner)

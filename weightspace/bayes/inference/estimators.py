@@ -22,7 +22,8 @@ def local_reparameterisation(layer: nn.Module, x: Tensor) -> Tensor:
     """Draw pre-activations instead of weights, for each sample anew (arXiv 1506.02557, eq. 6)."""
     mean = _apply(layer, x, _first(layer, "weight"), _first(layer, "bias"))
     variance = _apply(layer, x.square(), _second(layer, "weight"), _second(layer, "bias"))
-    return mean + variance.clamp(min=_LEAST).sqrt() * torch.randn_like(mean)
+    noise = torch.randn_like(mean, device="cpu").to(mean.device)
+    return mean + variance.clamp(min=_LEAST).sqrt() * noise
 
 
 def flipout(layer: nn.Module, x: Tensor) -> Tensor:
@@ -86,4 +87,4 @@ def _signs(like: Tensor, layer: nn.Module) -> Tensor:
     between = [1] * (like.ndim - 2)
     linear = isinstance(layer, nn.Linear)
     shape = (like.shape[0], *between, like.shape[-1]) if linear else (*like.shape[:2], *between)
-    return torch.randint(2, shape, device=like.device).to(like.dtype) * 2 - 1
+    return torch.randint(2, shape).to(like.device, like.dtype) * 2 - 1

@@ -58,8 +58,8 @@ class GatedNetwork(nn.Module):
         self._module = [module.eval()]
         self.layout = Layout.of(module)
         self.weights, self.state = weights, buffers
-        self.at = self.layout.prunable.nonzero()[:, 0]
-        self.start = torch.tensor(density, dtype=weights.dtype).logit()
+        self.at = self.layout.prunable.nonzero()[:, 0].to(weights.device)
+        self.start = torch.tensor(density, dtype=weights.dtype).logit().to(weights.device)
         self.prior, self.objective, self.kind, self.loss = prior, objective, outputs, loss
         self.logits = nn.Parameter(self.start.expand(len(weights), len(self.at)).clone())
         self.noise = noise
@@ -114,7 +114,7 @@ class GatedNetwork(nn.Module):
             y: Targets, (n, batch, ...).
             total: Samples in the training split.
         """
-        temperature = torch.tensor(_RELAXED, dtype=self.weights.dtype)
+        temperature = self.weights.new_tensor(_RELAXED)
         with pyro.plate("networks", len(self.weights), dim=-2):
             # Without a prior the gates' own distribution stands in for it, whose KL and gradient are zero.
             before = self.start.expand_as(self.logits) if self.prior else self.logits.detach()
@@ -200,7 +200,7 @@ class GatedNetwork(nn.Module):
             y: Targets, as of `model`.
             total: Samples in the training split.
         """
-        temperature = torch.tensor(_RELAXED, dtype=self.weights.dtype)
+        temperature = self.weights.new_tensor(_RELAXED)
         with pyro.plate("networks", len(self.weights), dim=-2), poutine.scale(scale=self.prior or 1.0):
             pyro.sample("gates", Gate(temperature, self.logits[:, None]).to_event(1))
 

@@ -135,7 +135,7 @@ class BayesianNetwork(nn.Module):
         self._module = [module]  # in a list, so that its parameters are not taken for this one's
         self.layout = Layout.of(module)
         self.prior, self.temperature, self.likelihood = prior, temperature, likelihood
-        bayesian = bayesian_positions(module, self.layout, deterministic)
+        bayesian = bayesian_positions(module, self.layout, deterministic).to(weights.device)
         live = bayesian.expand(len(weights), -1) if masks is None else bayesian & masks
         if masks is not None and not (bayesian | masks).all():
             raise InputError(
@@ -208,7 +208,7 @@ class BayesianNetwork(nn.Module):
             buffers: Buffers of the networks by name, (n, *shape).
         """
         self.load_state_dict(parameters)
-        self.state = dict(buffers)
+        self.state = {name: buffer.to(self.mu.device) for name, buffer in buffers.items()}
 
     def vectors(self, live: Float[Tensor, "n k"]) -> Float[Tensor, "n d"]:
         """Whole networks, (n, D): zero where pruned, with the deterministic parameters in their places.

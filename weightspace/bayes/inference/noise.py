@@ -38,18 +38,20 @@ class OwnDraws(Messenger):
             msg["value"], msg["done"] = base.loc, True
             return
         if type(base) in (dist.Normal, MeanField, dist.LogNormal):
-            noise = self._rows(torch.randn, base.loc.shape[1:], msg["name"])
+            noise = self._rows(torch.randn, base.loc, msg["name"])
             value: Tensor = torch.addcmul(base.loc, base.scale, noise)
             msg["value"] = value.exp() if type(base) is dist.LogNormal else value
         elif type(base) is Gate:
-            msg["value"] = base.of_uniform(self._rows(torch.rand, base.logits.shape[1:], msg["name"]))
+            msg["value"] = base.of_uniform(self._rows(torch.rand, base.logits, msg["name"]))
         else:
             return
         msg["done"] = True
         self.drawn += 1
 
-    def _rows(self, source: Callable[..., Tensor], shape: torch.Size, site: str) -> Tensor:
-        """Random numbers (networks, *shape), each network's from a generator of its own."""
+    def _rows(self, source: Callable[..., Tensor], like: Tensor, site: str) -> Tensor:
+        """Random numbers in the shape of a tensor, on its device; each network's from a generator of its own."""
         purpose = f"draw {self.drawn} of {site}"
-        rows = [source(shape, generator=seeds.generator(seed, purpose, self.step)) for seed in self.network_seeds]
-        return torch.stack(rows) if len(rows) > 1 else rows[0][None]
+        rows = [
+            source(like.shape[1:], generator=seeds.generator(seed, purpose, self.step)) for seed in self.network_seeds
+        ]
+        return (torch.stack(rows) if len(rows) > 1 else rows[0][None]).to(like.device)

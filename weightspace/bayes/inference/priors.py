@@ -65,7 +65,7 @@ class Normal(_WithoutSites):
         _check(self.std)
 
     def distribution(self, centre: Float[Tensor, "n 1 k"]) -> Distribution:
-        return dist.Normal(torch.zeros((), dtype=centre.dtype).expand_as(centre), self.std).to_event(1)
+        return dist.Normal(centre.new_zeros(()).expand_as(centre), self.std).to_event(1)
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ class Inference:
         if draws < 1:
             raise InputError(f"a step needs at least one draw of the weights, got draws = {draws}: give 1 or more")
         self.network, self.task, self.network_seeds, self.draws = network, task, network_seeds, draws
-        self.recipe, self.data = task.recipe, task.train
+        self.recipe, self.data = task.recipe, task.train.to(str(network.mu.device))
         self.per_epoch = self.recipe.per_epoch(len(self.data))
         self.length = self.recipe.length.total(self.per_epoch)
         self.warm_up = warm_up.total(self.per_epoch)
@@ -132,7 +132,7 @@ class Inference:
             tensors |= {f"optimizer.{i}.{name}": tensor for name, tensor in state.items()}
         position = {"step": torch.tensor(self.step), "loss": torch.tensor(self.loss, dtype=torch.float64)}
         with atomic_file(path) as temporary:
-            save_file({k: t.contiguous() for k, t in tensors.items()} | position, temporary)
+            save_file({k: t.cpu().contiguous() for k, t in tensors.items()} | position, temporary)
 
     def resume(self, path: Path) -> None:
         """Go on from what `save` wrote.
@@ -159,7 +159,7 @@ class Inference:
                 torch.randperm(len(self.data), generator=seeds.generator(s, "data order", epoch))
                 for s in self.network_seeds
             ]
-            self._order = (epoch, torch.stack(orders))
+            self._order = (epoch, torch.stack(orders).to(self.network.mu.device))
         start = position * self.recipe.batch_size
         end = None if position == self.per_epoch - 1 else start + self.recipe.batch_size
         index: Int[Tensor, "n batch"] = self._order[1][:, start:end]

@@ -6,7 +6,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from weightspace.bayes.inference.network import initial_std
-from weightspace.bayes.search import STD
+from weightspace.bayes.variational import STD
+from weightspace.masks.patterns import Pattern
+from weightspace.masks.schedule import part_of
 from weightspace.networks.collection import Collection
 from weightspace.networks.layout import Layout
 from weightspace.networks.record import Extra
@@ -22,10 +24,13 @@ class StudyControls:
     Args:
         seed: Seed of the shuffles and of the new initialisation.
         std: Standard deviations at the start, in units of 1 / sqrt(fan-in).
+        pattern: Pattern of the tickets; of a selection of tensors (`Only`, `Except`) weights are moved between those
+            that it selects. None moves them in the whole network.
     """
 
     seed: int = 0
     std: float = 0.01
+    pattern: Pattern | None = None
 
     def reinitialised(self, tickets: Collection, start: Collection) -> Collection:
         """The tickets' masks on a new initialisation.
@@ -58,7 +63,8 @@ class StudyControls:
         return self._moved(tickets, start, apart=False)
 
     def _moved(self, tickets: Collection, start: Collection, *, apart: bool) -> Collection:
-        masks = moved_masks(tickets.masks, tickets.layout, self.seed, apart=apart)
+        layout = tickets.layout if self.pattern is None else part_of(self.pattern, tickets.layout)
+        masks = moved_masks(tickets.masks, layout, self.seed, apart=apart)
         std = start.extras.get(STD)
         return _under(tickets, start, masks, start.weights, self._initial_std(tickets) if std is None else std)
 

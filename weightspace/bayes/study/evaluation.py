@@ -2,18 +2,19 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from weightspace.bayes.draws import draw, predict_values
-from weightspace.bayes.search import STD
 from weightspace.bayes.study.results import Row, ScoreRow, StudyRow
+from weightspace.bayes.variational import STD
 from weightspace.evaluation.ensembles import PredictiveBenchmark, PredictiveEnsemble
 from weightspace.networks.collection import Collection
 from weightspace.networks.outputs import Regression, like_targets
+from weightspace.networks.placing import placed
 from weightspace.report.metrics import ACCURACY, ReportedMetric
 from weightspace.report.results import PredictiveResult
-from weightspace.runtime import seeds
+from weightspace.runtime import devices, seeds
 from weightspace.runtime.trees import Tree
 from weightspace.tasks.task import Task
 
@@ -31,12 +32,20 @@ class StudyEvaluation:
         draws: Networks that are drawn from each posterior.
         seed: Seed of the draws and of the OOD inputs.
         memory_gb: Memory for a block of networks and their predictions, in GiB.
+        device: Device to predict on: "cpu", "cuda", or "auto", which is CUDA where there is a card.
+
+    Raises:
+        InputError: The device is not available.
     """
 
     task: Task
     draws: int = 20
     seed: int = 0
     memory_gb: float = 1.0
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "device", devices.pick(self.device))
 
     @cached_property
     def benchmark(self) -> PredictiveBenchmark:
@@ -97,7 +106,8 @@ class StudyEvaluation:
         """The row of networks as one predictive distribution: posteriors by their draws."""
         posterior = STD in networks.extras
         members = draw(networks, self.draws, seed=seed) if posterior else networks
-        result = self.benchmark.run(PredictiveEnsemble.of("", "", members, memory_gb=self.memory_gb))
+        there = partial(placed, device=self.device)
+        result = self.benchmark.run(PredictiveEnsemble.of("", "", members, memory_gb=self.memory_gb, prepare=there))
         if self.metrics is None:
             return StudyRow(method=method, **place, **_densities(networks), **_metrics(result))
         scores = self._scores(result)
@@ -121,7 +131,7 @@ class StudyEvaluation:
         if self.draws * len(posteriors) < 2:
             return {}
         test = self.task.test
-        predicted = predict_values(posteriors, test.x, self.draws, seed=seed)
+        predicted = predict_values(posteriors, test.x, self.draws, seed=seed, device=self.device)
         y = like_targets(self.task.output_kind.targets(test.y), predicted.mean)
         covered = (predicted.mean - y).abs() <= _NORMAL * predicted.stddev
         figures = {"nll": -predicted.log_prob(y).mean().item(), "coverage": covered.double().mean().item()}

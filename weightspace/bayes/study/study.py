@@ -28,6 +28,7 @@ from weightspace.evaluation.dropout import MCDropout
 from weightspace.masks.overlap import mask_overlap
 from weightspace.networks.collection import Collection
 from weightspace.recipes.step import Step
+from weightspace.runtime import devices
 from weightspace.storage.runs import CONFIG, DONE
 from weightspace.storage.spelling import spelling_of
 from weightspace.tasks.task import Task
@@ -81,37 +82,42 @@ class Study:
         for score in self.scores.values():
             posterior_scores.to_json(score)  # now, as the results are saved hours later
 
-    def run(self, folder: str | Path) -> StudyResult:
+    def run(self, folder: str | Path, *, device: str = "auto") -> StudyResult:
         """Train the levels that are missing, measure all of them, and write study.json and rows.csv.
 
         Args:
             folder: Folder of the study; every level is kept in it as a resumable run.
+            device: Device to compute on: "cpu", "cuda", or "auto", which is CUDA where there is a card.
 
         Raises:
-            InputError: As `BayesianIMP.find_levels`, before anything is trained where the outputs have no likelihood.
+            InputError: As `BayesianIMP.find_levels`, before anything is trained where the device is not available or
+                the outputs have no likelihood.
             StorageError: The folder holds another study.
         """
-        folder, task = Path(folder), self.task
+        folder, task, device = Path(folder), self.task, devices.pick(device)
         require_likelihood(task, self.finder.variational.noise_std)
-        evaluation = StudyEvaluation(task, self.draws, self.seed)
-        dense = collect(task, self.networks, seed=self.seed, folder=folder / "dense")
+        evaluation = StudyEvaluation(task, self.draws, self.seed, device=device)
+        dense = collect(task, self.networks, seed=self.seed, folder=folder / "dense", device=device)
         rows: list[Row] = []
         levels: dict[str, Levels] = {}
         for name, score in self.scores.items():
             place = folder / f"{len(levels)}-{spelling_of(score).name}"
-            levels[name] = replace(self.finder, score=score).find_levels(dense, task, folder=place)
+            finder = replace(self.finder, score=score)
+            levels[name] = finder.find_levels(dense, task, folder=place, device=device)
             for i, posteriors in enumerate(levels[name]):
                 rows += _timed(evaluation.rows(name, posteriors), place / f"level-{i:02}")
         main = next(iter(levels.values()))
         plain = self._deterministic(dense, folder, evaluation, rows)
-        start = self.finder.start(dense, task, folder=folder / "0-start")
+        start = self.finder.start(dense, task, folder=folder / "0-start", device=device)
         for i in range(1, len(main)):
             with_controls = i in (len(main) // 2, len(main) - 1)
             for control in self._starts(main[i], plain[i], start, with_controls=with_controls):
                 place = folder / control.folder / f"level-{i:02}"
-                trained = self.finder.variational.fit(control.networks, task, after=control.after, folder=place)
+                trained = self.finder.variational.fit(
+                    control.networks, task, after=control.after, folder=place, device=device
+                )
                 rows += _timed(evaluation.rows(control.method, trained), place)
-        dropout = MCDropout().fit(task, seed=self.seed)
+        dropout = MCDropout().fit(task, seed=self.seed, device=device)
         rows.append(
             evaluation.predictions_row("MC dropout", lambda x: list(dropout.passes(x, self.draws, seed=self.seed)))
         )
@@ -126,7 +132,7 @@ class Study:
         """Deterministic tickets of all levels; adds their rows."""
         finder = self.finder
         imp = IMP(finder.density, finder.rate, finder.rewind, finder.scope, finder.pattern)
-        plain = imp.find_levels(dense, self.task, folder=folder / "deterministic")
+        plain = imp.find_levels(dense, self.task, folder=folder / "deterministic", device=evaluation.device)
         for level, tickets in enumerate(plain):
             place = folder / (f"deterministic/level-{level:02}" if level else "dense")
             rows += _timed(evaluation.rows(DETERMINISTIC, tickets), place)
@@ -137,7 +143,8 @@ class Study:
         self, posteriors: Collection, plain: Collection, start: Collection, *, with_controls: bool
     ) -> "list[_Start]":
         """Networks of one level that posteriors are trained from, beside those of the search itself."""
-        controls, rewind = StudyControls(self.seed, self.finder.variational.std), self.finder.rewind
+        finder = self.finder
+        controls, rewind = StudyControls(self.seed, finder.variational.std, finder.goal), finder.rewind
         transplant = _Start(
             "transplant of deterministic", "transplant-of-deterministic", plain.replace(extras={}), Step()
         )

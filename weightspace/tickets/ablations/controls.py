@@ -11,7 +11,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from weightspace.errors import InputError
-from weightspace.masks.patterns import keep_counts
+from weightspace.masks.patterns import Pattern, keep_counts
+from weightspace.masks.schedule import part_of
 from weightspace.networks.collection import Collection
 from weightspace.networks.layout import Layout
 from weightspace.runtime import seeds
@@ -30,9 +31,12 @@ class TicketControls:
 
     Args:
         seed: Seed of the new initialisations and of the shuffles.
+        pattern: Pattern of the tickets; of a selection of tensors (`Only`, `Except`) weights are moved between those
+            that it selects. None moves them in the whole network.
     """
 
     seed: int = 0
+    pattern: Pattern | None = None
 
     def rewound(self, tickets: Collection) -> Collection:
         """The tickets themselves, before they were trained."""
@@ -58,7 +62,8 @@ class TicketControls:
     def globally_shuffled(self, tickets: Collection) -> Collection:
         """As many weights in all, at random places in the network."""
         rewind = rewind_of(tickets)
-        return start_from(tickets, rewind, moved_masks(tickets.masks, tickets.layout, self.seed, apart=False))
+        layout = tickets.layout if self.pattern is None else part_of(self.pattern, tickets.layout)
+        return start_from(tickets, rewind, moved_masks(tickets.masks, layout, self.seed, apart=False))
 
     def inverted(self, tickets: Collection, scores: Float[Tensor, "n d"]) -> Collection:
         """As many weights in each layer, those with the lowest scores.
@@ -86,7 +91,7 @@ def moved_masks(masks: Bool[Tensor, "n d"], layout: Layout, seed: int, *, apart:
 
     Args:
         masks: Masks to count the weights of.
-        layout: Layout of the networks.
+        layout: Layout of the networks, whose prunable weights are moved.
         seed: Seed of the places.
         apart: Keep as many weights in each layer; else only as many in all.
     """
