@@ -1,6 +1,6 @@
 """Do the signs of units matter when networks with tanh or sine activations are aligned?
 
-    python -m experiments.alignment.signs          (about five minutes on one thread)
+    python -m experiments.alignment.signs          (about three minutes on one thread)
 
 Digits, populations of eight networks, three populations of each kind, ReLU networks of the same sizes beside them.
 Units of odd activations can change sign without a change of the function: they are aligned by permutations alone, and

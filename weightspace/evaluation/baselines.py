@@ -271,7 +271,7 @@ class Baselines:
         return self._pruned(torch.stack([layout.pack(architecture.build_seeded(s).state_dict()) for s in seeded]))
 
     def permuted(self) -> Collection:
-        """Training networks with their units reordered and rescaled: copies that compute the same function."""
+        """Training networks with units reordered, rescaled and flipped: copies that compute the same function."""
         assert self.symmetry is not None
         random = self._random("permuted")
         weights: list[Tensor] = []
@@ -280,7 +280,8 @@ class Baselines:
             order = self.symmetry.random(random)
             scales = {g.name: torch.rand(g.size, generator=random) + 0.5 for g in self.symmetry.groups if g.homogeneous}
             scaled = self.symmetry.scale(self.unaligned.weights[i], scales)
-            weights.append(self.symmetry.permute(scaled, order))
+            flipped = self.symmetry.flip(scaled, self.symmetry.random_signs(random))
+            weights.append(self.symmetry.permute(flipped, order))
             masks.append(self.symmetry.permute(self.unaligned.masks[i], order))
         return self._collection(torch.stack(weights), torch.stack(masks))
 
