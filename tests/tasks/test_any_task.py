@@ -241,3 +241,22 @@ def test_finders_take_any_task(finder: str, structure: str, kind: str) -> None:
     assert tickets.densities[0] == pytest.approx(0.5, abs=0.02)
     assert set(tickets.records[0].metrics) == set(zoo.records[0].metrics)
     assert tickets.ensemble().outputs == task.output_kind
+
+
+class Scale(nn.Module):
+    """A factor, which no finder can prune."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.ones(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.factor
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_network_without_prunable_weights_is_said_before_training() -> None:
+    x, y = torch.randn(40, 3), torch.randn(40, 3)
+    with pytest.warns(UserWarning, match="none of the parameters of Scale can be pruned.*no finder takes them"):
+        assert ws.tasks.from_tensors("scale", x, y, Scale, loss=F.mse_loss).try_out() > 0
+    ws.tasks.from_tensors("line", x, y, lambda: nn.Linear(3, 3), loss=F.mse_loss).try_out()

@@ -1,6 +1,7 @@
 """Task: data in fixed splits, a network, a loss, metrics and a recipe."""
 
 import hashlib
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property, partial
@@ -130,6 +131,8 @@ class Task:
     def try_out(self) -> float:
         """The loss of a fixed untrained network on a few training samples; checks what can be known before training.
 
+        It warns of a network of which no weight can be pruned: it can be trained, but no finder takes it.
+
         Raises:
             InputError: The network does not fit the inputs, the loss or a metric does not fit the outputs, or two
                 shapes would be stretched over each other without a word.
@@ -157,6 +160,12 @@ class Task:
         """Loss and outputs of a fixed untrained network on a few training samples."""
         module = self.architecture.build_seeded(0).eval()
         few = self.train.head(_TRIED)
+        if not self.architecture.layout().num_prunable:
+            warnings.warn(
+                f"none of the parameters of {self.architecture.name} can be pruned: its networks can be trained, but "
+                "no finder takes them. Architecture.of(build, prunable=[...]) names what can be pruned",
+                stacklevel=4,
+            )
         with torch.no_grad():
             try:
                 outputs = call(module, few.x)
