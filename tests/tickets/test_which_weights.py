@@ -85,7 +85,8 @@ def test_a_collection_keeps_what_was_prunable_when_it_was_written(
 
 def test_a_network_without_prunable_weights_is_refused_before_training() -> None:
     task = of(ws.Architecture.of(Own, prunable=[]))
-    zoo = ws.collect(task, 1, seed=0)
+    with pytest.warns(UserWarning, match="no finder takes them"):
+        zoo = ws.collect(task, 1, seed=0)
     assert zoo.densities.tolist() == [1.0] == [zoo[0].density]
     with pytest.raises(InputError, match=r"none of the network's parameters can be pruned.*matrix"):
         FINDER.find(zoo, task)
