@@ -9,6 +9,7 @@ from torch import nn
 
 from weightspace.networks.layout import Layout
 from weightspace.symmetry.spec import Axis, Group, Symmetry
+from weightspace.symmetry.tracing.copies import Copies
 from weightspace.symmetry.tracing.labels import Labels, Units
 
 _ROUNDS = 4
@@ -29,21 +30,34 @@ class _Orbit:
     riders: list[np.ndarray] = field(default_factory=list)
 
 
-def table(module: nn.Module, layout: Layout, units: Units, axes: dict[str, Labels]) -> Symmetry:
-    """The symmetry that is left when all unlike units are told apart."""
+def table(
+    module: nn.Module, layout: Layout, units: Units, axes: dict[str, Labels], *, copies: bool = True
+) -> Symmetry:
+    """The symmetry that is left when all unlike units are told apart.
+
+    Args:
+        module: The module.
+        layout: Its layout.
+        units: Units of a trace.
+        axes: Labels of its parameters and buffers, by name.
+        copies: Whether copies of a unit, such as query heads of one key head, may take each other's places.
+    """
     labels = {name: _labels_of(units, traced) for name, traced in axes.items()}
     labels = {name: roots for name, roots in labels.items() if name in {e.name for e in layout.entries}}
-    _mark_places(units, labels)
-    parents = _parents(units)
+    places = {name: [None if isinstance(a, str) else units.find_places(a) for a in axes[name].axes] for name in labels}
+    _mark_places(units, axes, labels)
+    parents, several = _parents(units)
+    if not copies:
+        several.fix(units)
     labels = {name: [None if a is None else units.find(a) for a in roots] for name, roots in labels.items()}
     while True:
-        orbits = _orbits(units, labels, parents)
+        orbits = _orbits(units, labels, parents, several)
         lost = _lost(labels, orbits)
         if not lost:
             break
         for label, k in lost:
             units.pin(label, k)
-    groups = _groups(module, layout, units, labels, orbits)
+    groups = _groups(module, layout, units, labels, orbits, _in_copies(places, several, orbits))
     moved = {axis.tensor for group in groups for axis in group.axes}
     return Symmetry(layout, tuple(groups), tuple(b.name for b in layout.buffers if b.shape and b.name not in moved))
 
@@ -61,26 +75,38 @@ def _narrowed(roots: np.ndarray) -> np.ndarray:
     return roots
 
 
-def _mark_places(units: Units, labels: dict[str, list[np.ndarray | None]]) -> None:
+def _mark_places(units: Units, axes: dict[str, Labels], labels: dict[str, list[np.ndarray | None]]) -> None:
     """Units differ by the axes on which they occur, and how often."""
-    for roots in labels.values():
-        for label in roots:
-            if label is not None:
-                units.mark(label)
+    for name, roots in labels.items():
+        for raw, label in zip(axes[name].axes, roots, strict=True):
+            if label is not None and not isinstance(raw, str):
+                units.mark(raw if raw.size == label.size else label)
 
 
-def _parents(units: Units) -> dict[int, int]:
-    """The parent of each unit that has one."""
+def _parents(units: Units) -> tuple[dict[int, int], Copies]:
+    """The parent of each unit that has one, and copies of units."""
     while True:  # parents with the same members are one
         members: dict[int, set[int]] = defaultdict(set)
         same: dict[frozenset[int], int] = {}
         united = False
+        several = Copies()
+        for inner, outer in units.copies:
+            several.add(units, inner, outer)
         for inner, outer in units.links:
             split: dict[int, set[int]] = defaultdict(set)
             for unit, parent in zip(units.find(inner).tolist(), units.find(outer).tolist(), strict=True):
                 if unit != parent:
                     split[parent].add(unit)
+            alike: dict[frozenset[int], list[int]] = defaultdict(list)
             for parent, held in split.items():
+                alike[frozenset(held)].append(parent)
+            shared = [parent for group in alike.values() if len(group) > 1 for parent in group]
+            if shared:  # parts that one operation told apart, with the same units in them
+                inside = np.isin(units.find(outer), shared)
+                several.add(units, inner[inside], outer[inside])
+            for parent, held in split.items():
+                if parent in several.places:
+                    continue
                 members[parent] |= held
                 other = same.setdefault(frozenset(held), parent)
                 if other != parent:
@@ -112,10 +138,12 @@ def _parents(units: Units) -> dict[int, int]:
             parents.pop(unit, None)
             for parent in several:
                 units.tag(unit, tags.get(parent) or units.mark(np.array([parent])))
-    return parents
+    return parents, several
 
 
-def _orbits(units: Units, labels: dict[str, list[np.ndarray | None]], parents: dict[int, int]) -> list[_Orbit]:
+def _orbits(
+    units: Units, labels: dict[str, list[np.ndarray | None]], parents: dict[int, int], copies: Copies
+) -> list[_Orbit]:
     marks = units.marks()
     order: dict[int, int] = {}
     for roots in labels.values():
@@ -123,6 +151,8 @@ def _orbits(units: Units, labels: dict[str, list[np.ndarray | None]], parents: d
             if label is not None:
                 for unit in label.ravel().tolist():
                     order.setdefault(unit, len(order))
+    for copy, shared in copies.units.items():
+        order.setdefault(copy, min(order.get(unit, len(order)) for unit in shared))
     for unit in list(order):  # a parent comes where its first unit does
         while unit in parents and parents[unit] not in order:
             order[parents[unit]] = order[unit]
@@ -133,9 +163,12 @@ def _orbits(units: Units, labels: dict[str, list[np.ndarray | None]], parents: d
     for unit in order:
         if unit in parents:
             children[parents[unit]].append(unit)
+    mark |= {copy: hash((mark[copy], held)) for copy, held in copies.marks(units).items()}
     for _ in range(_ROUNDS):  # parents differ if what they hold differs, and the other way round
         mark = {u: hash((mark[u], tuple(sorted(mark[c] for c in children[u])))) for u in mark}
         mark = {u: hash((mark[u], mark[parents[u]] if u in parents else 0)) for u in mark}
+    if copies.fix_uneven(units, mark):
+        return _orbits(units, labels, parents, copies)
     roots = [unit for unit in sorted(order, key=order.__getitem__) if unit not in parents]
     orbits: list[_Orbit] = []
 
@@ -179,7 +212,12 @@ def _lost(labels: dict[str, list[np.ndarray | None]], orbits: list[_Orbit]) -> l
 
 
 def _groups(
-    module: nn.Module, layout: Layout, units: Units, labels: dict[str, list[np.ndarray | None]], orbits: list[_Orbit]
+    module: nn.Module,
+    layout: Layout,
+    units: Units,
+    labels: dict[str, list[np.ndarray | None]],
+    orbits: list[_Orbit],
+    copies: dict[int, list[Axis]],
 ) -> list[Group]:
     unscalable, unflippable = (
         set(units.find(np.array(sorted(marked), dtype=np.int64)).tolist())
@@ -199,6 +237,7 @@ def _groups(
                     axis = _axis(name, k, label, orbit)
                     if axis is not None:
                         orbit.axes.append(axis)
+        orbit.axes += copies.get(id(orbit), [])
     for orbit in orbits:
         if not orbit.axes and not any(o.parent is orbit for o in orbits):
             continue
@@ -212,6 +251,7 @@ def _groups(
             orbit.parent is None
             and not any(o.parent is orbit for o in orbits)
             and all(a.within is None for a in orbit.axes)
+            and not copies
             and bool(makes and reads)
         )
         scalable = can and not unscalable.intersection(members)
@@ -227,6 +267,26 @@ def _groups(
             Group(names[id(orbit)], size, tuple(makes), tuple(reads), scalable, tuple(following), parent, odd)
         )
     return groups
+
+
+def _in_copies(
+    places: dict[str, list[np.ndarray | None]], copies: Copies, orbits: list[_Orbit]
+) -> dict[int, list[Axis]]:
+    """The axes of each orbit of copies, by id: on each the places of a copy, its units in the order of their orbit."""
+    found: dict[int, list[Axis]] = defaultdict(list)
+    for orbit in orbits:
+        members = orbit.members.ravel().tolist()
+        if members[0] not in copies.places:
+            continue
+        for name, axes in places.items():
+            for k, label in enumerate(axes):
+                where: dict[int, list[int]] = defaultdict(list)
+                for position, place in enumerate([] if label is None or label.size != label.shape[k] else label.ravel()):
+                    where[copies.of.get(int(place), -1)].append(position)
+                if members[0] in where:
+                    index = tuple(position for copy in members for position in where[copy])
+                    found[id(orbit)].append(Axis(name, k, _simple(index, label.shape[k], len(members))))
+    return found
 
 
 def _name(orbit: _Orbit, orbits: list[_Orbit], taken: list[str]) -> str:

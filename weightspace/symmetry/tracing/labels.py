@@ -44,10 +44,12 @@ class Units:
 
     def __init__(self) -> None:
         self._to = np.zeros(0, dtype=np.int64)
+        self._one_to_one = np.zeros(0, dtype=np.int64)  # as _to, but for unions of one unit with several
         self._marks = np.zeros(0, dtype=np.uint64)
         self._random = np.random.default_rng(0)
         self._used = np.zeros(0, dtype=bool)  # united, marked or split since they were made
         self.links: list[tuple[np.ndarray, np.ndarray]] = []
+        self.copies: list[tuple[np.ndarray, np.ndarray]] = []  # places, and which copy of a unit each lies in
         self._axes: dict[int, tuple[list[Label], int]] = {}  # first unit: labels of its parameter, number of the axis
         self._loosened: list[tuple[np.ndarray, np.ndarray]] = []
         self.unscalable: set[int] = set()  # saw an operation that is not positively homogeneous
@@ -57,6 +59,7 @@ class Units:
         """Fresh units."""
         start, count = len(self._to), int(np.prod(shape))
         self._to = np.concatenate([self._to, np.arange(start, start + count)])
+        self._one_to_one = np.concatenate([self._one_to_one, np.arange(start, start + count)])
         self._marks = np.concatenate([self._marks, np.zeros(count, dtype=np.uint64)])
         self._used = np.concatenate([self._used, np.zeros(count, dtype=bool)])
         return np.arange(start, start + count).reshape(shape)
@@ -67,26 +70,24 @@ class Units:
 
     def find(self, units: np.ndarray) -> np.ndarray:
         """The representatives of these units."""
-        while True:
-            up = self._to[units]
-            if np.array_equal(up, units):
-                return up
-            self._to[units] = self._to[up]
-            units = up
+        return _found(self._to, units)
+
+    def find_places(self, units: np.ndarray) -> np.ndarray:
+        """Representatives under unions one to one only: copies of a unit are told apart."""
+        return _found(self._one_to_one, units)
 
     def unite(self, a: np.ndarray, b: np.ndarray) -> None:
         """From now on these units move together, entry by entry."""
-        a, b = np.broadcast_arrays(self.find(a), self.find(b))
+        a, b = np.broadcast_arrays(a, b)
+        first, second = self.find_places(a), self.find_places(b)
+        if not np.array_equal(first, second):
+            pairs = np.unique(np.stack([first.ravel(), second.ravel()], 1), axis=0)
+            if all(len(np.unique(side)) == len(pairs) for side in pairs.T):
+                for x, y in pairs:
+                    _join(self._one_to_one, int(x), int(y))
+        a, b = self.find(a), self.find(b)
         for x, y in np.unique(np.stack([a[a != b], b[a != b]], 1), axis=0):
-            x, y = self._root(int(x)), self._root(int(y))
-            self._used[[x, y]] = True
-            if x != y:
-                self._to[max(x, y)] = min(x, y)
-
-    def _root(self, unit: int) -> int:
-        while self._to[unit] != unit:
-            unit = int(self._to[unit])
-        return unit
+            self._used[list(_join(self._to, int(x), int(y)))] = True
 
     def _draw(self, count: int) -> np.ndarray:
         return self._random.integers(1, 2**63, count).astype(np.uint64)
@@ -115,6 +116,13 @@ class Units:
     def marks(self) -> np.ndarray:
         """Marks of the representatives: those of all their units together."""
         roots = self.find(np.arange(len(self._to)))
+        total = np.zeros(len(roots), dtype=np.uint64)
+        np.add.at(total, roots, self._marks)
+        return total
+
+    def marks_of_places(self) -> np.ndarray:
+        """Marks of the representatives under unions one to one."""
+        roots = self.find_places(np.arange(len(self._to)))
         total = np.zeros(len(roots), dtype=np.uint64)
         np.add.at(total, roots, self._marks)
         return total
@@ -199,23 +207,39 @@ class Units:
         labelled = [(k, label) for k, label in zip(dims, labels, strict=True) if not isinstance(label, str)]
         if not labelled:
             return FIXED if FIXED in labels else ANY
+        outer, inner = labelled[0], labelled[-1]
+        if len(labelled) == 1 and ANY in labels[dims.index(outer[0]) + 1 :] and FIXED not in labels:
+            return self._repeated(outer[1], dims, shape)
         # The innermost units: those that depend on all the other axes that have units.
         for k, label in labelled:
             if all(other == k or label.shape[other] > 1 or shape[other] == 1 for other, _ in labelled):
-                full = list(label.shape)
-                for dim in dims:
-                    full[dim] = shape[dim]
-                merged = np.broadcast_to(label, full)
-                return merged.reshape(*full[: dims[0]], -1, *full[dims[-1] + 1 :])
-        if len(labelled) == 2 and len(dims) == 2:
-            outer, inner = labelled[0][1], labelled[1][1]
-            loose = self.loosen(inner, outer)
-            if loose is not None:
-                full = [size if k in dims else 1 for k, size in enumerate(shape)]
-                return loose.reshape([*full[: dims[0]], -1, *full[dims[-1] + 1 :]])
+                whole = _filled(label, dims, shape)
+                if len(labelled) == len(dims) == 2 and k == inner[0] and len(np.unique(whole)) < whole.size:
+                    whole = self._in_copies(whole, outer[1], dims, shape)
+                return _joined(whole, dims)
+        if len(labelled) == 2:
+            loose = self.loosen(inner[1], outer[1]) if len(dims) == 2 else None
+            if loose is None:
+                return _joined(self._in_copies(_filled(inner[1], dims, shape), outer[1], dims, shape), dims)
+            full = [size if k in dims else 1 for k, size in enumerate(shape)]
+            return _joined(loose.reshape(full), dims)
         for k, label in labelled:
             self.pin(label, k)
         return FIXED
+
+    def _repeated(self, label: np.ndarray, dims: Sequence[int], shape: Sequence[int]) -> np.ndarray:
+        """Each unit several times in a row, along axes on which nothing varies: copies, inside the unit."""
+        whole = _filled(label, dims, shape)
+        copies = self.new(*whole.shape)
+        self.links.append((copies.ravel(), whole.ravel()))
+        return _joined(copies, dims)
+
+    def _in_copies(self, units: np.ndarray, copies: np.ndarray, dims: Sequence[int], shape: Sequence[int]) -> np.ndarray:
+        """Places of units that occur once in each of several copies: they move with the units and with the copies."""
+        places = self.new(*units.shape)
+        self.unite(places, units)
+        self.copies.append((places.ravel(), np.broadcast_to(_filled(copies, dims, shape), units.shape).ravel()))
+        return places
 
     def own(self, axes: list[Label]) -> None:
         """Know the labels of a parameter, which no operation has used yet."""
@@ -289,6 +313,38 @@ class Units:
                 self.unite(units, before[None, :])
             if not self.unscalable.isdisjoint(before.tolist()):
                 self.unscalable.update(units.ravel().tolist())
+
+
+def _found(to: np.ndarray, units: np.ndarray) -> np.ndarray:
+    while True:
+        up = to[units]
+        if np.array_equal(up, units):
+            return up
+        to[units] = to[up]
+        units = up
+
+
+def _join(to: np.ndarray, x: int, y: int) -> tuple[int, int]:
+    """Unite two units; their representatives until now."""
+    x, y = _root(to, x), _root(to, y)
+    to[max(x, y)] = min(x, y)
+    return x, y
+
+
+def _root(to: np.ndarray, unit: int) -> int:
+    while to[unit] != unit:
+        unit = int(to[unit])
+    return unit
+
+
+def _filled(label: np.ndarray, dims: Sequence[int], shape: Sequence[int]) -> np.ndarray:
+    """A label written out along these axes."""
+    return np.broadcast_to(label, [shape[k] if k in dims else size for k, size in enumerate(label.shape)])
+
+
+def _joined(label: np.ndarray, dims: Sequence[int]) -> np.ndarray:
+    """A label with consecutive axes as one."""
+    return label.reshape(*label.shape[: dims[0]], -1, *label.shape[dims[-1] + 1 :])
 
 
 def _widened(label: Label, dim: int, parts: int, k: int) -> Label:
