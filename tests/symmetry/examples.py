@@ -170,7 +170,7 @@ MODULES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], int, int, flo
     "channel shuffle": (Shuffled, IMAGES, 3, 2, 0.9),
     "attention": (Attention, (2, 7, 5), 4, 2, 0.99),
     "attention, rotary": (lambda: Attention(rotary=True), (2, 7, 5), 3, 1, 0.99),
-    "attention, a norm shared by heads": (lambda: Attention(shared_norm=True), (2, 7, 5), 5, 0, 0.9),
+    "attention, a norm shared by heads": (lambda: Attention(shared_norm=True), (2, 7, 5), 4, 1, 0.99),
     "vision transformer": (lambda: ws.models.ViT(width=12, depth=2, heads=3, patch=8), (2, 3, 32, 32), 9, 4, 0.99),
     "transformer, tied embedding": (Tied, (2, 6), 5, 2, 0.99),
     "LSTM": (lambda: Recurrent(nn.LSTM(4, 6, 2), 6), (5, 2, 4), 2, 0, 0.99),

@@ -81,3 +81,22 @@ def test_tracing_leaves_the_module_as_it_was() -> None:
     trace(module.eval(), example("batch norm"))
     assert not module.training
     assert all(torch.equal(before[name], t) for name, t in module.state_dict().items())
+
+
+class Shifted(nn.Module):
+    """A constant tells the hidden units apart."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 6), nn.Linear(6, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.b(torch.tanh(self.a(x) + torch.arange(6.0)))
+
+
+def test_axes_that_nothing_moves_are_named_unless_they_are_inputs_or_outputs() -> None:
+    torch.manual_seed(0)
+    with pytest.warns(UserWarning, match=r"no permutation moves a.weight\[0\] \(6\), b.weight\[1\] \(6\) of Shifted"):
+        assert trace(Shifted(), torch.randn(6, 4)).coverage == 0
+    trace(nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 2)), torch.randn(6, 4))  # warnings are errors here
+    trace(nn.Linear(4, 2), torch.randn(6, 4))

@@ -43,8 +43,9 @@ class NestedGroups:
         for g in self.groups:
             for a in self.axes[g.name]:
                 on.setdefault(a.tensor, set()).add((g.name, a.axis))
-        # Tensors on which two of the groups meet on different axes.
+        # Tensors on which two of the groups meet on different axes, or at the same positions of one.
         self.coupled = {tensor for tensor, pairs in on.items() if len({axis for _, axis in pairs}) > 1}
+        self.coupled |= {tensor for tensor, _ in symmetry.shared}
 
     def _root_of(self, group: Group) -> str:
         while group.parent is not None:

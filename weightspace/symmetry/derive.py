@@ -14,6 +14,9 @@ from weightspace.symmetry.proof import SAME, Probe, WrongSymmetry, prove
 from weightspace.symmetry.spec import Group, Symmetry
 from weightspace.symmetry.tracing import tracer
 from weightspace.symmetry.tracing.extract import table
+from weightspace.symmetry.tracing.unmoved import unmoved_axes
+
+_NAMED = 8  # axes in a warning
 
 
 def trace(module: nn.Module, example: Tree, *, fix_unknown: bool = False) -> Symmetry:
@@ -39,8 +42,12 @@ def trace(module: nn.Module, example: Tree, *, fix_unknown: bool = False) -> Sym
     traces = tracer.run(module, example, fix_unknown=fix_unknown)
     if traces.left_fixed:
         _warn(module, traces.left_fixed)
-    symmetry = table(module, Layout.of(module), traces.units, traces.axes)
+    try:
+        symmetry = table(module, Layout.of(module), traces.units, traces.axes)
+    except InputError:  # copies of a unit that overlap otherwise than as heads do
+        symmetry = table(module, Layout.of(module), traces.units, traces.axes, copies=False)
     symmetry = _with_factors(symmetry, module, example)
+    complete = not traces.left_fixed
     while True:
         try:
             prove(symmetry, module, example)
@@ -50,15 +57,33 @@ def trace(module: nn.Module, example: Tree, *, fix_unknown: bool = False) -> Sym
                 odd = (replace(g, odd=g.odd and g.name not in error.groups) for g in symmetry.groups)
                 symmetry = replace(symmetry, groups=tuple(odd))
                 continue
+            if symmetry.shared:  # the copies of a unit differ after all
+                symmetry = table(module, symmetry.layout, traces.units, traces.axes, copies=False)
+                symmetry = _with_factors(symmetry, module, example)
+                continue
             if not fix_unknown or not error.groups:
                 raise InputError(
                     f"tracing {type(module).__name__} led to a symmetry that does not stand the proof ({error}). Leave "
                     "these units in place with fix_unknown=True, or write the symmetry by hand (symmetry=)"
                 ) from error
             _warn(module, [f"group {name!r}: it did not stand the proof" for name in error.groups])
-            symmetry = _without(symmetry, set(error.groups))
+            symmetry, complete = _without(symmetry, set(error.groups)), False
         else:
-            return symmetry
+            break
+    if complete:
+        _warn_of_unmoved(module, unmoved_axes(symmetry, traces.units, traces.axes))
+    return symmetry
+
+
+def _warn_of_unmoved(module: nn.Module, axes: Sequence[str]) -> None:
+    if axes:
+        more = f" and {len(axes) - _NAMED} more" if len(axes) > _NAMED else ""
+        warnings.warn(
+            f"no permutation moves {', '.join(axes[:_NAMED])}{more} of {type(module).__name__}, although these axes "
+            "belong to neither inputs nor outputs: a constant tells their units apart, or an operator treats them in a "
+            "way that no rule describes. If they can be reordered, write the symmetry by hand (symmetry=)",
+            stacklevel=3,
+        )
 
 
 def _warn(module: nn.Module, reasons: Sequence[str]) -> None:

@@ -1,7 +1,7 @@
 """Forward passes for tracing and proof: without dropout, in either mode, with all outputs in sight."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from weightspace.runtime.outputs import tensors_within
 from weightspace.runtime.trees import Tree
 
 _DROPOUT = (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout, torch.dropout)
+_CACHES = ("cache", "past_key_values", "cache_params", "mems")
 _SEES_VALUES = (Tensor.numpy, Tensor.tolist, Tensor.__array__)
 
 
@@ -49,7 +50,18 @@ def exact_outputs(module: nn.Module, inputs: Tree) -> list[Tensor]:
         inputs: Inputs as by `weightspace.runtime.double.doubled`.
     """
     with torch.no_grad(), seeds.seeded_modules(0, "symmetry proof"), in_double():
-        return tensors_within(call(module, copy.deepcopy(inputs)))
+        return tensors_within(without_caches(call(module, copy.deepcopy(inputs))))
+
+
+def without_caches(outputs: Any) -> Any:
+    """Outputs but for what is only there to be given back to the same network, as language models' keys and values.
+
+    Args:
+        outputs: What a module returned; caches are known by their names in a mapping.
+    """
+    if not isinstance(outputs, Mapping) or not any(name in outputs for name in _CACHES):
+        return outputs
+    return {name: value for name, value in outputs.items() if name not in _CACHES}
 
 
 class _NoDropout(TorchFunctionMode):

@@ -18,6 +18,7 @@ from weightspace.networks.layout import Layout
 from weightspace.symmetry.factors import multiplied
 from weightspace.symmetry.group import Axis as Axis
 from weightspace.symmetry.group import Group as Group
+from weightspace.symmetry.sharing import shared_parents, sources_below
 
 Permutations = Mapping[str, Tensor]
 """A permutation for each group, by name, as in `Symmetry.permute`."""
@@ -34,7 +35,8 @@ class Symmetry:
 
     Raises:
         LayoutMismatch: An axis does not exist in the layout or has another size than its group.
-        InputError: Two groups claim the same place, a parent is unknown, a child is homogeneous or odd, or a
+        InputError: Two groups claim the same place and are not copies and what these share, a parent is unknown, a
+            child is homogeneous or odd, or a
             buffer of statistics is in no group.
     """
 
@@ -45,7 +47,7 @@ class Symmetry:
     def __post_init__(self) -> None:
         object.__setattr__(self, "groups", tuple(self.groups) if not isinstance(self.groups, Group) else (self.groups,))
         shapes = {entry.name: entry.shape for entry in self.layout.entries}
-        owner: dict[tuple[str, int, int], str] = {}
+        moved: set[str] = set()
         seen: dict[str, Group] = {}
         for group in self.groups:
             if group.name in seen:
@@ -58,14 +60,11 @@ class Symmetry:
             seen[group.name] = group
             for axis in group.axes:
                 self._check(group, axis, shapes.get(axis.tensor), seen)
-                for position in self._positions(group, axis).flatten().tolist():
-                    claimed = owner.setdefault((axis.tensor, axis.axis, position), group.name)
-                    if claimed != group.name:
-                        raise InputError(
-                            f"position {position} of axis {axis.axis} of {axis.tensor!r} is in {claimed!r} and in "
-                            f"{group.name!r}"
-                        )
-        moved = {tensor for tensor, _, _ in owner}
+                moved.add(axis.tensor)
+        try:
+            shared_parents(self.groups, self.places)
+        except ValueError as error:
+            raise InputError(str(error)) from error
         for entry in self.layout.buffers:
             if entry.shape and entry.name not in moved and entry.name not in self.fixed:
                 raise InputError(
@@ -115,6 +114,15 @@ class Symmetry:
     def places(self) -> dict[tuple[str, Axis], Tensor]:
         """Positions (units, slots) of each group on each of its axes; units of all parents in turn."""
         return {(group.name, axis): self._positions(group, axis) for group in self.groups for axis in group.axes}
+
+    @cached_property
+    def _shared(self) -> dict[tuple[str, Axis], frozenset[str]]:
+        return shared_parents(self.groups, self.places)
+
+    @property
+    def shared(self) -> frozenset[tuple[str, int]]:
+        """The axes, by tensor and number, that two groups move: copies, and the units that the copies share."""
+        return frozenset((axis.tensor, axis.axis) for _, axis in self._shared)
 
     @property
     def coverage(self) -> float:
@@ -235,8 +243,13 @@ class Symmetry:
                     key = (axis.tensor, axis.axis)
                     if key not in orders:
                         orders[key] = torch.arange(shapes[axis.tensor][axis.axis])
-                    place = self.places[group.name, axis]
-                    orders[key][place.flatten()] = place[sources[group.name]].flatten()
+                    place, above = self.places[group.name, axis], self._shared.get((group.name, axis))
+                    source = sources[group.name]
+                    if above is not None:  # the groups above have moved these positions already
+                        source = sources_below(group.name, above, permutations, self.by_name, self.count)
+                    moved = torch.arange(len(orders[key]))
+                    moved[place.flatten()] = place[source].flatten()
+                    orders[key] = orders[key][moved]
         return orders
 
     def dependent(self, tensors: Mapping[str, Any]) -> Iterator[tuple[Group, Axis]]:

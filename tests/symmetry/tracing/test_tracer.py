@@ -1,6 +1,7 @@
 """Unusual modules are traced, or refused by name."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -75,6 +76,9 @@ ACCEPTED: dict[str, Callable[[], nn.Module]] = {
 }
 
 
+# Of these some axes stay, which is said.
+INCOMPLETE = {"grouped convolutions of different groups", "a grouped convolution in front of the output"}
+
 # Units that could move only inside the blocks of an axis whose blocks are fixed are left in place.
 LITTLE = {"a grouped convolution in front of the output"}
 
@@ -92,7 +96,9 @@ class Ensemble(nn.Module):
 def test_unusual_modules_are_traced(name: str) -> None:
     torch.manual_seed(0)
     least = 0.0 if name in LITTLE else 0.3
-    assert trace(ACCEPTED[name](), X, fix_unknown=True).coverage >= least
+    said = pytest.warns(UserWarning, match="no permutation moves") if name in INCOMPLETE else nullcontext()
+    with said:
+        assert trace(ACCEPTED[name](), X, fix_unknown=True).coverage >= least
 
 
 class Broken(Net):

@@ -33,11 +33,27 @@ class Copies:
             units.find_places(places).tolist(), units.find(copies).tolist(), units.find(places).tolist(), strict=True
         )
         for place, copy, unit in pairs:
-            other = self.of.setdefault(place, copy)
-            for one in {copy, other} if other != copy else ():
-                units.mark(np.array([one]))
             self.places[copy].add(place)
             self.units[copy].add(unit)
+
+    def settle(self, units: Units) -> bool:
+        """Unite copies of the same places, as two passes through a module make them; whether there were any."""
+        same: dict[frozenset[int], int] = {}
+        united = False
+        for copy, held in self.places.items():
+            other = same.setdefault(frozenset(held), copy)
+            if other != copy:
+                units.unite(np.array([copy]), np.array([other]))
+                united = True
+        self.of = {place: copy for copy, held in self.places.items() for place in held}
+        return united
+
+    def fix_overlaps(self, units: Units) -> None:
+        """Copies that overlap stay where they are."""
+        for copy, held in self.places.items():
+            if any(self.of[place] != copy for place in held):
+                self.fix(units)
+                return
 
     def marks(self, units: Units) -> dict[int, tuple[int, ...]]:
         """What tells copies apart: the marks of their places."""

@@ -30,9 +30,7 @@ class _Orbit:
     riders: list[np.ndarray] = field(default_factory=list)
 
 
-def table(
-    module: nn.Module, layout: Layout, units: Units, axes: dict[str, Labels], *, copies: bool = True
-) -> Symmetry:
+def table(module: nn.Module, layout: Layout, units: Units, axes: dict[str, Labels], *, copies: bool = True) -> Symmetry:
     """The symmetry that is left when all unlike units are told apart.
 
     Args:
@@ -56,7 +54,7 @@ def table(
         if not lost:
             break
         for label, k in lost:
-            units.pin(label, k)
+            units.pin(label, k, lost=True)
     groups = _groups(module, layout, units, labels, orbits, _in_copies(places, several, orbits))
     moved = {axis.tensor for group in groups for axis in group.axes}
     return Symmetry(layout, tuple(groups), tuple(b.name for b in layout.buffers if b.shape and b.name not in moved))
@@ -89,9 +87,9 @@ def _parents(units: Units) -> tuple[dict[int, int], Copies]:
         members: dict[int, set[int]] = defaultdict(set)
         same: dict[frozenset[int], int] = {}
         united = False
-        several = Copies()
+        copies = Copies()
         for inner, outer in units.copies:
-            several.add(units, inner, outer)
+            copies.add(units, inner, outer)
         for inner, outer in units.links:
             split: dict[int, set[int]] = defaultdict(set)
             for unit, parent in zip(units.find(inner).tolist(), units.find(outer).tolist(), strict=True):
@@ -103,17 +101,18 @@ def _parents(units: Units) -> tuple[dict[int, int], Copies]:
             shared = [parent for group in alike.values() if len(group) > 1 for parent in group]
             if shared:  # parts that one operation told apart, with the same units in them
                 inside = np.isin(units.find(outer), shared)
-                several.add(units, inner[inside], outer[inside])
+                copies.add(units, inner[inside], outer[inside])
             for parent, held in split.items():
-                if parent in several.places:
+                if parent in shared:
                     continue
                 members[parent] |= held
                 other = same.setdefault(frozenset(held), parent)
                 if other != parent:
                     units.unite(np.array([parent]), np.array([other]))
                     united = True
-        if not united:
+        if not copies.settle(units) and not united:
             break
+    copies.fix_overlaps(units)
     holders: dict[int, list[int]] = defaultdict(list)
     for parent, held in members.items():
         for unit in held:
@@ -138,7 +137,7 @@ def _parents(units: Units) -> tuple[dict[int, int], Copies]:
             parents.pop(unit, None)
             for parent in several:
                 units.tag(unit, tags.get(parent) or units.mark(np.array([parent])))
-    return parents, several
+    return parents, copies
 
 
 def _orbits(
@@ -230,6 +229,7 @@ def _groups(
     roles = {entry.name: entry.role for entry in layout.entries}
     groups: list[Group] = []
     names: dict[int, str] = {}
+    shared = {(axis.tensor, axis.axis) for found in copies.values() for axis in found}
     for orbit in orbits:
         for name, roots in labels.items():
             for k, label in enumerate(roots):
@@ -238,6 +238,7 @@ def _groups(
                     if axis is not None:
                         orbit.axes.append(axis)
         orbit.axes += copies.get(id(orbit), [])
+    _leave_to_copies(orbits, copies)
     for orbit in orbits:
         if not orbit.axes and not any(o.parent is orbit for o in orbits):
             continue
@@ -251,7 +252,7 @@ def _groups(
             orbit.parent is None
             and not any(o.parent is orbit for o in orbits)
             and all(a.within is None for a in orbit.axes)
-            and not copies
+            and not shared.intersection((a.tensor, a.axis) for a in orbit.axes)
             and bool(makes and reads)
         )
         scalable = can and not unscalable.intersection(members)
@@ -260,13 +261,24 @@ def _groups(
         if odd and not norm:  # the mean of a norm without scale and shift changes sign with the units
             means = [a for a in following if a.tensor.rpartition(".")[2] == "running_mean"]
             makes, following = [*makes, *means], [a for a in following if a not in means]
-        names[id(orbit)] = _name(orbit, orbits, [g.name for g in groups])
+        end = " copies" if id(orbit) in copies else ""
+        names[id(orbit)] = _name(orbit, orbits, [g.name for g in groups], end)
         parent = names[id(orbit.parent)] if orbit.parent is not None else None
         size = orbit.members.shape[1]
         groups.append(
             Group(names[id(orbit)], size, tuple(makes), tuple(reads), scalable, tuple(following), parent, odd)
         )
     return groups
+
+
+def _leave_to_copies(orbits: list[_Orbit], copies: dict[int, list[Axis]]) -> None:
+    """What moves with copies moves with the units that hold the copies: it need not be said twice."""
+    for orbit in orbits:
+        own = {(axis.tensor, axis.axis) for axis in copies.get(id(orbit), [])}
+        above = orbit.parent
+        while above is not None:
+            above.axes = [axis for axis in above.axes if (axis.tensor, axis.axis) not in own]
+            above = above.parent
 
 
 def _in_copies(
@@ -280,21 +292,25 @@ def _in_copies(
             continue
         for name, axes in places.items():
             for k, label in enumerate(axes):
+                if label is None or label.size != label.shape[k]:
+                    continue
                 where: dict[int, list[int]] = defaultdict(list)
-                for position, place in enumerate([] if label is None or label.size != label.shape[k] else label.ravel()):
-                    where[copies.of.get(int(place), -1)].append(position)
+                for position, place in enumerate(label.ravel().tolist()):
+                    where[copies.of.get(place, -1)].append(position)
                 if members[0] in where:
                     index = tuple(position for copy in members for position in where[copy])
                     found[id(orbit)].append(Axis(name, k, _simple(index, label.shape[k], len(members))))
     return found
 
 
-def _name(orbit: _Orbit, orbits: list[_Orbit], taken: list[str]) -> str:
+def _name(orbit: _Orbit, orbits: list[_Orbit], taken: list[str], end: str) -> str:
     """Called after the first layer whose units these are."""
     first = next((a.tensor for o in orbits if o is orbit or o.parent is orbit for a in o.axes), "units")
     name = first.rpartition(".")[0] or first
     if any(o.parent is orbit for o in orbits):
         name += " blocks"
+    else:
+        name += end
     same = sum(other == name or other.startswith(f"{name} #") for other in taken)
     return f"{name} #{same + 1}" if same else name
 

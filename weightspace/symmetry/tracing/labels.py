@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 FIXED = "fixed"  # an axis whose order means something: batch, space, time, classes
+LOST = "lost"  # an axis whose order means something for another reason: a constant varies, or labels were lost
 ANY = "any"  # an axis along which nothing varies, such as one of length one: fits everything
 
-# One axis of a tensor: FIXED, ANY, or units in an array that broadcasts over the tensor's shape (of
+# One axis of a tensor: FIXED, LOST, ANY, or units in an array that broadcasts over the tensor's shape (of
 # length one in all other dimensions, unless a unit depends on those, as inside heads).
 Label = np.ndarray | str
 
@@ -52,6 +53,7 @@ class Units:
         self.copies: list[tuple[np.ndarray, np.ndarray]] = []  # places, and which copy of a unit each lies in
         self._axes: dict[int, tuple[list[Label], int]] = {}  # first unit: labels of its parameter, number of the axis
         self._loosened: list[tuple[np.ndarray, np.ndarray]] = []
+        self.held: set[int] = set()  # went together with an axis of inputs or outputs
         self.unscalable: set[int] = set()  # saw an operation that is not positively homogeneous
         self.unflippable: set[int] = set()  # saw an operation that is neither odd nor even
 
@@ -103,10 +105,18 @@ class Units:
         """Give a unit a mark that others may have, too."""
         np.add.at(self._marks, np.array([unit]), mark)
 
-    def pin(self, label: Label, dim: int) -> None:
-        """Units along an axis differ by their position: none of them can take another's place."""
+    def pin(self, label: Label, dim: int, *, lost: bool = False) -> None:
+        """Units along an axis differ by their position: none of them can take another's place.
+
+        Args:
+            label: Label of the axis.
+            dim: The axis.
+            lost: Whether that is for another reason than that they are those of inputs or outputs.
+        """
         if isinstance(label, str):
             return
+        if not lost:
+            self.held.update(np.unique(label).tolist())
         marks = self._draw(label.shape[dim])
         self._used[label.ravel()] = True
         shape = [1] * label.ndim
@@ -137,9 +147,9 @@ class Units:
         """Axes that go together index by index; `dims` says where each label's own axis is in its array."""
         units = [(label, dim) for label, dim in zip(labels, dims, strict=True) if not isinstance(label, str)]
         if not units:
-            return FIXED if FIXED in [label for label in labels if isinstance(label, str)] else ANY
-        if any(isinstance(label, str) and label == FIXED for label in labels):
-            self.pin(*units[0])
+            return _fixed(labels)
+        if _fixed(labels) != ANY:
+            self.pin(*units[0], lost=_fixed(labels) == LOST)
         first = units[0][0]
         for label, _ in units[1:]:
             self.unite(first, label)
@@ -182,7 +192,9 @@ class Units:
         if n2 == 1:
             return whole.squeeze(dim + 1), ANY
         roots = self.find(whole)
-        if (roots == roots.take([0], axis=dim)).all():
+        places = self.find_places(whole)
+        copies = (places != places.take([0], axis=dim)).any()
+        if (roots == roots.take([0], axis=dim)).all() and not copies:
             return FIXED, whole.take([0], axis=dim)
         self._used[whole.ravel()] = True
         if (roots == roots.take([0], axis=dim + 1)).all():
@@ -192,6 +204,10 @@ class Units:
                 whole, roots = whole.take([0], axis=other), roots.take([0], axis=other)
         blocks = np.moveaxis(roots, dim + 1, -1).reshape(-1, n2)
         distinct, which = np.unique(blocks, axis=0, return_inverse=True)
+        if len(distinct) < len(blocks) and copies:
+            roots = self.find_places(whole)
+            blocks = np.moveaxis(roots, dim + 1, -1).reshape(-1, n2)
+            distinct, which = np.unique(blocks, axis=0, return_inverse=True)
         if sum(len(np.unique(block)) for block in distinct) == len(np.unique(roots)):
             shape = [size for k, size in enumerate(whole.shape) if k != dim + 1]
             outer = self.new(len(distinct))[which.ravel()].reshape(shape)
@@ -200,21 +216,21 @@ class Units:
         # The blocks share units: they stay where they are, and their units in them.
         for block in np.moveaxis(whole, dim, 0):
             self.mark(block)
-        return FIXED, whole
+        return LOST, whole
 
     def merge(self, labels: Sequence[Label], dims: Sequence[int], shape: Sequence[int]) -> Label:
         """The label of consecutive axes `dims` of a tensor of this shape flattened into one."""
         labelled = [(k, label) for k, label in zip(dims, labels, strict=True) if not isinstance(label, str)]
         if not labelled:
-            return FIXED if FIXED in labels else ANY
+            return _fixed(labels)
         outer, inner = labelled[0], labelled[-1]
-        if len(labelled) == 1 and ANY in labels[dims.index(outer[0]) + 1 :] and FIXED not in labels:
+        if len(labelled) == 1 and dims[-1] != outer[0] and _fixed(labels) == ANY:
             return self._repeated(outer[1], dims, shape)
         # The innermost units: those that depend on all the other axes that have units.
         for k, label in labelled:
             if all(other == k or label.shape[other] > 1 or shape[other] == 1 for other, _ in labelled):
                 whole = _filled(label, dims, shape)
-                if len(labelled) == len(dims) == 2 and k == inner[0] and len(np.unique(whole)) < whole.size:
+                if len(labelled) == len(dims) == 2 and k == inner[0] and _repeats(whole, dims):
                     whole = self._in_copies(whole, outer[1], dims, shape)
                 return _joined(whole, dims)
         if len(labelled) == 2:
@@ -224,8 +240,8 @@ class Units:
             full = [size if k in dims else 1 for k, size in enumerate(shape)]
             return _joined(loose.reshape(full), dims)
         for k, label in labelled:
-            self.pin(label, k)
-        return FIXED
+            self.pin(label, k, lost=True)
+        return LOST
 
     def _repeated(self, label: np.ndarray, dims: Sequence[int], shape: Sequence[int]) -> np.ndarray:
         """Each unit several times in a row, along axes on which nothing varies: copies, inside the unit."""
@@ -234,7 +250,9 @@ class Units:
         self.links.append((copies.ravel(), whole.ravel()))
         return _joined(copies, dims)
 
-    def _in_copies(self, units: np.ndarray, copies: np.ndarray, dims: Sequence[int], shape: Sequence[int]) -> np.ndarray:
+    def _in_copies(
+        self, units: np.ndarray, copies: np.ndarray, dims: Sequence[int], shape: Sequence[int]
+    ) -> np.ndarray:
         """Places of units that occur once in each of several copies: they move with the units and with the copies."""
         places = self.new(*units.shape)
         self.unite(places, units)
@@ -311,8 +329,15 @@ class Units:
         for before, units in self._loosened:
             if self._used[before].any():
                 self.unite(units, before[None, :])
-            if not self.unscalable.isdisjoint(before.tolist()):
-                self.unscalable.update(units.ravel().tolist())
+            for marked in (self.unscalable, self.unflippable):
+                if not marked.isdisjoint(before.tolist()):
+                    marked.update(units.ravel().tolist())
+
+
+def _fixed(labels: Sequence[Label]) -> str:
+    """What the texts among some labels say about an axis that all of them share."""
+    texts = [label for label in labels if isinstance(label, str)]
+    return FIXED if FIXED in texts else LOST if LOST in texts else ANY
 
 
 def _found(to: np.ndarray, units: np.ndarray) -> np.ndarray:
@@ -340,6 +365,17 @@ def _root(to: np.ndarray, unit: int) -> int:
 def _filled(label: np.ndarray, dims: Sequence[int], shape: Sequence[int]) -> np.ndarray:
     """A label written out along these axes."""
     return np.broadcast_to(label, [shape[k] if k in dims else size for k, size in enumerate(label.shape)])
+
+
+def _repeats(label: np.ndarray, dims: Sequence[int]) -> bool:
+    """Whether a unit occurs several times along these axes."""
+    for k in range(label.ndim):
+        if k not in dims:
+            one = label.take([0], axis=k)
+            if not np.array_equal(np.broadcast_to(one, label.shape), label):
+                return False
+            label = one
+    return len(np.unique(label)) < label.size
 
 
 def _joined(label: np.ndarray, dims: Sequence[int]) -> np.ndarray:

@@ -321,8 +321,8 @@ def convolution(
         rows = reads.reshape(reads.shape[0], reads.shape[1])
         units.combine([per_row, rows], [1, 1])
     elif x.shape[1] // groups > 1:
-        units.pin(reads, 1)
-        units.pin(inner, 1)
+        units.pin(reads, 1, lost=True)
+        units.pin(inner, 1, lost=True)
     return Labels([x.axis(0), _biased(units, placed(makes, 0, 1, len(x.shape)), bias), *space])
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from weightspace.symmetry.tracing import views
-from weightspace.symmetry.tracing.labels import ANY, FIXED, Labels, Units
+from weightspace.symmetry.tracing.labels import ANY, LOST, Labels, Units
 from weightspace.symmetry.tracing.norm_rules import RULES as RULES
 from weightspace.symmetry.tracing.rules import Traced, Untraceable, aten, elementwise, placed, rule
 
@@ -173,8 +173,8 @@ def pad(units: Units, x: Traced, padding: Sequence[int], *rest: Any) -> Labels:
         if not before and not after:
             continue
         if isinstance(label, str) or label.size != label.shape[dim] or min(before, after) < 0:
-            units.pin(label, dim)
-            axes[dim] = FIXED
+            units.pin(label, dim, lost=True)
+            axes[dim] = label if isinstance(label, str) else LOST
             continue
         wide = [1] * rank
         wide[dim] = before
@@ -192,7 +192,7 @@ def repeat(units: Units, x: Traced, times: Sequence[int]) -> Labels:
             size = ([1] * (len(times) - len(x.shape)) + list(x.shape))[dim]
             label = output.axes[dim]
             if isinstance(label, str):
-                output.axes[dim] = label if size > 1 and label == FIXED else ANY
+                output.axes[dim] = label if size > 1 else ANY
             output = Labels(
                 [
                     a if isinstance(a, str) or a.shape[dim] == 1 else np.concatenate([a] * count, dim)

@@ -19,10 +19,10 @@ from weightspace.runtime.copies import copied
 from weightspace.runtime.double import doubled, in_double
 from weightspace.runtime.outputs import tensors_within
 from weightspace.runtime.trees import Tree
-from weightspace.symmetry.passes import SeesValues, call, training_mode
+from weightspace.symmetry.passes import SeesValues, call, training_mode, without_caches
 from weightspace.symmetry.tracing import views
 from weightspace.symmetry.tracing.attention_rules import RULES
-from weightspace.symmetry.tracing.labels import ANY, FIXED, Label, Labels, Units
+from weightspace.symmetry.tracing.labels import ANY, FIXED, LOST, Label, Labels, Units
 from weightspace.symmetry.tracing.rules import Traced, Untraceable, elementwise, pointwise_signed
 
 aten = torch.ops.aten
@@ -115,7 +115,7 @@ def _trace_one_way(tracer: "_Tracer", module: nn.Module, inputs: Tree, way: tupl
             for handle in handles:
                 handle.remove()
     tracer.follow_replaced(module)
-    tensors = tensors_within(outputs)
+    tensors = tensors_within(without_caches(outputs))
     if not tensors:
         raise InputError(f"{name} returned no tensor but a {type(outputs).__name__}")
     for output in tensors:
@@ -198,7 +198,7 @@ class _Tracer(TorchDispatchMode):
             if name is not None and (isinstance(tensor, nn.Parameter) or statistic):
                 self._labels[tensor] = self._fresh(tensor)
             elif _memory(tensor) in self._written_to:
-                return Labels([ANY if size == 1 else FIXED for size in tensor.shape])
+                return Labels([ANY if size == 1 else LOST for size in tensor.shape])
             else:  # not kept: a constant can still be written to
                 return Labels([_constant_axis(tensor, k) for k in range(tensor.ndim)], constant=True)
         return self._labels[tensor]
@@ -365,7 +365,7 @@ def _constant_axis(tensor: Tensor, k: int) -> Label:
         return ANY
     first = tensor.narrow(k, 0, 1)
     same = (tensor == first) | ((tensor != tensor) & (first != first))
-    return ANY if bool(same.all()) else FIXED
+    return ANY if bool(same.all()) else LOST
 
 
 def _identical(a: Sequence[Label], b: Sequence[Label]) -> bool:

@@ -4,12 +4,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from weightspace.symmetry.tracing.labels import ANY, FIXED, Label, Labels, Units
+from weightspace.symmetry.tracing.labels import ANY, FIXED, LOST, Label, Labels, Units
 
 
 def reshape(units: Units, labels: Labels, old: Sequence[int], new: Sequence[int]) -> Labels:
     """The labels of a tensor of shape `old` seen in shape `new`."""
     axes, shape, pending = list(labels.axes), list(old), list(labels.pending)
+    links, copies = len(units.links), len(units.copies)
     axes, shape = _drop_ones(axes, shape)
     target = [size for size in new if size != 1]
     if int(np.prod(shape)) == 0 or not target:
@@ -37,6 +38,8 @@ def reshape(units: Units, labels: Labels, old: Sequence[int], new: Sequence[int]
             return _give_up(units, labels, new)
     # Splits that have been joined again without a use bind nothing.
     seen = {int(u) for axis in axes if not isinstance(axis, str) for u in np.unique(units.find(axis))}
+    for _, outer in units.links[links:] + units.copies[copies:]:  # what holds the units that have just been made
+        seen.update(np.unique(units.find(outer)).tolist())
     still = [link for link in pending if not seen.isdisjoint(np.unique(units.find(link[1])).tolist())]
     return Labels(_add_ones(axes, new), still)
 
@@ -44,8 +47,8 @@ def reshape(units: Units, labels: Labels, old: Sequence[int], new: Sequence[int]
 def _give_up(units: Units, labels: Labels, new: Sequence[int]) -> Labels:
     units.bind(labels)
     for dim, label in enumerate(labels.axes):
-        units.pin(label, dim)
-    return Labels([ANY if size == 1 else FIXED for size in new])
+        units.pin(label, dim, lost=True)
+    return Labels([ANY if size == 1 else LOST for size in new])
 
 
 def _drop_ones(axes: list[Label], shape: list[int]) -> tuple[list[Label], list[int]]:
