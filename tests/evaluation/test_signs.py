@@ -10,6 +10,7 @@ from weightspace.align.signs import without_signs
 from weightspace.evaluation.baselines import Baselines
 from weightspace.evaluation.groups import CanonicalForm
 from weightspace.evaluation.measure import TrainingReference
+from weightspace.evaluation.neighbours import NeighbourSearch
 
 
 def network() -> nn.Module:
@@ -37,13 +38,32 @@ def test_copies_hidden_by_order_signs_and_scale_are_called_copies(task: ws.Task)
         unit = reference.unit
         made = Baselines(canonical(training), training, n=3, density=1.0, components=2, symmetry=symmetry, seed=0)
         for networks in (copies, made.permuted()):
-            nearest = reference.search.around(canonical(networks), itself=False).nearest
-            assert nearest.first.max() < 1e-5 * unit
-            assert (nearest.first < reference.close(nearest)).all()
-        unseen = reference.search.around(canonical(held_out), itself=False).nearest
-        assert (unseen.first > reference.close(unseen)).all()
+            around = reference.search.around(canonical(networks), itself=False)
+            assert around.nearest.first.max() < 1e-5 * unit
+            assert around.angle.first.max() < 1e-5 * reference.unit_angle
+            assert reference.copies(around).all()
+        assert not reference.copies(reference.search.around(canonical(held_out), itself=False)).any()
+        # Larger weights make a network farther, not newer.
+        larger = training.replace(weights=2 * training.weights)
+        around = NeighbourSearch.of(training, training.weights.double().mean(0), 0.1).around(larger, itself=False)
+        assert around.nearest.first.min() > 0.5 * training.weights.norm(dim=1).min()
+        assert around.angle.first.max() < 1e-5
+        assert reference.novelty(around.nearest.first, around.angle.first).max() < 1e-4
+        assert reference.copies(around).all()
 
     # The negative control: a symmetry without signs does not find them.
     fitted = ws.WeightMatching(without_signs(symmetry)).fit(training, example=tanh.train.head(8).x)
     apart = fitted.transform(copies).weights - fitted.transform(training).weights
     assert apart.norm(dim=1).min() > 0.1 * unit
+
+
+def test_angles_are_those_of_the_vectors(task: ws.Task) -> None:
+    training = ws.collect(replace(task, recipe=ws.Recipe("1it")), n=5, seed=3)
+    search = NeighbourSearch.of(training, training.weights.double().mean(0), 0.1)
+    units = torch.nn.functional.normalize(training.weights.double(), dim=1)
+    angles = (units @ units.T).clamp(-1, 1).arccos().fill_diagonal_(torch.inf)
+    expected = angles.topk(2, 1, largest=False)
+    angle = search.around(training, itself=True).angle
+    torch.testing.assert_close(angle.first, expected.values[:, 0])
+    torch.testing.assert_close(angle.second, expected.values[:, 1])
+    assert torch.equal(angle.index, expected.indices[:, 0])

@@ -119,6 +119,22 @@ class TrainingReference:
         return self.around.nearest.first.quantile(0.5).item()
 
     @property
+    def unit_angle(self) -> float:
+        """Median angle between a training network and the nearest other."""
+        return self.around.angle.first.quantile(0.5).item()
+
+    def novelty(self, distance: Float[Tensor, " n"], angle: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+        """How far networks are in medians among training networks, by distance or by angle, whichever is less.
+
+        Larger weights alone make distances larger, not angles.
+
+        Args:
+            distance: Distance of each to the nearest training network.
+            angle: Angle of each to the nearest training network.
+        """
+        return torch.minimum(distance / self.unit, angle / max(self.unit_angle, 1e-300))
+
+    @property
     def threshold(self) -> float:
         """Value of the main metric from which a network counts as performing.
 
@@ -150,13 +166,16 @@ class TrainingReference:
         """Predictions on the test split, with each network's metrics."""
         return self.scorer.score(networks, self.task.test, memory_gb=self.memory_gb, prepare=self.prepared)
 
-    def close(self, nearest: Nearest) -> Float[Tensor, " n"]:
-        """Distance of each network below which it counts as a copy.
+    def copies(self, around: Neighbours) -> Bool[Tensor, " n"]:
+        """Which networks count as copies, by distance or by angle.
 
-        A tenth of the median distance among training networks, or half the distance to the second nearest, whichever
-        is more.
+        Those nearer than a tenth of the median among training networks, or than half as far as the second nearest.
         """
-        return torch.maximum(0.5 * nearest.second, torch.tensor(0.1 * self.unit, dtype=torch.float64))
+
+        def close(nearest: Nearest, unit: float) -> Bool[Tensor, " n"]:
+            return nearest.first < torch.maximum(0.5 * nearest.second, torch.tensor(0.1 * unit, dtype=torch.float64))
+
+        return close(around.nearest, self.unit) | close(around.angle, self.unit_angle)
 
     def measure_point(self, family: str, level: float, networks: Collection) -> CurveResult | None:
         """The few figures of a point of a curve; None if its networks are so broken that a figure is not finite.
@@ -230,6 +249,7 @@ class TrainingReference:
                 from_few=around.few.tolist(),
                 max_error_iou=errors.first.tolist(),
                 mask_overlap_with_training=self._mask_overlap(networks, itself=itself),
+                nearest_angle=around.angle.first.tolist(),
             ),
             self.scorer.ensemble(scored.predictions, test),
             self._novelty(networks, scored, around, itself=itself, held_out=held_out),
@@ -268,9 +288,9 @@ class TrainingReference:
             dispersion = spread**0.5 / self.dispersion
         z_u, farther = (None, None) if held_out is None else novelty.z_u(nearest.first, held_out)
         return Novelty(
-            copies=(nearest.first < self.close(nearest)).double().mean().item(),
+            copies=self.copies(around).double().mean().item(),
             novel_and_performing=novelty.novel_and_performing(
-                self.performs(scored.main), nearest.first, unit=self.unit
+                self.performs(scored.main), self.novelty(nearest.first, around.angle.first), unit=1.0
             ),
             dispersion_around_training=dispersion,
             z_u=z_u,

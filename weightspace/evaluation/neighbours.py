@@ -51,10 +51,12 @@ class Neighbours:
     Args:
         nearest: Distances to the nearest training networks.
         few: Share of the deviation from the training mean that 16 training networks explain.
+        angle: Angles to the nearest training networks in radians, seen from zero weights, whatever the norms are.
     """
 
     nearest: Nearest
     few: Float[Tensor, " n"]
+    angle: Nearest
 
 
 @dataclass(frozen=True)
@@ -105,17 +107,20 @@ class NeighbourSearch:
         """
         found = deviations(networks, self.centre, self.memory_gb, self.device)
         parts = [self._block(rows, block, itself) for rows, block in found]
-        first, second, index, few = (torch.cat(columns) for columns in zip(*parts, strict=True))
-        return Neighbours(Nearest(first, second, index), few)
+        first, second, index, few, *angles = (torch.cat(columns) for columns in zip(*parts, strict=True))
+        return Neighbours(Nearest(first, second, index), few, Nearest(*angles))
 
-    def _block(self, rows: slice, block: Float[Tensor, "n d"], itself: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _block(self, rows: slice, block: Float[Tensor, "n d"], itself: bool) -> tuple[Tensor, ...]:
+        centre = self.centre.to(block.device)
         square = block.square().sum(1, keepdim=True).cpu()
         products: list[Tensor] = []
         sizes: list[Tensor] = []
+        tilts: list[Tensor] = []
         for _, others in deviations(self.networks, self.centre, self.memory_gb, self.device):
             products.append((block @ others.T).cpu())
             sizes.append(others.square().sum(1).cpu())
-        product, size = torch.cat(products, 1), torch.cat(sizes)
+            tilts.append((others @ centre).cpu())
+        product, size, tilt = torch.cat(products, 1), torch.cat(sizes), torch.cat(tilts)
         # Expanded, not subtracted: rounding makes a copy's distance about 1e-8 of the networks' length.
         distance = (square + size - 2 * product).clamp(min=0).sqrt()
         here = torch.arange(len(block))
@@ -123,7 +128,16 @@ class NeighbourSearch:
             distance[here, here + rows.start] = torch.inf
         two = distance.topk(2, 1, largest=False)
         few = self._from_few(rows, product[:, : len(self.gram)], square[:, 0], itself)
-        return two.values[:, 0], two.values[:, 1], two.indices[:, 0], few
+        own, middle = (block @ centre).cpu()[:, None], self.centre.square().sum().cpu()
+        norms = (square + 2 * own + middle).clamp(min=0).sqrt() * (size + 2 * tilt + middle).clamp(min=0).sqrt()
+        angle = ((product + own + tilt + middle) / norms.clamp(min=1e-300)).clamp(-1, 1).arccos()
+        if itself:
+            angle[here, here + rows.start] = torch.inf
+        least = angle.topk(2, 1, largest=False)
+        return (
+            *(two.values[:, 0], two.values[:, 1], two.indices[:, 0], few),
+            *(least.values[:, 0], least.values[:, 1], least.indices[:, 0]),
+        )
 
     def _from_few(self, rows: slice, product: Tensor, square: Tensor, itself: bool) -> Tensor:
         k = min(novelty.FEW, len(self.gram) - itself)

@@ -104,19 +104,26 @@ def judge_claims(evidence: Evidence) -> list[Verdict]:
 
 
 def _copies(e: Evidence) -> Verdict:
-    nearest, unit = e.samples.around.nearest, e.reference.unit
-    close = int((nearest.first < e.reference.close(nearest)).sum())
-    ratio = nearest.first.quantile(0.5).item() / unit
-    random = seeds.generator(e.reference.seed, "copies")
+    reference, around = e.reference, e.samples.around
+    close = int(reference.copies(around).sum())
+    ratio = around.nearest.first.quantile(0.5).item() / reference.unit
+    turned = around.angle.first.quantile(0.5).item() / max(reference.unit_angle, 1e-300)
     if e.unseen is not None:
-        distances, others, whom = nearest.first, e.unseen.around.nearest.first, f"held-out {e.kind}"
-    else:
-        distances = nearest.without_one(len(e.training.around.few), random)
-        others, whom = e.training.around.nearest.first, f"training {e.kind} from each other"
+        own = (around.nearest.first, around.angle.first)
+        other, whom = e.unseen.around, f"held-out {e.kind}"
+    else:  # the same training networks are left out for distances and angles
+        count = len(e.training.around.few)
+        own = tuple(
+            each.without_one(count, seeds.generator(reference.seed, "copies"))
+            for each in (around.nearest, around.angle)
+        )
+        other, whom = e.training.around, f"training {e.kind} from each other"
+    distances, others = reference.novelty(*own), reference.novelty(other.nearest.first, other.angle.first)
     p = rank_test(distances, others, "less")
     words = (
         f"A typical sample is {ratio:.2f} times as far from its nearest training network as training networks are from "
-        f"each other; {close} of {e.n} are a tenth as far or half as far as from the second nearest"
+        f"each other, {turned:.2f} times by angle; {close} of {e.n} are a tenth as far or half as far as from the "
+        "second nearest"
     )
     novelty = e.samples.result.novelty
     if novelty.z_u is not None:

@@ -38,6 +38,7 @@ _PER_NETWORK = {
     "max_error_iou": "max error IoU",
     "density": "density",
     "mask_overlap_with_training": "mask overlap with training",
+    "nearest_angle": "nearest angle",
 }
 _ENSEMBLE = _PREDICTOR | {"mutual_information": "mutual information", "disagreement": "disagreement"}
 _VARIETY = {

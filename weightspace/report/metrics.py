@@ -97,6 +97,8 @@ class GroupMetrics:
         max_error_iou: Largest likeness of test errors to those of a training network: the overlap of wrong predictions,
             or a correlation for other outputs (`Scoring.errors`).
         mask_overlap_with_training: Largest overlap with the mask of a training network; None for dense networks.
+        nearest_angle: Angle to the nearest training network in radians, after alignment, whatever the norms are; None
+            in reports of version 0.1.
     """
 
     scores: Mapping[str, Sequence[float]]
@@ -106,6 +108,7 @@ class GroupMetrics:
     from_few: Sequence[float]
     max_error_iou: Sequence[float]
     mask_overlap_with_training: Sequence[float] | None = None
+    nearest_angle: Sequence[float] | None = None
 
     @property
     def names(self) -> list[str]:
