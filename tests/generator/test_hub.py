@@ -23,7 +23,7 @@ def cached(generator: ws.FittedGenerator, cache: Path) -> None:
 
 def test_a_folder_for_the_hub_says_what_it_holds(generator: ws.FittedGenerator, tmp_path: Path) -> None:
     folder = hub.save_pretrained(generator, tmp_path / "g", text="Made for a test.", license="mit")
-    assert {p.name for p in folder.iterdir()} == {MANIFEST, TENSORS, hub.CARD}
+    assert {p.name for p in folder.iterdir()} == {MANIFEST, TENSORS, hub.CARD, "manifest.json"}
     card = (folder / hub.CARD).read_text()
     head = card.split("---")[1]
     assert "library_name: weightspace" in head
@@ -69,7 +69,7 @@ def test_uploading_sends_the_folder(generator: ws.FittedGenerator, monkeypatch: 
     monkeypatch.setattr("huggingface_hub.HfApi", Api)
     assert hub.push_to_hub(generator, "me/mine", private=True, datasets=["mnist"]) == "commit of me/mine"
     assert sent["created"] == ("me/mine", True)
-    assert sent["files"] == sorted([MANIFEST, TENSORS, hub.CARD])
+    assert sent["files"] == sorted([MANIFEST, TENSORS, hub.CARD, "manifest.json"])
     assert 'from_pretrained("me/mine")' in str(sent["card"])
 
 

@@ -51,7 +51,11 @@ def test_dense_networks_have_no_figures_of_masks(dense: ws.Collection, task: ws.
         "shift",
         "spectrum",
     ]
-    expected = [f"{name}.{kind}" for name in names for kind in ("png", "svg")] + ["report.html", "report.json"]
+    expected = [f"{name}.{kind}" for name in names for kind in ("png", "svg")] + [
+        "report.html",
+        "report.json",
+        "manifest.json",
+    ]
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(expected)
     with pytest.raises(InputError, match="names of the report's own rows"):
         ws.evaluate(dense[6:], task, training=dense[:6], others={"samples": dense})

@@ -169,7 +169,11 @@ def test_a_killed_run_resumes_to_the_same_bytes(tmp_path: Path, environment: dic
     for shards in (1, 4):  # kill -9 as soon as this many blocks are on disk
         process = run_script(killed, environment)
         deadline = time.monotonic() + 60
-        while process.poll() is None and len(list(killed.glob("shard-*"))) < shards and time.monotonic() < deadline:
+        while (
+            process.poll() is None
+            and len(list(killed.glob("shard-*.safetensors"))) < shards
+            and time.monotonic() < deadline
+        ):
             time.sleep(0.002)
         if process.poll() is None:
             os.kill(process.pid, signal.SIGKILL)
@@ -181,8 +185,8 @@ def test_a_killed_run_resumes_to_the_same_bytes(tmp_path: Path, environment: dic
     assert kills >= 1
     assert run_script(killed, environment).wait() == 0
     files = [p.name for p in (tmp_path / "whole").iterdir() if p.suffix in (".safetensors", ".json", ".jsonl", ".yaml")]
-    assert len(files) == 6 + 6
-    for name in set(files) - {"complete.json", "metrics.jsonl"}:  # these hold the time
+    assert len(files) == 7 + 6
+    for name in set(files) - {"complete.json", "metrics.jsonl", "manifest.json"}:  # these hold the time
         assert (killed / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
     assert not list(killed.glob("*.partial")) + list(killed.glob(".*.partial"))
 

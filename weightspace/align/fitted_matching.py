@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from weightspace.align.balance import balance_scales
@@ -24,21 +23,13 @@ from weightspace.networks.layout import Layout
 from weightspace.runtime import devices
 from weightspace.runtime.executor import Executor
 from weightspace.runtime.progress import progress
-from weightspace.storage.files import (
-    atomic_file,
-    check_file,
-    dump_json,
-    file_hash,
-    new_folder,
-    read_manifest,
-    write_text,
-)
+from weightspace.storage.fitted import FittedFormat, require_tensor
+from weightspace.storage.typed import from_json
 from weightspace.symmetry import Symmetry
 
 BLOCK = 64  # networks in memory at once
 _JOB = 4  # networks that an executor's worker matches at a time
-_FORMAT, _VERSION = "weightspace.matching", 1
-_MANIFEST, _TENSORS = "matching.json", "matching.safetensors"
+_FORMAT = FittedFormat("matching", 1, (1,), ("layout", "balance", "symmetry", "cost"))
 
 
 @dataclass(frozen=True, repr=False)
@@ -240,8 +231,18 @@ class FittedMatching:
         Raises:
             StorageError: The cost is not registered, or its data are damaged.
         """
+        if lacking := [name for name in ("balance", "cost") if name not in data]:
+            raise StorageError(f"the alignment is damaged (it lacks {lacking[0]}): restore it from a copy")
         reference = {n.removeprefix("align."): t for n, t in tensors.items() if n.startswith("align.")}
-        return cls(symmetry, data["balance"], reference, COSTS.from_json(data["cost"], "the alignment"))
+        cost = COSTS.from_json(data["cost"], "the alignment")
+        for name in (WEIGHTS, *cost.fields):
+            tensor = require_tensor(tensors, f"align.{name}", "the alignment")
+            if tuple(tensor.shape) != (symmetry.layout.size,):
+                raise StorageError(
+                    f"the alignment is damaged ({name} of its reference has the shape {tuple(tensor.shape)}, the "
+                    f"layout {symmetry.layout.size} parameters): restore it from a copy"
+                )
+        return cls(symmetry, from_json(bool, data["balance"], "the alignment's balance"), reference, cost)
 
     def save(self, folder: str | Path) -> Path:
         """Write to a new or empty folder, as safetensors and JSON.
@@ -253,16 +254,7 @@ class FittedMatching:
             InputError: The cost is not registered.
             StorageError: The folder is not empty or cannot be written.
         """
-        folder = Path(folder)
-        settings = {"layout": self.symmetry.layout.to_json(), **self.to_json()}
-        with new_folder(folder) as temporary:
-            path = temporary / _TENSORS
-            with atomic_file(path) as unfinished:
-                save_file({name: t.contiguous() for name, t in self.tensors().items()}, unfinished)
-            manifest = {"format": _FORMAT, "version": _VERSION, **settings}
-            manifest["tensors"] = {"size": path.stat().st_size, "sha256": file_hash(path)}
-            write_text(temporary / _MANIFEST, dump_json(manifest, "the alignment", indent=1))
-        return folder
+        return _FORMAT.save(folder, {"layout": self.symmetry.layout.to_json(), **self.to_json()}, self.tensors())
 
     @classmethod
     def load(cls, folder: str | Path) -> "FittedMatching":
@@ -274,14 +266,9 @@ class FittedMatching:
         Raises:
             StorageError: The folder holds no matching or a damaged one, or the cost is not registered.
         """
-        folder = Path(folder)
-        if not (folder / _MANIFEST).exists():
-            raise StorageError(f"{folder} has no {_MANIFEST}: it is not a matching that FittedMatching.save wrote")
-        keys = ("layout", "balance", "symmetry", "cost", "tensors")
-        manifest = read_manifest(folder / _MANIFEST, _FORMAT, _VERSION, keys)
-        check_file(folder / _TENSORS, **manifest["tensors"])
+        manifest, tensors = _FORMAT.load(folder)
         symmetry = Symmetry.from_json(manifest["symmetry"], Layout.from_json(manifest["layout"]))
-        return cls.from_json(manifest, symmetry, load_file(folder / _TENSORS))
+        return cls.from_json(manifest, symmetry, tensors)
 
 
 def matching_device(device: str, executor: Executor | None) -> str:

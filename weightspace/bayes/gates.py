@@ -13,7 +13,6 @@ from typing import Any, Literal, get_args
 
 import pyro
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -35,8 +34,7 @@ from weightspace.networks.record import Extra
 from weightspace.recipes.step import Step
 from weightspace.runtime import devices, seeds
 from weightspace.runtime.trees import Tree
-from weightspace.storage.checkpoints import read_checkpoint
-from weightspace.storage.files import atomic_file
+from weightspace.storage.checkpoints import read_checkpoint, write_checkpoint
 from weightspace.storage.spelling import spelled
 from weightspace.tasks.task import Task, cross_entropy
 from weightspace.tickets.finder import check_dense_enough, ticket_records
@@ -215,8 +213,7 @@ class _Search:
             self._update()
             tick(1)
             if checkpoint is not None and self.step % _CHECKPOINT_STEPS == 0:
-                with atomic_file(checkpoint) as temporary:
-                    save_file(self._state(), temporary)
+                write_checkpoint(checkpoint, self._state())
 
     def _update(self) -> None:
         network, total = self.network, len(self.task.train)

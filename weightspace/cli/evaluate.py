@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import yaml
-
 from weightspace import generator
 from weightspace.align import WeightMatching
 from weightspace.cli.describe import describe_collection, describe_generator
@@ -19,6 +17,7 @@ from weightspace.cli.inputs import (
     open_collection,
     task_of,
 )
+from weightspace.cli.verifying import verified
 from weightspace.errors import InputError
 from weightspace.evaluation import MCDropout
 from weightspace.evaluation import evaluate as measure
@@ -27,10 +26,11 @@ from weightspace.generator import (
 )
 from weightspace.report.comparison import Comparison
 from weightspace.report.report import Report
-from weightspace.storage.runs import CONFIG, open_run
+from weightspace.storage.runs import CONFIG, open_run, read_config
 from weightspace.storage.shards import MANIFEST
 
 REPORT = "report.json"
+STUDY = "study.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,12 +117,14 @@ class Show:
         folders: Folder of a collection, a generator or an evaluation; or several evaluations, to compare them.
         csv: File to write the collection's records to as well.
         html: Page to write the report to as well, or the comparison of several.
+        verify: Compare every file of the folders with its checksum first.
         common: Options that mean the same in every verb.
     """
 
     folders: Folders
     csv: Path | None = None
     html: Path | None = None
+    verify: bool = False
     common: Shared = field(default_factory=Common)
 
     def run(self) -> None:
@@ -130,6 +132,9 @@ class Show:
         folders = list(self.folders)
         if not folders:
             raise InputError("give a folder to show, or several evaluations to compare")
+        if self.verify:
+            for folder in folders:
+                print(verified(Path(folder.partition("@")[0])))
         shown = _compare(folders) if len(folders) > 1 else _describe(folders[0], self.csv, self.common)
         print(shown)
         if self.csv is not None and len(folders) > 1:
@@ -154,6 +159,10 @@ def _describe(folder: str, csv: Path | None, common: Common) -> Report | str:
         shown: Report | str = Report.load(path / REPORT)
     elif (path / generator.MANIFEST).exists():
         shown = describe_generator(FittedGenerator.load(path, factory=find_factory(common)))
+    elif (path / STUDY).exists():
+        shown = (
+            f"a study of Bayesian tickets: its tables are in {path / 'rows.csv'}, its page is report.html beside them"
+        )
     elif (path / MANIFEST).exists() or not (path / CONFIG).exists():
         collection = open_collection(folder, common)
         shown = describe_collection(collection)
@@ -162,8 +171,7 @@ def _describe(folder: str, csv: Path | None, common: Common) -> Report | str:
             shown += f"\nrecords written to {csv}"
         return shown
     else:
-        config = yaml.safe_load((path / CONFIG).read_text(encoding="utf-8"))
-        shown = f"an unfinished run of `weightspace {config['stage']}`: start it again and it continues"
+        shown = f"an unfinished run of `weightspace {read_config(path)['stage']}`: start it again and it continues"
     if csv is not None:
         raise InputError(f"--csv writes the records of a collection, {path} is none")
     return shown

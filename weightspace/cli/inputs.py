@@ -10,7 +10,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from torch import nn
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
@@ -20,6 +19,7 @@ from weightspace.networks.collection import Collection
 from weightspace.recipes.recipe import Recipe
 from weightspace.runtime import devices, threads
 from weightspace.runtime.user_code import describe
+from weightspace.storage.yaml_text import parse_yaml
 from weightspace.tasks.own_loop import LoopTask
 from weightspace.tasks.task import Task
 
@@ -94,8 +94,8 @@ def read_arguments(text: str) -> dict[str, Any]:
         InputError: The text is no mapping.
     """
     try:
-        arguments = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        arguments = parse_yaml(text, "--arguments")
+    except InputError as error:
         raise InputError(f"--arguments is not YAML: {error}") from error
     if not isinstance(arguments, dict):
         raise InputError(f"--arguments must be a mapping such as '{{sizes: [64, 10]}}', got {text!r}")

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Annotated, Any, Protocol, Union
 
 import tyro
-import yaml
 from tyro.conf import subcommand
 
 from weightspace.cli import align, bayes, collect, evaluate, generator, sparse, tickets
@@ -25,6 +24,8 @@ from weightspace.cli.types import REGISTRY
 from weightspace.errors import InputError
 from weightspace.runtime import allocator
 from weightspace.runtime.user_code import describe, place_of
+from weightspace.storage.reading import read_text
+from weightspace.storage.yaml_text import parse_yaml
 
 
 class Command(Protocol):
@@ -164,8 +165,8 @@ def _with_config(words: list[str]) -> list[str]:
     path = Path(words[at + 1])
     rest = words[:at] + words[at + 2 :]
     try:
-        options = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        options = parse_yaml(read_text(path, at_most=2**20), str(path)) or {}
+    except InputError as error:
         raise InputError(f"--config {path} cannot be read: {error}") from error
     if not isinstance(options, dict):
         raise InputError(f"--config {path} must map option names to values, such as 'n: 100'")

@@ -15,6 +15,7 @@ from weightspace.sparse.bench import Timing, bench, two_four_blocks
 from weightspace.sparse.compact import compact
 from weightspace.sparse.export import save_ticket, to_onnx
 from weightspace.sparse.measuring import versions
+from weightspace.storage.csv_text import cell
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +137,7 @@ def _write(rows: list[Timing], out: Path) -> None:
     with open(out / "speed.csv", "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(table[0]))
         writer.writeheader()
-        writer.writerows({k: f"{v:.5g}" if isinstance(v, float) else v for k, v in row.items()} for row in table)
+        writer.writerows({k: f"{v:.5g}" if isinstance(v, float) else cell(v) for k, v in row.items()} for row in table)
     speed(table).savefig(out / "speed.png")
 
 

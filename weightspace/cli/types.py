@@ -6,7 +6,6 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
-import yaml
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from weightspace.align import (
@@ -26,6 +25,7 @@ from weightspace.masks.selected import Except, Only
 from weightspace.recipes.step import Step
 from weightspace.storage.spelling import spelled_text
 from weightspace.storage.typed import Registry
+from weightspace.storage.yaml_text import parse_yaml
 from weightspace.tickets import SNIP, GraSP, InitScore, MagnitudeScore, RandomScore, SynFlow
 
 POPULATIONS: Mapping[str, Callable[..., PopulationScheme]] = {
@@ -117,7 +117,7 @@ def _registered(registry: Registry[Any], text: str, notation: str) -> Any:
         if not equals:
             field, value = next(iter(parameters)), word
         many = field in parameters and isinstance(parameters[field].default, tuple)
-        settings[field] = tuple(value.split("+")) if many else yaml.safe_load(value)
+        settings[field] = tuple(value.split("+")) if many else parse_yaml(value, f"{field} in {text!r}")
     try:
         return kind(**settings)
     except (TypeError, AttributeError) as error:

@@ -223,11 +223,16 @@ class FittedPCA:
             raise StorageError(f"the PCA is damaged ({data!r:.200} should have {' and '.join(_PCA)}): restore it")
         parts = [require_tensor(tensors, f"pca.{name}", "the PCA") for name in ("mean", "components", "variances")]
         mean, components, variances = parts
+        shapes = [tuple(part.shape) for part in parts]
+        if mean.ndim != 1 or components.ndim != 2 or shapes[1] != (len(variances), len(mean)) or variances.ndim != 1:
+            raise StorageError(
+                f"the PCA is damaged (mean, components and variances have the shapes {shapes}): restore it from a copy"
+            )
         return cls(
             mean,
             components,
             variances,
-            from_json(float, data["total_variance"], "the PCA's total_variance"),
+            float(from_json(float, data["total_variance"], "the PCA's total_variance")),
             from_json(int, data["networks"], "the PCA's networks"),
         )
 

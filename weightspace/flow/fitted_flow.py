@@ -20,6 +20,7 @@ from weightspace.storage.fitted import FittedFormat, require_tensor
 from weightspace.storage.spelling import spelled, spelling_of
 from weightspace.storage.typed import Registry, from_json
 
+_SOLVER_STEPS = 10**6  # more than anybody waits for
 _JACOBIAN = 4096  # codes up to which exact likelihoods are computed
 _FLOW = ("method", "config", "scale", "codes", "conditions")
 _FORMAT = FittedFormat("flow", 1, (1,), _FLOW)
@@ -260,9 +261,11 @@ class FittedFlow:
         from_json(kind, config, "the flow's config")
         # Numbers stay as they are in the file, or the generator's fingerprint would be another one.
         settings = kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in config.items()})
-        scale = from_json(float, data["scale"], "the flow's scale")
+        scale = float(from_json(float, data["scale"], "the flow's scale"))
         codes, conditions = (from_json(int, data[name], f"the flow's {name}") for name in ("codes", "conditions"))
-        return cls(settings, require_tensor(tensors, "flow.weights", "the flow"), scale, codes, conditions)
+        weights = require_tensor(tensors, "flow.weights", "the flow")
+        _require_sizes(settings, weights, codes, conditions)
+        return cls(settings, weights, scale, codes, conditions)
 
     def save(self, folder: str | Path) -> Path:
         """Write to a new or empty folder, as safetensors and JSON.
@@ -287,3 +290,32 @@ class FittedFlow:
         """
         manifest, tensors = _FORMAT.load(folder)
         return cls.from_json({name: manifest[name] for name in _FLOW}, tensors)
+
+
+def _require_sizes(settings: FlowSettings, weights: Tensor, codes: int, conditions: int) -> None:
+    """Raise StorageError unless the weights are those of the network that a file describes; it takes no memory."""
+    if weights.ndim != 1 or not weights.is_floating_point() or not weights.isfinite().all():
+        raise StorageError(f"the flow is damaged (weights of shape {tuple(weights.shape)}, or not finite): restore it")
+    if codes < 1 or conditions < 0 or not 0 < settings.solver_steps <= _SOLVER_STEPS:
+        raise StorageError(
+            f"the flow is damaged ({codes} codes, {conditions} conditions, {settings.solver_steps} solver steps): "
+            "restore it from a copy"
+        )
+    if not type(settings).__module__.startswith("weightspace."):
+        return  # a user's own network may need its memory
+    width, blocks = getattr(settings, "width", 1), getattr(settings, "blocks", 1)
+    try:
+        if max(width, codes, conditions, width * blocks) > len(weights):
+            raise ValueError("too few")
+        with torch.device("meta"):
+            count = Layout.of(settings.velocity(codes, 2 * conditions)).size
+    except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
+        raise StorageError(
+            f"the flow is damaged ({len(weights)} weights cannot be those of width {width}, {blocks} blocks, {codes} "
+            f"codes and {conditions} conditions: {error!s:.100}): restore it from a copy"
+        ) from error
+    if count != len(weights):
+        raise StorageError(
+            f"the flow is damaged (it has {len(weights)} weights, its settings describe {count}): restore it from a "
+            "copy"
+        )

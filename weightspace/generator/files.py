@@ -93,13 +93,15 @@ def read_parts(folder: Path, factory: Callable[[], nn.Module] | None) -> dict[st
     manifest, tensors = GENERATOR.load(folder)
     layout = Layout.from_json(manifest["layout"])
     architecture = Architecture.from_json(manifest["architecture"])
-    if factory is not None:
+    if factory is None:
+        architecture.require(layout, str(folder / MANIFEST))
+    else:
         architecture = Architecture.of(factory)
         layout.require_tensors(architecture.layout(), "the network of the factory")
     compress = None if manifest["compress"] is None else FittedPCA.from_json(manifest["compress"], tensors)
     trained_on = manifest["trained_on"]
     from_json(TrainedOn, trained_on, f"{folder / MANIFEST}, trained_on,")
-    return {
+    parts = {
         "layout": layout,
         "architecture": architecture.following(layout),
         "align": _read_alignment(manifest["align"], layout, tensors),
@@ -111,6 +113,28 @@ def read_parts(folder: Path, factory: Callable[[], nn.Module] | None) -> dict[st
         "refined": _read_refinement(manifest, tensors),
         "conditions": Conditions.from_json(manifest["conditions"]),
     }
+    _require_sizes(parts, folder)
+    return parts
+
+
+def _require_sizes(parts: Mapping[str, Any], folder: Path) -> None:
+    """Raise StorageError unless the parts of a generator are of the same networks."""
+    layout, flow, compress, refined = (parts[name] for name in ("layout", "flow", "compress", "refined"))
+    low_high = parts["trained_on"]["density"]
+    decoded = flow.codes if compress is None else len(compress.mean)
+    shapes = {buffer.name: tuple(tensor.shape) for buffer, tensor in zip(layout.buffers, parts["buffers"], strict=True)}
+    wrong = {
+        "the flow makes codes of another length than the PCA": compress is not None
+        and len(compress.components) != flow.codes,
+        "decoded networks are of another size than the layout": decoded % layout.size != 0,
+        "the refined decoder has another shape": refined is not None
+        and tuple(refined.components.shape) != (flow.codes, len(refined.mean)),
+        "the flow knows other conditions": sum(parts["conditions"].widths) != flow.conditions,
+        "trained_on has no least and greatest density": len(low_high) != 2 or not 0 <= low_high[0] <= low_high[1] <= 1,
+        "a buffer has another shape": shapes != {buffer.name: buffer.shape for buffer in layout.buffers},
+    }
+    if found := [what for what, is_wrong in wrong.items() if is_wrong]:
+        raise StorageError(f"{folder / MANIFEST} is damaged ({found[0]}): restore it from a copy")
 
 
 def _read_alignment(saved: Any, layout: Layout, tensors: Mapping[str, Tensor]) -> FittedMatching | None:

@@ -13,6 +13,7 @@ from torch import nn
 from weightspace.errors import InputError, StorageError
 from weightspace.generator import MANIFEST, TENSORS, FittedGenerator
 from weightspace.storage.files import new_folder, write_text
+from weightspace.storage.manifests import MANIFEST as SUMS
 
 CARD = "README.md"
 
@@ -95,7 +96,7 @@ def from_pretrained(
     hub = _hub()
     try:
         folder = hub.snapshot_download(
-            name, revision=revision, cache_dir=cache, local_files_only=offline, allow_patterns=[MANIFEST, TENSORS]
+            name, revision=revision, cache_dir=cache, local_files_only=offline, allow_patterns=[MANIFEST, TENSORS, SUMS]
         )
     except (hub.errors.HfHubHTTPError, hub.errors.LocalEntryNotFoundError, OSError) as error:
         where = "the local cache" if offline else "the hub"

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from weightspace import models
-from weightspace.errors import InputError
+from weightspace.errors import InputError, StorageError
 from weightspace.networks.factories import made_by
 from weightspace.networks.layout import Layout
 from weightspace.networks.roles import mark
@@ -20,6 +20,8 @@ from weightspace.networks.uses import weights_by_use
 from weightspace.networks.weight_norm import allow_zero_rows
 from weightspace.runtime import seeds
 from weightspace.storage.typed import from_json
+
+_SMALL = 2**16  # what an argument of a small network may be, such as the side of an image
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,35 @@ class Architecture:
         except TypeError as error:
             raise InputError(f"{self.name} cannot be built from {dict(self.arguments)}: {error}") from error
 
+    def require(self, layout: Layout, what: str) -> None:
+        """Raise StorageError unless a built-in network that a file names has the tensors that the file says.
+
+        The network is built without memory for its weights, as its arguments come from the file too. What a user's
+        factory builds is compared elsewhere.
+
+        Args:
+            layout: Layout of the stored networks.
+            what: The file, for the error.
+        """
+        kind = getattr(models, self.name, None)
+        if self.factory is not None or not (isinstance(kind, type) and issubclass(kind, nn.Module)):
+            return
+        limit = max(layout.size, _SMALL)
+        try:
+            if any(abs(number) > limit for number in _numbers(self.arguments)):
+                raise ValueError(f"a number above {limit:,}, in a network of {layout.size:,} weights")
+            with torch.device("meta"):
+                state = kind(**self.arguments).state_dict()
+            found = {name: tuple(tensor.shape) for name, tensor in state.items()}
+            differs = sorted({(entry.name, entry.shape) for entry in layout.entries} - set(found.items()))
+            if differs:
+                raise ValueError(f"it has no tensor {differs[0][0]} of shape {differs[0][1]}")
+        except (TypeError, ValueError, RuntimeError, ArithmeticError, LookupError, AttributeError) as error:
+            raise StorageError(
+                f"{what} is damaged (its networks are not those of {self.name}({dict(self.arguments)!r:.200}): "
+                f"{error!s:.200}): restore it from a copy"
+            ) from error
+
     def build_seeded(self, seed: int) -> nn.Module:
         """A fresh module whose initial weights depend on the seed alone."""
         with seeds.seeded_modules(seed, "initialisation"):
@@ -148,7 +179,7 @@ class Architecture:
         return {"name": self.name, "arguments": dict(self.arguments), **named}
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "Architecture":
+    def from_json(cls, data: Any) -> "Architecture":
         """The inverse of `to_json`; a user's factory is not part of it.
 
         Args:
@@ -159,6 +190,15 @@ class Architecture:
         """
         stored = from_json(_Stored, data, "an architecture")
         return cls(stored.name, stored.arguments, prunable=stored.prunable)
+
+
+def _numbers(value: Any) -> list[int | float]:
+    """All numbers in the arguments of a network."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        return [number for one in value for number in _numbers(one)]
+    return [value] if isinstance(value, int | float) else []
 
 
 @dataclass(frozen=True)

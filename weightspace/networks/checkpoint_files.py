@@ -1,8 +1,8 @@
 """Checkpoint files, read without running code: which files of a folder are networks, and what each holds."""
 
-import json
 import pickle
 import re
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from weightspace.errors import StorageError
+from weightspace.storage.reading import parse_json, read_text, require_file
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".pt.tar", ".pth.tar", ".ckpt.tar")
 """Ends of the names of files that are taken for checkpoints."""
@@ -22,6 +23,7 @@ _SAVED = "torch.save(module.state_dict(), path)"
 # What trainers write beside the network.
 _BESIDE = re.compile(r"(training_args|optimizer|scheduler|scaler|rng_state|random_states|sampler)(_\d+)*\.\w+")
 _SHARD = re.compile(r"-\d{5}-of-\d{5}\.\w+$")
+_RATIO = 20  # how much larger than its file an archive may be
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _GLOBAL = re.compile(r"(?:GLOBAL|unsupported class) ([\w.]+)")
 # Classes that checkpoints carry beside tensors, and that only hold values.
@@ -135,7 +137,7 @@ def _networks(folder: Path) -> tuple[list[Path], list[str]]:
 def _weight_map(index: Path) -> Mapping[str, str]:
     """The file of each tensor, as an index of shards says; plain names of files beside it."""
     try:
-        parts = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        parts = parse_json(read_text(index), str(index))["weight_map"]
         names = set(parts.values())
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise StorageError(f'{index} is no index of shards ({error!r}): it lacks a "weight_map" of names') from error
@@ -165,17 +167,35 @@ def _read_shards(index: Path) -> dict[str, Tensor]:
 
 
 def _read(path: Path) -> Any:
+    require_file(path)
     if path.name.endswith(".safetensors"):
         try:
             return load_file(path)
         except (SafetensorError, OSError) as error:
             raise StorageError(f"{path} cannot be read as safetensors: {_pointer(path) or error}") from error
+    _require_not_inflated(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises pickle, zip, EOF and runtime errors alike
         raise StorageError(
             f"{path} cannot be read as a state dict with weights_only=True: {_pointer(path) or _why(error)}"
         ) from error
+
+
+def _require_not_inflated(path: Path) -> None:
+    """Refuse an archive that would be far larger in memory than on disk; torch.save does not compress."""
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            inside = sum(one.file_size for one in archive.infolist())
+    except (zipfile.BadZipFile, OSError, ValueError) as error:
+        raise StorageError(f"{path} is damaged ({error}): save it again with {_SAVED}") from error
+    if inside > _RATIO * path.stat().st_size + 2**20:
+        raise StorageError(
+            f"{path} has {path.stat().st_size:,} bytes that would become {inside:,} in memory: it is compressed as "
+            f"torch.save never does; save it again with {_SAVED}"
+        )
 
 
 def _pointer(path: Path) -> str | None:

@@ -1,6 +1,5 @@
 """Collection: N networks of one layout. Every stage takes one and returns one."""
 
-import csv
 import hashlib
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,8 +19,10 @@ from weightspace.networks.layout import Layout
 from weightspace.networks.network import Network
 from weightspace.networks.outputs import Classes, OutputKind, stored_kind
 from weightspace.networks.record import Record
+from weightspace.networks.record_table import write_records
 from weightspace.runtime.hashing import raw_bytes
 from weightspace.storage.files import dump_json, new_folder
+from weightspace.storage.manifests import write_manifest
 from weightspace.storage.shards import ShardReader, ShardWriter, pack_values, unpack_bits
 
 _SHARD_BYTES = 256 * 2**20
@@ -252,6 +253,7 @@ class Collection:
             for rows in blocks(len(self), max(1, _SHARD_BYTES // row_bytes)):
                 writer.add(self._stored(rows), self.records[rows])
             writer.close()
+            write_manifest(temporary)
         return folder
 
     def write_to(self, writer: ShardWriter) -> None:
@@ -275,7 +277,10 @@ class Collection:
         reader = ShardReader.open(Path(folder), verify=verify)
         layout = Layout.from_json(reader.manifest["layout"])
         architecture = Architecture.from_json(reader.manifest["architecture"])
-        if factory is not None:
+        reader.check_shapes(layout.size, {buffer.name: buffer.shape for buffer in layout.buffers})
+        if factory is None:
+            architecture.require(layout, f"{folder}/collection.json")
+        else:
             architecture = Architecture.of(factory)
             layout.require_tensors(architecture.layout(), "the network of the given factory")
         loaded = object.__new__(cls)
@@ -297,12 +302,7 @@ class Collection:
 
     def to_csv(self, path: str | Path) -> None:
         """Write the records as a table; nested entries become dotted columns."""
-        rows = [_flatten(record) for record in self.records]
-        names = list(dict.fromkeys(name for row in rows for name in row))
-        with open(path, "w", newline="", encoding="utf-8") as file:
-            table = csv.DictWriter(file, ["network", *names])
-            table.writeheader()
-            table.writerows({"network": i, **row} for i, row in enumerate(rows))
+        write_records(Path(path), self.records)
 
     def _column(self, name: str) -> Tensor:
         if name not in self._columns:
@@ -384,13 +384,3 @@ def _check_masks(weights: Tensor | None, masks: Tensor, layout: Layout) -> None:
 
 def _tensor_name(layout: Layout, position: int) -> str:
     return next((name for name, at in layout.slices.items() if at.start <= position < at.stop), "a buffer")
-
-
-def _flatten(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in record.items():
-        if isinstance(value, Mapping):
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat

@@ -15,10 +15,12 @@ import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 
-from weightspace.errors import InputError, LayoutMismatch
+from weightspace.errors import InputError, LayoutMismatch, StorageError
 from weightspace.networks.roles import Role, marked, roles_of
 from weightspace.networks.selection import matching
 from weightspace.storage.typed import from_json
+
+_LARGEST = 2**48  # values of a tensor
 
 
 @dataclass(frozen=True)
@@ -293,7 +295,7 @@ class Layout:
         }
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "Layout":
+    def from_json(cls, data: Any) -> "Layout":
         """The inverse of `to_json`.
 
         Args:
@@ -303,7 +305,21 @@ class Layout:
             StorageError: An entry is missing, or has a value that is none of its type.
         """
         stored = from_json(_Stored, data, "a layout")
-        return cls(tuple(Entry(*entry) for entry in stored.entries), stored.aliases)
+        entries = tuple(Entry(*entry) for entry in stored.entries)
+        names = [entry.name for entry in entries]
+        wrong = [
+            f"{entry.name} of shape {entry.shape} and type {entry.dtype}"
+            for entry in entries
+            if min(entry.shape, default=1) < 0
+            or entry.size > _LARGEST
+            or not isinstance(getattr(torch, entry.dtype, None), torch.dtype)
+        ]
+        wrong += [f"{name} twice" for name in names if names.count(name) > 1] if len(set(names)) < len(names) else []
+        wrong += [f"{alias} for {name}, which is not there" for alias, name in stored.aliases if name not in names]
+        wrong += [] if any(entry.role != "buffer" for entry in entries) else ["no parameters"]
+        if wrong:
+            raise StorageError(f"a layout is damaged (it has {wrong[0]:.200}): restore it from a copy")
+        return cls(entries, stored.aliases)
 
     def _check_names(self, state: Mapping[str, Tensor]) -> None:
         known = {entry.name for entry in self.entries} | {alias for alias, _ in self.aliases}

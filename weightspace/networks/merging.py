@@ -9,6 +9,7 @@ from weightspace.errors import InputError
 from weightspace.networks.collection import Collection, writer_for
 from weightspace.runtime.progress import progress
 from weightspace.storage.files import new_folder
+from weightspace.storage.manifests import write_manifest
 
 _ROWS = 256
 
@@ -41,4 +42,5 @@ def merge(
             for start in range(0, len(part), _ROWS):
                 part[start : start + _ROWS].write_to(writer)
         writer.close()
+        write_manifest(temporary)
     return Collection.load(out, factory=factory)

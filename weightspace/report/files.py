@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from weightspace.errors import StorageError
 from weightspace.report.data import ReportData
 from weightspace.storage.files import dump_json, read_manifest
+from weightspace.storage.manifests import check_one
 from weightspace.storage.typed import from_json, to_json
 
 FORMAT = "weightspace.report"
@@ -91,6 +92,7 @@ def load_report(kind: type[D], path: Path) -> D:
     if not path.exists():
         raise StorageError(f"{path} does not exist: run `weightspace evaluate` first")
     names = ("task", "test_samples", "samples", "reference", "points", "verdicts", *_REPORT.values(), "settings")
+    check_one(path)
     data = read_manifest(path, FORMAT, VERSION, names)
     content = _renamed({name: data[name] for name in data if name not in ("format", "version")}, _inverse(_REPORT))
     one_label = content.get("scoring") is None

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -58,6 +59,11 @@ class Picture:
     name: str
     caption: str
     figure: Figure
+
+    @property
+    def file_name(self) -> str:
+        """Its name as the name of a file, without an ending; nothing in it leads to another folder."""
+        return re.sub(r'[\s/\\:*?"<>|\x00-\x1f]', "_", self.name).lstrip(".") or "figure"
 
     @property
     def png(self) -> str:

@@ -11,6 +11,7 @@ from weightspace.report.files import load_report, report_to_json
 from weightspace.report.page import Picture, Table, render
 from weightspace.report.plots.style import save
 from weightspace.storage.files import dump_json, write_text
+from weightspace.storage.manifests import add_to_manifest
 
 
 @dataclass(frozen=True)
@@ -61,11 +62,13 @@ class Report(ReportData):
         folder.mkdir(parents=True, exist_ok=True)
         pictures = self.plot()
         page = self._page(pictures)
+        names = [f"{picture.file_name}.{kind}" for picture in pictures for kind in ("png", "svg")]
         for picture in pictures:
             for kind in ("png", "svg"):
-                save(picture.figure, folder / f"{picture.name.replace(' ', '_')}.{kind}")
+                save(picture.figure, folder / f"{picture.file_name}.{kind}")
         write_text(folder / "report.html", page)
         self.save(folder / "report.json")
+        add_to_manifest(folder, [*names, "report.html", "report.json"])
 
     def to_json(self) -> dict[str, Any]:
         """Everything, the figures' data included, as JSON data."""

@@ -1,7 +1,6 @@
 """A ticket on its own: one file with packed masks and values, or ONNX."""
 
 import copy
-import json
 import re
 import warnings
 from collections.abc import Callable
@@ -10,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -24,6 +23,8 @@ from weightspace.runtime import trees
 from weightspace.runtime.outputs import difference, tensors_within
 from weightspace.runtime.trees import Tree
 from weightspace.storage.files import atomic_file, dump_json
+from weightspace.storage.reading import parse_json
+from weightspace.storage.tensors import open_tensors
 
 FORMAT, VERSION = "weightspace.ticket", 1
 _MOST_BYTES = 2**31
@@ -75,8 +76,8 @@ def load_ticket(path: str | Path, *, factory: Callable[[], nn.Module] | None = N
     if path.is_dir():
         raise StorageError(f"{path} is a folder: a ticket is one file, a collection is read by Collection.load")
     try:
-        with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {}).get("weightspace", "null"))
+        with open_tensors(path) as file:
+            header = parse_json((file.metadata() or {}).get("weightspace", "null"), str(path))
             if not isinstance(header, dict) or header.get("format") != FORMAT:
                 raise StorageError(f"{path} is not a ticket that weightspace wrote")
             if header.get("version") != VERSION:
@@ -101,6 +102,8 @@ def load_ticket(path: str | Path, *, factory: Callable[[], nn.Module] | None = N
         buffers = {b.name: tensors[f"buffer.{b.name}"] for b in layout.buffers}
         architecture = Architecture.from_json(header["architecture"]).following(layout)
         record = Record(header["record"])
+        if factory is None:
+            architecture.require(layout, str(path))
         if factory is None and architecture.known and architecture.layout() != layout:
             raise StorageError(f"{path} is damaged: its weights are not those of a {architecture.name}")
         weights = torch.zeros(layout.size, dtype=layout.dtype).masked_scatter(mask, values)

@@ -7,12 +7,27 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 
 from weightspace.errors import InputError, StorageError
+from weightspace.storage.reading import read_json, require_file
+
+
+@dataclass(frozen=True)
+class SizeAndSum:
+    """What a manifest says of the file of its tensors, or of its records.
+
+    Args:
+        size: Bytes of the file.
+        sha256: SHA-256 of the file, in hexadecimal.
+    """
+
+    size: int
+    sha256: str
 
 
 def _umask() -> int:
@@ -105,17 +120,16 @@ def read_manifest(path: Path, format_name: str, version: int | Sequence[int], ke
     Raises:
         StorageError: It is damaged, of another format, or of a version this weightspace cannot read.
     """
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        found = (manifest["format"], manifest["version"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise StorageError(f"{path} is damaged ({error!r}): restore it from a copy") from error
+    manifest = read_json(path)
+    if not isinstance(manifest, dict) or not {"format", "version"} <= set(manifest):
+        raise StorageError(f"{path} is damaged (it has no format and version): restore it from a copy")
+    found = (manifest["format"], manifest["version"])
     if found[0] != format_name:
-        raise StorageError(f"{path} describes a {found[0]!r}, not a {format_name!r}")
+        raise StorageError(f"{path} describes a {found[0]!r:.80}, not a {format_name!r}: give another folder")
     versions = (version,) if isinstance(version, int) else tuple(version)
-    if found[1] not in versions:
+    if type(found[1]) is not int or found[1] not in versions:
         raise StorageError(
-            f"{path} has format version {found[1]}, this weightspace reads version {max(versions)}: "
+            f"{path} has format version {found[1]!r:.80}, this weightspace reads version {max(versions)}: "
             "use the weightspace that wrote it, or a newer one"
         )
     missing = [key for key in keys if key not in manifest]
@@ -126,9 +140,7 @@ def read_manifest(path: Path, format_name: str, version: int | Sequence[int], ke
 
 def check_file(path: Path, size: int, sha256: str, *, verify: bool = True) -> None:
     """Raise StorageError unless a file is there, of this size and, if asked, of this checksum."""
-    if not path.exists():
-        raise StorageError(f"{path} is missing: restore it from a copy")
-    found = path.stat().st_size
+    found = require_file(path).st_size
     if found != size:
         raise StorageError(
             f"{path} has {found} bytes, expected {size}: it is truncated or was changed; restore it from a copy"

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from weightspace.errors import StorageError
 from weightspace.storage.files import (
+    SizeAndSum,
     atomic_file,
     check_file,
     dump_json,
@@ -19,6 +19,9 @@ from weightspace.storage.files import (
     read_manifest,
     write_text,
 )
+from weightspace.storage.manifests import add_to_manifest, check_listed
+from weightspace.storage.tensors import load_tensors
+from weightspace.storage.typed import from_json
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,7 @@ class FittedFormat:
         manifest = {"format": f"weightspace.{self.name}", "version": self.version, **settings}
         manifest["tensors"] = {"size": path.stat().st_size, "sha256": file_hash(path)}
         write_text(folder / self.manifest, dump_json(manifest, f"the {self.name}", indent=1))
+        add_to_manifest(folder, [self.manifest, self.tensors])
 
     def save(self, folder: str | Path, settings: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Path:
         """Write a new or empty folder, which appears in one step.
@@ -99,17 +103,10 @@ class FittedFormat:
         manifest = read_manifest(
             folder / self.manifest, f"weightspace.{self.name}", self.readable, [*self.keys, "tensors"]
         )
-        path, check = folder / self.tensors, manifest["tensors"]
-        if not isinstance(check, dict) or set(check) != {"size", "sha256"}:
-            raise StorageError(
-                f"{folder / self.manifest} is damaged (tensors is {check!r}, not size and sha256): restore it from a "
-                f"copy"
-            )
-        check_file(path, **check)
-        try:
-            return manifest, load_file(path)
-        except SafetensorError as error:
-            raise StorageError(f"{path} is damaged ({error}): restore it from a copy") from error
+        check_listed(folder, required=[self.manifest, self.tensors])
+        expected = from_json(SizeAndSum, manifest["tensors"], f"{folder / self.manifest}, tensors,")
+        check_file(folder / self.tensors, expected.size, expected.sha256)
+        return manifest, load_tensors(folder / self.tensors)
 
 
 def require_tensor(tensors: Mapping[str, Tensor], name: str, what: str) -> Tensor:

@@ -18,11 +18,16 @@ import yaml
 from filelock import FileLock, Timeout
 
 from weightspace.errors import InputError, StorageError
+from weightspace.storage.checksums import drop_sums
 from weightspace.storage.files import dump_json, write_text
+from weightspace.storage.manifests import check_listed, drop_manifest, write_manifest
+from weightspace.storage.reading import read_text
+from weightspace.storage.yaml_text import parse_yaml
 
 CONFIG = "config.yaml"
 DONE = "complete.json"
 METRICS = "metrics.jsonl"
+_CONFIG_BYTES = 2**28
 _LOCK = ".lock"
 _HOLDER = ".lock.holder"  # the process that works in the folder; Windows lets nobody read a locked file
 
@@ -40,8 +45,11 @@ class Run:
             file.write(dump_json({"time": round(time.time(), 3), **metrics}, "the metrics") + "\n")
 
     def finish(self, **summary: Any) -> None:
-        """Mark the run complete."""
-        write_text(self.folder / DONE, dump_json({"time": round(time.time(), 3), **summary}, "the summary"))
+        """Write the manifest of all files, and mark the run complete."""
+        text = dump_json({"time": round(time.time(), 3), **summary}, "the summary")
+        write_manifest(self.folder, {DONE: text})  # before the mark: a complete run has one
+        drop_sums(self.folder)
+        write_text(self.folder / DONE, text)
 
 
 @contextmanager
@@ -61,10 +69,10 @@ def open_run(
     """
     wanted = {"stage": stage, "config": dict(config), "inputs": dict(inputs or {})}
     wanted = json.loads(dump_json(wanted, "the configuration"))
-    wanted["hash"] = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:16]
+    wanted["hash"] = _hash(wanted)
     path = folder / CONFIG
     if path.exists():
-        _require_same(folder, path, wanted)  # before a lock file is made in somebody else's folder
+        _require_same(folder, wanted)  # before a lock file is made in somebody else's folder
     elif folder.exists() and (not folder.is_dir() or any(map(_foreign, folder.iterdir()))):
         raise StorageError(f"{folder} exists and holds something else: choose another folder, or delete it first")
     existed = folder.exists()
@@ -89,16 +97,21 @@ def _opened(folder: Path, path: Path, wanted: Mapping[str, Any]) -> Run:
     for leftover in folder.glob(".*.partial"):  # from a process that was killed while writing
         leftover.unlink()
     if path.exists():
-        _require_same(folder, path, wanted)  # again: another process may have come first
+        _require_same(folder, wanted)  # again: another process may have come first
     else:
         write_text(path, yaml.safe_dump(wanted, sort_keys=False, allow_unicode=True))
-    return Run(folder, (folder / DONE).exists())
+    complete = (folder / DONE).exists()
+    if complete:
+        check_listed(folder, required=[CONFIG, DONE])
+    else:
+        drop_manifest(folder)
+    return Run(folder, complete)
 
 
 def _remove_if_empty(folder: Path, *, existed: bool) -> None:
     """Leave no trace of a mistake found before anything was written: the corrected command can use the same folder."""
     leftover = {path.name for path in folder.iterdir()}
-    if leftover <= {CONFIG, _LOCK, _HOLDER, "engine.json"}:
+    if leftover <= {CONFIG, _LOCK, _HOLDER, "engine.json", "engine.json.sha256"}:
         for name in leftover:
             (folder / name).unlink()
         if not existed:
@@ -109,17 +122,41 @@ def _foreign(path: Path) -> bool:
     return path.name not in (_LOCK, _HOLDER) and path.suffix != ".partial"
 
 
-def _require_same(folder: Path, path: Path, wanted: Mapping[str, Any]) -> None:
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-        same = found["hash"] == wanted["hash"]
-    except (yaml.YAMLError, TypeError, KeyError) as error:
-        raise StorageError(f"{path} is damaged ({error}): delete {folder} to start anew") from error
-    if not same:
+def _require_same(folder: Path, wanted: Mapping[str, Any]) -> None:
+    found = read_config(folder)
+    if found["hash"] != wanted["hash"]:
         raise StorageError(
             f"{folder} holds another run (it differs in {_differences(found, wanted)}): "
             "choose another folder, or delete it first"
         )
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """What a run folder says of its run: stage, config, inputs and their hash.
+
+    Args:
+        folder: Folder of a run.
+
+    Raises:
+        StorageError: The file config.yaml is missing or damaged.
+    """
+    path = folder / CONFIG
+    try:
+        found = parse_yaml(read_text(path, at_most=_CONFIG_BYTES), str(path))
+        settings = {name: value for name, value in found.items() if name != "hash"}
+        if set(settings) != {"stage", "config", "inputs"} or not isinstance(found["stage"], str):
+            raise ValueError("it should have stage, config, inputs and hash")
+        if found["hash"] != _hash(settings):
+            raise ValueError("its settings are not those of its hash: something was changed")
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:  # StorageError is a ValueError
+        raise StorageError(
+            f"{path} is damaged ({error}): restore it from a copy, or delete {folder} to start anew"
+        ) from error
+    return found
+
+
+def _hash(settings: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _differences(found: Any, wanted: Any, path: str = "") -> str:

@@ -12,22 +12,31 @@ last and marks the folder complete. Anyone can read a folder with safetensors an
 """
 
 import hashlib
-import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from weightspace.errors import StorageError
-from weightspace.storage.files import atomic_file, check_file, dump_json, file_hash, read_manifest, write_text
+from weightspace.storage.checksums import check_sum, drop_sum, write_sum
+from weightspace.storage.files import (
+    atomic_file,
+    check_file,
+    dump_json,
+    file_hash,
+    read_manifest,
+    write_text,
+)
+from weightspace.storage.manifests import check_listed
+from weightspace.storage.reading import read_lines, require_file
+from weightspace.storage.shard_checks import Contents, check_shapes, check_shard, records_of
+from weightspace.storage.tensors import open_tensors
 
 FORMAT = "weightspace.collection"
 VERSION = 2  # version 1 had dense weights beside the masks
@@ -69,8 +78,11 @@ class ShardWriter:
         except OSError as error:
             raise StorageError(f"cannot create the folder {folder}: {error}") from error
         for path in _shard_files(folder):
-            with _open(path) as file:
-                self._register(path, sorted(file.keys()), json.loads(file.metadata()["records"]))
+            require_file(path)
+            sha256 = file_hash(path)
+            check_sum(path, "delete it and the shards after it: the run makes them anew", found=sha256)
+            with open_tensors(path) as file:
+                self._register(path, sorted(file.keys()), records_of(file, path), sha256)
 
     def __len__(self) -> int:
         """Networks written so far, by this process and by earlier ones."""
@@ -83,7 +95,9 @@ class ShardWriter:
         metadata = {"records": dump_json(lines, "the records")}
         with atomic_file(path) as temporary:
             save_file({k: v.cpu().contiguous() for k, v in columns.items()}, temporary, metadata)
-        self._register(path, sorted(columns), lines)
+            sha256 = file_hash(temporary)
+            write_sum(path, sha256)
+        self._register(path, sorted(columns), lines, sha256)
 
     def close(self) -> None:
         """Write the records and the manifest: from here on the folder is a collection."""
@@ -99,17 +113,17 @@ class ShardWriter:
             "records": {"size": len(lines), "sha256": hashlib.sha256(lines.encode()).hexdigest()},
         }
         write_text(self.folder / MANIFEST, dump_json(manifest, "the manifest", indent=1))
+        for shard in self._shards:  # the manifest has it from here on
+            drop_sum(self.folder / shard["file"])
 
-    def _register(self, path: Path, columns: list[str], records: list[dict[str, Any]]) -> None:
+    def _register(self, path: Path, columns: list[str], records: list[dict[str, Any]], sha256: str) -> None:
         if self._shards and columns != self._columns:
             raise StorageError(
                 f"{path} has the columns {columns}, earlier shards {self._columns}: delete {self.folder}"
             )
         self._columns = columns
         self.records += records
-        self._shards.append(
-            {"file": path.name, "count": len(records), "bytes": path.stat().st_size, "sha256": file_hash(path)}
-        )
+        self._shards.append({"file": path.name, "count": len(records), "bytes": path.stat().st_size, "sha256": sha256})
 
 
 @dataclass(frozen=True)
@@ -141,11 +155,35 @@ class ShardReader:
             )
             raise StorageError(f"{folder} has no {MANIFEST}: it is {hint}")
         manifest = read_manifest(folder / MANIFEST, FORMAT, _READABLE, _KEYS)
-        for shard in manifest["shards"]:
-            check_file(folder / shard["file"], shard["bytes"], shard["sha256"], verify=verify)
-        check_file(folder / RECORDS, **manifest["records"])
-        lines = (folder / RECORDS).read_text(encoding="utf-8").splitlines()
-        return cls(folder, manifest, [json.loads(line) for line in lines])
+        contents = Contents.of(manifest, folder / MANIFEST)
+        check_listed(folder, required=[MANIFEST, RECORDS, *(shard.file for shard in contents.shards)])
+        for shard in contents.shards:
+            check_file(folder / shard.file, shard.bytes, shard.sha256, verify=verify)
+        check_file(folder / RECORDS, contents.records.size, contents.records.sha256)
+        records = read_lines(folder / RECORDS)
+        if len(records) != contents.count:
+            raise StorageError(
+                f"{folder / RECORDS} has {len(records)} records, {MANIFEST} says {contents.count}: restore it from a "
+                "copy"
+            )
+        start = 0
+        for shard in contents.shards:
+            check_shard(folder / shard.file, contents.columns, records[start : start + shard.count])
+            start += shard.count
+        return cls(folder, manifest, records)
+
+    def check_shapes(self, size: int, buffers: Mapping[str, Sequence[int]]) -> None:
+        """Compare the shapes in all shards with a layout, without reading their tensors.
+
+        Args:
+            size: Length of a network's vector.
+            buffers: Shape of each buffer by name.
+
+        Raises:
+            StorageError: A column has another shape, or is missing or unknown.
+        """
+        for shard in self.manifest["shards"]:
+            check_shapes(self.folder / shard["file"], shard["count"], size, buffers)
 
     @property
     def columns(self) -> list[str]:
@@ -168,14 +206,19 @@ class ShardReader:
         for shard in self.manifest["shards"]:
             here = ((rows >= start) & (rows < start + shard["count"])).nonzero().flatten()
             if len(here):
-                with _open(self.folder / shard["file"]) as file:
-                    ends = file.get_tensor("kept").cumsum(0).tolist()
+                with open_tensors(self.folder / shard["file"]) as file:
+                    ends = _ends(file, self.folder / shard["file"])
                     bits, values = file.get_slice("masks"), file.get_slice("values")
                     for row in (rows[here] - start).tolist():
                         mask = np.unpackbits(bits[row : row + 1].numpy()[0], count=size).astype(bool)
                         first = (ends[row - 1] if row else 0) + int(np.count_nonzero(mask[: at.start]))
                         own = torch.from_numpy(mask[at])
                         kept = values[first : first + int(own.sum())]
+                        if len(kept) != int(own.sum()) or (within is None and first + len(kept) != ends[row]):
+                            raise StorageError(
+                                f"{self.folder / shard['file']} is damaged (network {row} has another number of values "
+                                "than its mask keeps): restore it from a copy"
+                            )
                         parts.append(kept.new_zeros(len(own)).masked_scatter_(own, kept))
                 order.append(here)
             start += shard["count"]
@@ -198,7 +241,7 @@ class ShardReader:
             if len(here):
                 local = rows[here] - start
                 first, last = int(local.min()), int(local.max())
-                with _open(self.folder / shard["file"]) as file:
+                with open_tensors(self.folder / shard["file"]) as file:
                     lazy = file.get_slice(column)
                     if last - first < 2 * len(local):  # dense enough to read as one piece
                         parts.append(lazy[(slice(first, last + 1), *part)][local - first])
@@ -212,21 +255,21 @@ class ShardReader:
         return result
 
 
+def _ends(file: Any, path: Path) -> list[int]:
+    """Where the kept weights of each network of a shard end."""
+    kept, (total,) = file.get_tensor("kept"), file.get_slice("values").get_shape()
+    if kept.dtype != torch.int64 or int(kept.min()) < 0 or int(kept.max()) > total or int(kept.sum()) != total:
+        raise StorageError(f"{path} is damaged (kept does not add up to its {total} values): restore it from a copy")
+    return kept.cumsum(0).tolist()
+
+
 def _shard_files(folder: Path) -> list[Path]:
     """The shards of a folder, numbered from 0 without a gap."""
     paths = sorted(path for path in folder.iterdir() if _SHARD.fullmatch(path.name))
     for number, path in enumerate(paths):
         if path.name != f"shard-{number:05d}.safetensors":
-            raise StorageError(f"{folder}: shard {number} is missing (found {path.name}): delete the folder")
+            raise StorageError(
+                f"{folder}: shard {number} is missing (found {path.name}): delete the shards after the gap, the run "
+                "makes them anew"
+            )
     return paths
-
-
-@contextmanager
-def _open(path: Path) -> Iterator[Any]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            yield file
-    except SafetensorError as error:
-        raise StorageError(
-            f"{path} is not a readable safetensors file ({error}): delete it or restore a copy"
-        ) from error

@@ -1,5 +1,6 @@
 """Dataclasses to JSON and back, with every value checked: what a file says is either of the right type or an error."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
@@ -17,14 +18,26 @@ _converter = cattrs.Converter(forbid_extra_keys=True)
 def _exactly(*kinds: type) -> Callable[[Any, Any], Any]:
     def check(value: Any, kind: Any) -> Any:
         if type(value) not in kinds:
-            raise TypeError(f"{value!r} is no {kind.__name__}")
+            raise TypeError(f"{value!r:.80} is no {kind.__name__}")
         return value  # an int stays one where a float is meant: what is written again has the same bytes
 
     return check
 
 
-for _kind, _read in ((bool, (bool,)), (int, (int,)), (float, (int, float)), (str, (str,))):
-    _converter.register_structure_hook(_kind, _exactly(*_read))
+def _number(value: Any, kind: Any) -> Any:
+    value = _exactly(int, float)(value, kind)
+    try:
+        finite = math.isfinite(value)
+    except OverflowError:  # an integer that is no float
+        finite = False
+    if not finite:
+        raise ValueError(f"{value!r:.40} is no finite number")
+    return value
+
+
+for _kind in (bool, int, str):
+    _converter.register_structure_hook(_kind, _exactly(_kind))
+_converter.register_structure_hook(float, _number)
 
 
 def as_text(kind: type[T], read: Callable[[str], T]) -> None:
@@ -88,6 +101,8 @@ def from_json(kind: type[T], data: Any, what: str) -> T:
         ValueError,
         KeyError,
         AttributeError,
+        RecursionError,
+        OverflowError,
     ) as error:
         reasons = "; ".join(cattrs.transform_error(error)) if isinstance(error, BaseValidationError) else str(error)
         raise StorageError(f"{what} is damaged ({reasons}): restore it from a copy") from error
@@ -133,7 +148,7 @@ class Registry(Generic[T]):
         """
         return {"kind": self.name_of(value), **to_json(value)}
 
-    def from_json(self, data: Mapping[str, Any], what: str) -> T:
+    def from_json(self, data: Any, what: str) -> T:
         """Read what `to_json` wrote.
 
         Args:

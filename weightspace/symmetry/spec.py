@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from weightspace.errors import InputError, LayoutMismatch
+from weightspace.errors import InputError, LayoutMismatch, StorageError
 from weightspace.networks.layout import Layout
 from weightspace.symmetry.factors import multiplied
 from weightspace.symmetry.group import Axis as Axis
@@ -364,12 +364,15 @@ class Symmetry:
         return {"groups": groups, "fixed": list(self.fixed)}
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any], layout: Layout) -> "Symmetry":
+    def from_json(cls, data: Any, layout: Layout) -> "Symmetry":
         """The inverse of `to_json`.
 
         Args:
             data: What `to_json` returned.
             layout: Layout of the networks.
+
+        Raises:
+            StorageError: A field is missing or of another type, or the groups do not fit the layout.
         """
 
         def axes(side: Sequence[Sequence[Any]]) -> tuple[Axis, ...]:
@@ -377,17 +380,20 @@ class Symmetry:
                 Axis(t, axis, None if index is None else tuple(index), within) for t, axis, index, within in side
             )
 
-        groups = (
-            Group(
-                g["name"],
-                g["size"],
-                incoming=axes(g["incoming"]),
-                outgoing=axes(g["outgoing"]),
-                homogeneous=g["homogeneous"],
-                following=axes(g["following"]),
-                parent=g["parent"],
-                odd=g.get("odd", False),
+        try:
+            groups = (
+                Group(
+                    g["name"],
+                    g["size"],
+                    incoming=axes(g["incoming"]),
+                    outgoing=axes(g["outgoing"]),
+                    homogeneous=g["homogeneous"],
+                    following=axes(g["following"]),
+                    parent=g["parent"],
+                    odd=g.get("odd", False),
+                )
+                for g in data["groups"]
             )
-            for g in data["groups"]
-        )
-        return cls(layout, tuple(groups), tuple(data["fixed"]))
+            return cls(layout, tuple(groups), tuple(data["fixed"]))
+        except (ValueError, LookupError, ArithmeticError, TypeError, AttributeError) as error:
+            raise StorageError(f"a symmetry is damaged ({error!s:.200}): restore it from a copy") from error

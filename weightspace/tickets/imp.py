@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
-from safetensors.torch import save_file
 
 from weightspace.errors import InputError
 from weightspace.masks.patterns import Pattern, Unstructured
@@ -19,8 +18,7 @@ from weightspace.networks.collection import Collection
 from weightspace.networks.starts import are_starts
 from weightspace.recipes.schedule import Schedule
 from weightspace.recipes.step import Step
-from weightspace.storage.checkpoints import read_checkpoint
-from weightspace.storage.files import atomic_file
+from weightspace.storage.checkpoints import read_checkpoint, write_checkpoint
 from weightspace.storage.spelling import Spelling, spelled, spelled_text
 from weightspace.tasks.own_loop import LoopTask
 from weightspace.tasks.task import Task
@@ -291,8 +289,7 @@ def _trained(block: SearchBlock, trainer: Trainer) -> Collection:
 def _keep(checkpoint: Path, trained: Collection, level: int) -> None:
     """Write the networks of a level."""
     parts = {"weights": trained.weights, "masks": trained.masks.contiguous(), "levels": torch.tensor(level)}
-    with atomic_file(checkpoint) as temporary:
-        save_file(parts | {f"buffer.{name}": buffer for name, buffer in trained.buffers.items()}, temporary)
+    write_checkpoint(checkpoint, parts | {f"buffer.{name}": buffer for name, buffer in trained.buffers.items()})
 
 
 def _sparsest(networks: Collection) -> float:

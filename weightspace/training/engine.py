@@ -25,7 +25,9 @@ from weightspace.networks.forward import activation_bytes
 from weightspace.networks.layout import Layout
 from weightspace.runtime import threads, trees
 from weightspace.runtime.allocator import main_memory
+from weightspace.storage.checksums import check_sum, write_sum
 from weightspace.storage.files import write_text
+from weightspace.storage.reading import read_json
 from weightspace.storage.spelling import Spelling, spelled, unspelled
 from weightspace.storage.typed import from_json
 from weightspace.tasks.data import OwnData
@@ -75,7 +77,7 @@ def choose_execution(
     """
     if isinstance(task, LoopTask):
         return Execution(1, None, 0.0)
-    kept = None if folder is None else _read(folder / "engine.json")
+    kept = None if folder is None else _kept(folder / "engine.json")
     if memory_gb is not None and memory_gb <= 0:
         raise InputError(f"the memory budget must be positive, got {memory_gb} GiB")
     limit = min(n, max(1, budget_bytes(memory_gb, device) // network_bytes(task)))
@@ -91,7 +93,9 @@ def choose_execution(
             # Without a writable cache folder the next run measures again: slower, never wrong.
             pass
         if folder is not None:
-            write_text(folder / "engine.json", json.dumps(spelled(best)))
+            text = json.dumps(spelled(best))
+            write_sum(folder / "engine.json", hashlib.sha256(text.encode()).hexdigest())
+            write_text(folder / "engine.json", text)
     return best
 
 
@@ -105,10 +109,17 @@ def _choose(task: Task, limit: int, device: str) -> Execution:
     return _measure_all(task, limit, device)
 
 
+def _kept(path: Path) -> Execution | None:
+    """The choice of an unfinished run: networks trained in groups of another size would be rounded otherwise."""
+    if path.exists():
+        check_sum(path, f"restore it from a copy, or delete {path.parent} to start anew")
+    return _read(path)
+
+
 def _read(path: Path) -> Execution | None:
     """A kept choice; a damaged file is measured anew."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = read_json(path)
         return from_json(Execution, unspelled(Execution, data), str(path))
     except (OSError, ValueError, TypeError, AttributeError):  # StorageError is a ValueError
         return None

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Bool, Float, Int
-from safetensors.torch import save_file
 from torch import Tensor
 
 from weightspace.errors import InputError
@@ -21,8 +20,7 @@ from weightspace.recipes.optimizers import State
 from weightspace.recipes.recipe import Augmentation, Recipe
 from weightspace.runtime import seeds, trees
 from weightspace.runtime.trees import Tree
-from weightspace.storage.checkpoints import read_checkpoint
-from weightspace.storage.files import atomic_file
+from weightspace.storage.checkpoints import read_checkpoint, write_checkpoint
 from weightspace.tasks.data import Data
 from weightspace.training.augment import augment
 from weightspace.training.gradients import Loss, draws_random_numbers, live_weights, one_by_one, side_by_side
@@ -275,8 +273,7 @@ class Trainer:
         tensors |= {f"buffer.{name}": tensor for name, tensor in self.buffers.items()}
         if self.masks is not None:
             tensors["masks"] = self.masks
-        with atomic_file(path) as temporary:
-            save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, temporary)
+        write_checkpoint(path, tensors)
 
     def resume(self, path: Path) -> None:
         """Go on from what `save` wrote."""

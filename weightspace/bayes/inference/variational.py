@@ -7,7 +7,6 @@ from pathlib import Path
 import pyro
 import torch
 from jaxtyping import Int
-from safetensors.torch import save_file
 from torch import Tensor
 
 from weightspace.bayes.inference.elbo import MeanFieldELBO
@@ -19,8 +18,7 @@ from weightspace.recipes.recipe import Augmentation
 from weightspace.recipes.step import Step
 from weightspace.runtime import seeds
 from weightspace.runtime.trees import Tree
-from weightspace.storage.checkpoints import read_checkpoint
-from weightspace.storage.files import atomic_file
+from weightspace.storage.checkpoints import read_checkpoint, write_checkpoint
 from weightspace.tasks.task import Task
 
 _CHECKPOINT_STEPS = 200
@@ -131,8 +129,7 @@ class Inference:
         for i, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{i}.{name}": tensor for name, tensor in state.items()}
         position = {"step": torch.tensor(self.step), "loss": torch.tensor(self.loss, dtype=torch.float64)}
-        with atomic_file(path) as temporary:
-            save_file({k: t.cpu().contiguous() for k, t in tensors.items()} | position, temporary)
+        write_checkpoint(path, tensors | position)
 
     def resume(self, path: Path) -> None:
         """Go on from what `save` wrote.

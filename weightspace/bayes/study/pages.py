@@ -14,6 +14,7 @@ from weightspace.report.intervals import half_width
 from weightspace.report.page import Picture, Table, render
 from weightspace.report.plots.style import colours, tidy
 from weightspace.storage.files import write_text
+from weightspace.storage.manifests import add_to_manifest
 
 _LABELS: Mapping[str, str] = {
     "accuracy": "accuracy",
@@ -63,8 +64,10 @@ def write_report(result: StudyResult, folder: str | Path) -> None:
     pictures = [curves(result), layers(result)]
     for picture in pictures:
         for kind in ("png", "svg"):
-            picture.figure.savefig(folder / f"{picture.name.replace(' ', '_')}.{kind}")
+            picture.figure.savefig(folder / f"{picture.file_name}.{kind}")
     write_text(folder / "report.html", page(result, pictures))
+    names = [f"{picture.file_name}.{kind}" for picture in pictures for kind in ("png", "svg")]
+    add_to_manifest(folder, ["report.html", *names])
 
 
 def page(result: StudyResult, pictures: Sequence[Picture]) -> str:

@@ -9,7 +9,9 @@ from typing import Any, Literal
 from weightspace.bayes.scores import PosteriorScore, posterior_scores
 from weightspace.errors import StorageError
 from weightspace.report.metrics import ACCURACY, ReportedMetric
+from weightspace.storage.csv_text import cell, quoted, text_of
 from weightspace.storage.files import dump_json, read_manifest, write_text
+from weightspace.storage.manifests import add_to_manifest, check_one
 from weightspace.storage.typed import from_json, to_json
 
 STUDY, ROWS, OVERLAPS = "study.json", "rows.csv", "overlaps.csv"
@@ -133,7 +135,7 @@ class StudyRow:
         try:
             for name, column in _COLUMNS.items():
                 if name == "method":
-                    values[name] = cells[column]
+                    values[name] = text_of(cells[column])
                 elif name == "network":
                     values[name] = int(float(cells[column]))
                 elif name != "layer_densities" and (cells.get(column) or kinds[name] is float):
@@ -266,12 +268,13 @@ class StudyResult:
             table.writeheader()
             for row in self.rows:
                 cells = row.cells() if isinstance(row, StudyRow) else row.cells(names)
-                table.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in cells.items()})
+                table.writerow({k: f"{v:.6g}" if isinstance(v, float) else cell(v) for k, v in cells.items()})
         lines = [
-            f'"{one.first}","{one.second}",{"nan" if one.overlap is None else f"{one.overlap:.4f}"}'
+            f"{quoted(one.first)},{quoted(one.second)},{'nan' if one.overlap is None else f'{one.overlap:.4f}'}"
             for one in self.overlaps
         ]
         write_text(folder / OVERLAPS, "\n".join(["first,second,overlap", *lines]) + "\n")
+        add_to_manifest(folder, [STUDY, ROWS, OVERLAPS])
 
     @classmethod
     def load(cls, folder: str | Path) -> "StudyResult":
@@ -283,6 +286,7 @@ class StudyResult:
         path = Path(folder) / STUDY
         if not path.exists():
             raise StorageError(f"{path} is missing: run the study into this folder, or give the folder of one")
+        check_one(path)
         parts = read_manifest(path, _FORMAT, 1, [one.name for one in fields(_StudyFile)])
         what = str(path)
         kind = _ScoreFile if "metrics" in parts else _StudyFile
