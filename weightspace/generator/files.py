@@ -126,7 +126,7 @@ def _require_sizes(parts: Mapping[str, Any], folder: Path) -> None:
     wrong = {
         "the flow makes codes of another length than the PCA": compress is not None
         and len(compress.components) != flow.codes,
-        "decoded networks are of another size than the layout": decoded % layout.size != 0,
+        "decoded networks are smaller than the layout": decoded < layout.size,
         "the refined decoder has another shape": refined is not None
         and tuple(refined.components.shape) != (flow.codes, len(refined.mean)),
         "the flow knows other conditions": sum(parts["conditions"].widths) != flow.conditions,
