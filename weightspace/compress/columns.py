@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from weightspace.errors import InputError
 from weightspace.networks.collection import Collection
 
 _BYTES = 256 * 2**20  # of a block, in float64
@@ -33,6 +34,17 @@ class Columns:
     def dtype(self) -> torch.dtype:
         """Type of the numbers."""
         return self.source.layout.dtype if isinstance(self.source, Collection) else self.source.dtype
+
+    def require_finite(self) -> None:
+        """Check vectors in memory; a collection checks its own.
+
+        Raises:
+            InputError: A vector is NaN or infinite.
+        """
+        if isinstance(self.source, Collection) or all(end.isfinite() for end in torch.aminmax(self.source)):
+            return
+        bad = (~self.source.isfinite()).nonzero()[0].tolist()
+        raise InputError(f"vector {bad[0]} is NaN or infinite at {bad[1]}: leave diverged networks out")
 
     def blocks(self, device: str | torch.device) -> Iterator[tuple[slice, Float[Tensor, "n b"]]]:
         """Slices of columns with their values, (N, columns), in float64.

@@ -82,6 +82,7 @@ class PCA:
         columns = Columns(vectors)
         n, d = columns.shape
         self.check(n, d)
+        columns.require_finite()
         mean = torch.empty(d, dtype=torch.float64)
         gram = torch.zeros(n, n, dtype=torch.float64, device=device)
         for at, block in columns.blocks(device):
@@ -136,6 +137,7 @@ class FittedPCA:
         n, d = columns.shape
         if d != len(self.mean):
             raise InputError(f"expected networks of {len(self.mean)} parameters, got {d}")
+        columns.require_finite()
         codes = torch.zeros(n, len(self.components), dtype=torch.float64, device=device)
         for at, block in columns.blocks(device):
             mean, components = self.mean[at].to(device).double(), self.components[:, at].to(device).double()
@@ -172,6 +174,7 @@ class FittedPCA:
         m, d = columns.shape
         if d != len(self.mean):
             raise InputError(f"expected networks of {len(self.mean)} parameters, got {d}")
+        columns.require_finite()
         n, k = self.networks, len(self.components)
         kept = k if components is None else components
         mean = torch.empty(d, dtype=torch.float64)

@@ -316,6 +316,8 @@ def _usable(scores: Tensor, layout: Layout, within: Tensor | None) -> Tensor:
     """Scores of the weights that may be kept, -inf elsewhere."""
     if scores.shape[-1] != layout.size:
         raise InputError(f"scores have {scores.shape[-1]} values a network, the layout has {layout.size}")
+    if not scores.is_floating_point():
+        scores = scores.double()  # which can rank what may not be kept below all others
     usable = scores.clone() if within is None else scores.masked_fill(~within, -math.inf)
     for at in layout.free:
         usable[..., at] = -math.inf

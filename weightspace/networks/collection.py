@@ -185,7 +185,7 @@ class Collection:
             lowest: Whether small values are good; the main metric knows it by itself.
 
         Raises:
-            InputError: There are fewer networks, or a record without the metric.
+            InputError: There are fewer networks, or a record without the metric, or with NaN as it.
         """
         if not 1 <= k <= len(self):
             raise InputError(f"cannot take the best {k} of {len(self)} networks")
@@ -196,6 +196,8 @@ class Collection:
         if missing:
             raise InputError(f"network {missing[0]} has no metric {metric!r} in its record")
         values = [record.metrics[metric] for record in self.records]
+        if any(value != value for value in values):
+            raise InputError(f"{metric} of a network is NaN, which cannot be ranked: leave it out, with filter()")
         order = sorted(range(len(self)), key=values.__getitem__, reverse=not lowest)
         return self[order[:k]]
 
@@ -319,6 +321,8 @@ class Collection:
     def _stored(self, rows: slice) -> dict[str, Tensor]:
         """Columns as they go to disk. Rows of a lazy collection are read here and not kept."""
         part = self[rows]
+        for name, tensor in part._columns.items():
+            part._checked(name, tensor)  # the caller's own tensors, who may have written to them
         columns = {name: part._column(name) for name in self._names}
         if "masks" in columns:
             columns |= pack_values(columns.pop("weights"), columns["masks"])

@@ -56,6 +56,10 @@ class Layout:
     aliases: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
+        names = [entry.name for entry in self.entries] + [alias for alias, _ in self.aliases]
+        if len(set(names)) < len(names):
+            twice = next(name for i, name in enumerate(names) if name in names[:i])
+            raise InputError(f"a layout has two tensors called {twice!r}: every tensor needs a name of its own")
         if not self.parameters:
             raise InputError("a layout needs at least one trainable parameter, got none")
         dtypes = {entry.dtype for entry in self.parameters}

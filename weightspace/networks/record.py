@@ -37,6 +37,9 @@ class Record(Mapping[str, Any]):
     __slots__ = ("_data",)
 
     def __init__(self, data: Mapping[str, Any] | None = None) -> None:
+        for key in data or ():
+            if not isinstance(key, str):
+                raise InputError(f"the keys of a record are texts, as in JSON, got {key!r}: write it as text")
         self._data = {key: dict(v) if isinstance(v, Record) else v for key, v in (data or {}).items()}
 
     def __getitem__(self, key: str) -> Any:
