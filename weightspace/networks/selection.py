@@ -27,7 +27,7 @@ def matching(globs: Sequence[str], choice: Sequence[str], names: Mapping[str, st
     for glob in globs:
         found = {entry for name, entry in names.items() if fnmatchcase(name, glob)}
         if not found:
-            raise InputError(f"no tensor is called {glob!r}: near are {_near(glob, list(names))}")
+            raise InputError(f"no tensor is called {glob!r}; similar names: {_near(glob, list(names))}")
         if not found & set(choice):
             raise InputError(
                 f"{glob!r} matches {_some(sorted(found))}, of which none is {what}: those are {_near(glob, choice)}"
