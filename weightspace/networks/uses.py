@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from weightspace.networks.calling import call
@@ -18,6 +17,7 @@ from weightspace.networks.layout import Layout
 from weightspace.networks.roles import is_known_weight
 from weightspace.runtime import trees
 from weightspace.runtime.trees import Tree
+from weightspace.runtime.watching import OperatorMode
 
 _PRODUCTS = {
     "mm", "addmm", "bmm", "baddbmm", "mv", "addmv", "dot", "_grouped_mm", "convolution", "_convolution", "_trilinear",
@@ -74,7 +74,7 @@ def _known(module: nn.Module, layout: Layout) -> set[str]:
     return known
 
 
-class _Watch(TorchDispatchMode):
+class _Watch(OperatorMode):
     """Follows parameters and inputs through a forward pass.
 
     Args:

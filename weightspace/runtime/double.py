@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
 from weightspace.runtime import trees
 from weightspace.runtime.trees import Tree
+from weightspace.runtime.watching import OperatorMode
 
 _LOWER = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -39,7 +39,7 @@ def in_double() -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
-class _OnlyDouble(TorchDispatchMode):
+class _OnlyDouble(OperatorMode):
     """No operator makes or reads a lower precision than float64, but among constants."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

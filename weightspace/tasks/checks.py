@@ -5,15 +5,15 @@ from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from weightspace.errors import InputError
 from weightspace.networks.outputs import Classes, LossOnly, OutputKind, like_targets
 from weightspace.runtime import trees
 from weightspace.runtime.trees import Tree
+from weightspace.runtime.watching import OperatorMode
 
 
-class _WatchStretching(TorchDispatchMode):
+class _WatchStretching(OperatorMode):
     """Finds an operator that stretches (samples, 1) and (samples,) to a table of all pairs of samples."""
 
     def __init__(self, samples: int) -> None:

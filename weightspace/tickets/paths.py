@@ -7,7 +7,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from weightspace.errors import InputError
 from weightspace.networks.calling import call
@@ -17,6 +16,7 @@ from weightspace.networks.forward import evaluation
 from weightspace.networks.layout import Layout
 from weightspace.runtime.double import in_double
 from weightspace.runtime.trees import Tree
+from weightspace.runtime.watching import OperatorMode
 from weightspace.tickets.analysis import _NORMS
 
 # Operators under which twice the input is not twice the output, as PyTorch names and people call them.
@@ -103,7 +103,7 @@ def require_flow(module: nn.Module, ones: Tree) -> None:
         )
 
 
-class _Operators(TorchDispatchMode):
+class _Operators(OperatorMode):
     """Looks for the first operator that is not positively homogeneous, and for the module that calls it."""
 
     def __init__(self, module: nn.Module) -> None:

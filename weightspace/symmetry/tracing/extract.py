@@ -164,8 +164,8 @@ def _orbits(
             children[parents[unit]].append(unit)
     mark |= {copy: hash((mark[copy], held)) for copy, held in copies.marks(units).items()}
     for _ in range(_ROUNDS):  # parents differ if what they hold differs, and the other way round
-        mark = {u: hash((mark[u], tuple(sorted(mark[c] for c in children[u])))) for u in mark}
-        mark = {u: hash((mark[u], mark[parents[u]] if u in parents else 0)) for u in mark}
+        mark |= {u: hash((mark[u], tuple(sorted(mark[c] for c in held)))) for u, held in children.items()}
+        mark |= {u: hash((mark[u], mark[parents[u]])) for u in mark if u in parents}
     if copies.fix_uneven(units, mark):
         return _orbits(units, labels, parents, copies)
     roots = [unit for unit in sorted(order, key=order.__getitem__) if unit not in parents]
@@ -173,9 +173,13 @@ def _orbits(
 
     def collect(among: list[list[int]], parent: _Orbit | None) -> None:
         """Orbits inside each of several parents, which are alike."""
-        kinds = list(dict.fromkeys(mark[unit] for unit in among[0]))
-        for kind in kinds:
-            members = np.array([[unit for unit in inside if mark[unit] == kind] for inside in among])
+        alike: list[dict[int, list[int]]] = []
+        for inside in among:
+            alike.append(defaultdict(list))
+            for unit in inside:
+                alike[-1][mark[unit]].append(unit)
+        for kind in alike[0]:
+            members = np.array([units_of[kind] for units_of in alike])
             free = members.shape[1] > 1
             orbit = _Orbit(members, parent)
             if free:
@@ -184,7 +188,7 @@ def _orbits(
                 parent.riders.append(members[:, 0])
             # Inside units that cannot move, the next level stands on its own.
             for column in [members] if free else [members[:, [0]]]:
-                held = [sorted(children[unit], key=order.__getitem__) for unit in column.ravel().tolist()]
+                held = [sorted(children.get(unit, ()), key=order.__getitem__) for unit in column.ravel().tolist()]
                 if held[0]:
                     if free:
                         collect(held, orbit)

@@ -154,7 +154,7 @@ def elementwise(units: Units, *operands: Any, **options: Any) -> Labels:
             inhomogeneous(units, t)
     if sum(not t.labels.plain for t in tensors) > 1:
         units.bind(*(t.labels for t in tensors))
-    shape = torch.broadcast_shapes(*(t.shape for t in tensors))
+    shape = np.broadcast_shapes(*(t.shape for t in tensors))
     wide = [_in_front(t, len(shape)) for t in tensors]
     units.follow(wide)
     axes: list[Label] = []

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 from torch.utils.weak import WeakIdKeyDictionary
 
@@ -19,6 +18,7 @@ from weightspace.runtime.copies import copied
 from weightspace.runtime.double import doubled, in_double
 from weightspace.runtime.outputs import tensors_within
 from weightspace.runtime.trees import Tree
+from weightspace.runtime.watching import OperatorMode
 from weightspace.symmetry.passes import SeesValues, call, training_mode, without_caches
 from weightspace.symmetry.tracing import views
 from weightspace.symmetry.tracing.attention_rules import RULES
@@ -138,7 +138,7 @@ def _ordinary_kernels(module: nn.Module) -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fast)
 
 
-class _Tracer(TorchDispatchMode):
+class _Tracer(OperatorMode):
     def __init__(self, module: nn.Module, fix_unknown: bool) -> None:
         super().__init__()
         self.units = Units()
