@@ -92,6 +92,8 @@ def groups_by_kind(found: Symmetry) -> str:
         "beside others": [g for g in found.groups if any((a.tensor, a.axis) in shared for a in g.axes)],
         "scalable": [g for g in found.groups if g.homogeneous],
         "odd": [g for g in found.groups if g.odd],
+        "orthogonal": [g for g in found.groups if g.linear == "orthogonal"],
+        "general linear": [g for g in found.groups if g.linear == "general"],
     }
     return ", ".join(f"{len(groups)} {kind}" for kind, groups in kinds.items() if groups)
 

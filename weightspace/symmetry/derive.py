@@ -52,10 +52,9 @@ def trace(module: nn.Module, example: Tree, *, fix_unknown: bool = False) -> Sym
         try:
             prove(symmetry, module, example)
         except WrongSymmetry as error:
-            if any(g.odd and g.name in error.groups for g in symmetry.groups):
-                # Odd on the example that they were tried on, but not on others.
-                odd = (replace(g, odd=g.odd and g.name not in error.groups) for g in symmetry.groups)
-                symmetry = replace(symmetry, groups=tuple(odd))
+            weaker = _weaker(symmetry, error.groups)
+            if weaker is not None:
+                symmetry = weaker
                 continue
             if symmetry.shared:  # the copies of a unit differ after all
                 symmetry = table(module, symmetry.layout, traces.units, traces.axes, copies=False)
@@ -101,13 +100,25 @@ def _without(symmetry: Symmetry, names: set[str]) -> Symmetry:
     return Symmetry(symmetry.layout, tuple(kept), fixed)
 
 
+def _weaker(symmetry: Symmetry, names: Sequence[str]) -> Symmetry | None:
+    """The symmetry with wrong groups no longer linear or, if none was, odd: they were so on one example only."""
+    wrong = [g for g in symmetry.groups if g.name in names]
+    if any(g.linear for g in wrong):
+        groups = (replace(g, linear=None, dual=()) if g in wrong else g for g in symmetry.groups)
+    elif any(g.odd for g in wrong):
+        groups = (replace(g, odd=False) if g in wrong else g for g in symmetry.groups)
+    else:
+        return None
+    return replace(symmetry, groups=tuple(groups))
+
+
 def _with_factors(symmetry: Symmetry, module: nn.Module, inputs: Tree) -> Symmetry:
-    """Keep "homogeneous" and "odd" on those groups of units that a rescaling or a flip really leaves alone."""
-    if not any(g.homogeneous or g.odd for g in symmetry.groups):
+    """Keep "homogeneous", "odd" and "linear" on those groups of units for which they really hold."""
+    if not any(len(g.kinds) > 1 for g in symmetry.groups):
         return symmetry
     probe = Probe(symmetry, module, inputs)
     identity = symmetry.identity()
-    scales, signs = probe.scales(symmetry, 0), probe.signs(symmetry, 0)
+    scales, signs, matrices = (of(symmetry, 0) for of in (probe.scales, probe.signs, probe.matrices))
 
     def kept(factors: Mapping[str, Tensor], change: Callable[[Mapping[str, Tensor]], float]) -> set[str]:
         if not factors or change(factors) < SAME:
@@ -116,5 +127,15 @@ def _with_factors(symmetry: Symmetry, module: nn.Module, inputs: Tree) -> Symmet
 
     scaled = kept(scales, lambda some: probe.change(symmetry, identity, some))
     flipped = kept(signs, lambda some: probe.change(symmetry, identity, {}, some))
-    groups = (replace(g, homogeneous=g.name in scaled, odd=g.name in flipped) for g in symmetry.groups)
+    mixed = kept(matrices, lambda some: probe.change(symmetry, identity, {}, {}, some))
+    groups = (
+        replace(
+            g,
+            homogeneous=g.name in scaled,
+            odd=g.name in flipped,
+            linear=g.linear if g.name in mixed else None,
+            dual=g.dual if g.name in mixed else (),
+        )
+        for g in symmetry.groups
+    )
     return replace(symmetry, groups=tuple(groups))

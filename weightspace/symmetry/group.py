@@ -1,7 +1,13 @@
 """Groups of hidden units, and where they lie along the axes of tensors."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
+
+from weightspace.errors import InputError
+
+LINEAR = ("general", "orthogonal")
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,14 @@ class Group:
             reordered on their own, and move along when their parent is moved.
         odd: Whether multiplying a unit by -1 on its incoming and on its outgoing axes changes nothing, because what
             lies between satisfies f(-x) = -f(x), as tanh does.
+        linear: Whether the units can also be mixed by a matrix, because only linear operations lie between what makes
+            and what reads them: "general" by any invertible one, "orthogonal" by an orthogonal one, as where a norm of
+            the units is taken.
+        dual: Those of the axes on which a mixing acts by the inverse transpose of the matrix, as what reads the units
+            undoes what is done to them; for "orthogonal" none, as the inverse transpose is the matrix itself.
+
+    Raises:
+        InputError: `linear` is of another kind, or `dual` has axes of others, or any without "general".
     """
 
     name: str
@@ -64,15 +78,38 @@ class Group:
     following: tuple[Axis, ...] = ()
     parent: str | None = None
     odd: bool = False
+    linear: str | None = None
+    dual: tuple[Axis, ...] = ()
 
     def __post_init__(self) -> None:
-        for side in ("incoming", "outgoing", "following"):
+        for side in ("incoming", "outgoing", "following", "dual"):
             object.__setattr__(self, side, tuple(getattr(self, side)))
+        if self.linear is not None and self.linear not in LINEAR:
+            raise InputError(
+                f"group {self.name!r}: linear={self.linear!r} is none of {', '.join(map(repr, LINEAR))}, and None"
+            )
+        if self.dual and (self.linear != "general" or not set(self.dual) <= set(self.axes)):
+            raise InputError(
+                f"group {self.name!r}: dual axes are axes of the group, and only where linear='general'; got "
+                f"{', '.join(map(str, self.dual))} with linear={self.linear!r}"
+            )
 
     @property
     def axes(self) -> tuple[Axis, ...]:
         """All axes that move with the units."""
         return self.incoming + self.outgoing + self.following
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """What can be done to the units: "permutation", "sign", "positive scale", "orthogonal", "general linear"."""
+        found = {
+            "permutation": True,
+            "sign": self.odd,
+            "positive scale": self.homogeneous,
+            "orthogonal": self.linear == "orthogonal",
+            "general linear": self.linear == "general",
+        }
+        return tuple(kind for kind, can in found.items() if can)
 
 
 def _brief(index: tuple[int, ...] | None) -> str:
@@ -80,3 +117,53 @@ def _brief(index: tuple[int, ...] | None) -> str:
         return ""
     runs = 1 + sum(b != a + 1 for a, b in pairwise(index))
     return f", {index[0]}:{index[-1] + 1}" if runs == 1 else f", {len(index)} positions in {runs} runs"
+
+
+def written(group: Group) -> dict[str, Any]:
+    """A group as data; what is new is written only where it is not the default.
+
+    Args:
+        group: The group.
+    """
+
+    def axes(side: Sequence[Axis]) -> list[list[Any]]:
+        return [[a.tensor, a.axis, None if a.index is None else list(a.index), a.within] for a in side]
+
+    return (
+        {
+            "name": group.name,
+            "size": group.size,
+            "homogeneous": group.homogeneous,
+            "parent": group.parent,
+            "incoming": axes(group.incoming),
+            "outgoing": axes(group.outgoing),
+            "following": axes(group.following),
+        }
+        | ({"odd": True} if group.odd else {})
+        | ({"linear": group.linear} if group.linear is not None else {})
+        | ({"dual": axes(group.dual)} if group.dual else {})
+    )
+
+
+def read(data: Any) -> Group:
+    """The inverse of `written`; whoever reads a file checks what this raises.
+
+    Args:
+        data: What `written` returned.
+    """
+
+    def axes(side: Sequence[Sequence[Any]]) -> tuple[Axis, ...]:
+        return tuple(Axis(t, axis, None if index is None else tuple(index), within) for t, axis, index, within in side)
+
+    return Group(
+        data["name"],
+        data["size"],
+        incoming=axes(data["incoming"]),
+        outgoing=axes(data["outgoing"]),
+        homogeneous=data["homogeneous"],
+        following=axes(data["following"]),
+        parent=data["parent"],
+        odd=data.get("odd", False),
+        linear=data.get("linear"),
+        dual=axes(data.get("dual", ())),
+    )

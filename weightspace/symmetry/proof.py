@@ -1,7 +1,6 @@
 """Prove a symmetry numerically, in float64, on a copy of the module with nothing symmetric left in it."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,7 +14,7 @@ from weightspace.runtime.double import doubled
 from weightspace.runtime.outputs import difference
 from weightspace.runtime.trees import Tree
 from weightspace.symmetry.passes import exact_outputs, training_mode
-from weightspace.symmetry.spec import Axis, Symmetry
+from weightspace.symmetry.spec import Axis, Group, Symmetry
 
 SAME = 1e-9
 CHANGED = 1e-6
@@ -23,7 +22,7 @@ _DRAWS = 3
 
 
 def prove(symmetry: Symmetry, module: nn.Module, inputs: Tree, *, controls: bool = True) -> None:
-    """Check that permuting every group, scaling homogeneous and flipping odd ones leaves the function unchanged.
+    """Check that reordering, scaling, flipping and mixing units, each where the table says so, changes no output.
 
     All parameters and statistics are drawn anew (fresh networks hide mistakes: biases of zero, norms of one). Three
     random draws, in evaluation mode and with normalisation in training mode, where the updated statistics must agree
@@ -71,16 +70,16 @@ class WrongSymmetry(InputError):
 
 
 def _require_unchanged(probe: "Probe", symmetry: Symmetry, permutations: Mapping[str, Tensor], draw: int) -> None:
-    signs, scales = probe.signs(symmetry, draw), probe.scales(symmetry, draw)
+    signs, scales, matrices = (of(symmetry, draw) for of in (probe.signs, probe.scales, probe.matrices))
     for factors in ({}, scales) if scales else ({},):
-        error = probe.change(symmetry, permutations, factors, signs)
+        error = probe.change(symmetry, permutations, factors, signs, matrices)
         if not error < SAME:
-            wrong = _culprits(probe, symmetry, permutations, scales, signs)
+            wrong = _culprits(probe, symmetry, permutations, scales, signs, matrices)
             named = f" (groups {', '.join(map(repr, wrong))})" if wrong else ""
             raise WrongSymmetry(
-                f"the symmetry does not fit {type(probe.module).__name__}: permuting, scaling and flipping its "
-                f"groups changed the output by {error:.1e} of its scale{named}. Check each group's axes, and which "
-                f"groups are homogeneous or odd",
+                f"the symmetry does not fit {type(probe.module).__name__}: permuting, scaling, flipping and "
+                f"mixing its groups changed the output by {error:.1e} of its scale{named}. Check each group's axes, "
+                f"and which groups are homogeneous, odd or linear",
                 wrong,
             )
 
@@ -103,10 +102,7 @@ def blind_axes(probe: "Probe", varied: "Probe", symmetry: Symmetry) -> list[str]
         def here(a: Axis, tensor: str = tensor, axis: int = axis) -> bool:
             return (a.tensor, a.axis) == (tensor, axis)
 
-        groups = [
-            replace(g, incoming=tuple(filter(here, g.axes)), outgoing=(), following=(), homogeneous=False, odd=False)
-            for g in symmetry.groups
-        ]
+        groups = [Group(g.name, g.size, tuple(filter(here, g.axes)), (), parent=g.parent) for g in symmetry.groups]
         alone = Symmetry(symmetry.layout, tuple(groups), tuple(b.name for b in symmetry.layout.buffers))
 
         def one_sided(values: Tensor, alone: Symmetry = alone, tensor: str = tensor) -> Tensor:
@@ -126,6 +122,7 @@ def _culprits(
     permutations: Mapping[str, Tensor],
     scales: Mapping[str, Tensor],
     signs: Mapping[str, Tensor],
+    matrices: Mapping[str, Tensor],
 ) -> list[str]:
     """The groups that change the output on their own."""
     wrong: list[str] = []
@@ -137,6 +134,7 @@ def _culprits(
             probe.change(symmetry, alone, {}) < SAME
             and (name not in scales or probe.change(symmetry, identity, {name: scales[name]}) < SAME)
             and (name not in signs or probe.change(symmetry, identity, {}, {name: signs[name]}) < SAME)
+            and (name not in matrices or probe.change(symmetry, identity, {}, {}, {name: matrices[name]}) < SAME)
         ):
             wrong.append(name)
     return wrong
@@ -194,18 +192,24 @@ class Probe:
         random = seeds.generator(seed // 2, "symmetry proof signs")
         return {name: sign * (1 - 2 * (seed % 2)) for name, sign in symmetry.random_signs(random).items()}
 
+    def matrices(self, symmetry: Symmetry, seed: int) -> dict[str, Tensor]:
+        """Random matrices of the groups that can be mixed."""
+        return symmetry.random_matrices(seeds.generator(seed, "symmetry proof matrices"))
+
     def change(
         self,
         symmetry: Symmetry,
         permutations: Mapping[str, Tensor],
         scales: Mapping[str, Tensor],
         signs: Mapping[str, Tensor] | None = None,
+        matrices: Mapping[str, Tensor] | None = None,
     ) -> float:
         """Largest change of an output or an updated statistic, relative to its scale."""
-        signs = signs or {}
-        moved = symmetry.permute(symmetry.flip(symmetry.scale(self.vector, scales), signs), permutations)
+        signs, matrices = signs or {}, matrices or {}
+        mixed = symmetry.mix(self.vector, matrices)
+        moved = symmetry.permute(symmetry.flip(symmetry.scale(mixed, scales), signs), permutations)
         buffers, expected = (
-            symmetry.permute_buffers(symmetry.flip_buffers(each, signs), permutations)
+            symmetry.permute_buffers(symmetry.flip_buffers(symmetry.mix_buffers(each, matrices), signs), permutations)
             for each in (self.buffers, self.before[1])
         )
         after = self._run(moved, buffers)

@@ -4,7 +4,7 @@ Permuting a group's units on all its axes at once leaves the function unchanged.
 layout: weights, masks, rewind weights, optimiser moments, posterior means and scales.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,11 +13,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from weightspace.errors import InputError, LayoutMismatch, StorageError
+from weightspace.errors import InputError, StorageError
 from weightspace.networks.layout import Layout
+from weightspace.symmetry import checks, mixing
 from weightspace.symmetry.factors import multiplied
 from weightspace.symmetry.group import Axis as Axis
 from weightspace.symmetry.group import Group as Group
+from weightspace.symmetry.group import read, written
 from weightspace.symmetry.sharing import shared_parents, sources_below
 
 Permutations = Mapping[str, Tensor]
@@ -36,8 +38,7 @@ class Symmetry:
     Raises:
         LayoutMismatch: An axis does not exist in the layout or has another size than its group.
         InputError: Two groups claim the same place and are not copies and what these share, a parent is unknown, a
-            child is homogeneous or odd, or a
-            buffer of statistics is in no group.
+            child is homogeneous or odd, units that hold others are linear, or a buffer of statistics is in no group.
     """
 
     layout: Layout
@@ -46,51 +47,12 @@ class Symmetry:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "groups", tuple(self.groups) if not isinstance(self.groups, Group) else (self.groups,))
-        shapes = {entry.name: entry.shape for entry in self.layout.entries}
-        moved: set[str] = set()
-        seen: dict[str, Group] = {}
-        for group in self.groups:
-            if group.name in seen:
-                raise InputError(f"two groups are called {group.name!r}")
-            if group.parent is not None and (group.parent not in seen or group.homogeneous or group.odd):
-                raise InputError(
-                    f"the parent {group.parent!r} of group {group.name!r} must come before it, and a child group "
-                    "can be neither homogeneous nor odd"
-                )
-            seen[group.name] = group
-            for axis in group.axes:
-                self._check(group, axis, shapes.get(axis.tensor), seen)
-                moved.add(axis.tensor)
+        checks.require_groups(self.layout, self.groups, self.count)
         try:
             shared_parents(self.groups, self.places)
         except ValueError as error:
             raise InputError(str(error)) from error
-        for entry in self.layout.buffers:
-            if entry.shape and entry.name not in moved and entry.name not in self.fixed:
-                raise InputError(
-                    f"buffer {entry.name!r} is on no group's axis: statistics that stay behind while their units "
-                    "move corrupt the network. Add the axis to its group, or name the buffer in `fixed`"
-                )
-
-    def _check(self, group: Group, axis: Axis, shape: tuple[int, ...] | None, seen: Mapping[str, Group]) -> None:
-        fits = shape is not None and 0 <= axis.axis < len(shape)
-        if fits and shape is not None:
-            units = group.size * (1 if group.parent is None or axis.within is not None else self.count(group.parent))
-            if axis.index is None:
-                fits = shape[axis.axis] == units
-            else:
-                inside = min(axis.index) >= 0 and max(axis.index) < shape[axis.axis]
-                fits = len(axis.index) % units == 0 and len(set(axis.index)) == len(axis.index) and inside
-            if axis.within is not None:
-                blocks = seen[group.parent].size if group.parent is not None else 0
-                fits = (
-                    fits and blocks > 0 and shape[axis.within] % blocks == 0 and seen[group.parent or ""].parent is None
-                )
-        if not fits:
-            raise LayoutMismatch(
-                f"group {group.name!r} of {group.size} units does not fit axis {axis.axis} of tensor "
-                f"{axis.tensor!r} (shape {shape})"
-            )
+        checks.require_statistics(self.layout, self.groups, self.fixed)
 
     @cached_property
     def by_name(self) -> dict[str, Group]:
@@ -138,12 +100,13 @@ class Symmetry:
         return moved / self.layout.size
 
     def __str__(self) -> str:
-        lines = [f"{'group':<24}{'units':>6}  incoming -> outgoing | following"]
+        lines = [f"{'group':<24}{'units':>6}  incoming -> outgoing | following (kinds, if more than permutation)"]
         for group in self.groups:
             sides = [", ".join(map(str, side)) for side in (group.incoming, group.outgoing)]
             after = f" | {', '.join(map(str, group.following))}" if group.following else ""
             name = group.name if group.parent is None else f"{group.name} (in {group.parent})"
-            lines.append(f"{name:<24}{group.size:>6}  {' -> '.join(sides)}{after}")
+            kinds = f" ({', '.join(group.kinds)})" if len(group.kinds) > 1 else ""
+            lines.append(f"{name:<24}{group.size:>6}  {' -> '.join(sides)}{after}{kinds}")
         return "\n".join(lines)
 
     def identity(self) -> dict[str, Tensor]:
@@ -342,26 +305,79 @@ class Symmetry:
                 flipped = multiplied(flipped, own, used, places, lead)
         return flipped
 
+    @property
+    def linear(self) -> tuple[Group, ...]:
+        """The groups whose units can be mixed by matrices."""
+        return tuple(group for group in self.groups if group.linear is not None)
+
+    def _parents(self, group: Group) -> int:
+        return 1 if group.parent is None else self.count(group.parent)
+
+    def random_matrices(self, generator: torch.Generator) -> dict[str, Tensor]:
+        """A random matrix in float64 for every group that can be mixed, orthogonal where it has to be.
+
+        Matrices are (units, units), of child groups (parent units, units, units). Their singular values lie between 0.5
+        and 2, their determinants are of either sign.
+        """
+        return mixing.random_matrices(self.linear, {g.name: self._parents(g) for g in self.linear}, generator)
+
+    def mix(self, vector: Tensor, matrices: Mapping[str, Tensor]) -> Tensor:
+        """Multiply the units of linear groups by matrices, and what reads them by the inverse transposes.
+
+        Masks have no other basis, and neither have standard deviations: after a mixing, find them anew.
+
+        Args:
+            vector: Vectors of the layout (..., D).
+            matrices: Matrices of linear groups by name, for the units as they lie in the vectors: mixing comes before
+                flips and permutations. (..., units, units), of child groups (..., parent units, units, units). Unit u
+                afterwards is the sum over v of G[u, v] times unit v.
+
+        Raises:
+            InputError: A group cannot be mixed; a matrix has another shape, is singular or, where it has to be, not
+                orthogonal; or the vectors are masks.
+        """
+        if not matrices:
+            return vector
+        state = self.mix_tensors(self.layout.tensors(vector), matrices, vector.ndim - 1)
+        return torch.cat([state[e.name].flatten(vector.ndim - 1) for e in self.layout.parameters], dim=-1)
+
+    def mix_buffers(self, buffers: Mapping[str, Tensor], matrices: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Multiply one network's buffers by matrices, like its weights.
+
+        Args:
+            buffers: Buffers by name.
+            matrices: Matrices of linear groups, as in `mix`.
+
+        Raises:
+            InputError: As in `mix`.
+        """
+        return self.mix_tensors(buffers, matrices, 0)
+
+    def mix_tensors(
+        self, state: Mapping[str, Tensor], matrices: Mapping[str, Tensor], lead: int = 0
+    ) -> dict[str, Tensor]:
+        """Multiply the units in some of the layout's tensors by matrices.
+
+        Args:
+            state: Tensors by name.
+            matrices: Matrices of linear groups, as in `mix`.
+            lead: Number of dimensions in front of the tensors' own.
+
+        Raises:
+            InputError: As in `mix`.
+        """
+        changed = dict(state)
+        for name, matrix in matrices.items():
+            if name not in self.by_name:
+                raise InputError(f"no group is called {name!r}: there are {', '.join(self.by_name) or 'none'}")
+            group = self.by_name[name]
+            places = {axis: self.places[name, axis] for axis in group.axes}
+            changed = mixing.mixed(changed, group, matrix, places, self._parents(group), lead)
+        return changed
+
     def to_json(self) -> dict[str, Any]:
         """The groups as data, without the layout."""
-
-        def axes(side: Sequence[Axis]) -> list[list[Any]]:
-            return [[a.tensor, a.axis, None if a.index is None else list(a.index), a.within] for a in side]
-
-        groups = [
-            {
-                "name": g.name,
-                "size": g.size,
-                "homogeneous": g.homogeneous,
-                "parent": g.parent,
-                "incoming": axes(g.incoming),
-                "outgoing": axes(g.outgoing),
-                "following": axes(g.following),
-            }
-            | ({"odd": True} if g.odd else {})
-            for g in self.groups
-        ]
-        return {"groups": groups, "fixed": list(self.fixed)}
+        return {"groups": [written(group) for group in self.groups], "fixed": list(self.fixed)}
 
     @classmethod
     def from_json(cls, data: Any, layout: Layout) -> "Symmetry":
@@ -374,26 +390,7 @@ class Symmetry:
         Raises:
             StorageError: A field is missing or of another type, or the groups do not fit the layout.
         """
-
-        def axes(side: Sequence[Sequence[Any]]) -> tuple[Axis, ...]:
-            return tuple(
-                Axis(t, axis, None if index is None else tuple(index), within) for t, axis, index, within in side
-            )
-
         try:
-            groups = (
-                Group(
-                    g["name"],
-                    g["size"],
-                    incoming=axes(g["incoming"]),
-                    outgoing=axes(g["outgoing"]),
-                    homogeneous=g["homogeneous"],
-                    following=axes(g["following"]),
-                    parent=g["parent"],
-                    odd=g.get("odd", False),
-                )
-                for g in data["groups"]
-            )
-            return cls(layout, tuple(groups), tuple(data["fixed"]))
+            return cls(layout, tuple(read(group) for group in data["groups"]), tuple(data["fixed"]))
         except (ValueError, LookupError, ArithmeticError, TypeError, AttributeError) as error:
             raise StorageError(f"a symmetry is damaged ({error!s:.200}): restore it from a copy") from error
