@@ -15,7 +15,7 @@ LEVELS: list[set[str]] = [
     {"masks", "tasks", "symmetry", "compress", "flow", "kernels"},
     {"training", "align", "sparse"},
     {"tickets", "generator", "evaluation"},
-    {"bayes"},
+    {"adapt", "bayes"},
     {"cli"},
     {"__main__"},
 ]

@@ -2,6 +2,7 @@
 
 from weightspace.runtime import threads as threads  # isort: skip  (must come before torch is imported)
 
+from weightspace import adapt as adapt
 from weightspace import align as align
 from weightspace import models as models
 from weightspace import sparse as sparse

@@ -4,7 +4,7 @@ import hashlib
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, SupportsIndex, overload
+from typing import Any, SupportsIndex, TypeVar, overload
 
 import numpy as np
 import torch
@@ -28,6 +28,8 @@ from weightspace.storage.shards import ShardReader, ShardWriter, pack_values, un
 _SHARD_BYTES = 256 * 2**20
 _READ = 64  # networks whose masks are read at once
 _CHECKED = 4  # networks whose masks are checked at once: what that needs stays in the cache
+
+C = TypeVar("C", bound="Collection")
 
 
 class Collection:
@@ -132,13 +134,13 @@ class Collection:
 
     def __repr__(self) -> str:
         kind = "dense" if self.dense else "sparse"
-        return f"Collection({len(self)} {kind} networks, {self.architecture.name}, D = {self.layout.size:,})"
+        return f"{type(self).__name__}({len(self)} {kind} networks, {self.architecture.name}, D = {self.layout.size:,})"
 
     @overload
     def __getitem__(self, index: int) -> Network: ...
     @overload
-    def __getitem__(self, index: slice | Sequence[int] | Tensor) -> "Collection": ...
-    def __getitem__(self, index: SupportsIndex | slice | Sequence[int] | Tensor) -> "Network | Collection":
+    def __getitem__(self: C, index: slice | Sequence[int] | Tensor) -> C: ...
+    def __getitem__(self: C, index: SupportsIndex | slice | Sequence[int] | Tensor) -> Network | C:
         """One network for an integer; a collection for a slice, a list of indices or a boolean mask."""
         index = _integer(index)
         if isinstance(index, int):
@@ -152,7 +154,7 @@ class Collection:
         positions = torch.arange(len(self))[index]
         if not len(positions):
             raise InputError(f"the selection is empty: a collection needs at least one network (of {len(self)})")
-        part = object.__new__(Collection)
+        part = object.__new__(type(self))
         part.layout, part.architecture = self.layout, self.architecture
         part._reader, part._names = self._reader, self._names
         part._rows = self._rows[positions]
@@ -172,7 +174,7 @@ class Collection:
         kind = outputs or stored_kind(self.records[0]) or Classes()
         return Ensemble(self.architecture.build_seeded(0), self.layout, self.weights, self.buffers, kind)
 
-    def filter(self, keep: Callable[[Record], bool]) -> "Collection":
+    def filter(self: C, keep: Callable[[Record], bool]) -> C:
         """The networks whose record satisfies a condition; reads no weights."""
         return self[[i for i, record in enumerate(self.records) if keep(record)]]
 
@@ -227,7 +229,7 @@ class Collection:
             records=[record for c in collections for record in c.records],
         )
 
-    def replace(self, **changes: Any) -> "Collection":
+    def replace(self: C, **changes: Any) -> C:
         """A collection with some of layout (of the same tensors), weights, masks, buffers, extras, records changed."""
         masks = None if self.dense else self.masks
         current = {
@@ -239,7 +241,7 @@ class Collection:
             "records": self.records,
             "architecture": self.architecture,
         }
-        return Collection(**(current | changes))
+        return type(self)(**(current | changes))
 
     def save(self, folder: str | Path) -> Path:
         """Write to a new folder; it appears complete or not at all.
@@ -264,8 +266,8 @@ class Collection:
 
     @classmethod
     def load(
-        cls, folder: str | Path, *, factory: Callable[[], nn.Module] | None = None, verify: bool = True
-    ) -> "Collection":
+        cls: type[C], folder: str | Path, *, factory: Callable[[], nn.Module] | None = None, verify: bool = True
+    ) -> C:
         """Open a collection folder; tensors are read when asked for.
 
         Args:

@@ -142,11 +142,13 @@ class SearchResult:
         trainer: Trainer that holds the trained tickets and their masks.
         rewind: Dense weights that the tickets were trained from, (n, D); None if there are none to go back to.
         notes: Further entries of each ticket's record, in order; empty for none.
+        extras: Further vectors of the tickets in weight space, (n, D) by name.
     """
 
     trainer: Trainer
     rewind: Float[Tensor, "n d"] | None
     notes: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
+    extras: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def search(
@@ -209,7 +211,9 @@ def search(
             for i, (parent, note, kept) in enumerate(zip(part.networks.records, notes, densities, strict=True))
         ]
         tickets = finished(result.trainer, task, records)
-        return tickets if result.rewind is None else tickets.replace(extras={Extra.REWIND: result.rewind.cpu()})
+        extras = {} if result.rewind is None else {Extra.REWIND: result.rewind}
+        extras = {name: tensor.cpu() for name, tensor in (extras | dict(result.extras)).items()}
+        return tickets.replace(extras=extras) if extras else tickets
 
     config = {"method": dict(method), "task": task.to_json(), "recipe": task.recipe.to_json()}
     config |= {"start": "given"} if given else {}  # version 0.1 began these at the initialisation of their seeds
