@@ -1,11 +1,13 @@
 """Task vectors are collections of changes: they lead from a base to networks and are kept like networks."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 import weightspace as ws
+from tests.adapt.conftest import RECIPE
 from weightspace import adapt
 
 
@@ -67,6 +69,6 @@ def test_what_does_not_fit_is_refused(base: ws.Collection, vectors: adapt.TaskVe
     )
     with pytest.raises(ws.InputError, match="the base must be dense"):
         vectors.on(sparse)
-    iris = ws.starts(ws.collect(ws.tasks.iris(), 2, seed=0))
+    iris = ws.starts(ws.collect(replace(ws.tasks.iris(), recipe=RECIPE), 2, seed=0))
     with pytest.raises(ws.InputError, match="no tensor of the task vectors has the name and the shape"):
         vectors.on(iris)

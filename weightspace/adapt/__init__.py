@@ -2,10 +2,14 @@
 
 from weightspace.adapt.comparison import MergeRow as MergeRow
 from weightspace.adapt.comparison import compare as compare
+from weightspace.adapt.lora import LoRA as LoRA
+from weightspace.adapt.lora import task_vectors as task_vectors
 from weightspace.adapt.lota import LoTA as LoTA
 from weightspace.adapt.merging import DARE as DARE
 from weightspace.adapt.merging import TIES as TIES
 from weightspace.adapt.merging import Merger as Merger
 from weightspace.adapt.merging import Sum as Sum
 from weightspace.adapt.merging import TaskArithmetic as TaskArithmetic
+from weightspace.adapt.peft_files import load_peft as load_peft
+from weightspace.adapt.peft_files import save_peft as save_peft
 from weightspace.adapt.task_vectors import TaskVectors as TaskVectors

@@ -1,0 +1,230 @@
+"""Collections of low-rank adapters: A, B and the head of each network alone, beside one base that all share.
+
+Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models" (arXiv 2106.09685).
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from weightspace.adapt.low_rank import LowRankLinear, targets_of, with_adapters
+from weightspace.adapt.task_vectors import KIND, TaskVectors, parameters_named
+from weightspace.errors import InputError, StorageError
+from weightspace.networks.architecture import Architecture
+from weightspace.networks.collection import Collection
+from weightspace.networks.record import Extra, Record
+from weightspace.runtime.hashing import raw_bytes
+from weightspace.tasks.own_loop import require_samples
+from weightspace.tasks.task import Task
+from weightspace.tickets.finder import SearchBlock, SearchResult, Starts, recipe_length, search
+from weightspace.training.conversion import initial
+
+
+@dataclass(frozen=True)
+class LoRA:
+    """Train a change of low rank beside some linear layers of a base, W + (alpha / rank) B A, and nothing else.
+
+    The networks of the result hold A, B and what is trained entirely; the base is no part of their vectors, so that
+    thousands of adapters of a large network are small. They are a collection like any other: align and compress them
+    with `align.canonical`, learn a generator from them, save them. Their records name the base by its checksum.
+
+    Args:
+        rank: Rank of the changes.
+        alpha: Numerator of their factor; None is the rank, a factor of 1.
+        on: Names or globs of the weights of linear layers that get an adapter; by default all.
+        whole: Names or globs of parameters that are trained entirely, such as a head.
+
+    Raises:
+        InputError: A setting lies outside its range.
+    """
+
+    rank: int = 8
+    alpha: float | None = None
+    on: str | Sequence[str] = ()
+    whole: str | Sequence[str] = ()
+
+    starts: ClassVar[Starts] = "either"
+
+    def __post_init__(self) -> None:
+        for name in ("on", "whole"):
+            globs = getattr(self, name)
+            object.__setattr__(self, name, (globs,) if isinstance(globs, str) else tuple(globs))
+        if self.rank < 1:
+            raise InputError(f"rank must be at least 1, got {self.rank}")
+        if self.alpha is not None and not 0 < self.alpha < float("inf"):
+            raise InputError(f"alpha must be a positive number, got {self.alpha}")
+
+    @property
+    def scale(self) -> float:
+        """Factor of the changes."""
+        return 1.0 if self.alpha is None else self.alpha / self.rank
+
+    def architecture(self, base: Collection) -> Architecture:
+        """The network with adapters around the first network of a collection; a fresh one changes nothing.
+
+        Args:
+            base: The base, dense.
+
+        Raises:
+            InputError: The base is sparse, or a glob matches nothing that can have an adapter.
+        """
+        if not base.dense:
+            raise InputError("LoRA needs a dense base, got a sparse one: use networks.replace(masks=None)")
+        module = base.module(0)
+        entirely = parameters_named(base.layout, self.whole) if self.whole else []
+        targets = [name for name in targets_of(module, self.on) if name not in entirely]
+        if not targets:
+            raise InputError("no layer is left for an adapter: `whole` names all that `on` does")
+        rank, scale = self.rank, self.scale
+
+        def factory() -> nn.Module:
+            return with_adapters(module, targets, entirely, rank, scale)
+
+        prunable = [f"{name.removesuffix('.weight')}.lora_{part}.weight" for name in targets for part in "AB"]
+        prunable += [entry.name for entry in base.layout.weights if entry.name in entirely]
+        return replace(Architecture.of(factory, prunable=prunable), name=f"LoRA of {base.architecture.name}")
+
+    def find(
+        self, base: Collection, task: Task, *, folder: str | Path | None = None, device: str = "auto"
+    ) -> Collection:
+        """An adapter for each network of the base, which must all be one network.
+
+        Args:
+            base: One network, as often as adapters are wanted: `starts(networks[[0] * 5], seed=0)` gives five, each
+                with its own start of A and order of the data.
+            task: Task to train on, of the base's architecture.
+            folder: Folder to write to as a resumable run; None keeps everything in memory.
+            device: Device to train on.
+
+        Raises:
+            LayoutMismatch: The base is not of the task's architecture.
+            InputError: The networks of the base differ, one has no seed, or a glob matches nothing.
+        """
+        require_samples(task, "LoRA")
+        base.layout.require(task.architecture.layout(), f"the network of task {task.name!r}")
+        if len(base) > 1 and not bool((base.weights == base.weights[:1]).all()):
+            raise InputError(
+                "adapters of one collection share one base, got networks that differ: repeat one of them, as in "
+                "starts(networks[[0] * 5], seed=0), and make a collection of adapters for each base"
+            )
+        architecture = self.architecture(base)
+        method = {"name": "LoRA", **self._settings(), "base": checksum(base)}
+        begun = initial(architecture, base.records)
+        begun = begun.replace(records=[r | {"kind": "start", "start": "given"} for r in begun.records])
+        own = replace(task, architecture=architecture)
+        length = recipe_length(task)
+
+        def find(block: SearchBlock) -> SearchResult:
+            trainer = block.trainer(block.networks)
+            block.train(trainer, length)
+            return SearchResult(trainer, None)
+
+        found = search(
+            begun,
+            own,
+            find,
+            method=method,
+            density=1.0,
+            ticks=length,
+            what=f"training {len(base)} adapters",
+            folder=folder,
+            device=device,
+        )
+        return found.replace(records=[record | {"kind": "adapter"} for record in found.records])
+
+    @classmethod
+    def load(cls, folder: str | Path, base: Collection) -> Collection:
+        """Open saved adapters beside their base.
+
+        Args:
+            folder: Folder of a collection of adapters.
+            base: Their base.
+
+        Raises:
+            StorageError: The folder holds no adapters, or those of another base.
+        """
+        stored = Collection.load(folder)
+        settings = _method_of(stored.records[0], str(folder))
+        if settings["base"] != checksum(base):
+            raise StorageError(f"the adapters in {folder} belong to another base: load them with the one they had")
+        chosen = {key: settings[key] for key in ("rank", "alpha", "on", "whole")}
+        return Collection.load(folder, factory=cls(**chosen).architecture(base).factory)
+
+    def _settings(self) -> dict[str, Any]:
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+
+def task_vectors(adapters: Collection, base: Collection) -> TaskVectors:
+    """The changes of the base that adapters stand for, each as a whole vector: scale * B A, and what was trained
+    entirely.
+
+    Args:
+        adapters: Adapters as `LoRA.find` returns them, in memory or loaded by `LoRA.load`.
+        base: Their base.
+
+    Raises:
+        InputError: The networks are no adapters, or those of another base.
+    """
+    try:
+        settings = _method_of(adapters.records[0], "the collection")
+    except StorageError as error:
+        raise InputError(str(error)) from error
+    if settings["base"] != checksum(base):
+        raise InputError("these adapters belong to another base: use the one that they were trained beside")
+    own = base[:1]
+    states = own.layout.tensors(own.weights.expand(len(adapters), -1).clone())
+    trained = {name: torch.zeros_like(tensor) for name, tensor in states.items()}
+    parts = adapters.layout.tensors(adapters.weights)
+    for name, layer in adapters.architecture.build_seeded(0).named_modules():
+        if isinstance(layer, LowRankLinear):
+            change = parts[f"{name}.lora_B.weight"] @ parts[f"{name}.lora_A.weight"]
+            states[f"{name}.weight"] = states[f"{name}.weight"] + layer.scale * change
+            trained[f"{name}.weight"] = torch.ones_like(change)
+    for name, tensor in parts.items():
+        if name in states:
+            states[name], trained[name] = tensor, torch.ones_like(tensor)
+    changes, moved = (_packed(own, each) for each in (states, trained))
+    changes = changes - own.weights
+    return TaskVectors(
+        own.layout,
+        changes * moved,
+        architecture=own.architecture,
+        masks=(moved != 0) | ~own.layout.prunable,
+        buffers=_changed_buffers(adapters, own),
+        extras={Extra.TRAINED: moved},
+        records=[record | {"kind": KIND} for record in adapters.records],
+    )
+
+
+def checksum(base: Collection) -> str:
+    """Identifies a base: a checksum of the parameters and buffers of its first network."""
+    digest = hashlib.sha256(raw_bytes(base.weights[:1].contiguous()))
+    for name, buffer in sorted(base.buffers.items()):
+        digest.update(name.encode())
+        digest.update(raw_bytes(buffer[:1].contiguous()))
+    return digest.hexdigest()
+
+
+def _changed_buffers(adapters: Collection, base: Collection) -> dict[str, Tensor]:
+    """Changes of the base's buffers; counters have none."""
+    changes: dict[str, Tensor] = {}
+    for name, before in base.buffers.items():
+        after = adapters.buffers[name]
+        changes[name] = after - before if before.is_floating_point() else torch.zeros_like(after)
+    return changes
+
+
+def _packed(base: Collection, states: dict[str, Tensor]) -> Tensor:
+    return torch.cat([states[entry.name].flatten(1) for entry in base.layout.parameters], 1)
+
+
+def _method_of(record: Record, what: str) -> dict[str, Any]:
+    method = record.method or {}
+    if method.get("name") != "LoRA" or not {"rank", "alpha", "on", "whole", "base"} <= set(method):
+        raise StorageError(f"{what} holds no adapters of LoRA (its first record is of kind {record.kind!r})")
+    return dict(method)
