@@ -10,7 +10,7 @@ from torch import nn
 import weightspace as ws
 from weightspace import adapt
 
-RECIPE = ws.Recipe("6it", batch_size=24, optimizer=ws.Adam(lr=0.01, weight_decay=0.1, decoupled=True))
+RECIPE = ws.Recipe(ws.Step(iterations=6), batch_size=24, optimizer=ws.Adam(lr=0.01, weight_decay=0.1, decoupled=True))
 
 
 class Body(nn.Module):
@@ -41,7 +41,8 @@ def first() -> ws.Task:
 def second(first: ws.Task) -> ws.Task:
     """Another task with another head: the first class or one of the others."""
 
-    def split(data: ws.Split) -> ws.Split:
+    def split(data: object) -> ws.Split:
+        assert isinstance(data, ws.Split)
         return ws.Split(data.x, (data.y > 0).long())
 
     return replace(

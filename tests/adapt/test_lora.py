@@ -9,7 +9,7 @@ from torch import nn
 import weightspace as ws
 from tests.adapt.conftest import body
 from weightspace import adapt
-from weightspace.adapt.low_rank import LowRankLinear
+from weightspace.adapt.low_rank import LowRankLinear, linear_layers, with_adapters
 
 LORA = adapt.LoRA(rank=2, alpha=4.0, on="encoder.*", whole="head.*")
 
@@ -76,10 +76,8 @@ def test_saved_adapters_are_loaded_beside_their_base_alone(
 def test_tied_weights_stay_tied() -> None:
     module = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
     module[1].weight = module[0].weight
-    from weightspace.adapt.low_rank import with_adapters
-
     held = with_adapters(module, [], ["1.bias"], 1, 1.0)
-    assert held[0].weight is held[1].weight
+    assert held.get_buffer("0.weight") is held.get_buffer("1.weight")
     assert list(held.state_dict()) == ["1.bias"]
 
 
@@ -95,8 +93,6 @@ def test_what_cannot_have_an_adapter_is_refused(base: ws.Collection, one: ws.Col
     with pytest.raises(ws.InputError, match="alpha"):
         adapt.LoRA(alpha=-1.0)
     attention = nn.MultiheadAttention(4, 2)  # its projection is used without a call of the layer
-    from weightspace.adapt.low_rank import linear_layers
-
     assert linear_layers(attention) == {}
     assert set(linear_layers(body(3)())) == {"encoder.0.weight", "encoder.3.weight", "head.weight"}
     assert isinstance(LORA.architecture(one).build_seeded(0).get_submodule("encoder.0"), LowRankLinear)

@@ -97,8 +97,9 @@ def test_what_does_not_fit_is_refused(vectors: adapt.TaskVectors) -> None:
             make()
 
 
-def accuracy(networks: ws.Collection, data: ws.Split) -> float:
+def accuracy(networks: ws.Collection, data: object) -> float:
     """Mean accuracy of networks, by their modules."""
+    assert isinstance(data, ws.Split)
     right = [(networks.module(i).eval()(data.x).argmax(-1) == data.y).double().mean() for i in range(len(networks))]
     return float(torch.stack(right).mean())
 

@@ -31,7 +31,7 @@ def written(one: ws.Collection, tmp_path_factory: pytest.TempPathFactory) -> Pat
             if parameter.requires_grad:
                 parameter.add_(0.1 * torch.randn_like(parameter))
     folder = tmp_path_factory.mktemp("peft") / "adapter"
-    wrapped.save_pretrained(folder)
+    wrapped.save_pretrained(str(folder))
     torch.save(wrapped.eval()(torch.ones(2, 4)).detach(), folder / "outputs.pt")
     return folder
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-GUIDES = ["tasks.md", "own-networks.md", "own-loop.md"]
+GUIDES = ["tasks.md", "own-networks.md", "own-loop.md", "adapt.md"]
 
 
 def code_of(page: Path) -> str:
