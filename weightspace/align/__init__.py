@@ -1,6 +1,7 @@
 """Alignment: bring networks into one basin by permuting (and rescaling) their hidden units."""
 
 from weightspace.align.activation_matching import ActivationMatching as ActivationMatching
+from weightspace.align.canonical import canonical as canonical
 from weightspace.align.costs import COSTS as COSTS
 from weightspace.align.costs import Cost as Cost
 from weightspace.align.costs import PrecisionCost as PrecisionCost

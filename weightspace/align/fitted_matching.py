@@ -12,9 +12,12 @@ import torch
 from torch import Tensor
 
 from weightspace.align.balance import balance_scales
+from weightspace.align.bases import Mixings, mixed_vectors, of_rotations
+from weightspace.align.canonical import Lost, require_mixable
 from weightspace.align.costs import COSTS, WEIGHTS, Cost, WeightCost, require_fields, signed_features
 from weightspace.align.matcher import Matched, Matcher
 from weightspace.align.population import Fields
+from weightspace.align.rotated_form import UnitForm, rotated_form
 from weightspace.align.signs import follows, follows_in
 from weightspace.errors import InputError, StorageError
 from weightspace.networks.collection import Collection
@@ -41,18 +44,20 @@ class FittedMatching:
         balance: Whether units are rescaled to equal norms before networks are compared.
         reference: Fields of the reference network, (D,) each; "weights" is always among them.
         cost: What is compared.
+        rotate: Whether units of linear groups are brought into canonical form and rotated to the reference.
     """
 
     symmetry: Symmetry
     balance: bool
     reference: Fields
     cost: Cost = WeightCost()
+    rotate: bool = False
 
     def __repr__(self) -> str:
         groups = self.symmetry.groups
         return (
             f"FittedMatching({len(groups)} groups of units, {self.symmetry.coverage:.1%} of the parameters can move, "
-            f"{self.cost}, {'balanced' if self.balance else 'not balanced'})"
+            f"{self.cost}, {'balanced' if self.balance else 'not balanced'}{', rotated' if self.rotate else ''})"
         )
 
     def transform(self, networks: Collection, *, executor: Executor | None = None, device: str = "auto") -> Collection:
@@ -65,23 +70,44 @@ class FittedMatching:
 
         Raises:
             LayoutMismatch: The networks are of another layout.
-            InputError: They lack an extra that is to be compared, the device is not available, or a pool is to match
-                on a card.
+            InputError: They lack an extra that is to be compared, are sparse or hold what cannot be mixed and are to be
+                rotated, the device is not available, or a pool is to match on a card.
         """
         device = matching_device(device, executor)
         self.symmetry.layout.require_tensors(networks.layout, "the collection to align")
         require_fields(self.cost, networks)
+        if self.rotate:
+            require_mixable(networks, self.cost.fields)
+        lost = Lost()
+        moved = self._transformed(networks, executor, device, lost)
+        lost.warn(len(networks))
+        return moved
+
+    def compared(self, networks: Collection, *, device: str = "auto") -> Collection:
+        """What distances between functions are measured on: the networks in the reference's basin as dense vectors.
+
+        Pruned weights are zeros in them, so that they can be rotated, and extras are left out.
+
+        Args:
+            networks: Networks of the reference's layout, dense or sparse.
+            device: Device to match on.
+        """
+        return self._transformed(networks.replace(masks=None, extras={}), None, devices.pick(device), Lost())
+
+    def _transformed(self, networks: Collection, executor: Executor | None, device: str, lost: Lost) -> Collection:
         parts: list[Collection] = []
         with progress(range(len(networks)), "aligning to the reference") as bar:
             for rows in blocks(len(networks), BLOCK):
                 part = networks[rows]
-                scales = self._scales(part)
+                form = self._form(part)
+                lost.add(form.lost)
                 matches: list[Matched] = []
-                for match in self.match(self._scaled_fields(part, scales), self.reference, executor, device):
+                for match in self.match(self._formed_fields(part, form), self.reference, executor, device):
                     matches.append(match)
                     bar.update(1)
                 orders, signs = [match.permutations for match in matches], [match.signs for match in matches]
-                parts.append(self.apply(part, orders, scales, signs))
+                mixings = form.rotated(self.symmetry, [match.matrices for match in matches])
+                parts.append(self.apply(part, orders, form.scales, signs, mixings))
         return parts[0] if len(parts) == 1 else Collection.concatenate(parts)
 
     def apply(
@@ -90,18 +116,22 @@ class FittedMatching:
         permutations: Sequence[dict[str, Tensor]],
         scales: dict[str, Tensor] | None = None,
         signs: Sequence[dict[str, Tensor]] | None = None,
+        mixings: Mixings | None = None,
     ) -> Collection:
-        """Networks under known permutations, after a rescaling and a flip of their units.
+        """Networks under known permutations, after a rescaling, a mixing and a flip of their units.
 
         The mask, the buffers and all extras move with the weights. Extras are not rescaled, so that rewound weights
         stay the starting point they were, unless the cost names them. Extras change sign with the weights, but for
         standard deviations, logits of gates, marks of trained weights, and those of yours that have no negative value.
+        All extras are mixed like the weights, which is why networks with others than rewound weights, parents and what
+        the cost compares are not rotated.
 
         Args:
             networks: Networks of the symmetry's layout.
             permutations: For each network the permutation of each group, as in `Symmetry.permute`.
             scales: Positive factors (networks, units) of homogeneous groups; None leaves the scales.
             signs: For each network the signs of the units of odd groups, as in `Symmetry.flip`; None leaves the signs.
+            mixings: Matrices (networks, parent units, units, units) of linear groups; None leaves the units.
         """
         move, flip = self.symmetry.permute, self.symmetry.flip
         signs = [{}] * len(networks) if signs is None else signs
@@ -112,6 +142,9 @@ class FittedMatching:
                 for name, extra in extras.items()
             }
         weights = self.symmetry.scale(networks.weights, scales) if scales else networks.weights
+        if mixings:
+            weights = mixed_vectors(weights, self.symmetry, mixings)
+            extras = {name: mixed_vectors(extra, self.symmetry, mixings) for name, extra in extras.items()}
 
         def each(tensor: Tensor) -> Tensor:
             return torch.stack([move(row, order) for row, order in zip(tensor, permutations, strict=True)])
@@ -145,12 +178,15 @@ class FittedMatching:
         return list(self.match(self.fields(networks), self.reference, device=devices.pick(device)))
 
     def fields(self, networks: Collection) -> list[Fields]:
-        """What is compared of each network, balanced."""
-        return self._scaled_fields(networks, self._scales(networks))
+        """What is compared of each network, balanced and, if it is to be rotated, in canonical form."""
+        return self._formed_fields(networks, self._form(networks))
 
     def moved(self, fields: Fields, match: Matched) -> Fields:
-        """What is compared of a network, flipped and permuted as it was matched."""
+        """What is compared of a network, rotated, flipped and permuted as it was matched."""
         symmetry = self.symmetry
+        if match.matrices:
+            rotations = of_rotations(symmetry, match.matrices)
+            fields = {name: mixed_vectors(t[None], symmetry, rotations)[0] for name, t in fields.items()}
         return {
             name: symmetry.permute(symmetry.flip(t, match.signs) if follows(name) else t, match.permutations)
             for name, t in fields.items()
@@ -167,32 +203,37 @@ class FittedMatching:
             executor: Pool that matches several networks at once, on the CPU.
             device: Device to match on; the networks go there one by one.
         """
-        dtype = torch.promote_types(self.symmetry.layout.dtype, torch.float32)
+        dtype = torch.promote_types(self.symmetry.layout.dtype, torch.float64 if self.rotate else torch.float32)
         target = self.cost.of_reference({name: t.to(device, dtype) for name, t in reference.items()})
         features = (self.cost.of_network({name: t.to(device, dtype) for name, t in one.items()}) for one in fields)
         signed = signed_features(self.cost)
         if executor is None or len(fields) < 2:
-            matcher = Matcher(self.symmetry, target, signed)
+            matcher = Matcher(self.symmetry, target, signed, rotate=self.rotate)
             yield from (matcher.match(one) for one in features)
         else:
             together = list(features)
             jobs = [torch.stack(together[rows]) for rows in blocks(len(together), _JOB)]
-            yield from chain.from_iterable(executor.map(partial(_match_job, self.symmetry, target, signed), jobs))
+            work = partial(_match_job, self.symmetry, target, signed, rotate=self.rotate)
+            yield from chain.from_iterable(executor.map(work, jobs))
 
-    def _scales(self, networks: Collection) -> dict[str, Tensor]:
-        return balance_scales(networks.weights, self.symmetry) if self.balance else {}
+    def _form(self, networks: Collection) -> UnitForm:
+        if self.rotate:
+            return rotated_form(networks.weights, self.symmetry, balance=self.balance)
+        return UnitForm(balance_scales(networks.weights, self.symmetry) if self.balance else {}, {}, {})
 
-    def _scaled_fields(self, networks: Collection, scales: dict[str, Tensor]) -> list[Fields]:
+    def _formed_fields(self, networks: Collection, form: UnitForm) -> list[Fields]:
         names = dict.fromkeys((WEIGHTS, *self.cost.fields))
         extras = networks.extras if len(names) > 1 else {}
         vectors = {name: networks.weights if name == WEIGHTS else extras[name] for name in names}
         result: list[Fields] = []
         for i in range(len(networks)):
-            factors = {group: scale[i] for group, scale in scales.items()}
+            factors, mixings = form.of(i)
             fields: Fields = {}
             for name, rows in vectors.items():
                 follows = name == WEIGHTS or name in self.cost.rescaled
                 fields[name] = self.symmetry.scale(rows[i], factors) if factors and follows else rows[i]
+                if mixings:
+                    fields[name] = mixed_vectors(fields[name][None], self.symmetry, mixings)[0]
             result.append(fields)
         return result
 
@@ -217,7 +258,7 @@ class FittedMatching:
             "balance": self.balance,
             "symmetry": self.symmetry.to_json(),
             "cost": COSTS.to_json(self.cost),
-        }
+        } | ({"rotate": True} if self.rotate else {})
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], symmetry: Symmetry, tensors: Mapping[str, Tensor]) -> "FittedMatching":
@@ -242,7 +283,10 @@ class FittedMatching:
                     f"the alignment is damaged ({name} of its reference has the shape {tuple(tensor.shape)}, the "
                     f"layout {symmetry.layout.size} parameters): restore it from a copy"
                 )
-        return cls(symmetry, from_json(bool, data["balance"], "the alignment's balance"), reference, cost)
+        balance = from_json(bool, data["balance"], "the alignment's balance")
+        return cls(
+            symmetry, balance, reference, cost, from_json(bool, data.get("rotate", False), "the alignment's rotate")
+        )
 
     def save(self, folder: str | Path) -> Path:
         """Write to a new or empty folder, as safetensors and JSON.
@@ -288,8 +332,10 @@ def matching_device(device: str, executor: Executor | None) -> str:
     return "cpu"
 
 
-def _match_job(symmetry: Symmetry, target: Tensor, signed: tuple[bool, ...] | None, features: Tensor) -> list[Matched]:
+def _match_job(
+    symmetry: Symmetry, target: Tensor, signed: tuple[bool, ...] | None, features: Tensor, *, rotate: bool
+) -> list[Matched]:
     """Match some networks in a worker."""
     torch.set_num_threads(1)
-    matcher = Matcher(symmetry, target, signed)
+    matcher = Matcher(symmetry, target, signed, rotate=rotate)
     return [matcher.match(one) for one in features]

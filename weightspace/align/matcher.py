@@ -5,7 +5,8 @@ arXiv 2209.04836, algorithm 1), made fast without changing its result: what does
 once, a group is solved again only after a neighbour has moved, and a gain matrix is updated only where a neighbour's
 units changed places.
 
-Units of odd groups have a sign, too: the assignment is solved on the gains of each pair's better sign.
+Units of odd groups have a sign, too: the assignment is solved on the gains of each pair's better sign. Units of linear
+groups are rotated instead, where rotations are asked for.
 """
 
 from collections import defaultdict
@@ -17,7 +18,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from weightspace.align.assign import assign
+from weightspace.align.bases import mixed, of_rotations
 from weightspace.align.nested_groups import NestedGroups
+from weightspace.align.rotations import RotatedGroups, compose_rotations, holds_rotated, no_rotations
 from weightspace.align.signs import compose_signs, flip_axis, flip_features, flips, signed_assignment
 from weightspace.symmetry import Axis, Group, Symmetry
 
@@ -36,6 +39,9 @@ class Matched:
         converged: Whether no group can be improved on its own.
         steps: Number of groups that were visited.
         signs: For each odd group the signs of the network's units, as in `Symmetry.flip`, before they are permuted.
+        matrices: For each linear group that was rotated an orthogonal matrix (units, units), of child groups
+            (parent units, units, units), as in `Symmetry.mix`: for the units of the network in canonical form, before
+            they are permuted.
     """
 
     permutations: dict[str, Tensor]
@@ -43,6 +49,7 @@ class Matched:
     converged: bool
     steps: int
     signs: dict[str, Tensor] = field(default_factory=dict)
+    matrices: dict[str, Tensor] = field(default_factory=dict)
 
 
 class Matcher:
@@ -54,10 +61,16 @@ class Matcher:
             feature by feature and added. Its dtype and device are those of the computation; assignments are solved on
             the CPU, where the permutations are, too.
         signed: For each feature whether it changes sign with the weights; None says that all do.
+        rotate: Whether units of linear groups are rotated; otherwise they are permuted like others.
     """
 
     def __init__(
-        self, symmetry: Symmetry, reference: Float[Tensor, "features d"], signed: Sequence[bool] | None = None
+        self,
+        symmetry: Symmetry,
+        reference: Float[Tensor, "features d"],
+        signed: Sequence[bool] | None = None,
+        *,
+        rotate: bool = False,
     ) -> None:
         self.symmetry = symmetry
         self.signed = (True,) * len(reference) if signed is None else tuple(signed)
@@ -78,10 +91,15 @@ class Matcher:
         }
         together = {n for n, names in members.items() if len(names) > 1 or _twice(self.uses[n])}
         self.reference = self.tensors(reference)
+        self.rotated = {
+            root.name: RotatedGroups(symmetry, root, self.reference)
+            for root in roots
+            if rotate and holds_rotated(symmetry, members[root.name])
+        }
         self.nested = {
             root.name: NestedGroups(symmetry, root, self.reference, self.signed)
             for root in roots
-            if root.name in together
+            if root.name in together and root.name not in self.rotated
         }
         self.roots = roots
         self.members = members
@@ -119,7 +137,7 @@ class Matcher:
                 if first and settled is not None and any(a.tensor not in settled for a in self._axes(name)):
                     dirty.add(name)  # not all of its tensors were looked at
         value = sum(float((self.reference[n] * t).sum(dtype=torch.float64)) for n, t in state.current.items())
-        return Matched(state.permutations, value, not dirty, steps, state.signs)
+        return Matched(state.permutations, value, not dirty, steps, state.signs, state.matrices)
 
     def parts(self, group: Group, axis: Axis) -> list[tuple[bool, Tensor | None]]:
         """The features whose gains change sign with the group's units on an axis, and those whose gains do not.
@@ -166,10 +184,17 @@ class _State:
         self.current = current
         self.permutations = matcher.symmetry.identity()
         self.signs = {g.name: torch.ones(g.size, dtype=matcher.dtype) for g in matcher.symmetry.odd}
+        self.matrices = no_rotations(matcher.symmetry) if matcher.rotated else {}
         self.grams: dict[_Gains, Tensor] = {}
 
     def improve(self, root: Group, settled: set[str] | None) -> bool:
-        """Give one group its best permutation and signs while the others stay; False if these are the present ones."""
+        """Give one group its best permutation, signs or rotation while the others stay; False if it has them."""
+        if root.name in self.matcher.rotated:
+            move = self.matcher.rotated[root.name].improve(self.current, settled)
+            if move is None:
+                return False
+            self._apply(move[1], {}, move[0])
+            return True
         if root.name in self.matcher.nested:
             found = self.matcher.nested[root.name].improve(self.current, settled)
             if found is None:
@@ -241,13 +266,16 @@ class _State:
                 difference = _some(new.index_select(dim, where) - old.index_select(dim, where), features)
                 self.grams[key] = self.grams[key].addmm(_rows(a, key[1], rows), _rows(difference, key[1], rows).T)
 
-    def _apply(self, order: Mapping[str, Tensor], signs: Mapping[str, Tensor]) -> None:
-        """Permute groups that hold each other, and flip odd ones."""
-        symmetry = self.matcher.symmetry
+    def _apply(
+        self, order: Mapping[str, Tensor], signs: Mapping[str, Tensor], matrices: Mapping[str, Tensor] | None = None
+    ) -> None:
+        """Rotate linear groups, permute groups that hold each other, and flip odd ones."""
+        symmetry, matrices = self.matcher.symmetry, matrices or {}
+        compose_rotations(symmetry, self.matrices, self.permutations, matrices)
         self.permutations = symmetry.compose(self.permutations, symmetry.identity() | dict(order))
         compose_signs(self.signs, self.permutations, signs)
         touched = {a.tensor for name in order for a in self.matcher.uses[name]}
-        tensors = {name: self.current[name] for name in touched}
+        tensors = mixed({n: self.current[n] for n in touched}, symmetry, of_rotations(symmetry, matrices))
         moved = symmetry.move(tensors, symmetry.identity() | dict(order), lead=1)
         self.current |= flip_features(symmetry, moved, signs, self.matcher.signed)
         for key in [k for k in self.grams if k[1].tensor in touched]:

@@ -4,9 +4,11 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from weightspace.align.canonical import require_mixable, to_mix
 from weightspace.align.costs import Cost, WeightCost, require_fields, signed_features
 from weightspace.align.fitted_matching import BLOCK, FittedMatching, matching_device
 from weightspace.align.population import Fields, GrowingMean, PopulationScheme
+from weightspace.align.rotated_form import require_rotating
 from weightspace.align.signs import without_signs
 from weightspace.errors import InputError
 from weightspace.networks.collection import Collection
@@ -25,6 +27,10 @@ class WeightMatching:
     assignment for each. Units behind odd activations (tanh, sine) get the better of their two signs. Masks, buffers and
     extras move with the weights.
 
+    Units between two linear maps (inside heads, between the factors of an adapter) have no basis of their own. They are
+    permuted like others, or, with `rotate`, brought into canonical form (`weightspace.align.canonical`) and rotated
+    to the reference, by orthogonal Procrustes.
+
     Args:
         symmetry: Permutation symmetry written by hand; None traces it.
         balance: Whether each positively homogeneous unit first gets equal norms of incoming and outgoing weights, where
@@ -33,9 +39,11 @@ class WeightMatching:
             (`weightspace.align.Cost`).
         population: The reference of all networks: the growing mean, one network (a star), MergeMany, or Universe.
         fix_unknown: Whether units that meet an operator which cannot be traced stay in place instead of an error.
+        rotate: Whether units of linear groups are mixed instead of permuted; for dense networks, as masks cannot be
+            mixed.
 
     Raises:
-        InputError: The cost or the population scheme is none.
+        InputError: The cost or the population scheme is none, or one that knows of no rotations with `rotate`.
     """
 
     symmetry: Symmetry | None = None
@@ -43,6 +51,7 @@ class WeightMatching:
     cost: Cost = WeightCost()
     population: PopulationScheme = GrowingMean()
     fix_unknown: bool = False
+    rotate: bool = False
 
     def __post_init__(self) -> None:
         for name, value, kind, choices in (
@@ -54,6 +63,8 @@ class WeightMatching:
                     f"{name} must be one of weightspace.align's {choices}, or one of your own with the members of "
                     f"{kind.__name__}; got {value!r}"
                 )
+        if self.rotate:
+            require_rotating(self.cost, self.population)
 
     def fit(
         self,
@@ -75,14 +86,33 @@ class WeightMatching:
 
         Raises:
             InputError: No symmetry can be derived for these networks, the one written by hand is wrong for them, they
-                lack an extra that is to be compared, the device is not available, or a pool is to match on a card.
+                lack an extra that is to be compared, are sparse or hold what cannot be mixed and are to be rotated, the
+                device is not available, or a pool is to match on a card.
             LayoutMismatch: The symmetry belongs to another layout.
         """
         if not isinstance(networks, Collection):
             raise InputError(f"alignment takes a Collection (Collection.load(folder)), got a {type(networks).__name__}")
         require_fields(self.cost, networks)
         device = matching_device(device, executor)
+        if self.rotate:
+            require_mixable(networks, self.cost.fields)
         symmetry = self.symmetry_of(networks, example)
+        return self.fit_proven(networks, symmetry, executor=executor, device=device)
+
+    def fit_proven(
+        self, networks: Collection, symmetry: Symmetry, *, executor: Executor | None = None, device: str = "auto"
+    ) -> FittedMatching:
+        """Find the reference of a collection whose symmetry is known and proven.
+
+        Args:
+            networks: The networks to align.
+            symmetry: Their symmetry, as by `symmetry_of`.
+            executor: As in `fit`.
+            device: As in `fit`.
+        """
+        device = matching_device(device, executor)
+        if self.rotate:
+            symmetry = to_mix(symmetry)
         if symmetry.odd and signed_features(self.cost) is None:
             warnings.warn(
                 f"{type(self.cost).__name__} does not say which of its features change sign with the weights: the "
@@ -90,11 +120,10 @@ class WeightMatching:
                 stacklevel=2,
             )
             symmetry = without_signs(symmetry)
-        unreferenced = FittedMatching(symmetry, self.balance, {}, self.cost)
+        unreferenced = FittedMatching(symmetry, self.balance, {}, self.cost, self.rotate)
         reference = self.population.reference(_CollectionToMatch(unreferenced, networks, executor, device))
-        return FittedMatching(
-            symmetry, self.balance, {name: t.to(networks.layout.dtype) for name, t in reference.items()}, self.cost
-        )
+        stored = {name: t.to(networks.layout.dtype) for name, t in reference.items()}
+        return FittedMatching(symmetry, self.balance, stored, self.cost, self.rotate)
 
     def symmetry_of(self, networks: Collection, example: Tree | None = None) -> Symmetry:
         """The symmetry by which these networks are aligned, traced or written by hand, and proven.

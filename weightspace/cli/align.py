@@ -70,6 +70,7 @@ class Align:
             "cost": spelled_text(matching.cost),
             "balance": matching.balance,
             "fix_unknown": matching.fix_unknown,
+            **({"rotate": True} if matching.rotate else {}),
             "task": _needed(task).to_json() if self.method != "weights" else None,
         }
         with _pool(self.workers) as executor:
@@ -112,6 +113,8 @@ class Align:
         population = matching.population
         if self.method != "weights" and (population != GrowingMean() or matching.cost != WeightCost()):
             raise InputError(f"--method {self.method} matches to one network: --population and --cost are for weights")
+        if self.method != "weights" and matching.rotate:
+            raise InputError(f"--method {self.method} finds permutations and signs: --rotate is for weights")
         if self.method != "weights":
             return matching, reference
         if isinstance(population, Star):
@@ -153,7 +156,8 @@ class Align:
         settings = (
             f"Aligned by {self.method}{f' ({population_name(matching.population)})' if weights else ''}"
             f"{f' to network {reference}' if star else ''}, comparing {spelled_text(matching.cost)}, "
-            f"{'balanced' if matching.balance and weights else 'not balanced'}; {self.networks}"
+            f"{'balanced' if matching.balance and weights else 'not balanced'}"
+            f"{', rotated' if matching.rotate else ''}; {self.networks}"
             f"{f', to the reference of {self.to}' if self.to else ''}; {self.report} of {len(networks)} networks are "
             f"shown."
         )

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from weightspace.align.bases import mixable
 from weightspace.compress import PCA, FittedPCA
 from weightspace.errors import InputError
 from weightspace.evaluation.groups import Group
@@ -271,15 +272,19 @@ class Baselines:
         return self._pruned(torch.stack([layout.pack(architecture.build_seeded(s).state_dict()) for s in seeded]))
 
     def permuted(self) -> Collection:
-        """Training networks with units reordered, rescaled and flipped: copies that compute the same function."""
+        """Training networks with units reordered, rescaled, flipped, mixed: copies that compute the same function."""
         assert self.symmetry is not None
-        random = self._random("permuted")
+        random, mixed = self._random("permuted"), mixable(self.symmetry)
         weights: list[Tensor] = []
         masks: list[Tensor] = []
         for i in self._choose(1, "permuted copies")[:, 0].tolist():
             order = self.symmetry.random(random)
             scales = {g.name: torch.rand(g.size, generator=random) + 0.5 for g in self.symmetry.groups if g.homogeneous}
             scaled = self.symmetry.scale(self.unaligned.weights[i], scales)
+            if mixed and self.unaligned.dense:  # masks cannot be mixed
+                drawn = self.symmetry.random_matrices(random)
+                matrices = {group.name: drawn[group.name] for group in mixed}
+                scaled = self.symmetry.mix(scaled.double(), matrices).to(scaled.dtype)
             flipped = self.symmetry.flip(scaled, self.symmetry.random_signs(random))
             weights.append(self.symmetry.permute(flipped, order))
             masks.append(self.symmetry.permute(self.unaligned.masks[i], order))

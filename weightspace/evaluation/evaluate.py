@@ -83,7 +83,9 @@ def evaluate(
     _check(inputs, task, performing, memory_gb)
     share_gb, device = memory_gb / _PARTS, devices.pick(device)
     with CanonicalForm.of(training, task, align, share_gb, device) as canonical:
-        reference = TrainingReference(task, canonical(training), canonical, performing, share_gb, seed, device)
+        compared = None if canonical.distances is None else canonical.compared
+        aligned = canonical(training)
+        reference = TrainingReference(task, aligned, canonical, performing, share_gb, seed, device, compared)
         groups = _measure_groups(inputs, reference, canonical)
         baselines = _measure_baselines(inputs, groups, reference, canonical, components)
         verdicts = _judge(inputs, groups, baselines, reference)

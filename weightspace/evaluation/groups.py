@@ -1,12 +1,13 @@
 """The groups of networks that an evaluation compares: what they are called, whether they fit, their canonical form."""
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from weightspace.align import FittedMatching, WeightMatching
+from weightspace.align import FittedMatching, GrowingMean, Universe, WeightMatching
+from weightspace.align.bases import without_other_factors
 from weightspace.errors import InputError
 from weightspace.evaluation.memory import capacity
 from weightspace.networks.collection import Collection, writer_for
@@ -126,12 +127,15 @@ class CanonicalForm:
         at_once: Networks that fit into memory; larger collections are spooled to disk.
         scratch: Folder for these.
         device: Device to align on.
+        distances: How they are aligned before distances are taken, where that is more: where units can be mixed, copies
+            are told only by rotations, which masks cannot follow.
     """
 
     matching: FittedMatching | None
     at_once: int
     scratch: Path
     device: str = "cpu"
+    distances: FittedMatching | None = None
 
     @classmethod
     @contextmanager
@@ -148,9 +152,10 @@ class CanonicalForm:
             device: Device to align on.
         """
         matching = align.fit(reference, example=task.train.head(8).x, device=device) if align else None
+        distances = None if align is None or matching is None else _rotating(align, matching, reference, device)
         at_once = max(3, capacity(memory_gb, _bytes(reference)))
         with tempfile.TemporaryDirectory(prefix="weightspace-evaluate-") as scratch:
-            yield cls(matching, at_once, Path(scratch), device)
+            yield cls(matching, at_once, Path(scratch), device, distances)
 
     @property
     def symmetry(self) -> Symmetry | None:
@@ -159,12 +164,19 @@ class CanonicalForm:
 
     def __call__(self, networks: Collection) -> Collection:
         """The networks in canonical form, on disk if they do not fit into memory."""
+        return self._spooled(networks, self._transformed)
+
+    def compared(self, networks: Collection) -> Collection:
+        """What distances are taken on, of networks in canonical form."""
+        return networks if self.distances is None else self._spooled(networks, self._rotated)
+
+    def _spooled(self, networks: Collection, change: Callable[[Collection], Collection]) -> Collection:
         if len(networks) <= self.at_once:
-            return self._transformed(networks)
+            return change(networks)
         folder = Path(tempfile.mkdtemp(dir=self.scratch))
         writer = writer_for(folder, networks.layout, networks.architecture)
         for rows in blocks(len(networks), min(_BLOCK, self.at_once)):
-            self._transformed(networks[rows]).write_to(writer)
+            change(networks[rows]).write_to(writer)
         writer.close()
         return Collection.load(folder, factory=networks.architecture.factory, verify=False)
 
@@ -174,6 +186,23 @@ class CanonicalForm:
 
     def _transformed(self, networks: Collection) -> Collection:
         return self.matching.transform(networks, device=self.device) if self.matching else networks
+
+    def _rotated(self, networks: Collection) -> Collection:
+        return self.distances.compared(networks, device=self.device) if self.distances else networks
+
+
+def _rotating(
+    align: WeightMatching, matching: FittedMatching, reference: Collection, device: str
+) -> FittedMatching | None:
+    """A matching that uses rotations, too, where there are any that the alignment does not use."""
+    if align.rotate:
+        return None
+    symmetry = without_other_factors(matching.symmetry)
+    if not symmetry.linear:
+        return None
+    population = GrowingMean() if isinstance(align.population, Universe) else align.population
+    rotating = WeightMatching(symmetry, align.balance, population=population, rotate=True)
+    return rotating.fit_proven(reference.replace(masks=None, extras={}), symmetry, device=device)
 
 
 def _bytes(networks: Collection) -> int:

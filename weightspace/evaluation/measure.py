@@ -64,6 +64,7 @@ class TrainingReference:
         memory_gb: Memory for blocks, in GiB.
         seed: Seed of the intervals.
         device: Device to compute on, block by block.
+        compared: What distances are taken on, of networks in canonical form; None takes them as they are.
 
     Raises:
         InputError: Half of the training networks are copies of others, so that there is no distance to compare with.
@@ -76,6 +77,7 @@ class TrainingReference:
     memory_gb: float
     seed: int
     device: str = "cpu"
+    compared: Callable[[Collection], Collection] | None = None
 
     def __post_init__(self) -> None:
         # Distances are told in medians among training networks, which must not be copies of each other.
@@ -92,16 +94,28 @@ class TrainingReference:
         return scorer_of(self.task)
 
     @cached_property
+    def compared_training(self) -> Collection:
+        """What distances to the training networks are taken on."""
+        return self.to_compare(self.training)
+
+    def to_compare(self, networks: Collection) -> Collection:
+        """What distances are taken on.
+
+        Args:
+            networks: Networks in canonical form.
+        """
+        return networks if self.compared is None else self.compared(networks)
+
+    @cached_property
     def search(self) -> NeighbourSearch:
         """Finds the training networks around others."""
-        return NeighbourSearch.of(
-            self.training, sum_of(self.training) / len(self.training), self.memory_gb, self.device
-        )
+        training = self.compared_training
+        return NeighbourSearch.of(training, sum_of(training) / len(training), self.memory_gb, self.device)
 
     @cached_property
     def around(self) -> Neighbours:
         """The training networks around each training network, itself excepted."""
-        return self.search.around(self.training, itself=True)
+        return self.search.around(self.compared_training, itself=True)
 
     @cached_property
     def scored(self) -> ScoredPredictions:
@@ -111,7 +125,7 @@ class TrainingReference:
     @cached_property
     def dispersion(self) -> float:
         """Root mean square distance of the training networks to their mean, corrected for their number."""
-        return (self._spread(self.training, self.search.centre) / (len(self.training) - 1)) ** 0.5
+        return (self._spread(self.compared_training, self.search.centre) / (len(self.training) - 1)) ** 0.5
 
     @property
     def unit(self) -> float:
@@ -197,7 +211,7 @@ class TrainingReference:
             len(networks),
             score=score.mean().item(),
             std=score.std(correction=1).item() if len(score) > 1 else 0.0,
-            distance=self.search.around(canonical, itself=False).nearest.first.quantile(0.5).item(),
+            distance=self.search.around(self.to_compare(canonical), itself=False).nearest.first.quantile(0.5).item(),
             error_iou=errors.first.mean().item(),
         )
 
@@ -233,9 +247,10 @@ class TrainingReference:
         scored = self.scored if itself else self.score(networks)
         if not scored.finite:
             return None
-        around = self.around if itself else self.search.around(networks, itself=False)
+        compared = self.compared_training if itself else self.to_compare(networks)
+        around = self.around if itself else self.search.around(compared, itself=False)
         errors = largest_error_overlap(scored.errors, self.scored.errors, itself=itself)
-        among = distances_among(networks[:COMPARED], self.memory_gb)
+        among = distances_among(compared[:COMPARED], self.memory_gb)
         kept, sizes = kept_in_layers(networks, self.memory_gb)
         densities = (kept / sizes).mean(0).tolist()
         result = GroupResult(
@@ -252,8 +267,8 @@ class TrainingReference:
                 nearest_angle=around.angle.first.tolist(),
             ),
             self.scorer.ensemble(scored.predictions, test),
-            self._novelty(networks, scored, around, itself=itself, held_out=held_out),
-            self._variety(group, scored, among, kept[:COMPARED], sizes),
+            self._novelty(compared, scored, around, itself=itself, held_out=held_out),
+            self._variety(group, compared, scored, among, kept[:COMPARED], sizes),
             [LayerDensity(e.name, density) for e, density in zip(networks.layout.weights, densities, strict=True)],
             self.scorer.intervals(scored.predictions, test, seed=self.seed),
             self.scorer.reliability(scored.predictions, test),
@@ -300,6 +315,7 @@ class TrainingReference:
     def _variety(
         self,
         group: Group,
+        in_distances: Collection,
         scored: ScoredPredictions,
         among: Float[Tensor, "n n"],
         kept: Float[Tensor, "n layers"],
@@ -310,7 +326,8 @@ class TrainingReference:
         if len(compared) < 2:
             return None
         errors = scored.errors[:COMPARED]
-        spread = self._spread(compared, sum_of(compared) / len(compared)) / (len(compared) - 1)
+        some = in_distances[:COMPARED]
+        spread = self._spread(some, sum_of(some) / len(some)) / (len(some) - 1)
         shared: float | None = None
         if not compared.dense:
             # Networks with one mask and other values are put into other orders, which hides that it is one.

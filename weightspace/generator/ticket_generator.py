@@ -112,6 +112,7 @@ class TicketGenerator:
                 "population": spelled_text(align.population),
                 "fix_unknown": align.fix_unknown,
             }
+            | ({"rotate": True} if align.rotate else {})
         )
         config: dict[str, Any] = {
             "align": alignment,
