@@ -1,5 +1,6 @@
 """weightspace: trained networks as data."""
 
+from weightspace.runtime import stopping as stopping  # isort: skip  (must come before what takes seconds)
 from weightspace.runtime import threads as threads  # isort: skip  (must come before torch is imported)
 
 from weightspace import adapt as adapt
@@ -48,6 +49,7 @@ from weightspace.recipes.schedule import Schedule as Schedule
 from weightspace.recipes.step import Step as Step
 from weightspace.report.comparison import Comparison as Comparison
 from weightspace.report.report import Report as Report
+from weightspace.runtime.processes import processes as processes
 from weightspace.sparse.compact import compact as compact
 from weightspace.tasks.task import Split as Split
 from weightspace.tasks.task import Task as Task

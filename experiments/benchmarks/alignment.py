@@ -10,9 +10,7 @@ planted permutation and noise. Medians of 5.
 
 import statistics
 import time
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
 from pathlib import Path
 
 import torch
@@ -118,7 +116,7 @@ def populated(networks: ws.Collection, count: int, workers: int) -> float:
     many = networks[torch.arange(count) % len(networks)].replace(weights=torch.stack(copies), records=[{}] * count)
     del copies
     matching = WeightMatching()
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with ws.processes(workers) as pool:
         list(pool.map(len, [[], []]))  # start the workers
         began = time.perf_counter()
         matching.fit(many, executor=pool).transform(many, executor=pool)

@@ -9,9 +9,7 @@ random directions. Three generators with other seeds on the same tickets. Contro
 many gradients of single networks on single images as the refinement takes.
 """
 
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
 from pathlib import Path
 
 import tyro
@@ -75,6 +73,7 @@ class Study:
 
     def prepare(self, job: tuple[int, int]) -> None:
         """A shard of the tickets after some levels of the ladder, made where it is not there."""
+        ready()
         (shard, levels), task = job, self.task()
         networks = ws.collect(task, NETWORKS, shard=(shard, SHARDS), folder=self.kept(shard, "dense"))
         for gradual in LADDER[:levels]:
@@ -93,6 +92,7 @@ class Study:
 
     def train_on(self, levels: int) -> None:
         """The control, the same for all seeds of the generator."""
+        ready()
         task, density = self.task(), LADDER[levels - 1].density
         refine = self.refine(density)
         length = budget.length_for(budget.gradients(refine) / LEARNED_FROM, task)
@@ -114,6 +114,7 @@ class Study:
 
     def generator(self, job: tuple[int, int]) -> list[dict[str, object]]:
         """Fit one generator and judge it."""
+        ready()
         levels, seed = job
         task, density = self.task(), LADDER[levels - 1].density
         training, held_out = self.tickets(density).split(LEARNED_FROM, NETWORKS - LEARNED_FROM)
@@ -174,7 +175,7 @@ def main(
     rows: list[dict[str, object]] = []
     study.task()  # unpacks the images, before several workers would do so at once
     shown = ("training tickets", "held-out tickets", "samples", "flow alone", "tickets trained on")
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=ready) as pool:
+    with ws.processes(workers) as pool:
         for levels in range(1, densities + 1):
             list(pool.map(study.prepare, [(shard, levels) for shard in range(SHARDS)]))
             list(pool.map(study.train_on, [levels]))

@@ -1,13 +1,18 @@
 """Collections made by several processes."""
 
+import itertools
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 import torch
@@ -15,6 +20,8 @@ import torch
 import weightspace as ws
 from weightspace.cli.main import main
 from weightspace.errors import InputError
+from weightspace.training import engine
+from weightspace.training.engine import Execution
 
 
 class InOrder:
@@ -53,6 +60,59 @@ def test_processes_on_this_machine_from_the_command_line(tmp_path: Path) -> None
     alone = replace(alone, recipe=replace(alone.recipe, length=ws.Step(epochs=1)))
     expected = ws.collect(alone, 5).weights
     torch.testing.assert_close(ws.Collection.load(tmp_path / "zoo").weights, expected, rtol=1e-3, atol=1e-4)
+
+
+class Disagreeing:
+    """Measures of the group size that never find the same twice.
+
+    Args:
+        together: How many wait for each other.
+    """
+
+    def __init__(self, together: int = 1) -> None:
+        self.found = itertools.count(1)
+        self.barrier = Barrier(together, timeout=60)
+
+    def __call__(self, *_rest: object) -> Execution:
+        self.barrier.wait()
+        return Execution(next(self.found), 1, 0.0)
+
+
+def sizes(folder: Path) -> set[int]:
+    return {json.loads(path.read_text())["group"] for path in folder.glob("**/engine.json")}
+
+
+def test_all_parts_are_trained_in_groups_of_one_size(task: ws.Task, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "empty"))
+    monkeypatch.setattr(engine, "_choose", Disagreeing())
+    short = replace(task, recipe=replace(task.recipe, length=ws.Step(iterations=1)))
+    where = {"shards": 3, "folder": tmp_path / "zoo"}
+    ws.collect_on(InOrder(), short, 7, **where)
+    assert sizes(tmp_path / "zoo") == {1}
+    # A run that was interrupted goes on as it began, also where the cache is gone.
+    shutil.rmtree(tmp_path / "empty")
+    shutil.rmtree(tmp_path / "zoo" / "parts" / "00002")
+    for name in ("collection.json", "complete.json", "manifest.json"):
+        (tmp_path / "zoo" / name).unlink()
+    ws.collect_on(InOrder(), short, 7, **where)
+    assert sizes(tmp_path / "zoo") == {1}
+    # The control: parts that measure by themselves are seen to disagree.
+    for i in range(3):
+        ws.collect(short, 7, shard=(i, 3), folder=tmp_path / "alone" / str(i))
+        shutil.rmtree(tmp_path / "empty")
+    assert len(sizes(tmp_path / "alone")) == 3
+
+
+@pytest.mark.parametrize("locked", [True, False])
+def test_two_at_once_measure_once(task: ws.Task, tmp_path: Path, monkeypatch, locked: bool) -> None:
+    """The control is without the lock."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(engine, "_choose", Disagreeing(together=1 if locked else 2))
+    if not locked:
+        monkeypatch.setattr(engine, "FileLock", lambda *_rest, **_options: nullcontext())
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda _: engine.choose_execution(task, 6).group_size, range(2)))
+    assert (len(set(found)) == 1) is locked
 
 
 def test_shards_from_the_command_line_merge(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

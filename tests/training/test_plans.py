@@ -373,7 +373,7 @@ def test_the_measured_choice_is_kept(task: ws.Task, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     first = choose_execution(task, 6)
     assert choose_execution(task, 6) == first
-    (file,) = (tmp_path / "weightspace").iterdir()
+    (file,) = (tmp_path / "weightspace").glob("*.json")
     file.write_text("damaged")
     assert choose_execution(task, 6).group_size in (1, 4, 6)
     small = choose_execution(task, 6, memory_gb=1e-9)

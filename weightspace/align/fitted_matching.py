@@ -24,7 +24,7 @@ from weightspace.networks.collection import Collection
 from weightspace.networks.forward import blocks
 from weightspace.networks.layout import Layout
 from weightspace.runtime import devices
-from weightspace.runtime.executor import Executor
+from weightspace.runtime.executor import Executor, end_with_parent
 from weightspace.runtime.progress import progress
 from weightspace.storage.fitted import FittedFormat, require_tensor
 from weightspace.storage.typed import from_json
@@ -336,6 +336,7 @@ def _match_job(
     symmetry: Symmetry, target: Tensor, signed: tuple[bool, ...] | None, features: Tensor, *, rotate: bool
 ) -> list[Matched]:
     """Match some networks in a worker."""
+    end_with_parent()
     torch.set_num_threads(1)
     matcher = Matcher(symmetry, target, signed, rotate=rotate)
     return [matcher.match(one) for one in features]

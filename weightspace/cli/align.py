@@ -1,9 +1,7 @@
 """The command line's verb `align`."""
 
-import multiprocessing
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +17,8 @@ from weightspace.errors import InputError
 from weightspace.evaluation import alignment_report
 from weightspace.networks.building import in_blocks
 from weightspace.networks.collection import Collection
-from weightspace.runtime.executor import end_with_parent
+from weightspace.runtime.executor import Executor
+from weightspace.runtime.processes import processes
 from weightspace.storage.spelling import spelled_text
 from weightspace.tasks.task import Task
 
@@ -73,7 +72,7 @@ class Align:
             **({"rotate": True} if matching.rotate else {}),
             "task": _needed(task).to_json() if self.method != "weights" else None,
         }
-        with _pool(self.workers) as executor:
+        with processes(self.workers) if self.workers > 1 else nullcontext() as executor:
             transform: Callable[[Collection], Collection] | None = None
 
             def make(rows: slice, tick: Callable[[int], object], _checkpoint: Path | None) -> Collection:
@@ -133,7 +132,7 @@ class Align:
         reference: int,
         target: Collection,
         task: Task | None,
-        executor: ProcessPoolExecutor | None,
+        executor: Executor | None,
     ) -> Callable[[Collection], Collection]:
         """What brings networks into the basin of the target's reference."""
         device = self.common.device
@@ -178,12 +177,3 @@ class Align:
 def _needed(task: Task | None) -> Task:
     assert task is not None
     return task
-
-
-@contextmanager
-def _pool(workers: int) -> Iterator[ProcessPoolExecutor | None]:
-    if workers == 1:
-        yield None
-        return
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), end_with_parent) as pool:
-        yield pool

@@ -1,9 +1,7 @@
 """The command line's verbs that make or bring in collections of networks."""
 
-import multiprocessing
-import pickle
 import warnings
-from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -21,13 +19,13 @@ from weightspace.cli.inputs import (
     task_of,
 )
 from weightspace.cli.types import OptionalStep
-from weightspace.errors import InputError, StorageError
+from weightspace.errors import InputError
 from weightspace.networks.architecture import Architecture
 from weightspace.networks.collection import Collection
 from weightspace.networks.importing import from_state_dict, from_state_dicts
 from weightspace.networks.merging import merge as merge_folders
 from weightspace.recipes.step import Step
-from weightspace.runtime.executor import end_with_parent
+from weightspace.runtime.processes import processes
 from weightspace.tasks.own_loop import LoopTask
 from weightspace.tasks.task import Task
 from weightspace.training import collect as train_collection
@@ -156,17 +154,9 @@ class Collect:
         self.common.only_cpu("collect --workers")
         if self.shard is not None or self.memory_gb is not None:
             raise InputError("--shard and --memory-gb do not go with --workers or --ray, which make their own parts")
-        context = multiprocessing.get_context("spawn")
-        executor = OnRay() if self.ray else ProcessPoolExecutor(self.workers, context, end_with_parent)
         parts = max(1, min(4 * self.workers if self.workers > 1 else 8, self.n))
-        try:
+        with nullcontext(OnRay()) if self.ray else processes(self.workers) as executor:
             return collect_on(executor, task, self.n, shards=parts, folder=self.out, seed=self.seed, plan=plan)
-        except BrokenExecutor as error:
-            raise StorageError(
-                f"a worker ended ({error}): run the same command again, finished parts are kept"
-            ) from error
-        except (pickle.PicklingError, AttributeError) as error:
-            raise InputError(f"the task cannot be sent to other processes ({error}): leave --workers out") from error
 
 
 @dataclass(frozen=True, kw_only=True)

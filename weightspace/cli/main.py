@@ -1,8 +1,8 @@
 """The command line: `weightspace VERB ...`, a verb for each stage.
 
 Exit codes: 0 done, 1 something given cannot be used (the message says what and how to mend it),
-2 a wrong command line, 130 interrupted (the same command continues). With WEIGHTSPACE_TRACEBACK=1 an error ends in its
-traceback.
+2 a wrong command line, 130 interrupted (143 by SIGTERM, 129 by the end of the terminal; the same command continues),
+141 nobody reads the output any more. With WEIGHTSPACE_TRACEBACK=1 an error ends in its traceback.
 """
 
 import importlib.metadata
@@ -12,29 +12,22 @@ import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Protocol, Union
+from typing import Annotated, Any, Union
 
 import tyro
 from tyro.conf import subcommand
 
 from weightspace.cli import align, bayes, collect, evaluate, generator, sparse, tickets
 from weightspace.cli.renamed import hints
+from weightspace.cli.running import Command, Running, is_unread, with_output
 from weightspace.cli.types import REGISTRY
 from weightspace.errors import InputError
-from weightspace.runtime import allocator
+from weightspace.runtime import allocator, stopping
 from weightspace.runtime.user_code import describe, place_of
 from weightspace.storage.reading import read_text
 from weightspace.storage.yaml_text import parse_yaml
-
-
-class Command(Protocol):
-    """What a command line asks for."""
-
-    def run(self) -> None:
-        """Do it."""
-        ...
-
 
 VERBS: Mapping[str, Any] = {
     "collect": collect.Collect,
@@ -60,23 +53,42 @@ _DESCRIPTION = """Trained networks as data: each verb is a stage from folders to
 
 `weightspace VERB --help` explains every option and its default. Every verb takes --config FILE.yaml, which sets options
 by name; options on the command line win. Running a verb again into the same --out returns at once if it is complete and
-continues it if it was interrupted. Exit codes: 0 done, 1 unusable input, 2 wrong command line, 130 interrupted."""
+continues it if it was interrupted. Exit codes: 0 done, 1 unusable input, 2 wrong command line, 130
+interrupted (143 by SIGTERM)."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb and return its exit code; a wrong command line ends the process with exit code 2."""
-    words = list(sys.argv[1:] if argv is None else argv)
+    """Run one verb and return its exit code; a wrong command line ends the process with exit code 2.
+
+    Args:
+        argv: The words after `weightspace`. None takes those of this process, which is then the command: signals end
+            it (`weightspace.runtime.stopping`).
+    """
+    if argv is not None:
+        running = Running(list(argv))
+        try:
+            return _run(running)
+        except KeyboardInterrupt:
+            print(f"\n{running.stopped()}", file=sys.stderr)
+            return stopping.code()
+    stopping.install()
+    running = Running(sys.argv[1:])
+    return stopping.work(running.stopped, partial(with_output, partial(_run, running), f"weightspace {running.verb}"))
+
+
+def _run(running: Running) -> int:
+    """Run a verb; the errors that a user can mend are printed in a line."""
+    words, verb = running.words, running.verb
     if words in (["--version"], ["-V"]):
         print(importlib.metadata.version("weightspace"))
         return 0
-    verb = " ".join(words[: 2 if words[:1] == ["tickets"] else 1])
     try:
         with _warnings_as_lines(verb):
-            command = parse(verb, _with_refinement(verb, _with_config(words)))
+            running.command = parse(verb, _with_refinement(verb, _with_config(words)))
             allocator.keep()
-            command.run()
+            running.command.run()
     except (InputError, OSError) as error:
-        if os.environ.get(TRACEBACK):
+        if os.environ.get(TRACEBACK) or is_unread(error):
             raise
         place = place_of(error)
         where = "" if place is None or place in str(error) else f" ({place})"
@@ -88,9 +100,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"weightspace {verb}: {describe(error)}\n{TRACEBACK}=1 shows the whole traceback", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("\ninterrupted: run the same command again to continue", file=sys.stderr)
-        return 130
     return 0
 
 

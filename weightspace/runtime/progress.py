@@ -2,15 +2,25 @@
 
 from collections.abc import Iterable
 from typing import TypeVar
+from weakref import WeakSet
 
 from tqdm import tqdm
 
 T = TypeVar("T")
+_bars: "WeakSet[tqdm]" = WeakSet()
 
 
 def progress(items: Iterable[T], what: str, *, total: int | None = None) -> "tqdm[T]":
     """Iterate with a bar on standard error; it stays after the loop, as a log of what was done.
 
-    Steps that take less than half a second show nothing.
+    Steps that take less than half a second show nothing. A loop that may be left early, by Ctrl-C too, is inside
+    `with progress(...) as bar`: a bar that is not closed stays where it is, and the next one is drawn below it.
     """
-    return tqdm(items, desc=what, total=total, dynamic_ncols=True, mininterval=0.5, delay=0.5)
+    bar = tqdm(items, desc=what, total=total, dynamic_ncols=True, mininterval=0.5, delay=0.5)
+    _bars.add(bar)
+    return bar
+
+
+def is_open() -> bool:
+    """Whether a bar stands in the line of the terminal."""
+    return any(not bar.disable and bar.last_print_n > 0 for bar in list(_bars))

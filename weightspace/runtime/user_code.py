@@ -7,6 +7,8 @@ from pathlib import Path
 _PACKAGE = Path(__file__).resolve().parents[1]
 _LIBRARIES = [Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")]
 
+_PLACE = "_weightspace_place"
+
 
 def place_of(error: BaseException) -> str | None:
     """File, line and function of a user's own that an error comes from; None if it passed through none.
@@ -14,12 +16,25 @@ def place_of(error: BaseException) -> str | None:
     Args:
         error: The error, as it was caught.
     """
+    kept = getattr(error, _PLACE, None)
+    if kept is not None:
+        return kept
     if isinstance(error, SyntaxError) and error.filename is not None and _is_own(error.filename):
         return f"{error.filename}:{error.lineno}"
     own = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_own(frame.filename)]
     if own:
         return f"{own[-1].filename}:{own[-1].lineno} in {own[-1].name}"
     return place_of(error.__cause__) if error.__cause__ is not None else None
+
+
+def keep_place(error: BaseException, place: str | None = None) -> None:
+    """Keep the place in the error itself, which then has it in another process.
+
+    Args:
+        error: The error, as it was caught.
+        place: The place; None finds it.
+    """
+    setattr(error, _PLACE, place or place_of(error))
 
 
 def describe(error: BaseException) -> str:

@@ -15,7 +15,7 @@ from weightspace.storage.spelling import spelling_of
 from weightspace.tasks.own_loop import LoopTask
 from weightspace.tasks.task import Task
 from weightspace.training.conversion import finished, trainer_for
-from weightspace.training.engine import block_size, choose_execution
+from weightspace.training.engine import Execution, block_size, choose_execution
 from weightspace.training.plans import CollectionPlan, Grid, Independent
 
 
@@ -50,6 +50,25 @@ def collect(
         InputError: `n` is below 1, the seed or shard is impossible, or training diverged.
         StorageError: The folder holds another run, or cannot be written.
     """
+    return collect_part(task, n, seed, plan, folder, shard, memory_gb, devices.pick(device))
+
+
+def collect_part(
+    task: Task,
+    n: int,
+    seed: int,
+    plan: CollectionPlan,
+    folder: str | Path | None,
+    shard: tuple[int, int] | None,
+    memory_gb: float | None,
+    device: str,
+    chosen: Execution | None = None,
+) -> Collection:
+    """As `collect`.
+
+    Args:
+        chosen: How all parts of a collection are trained; None measures it for this one.
+    """
     if n < 1:
         raise InputError(f"a collection needs at least one network, got n = {n}")
     task.try_out()
@@ -63,14 +82,12 @@ def collect(
         runs = runs[part * len(runs) // parts : (part + 1) * len(runs) // parts]
     common = {"task": task.name, "recipe": task.recipe.to_json()}
     runs = [run | common for run in runs]
-    device = devices.pick(device)
     block = min(len(runs), block_size(task, memory_gb, device=device, copies=len(kept)))
+    where = Path(folder) if folder else None
 
     def make(rows: slice, tick: Callable[[int], object], checkpoint: Path | None) -> Collection:
         records = runs[rows.start // len(kept) : rows.stop // len(kept)]
-        execution = choose_execution(
-            task, block, memory_gb=memory_gb, device=device, folder=Path(folder) if folder else None
-        )
+        execution = choose_execution(task, block, memory_gb=memory_gb, device=device, folder=where, chosen=chosen)
         trainer = plan.begin(task, records, execution, device)
         if len(kept) == 1:
             trainer.continue_from(checkpoint, tick)

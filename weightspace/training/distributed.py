@@ -14,7 +14,8 @@ from weightspace.runtime.progress import progress
 from weightspace.storage.runs import open_run
 from weightspace.storage.shards import MANIFEST
 from weightspace.tasks.task import Task
-from weightspace.training.collect import collect, describe
+from weightspace.training.collect import collect_part, describe
+from weightspace.training.engine import Execution, block_size, choose_execution, kept_execution
 from weightspace.training.plans import CollectionPlan, Independent
 
 
@@ -59,7 +60,8 @@ def collect_on(
     when all are there. A network is the same whichever worker trains it, but for rounding.
 
     Args:
-        executor: Executor with a `map`, for example `concurrent.futures.ProcessPoolExecutor(2)` or `OnRay()`.
+        executor: Executor with a `map`: `weightspace.processes(2)`, whose workers end with this process, `OnRay()`, or
+            one of concurrent.futures.
         task: Task that is sent to the workers, so its network and loss must be picklable by the executor.
         n: Number of training runs (for each cell of a grid).
         shards: Number of parts; a few for each worker, so that all end at about the same time.
@@ -74,11 +76,11 @@ def collect_on(
     config = describe(task, n, seed, plan) | {"shards": shards}
     with open_run(folder, "collect", config) as run:
         if not (folder / MANIFEST).exists():
-            work = partial(_shard, task, n, seed, plan, shards, folder / "parts")
-            parts = [
-                Collection.load(part, factory=task.architecture.factory)
-                for part in progress(executor.map(work, range(shards)), f"training in {shards} shards", total=shards)
-            ]
+            chosen = _same_for_all(executor, task, -(-len(plan.runs(n, seed)) // shards), plan, folder)
+            work = partial(_shard, task, n, seed, plan, shards, folder / "parts", chosen)
+            made = executor.map(work, range(shards))
+            with progress(made, f"training in {shards} shards", total=shards) as bar:
+                parts = [Collection.load(part, factory=task.architecture.factory) for part in bar]
             for leftover in folder.glob("shard-*.safetensors"):  # of a merge that was interrupted
                 leftover.unlink()
             writer = writer_for(folder, parts[0].layout, task.architecture)
@@ -94,9 +96,29 @@ def _call(function: Callable[[Any], Any], item: Any) -> Any:
     return function(item)
 
 
-def _shard(task: Task, n: int, seed: int, plan: CollectionPlan, shards: int, folder: Path, i: int) -> Path:
+def _same_for_all(executor: Executor, task: Task, part: int, plan: CollectionPlan, folder: Path) -> Execution:
+    """How every part is trained: as those that have begun, else as is measured once, before any of them begins."""
+    for begun in sorted((folder / "parts").glob("*/")):
+        kept = kept_execution(begun)
+        if kept is not None:
+            return kept
+    (chosen,) = executor.map(partial(_choice, task, plan), [part])
+    return chosen
+
+
+def _choice(task: Task, plan: CollectionPlan, part: int) -> Execution:
+    """Measure in a worker, which has one thread as all of them."""
+    end_with_parent()
+    threads.use(1)
+    task.try_out()
+    return choose_execution(task, min(part, block_size(task, copies=len(plan.kept_steps(task)))))
+
+
+def _shard(
+    task: Task, n: int, seed: int, plan: CollectionPlan, shards: int, folder: Path, chosen: Execution, i: int
+) -> Path:
     end_with_parent()
     threads.use(1)
     part = folder / f"{i:05d}"
-    collect(task, n, seed=seed, plan=plan, shard=(i, shards), folder=part)
+    collect_part(task, n, seed, plan, part, (i, shards), None, "cpu", chosen)
     return part

@@ -2,7 +2,7 @@
 
 Small networks gain up to tenfold from being stacked, large ones nothing or less; which is which
 depends on the machine. The answer is kept in the user's cache folder, so that a second run on the
-same machine makes the same choice and gives the same bytes.
+same machine makes the same choice and gives the same bytes; processes that ask at the same time share one answer.
 """
 
 import hashlib
@@ -12,11 +12,13 @@ import os
 import time
 import warnings
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from filelock import FileLock
 from torch import Tensor
 
 from weightspace.errors import InputError, StorageError
@@ -39,6 +41,8 @@ from weightspace.training.trainer import Trainer
 
 _GROUPS = {"cpu": (1, 4, 16, 64), "cuda": (1, 16, 64, 256, 1024)}
 _SECONDS = 0.15
+_LONGEST = 120.0  # seconds that a process waits for another's measurement
+_KEPT = "engine.json"
 _CLEARLY = 1.08
 # Weights, gradient, two moments and two temporaries; the backward pass keeps and grows activations.
 _WEIGHT_COPIES, _ACTIVATION_COPIES = 6, 3
@@ -64,7 +68,13 @@ class Execution:
 
 
 def choose_execution(
-    task: Task, n: int, *, memory_gb: float | None = None, device: str = "cpu", folder: Path | None = None
+    task: Task,
+    n: int,
+    *,
+    memory_gb: float | None = None,
+    device: str = "cpu",
+    folder: Path | None = None,
+    chosen: Execution | None = None,
 ) -> Execution:
     """The fastest measured way to train n networks of a task within a memory budget.
 
@@ -74,29 +84,53 @@ def choose_execution(
         n: Number of networks.
         device: Device to train on.
         folder: Folder of the run, where the choice is kept, so that a resumed run makes the same.
+        chosen: What was chosen for the whole of which this run is a part; None measures it.
     """
     if isinstance(task, LoopTask):
         return Execution(1, None, 0.0)
-    kept = None if folder is None else _kept(folder / "engine.json")
+    kept = None if folder is None else kept_execution(folder)
     if memory_gb is not None and memory_gb <= 0:
         raise InputError(f"the memory budget must be positive, got {memory_gb} GiB")
     limit = min(n, max(1, budget_bytes(memory_gb, device) // network_bytes(task)))
-    path = _cache_file(task, limit, device)
-    best = kept or _read(path) or _choose(task, limit, device)
+    best = kept or chosen or _measured_once(task, limit, device)
     if best.reason and n > 1:
         warnings.warn(f"{task.architecture.name} {best.reason}", stacklevel=3)
-    if kept is None:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_text(path, json.dumps(spelled(best)))
-        except (OSError, StorageError):
-            # Without a writable cache folder the next run measures again: slower, never wrong.
-            pass
-        if folder is not None:
-            text = json.dumps(spelled(best))
-            write_sum(folder / "engine.json", hashlib.sha256(text.encode()).hexdigest())
-            write_text(folder / "engine.json", text)
+    if kept is None and folder is not None:
+        text = json.dumps(spelled(best))
+        write_sum(folder / _KEPT, hashlib.sha256(text.encode()).hexdigest())
+        write_text(folder / _KEPT, text)
     return best
+
+
+def kept_execution(folder: Path) -> Execution | None:
+    """The choice of an unfinished run: networks trained in groups of another size would be rounded otherwise.
+
+    Args:
+        folder: Folder of the run.
+
+    Raises:
+        StorageError: The choice was changed after it was written.
+    """
+    path = folder / _KEPT
+    if path.exists():
+        check_sum(path, f"restore it from a copy, or delete {folder} to start anew")
+    return _read(path)
+
+
+def _measured_once(task: Task, limit: int, device: str) -> Execution:
+    """The choice in the cache; it is measured if there is none, by one process at a time: two would find two."""
+    path = _cache_file(task, limit, device)
+    found = _read(path)
+    if found is not None:
+        return found
+    with ExitStack() as stack:
+        with suppress(OSError, NotImplementedError):  # no lock is to be had, or another process takes too long
+            path.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(FileLock(path.parent / "measuring.lock", timeout=_LONGEST))
+        found = _read(path) or _choose(task, limit, device)
+        with suppress(OSError, StorageError):  # without a writable cache folder the next run measures again
+            write_text(path, json.dumps(spelled(found)))
+        return found
 
 
 def _choose(task: Task, limit: int, device: str) -> Execution:
@@ -107,13 +141,6 @@ def _choose(task: Task, limit: int, device: str) -> Execution:
         )
         return Execution(1, threads.requested(), 0.0, reason)
     return _measure_all(task, limit, device)
-
-
-def _kept(path: Path) -> Execution | None:
-    """The choice of an unfinished run: networks trained in groups of another size would be rounded otherwise."""
-    if path.exists():
-        check_sum(path, f"restore it from a copy, or delete {path.parent} to start anew")
-    return _read(path)
 
 
 def _read(path: Path) -> Execution | None:
