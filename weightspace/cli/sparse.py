@@ -10,6 +10,7 @@ import torch
 from weightspace.cli.inputs import Common, Folder, Shared, open_collection
 from weightspace.errors import InputError
 from weightspace.report.plots.speed import speed
+from weightspace.report.plots.style import save
 from weightspace.runtime import devices, seeds
 from weightspace.sparse.bench import Timing, bench, two_four_blocks
 from weightspace.sparse.compact import compact
@@ -138,7 +139,7 @@ def _write(rows: list[Timing], out: Path) -> None:
         writer = csv.DictWriter(file, list(table[0]))
         writer.writeheader()
         writer.writerows({k: f"{v:.5g}" if isinstance(v, float) else cell(v) for k, v in row.items()} for row in table)
-    speed(table).savefig(out / "speed.png")
+    save(speed(table), out / "speed.png")
 
 
 def _summarise(rows: list[Timing]) -> None:
