@@ -10,7 +10,9 @@ from torch.nn.parameter import UninitializedParameter
 from weightspace.errors import InputError
 from weightspace.networks.layout import Layout
 from weightspace.runtime.trees import Tree
-from weightspace.symmetry.proof import SAME, Probe, WrongSymmetry, prove
+from weightspace.symmetry import proven
+from weightspace.symmetry.probe import Probe
+from weightspace.symmetry.proof import WrongSymmetry, prove_on
 from weightspace.symmetry.spec import Group, Symmetry
 from weightspace.symmetry.tracing import tracer
 from weightspace.symmetry.tracing.extract import table
@@ -39,26 +41,31 @@ def trace(module: nn.Module, example: Tree, *, fix_unknown: bool = False) -> Sym
     lazy = [name for name, p in module.named_parameters() if isinstance(p, UninitializedParameter)]
     if lazy:
         raise InputError(f"{type(module).__name__} has lazy layers ({lazy[0]}): run it once on real inputs first")
-    traces = tracer.run(module, example, fix_unknown=fix_unknown)
+    layout = Layout.of(module)
+    probe = Probe(layout, module, example)
+    found = proven.traced(probe)
+    if found is not None:
+        return found
+    traces = tracer.run(module, example, probe.precision, fix_unknown=fix_unknown)
     if traces.left_fixed:
         _warn(module, traces.left_fixed)
     try:
-        symmetry = table(module, Layout.of(module), traces.units, traces.axes)
+        symmetry = table(module, layout, traces.units, traces.axes)
     except InputError:  # copies of a unit that overlap otherwise than as heads do
-        symmetry = table(module, Layout.of(module), traces.units, traces.axes, copies=False)
-    symmetry = _with_factors(symmetry, module, example)
+        symmetry = table(module, layout, traces.units, traces.axes, copies=False)
+    symmetry = _with_factors(symmetry, probe)
     complete = not traces.left_fixed
     while True:
         try:
-            prove(symmetry, module, example)
+            prove_on(probe, symmetry)
         except WrongSymmetry as error:
             weaker = _weaker(symmetry, error.groups)
             if weaker is not None:
                 symmetry = weaker
                 continue
             if symmetry.shared:  # the copies of a unit differ after all
-                symmetry = table(module, symmetry.layout, traces.units, traces.axes, copies=False)
-                symmetry = _with_factors(symmetry, module, example)
+                symmetry = table(module, layout, traces.units, traces.axes, copies=False)
+                symmetry = _with_factors(symmetry, probe)
                 continue
             if not fix_unknown or not error.groups:
                 raise InputError(
@@ -69,8 +76,10 @@ def trace(module: nn.Module, example: Tree, *, fix_unknown: bool = False) -> Sym
             symmetry, complete = _without(symmetry, set(error.groups)), False
         else:
             break
-    if complete:
-        _warn_of_unmoved(module, unmoved_axes(symmetry, traces.units, traces.axes))
+    unmoved = unmoved_axes(symmetry, traces.units, traces.axes) if complete else []
+    _warn_of_unmoved(module, unmoved)
+    if complete and not unmoved:
+        proven.remember_traced(probe, symmetry)
     return symmetry
 
 
@@ -112,18 +121,17 @@ def _weaker(symmetry: Symmetry, names: Sequence[str]) -> Symmetry | None:
     return replace(symmetry, groups=tuple(groups))
 
 
-def _with_factors(symmetry: Symmetry, module: nn.Module, inputs: Tree) -> Symmetry:
+def _with_factors(symmetry: Symmetry, probe: Probe) -> Symmetry:
     """Keep "homogeneous", "odd" and "linear" on those groups of units for which they really hold."""
     if not any(len(g.kinds) > 1 for g in symmetry.groups):
         return symmetry
-    probe = Probe(symmetry, module, inputs)
     identity = symmetry.identity()
     scales, signs, matrices = (of(symmetry, 0) for of in (probe.scales, probe.signs, probe.matrices))
 
     def kept(factors: Mapping[str, Tensor], change: Callable[[Mapping[str, Tensor]], float]) -> set[str]:
-        if not factors or change(factors) < SAME:
+        if not factors or change(factors) < probe.precision.same:
             return set(factors)
-        return {name for name, factor in factors.items() if change({name: factor}) < SAME}
+        return {name for name, factor in factors.items() if change({name: factor}) < probe.precision.same}
 
     scaled = kept(scales, lambda some: probe.change(symmetry, identity, some))
     flipped = kept(signs, lambda some: probe.change(symmetry, identity, {}, some))

@@ -1,8 +1,11 @@
 """Forward passes for tracing and proof: without dropout, in either mode, with all outputs in sight."""
 
 import copy
-from collections.abc import Callable, Mapping
-from typing import Any
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -11,12 +14,15 @@ from torch.overrides import TorchFunctionMode
 
 from weightspace.errors import InputError
 from weightspace.networks import calling
-from weightspace.runtime import seeds
+from weightspace.networks.sparse_module import release
+from weightspace.runtime import seeds, trees
+from weightspace.runtime.copies import copied
 from weightspace.runtime.double import in_double
 from weightspace.runtime.outputs import tensors_within
 from weightspace.runtime.trees import Tree
 
 _DROPOUT = (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout, torch.dropout)
+T = TypeVar("T")
 _CACHES = ("cache", "past_key_values", "cache_params", "mems")
 _SEES_VALUES = (Tensor.numpy, Tensor.tolist, Tensor.__array__)
 
@@ -42,14 +48,87 @@ def training_mode(module: nn.Module, training: bool) -> None:
             child.dropout = 0.0
 
 
-def exact_outputs(module: nn.Module, inputs: Tree) -> list[Tensor]:
-    """The tensors of a float64 module's outputs, without rounding, gradients or dropout.
+@dataclass(frozen=True)
+class Precision:
+    """In which type of number a module runs for a proof.
 
     Args:
-        module: A copy by `module.double()`.
-        inputs: Inputs as by `weightspace.runtime.double.doubled`.
+        dtype: The type.
+        same: Two outputs are the same up to this share of their scale.
+        changed: An output has changed from this share of its scale on.
     """
-    with torch.no_grad(), seeds.seeded_modules(0, "symmetry proof"), in_double():
+
+    dtype: torch.dtype
+    same: float
+    changed: float
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Nothing inside is rounded more than that."""
+        if self.dtype is torch.float64:
+            with in_double():
+                yield
+        else:
+            yield
+
+    def module(self, module: nn.Module) -> nn.Module:
+        """A copy of a module, without sparsity, in this type.
+
+        Args:
+            module: The module.
+        """
+        return release(copied(module)).to(self.dtype)
+
+    def inputs(self, inputs: Tree) -> Tree:
+        """Inputs in this type, copied.
+
+        Args:
+            inputs: The inputs.
+        """
+        return trees.apply(lambda t: t.to(self.dtype) if t.is_floating_point() else t.clone(), inputs)
+
+
+EXACT = Precision(torch.float64, 1e-9, 1e-6)
+SINGLE = Precision(torch.float32, 1e-4, 1e-3)
+
+
+def in_a_precision(attempt: Callable[[Precision], T], name: str) -> T:
+    """What an attempt gives in float64; in float32, with a warning, where a module runs in that alone.
+
+    Args:
+        attempt: Copies a module and runs it; it raises if the module does not run.
+        name: Name of the module's class, for messages.
+
+    Raises:
+        InputError: The module does not run in either.
+    """
+    try:
+        return attempt(EXACT)
+    except Exception as error:  # a user's module can raise anything
+        try:
+            made = attempt(SINGLE)
+        except Exception:
+            raise InputError(f"{name} does not run on the example, or cannot be copied: {error}") from error
+        warnings.warn(
+            f"{name} does not run in float64 ({error}): its symmetry is proven in float32, where outputs are the same "
+            f"up to {SINGLE.same:g} of their scale",
+            stacklevel=4,
+        )
+        return made
+
+
+def exact_outputs(
+    module: nn.Module, inputs: Tree, precision: Precision = EXACT, *, gradients: bool = False
+) -> list[Tensor]:
+    """The tensors of a module's outputs, without rounding or dropout.
+
+    Args:
+        module: A copy in this precision, by `Precision.module`.
+        inputs: Inputs by `Precision.inputs`.
+        precision: The precision.
+        gradients: Whether the outputs can be differentiated.
+    """
+    with torch.set_grad_enabled(gradients), seeds.seeded_modules(0, "symmetry proof"), precision.kept():
         return tensors_within(without_caches(call(module, copy.deepcopy(inputs))))
 
 

@@ -232,6 +232,8 @@ class Symmetry:
         Raises:
             InputError: A group is not homogeneous.
         """
+        if not scales:
+            return vector
         state, lead = dict(self.layout.tensors(vector)), vector.ndim - 1
         for group in self.groups:
             if group.name in scales:

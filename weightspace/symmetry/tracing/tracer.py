@@ -13,13 +13,10 @@ from torch.utils._pytree import tree_map_only
 from torch.utils.weak import WeakIdKeyDictionary
 
 from weightspace.errors import InputError
-from weightspace.networks.sparse_module import release
-from weightspace.runtime.copies import copied
-from weightspace.runtime.double import doubled, in_double
 from weightspace.runtime.outputs import tensors_within
 from weightspace.runtime.trees import Tree
 from weightspace.runtime.watching import OperatorMode
-from weightspace.symmetry.passes import SeesValues, call, training_mode, without_caches
+from weightspace.symmetry.passes import EXACT, Precision, SeesValues, call, training_mode, without_caches
 from weightspace.symmetry.tracing import views
 from weightspace.symmetry.tracing.attention_rules import RULES
 from weightspace.symmetry.tracing.labels import ANY, FIXED, LOST, Label, Labels, Units
@@ -57,26 +54,24 @@ class Traces:
     left_fixed: list[str]
 
 
-def run(module: nn.Module, inputs: Tree, *, fix_unknown: bool) -> Traces:
+def run(module: nn.Module, inputs: Tree, precision: Precision = EXACT, *, fix_unknown: bool) -> Traces:
     """Trace a module in evaluation mode and with its normalisation in training mode.
 
     Args:
         module: The module; a copy of it runs.
         inputs: A batch of inputs, or all arguments of forward, as in `weightspace.networks.calling`.
+        precision: In which type of number the module runs.
         fix_unknown: Whether units that meet an operator without a rule stay in place instead of an error.
 
     Raises:
-        InputError: The module does not run on these inputs, computes something that no rule describes, or its control
-            flow depends on data otherwise than by a few conditions.
+        InputError: The module computes something that no rule describes, or its control flow depends on data otherwise
+            than by a few conditions.
     """
     name = type(module).__name__
-    try:
-        module, inputs = release(copied(module)).double(), doubled(inputs)
-        training_mode(module, False)
-        with torch.no_grad(), in_double(), _ordinary_kernels(module):
-            call(module, copy.deepcopy(inputs))
-    except Exception as error:  # a user's module can raise anything
-        raise InputError(f"{name} does not run on the example, or cannot be copied: {error}") from error
+    module, inputs = precision.module(module), precision.inputs(inputs)
+    training_mode(module, False)
+    with torch.no_grad(), precision.kept(), _ordinary_kernels(module):
+        call(module, copy.deepcopy(inputs))
     tracer = _Tracer(module, fix_unknown)
     for training in (False, True):
         training_mode(module, training)
@@ -88,19 +83,21 @@ def run(module: nn.Module, inputs: Tree, *, fix_unknown: bool) -> Traces:
                     f"{name} has control flow that depends on data, with more than {_WAYS} ways through it, so that it "
                     "cannot be traced. Write the symmetry by hand (symmetry=)"
                 )
-            taken = _trace_one_way(tracer, module, inputs, way)
+            taken = _trace_one_way(tracer, module, inputs, way, precision)
             ways += [(*taken[:i], not taken[i]) for i in range(len(way), len(taken))]
     tracer.units.tighten()
     return Traces(tracer.units, tracer.named(), list(dict.fromkeys(tracer.left_fixed)))
 
 
-def _trace_one_way(tracer: "_Tracer", module: nn.Module, inputs: Tree, way: tuple[bool, ...]) -> list[bool]:
+def _trace_one_way(
+    tracer: "_Tracer", module: nn.Module, inputs: Tree, way: tuple[bool, ...], precision: Precision
+) -> list[bool]:
     """Trace a pass in which the first conditions on data have these outcomes; those of all its conditions."""
     name = type(module).__name__
     arguments = copy.deepcopy(inputs)
     for tensor in tensors_within(arguments, "the example"):
         tracer.add_input(tensor)
-    with torch.no_grad(), in_double(), _ordinary_kernels(module):
+    with torch.no_grad(), precision.kept(), _ordinary_kernels(module):
         handles = tracer.follow(module, way)
         try:
             with SeesValues(lambda t: tracer.labels(t).constant), tracer:
