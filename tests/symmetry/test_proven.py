@@ -7,7 +7,6 @@ from torch import Tensor, nn
 from tests.symmetry.examples import Net, X, net
 from weightspace.errors import InputError
 from weightspace.symmetry import proof, prove, trace
-from weightspace.symmetry.tracing import tracer
 
 
 @pytest.fixture
@@ -37,15 +36,15 @@ class Switched(Net):
         return self.b(h)
 
 
-def test_a_function_is_traced_and_proven_once_whatever_its_weights(
-    draws: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_symmetry_is_proven_once_for_a_function_whatever_its_weights(draws: list[int]) -> None:
     x = X + 0.25  # which no other test proves on
-    first = trace(Switched(), x)
-    assert draws == [0, 1, 2, 3]
-    monkeypatch.setattr(tracer, "run", None)
     again = Switched()
-    assert trace(again, x) is first
+    first = trace(again, x)
+    assert draws == [0, 1, 2, 3]
+    with torch.no_grad():
+        for parameter in again.parameters():
+            parameter *= 3
+    assert trace(again, x) == first
     prove(first, again, x)
     assert draws == [0, 1, 2, 3]
     prove(first, again, x + 1)
@@ -79,6 +78,9 @@ def test_modes_that_agree_are_run_once_and_in_both_at_the_end() -> None:
         modes.append(self.training)
         return h
 
-    trace(net(note), X)
-    assert 2 * sum(modes) < len(modes)
-    assert sum(modes) >= 4  # the first pass, the trace, and other inputs before and after
+    module = net(note)
+    symmetry = trace(module, X + 0.75)
+    modes.clear()
+    prove(symmetry, module, X + 1.0)
+    # The first pass, and other inputs before and after, in both; three draws and the backward pass once.
+    assert modes == [False, True] * 2 + [False] * 3 + [False, True] + [False]

@@ -10,7 +10,6 @@ from torch.nn.parameter import UninitializedParameter
 from weightspace.errors import InputError
 from weightspace.networks.layout import Layout
 from weightspace.runtime.trees import Tree
-from weightspace.symmetry import proven
 from weightspace.symmetry.probe import Probe
 from weightspace.symmetry.proof import WrongSymmetry, prove_on
 from weightspace.symmetry.spec import Group, Symmetry
@@ -43,9 +42,6 @@ def trace(module: nn.Module, example: Tree, *, fix_unknown: bool = False) -> Sym
         raise InputError(f"{type(module).__name__} has lazy layers ({lazy[0]}): run it once on real inputs first")
     layout = Layout.of(module)
     probe = Probe(layout, module, example)
-    found = proven.traced(probe)
-    if found is not None:
-        return found
     traces = tracer.run(module, example, probe.precision, fix_unknown=fix_unknown)
     if traces.left_fixed:
         _warn(module, traces.left_fixed)
@@ -76,10 +72,8 @@ def trace(module: nn.Module, example: Tree, *, fix_unknown: bool = False) -> Sym
             symmetry, complete = _without(symmetry, set(error.groups)), False
         else:
             break
-    unmoved = unmoved_axes(symmetry, traces.units, traces.axes) if complete else []
-    _warn_of_unmoved(module, unmoved)
-    if complete and not unmoved:
-        proven.remember_traced(probe, symmetry)
+    if complete:
+        _warn_of_unmoved(module, unmoved_axes(symmetry, traces.units, traces.axes))
     return symmetry
 
 

@@ -29,6 +29,13 @@ class Probe:
         InputError: The module does not run on the inputs, or cannot be copied.
     """
 
+    precision: Precision
+    module: nn.Module
+    inputs: Tree
+    vector: Tensor
+    buffers: dict[str, Tensor]
+    before: tuple[list[list[Tensor]], dict[str, Tensor]]  # outputs in each mode, and the buffers after the last
+
     def __init__(self, layout: Layout, module: nn.Module, inputs: Tree, precision: Precision | None = None) -> None:
         self.layout = layout
 
@@ -76,6 +83,7 @@ class Probe:
         def noisy(t: Tensor) -> Tensor:
             return t + torch.randn(t.shape, dtype=t.dtype, generator=random) if t.is_floating_point() else t
 
+        other.__dict__.pop("function", None)
         other.modes = (False, True)
         other.inputs = trees.apply(noisy, self.inputs)
         other.before = other._run(self.vector, self.buffers)

@@ -47,11 +47,11 @@ def prove_on(probe: Probe, symmetry: Symmetry, *, controls: bool = True) -> None
     Raises:
         InputError: As in `prove`.
     """
-    if proven.known(probe, symmetry, controls):
+    varied = probe.varied()  # other inputs may take another way through the module
+    if proven.known(probe, varied, symmetry, controls):
         return
     for draw in range(_DRAWS):
         _require_unchanged(probe, symmetry, _cycles(symmetry, seeds.generator(draw, "symmetry proof")), draw)
-    varied = probe.varied()  # other inputs may take another way through the module
     _require_unchanged(varied, symmetry, _cycles(symmetry, seeds.generator(_DRAWS, "symmetry proof")), _DRAWS)
     if controls:
         blind = blind_axes(probe, varied, symmetry)
@@ -60,7 +60,7 @@ def prove_on(probe: Probe, symmetry: Symmetry, *, controls: bool = True) -> None
                 f"the proof is blind for {', '.join(blind)}: permuting the axis alone does not change the output of "
                 f"{type(probe.module).__name__} on this example. Give a larger or more varied example"
             )
-    proven.remember(probe, symmetry, controls)
+    proven.remember(probe, varied, symmetry, controls)
 
 
 class WrongSymmetry(InputError):
