@@ -13,8 +13,8 @@ _bars: "WeakSet[tqdm]" = WeakSet()
 def progress(items: Iterable[T], what: str, *, total: int | None = None) -> "tqdm[T]":
     """Iterate with a bar on standard error; it stays after the loop, as a log of what was done.
 
-    Steps that take less than half a second show nothing. A loop that may be left early, by Ctrl-C too, is inside
-    `with progress(...) as bar`: a bar that is not closed stays where it is, and the next one is drawn below it.
+    Steps that take less than half a second show nothing. A bar that is kept in a variable is closed by `with`; that of
+    a loop ends with the loop, however it is left.
     """
     bar = tqdm(items, desc=what, total=total, dynamic_ncols=True, mininterval=0.5, delay=0.5)
     _bars.add(bar)
