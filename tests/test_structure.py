@@ -14,7 +14,7 @@ LEVELS: list[set[str]] = [
     {"networks", "report"},
     {"masks", "tasks", "symmetry", "compress", "flow", "kernels"},
     {"training", "align", "sparse"},
-    {"tickets", "generator", "evaluation"},
+    {"control", "tickets", "generator", "evaluation"},
     {"adapt", "bayes"},
     {"cli"},
     {"__main__"},

@@ -5,6 +5,7 @@ from weightspace.models.conv import SmallConv as SmallConv
 from weightspace.models.lenet import LeNet5 as LeNet5
 from weightspace.models.lenet import LeNet300 as LeNet300
 from weightspace.models.mlp import MLP as MLP
+from weightspace.models.policy import ActorCritic as ActorCritic
 from weightspace.models.resnet import ResNet18 as ResNet18
 from weightspace.models.resnet import ResNet20 as ResNet20
 from weightspace.models.vgg import VGG as VGG

@@ -136,6 +136,20 @@ class LoopTask(Task):
     lower_is_better: Sequence[str] = ("loss",)
 
     @property
+    def together(self) -> int:
+        """Number of networks that are trained, and kept, at once: each is kept when it is done."""
+        return 1
+
+    def own_trainer(self, networks: Collection, device: str) -> Any:  # noqa: ARG002
+        """A trainer of the task's own; None for the one that calls the training function.
+
+        Args:
+            networks: Networks to start from, under their masks.
+            device: Device to train on.
+        """
+        return None
+
+    @property
     def budget(self) -> Mapping[str, Any]:
         """Arguments of the training function by name."""
         return self.recipe.budget if isinstance(self.recipe, LoopRecipe) else {}

@@ -64,7 +64,7 @@ def trainer_for(
         InputError: A record has no seed.
     """
     if isinstance(task, LoopTask):
-        return LoopTrainer(task, networks, device)
+        return task.own_trainer(networks, device) or LoopTrainer(task, networks, device)
     trainer = Trainer(
         task.architecture.following(networks.layout),
         task.train,

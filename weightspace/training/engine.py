@@ -302,6 +302,6 @@ def block_size(task: Task, memory_gb: float | None = None, *, device: str = "cpu
         copies: Networks kept of each training run.
     """
     if isinstance(task, LoopTask):
-        return 1  # each network is kept when it is done
+        return task.together
     fits = budget_bytes(memory_gb, device) // network_bytes(task)
     return max(1, min(_BLOCK if device == "cpu" else _BLOCK_CUDA, fits) // copies)

@@ -267,17 +267,23 @@ class Trainer:
 
     def save(self, path: Path) -> None:
         """Write everything needed to go on; data order and random numbers follow from seeds and step."""
+        write_checkpoint(path, self._kept())
+
+    def _kept(self) -> dict[str, Tensor]:
+        """What is needed to go on, by name."""
         tensors = {"weights": self.weights, "losses": self.losses, "step": torch.tensor(self.step)}
         tensors |= {"curve": self.curve, "looks": torch.tensor(self.looks, dtype=torch.long)}
         tensors |= {f"state.{name}": tensor for name, tensor in self.state.items()}
         tensors |= {f"buffer.{name}": tensor for name, tensor in self.buffers.items()}
         if self.masks is not None:
             tensors["masks"] = self.masks
-        write_checkpoint(path, tensors)
+        return tensors
 
     def resume(self, path: Path) -> None:
         """Go on from what `save` wrote."""
-        tensors = read_checkpoint(path, "its block", str(self.weights.device))
+        self._restore(read_checkpoint(path, "its block", str(self.weights.device)))
+
+    def _restore(self, tensors: Mapping[str, Tensor]) -> None:
         self.weights, self.losses = tensors["weights"], tensors["losses"]
         self.step = int(tensors["step"])
         prefix = "state."

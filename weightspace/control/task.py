@@ -1,0 +1,193 @@
+"""Tasks of control: policies that are trained by playing, and judged by returns on fixed starts."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from weightspace.control.environment import CartPole, Environment
+from weightspace.control.ppo import PPO
+from weightspace.control.trainer import PolicyTrainer
+from weightspace.errors import InputError
+from weightspace.networks.architecture import Architecture
+from weightspace.networks.collection import Collection
+from weightspace.networks.forward import forward
+from weightspace.networks.layout import Layout
+from weightspace.recipes.step import Step
+from weightspace.runtime import seeds
+from weightspace.tasks.own_loop import LoopRecipe, LoopTask, NoSamples
+
+_TOGETHER = 64
+
+
+@dataclass(frozen=True)
+class PolicyTask(LoopTask):
+    """A task whose networks are policies; see `cartpole`.
+
+    Args:
+        environment: What is played.
+        ppo: How policies are trained.
+        episodes: Number of episodes that a policy is judged by.
+    """
+
+    environment: Environment = field(default_factory=CartPole)
+    ppo: PPO = field(default_factory=PPO)
+    episodes: int = 20
+
+    @property
+    def together(self) -> int:
+        """Number of policies that are trained, and kept, at once."""
+        return _TOGETHER
+
+    def own_trainer(self, networks: Collection, device: str) -> PolicyTrainer:
+        """A trainer of policies.
+
+        Args:
+            networks: Policies to start from, under their masks.
+            device: Device to train on.
+        """
+        return PolicyTrainer(self, self.environment, self.ppo, networks, device)
+
+    def require_lr_factor(self) -> None:
+        """PPO can train at a part of its learning rate."""
+
+    def try_out(self) -> float:
+        """Check that the network is a policy of the environment. The loss is not known before it has played.
+
+        Raises:
+            InputError: The network does not give logits of the actions and values.
+        """
+        module = self.architecture.build_seeded(0)
+        outputs = module(torch.zeros(3, self.environment.observation))
+        shapes = [tuple(o.shape) for o in outputs] if isinstance(outputs, tuple) else outputs
+        if shapes != [(3, self.environment.actions), (3,)]:
+            raise InputError(
+                f"a policy returns logits (batch, {self.environment.actions}) and values (batch,), got {shapes} for a "
+                "batch of 3: see models.ActorCritic"
+            )
+        return math.nan
+
+    @cached_property
+    def _names(self) -> tuple[str, ...]:
+        return ("return",)
+
+    def figures(self, module: nn.Module) -> dict[str, float]:
+        """The mean return of a policy on the validation starts.
+
+        Args:
+            module: The policy.
+        """
+        layout = Layout.of(module)
+        state = module.state_dict()
+        buffers = {buffer.name: state[buffer.name][None] for buffer in layout.buffers}
+        returns = self._returns(layout, layout.pack(state)[None], buffers, "validation", greedy=True)
+        return {"return": returns.mean().item()}
+
+    def measure(
+        self,
+        layout: Layout,
+        weights: Float[Tensor, "n d"],
+        buffers: Mapping[str, Tensor],
+        device: str = "cpu",  # noqa: ARG002
+    ) -> dict[str, list[float]]:
+        """The mean return of each policy on the validation starts.
+
+        Args:
+            layout: Layout of the policies.
+            weights: Weights, (n, D), zero where they are pruned.
+            buffers: Buffers (n, *shape) by name.
+            device: Where the policies are; they play on the CPU.
+        """
+        returns = self._returns(layout, weights.cpu(), buffers, "validation", greedy=True)
+        return {"return": returns.mean(1).tolist()}
+
+    def returns(
+        self,
+        policies: Collection,
+        *,
+        split: Literal["validation", "test"] = "test",
+        episodes: int | None = None,
+        greedy: bool = True,
+    ) -> Float[Tensor, "n episodes"]:
+        """The return of each policy in each episode; all policies begin at the same starts, which are fixed.
+
+        Args:
+            policies: Policies of the task's architecture.
+            split: Which starts: those of "validation" are in the records, those of "test" are to be read once.
+            episodes: Number of episodes; None for the task's.
+            greedy: Whether the likeliest action is taken, or one is drawn.
+        """
+        policies.layout.require(self.architecture.layout(), f"the policy of task {self.name!r}")
+        return self._returns(
+            policies.layout, policies.weights, policies.buffers, split, greedy=greedy, episodes=episodes
+        )
+
+    @torch.no_grad()
+    def _returns(
+        self,
+        layout: Layout,
+        weights: Tensor,
+        buffers: Mapping[str, Tensor],
+        split: str,
+        *,
+        greedy: bool,
+        episodes: int | None = None,
+    ) -> Tensor:
+        place, count = self.environment, episodes or self.episodes
+        module = self.architecture.build_seeded(0).eval()
+        parameters = layout.tensors(weights)
+        draw = seeds.generator(0, f"{split} starts")
+        states = place.start(torch.rand(count, place.draws, generator=draw)).expand(len(weights), -1, -1)
+        playing = torch.ones(len(weights), count, dtype=torch.bool)
+        total = torch.zeros(len(weights), count, dtype=torch.float64)
+        chances = torch.rand(place.horizon, count, generator=draw)
+        for step in range(place.horizon):
+            outputs: Any = forward(module, parameters, buffers, place.observe(states), shared_input=False)
+            logits = outputs[0]
+            if greedy:
+                actions = logits.argmax(-1)
+            else:
+                below = chances[step][None, :, None] >= logits.softmax(-1).cumsum(-1)
+                actions = below.sum(-1).clamp(max=logits.shape[-1] - 1)
+            states, rewards, ended = place.step(states, actions)
+            total += rewards * playing
+            playing = playing & ~ended
+            if not bool(playing.any()):
+                break
+        return total
+
+
+def cartpole(hidden: Sequence[int] = (64, 64), *, ppo: PPO | None = None, horizon: int = 500) -> PolicyTask:
+    """Balance a pole on a cart: policies of Gymnasium's CartPole-v1, trained by PPO, many in one batched call.
+
+    `collect`, `IMP`, `GradualPruning`, `PruneAtInit` with magnitudes or at random, `train` and `TicketControls` take
+    it; an iteration is one update. Records have "validation_return", the mean over 20 fixed starts; `returns` reads the
+    test starts.
+
+    Args:
+        hidden: Units of the hidden layers.
+        ppo: How policies are trained; None for settings that solve it.
+        horizon: Steps after which an episode is cut off.
+    """
+    ppo, place = ppo or PPO(), CartPole(horizon)
+    data: Any = NoSamples("cartpole")
+    arguments = {"observation": place.observation, "actions": place.actions, "hidden": list(hidden)}
+    budget = json.loads(json.dumps(asdict(ppo) | {"environment": repr(place)}))  # as records have it
+    recipe = LoopRecipe(Step(iterations=ppo.updates), 1, budget=budget)
+    return PolicyTask(
+        "cartpole",
+        Architecture("ActorCritic", arguments),
+        data,
+        data,
+        data,
+        recipe,
+        lower_is_better=(),
+        environment=place,
+        ppo=ppo,
+    )
