@@ -4,6 +4,7 @@
 # make bayes-tickets-mnist   the same questions on LeNet-300-100 and MNIST (hours; resumable)
 # make lottery              the lottery ticket hypothesis on LeNet-300-100 (two hours; resumable)
 # make bench-sparse          how fast sparse networks run: 2:4 on CUDA where there is a card, compressed rows on the CPU
+# make fuzz   random command lines, damaged files, wrong calls and kills: MINUTES=10 SEED=0 (experiments/results/fuzz)
 # make results              pages of results and the README's figure, from experiments/results
 # make docs                  the documentation site, in build/site
 # make test   the tests          make lint   style and types          make clean-env   remove .venv
@@ -20,7 +21,7 @@ export GOMP_SPINCOUNT ?= 0
 # Compiled modules are kept: the tests start many processes.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo tickets lottery bench-sparse bayes-tickets bayes-tickets-mnist results test lint docs env clean-env
+.PHONY: fuzz demo tickets lottery bench-sparse bayes-tickets bayes-tickets-mnist results test lint docs env clean-env
 .DEFAULT_GOAL := demo
 
 demo: $(READY)
@@ -41,6 +42,11 @@ bayes-tickets: $(READY)
 bayes-tickets-mnist: $(READY)
 	$(BIN)/python -m experiments.bayes.mnist
 	$(BIN)/python -m experiments.bayes.figures
+
+MINUTES ?= 10
+SEED ?= 0
+fuzz: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m experiments.fuzz.run --minutes $(MINUTES) --seed $(SEED)
 
 results: $(READY)
 	$(BIN)/python -m experiments.common.pages

@@ -138,10 +138,10 @@ class Show:
         shown = _compare(folders) if len(folders) > 1 else _describe(folders[0], self.csv, self.common)
         print(shown)
         if self.csv is not None and len(folders) > 1:
-            raise InputError("--csv writes the records of a collection, several reports have none")
+            raise InputError("--csv writes the records of a collection, several reports have none: leave --csv out")
         if self.html is not None:
             if isinstance(shown, str):
-                raise InputError(f"--html writes reports and comparisons, {folders[0]} is neither")
+                raise InputError(f"--html writes reports and comparisons, {folders[0]} is neither: leave --html out")
             shown.html(self.html)
             print(f"written to {self.html}")
 
@@ -149,7 +149,10 @@ class Show:
 def _compare(folders: list[str]) -> Comparison:
     missing = [folder for folder in folders if not (Path(folder) / REPORT).exists()]
     if missing:
-        raise InputError(f"several folders are compared by their reports, but {missing[0]} has no {REPORT}")
+        raise InputError(
+            f"several folders are compared by their reports, but {missing[0]} has no {REPORT}: "
+            "give one folder, or folders that `weightspace evaluate` wrote"
+        )
     return Comparison(dict(zip(_short(folders), (Report.load(Path(f) / REPORT) for f in folders), strict=True)))
 
 
@@ -173,7 +176,7 @@ def _describe(folder: str, csv: Path | None, common: Common) -> Report | str:
     else:
         shown = f"an unfinished run of `weightspace {read_config(path)['stage']}`: start it again and it continues"
     if csv is not None:
-        raise InputError(f"--csv writes the records of a collection, {path} is none")
+        raise InputError(f"--csv writes the records of a collection, {path} is none: leave --csv out")
     return shown
 
 

@@ -122,7 +122,10 @@ def task_of(networks: Collection, name: str | None, common: Common) -> Task:
         return task
     recipe = Recipe.from_json(record["recipe"]) if "recipe" in record else task.recipe
     architecture = networks.architecture if networks.architecture.known else task.architecture
-    return replace(task, architecture=architecture, recipe=recipe)
+    task = replace(task, architecture=architecture, recipe=recipe)
+    if name is not None:
+        task.try_out()  # another task's data may have other shapes
+    return task
 
 
 def recorded_task(name: object, common: Common) -> Task:
@@ -182,7 +185,7 @@ def _made(name: str, make: Callable[..., Any], common: Common, arguments: dict[s
     except Exception as error:  # a user's own code can raise anything
         raise InputError(f"task {name!r} could not be made: {describe(error)}") from error
     if not isinstance(task, Task):
-        raise InputError(f"{name} returned a {type(task).__name__}, not a weightspace.Task")
+        raise InputError(f"{name} returned a {type(task).__name__}, not a weightspace.Task: return one")
     return task
 
 
@@ -214,13 +217,16 @@ def imported(name: str, common: Common) -> Callable[..., Any]:
     else:
         sys.path[:] = [entry for entry in path if Path(entry or ".").resolve() != Path.cwd()]
     try:
-        return getattr(importlib.import_module(module), function)
+        found = getattr(importlib.import_module(module), function)
     except Exception as error:  # a user's own module can raise anything
         raise InputError(
             f"{name} cannot be imported: {describe(error)} (--import-from FOLDER says where to look, `.` is here)"
         ) from error
     finally:
         sys.path[:] = path
+    if not callable(found):
+        raise InputError(f"{name} is a {type(found).__name__}, not a function: give the name of a function")
+    return found
 
 
 def named(text: str) -> tuple[str, str]:

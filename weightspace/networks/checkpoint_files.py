@@ -172,7 +172,8 @@ def _read(path: Path) -> Any:
         try:
             return load_file(path)
         except (SafetensorError, OSError) as error:
-            raise StorageError(f"{path} cannot be read as safetensors: {_pointer(path) or error}") from error
+            why = _pointer(path) or f"{error}; restore it from a copy"
+            raise StorageError(f"{path} cannot be read as safetensors: {why}") from error
     _require_not_inflated(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)

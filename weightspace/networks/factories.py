@@ -28,9 +28,9 @@ def made_by(factory: Callable[[], nn.Module], name: str) -> nn.Module:
     except InputError:
         raise
     except Exception as error:  # a user's own code can raise anything
-        raise InputError(f"the factory {name} raised {describe(error)}") from error
+        raise InputError(f"the factory {name} raised {describe(error)}; it must build the network") from error
     if not isinstance(module, nn.Module):
-        raise InputError(f"the factory {name} returned a {type(module).__name__}, not an nn.Module")
+        raise InputError(f"the factory {name} returned a {type(module).__name__}, not an nn.Module: return the network")
     states = [*module.named_parameters(), *module.named_buffers()]
     lazy = [key for key, tensor in states if is_lazy(tensor)]
     if lazy:

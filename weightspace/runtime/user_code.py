@@ -51,7 +51,7 @@ def describe(error: BaseException) -> str:
 
 def _is_own(filename: str) -> bool:
     """True for a file that is neither this package's nor a library's, nor made up, such as <frozen importlib>."""
-    if filename.startswith("<"):
+    if filename.startswith("<") or filename.endswith(".pyx"):  # compiled libraries name files that are not here
         return False
     path = Path(filename).resolve()
     return not any(path.is_relative_to(folder) for folder in (_PACKAGE, *_LIBRARIES))

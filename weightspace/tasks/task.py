@@ -179,7 +179,8 @@ class Task:
                 kinds = ", ".join(sorted({str(tensor.dtype) for tensor in trees.tensors(few.y)}))
                 raise InputError(
                     f"{self.architecture.name} does not fit the data of task {self.name!r} (inputs "
-                    f"{trees.shapes(few.x)}, targets {trees.shapes(few.y)} of {kinds}): {error}"
+                    f"{trees.shapes(few.x)}, targets {trees.shapes(few.y)} of {kinds}): {error}; "
+                    "give a network that takes these inputs, or the task that it is for"
                 ) from error
 
     def _loss_of(self, module: nn.Module, samples: int) -> Tensor:

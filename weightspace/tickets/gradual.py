@@ -89,7 +89,7 @@ class GradualPruning:
         if not last:
             raise InputError(
                 f"{self.length} is too short to prune little by little: it has {length} iterations, of which "
-                f"{self.ramp:g} prune every {self.every}"
+                f"{self.ramp:g} prune every {self.every}; give a greater length or ramp, or a smaller number for every"
             )
         densest = densities_in(networks, self.goal).max().item()  # of all, so that it does not depend on the block
 
