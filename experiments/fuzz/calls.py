@@ -386,7 +386,7 @@ def _try(call: Call, changed: Mapping[str, Any], number: str, findings: Findings
     findings.add(call.of, outcome, None if wrong is None else f"{number}: {call.name}({words})\n{wrong}")
 
 
-def run(tries: int = 500, seed: int = 0, types: bool = False) -> None:
+def main(tries: int = 500, seed: int = 0, types: bool = False) -> None:
     """Make wrong calls and print what is to be mended.
 
     Args:
@@ -402,4 +402,4 @@ def run(tries: int = 500, seed: int = 0, types: bool = False) -> None:
 
 
 if __name__ == "__main__":
-    tyro.cli(run)
+    tyro.cli(main)

@@ -22,7 +22,8 @@ import tyro
 
 from experiments.fuzz import world
 from experiments.fuzz.outcomes import Ended, Findings, has_remedy, run_main
-from weightspace.cli.main import VERBS, _union, main
+from weightspace.cli.main import VERBS, _union
+from weightspace.cli.main import main as command_line
 from weightspace.cli.types import REGISTRY
 
 OUTCOMES = ["done", "refused", "wrong line", "interrupted", "traceback", "hang", "no remedy", "changed"]
@@ -108,7 +109,7 @@ RIGHT: Mapping[str, Sequence[str]] = {
 }  # fmt: skip
 """Folders that a verb is for; of the others, dense ones."""
 HEAVY = {"evaluate": 6, "bayes": 4, "align": 2, "bench": 2}
-"""Verbs that take seconds: in most of their command lines something that is required is wrong."""
+"""Verbs that take seconds: drawn less often, and in most of their command lines something that is required is wrong."""
 
 
 @dataclass(frozen=True)
@@ -271,9 +272,9 @@ def fuzz(place: world.World, seed: int, numbers: Iterable[int], findings: Findin
     with inside(root), world.cheap():
         for number in numbers:
             random_ = random.Random(f"{seed} {number}")
-            verb = random_.choice(list(verbs))
+            verb = random_.choices(list(verbs), [0.3 if verb in HEAVY else 1.0 for verb in verbs])[0]
             words = command(verb, verbs[verb], random_)
-            ended = run_main(main, words)
+            ended = run_main(command_line, words)
             changed = tidy(place, before, copy, words)
             outcome, wrong = judge(ended, changed=changed)
             findings.add(verb, outcome, None if wrong is None else f"{seed} {number}: {words!r}\n{wrong}")
@@ -298,7 +299,7 @@ def tidy(place: world.World, before: Mapping[str, tuple[int, int]], copy: Path, 
     return [name for name in changed if name not in asked and not name.startswith(tuple(f"{word}/" for word in asked))]
 
 
-def run(tries: int = 200, seed: int = 0, only: int | None = None) -> None:
+def main(tries: int = 200, seed: int = 0, only: int | None = None) -> None:
     """Run random command lines and print what is to be mended.
 
     Args:
@@ -315,4 +316,4 @@ def run(tries: int = 200, seed: int = 0, only: int | None = None) -> None:
 
 
 if __name__ == "__main__":
-    tyro.cli(run)
+    tyro.cli(main)

@@ -27,7 +27,7 @@ import tyro
 from experiments.fuzz import world
 from experiments.fuzz.commands import inside
 from experiments.fuzz.outcomes import Findings, run_main
-from weightspace.cli.main import main
+from weightspace.cli.main import main as command_line
 
 OUTCOMES = ["same", "other bytes", "no resume", "traceback", "changed", "orphans", "hang"]
 
@@ -183,7 +183,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def job(words: Sequence[str], out: str) -> Callable[[], int]:
     """A command line that writes to a folder."""
-    return lambda: main([*words, "--out", out])
+    return lambda: command_line([*words, "--out", out])
 
 
 def moments(random_: random.Random, whole: Killed) -> list[tuple[int | None, float | None]]:
@@ -216,7 +216,7 @@ def one(
     for operation, after in drawn:
         left += forked(job(words, "killed"), Path(), operation=operation, after=after).orphans
         for check in (["show", "killed"], ["show", "killed", "--verify"]):
-            shown = run_main(main, check)
+            shown = run_main(command_line, check)
             if shown.how in ("traceback", "hang"):
                 return shown.how, f"{words}, killed at {killed_at}: {check}: {shown.text}"
     ended = forked(job(words, "killed"), Path())
@@ -224,13 +224,13 @@ def one(
     if left + ended.orphans:
         return "orphans", about
     if ended.code != 0 and contents(out) != expected:  # verbs that write in one step refuse what is finished
-        again = run_main(main, [*words, "--out", "killed"])
+        again = run_main(command_line, [*words, "--out", "killed"])
         return "hang" if ended.code is None else "no resume", f"{about}: {again.text}"
     found = contents(out)
     different = [name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)]
     if different:
         return "other bytes", f"{about}: {', '.join(sorted(different))}"
-    verified = run_main(main, ["show", "killed", "--verify"])
+    verified = run_main(command_line, ["show", "killed", "--verify"])
     if (out / "manifest.json").exists() and verified.how != "done":
         return "other bytes", f"{about}: {verified.text}"
     after_all = {name: value for name, value in place.files().items() if not name.startswith(("killed", ".killed"))}
@@ -271,7 +271,7 @@ def whole(words: Sequence[str]) -> tuple[dict[str, bytes], Killed]:
     for _ in range(2):
         ended = forked(job(words, "killed"), Path())
         if ended.code != 0:
-            raise RuntimeError(f"{words}: {run_main(main, [*words, '--out', 'killed']).text}")
+            raise RuntimeError(f"{words}: {run_main(command_line, [*words, '--out', 'killed']).text}")
         found.append(contents(Path("killed")))
         shutil.rmtree("killed")
     if found[0] != found[1]:
@@ -280,7 +280,7 @@ def whole(words: Sequence[str]) -> tuple[dict[str, bytes], Killed]:
     return found[1], ended
 
 
-def run(tries: int = 100, seed: int = 0, only: int | None = None) -> None:
+def main(tries: int = 100, seed: int = 0, only: int | None = None) -> None:
     """Kill commands and print what is to be mended.
 
     Args:
@@ -297,4 +297,4 @@ def run(tries: int = 100, seed: int = 0, only: int | None = None) -> None:
 
 
 if __name__ == "__main__":
-    tyro.cli(run)
+    tyro.cli(main)

@@ -27,6 +27,7 @@ from typing import Any, Literal
 
 import torch
 import tyro
+import yaml
 
 import weightspace as ws
 from experiments.fuzz import kills, world
@@ -34,7 +35,8 @@ from experiments.fuzz.commands import inside
 from experiments.fuzz.outcomes import Findings, Hang, has_remedy, run_main, watchdog
 from weightspace.align import FittedMatching
 from weightspace.bayes.study.results import StudyResult
-from weightspace.cli.main import main, parse
+from weightspace.cli.main import main as command_line
+from weightspace.cli.main import parse
 from weightspace.compress import FittedPCA
 from weightspace.errors import InputError
 from weightspace.flow import FittedFlow
@@ -91,12 +93,14 @@ class Kind:
 
 def _resumed(words: str) -> Callable[[Path], object]:
     def load(folder: Path) -> object:
-        found = run_main(main, [*shlex.split(words), "--out", str(folder)])
+        found = run_main(command_line, [*shlex.split(words), "--out", str(folder)], interrupt=30.0)
         if found.how == "refused":
             raise InputError(found.text)
         if found.how != "done":
             raise RuntimeError(f"{found.how}: {found.text}")
-        return kills.contents(folder)
+        files = kills.contents(folder)
+        files.pop("engine.json", None)  # of the run, not of its result
+        return files | {"config.yaml": yaml.safe_load(files["config.yaml"])}  # spaces mean nothing there
 
     return load
 
@@ -120,7 +124,7 @@ def _config(folder: Path) -> object:
     path = folder / "set.yaml"
     found = run_main(lambda words: print(parse("collect", words)) or 0, ["collect", "--out", "x"])
     assert found.how == "done"
-    ended = run_main(main, ["show", "nowhere", "--config", str(path)])
+    ended = run_main(command_line, ["show", "nowhere", "--config", str(path)])
     if ended.how == "refused":
         raise InputError(ended.text)
     if ended.how != "wrong line":
@@ -350,7 +354,7 @@ def look(kind: Kind, folder: Path) -> Before:
 def loaded(kind: Kind, folder: Path, before: Before) -> tuple[str, str | None]:
     """How a changed folder loads, and what is wrong with that."""
     try:
-        with watchdog():
+        with watchdog(10.0):
             same = digest(kind.load(folder)) == before.content
     except InputError as error:
         return ("seen", None) if has_remedy(str(error)) else ("no remedy", str(error))
@@ -374,7 +378,7 @@ def _verify_files(words: Sequence[str]) -> int:
 
 def judge(kind: Kind, folder: Path, before: Before, name: str) -> tuple[str, str | None]:
     """What loading and verifying say of a folder in which one file was changed."""
-    ask = {"show": main, "files": _verify_files}
+    ask = {"show": command_line, "files": _verify_files}
     verified = run_main(ask[kind.verify], ["show", str(folder), "--verify"]) if kind.verify else None
     outcome, wrong = loaded(kind, folder, before)
     if verified is None or wrong is not None:
@@ -383,7 +387,7 @@ def judge(kind: Kind, folder: Path, before: Before, name: str) -> tuple[str, str
         return verified.how, f"show --verify: {verified.text}"
     if verified.how == "refused":
         return ("seen", None) if has_remedy(verified.text) else ("no remedy", verified.text)
-    if kind.manifest and name != "manifest.json" and outcome == "harmless":
+    if kind.manifest and Path(name).name != "manifest.json" and outcome == "harmless":
         return "silent", f"show --verify finds nothing: {verified.output}"
     return outcome, None
 
@@ -434,7 +438,7 @@ def _files(folder: Path) -> tuple[str, ...]:
     return tuple(path.relative_to(folder).as_posix() for path in paths)
 
 
-def run(tries: int = 200, seed: int = 0, only: int | None = None) -> None:
+def main(tries: int = 200, seed: int = 0, only: int | None = None) -> None:
     """Change files and print what is to be mended.
 
     Args:
@@ -452,4 +456,4 @@ def run(tries: int = 200, seed: int = 0, only: int | None = None) -> None:
 
 
 if __name__ == "__main__":
-    tyro.cli(run)
+    tyro.cli(main)

@@ -4,6 +4,7 @@ import contextlib
 import io
 import re
 import signal
+import time
 import traceback
 import warnings
 from collections import Counter
@@ -14,7 +15,7 @@ from types import FrameType
 
 from experiments.common import tables
 
-INTERRUPT = 4.0  # seconds after which a try gets a Ctrl-C
+INTERRUPT = 2.0  # seconds after which a try gets a Ctrl-C
 GRACE = 20.0  # seconds that it has to end then
 
 REMEDIES = [
@@ -24,7 +25,7 @@ REMEDIES = [
     "free", "give", "import", "install", "keep", "leave", "list", "load", "lower",
     "make",
     "merge", "move", "name", "pass", "pick", "put", "raise", "reduce", "remove", "rename", "repeat", "replace",
-    "restore", "run",
+    "restore", "return", "run",
     "save", "say", "set", "shorten", "start", "take", "train", "try", "update", "use", "wait", "write",
 ]  # fmt: skip
 """Verbs that tell what to do."""
@@ -50,15 +51,13 @@ class Hang(BaseException):
 
 @contextlib.contextmanager
 def watchdog(interrupt: float = INTERRUPT, grace: float = GRACE) -> Iterator[None]:
-    """Press Ctrl-C after a while, and raise Hang when that does not help."""
-    pressed = False
+    """Press Ctrl-C after a while, and again, as Python drops one inside a destructor; raise Hang when nothing helps."""
+    start = time.monotonic()
 
     def ring(_number: int, _frame: FrameType | None) -> None:
-        nonlocal pressed
-        if pressed:
+        if time.monotonic() > start + interrupt + grace:
             raise Hang
-        pressed = True
-        signal.setitimer(signal.ITIMER_REAL, grace)
+        signal.setitimer(signal.ITIMER_REAL, grace / 4)
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGALRM, ring)
@@ -113,7 +112,8 @@ def run_main(
             return Ended("traceback", traceback.format_exc())
     text = err.getvalue()
     how = CODES.get(code, "traceback") if isinstance(code, int) else "traceback"
-    if "Traceback (most recent call last)" in text + out.getvalue():
+    shown = "Traceback (most recent call last)" in text + out.getvalue()
+    if shown and "Exception ignored in" not in text:  # the interpreter's, of a Ctrl-C inside a destructor
         how = "traceback"
     return Ended(how, text, out.getvalue())
 

@@ -64,7 +64,7 @@ SUMMARY = {
 """Columns of the summary, and the outcomes that count there."""
 
 
-def run(
+def main(
     minutes: float | None = None,
     seed: int = 0,
     commands: int = 0,
@@ -126,4 +126,4 @@ def _write(name: str, part: Part, found: Findings, seed: int, results: Path, out
 
 
 if __name__ == "__main__":
-    tyro.cli(run)
+    tyro.cli(main)

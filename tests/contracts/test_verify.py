@@ -279,6 +279,12 @@ def test_an_unfinished_run_does_not_go_on_from_a_changed_shard(tmp_path: Path) -
     with pytest.raises(StorageError, match=r"shard-00000.*delete it and the shards after it.*anew"):
         run(folder)
     assert main(["show", str(folder), "--verify"]) == 1
+    (folder / "engine.json").write_text("{}")
+    (folder / "engine.json.sha256").write_text(f"{'0' * 64}  engine.json\n")
+    with pytest.raises(StorageError, match=r"engine\.json was changed.*start anew"):
+        run(folder)
+    (folder / "engine.json").unlink()
+    (folder / "engine.json.sha256").unlink()
     for path in folder.glob("shard-*.safetensors"):  # the remedy
         path.unlink()
     assert torch.equal(run(folder).weights, networks.weights)

@@ -73,7 +73,7 @@ def test_a_command_that_does_not_go_on_as_it_was_is_seen(
         (folder / "result").write_text("other" if again and planted == "bytes" else "right")
         return 0
 
-    monkeypatch.setattr(kills, "main", main)
+    monkeypatch.setattr(kills, "command_line", main)
     kept = (place.root / "file").read_text()
     with inside(place.root):
         expected, whole = {"result": b"right"}, kills.Killed(0, 2, 0.1, 0)

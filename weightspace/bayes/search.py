@@ -117,7 +117,9 @@ class BayesianIMP:
         check_starts(networks, "either", "BayesianIMP")
         per_epoch = task.recipe.per_epoch(len(task.train))
         if self.rewind.total(per_epoch) > task.recipe.length.total(per_epoch):
-            raise InputError(f"cannot rewind to {self.rewind}, training ends at {task.recipe.length}")
+            raise InputError(
+                f"cannot rewind to {self.rewind}, training ends at {task.recipe.length}: choose an earlier step"
+            )
         require_likelihood(task, self.variational.noise_std)
         self._require_whole(networks, task)
         root = None if folder is None else Path(folder)

@@ -177,13 +177,13 @@ def _made(name: str, make: Callable[..., Any], common: Common, arguments: dict[s
         arguments["data_root"] = common.data_root
     unknown = sorted(set(arguments) - set(accepted))
     if unknown:
-        raise InputError(f"task {name!r} has no option {unknown[0]!r}")
+        raise InputError(f"task {name!r} has no option {unknown[0]!r}: leave it out")
     try:
         task = make(**arguments)
     except InputError:
         raise
     except Exception as error:  # a user's own code can raise anything
-        raise InputError(f"task {name!r} could not be made: {describe(error)}") from error
+        raise InputError(f"task {name!r} could not be made: {describe(error)}; it must take no arguments") from error
     if not isinstance(task, Task):
         raise InputError(f"{name} returned a {type(task).__name__}, not a weightspace.Task: return one")
     return task

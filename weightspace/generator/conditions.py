@@ -156,7 +156,7 @@ class Conditions:
                 wanted[name] = next((word for word in known.values if _same(word, float(value))), value)
         unknown = sorted(set(wanted) - set(self.names))
         if unknown:
-            names = f"knows {', '.join(self.names)}" if self.each else "was fitted without conditions"
+            names = f"knows {', '.join(self.names)}" if self.each else "was fitted without conditions, so leave it out"
             raise InputError(f"the generator has no condition {unknown[0]!r}: it {names}")
         if not self.each:
             return None

@@ -48,6 +48,20 @@ def check_sum(path: Path, remedy: str, *, found: str | None = None) -> None:
         )
 
 
+def check_settings(folder: Path) -> None:
+    """Compare what a run keeps of its settings with the checksums beside it.
+
+    Args:
+        folder: Folder of an unfinished run.
+
+    Raises:
+        StorageError: A file differs: finishing the run would list it as it is now.
+    """
+    path = folder / _SUMMED[0]
+    if path.exists():
+        check_sum(path, f"restore it from a copy, or delete {folder} to start anew")
+
+
 def check_sums(folder: Path) -> int:
     """Compare all files of a folder with the checksums beside them; returns how many have one.
 

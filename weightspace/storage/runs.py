@@ -18,7 +18,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from weightspace.errors import InputError, StorageError
-from weightspace.storage.checksums import drop_sums
+from weightspace.storage.checksums import check_settings, drop_sums
 from weightspace.storage.files import dump_json, write_text
 from weightspace.storage.manifests import check_listed, drop_manifest, write_manifest
 from weightspace.storage.reading import read_text
@@ -104,6 +104,7 @@ def _opened(folder: Path, path: Path, wanted: Mapping[str, Any]) -> Run:
     if complete:
         check_listed(folder, required=[CONFIG, DONE])
     else:
+        check_settings(folder)
         drop_manifest(folder)
     return Run(folder, complete)
 

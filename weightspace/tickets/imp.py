@@ -257,7 +257,9 @@ class IMP:
                 "are rewound to before the last. Divide it, with tasks.from_loop(..., parts=10), or rewind to 0it"
             )
         if rewind > length:
-            raise InputError(f"cannot rewind to {self.rewind}, training ends at {task.recipe.length}")
+            raise InputError(
+                f"cannot rewind to {self.rewind}, training ends at {task.recipe.length}: choose an earlier step"
+            )
         return rewind, length
 
     def _method(self) -> dict[str, Any]:
