@@ -12,4 +12,7 @@ from weightspace.adapt.merging import Sum as Sum
 from weightspace.adapt.merging import TaskArithmetic as TaskArithmetic
 from weightspace.adapt.peft_files import load_peft as load_peft
 from weightspace.adapt.peft_files import save_peft as save_peft
+from weightspace.adapt.rows import Rows as Rows
 from weightspace.adapt.task_vectors import TaskVectors as TaskVectors
+from weightspace.adapt.train_only import train_only as train_only
+from weightspace.adapt.untie import untie as untie

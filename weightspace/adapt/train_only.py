@@ -1,0 +1,74 @@
+"""Train some entries of networks, and leave all others bit for bit."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jaxtyping import Bool
+from torch import Tensor
+
+from weightspace.adapt.task_vectors import TaskVectors
+from weightspace.errors import InputError
+from weightspace.networks.collection import Collection
+from weightspace.networks.record import Extra
+from weightspace.runtime.hashing import raw_bytes
+from weightspace.tasks.own_loop import require_samples
+from weightspace.tasks.task import Task
+from weightspace.tickets.finder import SearchBlock, SearchResult, recipe_length, search
+
+
+def train_only(
+    base: Collection,
+    task: Task,
+    trained: Bool[Tensor, "n d"],
+    *,
+    method: Mapping[str, Any] | None = None,
+    folder: str | Path | None = None,
+    device: str = "auto",
+) -> TaskVectors:
+    """The task vectors of a training that changes only some entries.
+
+    Args:
+        base: Dense networks to begin at.
+        task: Task to train on.
+        trained: True where an entry is trained, (n, D).
+        method: Name and settings of what chose the entries, for the records.
+        folder: Folder to write to as a resumable run; None keeps everything in memory.
+        device: Device to train on.
+
+    Raises:
+        LayoutMismatch: The networks are not of the task's architecture.
+        InputError: The networks are sparse, or the entries have another shape, or there are none.
+    """
+    require_samples(task, "train_only")
+    if not base.dense:
+        raise InputError("dense networks are adapted, got sparse ones: use networks.replace(masks=None)")
+    if trained.shape != (len(base), base.layout.size):
+        raise InputError(f"trained must be {(len(base), base.layout.size)}, got {tuple(trained.shape)}")
+    if not bool(trained.any(1).all()):
+        raise InputError("a network has no entry to train: choose more")
+    length = recipe_length(task)
+    named = dict(method or {"name": "train_only"})
+
+    def find(block: SearchBlock) -> SearchResult:
+        own = trained[block.rows]
+        trainer = block.trainer(block.networks.replace(extras={}))
+        trainer.hold(~own)
+        block.train(trainer, length)
+        return SearchResult(trainer, None, extras={Extra.TRAINED: own.to(base.weights.dtype)})
+
+    adapted = search(
+        base,
+        task,
+        find,
+        method=named | {"entries": hashlib.sha256(raw_bytes(trained.contiguous())).hexdigest()},
+        recorded=named,
+        density=trained.double().mean().item(),
+        ticks=length,
+        what=f"training some entries of {len(base)} networks",
+        folder=folder,
+        device=device,
+        starts="networks",
+    )
+    return TaskVectors.between(adapted, base)
