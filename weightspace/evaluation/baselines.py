@@ -21,6 +21,7 @@ from weightspace.masks.patterns import Unstructured
 from weightspace.networks.collection import Collection
 from weightspace.runtime import seeds
 from weightspace.symmetry import Symmetry
+from weightspace.symmetry.gains import Gains
 
 EQUAL_ERRORS = "noise, equal errors"
 _SOUP = 16
@@ -66,6 +67,7 @@ class Baselines:
         symmetry: Symmetry of the networks, for permuted copies; None leaves that baseline out.
         seed: Seed of all draws; a baseline's draws do not depend on which others are made.
         device: Device to find principal components on.
+        gains: What norms leave free, for permuted copies.
     """
 
     aligned: Collection
@@ -76,6 +78,7 @@ class Baselines:
     symmetry: Symmetry | None
     seed: int
     device: str = "cpu"
+    gains: Gains | None = None
 
     @cached_property
     def pca(self) -> FittedPCA:
@@ -279,8 +282,9 @@ class Baselines:
         masks: list[Tensor] = []
         for i in self._choose(1, "permuted copies")[:, 0].tolist():
             order = self.symmetry.random(random)
+            weight = self._with_gains(i, random)
             scales = {g.name: torch.rand(g.size, generator=random) + 0.5 for g in self.symmetry.groups if g.homogeneous}
-            scaled = self.symmetry.scale(self.unaligned.weights[i], scales)
+            scaled = self.symmetry.scale(weight, scales)
             if mixed and self.unaligned.dense:  # masks cannot be mixed
                 drawn = self.symmetry.random_matrices(random)
                 matrices = {group.name: drawn[group.name] for group in mixed}
@@ -289,6 +293,13 @@ class Baselines:
             weights.append(self.symmetry.permute(flipped, order))
             masks.append(self.symmetry.permute(self.unaligned.masks[i], order))
         return self._collection(torch.stack(weights), torch.stack(masks))
+
+    def _with_gains(self, i: int, random: torch.Generator) -> Float[Tensor, " d"]:
+        """Weights of a training network, with other gains in front of its norms."""
+        one = self.unaligned[[i]]
+        if not self.gains:
+            return one.weights[0]
+        return self.gains.randomised(one.weights, one.buffers, random, dense=one.dense)[0][0]
 
     def _decoded(self, units: Float[Tensor, "n k"]) -> Float[Tensor, "n d"]:
         codes = units * self.pca.variances.sqrt()

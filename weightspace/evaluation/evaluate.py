@@ -229,6 +229,7 @@ def _measure_baselines(
         symmetry=canonical.symmetry,
         seed=training.seed,
         device=training.device,
+        gains=canonical.gains,
     )
     curves = replace(made, n=min(_CURVE, made.n))
     measured = [

@@ -3,7 +3,7 @@
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from weightspace.align import FittedMatching, GrowingMean, Universe, WeightMatching
@@ -13,6 +13,8 @@ from weightspace.evaluation.memory import capacity
 from weightspace.networks.collection import Collection, writer_for
 from weightspace.networks.forward import blocks
 from weightspace.symmetry import Symmetry
+from weightspace.symmetry.find_gains import find_gains
+from weightspace.symmetry.gains import Gains
 from weightspace.tasks.data import Split
 from weightspace.tasks.own_loop import require_samples
 from weightspace.tasks.task import Task
@@ -129,6 +131,7 @@ class CanonicalForm:
         device: Device to align on.
         distances: How they are aligned before distances are taken, where that is more: where units can be mixed, copies
             are told only by rotations, which masks cannot follow.
+        gains: What norms leave free, which is brought into one form before distances are taken.
     """
 
     matching: FittedMatching | None
@@ -136,6 +139,7 @@ class CanonicalForm:
     scratch: Path
     device: str = "cpu"
     distances: FittedMatching | None = None
+    gains: Gains | None = None
 
     @classmethod
     @contextmanager
@@ -151,11 +155,16 @@ class CanonicalForm:
             memory_gb: Memory for one collection, in GiB.
             device: Device to align on.
         """
-        matching = align.fit(reference, example=task.train.head(8).x, device=device) if align else None
-        distances = None if align is None or matching is None else _rotating(align, matching, reference, device)
         at_once = max(3, capacity(memory_gb, _bytes(reference)))
         with tempfile.TemporaryDirectory(prefix="weightspace-evaluate-") as scratch:
-            yield cls(matching, at_once, Path(scratch), device, distances)
+            form = cls(None, at_once, Path(scratch), device)
+            if align is not None:
+                example = task.train.head(8).x
+                matching = align.fit(reference, example=example, device=device)
+                gains = find_gains(matching.symmetry, reference.architecture.build_seeded(0), example)
+                form = replace(form, matching=matching, gains=gains)
+                form = replace(form, distances=form._to_compare(align, reference))
+            yield form
 
     @property
     def symmetry(self) -> Symmetry | None:
@@ -188,21 +197,32 @@ class CanonicalForm:
         return self.matching.transform(networks, device=self.device) if self.matching else networks
 
     def _rotated(self, networks: Collection) -> Collection:
-        return self.distances.compared(networks, device=self.device) if self.distances else networks
+        return (
+            self.distances.compared(self._without_gains(networks), device=self.device) if self.distances else networks
+        )
 
+    def _without_gains(self, networks: Collection) -> Collection:
+        """As dense vectors without extras, in the one form of what norms leave free."""
+        networks = networks.replace(masks=None, extras={})
+        if not self.gains:
+            return networks
+        weights, buffers = self.gains.canonical(networks.weights, networks.buffers)
+        return networks.replace(weights=weights, buffers=buffers)
 
-def _rotating(
-    align: WeightMatching, matching: FittedMatching, reference: Collection, device: str
-) -> FittedMatching | None:
-    """A matching that uses rotations, too, where there are any that the alignment does not use."""
-    if align.rotate:
-        return None
-    symmetry = without_other_factors(matching.symmetry)
-    if not symmetry.linear:
-        return None
-    population = GrowingMean() if isinstance(align.population, Universe) else align.population
-    rotating = WeightMatching(symmetry, align.balance, population=population, rotate=True)
-    return rotating.fit_proven(reference.replace(masks=None, extras={}), symmetry, device=device)
+    def _to_compare(self, align: WeightMatching, reference: Collection) -> FittedMatching | None:
+        """A matching that uses rotations, too, where there are any that the alignment does not use, and no gains."""
+        assert self.matching is not None
+        symmetry = self.matching.symmetry
+        linear = without_other_factors(symmetry)
+        rotate = bool(linear.linear) and not align.rotate
+        if not rotate and not self.gains:
+            return None
+        symmetry = linear if rotate else symmetry
+        symmetry = self.gains.within(symmetry) if self.gains else symmetry
+        rotate = rotate or align.rotate
+        population = GrowingMean() if rotate and isinstance(align.population, Universe) else align.population
+        finer = WeightMatching(symmetry, align.balance, population=population, rotate=rotate)
+        return finer.fit_proven(self._spooled(reference, self._without_gains), symmetry, device=self.device)
 
 
 def _bytes(networks: Collection) -> int:
