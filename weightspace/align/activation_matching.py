@@ -114,16 +114,20 @@ class FittedActivations:
                 for k, (a, b) in enumerate(zip(layers, others[name], strict=True)):
                     totals[name, k].add(a, b)
         grams: dict[str, Tensor] = {}
-        for (name, _), moments in totals.items():
+        still: dict[str, Tensor] = {}  # of gates, on which the signs of odd units do not show
+        for (name, k), moments in totals.items():
             gram = moments.gram(self.config.correlation)
-            grams[name] = grams[name] + gram if name in grams else gram
+            hidden = self.symmetry.by_name[name].odd and not reference.sources[name][k][2]
+            kind = still if hidden else grams
+            kind[name] = kind[name] + gram if name in kind else gram
         permutations, signs = self.symmetry.identity(), {}
         for root in (g for g in self.symmetry.groups if g.parent is None):
             if self.symmetry.children(root.name):
                 permutations |= outer_and_inner(self.symmetry, root, grams)
             elif root.odd:
                 gram = grams[root.name].cpu()
-                best, sign, _ = signed_assignment(torch.zeros_like(gram), gram)
+                gates = still[root.name].cpu() if root.name in still else torch.zeros_like(gram)
+                best, sign, _ = signed_assignment(gates, gram)
                 permutations[root.name] = best
                 compose_signs(signs, permutations, {root.name: sign})
             else:
@@ -189,16 +193,19 @@ class _Observer:
         buffers = {name: buffer.to(device) for name, buffer in network.buffers.items()}
         self.state = network.layout.unpack(network.weights.to(device)) | buffers
         self.layers = dict(self.module.named_modules())
-        # For each group the layers that produce its units, and where among their outputs.
-        self.sources: dict[str, dict[str, Tensor]] = {}
+        # For each group the layers that produce its units, where among their outputs, and whether signs show there.
+        self.sources: dict[str, list[tuple[str, Tensor, bool]]] = {}
+        roles = {entry.name: entry.role for entry in symmetry.layout.entries}
         for group in symmetry.groups:
-            layers = {
-                layer: symmetry.places[group.name, axis].to(device)  # a weight and its bias name the same layer
-                for axis in group.incoming
-                if (layer := _producer(axis.tensor, axis.axis, self.layers))
-            }
+            normed = any(roles[axis.tensor] == "norm" for axis in group.incoming)
+            gates = [] if normed else [a for a in group.following if roles[a.tensor] != "buffer"]
+            layers: dict[tuple[str, bool], Tensor] = {}  # a weight and its bias name the same layer
+            for axis in (*group.incoming, *gates):
+                if layer := _producer(axis.tensor, axis.axis, self.layers):
+                    place = symmetry.places[group.name, axis].to(device)
+                    layers[layer, group.odd and axis in group.incoming] = place
             if layers:
-                self.sources[group.name] = layers
+                self.sources[group.name] = [(layer, place, flips) for (layer, flips), place in layers.items()]
             elif not symmetry.children(group.name):
                 raise InputError(
                     f"the units of group {group.name!r} are the output of no layer, so that their activations cannot "
@@ -215,7 +222,7 @@ class _Observer:
 
             return hook
 
-        names = {layer for layers in self.sources.values() for layer in layers}
+        names = {layer for layers in self.sources.values() for layer, _, _ in layers}
         handles = [self.layers[name].register_forward_hook(record(name)) for name in names]
         try:
             with torch.no_grad():
@@ -224,9 +231,7 @@ class _Observer:
             for handle in handles:
                 handle.remove()
         return {
-            group: [
-                outputs[layer][:, place.flatten()].reshape(-1, *place.shape).mean(2) for layer, place in layers.items()
-            ]
+            group: [outputs[layer][:, place.flatten()].reshape(-1, *place.shape).mean(2) for layer, place, _ in layers]
             for group, layers in self.sources.items()
         }
 

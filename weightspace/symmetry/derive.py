@@ -10,6 +10,7 @@ from torch.nn.parameter import UninitializedParameter
 from weightspace.errors import InputError
 from weightspace.networks.layout import Layout
 from weightspace.runtime.trees import Tree
+from weightspace.symmetry.gated import with_gates
 from weightspace.symmetry.probe import Probe
 from weightspace.symmetry.proof import WrongSymmetry, prove_on
 from weightspace.symmetry.spec import Group, Symmetry
@@ -49,7 +50,7 @@ def trace(module: nn.Module, example: Tree, *, fix_unknown: bool = False) -> Sym
         symmetry = table(module, layout, traces.units, traces.axes)
     except InputError:  # copies of a unit that overlap otherwise than as heads do
         symmetry = table(module, layout, traces.units, traces.axes, copies=False)
-    symmetry = _with_factors(symmetry, probe)
+    symmetry = with_gates(_with_factors(symmetry, probe), probe)
     complete = not traces.left_fixed
     while True:
         try:
@@ -61,7 +62,7 @@ def trace(module: nn.Module, example: Tree, *, fix_unknown: bool = False) -> Sym
                 continue
             if symmetry.shared:  # the copies of a unit differ after all
                 symmetry = table(module, layout, traces.units, traces.axes, copies=False)
-                symmetry = _with_factors(symmetry, probe)
+                symmetry = with_gates(_with_factors(symmetry, probe), probe)
                 continue
             if not fix_unknown or not error.groups:
                 raise InputError(

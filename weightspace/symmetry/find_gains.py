@@ -15,8 +15,8 @@ from weightspace.runtime import seeds
 from weightspace.runtime.outputs import difference
 from weightspace.runtime.trees import Tree
 from weightspace.symmetry.gains import Cell, Gains, Rows, Shift, State, Statistics
-from weightspace.symmetry.passes import exact_outputs, training_mode
-from weightspace.symmetry.proof import SAME, Probe
+from weightspace.symmetry.passes import EXACT, exact_outputs, training_mode
+from weightspace.symmetry.probe import Probe
 from weightspace.symmetry.spec import Symmetry
 
 _EPS = 1e-14  # of norms, while rows are tried: next to nothing, and enough for channels without variance
@@ -31,7 +31,10 @@ def find_gains(symmetry: Symmetry, module: nn.Module, inputs: Tree) -> Gains:
         module: The module; a copy of it runs in float64.
         inputs: A batch of inputs, or all arguments of the module's forward.
     """
-    trial = _Trial(symmetry, module, inputs)
+    probe = Probe(symmetry.layout, module, inputs)
+    if probe.precision is not EXACT:  # eps next to zero would drown in rounding
+        return Gains(symmetry.layout)
+    trial = _Trial(probe)
     cells = list(_cells(symmetry))
     shifts = [shift for cell in cells if trial.roles[cell.tensor] == "bias" for shift in trial.shifts(cell.tensor)]
     shifted = {shift.tensor for shift in shifts}
@@ -112,9 +115,8 @@ def _together(_: Symmetry, cell: Cell) -> Cell:
 class _Trial:
     """A module in float64 whose norms add next to nothing to variances, in training mode."""
 
-    def __init__(self, symmetry: Symmetry, module: nn.Module, inputs: Tree) -> None:
-        self.probe = Probe(symmetry, module, inputs)
-        self.layout = symmetry.layout
+    def __init__(self, probe: Probe) -> None:
+        self.probe, self.layout = probe, probe.layout
         self.roles = {entry.name: entry.role for entry in self.layout.entries}
         self.modules = dict(self.probe.module.named_modules())
         self.own = {
@@ -178,7 +180,7 @@ class _Trial:
         """Whether something can be added to all rows of a unit."""
         state = dict(self.state)
         cell.centre(state)
-        return difference(self.run(state)[0], self.before[0]) < SAME
+        return difference(self.run(state)[0], self.before[0]) < EXACT.same
 
     def _followed(self, state: State, kind: str, expected: Tensor) -> tuple[Statistics, ...] | None:
         """The norms whose statistics changed as some units did; None if one did otherwise, or the outputs changed.
@@ -189,7 +191,7 @@ class _Trial:
             expected: Ratio or difference for each unit.
         """
         outputs, after = self.run(state)
-        if not difference(outputs, self.before[0]) < SAME:
+        if not difference(outputs, self.before[0]) < EXACT.same:
             return None
         found: list[Statistics] = []
         for name, new in after.items():
@@ -226,7 +228,7 @@ class _Trial:
                 sign = torch.ones(1, rows.units, dtype=torch.float64)
                 sign[:, ::2] = -1
                 rows.scale(state, sign)
-            return all(difference(self._outputs(state, training=t), expected) < SAME for t, expected in both)
+            return all(difference(self._outputs(state, training=t), expected) < EXACT.same for t, expected in both)
 
         first = [
             replace(rows, signs=signs[0] if signs else ()) for rows, signs in zip(gains.rows, options, strict=True)
@@ -240,7 +242,7 @@ class _Trial:
             def holds(some: tuple[Any, ...]) -> bool:
                 state = dict(self.state)
                 of(some).apply_random(state, seeds.generator(0, "gains proof"))
-                return difference(self._outputs(state, training=False), expected) < SAME
+                return difference(self._outputs(state, training=False), expected) < EXACT.same
 
             return tuple(parts) if holds(tuple(parts)) else tuple(one for one in parts if holds((one,)))
 
