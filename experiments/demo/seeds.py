@@ -41,6 +41,7 @@ def main(seeds: tuple[int, ...] = (0, 1, 2), out: Path = Path("runs"), results: 
         rows["ensemble accuracy"] = [one.ensemble.accuracy for one in results_of]
         rows["ensemble nll"] = [one.ensemble.nll for one in results_of]
         optional = {
+            "nearest angle": [report.relative_angle(one) for report, one in pairs],
             "dispersion": [one.variety and one.variety.dispersion for one in results_of],
             "mask overlap": [one.variety and one.variety.mask_overlap for one in results_of],
             "Z_U": [one.novelty.z_u for one in results_of],

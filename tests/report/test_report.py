@@ -28,10 +28,31 @@ def test_the_table_holds_every_arm_and_its_spread(report: ws.Report) -> None:
         report.ensemble("imp")
 
 
+def test_angles_stand_beside_distances(report: ws.Report) -> None:
+    (header, *rows) = report.tables()[0].rows
+    at = header.index("angle")
+    assert header[at - 1] == "distance"
+    for group, row in zip(report.groups, rows, strict=True):
+        angle = report.relative_angle(group)
+        assert angle is not None
+        assert row[at] == f"{angle:.2f}"
+    assert report.relative_angle(report[report.reference]) == pytest.approx(1)
+    copy = report["permuted copy"]
+    assert report.relative_angle(copy) == pytest.approx(0, abs=1e-4)
+    # A report from before angles were measured says so.
+    older = [replace(group, per_network=replace(group.per_network, nearest_angle=None)) for group in report.groups]
+    assert all(row[at] == "-" for row in replace(report, groups=older).tables()[0].rows[1:])
+    labels = {text.get_text() for text in report.plot()[0].figure.legends[0].get_texts()}
+    assert "by angle (hollow)" in labels
+
+
 def test_words_follow_the_numbers(report: ws.Report, tickets: ws.Collection, task: ws.Task) -> None:
     halves = tickets.replace(weights=tickets.weights * 0.5)  # half of every weight: nearly the same predictions
     copied = ws.evaluate(halves, task, training=tickets, dropout=None)
     assert copied.verdict("not copies").outcome == "fail"
+    angle = copied.relative_angle(copied["samples"])  # the same direction
+    assert angle is not None
+    assert angle < 1e-3 < copied.relative_distance(copied["samples"])
     assert f"{copied.relative_distance(copied['samples']):.2f} times" in copied.verdict("not copies").words
     assert f"{report.relative_distance(report['samples']):.2f} times" in report.verdict("not copies").words
     assert f"{report['samples'].mean('accuracy'):.4f}" in report.verdict("better than their tickets").words

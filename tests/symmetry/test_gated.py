@@ -35,6 +35,12 @@ def traced(module: nn.Module, *shape: int) -> Symmetry:
     return trace(module, torch.randn(shape))
 
 
+def collection(build: Callable[[], nn.Module], count: int) -> ws.Collection:
+    layout = ws.Layout.of(build())
+    vectors = [layout.pack(build().state_dict()) for _ in range(count)]
+    return ws.Collection(layout, torch.stack(vectors), architecture=ws.Architecture.of(build))
+
+
 @pytest.mark.parametrize("fused", [False, True])
 def test_the_value_of_a_gated_unit_can_have_any_size_and_sign(fused: bool) -> None:
     (group,) = traced(Gated(fused=fused), 8, 4).groups
@@ -85,7 +91,7 @@ def test_a_planted_element_is_found(build: Callable[[], nn.Module]) -> None:
     torch.manual_seed(0)
     x = torch.randn(shape)
     symmetry = trace(build(), x)
-    networks = ws.from_state_dicts([build().state_dict() for _ in range(2)], factory=build)
+    networks = collection(build, 2)
     random = torch.Generator().manual_seed(1)
     vector, signs = networks.weights[0], symmetry.random_signs(random)
     scales = {g.name: torch.rand(g.size, generator=random) + 0.5 for g in symmetry.groups if g.homogeneous}
@@ -103,9 +109,9 @@ def test_activations_of_gates_say_nothing_of_signs() -> None:
     torch.manual_seed(0)
     x = torch.randn(64, 4)
     symmetry = trace(Gated(), x)
-    networks = ws.from_state_dicts([Gated().state_dict()], factory=Gated)
+    networks = collection(Gated, 1)
     random = torch.Generator().manual_seed(1)
     moved = symmetry.permute(symmetry.flip(networks.weights[0], symmetry.random_signs(random)), symmetry.random(random))
-    both = networks.replace(weights=torch.stack([networks.weights[0], moved]), records=[networks.records[0]] * 2)
+    both = ws.Collection(networks.layout, torch.stack([networks.weights[0], moved]), architecture=networks.architecture)
     aligned = ActivationMatching(symmetry=symmetry).fit(both, x).transform(both, device="cpu").weights
     assert torch.equal(aligned[1], aligned[0])

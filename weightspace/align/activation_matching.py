@@ -24,6 +24,7 @@ from weightspace.runtime import devices, trees
 from weightspace.runtime.progress import progress
 from weightspace.runtime.trees import Tree
 from weightspace.symmetry import Symmetry
+from weightspace.symmetry.gated import is_gated
 
 _BATCH = 128
 _FEWEST = 16  # correlations over fewer inputs say nothing
@@ -195,10 +196,8 @@ class _Observer:
         self.layers = dict(self.module.named_modules())
         # For each group the layers that produce its units, where among their outputs, and whether signs show there.
         self.sources: dict[str, list[tuple[str, Tensor, bool]]] = {}
-        roles = {entry.name: entry.role for entry in symmetry.layout.entries}
         for group in symmetry.groups:
-            normed = any(roles[axis.tensor] == "norm" for axis in group.incoming)
-            gates = [] if normed else [a for a in group.following if roles[a.tensor] != "buffer"]
+            gates = group.following if is_gated(symmetry, group) else ()
             layers: dict[tuple[str, bool], Tensor] = {}  # a weight and its bias name the same layer
             for axis in (*group.incoming, *gates):
                 if layer := _producer(axis.tensor, axis.axis, self.layers):

@@ -10,6 +10,7 @@ from typing import Literal
 from tyro.conf import AvoidSubcommands, OmitArgPrefixes, SuppressFixed
 
 from weightspace.align import ActivationMatching, GrowingMean, Star, StraightThrough, WeightCost, WeightMatching
+from weightspace.align.begun import KINDS, as_begun
 from weightspace.cli.describe import report_done
 from weightspace.cli.inputs import Common, Folder, Shared, open_collection, task_of
 from weightspace.cli.types import population_name
@@ -62,6 +63,8 @@ class Align:
         unknown = networks.architecture.example() is None
         needed = self.task or self.report or self.method != "weights" or unknown
         task = task_of(networks, self.task, self.common) if needed else None
+        example = target.architecture.example() if task is None else task.train.head(8).x
+        matching, kinds = as_begun(matching, target, example, self.out)
         config = {
             "method": self.method,
             "reference": reference,
@@ -71,6 +74,7 @@ class Align:
             "fix_unknown": matching.fix_unknown,
             **({"rotate": True} if matching.rotate else {}),
             "task": _needed(task).to_json() if self.method != "weights" else None,
+            **({KINDS: kinds} if kinds else {}),
         }
         with processes(self.workers) if self.workers > 1 else nullcontext() as executor:
             transform: Callable[[Collection], Collection] | None = None
@@ -137,13 +141,15 @@ class Align:
         """What brings networks into the basin of the target's reference."""
         device = self.common.device
         if self.method == "activations":
-            activations = ActivationMatching(reference, fix_unknown=matching.fix_unknown)
+            activations = ActivationMatching(reference, matching.symmetry, fix_unknown=matching.fix_unknown)
             fit = activations.fit(target, _needed(task).train.head(2000).x)
             return partial(fit.transform, device=device)
         if self.method == "straight-through":
-            straight_through = StraightThrough(reference=reference, fix_unknown=matching.fix_unknown)
+            straight_through = StraightThrough(
+                reference=reference, symmetry=matching.symmetry, fix_unknown=matching.fix_unknown
+            )
             return partial(straight_through.fit(target, _needed(task)).transform, device=device)
-        example = None if task is None else task.train.head(8).x
+        example = target.architecture.example() if task is None else task.train.head(8).x
         fitted = matching.fit(target, example=example, executor=executor, device=device)
         return partial(fitted.transform, executor=executor, device=device)
 

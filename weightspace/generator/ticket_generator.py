@@ -2,11 +2,12 @@
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from weightspace.align import WeightMatching
+from weightspace.align.begun import KINDS, as_begun
 from weightspace.compress import PCA
 from weightspace.errors import InputError
 from weightspace.flow import FlowMatching
@@ -91,10 +92,16 @@ class TicketGenerator:
             return self._fit(tickets, through, example, seed, None, device)
         folder = Path(folder)
         config = self._config(seed, through)
+        stage = self
+        if self.align is not None and _basin(tickets) is None:
+            example = tickets.architecture.example() if example is None else example
+            align, kinds = as_begun(self.align, tickets, example, folder)
+            stage = replace(self, align=align)
+            config["align"] |= {KINDS: kinds} if kinds else {}
         with open_run(folder, "fit", config, {"tickets": tickets.fingerprint()}) as run:
             if not run.complete:
                 checkpoint = folder / _FLOW
-                self._fit(tickets, through, example, seed, checkpoint, device).write(folder)
+                stage._fit(tickets, through, example, seed, checkpoint, device).write(folder)
                 run.finish()
                 for left in (checkpoint, checkpoint.with_name(_REFINEMENT)):
                     left.unlink(missing_ok=True)
@@ -160,9 +167,8 @@ class TicketGenerator:
         checkpoint: Path | None,
         device: str,
     ) -> FittedGenerator:
-        basins = {record.aligned_to for record in tickets.records}
-        together = len(basins) == 1 and None not in basins
-        matching = None if self.align is None or together else self.align.fit(tickets, example=example, device=device)
+        basin = _basin(tickets)
+        matching = None if self.align is None or basin else self.align.fit(tickets, example=example, device=device)
         aligned = tickets if matching is None else matching.transform(tickets, device=device)
         conditions = Conditions.of(self.conditions, aligned)
         masks = self.masks.fit(aligned)
@@ -189,7 +195,7 @@ class TicketGenerator:
             "fingerprint": tickets.fingerprint(),
             "tasks": sorted({record.get("task", "unknown") for record in tickets.records}),
             "density": [densities.min().item(), densities.max().item()],
-            "basin": matching.fingerprint() if matching else basins.pop() if together else None,
+            "basin": matching.fingerprint() if matching else basin,
             "seed": seed,
             "refined": how,
             **_said_of_outputs(tickets.records),
@@ -206,6 +212,12 @@ class TicketGenerator:
             refined,
             conditions,
         )
+
+
+def _basin(tickets: Collection) -> str | None:
+    """The reference that all tickets were aligned to; None if there is no such one."""
+    basins = {record.aligned_to for record in tickets.records}
+    return basins.pop() if len(basins) == 1 else None
 
 
 def _said_of_outputs(records: Sequence[Record]) -> dict[str, Any]:

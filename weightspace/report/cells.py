@@ -9,6 +9,12 @@ DISTANCE = (
 )
 """Explanation of the column of distances."""
 
+ANGLE = (
+    "angle",
+    "the same by angle, seen from zero weights, whatever the norms are; verdicts take the smaller of the two",
+)
+"""Explanation of the column of angles."""
+
 SPREAD = (
     ("dispersion", "spread around the own mean relative to the training networks' (below 0.8: drawn together)"),
     (

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from weightspace.errors import InputError
 from weightspace.report import plots
-from weightspace.report.cells import number
+from weightspace.report.cells import ANGLE, number
 from weightspace.report.page import Picture, Table, render
 from weightspace.report.report import Report
 from weightspace.report.results import GroupResult
@@ -14,8 +14,8 @@ from weightspace.storage.files import write_text
 
 # fmt: off
 _HEADER = [
-    "run", "n", "density", "accuracy", "NLL", "ECE", "ensemble acc.", "ensemble NLL", "distance", "error IoU",
-    "dispersion", "mask overlap", "Z_U",
+    "run", "n", "density", "accuracy", "NLL", "ECE", "ensemble acc.", "ensemble NLL", "distance", "angle",
+    "error IoU", "dispersion", "mask overlap", "Z_U",
 ]
 # fmt: on
 
@@ -54,6 +54,7 @@ class Comparison:
             rows.append(_row(f"{name}: {report.reference}", report, report[report.reference]))
         legend = [
             ("distance", "to the nearest training network of the same run, relative to that among these"),
+            ANGLE,
             ("the rows", "samples of each run, then the networks they were learned from"),
         ]
         claims = list(dict.fromkeys(v.claim for report in self.reports.values() for v in report.verdicts))
@@ -105,7 +106,7 @@ def _other_header(report: Report) -> list[str]:
     """The header for networks that are no classifiers of one label."""
     main = report.metric.label
     metrics = [main, *([] if main == "loss" else ["loss"]), f"ensemble {main}"]
-    return [*_HEADER[:3], *metrics, "distance", report.errors, *_HEADER[-3:]]
+    return [*_HEADER[:3], *metrics, "distance", "angle", report.errors, *_HEADER[-3:]]
 
 
 def _row(name: str, report: Report, group: GroupResult) -> list[str]:
@@ -131,6 +132,7 @@ def _row(name: str, report: Report, group: GroupResult) -> list[str]:
         f"{group.mean('density'):.3f}",
         *metrics,
         f"{report.relative_distance(group):.2f}",
+        number(report.relative_angle(group)),
         f"{group.median('max_error_iou'):.2f}",
         number(variety and variety.dispersion),
         number(variety and variety.mask_overlap),

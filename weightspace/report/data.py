@@ -117,3 +117,13 @@ class ReportData:
     def relative_distance(self, group: GroupResult) -> float:
         """Median distance of a group to the nearest training network, in medians among training networks."""
         return group.median("nearest_distance") / self[self.reference].median("nearest_distance")
+
+    def relative_angle(self, group: GroupResult) -> float | None:
+        """Median angle of a group to the nearest training network, in medians among training networks.
+
+        None in reports from before angles were measured.
+        """
+        reference = self[self.reference]
+        if group.per_network.nearest_angle is None or reference.per_network.nearest_angle is None:
+            return None
+        return group.median("nearest_angle") / max(reference.median("nearest_angle"), 1e-300)

@@ -22,9 +22,9 @@ def _of_groups(report: ReportData) -> list[Picture]:
     return [
         Picture(
             "accuracy and novelty",
-            "Dots are networks, circles their row's median distance and mean accuracy, lines the baselines from close "
-            "to "
-            "far, the band 90 % of the training networks. Good and new is the upper right: accurate (above the dotted "
+            "Dots are networks, circles their row's median distance and mean accuracy (hollow: by angle, which larger "
+            "weights alone do not change), lines the baselines from close to far, the band 90 % of the training "
+            "networks. Good and new is the upper right: accurate (above the dotted "
             "line), far from every training network, with errors of its own. Far left are copies, far below broken "
             "networks; on a line, samples are no better than that baseline.",
             plots.plane(report.groups, report.points, *names, report.settings.threshold, report.test_samples),
@@ -53,8 +53,9 @@ def _of_other_groups(report: ReportData) -> list[Picture]:
     shown = [
         Picture(
             f"{metric.label} and novelty",
-            "Dots are networks, circles their row's median distance and mean, lines the baselines from close to far, "
-            "the band 90 % of the training networks. Good and new is the upper right: better than the dotted line, far "
+            "Dots are networks, circles their row's median distance and mean (hollow: by angle), lines the baselines "
+            "from close to far, the band 90 % of the training networks. Good and new is the upper right: "
+            "better than the dotted line, far "
             f"from every training network, with errors of its own. {edge}",
             plots.plane_of(report.groups, report.points, *names, report.settings.threshold, metric, report.errors),
         ),

@@ -1,6 +1,6 @@
 """Tables of networks that are no classifiers of one label: the metrics of their task, by name."""
 
-from weightspace.report.cells import DISTANCE, SPREAD, number, shift_name
+from weightspace.report.cells import ANGLE, DISTANCE, SPREAD, number, shift_name
 from weightspace.report.data import ReportData
 from weightspace.report.metrics import Scoring
 from weightspace.report.page import Table
@@ -26,7 +26,7 @@ def summary(report: ReportData, scoring: Scoring) -> Table:
     joint = [metric for metric in metrics if metric.name in report[report.samples].ensemble.scores]
     header = ["networks", "n", "density", *(metric.label for metric in metrics)]
     header += [f"ensemble {metric.label}" for metric in joint]
-    header += ["distance", scoring.errors, "dispersion", "mask overlap", "by chance"]
+    header += ["distance", "angle", scoring.errors, "dispersion", "mask overlap", "by chance"]
 
     def row(group: GroupResult) -> list[str]:
         variety, main = group.variety, scoring.main.name
@@ -38,6 +38,7 @@ def summary(report: ReportData, scoring: Scoring) -> Table:
             *(f"{group.mean(metric.name):.4g}" for metric in metrics[1:]),
             *(f"{group.ensemble[metric.name]:.4g}" for metric in joint),
             f"{report.relative_distance(group):.2f}",
+            number(report.relative_angle(group)),
             f"{group.median('max_error_iou'):.2f}",
             number(variety and variety.dispersion),
             number(variety and variety.mask_overlap),
@@ -48,6 +49,7 @@ def summary(report: ReportData, scoring: Scoring) -> Table:
         *((metric.label, _meaning(metric.name, metric.higher_is_better)) for metric in metrics),
         (scoring.main.label, "the metric that networks are judged by, mean ± standard deviation over networks"),
         DISTANCE,
+        ANGLE,
         (scoring.errors, "median over networks of the largest likeness of test errors to a training network's"),
         *SPREAD,
     ]

@@ -1,15 +1,15 @@
 """The tables of a report, as text."""
 
 from weightspace.report import other_metrics
-from weightspace.report.cells import DISTANCE, SPREAD, number, shift_name
+from weightspace.report.cells import ANGLE, DISTANCE, SPREAD, number, shift_name
 from weightspace.report.data import ReportData
 from weightspace.report.page import Table
 from weightspace.report.results import Detection, GroupResult, PredictiveResult
 
 # fmt: off
 _SUMMARY = [
-    "networks", "n", "density", "accuracy", "NLL", "ECE", "ensemble acc.", "ensemble NLL", "distance", "error IoU",
-    "dispersion", "mask overlap", "by chance",
+    "networks", "n", "density", "accuracy", "NLL", "ECE", "ensemble acc.", "ensemble NLL", "distance", "angle",
+    "error IoU", "dispersion", "mask overlap", "by chance",
 ]
 _NOVELTY = [
     "Z_U", "farther", "copies", "from few", "gain", "errors shared", "by chance", "masks shared with training",
@@ -48,6 +48,7 @@ def _summary(report: ReportData) -> Table:
             f"{group.ensemble.accuracy:.3f}",
             f"{group.ensemble.nll:.3f}",
             f"{report.relative_distance(group):.2f}",
+            number(report.relative_angle(group)),
             f"{group.median('max_error_iou'):.2f}",
             number(variety and variety.dispersion),
             number(variety and variety.mask_overlap),
@@ -57,6 +58,7 @@ def _summary(report: ReportData) -> Table:
     legend = [
         ("accuracy", "mean ± standard deviation over networks"),
         DISTANCE,
+        ANGLE,
         ("error IoU", "median over networks of the largest overlap of test errors with a training network's"),
         *SPREAD,
     ]

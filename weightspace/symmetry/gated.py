@@ -7,6 +7,7 @@ unit of an LSTM or a GRU changes sign with the rows of its candidate (those unde
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from weightspace.symmetry.probe import Probe
@@ -37,6 +38,48 @@ def with_gates(symmetry: Symmetry, probe: Probe) -> Symmetry:
             if _count(found) > _count(best[name]):
                 best[name] = found
     return replace(symmetry, groups=tuple(best.values()))
+
+
+def is_gated(symmetry: Symmetry, group: Group) -> bool:
+    """Whether a part of what makes a group's units follows them without a change of sign or size, as gates do.
+
+    Args:
+        symmetry: The symmetry of the group.
+        group: One of its groups.
+    """
+    roles = {entry.name: entry.role for entry in symmetry.layout.entries}
+    normed = any(roles[axis.tensor] == "norm" for axis in group.incoming)
+    return not normed and any(roles[axis.tensor] != "buffer" for axis in group.following)
+
+
+def without_gates(symmetry: Symmetry) -> Symmetry:
+    """The symmetry with all that makes a gated unit on one side again, which can only be reordered.
+
+    Args:
+        symmetry: The symmetry.
+    """
+    order = {entry.name: k for k, entry in enumerate(symmetry.layout.entries)}
+    roles = {entry.name: entry.role for entry in symmetry.layout.entries}
+    groups: list[Group] = []
+    for group in symmetry.groups:
+        if is_gated(symmetry, group):
+            gates = [axis for axis in group.following if roles[axis.tensor] != "buffer"]
+            parts: dict[tuple[str, int], list[Axis]] = {}
+            for axis in sorted((*group.incoming, *gates), key=lambda axis: order[axis.tensor]):
+                parts.setdefault((axis.tensor, axis.axis), []).append(axis)
+            following = tuple(axis for axis in group.following if axis not in gates)
+            incoming = tuple(_joined(symmetry, group, several) for several in parts.values())
+            group = replace(group, incoming=incoming, following=following, homogeneous=False, odd=False)
+        groups.append(group)
+    return replace(symmetry, groups=tuple(groups))
+
+
+def _joined(symmetry: Symmetry, group: Group, axes: list[Axis]) -> Axis:
+    """Parts of an axis as one."""
+    if len(axes) == 1:
+        return axes[0]
+    places = torch.cat([symmetry.places[group.name, axis] for axis in axes], 1).sort(1).values
+    return replace(axes[0], index=tuple(places.flatten().tolist()))
 
 
 def _changing(symmetry: Symmetry, probe: Probe, names: set[str]) -> tuple[set[str], set[str]]:

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from weightspace.report.metrics import ReportedMetric
+from weightspace.report.plots.results import by_angle
 from weightspace.report.plots.style import OTHER, TRAINING, colours, new, tidy
 from weightspace.report.results import CurveResult, GroupResult
 
@@ -97,6 +98,7 @@ def plane_of(
         axes.set_ylabel(f"test {metric.label}")
         if not metric.higher_is_better:
             axes.invert_yaxis()
+    by_angle(left, groups, training, lambda group: shown(np.array([group.mean(metric.name)])), palette)
     farthest = max(group.median("nearest_distance") for group in groups) / unit
     left.set_xlim(-0.04, 1.15 * max(1.5, min(farthest, 20.0)))
     left.set_xlabel("distance to the nearest training network\n/ median among training networks")

@@ -1,6 +1,6 @@
 """Figures of evaluation results."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
 import numpy as np
@@ -70,6 +70,7 @@ def plane(
         _curves(axes, points, metric, unit, least)
         axes.axhline(1 - threshold, color=OTHER, linewidth=0.8, linestyle=":")
         _accuracy_axis(axes)
+    by_angle(left, groups, training, lambda group: _error(np.array([group.mean("accuracy")]), least), palette)
     farthest = max(group.median("nearest_distance") for group in groups) / unit
     left.set_xlim(-0.04, 1.15 * max(1.5, min(farthest, 20.0)))
     left.set_xlabel("distance to the nearest training network\n/ median among training networks")
@@ -96,6 +97,37 @@ def _cloud(
         zorder=6 if highlighted else 5,
         label=group.name,
     )
+
+
+def by_angle(
+    axes: Axes,
+    groups: Sequence[GroupResult],
+    training: GroupResult,
+    height: Callable[[GroupResult], np.ndarray],
+    palette: Mapping[str, str],
+) -> None:
+    """A hollow circle for each group where it lies by angle instead of distance, if angles were measured.
+
+    Args:
+        axes: Where to draw.
+        groups: Groups of networks.
+        training: The training networks, which give the unit.
+        height: Where a group is drawn.
+        palette: Colour of each group.
+    """
+    unit = 0.0 if training.per_network.nearest_angle is None else training.median("nearest_angle")
+    known = [group for group in groups if unit > 0 and group.per_network.nearest_angle is not None]
+    for group in known:
+        axes.plot(
+            [group.median("nearest_angle") / unit],
+            height(group),
+            "o",
+            markerfacecolor="none",
+            markeredgecolor=palette[group.name],
+            markersize=7,
+            zorder=5,
+            label="by angle (hollow)" if group is known[0] else None,
+        )
 
 
 def _curves(axes: Axes, points: Sequence[CurveResult], metric: str, unit: float, least: float) -> None:
