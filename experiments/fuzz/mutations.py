@@ -17,13 +17,12 @@ import os
 import random
 import shlex
 import shutil
-import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import tyro
@@ -41,7 +40,6 @@ from weightspace.compress import FittedPCA
 from weightspace.errors import InputError
 from weightspace.flow import FittedFlow
 from weightspace.sparse import load_ticket
-from weightspace.storage.manifests import verify
 
 OUTCOMES = ["seen", "harmless", "unprotected", "silent", "traceback", "hang", "no remedy"]
 
@@ -82,13 +80,13 @@ class Kind:
         folder: Where it is in the world.
         load: Reads it, and returns all that it holds.
         manifest: Whether a manifest protects it, so that no change may pass.
-        verify: Who else is asked: `show --verify`, or the function behind it for what `show` does not know.
+        verify: Whether `show --verify` is asked too.
     """
 
     folder: str
     load: Callable[[Path], object]
     manifest: bool = True
-    verify: Literal["show", "files"] | None = "show"
+    verify: bool = True
 
 
 def _resumed(words: str) -> Callable[[Path], object]:
@@ -144,17 +142,17 @@ KINDS: Mapping[str, Kind] = {
     "tickets": Kind("tickets", ws.Collection.load),
     "saved collection": Kind("saved", ws.Collection.load),
     "aligned collection": Kind("aligned", ws.Collection.load),
-    "matching": Kind("matching", FittedMatching.load, verify="files"),
-    "compression": Kind("pca", FittedPCA.load, verify="files"),
-    "flow": Kind("flow", FittedFlow.load, verify="files"),
+    "matching": Kind("matching", FittedMatching.load),
+    "compression": Kind("pca", FittedPCA.load),
+    "flow": Kind("flow", FittedFlow.load),
     "generator": Kind("generator", ws.FittedGenerator.load),
     "samples": Kind("samples", ws.Collection.load),
     "report": Kind("report", lambda folder: ws.Report.load(folder / "report.json").to_json()),
     "study": Kind("study", StudyResult.load),
     **{name: Kind(name, _resumed(words), manifest=False) for name, words in UNFINISHED.items()},
-    "ticket file": Kind("one ticket", _ticket, manifest=False, verify=None),
-    "state dicts": Kind("states", _states, manifest=False, verify=None),
-    "configuration": Kind("settings", _config, manifest=False, verify=None),
+    "ticket file": Kind("one ticket", _ticket, manifest=False, verify=False),
+    "state dicts": Kind("states", _states, manifest=False, verify=False),
+    "configuration": Kind("settings", _config, manifest=False, verify=False),
 }
 """Every kind of folder. Files that the library did not write (state dicts, configurations) have no checksum."""
 
@@ -367,19 +365,9 @@ def loaded(kind: Kind, folder: Path, before: Before) -> tuple[str, str | None]:
     return ("silent", "loads as something else") if kind.manifest or kind.verify else ("unprotected", None)
 
 
-def _verify_files(words: Sequence[str]) -> int:
-    try:
-        verify(Path(words[1]))
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
-
-
 def judge(kind: Kind, folder: Path, before: Before, name: str) -> tuple[str, str | None]:
     """What loading and verifying say of a folder in which one file was changed."""
-    ask = {"show": command_line, "files": _verify_files}
-    verified = run_main(ask[kind.verify], ["show", str(folder), "--verify"]) if kind.verify else None
+    verified = run_main(command_line, ["show", str(folder), "--verify"]) if kind.verify else None
     outcome, wrong = loaded(kind, folder, before)
     if verified is None or wrong is not None:
         return outcome, wrong

@@ -37,12 +37,14 @@ EXPECTED = [
 ]  # fmt: skip
 """Words that say what was expected, from which the remedy follows."""
 
-_TELLS = re.compile("|".join([rf"\b(?:{'|'.join(REMEDIES)})\b", *EXPECTED]))
+_TELLS = re.compile("|".join([rf"\b(?:{'|'.join(REMEDIES)})\b", *EXPECTED]), re.IGNORECASE)
+
+_VERB = re.compile(r"^weightspace [a-z -]+: ", re.MULTILINE)
 
 
 def has_remedy(message: str) -> bool:
-    """Whether a message says what to do, or what was expected."""
-    return _TELLS.search(message) is not None
+    """Whether a message says what to do, or what was expected; the name of the verb before it tells nothing."""
+    return _TELLS.search(_VERB.sub("", message)) is not None
 
 
 class Hang(BaseException):

@@ -29,6 +29,7 @@ FOUND = {
     "a factory of something else": ("show dense --factory own_code:task --import-from .", "return the network"),
     "too short to prune": ("tickets gradual dense --out new --length 1it --every 1", "give a greater length"),
     "a late rewind": ("tickets imp dense --out new --rewind 1ep", "choose an earlier step"),
+    "a network without its arguments": ("import states --out new --model MLP", "give the arguments that it takes"),
     "an unknown condition": ("sample generator --out new --n 2 --density 0.5 --condition a=1", "leave it out"),
     "YAML that is none": ("import states --out new --model MLP --arguments {a:[1]}", "correct it"),
     "a state dict that is none": (
@@ -54,6 +55,15 @@ def test_the_message_says_what_to_do(words: str, remedy: str, place: world.World
         assert judge(ended) == ("refused", None)
         assert remedy in ended.text
         assert not Path("new").exists()
+
+
+@pytest.mark.parametrize(("folder", "words"), [("pca", "components explain"), ("flow", "flow: FlowMatching")])
+def test_a_stage_of_its_own_is_shown_and_verified(folder: str, words: str, place: world.World) -> None:
+    with inside(place.root):
+        ended = run_main(main, ["show", folder, "--verify"])
+    assert ended.how == "done"
+    assert ended.output.startswith(f"verified {folder}: 2 files")
+    assert words in ended.output
 
 
 def test_a_compiled_library_is_not_the_users_own_code() -> None:

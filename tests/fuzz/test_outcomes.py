@@ -65,6 +65,8 @@ def test_how_a_command_line_ended(main, how: str) -> None:
         ("[Errno 17] File exists: 'pipe'", False),
         ("invalid literal for int() with base 10: 'x'", False),
         ("1it is too short, got 3", False),
+        ("weightspace import: MLP cannot be built", False),
+        ("weightspace tickets imp: it cannot be: name a file", True),
     ],
 )
 def test_a_message_without_a_remedy_is_seen(message: str, remedy: bool) -> None:

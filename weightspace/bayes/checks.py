@@ -59,7 +59,9 @@ def require_likelihood(task: Task, noise_std: float | None = None) -> OutputKind
     require_known(kind)
     require_shared_data(task)
     if noise_std is not None and not isinstance(kind, Regression):
-        raise InputError(f"noise_std is the noise of a regression, and the outputs of task {task.name!r} are {kind}")
+        raise InputError(
+            f"noise_std is the noise of a regression, and the outputs of task {task.name!r} are {kind}: leave it out"
+        )
     return kind
 
 

@@ -1,9 +1,13 @@
 """What the command line says about collections, generators and reports."""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 
+from weightspace.align import FittedMatching
+from weightspace.compress import FittedPCA
+from weightspace.flow import FittedFlow
 from weightspace.generator import MASK_RULES, FittedGenerator
 from weightspace.networks.collection import Collection
 
@@ -43,6 +47,19 @@ def _metrics(networks: Collection) -> list[str]:
     return lines
 
 
+STAGES: Mapping[str, Callable[[Path], str]] = {
+    "matching.json": lambda folder: repr(FittedMatching.load(folder)),
+    "pca.json": lambda folder: _components(FittedPCA.load(folder)),
+    "flow.json": lambda folder: f"flow: {FittedFlow.load(folder).config}",
+}
+"""What a folder of a single fitted stage holds, by the name of its manifest."""
+
+
+def _components(compress: FittedPCA) -> str:
+    kept = compress.explained_variance_ratio.sum().item()
+    return f"{len(compress.components)} components explain {kept:.1%} of the variance"
+
+
 def describe_generator(model: FittedGenerator) -> str:
     """Describe a generator in a few lines: what it was trained on, and its stages."""
     low, high = model.trained_on["density"]
@@ -51,8 +68,7 @@ def describe_generator(model: FittedGenerator) -> str:
         f"density {low:.4g}{f' to {high:.4g}' if high > low else ''} ({', '.join(model.trained_on['tasks'])})"
     ]
     if model.compress is not None:
-        kept = model.compress.explained_variance_ratio.sum().item()
-        lines.append(f"{len(model.compress.components)} components explain {kept:.1%} of the variance")
+        lines.append(_components(model.compress))
     lines.append(f"flow: {model.flow.config}")
     lines.append(f"masks: {MASK_RULES.name_of(model.masks)}")
     if model.conditions:

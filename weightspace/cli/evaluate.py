@@ -6,7 +6,7 @@ from pathlib import Path
 
 from weightspace import generator
 from weightspace.align import WeightMatching
-from weightspace.cli.describe import describe_collection, describe_generator
+from weightspace.cli.describe import STAGES, describe_collection, describe_generator
 from weightspace.cli.inputs import (
     Common,
     Folder,
@@ -111,7 +111,7 @@ class Evaluate:
 
 @dataclass(frozen=True, kw_only=True)
 class Show:
-    """Say what a folder holds: a collection, a generator or a report; several reports side by side.
+    """Say what a folder holds: a collection, a generator, one of its stages or a report; several reports side by side.
 
     Args:
         folders: Folder of a collection, a generator or an evaluation; or several evaluations, to compare them.
@@ -166,6 +166,8 @@ def _describe(folder: str, csv: Path | None, common: Common) -> Report | str:
         shown = (
             f"a study of Bayesian tickets: its tables are in {path / 'rows.csv'}, its page is report.html beside them"
         )
+    elif stage := next((name for name in STAGES if (path / name).exists()), None):
+        shown = STAGES[stage](path)
     elif (path / MANIFEST).exists() or not (path / CONFIG).exists():
         collection = open_collection(folder, common)
         shown = describe_collection(collection)
@@ -184,7 +186,7 @@ def _short(folders: Sequence[str]) -> list[str]:
     """Folders' names without the parts that all share."""
     parts = [Path(f).resolve().parts for f in folders]
     if len(set(parts)) < len(parts):
-        raise InputError("the same report was given twice")
+        raise InputError("the same report was given twice: leave one out")
     start = next(i for i in range(min(map(len, parts)) + 1) if len({p[: i + 1] for p in parts}) > 1)
     own = [p[start:] for p in parts]
     while all(len(p) > 1 for p in own) and len({p[-1] for p in own}) == 1:

@@ -117,7 +117,9 @@ class Architecture:
         try:
             return built_in[self.name](**self.arguments)
         except TypeError as error:
-            raise InputError(f"{self.name} cannot be built from {dict(self.arguments)}: {error}") from error
+            raise InputError(
+                f"{self.name} cannot be built from {dict(self.arguments)}: {error}; give the arguments that it takes"
+            ) from error
 
     def require(self, layout: Layout, what: str) -> None:
         """Raise StorageError unless a built-in network that a file names has the tensors that the file says.

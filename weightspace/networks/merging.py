@@ -35,7 +35,7 @@ def merge(
         (r["collection_seed"], r["index"], r.get("step")) for p in parts for r in p.records if "collection_seed" in r
     ]
     if len(set(known)) < len(known):
-        raise InputError("a network is in two of the folders: was a part given twice?")
+        raise InputError("a network is in two of the folders: one was given twice, give each once")
     with new_folder(Path(out)) as temporary:
         writer = writer_for(temporary, parts[0].layout, parts[0].architecture)
         for part in progress(parts, "merging"):
