@@ -49,8 +49,7 @@ def test_the_line_says_what_is_kept(verb: str, said: str) -> None:
 
 def test_the_line_begins_below_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not Running(["show"]).stopped().startswith("\n")
-    with progress.progress(range(2), "shown") as bar:
-        bar.last_print_n = 1
+    with progress.progress(range(2), "shown"):
         assert Running(["show"]).stopped().startswith("\nweightspace show: stopped")
 
 

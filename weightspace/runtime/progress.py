@@ -22,5 +22,5 @@ def progress(items: Iterable[T], what: str, *, total: int | None = None) -> "tqd
 
 
 def is_open() -> bool:
-    """Whether a bar stands in the line of the terminal."""
-    return any(not bar.disable and bar.last_print_n > 0 for bar in list(_bars))
+    """Whether a bar may stand in the line of the terminal."""
+    return any(not bar.disable for bar in list(_bars))

@@ -165,12 +165,13 @@ def _unraisable(arguments: Any) -> None:
 def _say() -> None:
     """Print the line, once: not through Python's streams, whose locks the main thread may hold."""
     held = _state.saying.acquire(timeout=1)
-    with suppress(OSError, ValueError, AttributeError):  # the terminal is closed
+    with suppress(Exception):  # the terminal is closed, say; nothing keeps this process from its end
         if not _state.said:
-            _state.said = True
             descriptor = sys.stderr.fileno()
             if select.select([], [descriptor], [], 1)[1]:
-                os.write(descriptor, f"{_state.line()}\n".encode(errors="replace"))
+                line = f"{_state.line()}\n".encode(errors="replace")
+                _state.said = True
+                os.write(descriptor, line)
     if held:
         _state.saying.release()
 
