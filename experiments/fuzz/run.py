@@ -1,7 +1,7 @@
 """How often does the library lose, change or hide something, or leave people without a word?
 
     python -m experiments.fuzz.run --minutes 10 --seed 1
-    python -m experiments.fuzz.run --commands 10000 --mutations 10000 --calls 3000 --types 1000 --kills 1000
+    python -m experiments.fuzz.run --commands 10000 --mutations 10000 --calls 3000 --types 1000 --kills 1000 --stops 200
 
 Runs the parts in turn, each with its own tries or until its share of the time is over. The counts go to
 experiments/results/fuzz; what is to be mended goes to --out, with the seed and number that run it again.
@@ -19,7 +19,7 @@ from pathlib import Path
 import tyro
 
 from experiments.common import tables
-from experiments.fuzz import calls, commands, kills, mutations, world
+from experiments.fuzz import calls, commands, kills, mutations, stops, world
 from experiments.fuzz.outcomes import Findings
 
 MEMORY = 8 * 2**30  # bytes of address space beside what is in use
@@ -52,13 +52,14 @@ PARTS: Mapping[str, Part] = {
     "mutations": Part(mutations.fuzz, "changed files", "kind", mutations.OUTCOMES, 0.25, mutations.prepare),
     "calls": Part(calls.fuzz, "API calls, values of the right types", "of", calls.OUTCOMES, 0.1),
     "types": Part(calls.fuzz_types, "API calls, values of other types", "of", calls.OUTCOMES, 0.05),
-    "kills": Part(kills.fuzz, "kills", "verb", kills.OUTCOMES, 0.25),
+    "kills": Part(kills.fuzz, "kills", "verb", kills.OUTCOMES, 0.2),
+    "stops": Part(stops.fuzz, "signals", "verb", stops.OUTCOMES, 0.05),
 }
 SUMMARY = {
     "tracebacks": ["traceback"],
     "hangs": ["hang"],
     "silent differences": ["silent", "other bytes", "wrong"],
-    "without remedy": ["no remedy"],
+    "without remedy": ["no remedy", "no line", "wrong code"],
     "lost or left behind": ["changed", "no resume", "orphans"],
 }
 """Columns of the summary, and the outcomes that count there."""
@@ -72,6 +73,7 @@ def main(
     calls: int = 0,
     types: int = 0,
     kills: int = 0,
+    stops: int = 0,
     results: Path = tables.RESULTS / "fuzz",
     out: Path = Path("runs/fuzz"),
 ) -> None:
@@ -85,10 +87,12 @@ def main(
         calls: Number of API calls with values of the right types.
         types: Number of API calls with values of other types.
         kills: Number of kills.
+        stops: Number of commands that are told to stop.
         results: Folder of the tables.
         out: Folder for what is to be mended.
     """
     wanted = {"commands": commands, "mutations": mutations, "calls": calls, "types": types, "kills": kills}
+    wanted["stops"] = stops
     out.mkdir(parents=True, exist_ok=True)
     used = 4096 * int(Path("/proc/self/statm").read_text().split()[0]) if Path("/proc/self/statm").exists() else 2**33
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, resource.getrlimit(resource.RLIMIT_AS)[1]))

@@ -31,9 +31,10 @@ from experiments.common import tables
 from experiments.fuzz import kills, world
 from experiments.fuzz.commands import inside
 from experiments.fuzz.outcomes import Findings
-from weightspace.cli.main import main
+from weightspace.cli.main import main as command_line
+from weightspace.runtime import stopping
 
-OUTCOMES = ["same", "other bytes", "no resume", "traceback", "silent", "wrong code", "orphans", "hang"]
+OUTCOMES = ["same", "other bytes", "no resume", "traceback", "no line", "wrong code", "orphans", "hang"]
 LOADING = "loading"
 REAL: Mapping[str, str] = {
     LOADING: "collect --task iris --hidden 4 --n 2 --length 1ep",
@@ -42,6 +43,7 @@ REAL: Mapping[str, str] = {
 }
 """Command lines that run in new interpreters."""
 
+Begin = Callable[[Callable[[], None]], int]
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 PATIENCE = 150.0
 SLOW = 10.0  # seconds to the end that are too many
@@ -87,11 +89,12 @@ class Ended:
     late: bool = False
 
 
-def run(begin: Callable[[], int | NoReturn], stop: Stop | None = None) -> Ended:
+def run(begin: Begin, stop: Stop | None = None) -> Ended:
     """Run something in a fork, in a session of its own, and perhaps stop it.
 
     Args:
-        begin: What to run there: it returns an exit code, or becomes another program.
+        begin: What to run there: it calls its argument when it has begun, and returns an exit code, or becomes
+            another program.
         stop: What it gets.
     """
     with tempfile.TemporaryFile() as errors:
@@ -140,7 +143,7 @@ def _ended(child: int, seconds: float) -> int | None:
     return _codes[child]
 
 
-def _child(begin: Callable[[], int | NoReturn], errors: int, begins: int) -> NoReturn:
+def _child(begin: Begin, errors: int, begins: int) -> NoReturn:
     """The forked process."""
     code = 70
     try:
@@ -151,7 +154,7 @@ def _child(begin: Callable[[], int | NoReturn], errors: int, begins: int) -> NoR
             os.dup2(where, stream)
         sys.stdin, sys.stdout, sys.stderr = (os.fdopen(i, mode, closefd=False) for i, mode in enumerate("rww"))
         os.set_inheritable(begins, False)
-        code = begin_and_tell(begin, begins)
+        code = begin(lambda: os.close(begins))
     except BaseException as error:
         os.write(2, f"Traceback (most recent call last): {error!r}\n".encode())
     finally:
@@ -160,33 +163,21 @@ def _child(begin: Callable[[], int | NoReturn], errors: int, begins: int) -> NoR
         os._exit(code)
 
 
-def begin_and_tell(begin: Callable[[], int | NoReturn], begins: int) -> int:
-    """Run it; the command installs its handlers first, so that no signal comes before them."""
-    from weightspace.runtime import stopping
-
-    if begin.__name__ != "real":
-        stopping.install()
-        os.write(begins, b"!")
-    return begin()
-
-
-def forked(words: Sequence[str]) -> Callable[[], int]:
+def forked(words: Sequence[str]) -> Begin:
     """The command, in this interpreter."""
 
-    def here() -> int:
+    def begin(tell: Callable[[], None]) -> int:
         sys.argv = ["weightspace", *words]
-        return main()
+        stopping.install()  # before it is told to stop
+        tell()
+        return command_line()
 
-    return here
+    return begin
 
 
-def real(words: Sequence[str]) -> Callable[[], NoReturn]:
-    """The command, in a new interpreter."""
-
-    def real() -> NoReturn:
-        os.execv(sys.executable, [sys.executable, "-m", "weightspace", *words])
-
-    return real
+def real(words: Sequence[str]) -> Begin:
+    """The command, in a new interpreter, which may be told to stop before it has loaded anything."""
+    return lambda _tell: os.execv(sys.executable, [sys.executable, "-m", "weightspace", *words])
 
 
 def drawn(random_: random.Random, whole: float, *, kill: bool) -> Stop:
@@ -218,13 +209,13 @@ def judge(ended: Ended, stop: Stop) -> tuple[str, str | None]:
     if ended.code not in (0, *(128 + getattr(signal, name) for name in stop.signals)):
         return "wrong code", about
     if ended.code != 0 and (len(lines) != 1 or not ended.said.endswith(lines[0])):
-        return "silent", about
+        return "no line", about
     return "same", None
 
 
 def one(
     words: Sequence[str],
-    how: Callable[[Sequence[str]], Callable[[], int]],
+    how: Callable[[Sequence[str]], Begin],
     stop: Stop,
     expected: Mapping[str, bytes],
     seconds: list[float],
@@ -264,7 +255,7 @@ def fuzz(place: world.World, seed: int, numbers: Iterable[int], findings: Findin
         findings: Where they are counted; seconds to the end are among its notes.
     """
     verbs = {**kills.VERBS, **REAL}
-    shares = [3.0 if verb in REAL else 0.3 if verb in kills.SLOW else 1.0 for verb in verbs]
+    shares = [0.5 if verb in REAL else 0.3 if verb in kills.SLOW else 1.0 for verb in verbs]
     wholes: dict[str, tuple[dict[str, bytes], float]] = {}
     seconds: list[float] = []
     with inside(place.root), world.cheap():
@@ -295,7 +286,7 @@ def _tidy() -> None:
         shutil.rmtree(left, ignore_errors=True)
 
 
-def run_all(tries: int = 100, seed: int = 0, only: int | None = None, results: Path = tables.RESULTS / "fuzz") -> None:
+def main(tries: int = 100, seed: int = 0, only: int | None = None, results: Path = tables.RESULTS / "fuzz") -> None:
     """Stop commands, and print what is to be mended.
 
     Args:
@@ -316,4 +307,4 @@ def run_all(tries: int = 100, seed: int = 0, only: int | None = None, results: P
 
 
 if __name__ == "__main__":
-    tyro.cli(run_all)
+    tyro.cli(main)

@@ -141,12 +141,12 @@ def test_runs_side_by_side(report: ws.Report, tmp_path: Path) -> None:
         ws.Comparison({"one": report, "two": replace(report, task="mnist")})
 
 
-def test_svg_figures_have_the_same_bytes_in_every_run(report: ws.Report, tmp_path: Path) -> None:
+def test_all_files_have_the_same_bytes_in_every_run(report: ws.Report, tmp_path: Path) -> None:
     for run in ("a", "b"):
         report.write(tmp_path / run)
-    figures = sorted(path.name for path in (tmp_path / "a").glob("*.svg"))
-    assert len(figures) == 11
-    for name in figures:
+    names = sorted(path.name for path in (tmp_path / "a").iterdir())
+    assert len(names) == 11 * 2 + 3  # the page, the figures' data and the manifest
+    for name in names:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
     report.plot()[1].figure.savefig(
         tmp_path / "plain.svg"
