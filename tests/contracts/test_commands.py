@@ -33,6 +33,7 @@ _EXTRA = {
     "train": ["--length", "1ep"], "control": ["--kind", "rewound"], "evaluate": ["--training", "/nowhere"],
     "import": ["--model", "MLP", "--arguments", "{sizes: [2, 2]}"], "bayes": ["--task", "/nowhere"],
     "collect": ["--task", "/nowhere"],
+    "adapt merge": ["--base", "/nowhere"], "adapt apply": ["--base", "/nowhere"],
 }  # fmt: skip
 
 
@@ -52,7 +53,9 @@ def test_help_names_every_option_with_a_text_and_its_default(verb: tuple[str, ..
 
 @pytest.mark.parametrize("verb", _ALL)
 def test_an_unknown_option_is_a_wrong_command_line(verb: tuple[str, ...], capsys) -> None:
-    code, text = _run(capsys, *verb, "x", "--out", "y", *_EXTRA.get(verb[-1], []), "--no-such-option", 3)
+    code, text = _run(
+        capsys, *verb, "x", "--out", "y", *_EXTRA.get(" ".join(verb), _EXTRA.get(verb[-1], [])), "--no-such-option", 3
+    )
     assert code == 2
     assert "--no-such-option" in text
     assert "Traceback" not in text
@@ -62,7 +65,7 @@ def test_an_unknown_option_is_a_wrong_command_line(verb: tuple[str, ...], capsys
 def test_a_missing_folder_has_a_remedy_and_no_traceback(verb: tuple[str, ...], tmp_path: Path, capsys) -> None:
     folder = [] if verb[-1] in ("collect", "bayes") else [tmp_path / "absent"]
     out = [] if verb[-1] == "show" else ["--out", tmp_path / "out"]
-    code, text = _run(capsys, *verb, *folder, *out, *_EXTRA.get(verb[-1], []))
+    code, text = _run(capsys, *verb, *folder, *out, *_EXTRA.get(" ".join(verb), _EXTRA.get(verb[-1], [])))
     assert code == 1
     assert re.search(r"give|there are|run it again", text), text
     assert "Traceback" not in text

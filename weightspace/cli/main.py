@@ -19,7 +19,7 @@ from typing import Annotated, Any, Union
 import tyro
 from tyro.conf import subcommand
 
-from weightspace.cli import align, bayes, collect, evaluate, generator, sparse, tickets
+from weightspace.cli import adapt, align, bayes, collect, evaluate, generator, sparse, tickets
 from weightspace.cli.renamed import hints
 from weightspace.cli.running import Command, Running, is_unread, with_output
 from weightspace.cli.types import REGISTRY
@@ -35,6 +35,7 @@ VERBS: Mapping[str, Any] = {
     "import": collect.ImportFolder,
     "train": collect.Train,
     "tickets": tickets.VERBS,
+    "adapt": adapt.VERBS,
     "align": align.Align,
     "fit": generator.Fit,
     "sample": generator.Sample,
@@ -48,6 +49,11 @@ VERBS: Mapping[str, Any] = {
 
 TRACEBACK = "WEIGHTSPACE_TRACEBACK"
 """Environment variable that asks for the traceback of an error, to look for it in code of one's own."""
+
+_GROUPS = {
+    "tickets": "Find tickets: sparse networks that train as well as dense ones.",
+    "adapt": "Adapt networks by sparse or low-rank changes, and merge the changes.",
+}
 
 _DESCRIPTION = """Trained networks as data: each verb is a stage from folders to a folder.
 
@@ -147,7 +153,7 @@ def _union(verbs: Mapping[str, Any], verb: str) -> Any:
                     subcommand(
                         name,
                         constructor_factory=lambda union=union: union,
-                        description="Find tickets: sparse networks that train as well as dense ones.",
+                        description=_GROUPS[name],
                     ),
                 ]
             )

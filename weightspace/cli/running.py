@@ -32,7 +32,7 @@ class Running:
 
     def __init__(self, words: list[str]) -> None:
         self.words = words
-        self.verb = " ".join(words[: 2 if words[:1] == ["tickets"] else 1])
+        self.verb = " ".join(words[: 2 if words[:1] in (["tickets"], ["adapt"]) else 1])
         self.command: Command | None = None
 
     def stopped(self) -> str:
