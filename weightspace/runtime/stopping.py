@@ -35,6 +35,7 @@ class _State:
 
     def __init__(self) -> None:
         self.first: int | None = None  # the first signal that came
+        self.installed = False
         self.handled = False  # whether the main thread knows of it
         self.working = False
         self.line: Callable[[], str] = lambda: (
@@ -61,8 +62,9 @@ def install() -> None:
 
     Does nothing the second time, nor outside the main thread.
     """
-    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) is _handle:
+    if _state.installed or threading.current_thread() is not threading.main_thread():
         return
+    _state.installed = True
     reading, writing = socket.socketpair()
     writing.setblocking(False)
     signal.set_wakeup_fd(writing.detach(), warn_on_full_buffer=False)
@@ -168,7 +170,7 @@ def _say() -> None:
     with suppress(Exception):  # the terminal is closed, say; nothing keeps this process from its end
         if not _state.said:
             descriptor = sys.stderr.fileno()
-            if select.select([], [descriptor], [], 1)[1]:
+            if os.name == "nt" or select.select([], [descriptor], [], 1)[1]:  # Windows selects sockets alone
                 line = f"{_state.line()}\n".encode(errors="replace")
                 _state.said = True
                 os.write(descriptor, line)
