@@ -43,3 +43,20 @@ def test_from_checkpoints_to_tickets(here: Path, capsys: pytest.CaptureFixture[s
     assert "validation rmse" in capsys.readouterr().out
     tickets = ws.Collection.load(here / "tickets")
     assert int(tickets.masks[:, tickets.layout.prunable].sum()) == tickets.layout.num_prunable // 2
+
+
+def test_a_regression_is_evaluated(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    task = ["--task", "walked_task:task", "--import-from", "."]
+    assert main(["collect", *task, "--n", "6", "--out", "networks"]) == 0
+    capsys.readouterr()
+    wanted = ["evaluate", "networks", "--training", "networks", *task, "--out", "report"]
+    assert main(wanted) == 0
+    shown = capsys.readouterr().out
+    assert "rmse as mean ± standard deviation" in shown
+    assert "[fail] not copies" in shown
+    assert "Left out: calibration of probabilities" in shown
+    assert main(["show", "report"]) == 0
+    table = capsys.readouterr().out
+    assert "rmse" in table
+    assert "angle" in table
+    assert ws.Report.load(here / "report")["samples"].mean("rmse") > 0
