@@ -16,6 +16,7 @@ import weightspace as ws
 from experiments.common import tables
 from weightspace.evaluation import connectivity
 from weightspace.report import plots
+from weightspace.report.plots.style import save
 
 STARTS = ("0it", "5it", "1ep", "2ep", "5ep", "10ep", "20ep")
 
@@ -50,7 +51,7 @@ def main(
         rows.append(row)
         print(row)
     tables.write(results / "alignment/instability.csv", rows)
-    plots.instability(STARTS, [losses[start] for start in STARTS]).savefig(figures / "instability.png")
+    save(plots.instability(STARTS, [losses[start] for start in STARTS]), figures / "instability.png")
 
 
 if __name__ == "__main__":

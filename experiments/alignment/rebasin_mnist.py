@@ -26,6 +26,7 @@ from weightspace.evaluation import connectivity
 from weightspace.masks.overlap import overlap_within
 from weightspace.models import MLP
 from weightspace.report import plots
+from weightspace.report.plots.style import save
 
 SIZES = (784, 512, 512, 512, 10)
 
@@ -130,8 +131,8 @@ def draw(trained: ws.Collection, task: ws.Task, folder: Path) -> None:
             "residual share": connectivity.residual_share(aligned),
         }
     folder.mkdir(parents=True, exist_ok=True)
-    plots.lines(curves, "test loss", logarithmic=True).savefig(folder / "rebasin_mnist.png")
-    plots.bars(shares, "fraction").savefig(folder / "rebasin_mnist_means.png")
+    save(plots.lines(curves, "test loss", logarithmic=True), folder / "rebasin_mnist.png")
+    save(plots.bars(shares, "fraction"), folder / "rebasin_mnist_means.png")
 
 
 def tickets(pair: ws.Collection, task: ws.Task) -> list[dict[str, object]]:

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from experiments.common import tables
 from weightspace.bayes.study import pages
 from weightspace.bayes.study.results import StudyResult, StudyRow
-from weightspace.report.plots.style import tidy
+from weightspace.report.plots.style import save, tidy
 
 # Strength of each score in the family |mu| - lambda sigma; all prune the same posteriors, those of the levels by |mu|.
 FAMILY = {
@@ -35,8 +35,8 @@ def main(results: Path = tables.RESULTS, figures: Path = tables.FIGURES) -> None
         rows = [StudyRow.from_cells(cells) for cells in csv.DictReader(file)]
     levels = [row for row in rows if row.method == "|mu|" or row.method not in FAMILY]
     result = StudyResult("mnist", 10_000, levels)
-    pages.curves(result).figure.savefig(figures / "bayes_tickets_mnist.png")
-    sweep(rows).savefig(figures / "bayes_tickets_lambda.png")
+    save(pages.curves(result).figure, figures / "bayes_tickets_mnist.png")
+    save(sweep(rows), figures / "bayes_tickets_lambda.png")
     for table in (pages.over_densities(result, "accuracy"), pages.at_the_end(result), pages.differences(result)):
         print(f"\n{table.heading}\n{table.text()}")
 

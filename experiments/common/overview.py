@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.common import tables
-from weightspace.report.plots.style import ACCENT, OTHER, TRAINING, tidy
+from weightspace.report.plots.style import ACCENT, OTHER, TRAINING, save, tidy
 
 SETTING = {"network": "64-128-64-10", "density": "0.1", "components": "16", "radius": "0.9"}
 
@@ -74,7 +74,7 @@ def main(results: Path = tables.RESULTS, figures: Path = tables.FIGURES) -> None
     note = "digits, MLP 64-128-64-10, 10 % of the weights;\nmean ± standard deviation over three seeds"
     axes.text(3.02, 93.7, note, fontsize=10, color=OTHER, ha="right")
     figures.mkdir(parents=True, exist_ok=True)
-    figure.savefig(figures / "overview.png")
+    save(figure, figures / "overview.png")
 
 
 def draw(axes: Axes, rows: list[dict[str, str]], name: str, point: Point) -> None:

@@ -20,6 +20,7 @@ import jinja2
 import tyro
 
 from experiments.common import tables
+from weightspace.storage.files import make_folder, write_text
 
 TEMPLATES = Path(__file__).parent / "templates"
 PAGES = Path("docs/results")
@@ -44,8 +45,8 @@ def main(check: bool = False, pages: Path = PAGES, results: Path = tables.RESULT
             if not page.exists() or page.read_text(encoding="utf-8") != text:
                 stale.append(str(page))
         else:
-            page.parent.mkdir(parents=True, exist_ok=True)
-            page.write_text(text, encoding="utf-8")
+            make_folder(page.parent)
+            write_text(page, text)
     if stale:
         raise SystemExit(f"out of date: {', '.join(stale)}; run `python -m experiments.common.pages`")
 

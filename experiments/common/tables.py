@@ -1,8 +1,11 @@
 """Tables of results: one CSV file an experiment, with the settings of each row in columns."""
 
 import csv
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from weightspace.storage.files import make_folder, write_text
 
 RESULTS = Path("experiments/results")
 FIGURES = Path("docs/figures")
@@ -54,11 +57,12 @@ def read(path: Path) -> list[dict[str, str]]:
 
 
 def _save(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)), restval="")
-        table.writeheader()
-        table.writerows(rows)
+    text = io.StringIO(newline="")
+    table = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)), restval="")
+    table.writeheader()
+    table.writerows(rows)
+    make_folder(path.parent)
+    write_text(path, text.getvalue())
 
 
 def _figure(value: object) -> str:

@@ -22,7 +22,7 @@ from torch import nn
 import weightspace as ws
 from experiments.common import accuracy, tables
 from weightspace.models import MLP
-from weightspace.report.plots.style import tidy
+from weightspace.report.plots.style import save, tidy
 
 LEVELS, CONTROLLED = 16, (7, 11, 15)
 
@@ -132,7 +132,7 @@ def draw(rows: Sequence[Mapping[str, object]], path: Path) -> None:
     axes[0][0].set_ylabel("test accuracy at the end")
     axes[1][0].set_ylabel("iteration of the smallest validation loss")
     axes[0][0].legend()
-    figure.savefig(path)
+    save(figure, path)
 
 
 if __name__ == "__main__":

@@ -176,7 +176,7 @@ def test_tensors_are_files_of_their_size(tmp_path: Path) -> None:
         with pytest.raises(StorageError, match=why):
             load_tensors(path)
     for odd in ("a\0b", "n" * 300):
-        with pytest.raises(StorageError, match="cannot be read"):
+        with pytest.raises(StorageError, match=r"could not read.*(another|shorter) name"):
             load_tensors(tmp_path / odd)
 
 

@@ -20,6 +20,7 @@ from weightspace.cli.main import main
 from weightspace.errors import StorageError
 from weightspace.networks.building import in_blocks
 from weightspace.report.page import Picture
+from weightspace.storage import manifests
 from weightspace.storage.manifests import verify
 from weightspace.tickets import GradualPruning
 
@@ -293,3 +294,16 @@ def test_an_unfinished_run_does_not_go_on_from_a_changed_shard(tmp_path: Path) -
     before = {path: path.read_bytes() for path in folder.iterdir() if path.name != ".lock"}
     run(folder)
     assert before == {path: path.read_bytes() for path in folder.iterdir() if path.name != ".lock"}
+
+
+def test_checkpoints_of_a_fit_are_not_in_its_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("weightspace.flow.flow_matching._CHECKPOINT_EVERY", 1)
+    kept: list[str] = []
+    written = manifests.write_manifest
+    monkeypatch.setattr(
+        "weightspace.storage.runs.write_manifest",
+        lambda folder, *rest: (kept.extend(path.name for path in folder.iterdir()), written(folder, *rest)),
+    )
+    generator(tmp_path / "g")
+    assert "flow.checkpoint.safetensors" in kept  # the control: it was there when the manifest was written
+    assert verify(tmp_path / "g").files == 4

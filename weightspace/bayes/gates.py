@@ -36,6 +36,7 @@ from weightspace.runtime import devices, seeds
 from weightspace.runtime.trees import Tree
 from weightspace.storage.checkpoints import read_checkpoint, write_checkpoint
 from weightspace.storage.spelling import spelled
+from weightspace.storage.system_errors import exists
 from weightspace.tasks.task import Task, cross_entropy
 from weightspace.tickets.finder import check_dense_enough, ticket_records
 from weightspace.training.individual import require_seeds
@@ -206,7 +207,7 @@ class _Search:
         return noise if objective == "labels" else noise.requires_grad_(False)  # a divergence falls with the noise
 
     def run(self, tick: Callable[[int], object], checkpoint: Path | None) -> None:
-        if checkpoint is not None and checkpoint.exists():
+        if checkpoint is not None and exists(checkpoint):
             self._resume(checkpoint)
             tick(self.step)
         while self.step < self.last:

@@ -20,6 +20,7 @@ from weightspace.networks.record import Extra
 from weightspace.recipes.step import Step
 from weightspace.runtime import devices
 from weightspace.storage.spelling import spelled, spelled_text
+from weightspace.storage.system_errors import exists
 from weightspace.tasks.measuring import measure
 from weightspace.tasks.task import Task
 from weightspace.training.individual import require_seeds
@@ -158,7 +159,7 @@ class Variational:
         def make(rows: slice, tick: Callable[[int], object], checkpoint: Path | None) -> Collection:
             part = networks[rows]
             inference = self.start(part, task, after=after, device=device)
-            if checkpoint is not None and checkpoint.exists():
+            if checkpoint is not None and exists(checkpoint):
                 inference.resume(checkpoint)
                 tick(inference.step - first)
             inference.run(last, tick, checkpoint)

@@ -26,7 +26,7 @@ from weightspace.generator import (
 )
 from weightspace.report.comparison import Comparison
 from weightspace.report.report import Report
-from weightspace.storage.runs import CONFIG, open_run, read_config
+from weightspace.storage.runs import CONFIG, DONE, open_run, read_config
 from weightspace.storage.shards import MANIFEST
 
 REPORT = "report.json"
@@ -103,6 +103,7 @@ class Evaluate:
                     seed=self.seed,
                     device=self.common.device,
                 )
+                run.check()  # whoever removed the folder meanwhile does not want another one
                 report.write(self.out)
                 run.finish()
         print(Report.load(self.out / REPORT))
@@ -175,6 +176,8 @@ def _describe(folder: str, csv: Path | None, common: Common) -> Report | str:
             collection.to_csv(csv)
             shown += f"\nrecords written to {csv}"
         return shown
+    elif (path / DONE).exists():
+        shown = f"a finished run of `weightspace {read_config(path)['stage']}`: its files are in {path}"
     else:
         shown = f"an unfinished run of `weightspace {read_config(path)['stage']}`: start it again and it continues"
     if csv is not None:

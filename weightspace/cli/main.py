@@ -27,6 +27,7 @@ from weightspace.errors import InputError
 from weightspace.runtime import allocator, stopping
 from weightspace.runtime.user_code import describe, place_of
 from weightspace.storage.reading import read_text
+from weightspace.storage.system_errors import described
 from weightspace.storage.yaml_text import parse_yaml
 
 VERBS: Mapping[str, Any] = {
@@ -98,7 +99,8 @@ def _run(running: Running) -> int:
             raise
         place = place_of(error)
         where = "" if place is None or place in str(error) else f" ({place})"
-        print(f"weightspace {verb}: {error}{where}", file=sys.stderr)
+        said = described(error) if isinstance(error, OSError) else error
+        print(f"weightspace {verb}: {said}{where}", file=sys.stderr)
         return 1
     except Exception as error:
         # Code of a user's own can raise anything; an error of this package's keeps its traceback.

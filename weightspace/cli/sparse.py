@@ -1,6 +1,5 @@
 """The command line's verbs that run and export sparse networks."""
 
-import csv
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +15,10 @@ from weightspace.sparse.bench import Timing, bench, two_four_blocks
 from weightspace.sparse.compact import compact
 from weightspace.sparse.export import save_ticket, to_onnx
 from weightspace.sparse.measuring import versions
-from weightspace.storage.csv_text import cell
+from weightspace.storage.csv_text import table_text
+from weightspace.storage.files import make_folder, write_text
+from weightspace.storage.reading import require_file
+from weightspace.storage.runs import open_run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +89,8 @@ class Bench:
 class Export:
     """Write each network to a file of its own: packed masks and values, or ONNX.
 
+    The folder is new or empty, or an export of the same networks, which is completed.
+
     Args:
         networks: Folder of networks; add @START:STOP to take a part.
         out: Folder to write, one file for each network.
@@ -105,15 +109,16 @@ class Export:
         example = tickets.architecture.example(4) if self.onnx else None
         if self.onnx and example is None:
             raise InputError(f"the inputs of {tickets.architecture.name} are not known: give its module an input_shape")
-        self.out.mkdir(parents=True, exist_ok=True)
-        total = 0
-        for i in range(len(tickets)):
-            path = self.out / f"network-{i:05d}.{'onnx' if self.onnx else 'safetensors'}"
-            if example is not None:
-                to_onnx(compact(tickets.module(i), example), example, path)
-            else:
-                save_ticket(tickets[i], path)
-            total += path.stat().st_size
+        names = [f"network-{i:05d}.{'onnx' if self.onnx else 'safetensors'}" for i in range(len(tickets))]
+        with open_run(self.out, "export", {"onnx": self.onnx}, {"networks": tickets.fingerprint()}) as run:
+            for i, name in enumerate([] if run.complete else names):
+                if example is not None:
+                    to_onnx(compact(tickets.module(i), example), example, self.out / name)
+                else:
+                    save_ticket(tickets[i], self.out / name)
+            if not run.complete:
+                run.finish(networks=len(tickets))
+        total = sum(require_file(self.out / name).st_size for name in names)
         dense = tickets.layout.size * 4 / 1e3
         print(f"{len(tickets)} files of {total / len(tickets) / 1e3:.1f} kB each (dense: {dense:.1f} kB)")
         print(f"written to {self.out}")
@@ -133,12 +138,9 @@ def _common_blocks(sizes: tuple[int, ...], options: dict[str, Any]) -> list[Timi
 
 
 def _write(rows: list[Timing], out: Path) -> None:
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     table = [row.to_json() | versions() for row in rows]
-    with open(out / "speed.csv", "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(table[0]))
-        writer.writeheader()
-        writer.writerows({k: f"{v:.5g}" if isinstance(v, float) else cell(v) for k, v in row.items()} for row in table)
+    write_text(out / "speed.csv", table_text(list(table[0]), table, "{:.5g}"))
     save(speed(table), out / "speed.png")
 
 

@@ -22,6 +22,7 @@ from weightspace.runtime import devices, seeds
 from weightspace.runtime.progress import progress
 from weightspace.storage.checkpoints import load_checkpoint, save_checkpoint
 from weightspace.storage.spelling import Spelling
+from weightspace.storage.system_errors import exists
 
 _CHECKPOINT_EVERY = 500
 _JUDGED_EVERY = 25  # steps
@@ -214,7 +215,7 @@ class _Training:
     def run(self, checkpoint: Path | None) -> Float[Tensor, " p"]:
         """Train to the end; returns the weights to sample with, flat."""
         steps, done = self.settings.steps, 0
-        if checkpoint is not None and checkpoint.exists():
+        if checkpoint is not None and exists(checkpoint):
             self.state, done = load_checkpoint(checkpoint, self.state, steps)
         bar = progress(range(steps), "training the flow")
         bar.update(done)

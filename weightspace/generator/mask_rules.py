@@ -38,7 +38,8 @@ class FittedMaskRule(Protocol):
     - `extras(vectors, masks)`: vectors (n, D) that samples get as extras, by name, from decoded vectors (n, M) and the
       masks (n, D).
 
-    To be saved it is a registered dataclass of tensors, a `weightspace.Layout`, numbers, words and booleans.
+    To be saved it is a registered dataclass of tensors, a `weightspace.Layout`, numbers, words and booleans. A tensor
+    that is annotated as `Float[Tensor, " d"]` has a value for each parameter; a file with another is refused.
     """
 
     def vectors(self, tickets: Collection) -> Collection | Float[Tensor, "n m"]:
@@ -194,6 +195,10 @@ class FittedGateMask:
     layout: Layout
     scale: float
 
+    def __post_init__(self) -> None:
+        if not self.scale > 0:
+            raise InputError(f"the size of a gate must be positive, got {self.scale}")
+
     def vectors(self, tickets: Collection) -> Float[Tensor, "n m"]:
         gates = (2.0 * tickets.masks[:, self.layout.prunable] - 1.0) * self.scale
         return torch.cat([tickets.weights, gates.to(tickets.weights.dtype)], dim=1)
@@ -290,12 +295,28 @@ def load_mask_rule(saved: Any, tensors: Mapping[str, Tensor], layout: Layout) ->
         if hint is Layout:
             values[one.name] = layout
         elif getattr(hint, "array_type", hint) is Tensor:  # such as Float[Tensor, " d"]
-            values[one.name] = require_tensor(tensors, _on_disk(kind, saved["rule"], one.name), what)
+            tensor = require_tensor(tensors, _on_disk(kind, saved["rule"], one.name), what)
+            values[one.name] = _require_shape(tensor, hint, layout, f"{what}, {one.name}")
         else:
             plain.append((one.name, hint, field(default=one.default, default_factory=one.default_factory)))  # pyright: ignore
     written = {name: value for name, value in saved.items() if name != "rule"}
     settings = typed.from_json(make_dataclass(kind.__name__, plain), written, what)
-    return kind(**values, **vars(settings))
+    try:
+        return kind(**values, **vars(settings))
+    except InputError as error:
+        raise StorageError(f"{what} is damaged ({error}): restore it from a copy") from error
+
+
+def _require_shape(tensor: Tensor, hint: Any, layout: Layout, what: str) -> Tensor:
+    """The tensor, if it is of the field's type; a field of shape " d" has a value for each parameter."""
+    each = getattr(hint, "dim_str", None) == "d"
+    if (each and tuple(tensor.shape) != (layout.size,)) or not isinstance(tensor, hint):
+        expected = f"({layout.size},)" if each else getattr(hint, "__name__", "another")
+        raise StorageError(
+            f"{what}, is damaged ({tensor.dtype} of shape {tuple(tensor.shape)}, expected {expected}): restore it from "
+            "a copy"
+        )
+    return tensor
 
 
 def _on_disk(kind: type, name: str, tensor: str) -> str:

@@ -89,6 +89,10 @@ class FittedPosteriorMask:
     spread: float
     random: Bool[Tensor, " d"]
 
+    def __post_init__(self) -> None:
+        if not (self.gate > 0 and self.spread > 0):
+            raise InputError(f"sizes in the vectors must be positive, got gate={self.gate}, spread={self.spread}")
+
     @property
     def sizes(self) -> list[int]:
         """Columns of the means, the gates and the log standard deviations in the vectors."""

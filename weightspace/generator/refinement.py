@@ -40,6 +40,7 @@ from weightspace.runtime import devices, seeds, trees
 from weightspace.runtime.progress import progress
 from weightspace.storage.checkpoints import load_checkpoint, save_checkpoint
 from weightspace.storage.spelling import spelled_text
+from weightspace.storage.system_errors import exists
 from weightspace.tasks.task import Task
 from weightspace.training.gradients import draws_random_numbers, one_by_one, side_by_side
 
@@ -187,7 +188,7 @@ class TaskRefinement:
         self.check(tickets, task)
         run = RefinementRun(self, tickets, task, masks, compress, flow, conditions, seed, devices.pick(device))
         done = 0
-        if checkpoint is not None and checkpoint.exists():
+        if checkpoint is not None and exists(checkpoint):
             run.state, done = load_checkpoint(checkpoint, run.state, self.steps)
         bar = progress(range(self.steps), "refining through the task")
         bar.update(done)

@@ -19,6 +19,7 @@ from weightspace.networks.collection import Collection
 from weightspace.networks.record import Record
 from weightspace.runtime import devices
 from weightspace.runtime.trees import Tree
+from weightspace.storage.leftovers import remove_leftover
 from weightspace.storage.runs import open_run
 from weightspace.storage.spelling import spelled, spelled_text, spelling_of
 from weightspace.tasks.task import Task
@@ -104,7 +105,7 @@ class TicketGenerator:
                 stage._fit(tickets, through, example, seed, checkpoint, device).write(folder)
                 run.finish()
                 for left in (checkpoint, checkpoint.with_name(_REFINEMENT)):
-                    left.unlink(missing_ok=True)
+                    remove_leftover(left)
         return FittedGenerator.load(folder, factory=tickets.architecture.factory)
 
     def _config(self, seed: int, through: tuple[TaskRefinement, Task] | None) -> dict[str, Any]:

@@ -8,8 +8,10 @@ from weightspace.networks.architecture import Architecture
 from weightspace.networks.collection import Collection, writer_for
 from weightspace.networks.forward import blocks
 from weightspace.runtime.progress import progress
+from weightspace.storage.files import remove_files
 from weightspace.storage.runs import open_run
 from weightspace.storage.shards import MANIFEST
+from weightspace.storage.system_errors import exists
 
 
 def in_blocks(
@@ -46,7 +48,7 @@ def in_blocks(
             return parts[0] if len(parts) == 1 else Collection.concatenate(parts)
         folder = Path(folder)
         with open_run(folder, stage, config, inputs) as run:
-            written_before = (folder / MANIFEST).exists()
+            written_before = run.complete or exists(folder / MANIFEST)
             if not written_before:
                 writer = writer_for(folder, architecture.layout(), architecture)
                 bar.update(len(writer) // block * ticks)  # done by an earlier process
@@ -57,8 +59,7 @@ def in_blocks(
                     made = make(rows, bar.update, checkpoint)
                     made.write_to(writer)
                     run.log(networks=len(writer), of=count)
-                for checkpoint in folder.glob("*.checkpoint.safetensors"):
-                    checkpoint.unlink()
+                remove_files(folder, "*.checkpoint.safetensors")
                 writer.close()
             if not run.complete:
                 run.finish(networks=count)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from weightspace.errors import StorageError
 from weightspace.storage.reading import parse_json, read_text, require_file
+from weightspace.storage.system_errors import exists, storage_error, told
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".pt.tar", ".pth.tar", ".ckpt.tar")
 """Ends of the names of files that are taken for checkpoints."""
@@ -63,6 +64,11 @@ def network_files(folder: Path) -> tuple[list[NetworkFile], list[str]]:
     Raises:
         StorageError: There are none, or a sub-folder holds several.
     """
+    with told("read", folder):
+        return _network_files(folder)
+
+
+def _network_files(folder: Path) -> tuple[list["NetworkFile"], list[str]]:
     if not folder.is_dir():
         raise StorageError(f"{folder} is not a folder: give a folder of state-dict files")
     folders = sorted(path for path in folder.iterdir() if path.is_dir() and _checkpoints(path))
@@ -96,8 +102,10 @@ def network_file(path: Path) -> tuple[NetworkFile, list[str]]:
     Raises:
         StorageError: There is nothing there, or a folder of several networks.
     """
-    if not path.is_dir():
-        if not path.exists():
+    with told("read", path):
+        is_folder = path.is_dir()
+    if not is_folder:
+        if not exists(path):
             raise StorageError(f"there is no file {path}: give the file of a state dict")
         return NetworkFile(path, path.name), []
     files, remarks = network_files(path)
@@ -151,7 +159,9 @@ def _read_shards(index: Path) -> dict[str, Tensor]:
     parts = _weight_map(index)
     state: dict[str, Tensor] = {}
     for name in sorted(set(parts.values())):
-        if not (index.parent / name).is_file():
+        with told("read", index.parent / name):
+            there = (index.parent / name).is_file()
+        if not there:
             raise StorageError(f"{index} lists {name}, which is not there: copy all parts of the network")
         shard = _read(index.parent / name)
         if not isinstance(shard, Mapping):
@@ -171,12 +181,16 @@ def _read(path: Path) -> Any:
     if path.name.endswith(".safetensors"):
         try:
             return load_file(path)
-        except (SafetensorError, OSError) as error:
+        except OSError as error:
+            raise storage_error("read", path, error) from error
+        except SafetensorError as error:
             why = _pointer(path) or f"{error}; restore it from a copy"
             raise StorageError(f"{path} cannot be read as safetensors: {why}") from error
     _require_not_inflated(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise storage_error("read", path, error) from error
     except Exception as error:  # torch.load raises pickle, zip, EOF and runtime errors alike
         raise StorageError(
             f"{path} cannot be read as a state dict with weights_only=True: {_pointer(path) or _why(error)}"

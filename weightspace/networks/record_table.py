@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from weightspace.storage.csv_text import cell
-from weightspace.storage.files import atomic_file
+from weightspace.storage.files import write_text
 
 _INDEX = "network"
 
@@ -29,8 +29,7 @@ def write_records(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
     table = csv.writer(text)
     table.writerow([_INDEX, *(cell(shown[name]) for name in names)])
     table.writerows([i, *(cell(row.get(name, "")) for name in names)] for i, row in enumerate(rows))
-    with atomic_file(path) as temporary:
-        temporary.write_text(text.getvalue(), encoding="utf-8", newline="")
+    write_text(path, text.getvalue())
 
 
 def _flatten(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -13,6 +13,7 @@ from weightspace.errors import StorageError
 from weightspace.report.data import ReportData
 from weightspace.storage.files import dump_json, read_manifest
 from weightspace.storage.manifests import check_one
+from weightspace.storage.system_errors import exists
 from weightspace.storage.typed import from_json, to_json
 
 FORMAT = "weightspace.report"
@@ -89,7 +90,7 @@ def load_report(kind: type[D], path: Path) -> D:
     Raises:
         StorageError: There is no such file, or it is damaged or of another version.
     """
-    if not path.exists():
+    if not exists(path):
         raise StorageError(f"{path} does not exist: run `weightspace evaluate` first")
     names = ("task", "test_samples", "samples", "reference", "points", "verdicts", *_REPORT.values(), "settings")
     check_one(path)

@@ -15,6 +15,8 @@ _ENVIRONMENT = Environment(
     loader=PackageLoader("weightspace.report"), autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True
 )
 
+_LONGEST = 100  # letters of a file's name
+
 
 @dataclass(frozen=True)
 class Table:
@@ -63,7 +65,7 @@ class Picture:
     @property
     def file_name(self) -> str:
         """Its name as the name of a file, without an ending; nothing in it leads to another folder."""
-        return re.sub(r'[\s/\\:*?"<>|\x00-\x1f]', "_", self.name).lstrip(".") or "figure"
+        return re.sub(r'[\s/\\:*?"<>|\x00-\x1f]', "_", self.name).lstrip(".")[:_LONGEST] or "figure"
 
     @property
     def png(self) -> str:

@@ -10,7 +10,7 @@ from weightspace.report.data import ReportData
 from weightspace.report.files import load_report, report_to_json
 from weightspace.report.page import Picture, Table, render
 from weightspace.report.plots.style import save
-from weightspace.storage.files import dump_json, write_text
+from weightspace.storage.files import dump_json, make_folder, write_text
 from weightspace.storage.manifests import add_to_manifest
 
 
@@ -59,7 +59,7 @@ class Report(ReportData):
         Args:
             folder: Where to write; it is created if it does not exist.
         """
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         pictures = self.plot()
         page = self._page(pictures)
         names = [f"{picture.file_name}.{kind}" for picture in pictures for kind in ("png", "svg")]

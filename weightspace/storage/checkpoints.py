@@ -49,6 +49,8 @@ def read_checkpoint(path: Path, restarts: str, device: str = "cpu") -> dict[str,
             metadata = file.metadata() or {}
         tensors = load_tensors(path)
     except StorageError as error:
+        if isinstance(error.__cause__, OSError):  # the disk's fault, not the file's
+            raise
         raise StorageError(f"the checkpoint {path} is damaged ({error}): {remedy}") from error
     if metadata and metadata != {_SUM: _digest(tensors)}:  # version 0.1 wrote no metadata
         raise StorageError(f"the checkpoint {path} is damaged (its tensors are not those of its checksum): {remedy}")

@@ -10,6 +10,7 @@ from weightspace.errors import StorageError
 from weightspace.storage.files import file_hash, write_text
 from weightspace.storage.manifests import SUM
 from weightspace.storage.reading import read_text
+from weightspace.storage.system_errors import exists, told
 
 _BYTES = 4096
 _SUMMED = ("engine.json", "shard-*.safetensors")
@@ -37,7 +38,7 @@ def check_sum(path: Path, remedy: str, *, found: str | None = None) -> None:
         StorageError: They differ.
     """
     beside = _beside(path)
-    if not beside.exists():
+    if not exists(beside):
         return
     expected = read_text(beside, at_most=_BYTES)
     found = file_hash(path) if found is None else found
@@ -93,7 +94,8 @@ def drop_sum(path: Path) -> None:
     Args:
         path: The file.
     """
-    _beside(path).unlink(missing_ok=True)
+    with told("remove", _beside(path)):
+        _beside(path).unlink(missing_ok=True)
 
 
 def _summed(folder: Path) -> list[Path]:

@@ -1,20 +1,21 @@
 """Files that are complete or absent: atomic writes, checksums, manifests."""
 
+import errno
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-
 from weightspace.errors import InputError, StorageError
+from weightspace.storage.leftovers import leftovers, remove_leftover, temporary_name
 from weightspace.storage.reading import read_json, require_file
+from weightspace.storage.system_errors import told
+
+_KEPT = "Files already in the folder are untouched"
 
 
 @dataclass(frozen=True)
@@ -38,47 +39,91 @@ def _umask() -> int:
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """A temporary name to write to; on success it is synced and becomes `path` in one step."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    """A temporary name to write to; on success it is synced and becomes `path` in one step.
+
+    Args:
+        path: The file to write; an older one stays until the new one is complete.
+
+    Raises:
+        StorageError: It cannot be written.
+    """
+    temporary = path.with_name(temporary_name(path.name)) if path.name else path
     try:
-        yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())  # safetensors writes files that only their owner can read
-        os.replace(temporary, path)
-        sync_folder(path.parent)
-    except (OSError, SafetensorError) as error:
-        raise StorageError(
-            f"could not write {path}: {error}. Files already in the folder are untouched; "
-            "free some space or choose a writable folder, then run again"
-        ) from error
+        with told("write", path, kept=_KEPT):
+            if path.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+            yield temporary
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o666 & ~_umask())  # safetensors writes files that only their owner can read
+            os.replace(temporary, path)
+            sync_folder(path.parent)
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary != path:
+            remove_leftover(temporary)
 
 
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
     """A temporary folder to fill; on success it becomes `folder` in one step.
 
+    Args:
+        folder: The folder to write; it does not exist, or is empty.
+
     Raises:
         StorageError: The folder exists and is not empty, or cannot be written.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise StorageError(f"{folder} exists and is not empty: choose another folder, or delete it first")
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
-    except OSError as error:
-        raise StorageError(f"cannot write beside {folder}: {error}; choose a writable place") from error
+    with told("write", folder):
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise StorageError(f"{folder} exists and is not empty: choose another folder, or delete it first")
+        target = folder.resolve()  # an empty folder may be the working folder, or a link to one
+        target.parent.mkdir(parents=True, exist_ok=True)
+        for leftover in leftovers(target.parent, target.name):
+            remove_leftover(leftover)
+        temporary = target.with_name(temporary_name(target.name))
+        temporary.mkdir(0o700)
     try:
         yield temporary
-        temporary.chmod(0o755)
-        if folder.exists() and os.name == "nt":  # elsewhere an empty folder is replaced
-            folder.rmdir()
-        temporary.rename(folder)
-        sync_folder(folder.parent)
+        with told("write", folder):
+            temporary.chmod(0o755)
+            if folder.exists() and os.name == "nt":  # elsewhere an empty folder is replaced
+                folder.rmdir()
+            temporary.rename(target)
+            try:
+                sync_folder(target.parent)
+            except OSError:
+                target.rename(temporary)  # what is said not to be written is not there
+                raise
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        remove_leftover(temporary)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder that may be there already.
+
+    Args:
+        folder: The folder; those above it are made too.
+
+    Raises:
+        StorageError: It cannot be made, or a file has its name.
+    """
+    with told("create the folder", folder):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+def remove_files(folder: Path, pattern: str) -> None:
+    """Remove the files of a folder whose names match a pattern.
+
+    Args:
+        folder: The folder.
+        pattern: Glob of names.
+
+    Raises:
+        StorageError: One cannot be removed.
+    """
+    with told("remove files from", folder):
+        for path in folder.glob(pattern):
+            path.unlink()
 
 
 def sync_folder(folder: Path) -> None:
@@ -88,14 +133,32 @@ def sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems sync files alone
+            raise
     finally:
         os.close(descriptor)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a small text file atomically."""
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a small file atomically.
+
+    Args:
+        path: The file.
+        data: Its content.
+    """
     with atomic_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(data)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small text file atomically, with the same bytes on every system.
+
+    Args:
+        path: The file.
+        text: Its content.
+    """
+    write_bytes(path, text.encode())
 
 
 def dump_json(value: Any, what: str, **options: Any) -> str:
@@ -110,7 +173,7 @@ def dump_json(value: Any, what: str, **options: Any) -> str:
 
 def file_hash(path: Path) -> str:
     """SHA-256 of a file, read in pieces."""
-    with open(path, "rb") as file:
+    with told("read", path), open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -20,6 +20,8 @@ from weightspace.storage.files import (
     write_text,
 )
 from weightspace.storage.manifests import add_to_manifest, check_listed
+from weightspace.storage.reading import require_file
+from weightspace.storage.system_errors import told
 from weightspace.storage.tensors import load_tensors
 from weightspace.storage.typed import from_json
 
@@ -66,7 +68,7 @@ class FittedFormat:
         with atomic_file(path) as temporary:
             save_file({name: t.contiguous() for name, t in tensors.items()}, temporary)
         manifest = {"format": f"weightspace.{self.name}", "version": self.version, **settings}
-        manifest["tensors"] = {"size": path.stat().st_size, "sha256": file_hash(path)}
+        manifest["tensors"] = {"size": require_file(path).st_size, "sha256": file_hash(path)}
         write_text(folder / self.manifest, dump_json(manifest, f"the {self.name}", indent=1))
         add_to_manifest(folder, [self.manifest, self.tensors])
 
@@ -96,6 +98,10 @@ class FittedFormat:
             StorageError: A file is missing, damaged or of a version that cannot be read.
         """
         folder = Path(folder)
+        with told("read", folder):
+            return self._load(folder)
+
+    def _load(self, folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         if not (folder / self.manifest).exists():
             raise StorageError(
                 f"{folder} has no {self.manifest}: it is not a {self.name}, or its fit was interrupted (run it again)"

@@ -15,6 +15,7 @@ from typing import Any
 from weightspace.errors import StorageError
 from weightspace.storage.files import dump_json, file_hash, read_manifest, write_text
 from weightspace.storage.reading import plain_name, require_file
+from weightspace.storage.system_errors import exists, told
 from weightspace.storage.typed import from_json, to_json
 
 MANIFEST = "manifest.json"
@@ -38,7 +39,7 @@ class FileSum:
     @classmethod
     def of(cls, path: Path) -> "FileSum":
         """Read a file."""
-        return cls(path.stat().st_size, file_hash(path))
+        return cls(require_file(path).st_size, file_hash(path))
 
     @classmethod
     def of_text(cls, text: str) -> "FileSum":
@@ -78,7 +79,8 @@ def write_manifest(folder: Path, to_come: Mapping[str, str] | None = None) -> No
         folder: A folder with all its files; hidden ones and folders in it are left out.
         to_come: Texts of files that are written next, by name.
     """
-    known = {path.name: FileSum.of(path) for path in _files(folder)}
+    with told("read", folder):
+        known = {path.name: FileSum.of(path) for path in _files(folder)}
     _write(folder, known | {name: FileSum.of_text(text) for name, text in (to_come or {}).items()})
 
 
@@ -89,13 +91,15 @@ def add_to_manifest(folder: Path, names: Iterable[str]) -> None:
         folder: Folder of the files.
         names: Names of files that were just written.
     """
-    known = read_sums(folder) or {}
+    with told("read", folder):
+        known = read_sums(folder) or {}
     _write(folder, {**known, **{name: FileSum.of(folder / name) for name in names}})
 
 
 def drop_manifest(folder: Path) -> None:
     """Remove the manifest of a folder whose run goes on."""
-    (folder / MANIFEST).unlink(missing_ok=True)
+    with told("remove", folder / MANIFEST):
+        (folder / MANIFEST).unlink(missing_ok=True)
 
 
 def read_sums(folder: Path) -> dict[str, FileSum] | None:
@@ -108,7 +112,7 @@ def read_sums(folder: Path) -> dict[str, FileSum] | None:
         StorageError: The manifest is damaged, or names files elsewhere.
     """
     path = folder / MANIFEST
-    if not path.exists():
+    if not exists(path):
         return None
     data = read_manifest(path, _FORMAT, _VERSION, ["files"])
     sums = from_json(_Manifest, data, str(path)).files
@@ -136,7 +140,7 @@ def check_listed(folder: Path, *, tensors: bool = False, required: Iterable[str]
                 + _REMEDY.format(folder=folder)
             )
     for name, expected in sums.items():
-        if (folder / name).exists():
+        if exists(folder / name):
             _compare(folder / name, expected, read=tensors or not name.endswith(".safetensors"))
 
 
@@ -164,7 +168,8 @@ def verify(folder: Path) -> Checked:
         StorageError: A file is missing or was changed, or a manifest is damaged.
     """
     checked = Checked()
-    _verify(folder, checked)
+    with told("read", folder):
+        _verify(folder, checked)
     return checked
 
 
@@ -202,16 +207,18 @@ def _compare(path: Path, expected: FileSum, *, read: bool) -> None:
 
 
 def _files(folder: Path) -> list[Path]:
-    """The files that count: neither hidden ones (locks, unfinished ones) nor what belongs to an unfinished run."""
+    """The files that count: neither hidden ones (locks, temporary ones) nor what belongs to an unfinished run."""
     return sorted(
         path
         for path in folder.iterdir()
-        if path.is_file() and path.name[0] != "." and path.name != MANIFEST and not path.name.endswith(SUM)
+        if path.is_file() and path.name[0] != "." and path.name != MANIFEST and not path.name.endswith(_UNFINISHED)
     )
 
 
 SUM = ".sha256"
 """End of the name of a file that holds the checksum of the one beside it, in an unfinished run."""
+
+_UNFINISHED = (SUM, ".checkpoint.safetensors")
 
 
 def _write(folder: Path, sums: Mapping[str, FileSum]) -> None:

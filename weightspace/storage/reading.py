@@ -8,6 +8,7 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from weightspace.errors import StorageError
+from weightspace.storage.system_errors import storage_error
 
 TEXT_BYTES = 2**30  # no text of ours is longer
 _KINDS = {
@@ -34,7 +35,7 @@ def require_file(path: Path, *, at_most: int | None = None) -> os.stat_result:
     except FileNotFoundError as error:
         raise StorageError(f"{path} is missing: restore it from a copy") from error
     except (OSError, ValueError) as error:  # a name that is too long, or has a NUL
-        raise StorageError(f"{str(path)!r:.200} cannot be read ({error}): give the path of a file") from error
+        raise storage_error("read", path, error) from error
     if not stat.S_ISREG(found.st_mode):
         kind = next((name for test, name in _KINDS.items() if test(found.st_mode)), "something else")
         raise StorageError(f"{path} is {kind}, not a file: put the real file in its place")
@@ -78,7 +79,9 @@ def read_text(path: Path, *, at_most: int = TEXT_BYTES) -> str:
     require_file(path, at_most=at_most)
     try:
         return path.read_bytes().decode()
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise storage_error("read", path, error) from error
+    except UnicodeDecodeError as error:
         raise StorageError(f"{path} is damaged ({error}): restore it from a copy") from error
 
 

@@ -30,12 +30,14 @@ from weightspace.storage.files import (
     check_file,
     dump_json,
     file_hash,
+    make_folder,
     read_manifest,
     write_text,
 )
 from weightspace.storage.manifests import check_listed
 from weightspace.storage.reading import read_lines, require_file
 from weightspace.storage.shard_checks import Contents, check_shapes, check_shard, records_of
+from weightspace.storage.system_errors import exists, told
 from weightspace.storage.tensors import open_tensors
 
 FORMAT = "weightspace.collection"
@@ -71,12 +73,9 @@ class ShardWriter:
         self.records: list[dict[str, Any]] = []
         self._columns: list[str] = []
         self._shards: list[dict[str, Any]] = []
-        if (folder / MANIFEST).exists():
+        if exists(folder / MANIFEST):
             raise StorageError(f"{folder} already holds a collection: choose another folder, or delete it first")
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StorageError(f"cannot create the folder {folder}: {error}") from error
+        make_folder(folder)
         for path in _shard_files(folder):
             require_file(path)
             sha256 = file_hash(path)
@@ -123,7 +122,8 @@ class ShardWriter:
             )
         self._columns = columns
         self.records += records
-        self._shards.append({"file": path.name, "count": len(records), "bytes": path.stat().st_size, "sha256": sha256})
+        size = require_file(path).st_size
+        self._shards.append({"file": path.name, "count": len(records), "bytes": size, "sha256": sha256})
 
 
 @dataclass(frozen=True)
@@ -145,6 +145,11 @@ class ShardReader:
         Raises:
             StorageError: The folder is absent, empty, unfinished, damaged or of another version.
         """
+        with told("read", folder):
+            return cls._open(folder, verify)
+
+    @classmethod
+    def _open(cls, folder: Path, verify: bool) -> "ShardReader":
         if not folder.is_dir():
             raise StorageError(f"{folder} is not a folder: give the folder of a collection")
         if not (folder / MANIFEST).exists():
@@ -265,7 +270,8 @@ def _ends(file: Any, path: Path) -> list[int]:
 
 def _shard_files(folder: Path) -> list[Path]:
     """The shards of a folder, numbered from 0 without a gap."""
-    paths = sorted(path for path in folder.iterdir() if _SHARD.fullmatch(path.name))
+    with told("read", folder):
+        paths = sorted(path for path in folder.iterdir() if _SHARD.fullmatch(path.name))
     for number, path in enumerate(paths):
         if path.name != f"shard-{number:05d}.safetensors":
             raise StorageError(

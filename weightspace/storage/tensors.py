@@ -11,6 +11,7 @@ from torch import Tensor
 
 from weightspace.errors import StorageError
 from weightspace.storage.reading import require_file
+from weightspace.storage.system_errors import storage_error, told
 
 _LENGTH = 8  # bytes that say how long the header is
 
@@ -22,7 +23,7 @@ def require_tensors(path: Path) -> None:
         path: A safetensors file.
     """
     size = require_file(path).st_size
-    with open(path, "rb") as file:
+    with told("read", path), open(path, "rb") as file:
         header = int.from_bytes(file.read(_LENGTH), "little")
     if size < _LENGTH or header > size - _LENGTH:
         raise StorageError(
@@ -45,7 +46,9 @@ def open_tensors(path: Path) -> Iterator[Any]:
     try:
         with safe_open(path, framework="pt") as file:
             yield file
-    except (SafetensorError, OSError) as error:
+    except OSError as error:
+        raise storage_error("read", path, error) from error
+    except SafetensorError as error:
         raise StorageError(
             f"{path} cannot be read as a safetensors file ({error}): delete it or restore a copy"
         ) from error
@@ -64,5 +67,7 @@ def load_tensors(path: Path, device: str = "cpu") -> dict[str, Tensor]:
     require_tensors(path)
     try:
         return load_file(path, device=device)
-    except (SafetensorError, OSError) as error:
+    except OSError as error:
+        raise storage_error("read", path, error) from error
+    except SafetensorError as error:
         raise StorageError(f"{path} is damaged ({error}): restore it from a copy") from error

@@ -1,8 +1,8 @@
 """Dataclasses to JSON and back, with every value checked: what a file says is either of the right type or an error."""
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Generic, TypeVar, get_args, get_origin
 
 import cattrs
 from cattrs.errors import BaseValidationError, StructureHandlerNotFoundError
@@ -38,6 +38,27 @@ def _number(value: Any, kind: Any) -> Any:
 for _kind in (bool, int, str):
     _converter.register_structure_hook(_kind, _exactly(_kind))
 _converter.register_structure_hook(float, _number)
+
+
+def _sequence(kind: Any) -> Callable[[Any, Any], Any]:
+    """Lists and tuples are lists in files: text is no list of letters, and a mapping none of its keys."""
+    made = tuple if get_origin(kind) is tuple else list
+    arguments = get_args(kind)
+    alike = made is list or arguments[1:] == (Ellipsis,)
+    hooks = [_converter.get_structure_hook(one) for one in (arguments[:1] if alike else arguments)]
+
+    def structure(value: Any, _kind: Any) -> Any:
+        if not isinstance(value, list | tuple):
+            raise TypeError(f"{value!r:.80} is no list")
+        if not alike and len(value) != len(hooks):
+            raise ValueError(f"a list of {len(value)} values, expected {len(hooks)}")
+        pairs = ((hooks[0], arguments[0]) for _ in value) if alike else zip(hooks, arguments, strict=True)
+        return made(hook(item, one) for item, (hook, one) in zip(value, pairs, strict=True))
+
+    return structure
+
+
+_converter.register_structure_hook_factory(lambda kind: get_origin(kind) in (list, tuple, Sequence), _sequence)
 
 
 def as_text(kind: type[T], read: Callable[[str], T]) -> None:

@@ -32,7 +32,7 @@ def parse_yaml(text: str, what: str) -> Any:
     except InputError:
         raise
     except (yaml.YAMLError, ValueError, TypeError) as error:  # dates that do not exist, keys that are lists
-        raise InputError(f"{what} is not YAML that can be read ({error}): correct it") from error
+        raise InputError(f"{what} is not YAML that can be read ({' '.join(str(error).split())}): correct it") from error
     finally:
         loader.dispose()
 

@@ -143,27 +143,3 @@ def written(group: Group) -> dict[str, Any]:
         | ({"linear": group.linear} if group.linear is not None else {})
         | ({"dual": axes(group.dual)} if group.dual else {})
     )
-
-
-def read(data: Any) -> Group:
-    """The inverse of `written`; whoever reads a file checks what this raises.
-
-    Args:
-        data: What `written` returned.
-    """
-
-    def axes(side: Sequence[Sequence[Any]]) -> tuple[Axis, ...]:
-        return tuple(Axis(t, axis, None if index is None else tuple(index), within) for t, axis, index, within in side)
-
-    return Group(
-        data["name"],
-        data["size"],
-        incoming=axes(data["incoming"]),
-        outgoing=axes(data["outgoing"]),
-        homogeneous=data["homogeneous"],
-        following=axes(data["following"]),
-        parent=data["parent"],
-        odd=data.get("odd", False),
-        linear=data.get("linear"),
-        dual=axes(data.get("dual", ())),
-    )

@@ -19,8 +19,9 @@ from weightspace.symmetry import checks, mixing
 from weightspace.symmetry.factors import multiplied
 from weightspace.symmetry.group import Axis as Axis
 from weightspace.symmetry.group import Group as Group
-from weightspace.symmetry.group import read, written
+from weightspace.symmetry.group import written
 from weightspace.symmetry.sharing import shared_parents, sources_below
+from weightspace.symmetry.stored import read_groups
 
 Permutations = Mapping[str, Tensor]
 """A permutation for each group, by name, as in `Symmetry.permute`."""
@@ -392,7 +393,8 @@ class Symmetry:
         Raises:
             StorageError: A field is missing or of another type, or the groups do not fit the layout.
         """
+        groups, fixed = read_groups(data, layout)
         try:
-            return cls(layout, tuple(read(group) for group in data["groups"]), tuple(data["fixed"]))
+            return cls(layout, groups, fixed)
         except (ValueError, LookupError, ArithmeticError, TypeError, AttributeError) as error:
             raise StorageError(f"a symmetry is damaged ({error!s:.200}): restore it from a copy") from error

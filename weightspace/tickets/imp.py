@@ -20,6 +20,7 @@ from weightspace.recipes.schedule import Schedule
 from weightspace.recipes.step import Step
 from weightspace.storage.checkpoints import read_checkpoint, write_checkpoint
 from weightspace.storage.spelling import Spelling, spelled, spelled_text
+from weightspace.storage.system_errors import exists
 from weightspace.tasks.own_loop import LoopTask
 from weightspace.tasks.task import Task
 from weightspace.tickets.finder import (
@@ -303,7 +304,7 @@ def _levels_done(block: SearchBlock, before: int) -> tuple[Collection, int]:
     """The networks of the last level that a block's checkpoint keeps, and its number; without one the networks, and
     the number of the level before all.
     """
-    if block.checkpoint is None or not block.checkpoint.exists():
+    if block.checkpoint is None or not exists(block.checkpoint):
         return block.networks, before
     saved = read_checkpoint(block.checkpoint, "its block")
     buffers = {name: saved[f"buffer.{name}"] for name in block.networks.buffers}

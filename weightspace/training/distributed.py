@@ -11,8 +11,10 @@ from weightspace.networks.collection import Collection, writer_for
 from weightspace.runtime import threads
 from weightspace.runtime.executor import Executor, end_with_parent
 from weightspace.runtime.progress import progress
+from weightspace.storage.files import remove_files
 from weightspace.storage.runs import open_run
 from weightspace.storage.shards import MANIFEST
+from weightspace.storage.system_errors import exists
 from weightspace.tasks.task import Task
 from weightspace.training.collect import collect_part, describe
 from weightspace.training.engine import Execution, block_size, choose_execution, kept_execution
@@ -75,20 +77,21 @@ def collect_on(
     task = replace(task, ood=None)  # not needed for training, and often not picklable
     config = describe(task, n, seed, plan) | {"shards": shards}
     with open_run(folder, "collect", config) as run:
-        if not (folder / MANIFEST).exists():
+        if not exists(folder / MANIFEST):
             chosen = _same_for_all(executor, task, -(-len(plan.runs(n, seed)) // shards), plan, folder)
             work = partial(_shard, task, n, seed, plan, shards, folder / "parts", chosen)
             made = executor.map(work, range(shards))
             with progress(made, f"training in {shards} shards", total=shards) as bar:
                 parts = [Collection.load(part, factory=task.architecture.factory) for part in bar]
-            for leftover in folder.glob("shard-*.safetensors"):  # of a merge that was interrupted
-                leftover.unlink()
+            remove_files(folder, "shard-*.safetensors")  # of a merge that was interrupted
             writer = writer_for(folder, parts[0].layout, task.architecture)
             for part in parts:
                 part.write_to(writer)
             writer.close()
-            run.finish(networks=len(writer))
-    return Collection.load(folder, factory=task.architecture.factory)
+        networks = Collection.load(folder, factory=task.architecture.factory)
+        if not run.complete:
+            run.finish(networks=len(networks))
+    return networks
 
 
 def _call(function: Callable[[Any], Any], item: Any) -> Any:

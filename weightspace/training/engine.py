@@ -31,6 +31,7 @@ from weightspace.storage.checksums import check_sum, write_sum
 from weightspace.storage.files import write_text
 from weightspace.storage.reading import read_json
 from weightspace.storage.spelling import Spelling, spelled, unspelled
+from weightspace.storage.system_errors import exists, told
 from weightspace.storage.typed import from_json
 from weightspace.tasks.data import OwnData
 from weightspace.tasks.own_loop import LoopTask
@@ -44,6 +45,7 @@ _SECONDS = 0.15
 _LONGEST = 120.0  # seconds that a process waits for another's measurement
 _KEPT = "engine.json"
 _CLEARLY = 1.08
+_MOST_THREADS = 2**12
 # Weights, gradient, two moments and two temporaries; the backward pass keeps and grows activations.
 _WEIGHT_COPIES, _ACTIVATION_COPIES = 6, 3
 
@@ -109,12 +111,14 @@ def kept_execution(folder: Path) -> Execution | None:
         folder: Folder of the run.
 
     Raises:
-        StorageError: The choice was changed after it was written.
+        StorageError: The choice was changed after it was written, or cannot be read.
     """
     path = folder / _KEPT
-    if path.exists():
-        check_sum(path, f"restore it from a copy, or delete {folder} to start anew")
-    return _read(path)
+    if not exists(path):
+        return None
+    check_sum(path, f"restore it from a copy, or delete {folder} to start anew")
+    with told("read", path):
+        return _from_file(path)
 
 
 def _measured_once(task: Task, limit: int, device: str) -> Execution:
@@ -146,10 +150,19 @@ def _choose(task: Task, limit: int, device: str) -> Execution:
 def _read(path: Path) -> Execution | None:
     """A kept choice; a damaged file is measured anew."""
     try:
-        data = read_json(path)
-        return from_json(Execution, unspelled(Execution, data), str(path))
+        return _from_file(path)
     except (OSError, ValueError, TypeError, AttributeError):  # StorageError is a ValueError
         return None
+
+
+def _from_file(path: Path) -> Execution:
+    data = read_json(path)
+    if not isinstance(data, dict):
+        raise StorageError(f"{path} is damaged ({data!r:.80} is no choice): delete it, it is measured anew")
+    found = from_json(Execution, unspelled(Execution, data), str(path))
+    if found.group_size < 1 or not 1 <= (found.threads or 1) <= _MOST_THREADS:
+        raise StorageError(f"{path} is damaged ({data!r:.80} is no choice): delete it, it is measured anew")
+    return found
 
 
 def network_bytes(task: Task) -> int:

@@ -21,6 +21,7 @@ from weightspace.recipes.recipe import Augmentation, Recipe
 from weightspace.runtime import seeds, trees
 from weightspace.runtime.trees import Tree
 from weightspace.storage.checkpoints import read_checkpoint, write_checkpoint
+from weightspace.storage.system_errors import exists
 from weightspace.tasks.data import Data
 from weightspace.training.augment import augment
 from weightspace.training.gradients import Loss, draws_random_numbers, live_weights, one_by_one, side_by_side
@@ -296,7 +297,7 @@ class Trainer:
     def continue_from(self, checkpoint: Path | None, tick: Callable[[int], object]) -> None:
         """Keep a checkpoint in this file while running, and go on from it if it is there."""
         self.checkpoint = checkpoint
-        if checkpoint is not None and checkpoint.exists():
+        if checkpoint is not None and exists(checkpoint):
             self.resume(checkpoint)
             tick(self.step)
 

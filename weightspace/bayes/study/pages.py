@@ -13,7 +13,7 @@ from weightspace.bayes.study.study import DETERMINISTIC
 from weightspace.report.intervals import half_width
 from weightspace.report.page import Picture, Table, render
 from weightspace.report.plots.style import colours, save, tidy
-from weightspace.storage.files import write_text
+from weightspace.storage.files import make_folder, write_text
 from weightspace.storage.manifests import add_to_manifest
 
 _LABELS: Mapping[str, str] = {
@@ -60,7 +60,7 @@ def write_report(result: StudyResult, folder: str | Path) -> None:
         folder: Folder to write to; it is made if it is missing.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     pictures = [curves(result), layers(result)]
     for picture in pictures:
         for kind in ("png", "svg"):

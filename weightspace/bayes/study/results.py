@@ -1,6 +1,5 @@
 """Results of a study: one row for each method, density and network, and the overlaps of masks."""
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -9,9 +8,10 @@ from typing import Any, Literal
 from weightspace.bayes.scores import PosteriorScore, posterior_scores
 from weightspace.errors import StorageError
 from weightspace.report.metrics import ACCURACY, ReportedMetric
-from weightspace.storage.csv_text import cell, quoted, text_of
-from weightspace.storage.files import dump_json, read_manifest, write_text
+from weightspace.storage.csv_text import quoted, table_text, text_of
+from weightspace.storage.files import dump_json, make_folder, read_manifest, write_text
 from weightspace.storage.manifests import add_to_manifest, check_one
+from weightspace.storage.system_errors import exists
 from weightspace.storage.typed import from_json, to_json
 
 STUDY, ROWS, OVERLAPS = "study.json", "rows.csv", "overlaps.csv"
@@ -248,7 +248,7 @@ class StudyResult:
             InputError: A score is not registered.
         """
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         parts = {
             "format": _FORMAT,
             "version": 1,
@@ -261,14 +261,10 @@ class StudyResult:
         if self.metrics is not None:
             parts["metrics"] = to_json(list(self.metrics))
         write_text(folder / STUDY, dump_json(parts, "the results of the study", indent=1))
-        with open(folder / ROWS, "w", newline="", encoding="utf-8") as file:
-            names = [metric.name for metric in self.metrics or ()]
-            columns = _COLUMNS.values() if self.metrics is None else _score_columns(names)
-            table = csv.DictWriter(file, list(columns))
-            table.writeheader()
-            for row in self.rows:
-                cells = row.cells() if isinstance(row, StudyRow) else row.cells(names)
-                table.writerow({k: f"{v:.6g}" if isinstance(v, float) else cell(v) for k, v in cells.items()})
+        names = [metric.name for metric in self.metrics or ()]
+        columns = _COLUMNS.values() if self.metrics is None else _score_columns(names)
+        rows = [row.cells() if isinstance(row, StudyRow) else row.cells(names) for row in self.rows]
+        write_text(folder / ROWS, table_text(list(columns), rows, "{:.6g}"))
         lines = [
             f"{quoted(one.first)},{quoted(one.second)},{'nan' if one.overlap is None else f'{one.overlap:.4f}'}"
             for one in self.overlaps
@@ -284,7 +280,7 @@ class StudyResult:
             StorageError: The file is missing or damaged, or a score is not registered.
         """
         path = Path(folder) / STUDY
-        if not path.exists():
+        if not exists(path):
             raise StorageError(f"{path} is missing: run the study into this folder, or give the folder of one")
         check_one(path)
         parts = read_manifest(path, _FORMAT, 1, [one.name for one in fields(_StudyFile)])

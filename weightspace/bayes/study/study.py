@@ -1,6 +1,5 @@
 """A study of Bayesian tickets: every score at every density, beside its controls."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,12 +22,15 @@ from weightspace.bayes.search import BayesianIMP
 from weightspace.bayes.study.controls import StudyControls
 from weightspace.bayes.study.evaluation import StudyEvaluation
 from weightspace.bayes.study.results import MethodOverlap, Row, StudyResult
-from weightspace.errors import InputError
+from weightspace.errors import InputError, StorageError
 from weightspace.evaluation.dropout import MCDropout
 from weightspace.masks.overlap import mask_overlap
 from weightspace.networks.collection import Collection
 from weightspace.recipes.step import Step
 from weightspace.runtime import devices
+from weightspace.storage.files import make_folder
+from weightspace.storage.locks import locked
+from weightspace.storage.reading import parse_object, read_text, require_file
 from weightspace.storage.runs import CONFIG, DONE
 from weightspace.storage.spelling import spelling_of
 from weightspace.tasks.task import Task
@@ -94,8 +96,14 @@ class Study:
                 the outputs have no likelihood.
             StorageError: The folder holds another study.
         """
-        folder, task, device = Path(folder), self.task, devices.pick(device)
+        task, device = self.task, devices.pick(device)
         require_likelihood(task, self.finder.variational.noise_std)
+        make_folder(Path(folder))
+        with locked(Path(folder)):
+            return self._run(Path(folder), task, device)
+
+    def _run(self, folder: Path, task: Task, device: str) -> StudyResult:
+        """All of it, in a folder that no other process works in."""
         evaluation = StudyEvaluation(task, self.draws, self.seed, device=device)
         dense = collect(task, self.networks, seed=self.seed, folder=folder / "dense", device=device)
         rows: list[Row] = []
@@ -192,5 +200,8 @@ def method_overlaps(levels: Mapping[str, Levels]) -> list[MethodOverlap]:
 
 def _timed(rows: list[Row], folder: Path) -> list[Row]:
     """Rows with the time that their run took for all networks together; too long where it was interrupted."""
-    seconds = json.loads((folder / DONE).read_text(encoding="utf-8"))["time"] - (folder / CONFIG).stat().st_mtime
+    finished = parse_object(read_text(folder / DONE), str(folder / DONE)).get("time")
+    if not isinstance(finished, int | float):
+        raise StorageError(f"{folder / DONE} is damaged (time is {finished!r:.80}): restore it from a copy")
+    seconds = finished - require_file(folder / CONFIG).st_mtime
     return [replace(row, seconds=seconds) for row in rows]

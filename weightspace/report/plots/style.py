@@ -1,11 +1,14 @@
 """One look for all figures."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from weightspace.storage.files import write_bytes
 
 ACCENT = "#c2410c"  # the networks that are judged
 TRAINING = "#1d4ed8"  # what they were learned from
@@ -65,4 +68,7 @@ def save(figure: Figure, path: Path) -> None:
         path: The file to write; its suffix, .png or .svg, is the format.
     """
     with matplotlib.rc_context({"svg.hashsalt": "weightspace"}):  # otherwise names of elements are random
-        figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+        content = io.BytesIO()
+        kind = path.suffix.removeprefix(".")
+        figure.savefig(content, format=kind, metadata={"Date": None} if kind == "svg" else None)
+    write_bytes(path, content.getvalue())
