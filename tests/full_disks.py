@@ -44,6 +44,7 @@ PREPARED = [
     ["tickets", "gradual", "zoo", "--density", "0.5", "--every", "1", *TRAIN, "--out", "tickets"],
     ["fit", "tickets", *FLOW, "--out", "generator"],
     ["sample", "generator", "--n", "3", "--density", "0.5", "--out", "samples"],
+    ["tickets", "imp", "zoo", "--density", "0.5", "--rate", "0.5", "--out", "imp"],
 ]  # fmt: skip
 VERBS: dict[str, list[str]] = {
     "collect": [*PREPARED[0][:-1], "OUT"],
@@ -51,7 +52,7 @@ VERBS: dict[str, list[str]] = {
     "train": ["train", "zoo", "--length", "2it", "--out", "OUT"],
     "gradual": [*PREPARED[2][:-1], "OUT"],
     "imp": ["tickets", "imp", "zoo", "--density", "0.5", "--rate", "0.5", "--out", "OUT"],
-    "control": ["tickets", "control", "tickets", "--kind", "shuffled", "--out", "OUT"],
+    "control": ["tickets", "control", "imp", "--kind", "shuffled", "--out", "OUT"],
     "align": ["align", "zoo", "--out", "OUT"],
     "align --report": ["align", "zoo", "--report", "2", "--out", "OUT"],
     "fit": [*PREPARED[3][:-1], "OUT"],
