@@ -59,4 +59,4 @@ def test_a_regression_is_evaluated(here: Path, capsys: pytest.CaptureFixture[str
     table = capsys.readouterr().out
     assert "rmse" in table
     assert "angle" in table
-    assert ws.Report.load(here / "report")["samples"].mean("rmse") > 0
+    assert ws.Report.load(here / "report" / "report.json")["samples"].mean("rmse") > 0
