@@ -198,3 +198,17 @@ def test_networks_of_tokens() -> None:
     small = ws.compact(module, tokens)
     assert small[1].out_features == 5
     assert torch.allclose(small(tokens), module(tokens), atol=1e-6)
+
+
+def test_modules_that_keep_a_computed_weight_are_copied() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of PyTorch: this form is old
+        normed = nn.utils.weight_norm(nn.Linear(5, 6))
+    module = nn.Sequential(normed, nn.ReLU(), nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+    x = torch.randn(4, 5)
+    with torch.no_grad():
+        module[2].weight[:4] = 0
+    expected = module(x)  # from here on it holds a weight with a gradient
+    small = ws.compact(module, x)
+    assert small[2].out_features == 4
+    torch.testing.assert_close(small(x), expected)

@@ -1,5 +1,6 @@
 """The proof notices every mistake in a table."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -139,3 +140,34 @@ def test_infinite_outputs_neither_hide_an_error_nor_make_one() -> None:
     assert len(symmetry.groups) == 1
     with pytest.raises(InputError, match="does not fit"):
         prove(wrong(symmetry, "a.bias"), module, X)
+
+
+class Draws(nn.Module):
+    """Draws from a distribution around its outputs, or notes a draw without using it."""
+
+    def __init__(self, used: float) -> None:
+        super().__init__()
+        self.a, self.b, self.used = nn.Linear(4, 6), nn.Linear(6, 2), used
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        mean = self.b(torch.relu(self.a(x)))
+        return mean + self.used * (torch.distributions.Normal(mean, 1.0, validate_args=False).rsample() - mean)
+
+
+def test_networks_that_draw_random_numbers_are_refused_if_it_matters() -> None:
+    symmetry = trace(Draws(0.0), X)
+    assert len(symmetry.groups) == 1
+    with pytest.raises(InputError, match=r"draws random numbers in evaluation mode \(aten.normal_ in the module's own"):
+        trace(Draws(1.0), X)
+    with pytest.raises(InputError, match="draws random numbers in evaluation mode: it computes no one function"):
+        prove(symmetry, Draws(1.0), X)
+
+
+def test_numpy_noise_in_training_is_told_apart_from_a_wrong_table() -> None:
+    noise = np.random.default_rng(0)
+
+    def masked(self: Net, h: torch.Tensor) -> torch.Tensor:
+        return h * torch.from_numpy(noise.random(h.shape)) if self.training else h
+
+    with pytest.raises(InputError, match="something else each time"):
+        trace(net(masked), X)

@@ -1,6 +1,5 @@
 """Many networks at once: forward passes over a leading `nets` axis."""
 
-import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -13,6 +12,7 @@ from weightspace.errors import InputError
 from weightspace.networks.calling import call, call_with
 from weightspace.networks.layout import Layout
 from weightspace.runtime import trees
+from weightspace.runtime.copies import copied
 from weightspace.runtime.trees import Tree
 
 # Activations of one block of networks times one batch of inputs stay below this many bytes.
@@ -67,7 +67,7 @@ def predict(
         raise InputError(f"expected a batch of inputs, got {trees.shapes(x)}")
     device, back = weights.device, trees.first(x).device
     if any(parameter.device != device for parameter in module.parameters()):
-        module = copy.deepcopy(module).to(device)
+        module = copied(module).to(device)
     with evaluation(module):
         try:
             per_sample = activation_bytes(module, trees.to(trees.take(x, slice(0, 1)), device))

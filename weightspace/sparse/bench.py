@@ -1,6 +1,5 @@
 """Bench: how fast sparse networks run, layer by layer and whole, over batch sizes: first correct, then timed."""
 
-import copy
 import itertools
 import statistics
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +12,7 @@ from torch import nn
 
 from weightspace.networks.calling import call
 from weightspace.runtime import trees
+from weightspace.runtime.copies import copied
 from weightspace.runtime.progress import progress
 from weightspace.runtime.trees import Tree
 from weightspace.sparse.accelerate import Accelerated, LayerChoice, accelerate
@@ -96,7 +96,7 @@ def bench(
     Returns:
         The timings, and the accelerated module of each batch size with its choices.
     """
-    plain = copy.deepcopy(module).to(device=device, dtype=dtype).eval().requires_grad_(False)
+    plain = copied(module).to(device=device, dtype=dtype).eval().requires_grad_(False)
     rows: list[Timing] = []
     accelerated: list[Accelerated] = []
     for batch in progress(batches, f"timing {name}"):

@@ -1,6 +1,5 @@
 """Compact: a physically smaller module with the same function, without units that do nothing."""
 
-import copy
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from weightspace.errors import InputError
 from weightspace.networks.layout import Layout
 from weightspace.runtime import trees
+from weightspace.runtime.copies import copied
 from weightspace.runtime.double import doubled
 from weightspace.runtime.outputs import difference
 from weightspace.runtime.trees import Tree
@@ -51,7 +51,7 @@ def compact(module: nn.Module, example: Tree, *, symmetry: Symmetry | None = Non
     if not any(tensor.ndim and len(tensor) > 1 for tensor in trees.tensors(example)):
         raise InputError(f"the example is a batch of at least two inputs, got shape {trees.shapes(example)}")
     symmetry = _proven(module, example, symmetry)
-    work = copy.deepcopy(module).double().eval()
+    work = copied(module).double().eval()
     example = doubled(example)
     reference = _Reference(work, example)
     groups = [group for group in symmetry.groups if _can_cut(symmetry, group, work)]
@@ -126,14 +126,14 @@ def _proven_folds(
     reference: _Reference, work: nn.Module, symmetry: Symmetry, groups: list[Group], example: Tree
 ) -> tuple[nn.Module, list[Group]]:
     """The module with constants folded, and the groups for which that is proven to change nothing."""
-    folded = copy.deepcopy(work)
+    folded = copied(work)
     _fold(folded, symmetry, groups, example)
     if reference.equals(folded):
         return folded, groups
     accepted: list[Group] = []
     best = work
     for group in groups:
-        folded = copy.deepcopy(work)
+        folded = copied(work)
         _fold(folded, symmetry, [*accepted, group], example)
         if reference.equals(folded):
             best, accepted = folded, [*accepted, group]
@@ -284,7 +284,7 @@ def _into_bias(
 
 def _cut(module: nn.Module, symmetry: Symmetry, dead: Mapping[str, Tensor]) -> nn.Module:
     """A copy without these units."""
-    small = copy.deepcopy(module)
+    small = copied(module)
     kept: dict[tuple[str, int], Tensor] = {}
     shapes = {entry.name: entry.shape for entry in symmetry.layout.entries}
     for group in symmetry.groups:

@@ -1,6 +1,5 @@
 """A ticket on its own: one file with packed masks and values, or ONNX."""
 
-import copy
 import re
 import warnings
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from weightspace.networks.layout import Layout
 from weightspace.networks.network import Network
 from weightspace.networks.record import Record
 from weightspace.runtime import trees
+from weightspace.runtime.copies import copied
 from weightspace.runtime.outputs import difference, tensors_within
 from weightspace.runtime.trees import Tree
 from weightspace.storage.files import atomic_file, dump_json
@@ -136,7 +136,7 @@ def to_onnx(module: nn.Module, example: Tree, path: str | Path, *, dynamic_batch
         StorageError: The file cannot be written.
     """
     onnxruntime = _onnxruntime()
-    path, module = Path(path), copy.deepcopy(module).eval()
+    path, module = Path(path), copied(module).eval()
     expected = _outputs(module, example)
     size = len(trees.first(example))
     trials = [(example, trees.tensors(expected))]

@@ -4,7 +4,6 @@ The inputs of a network have a fixed order, and so have the patches of a convolu
 each position of the kernel, and moving it moves all. In matrix form a layer is free to read its columns in any order.
 """
 
-import copy
 from collections.abc import Callable
 
 from jaxtyping import Float, Int, Shaped
@@ -14,6 +13,7 @@ from torch.nn import functional as F
 from weightspace.errors import InputError
 from weightspace.masks.patterns import NM
 from weightspace.networks.sparse_module import keep_sparse
+from weightspace.runtime.copies import copied
 from weightspace.sparse.order import Order, find_order
 
 
@@ -56,7 +56,7 @@ class Gathered(nn.Module):
     def __init__(self, linear: nn.Linear, order: Int[Tensor, " inputs"]) -> None:
         super().__init__()
         self.register_buffer("order", order)
-        self.linear = copy.deepcopy(linear)
+        self.linear = copied(linear)
         if hasattr(linear, "weight_mask"):  # of a ticket's module, before the weights, which are held to it
             self.linear.weight_mask = linear.get_buffer("weight_mask")[:, order].contiguous()
         self.linear.weight.data = linear.weight.detach()[:, order].contiguous()

@@ -1,6 +1,5 @@
 """How long calls take and how exact they are, measured here."""
 
-import copy
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +10,7 @@ from torch import nn
 
 from weightspace.networks import calling
 from weightspace.runtime import trees
+from weightspace.runtime.copies import copied
 from weightspace.runtime.double import doubled, in_double
 from weightspace.runtime.outputs import difference
 from weightspace.runtime.trees import Tree
@@ -74,7 +74,7 @@ def relative_error(module: Callable[[Tree], Tree], reference: nn.Module, x: Tree
         reference: Module that computes the same exactly; a copy of it runs in float64.
         x: Inputs: a tensor, a tuple of all inputs, or a mapping of them by name.
     """
-    exact = copy.deepcopy(reference).double().cpu().eval()
+    exact = copied(reference).double().cpu().eval()
     with torch.no_grad(), in_double():
         expected = calling.call(exact, doubled(trees.to(x, "cpu")))
     with torch.no_grad():

@@ -44,6 +44,12 @@ def trace(module: nn.Module, example: Tree, *, fix_unknown: bool = False) -> Sym
     layout = Layout.of(module)
     probe = Probe(layout, module, example)
     traces = tracer.run(module, example, probe.precision, fix_unknown=fix_unknown)
+    if traces.random is not None and probe.random():
+        raise InputError(
+            f"{type(module).__name__} draws random numbers in evaluation mode ({traces.random}): it computes no one "
+            "function that a permutation could leave unchanged. Let it return the mean there, or take the noise as an "
+            "input"
+        )
     if traces.left_fixed:
         _warn(module, traces.left_fixed)
     try:

@@ -118,7 +118,7 @@ def in_a_precision(attempt: Callable[[Precision], T], name: str) -> T:
 
 
 def exact_outputs(
-    module: nn.Module, inputs: Tree, precision: Precision = EXACT, *, gradients: bool = False
+    module: nn.Module, inputs: Tree, precision: Precision = EXACT, *, gradients: bool = False, seed: int = 0
 ) -> list[Tensor]:
     """The tensors of a module's outputs, without rounding or dropout.
 
@@ -127,8 +127,9 @@ def exact_outputs(
         inputs: Inputs by `Precision.inputs`.
         precision: The precision.
         gradients: Whether the outputs can be differentiated.
+        seed: Seed of what the module draws.
     """
-    with torch.set_grad_enabled(gradients), seeds.seeded_modules(0, "symmetry proof"), precision.kept():
+    with torch.set_grad_enabled(gradients), seeds.seeded_modules(seed, "symmetry proof"), precision.kept():
         return tensors_within(without_caches(call(module, copy.deepcopy(inputs))))
 
 
@@ -160,17 +161,35 @@ class SeesValues(TorchFunctionMode):
     """Refuses what takes values out of tensors where no operator can see it.
 
     Args:
-        constant: Whether a tensor depends on neither inputs nor parameters.
+        known: Whether no permutation changes a tensor.
+        place: Where in the module that is, for messages.
     """
 
-    def __init__(self, constant: Callable[[Tensor], bool]) -> None:
+    def __init__(self, known: Callable[[Tensor], bool], place: Callable[[], str]) -> None:
         super().__init__()
-        self.constant = constant
+        self.known, self.place = known, place
 
     def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in _SEES_VALUES and not self.constant(args[0]):
+        if func in _SEES_VALUES and not self.known(args[0]):
             raise InputError(
-                f"the module turns a tensor into numbers (Tensor.{func.__name__}): control flow that depends on data "
-                "cannot be traced. Write the symmetry by hand (symmetry=)"
+                f"a tensor is turned into numbers (Tensor.{func.__name__}) {self.place()}: control flow that depends "
+                "on data cannot be traced. Write the symmetry by hand (symmetry=)"
             )
+        if getattr(func, "__name__", "") == "_pad_packed_sequence":
+            return _padded(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
+
+
+def _padded(steps: Tensor, sizes: Tensor, batch_first: bool, value: float, length: int | None) -> tuple[Tensor, Tensor]:
+    """The padding of packed sequences as one choice of rows; PyTorch's own writes them into a tensor one by one."""
+    counts = sizes.tolist()
+    starts = [sum(counts[:t]) for t in range(len(counts))]
+    total = max(len(counts), length or 0)
+    rows = [
+        [starts[t] + b if t < len(counts) and b < counts[t] else len(steps) for t in range(total)]
+        for b in range(counts[0])
+    ]
+    padding = torch.full((1, *steps.shape[1:]), value, dtype=steps.dtype)
+    padded = torch.cat([steps, padding])[torch.tensor(rows)]
+    lengths = torch.tensor([sum(b < count for count in counts) for b in range(counts[0])])
+    return padded if batch_first else padded.transpose(0, 1), lengths

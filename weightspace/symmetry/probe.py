@@ -75,6 +75,18 @@ class Probe:
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
 
+    def random(self) -> bool:
+        """Whether the outputs in evaluation mode depend on the state of the global random generator."""
+        training_mode(self.module, False)
+        self.hold()
+        outputs = exact_outputs(self.module, self.inputs, self.precision, seed=1)
+        return difference(outputs, self.before[0][0]) > self.precision.same
+
+    def repeats(self) -> bool:
+        """Whether the same weights on the same inputs give the same outputs once more."""
+        again = self._run(self.vector, self.buffers)[0]
+        return difference(again, self.before[0][: len(again)]) < self.precision.same
+
     def varied(self) -> "Probe":
         """The same module on inputs with noise, in both modes."""
         other = copy.copy(self)

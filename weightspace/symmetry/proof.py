@@ -50,6 +50,11 @@ def prove_on(probe: Probe, symmetry: Symmetry, *, controls: bool = True) -> None
     varied = probe.varied()  # other inputs may take another way through the module
     if proven.known(probe, varied, symmetry, controls):
         return
+    if probe.random():
+        raise InputError(
+            f"{type(probe.module).__name__} draws random numbers in evaluation mode: it computes no one function that "
+            "a permutation could leave unchanged. Let it return the mean there, or take the noise as an input"
+        )
     for draw in range(_DRAWS):
         _require_unchanged(probe, symmetry, _cycles(symmetry, seeds.generator(draw, "symmetry proof")), draw)
     _require_unchanged(varied, symmetry, _cycles(symmetry, seeds.generator(_DRAWS, "symmetry proof")), _DRAWS)
@@ -81,6 +86,12 @@ def _require_unchanged(probe: Probe, symmetry: Symmetry, permutations: Mapping[s
     # Statistics are compared where nothing is rescaled.
     error = probe.change(symmetry, permutations, scales if draw % 2 else {}, signs, matrices)
     if not error < probe.precision.same:
+        if not probe.repeats():
+            raise InputError(
+                f"{type(probe.module).__name__} computes something else each time, with the same weights and inputs: "
+                "it draws random numbers in training mode, perhaps of NumPy. Switch that off for the symmetry (noise, "
+                "masks of inputs), in a setting of the network"
+            )
         wrong = _culprits(probe, symmetry, permutations, scales, signs, matrices)
         named = f" (groups {', '.join(map(repr, wrong))})" if wrong else ""
         raise WrongSymmetry(

@@ -4,8 +4,8 @@ from typing import Any
 
 from weightspace.symmetry.tracing import views
 from weightspace.symmetry.tracing.labels import Labels, Units
+from weightspace.symmetry.tracing.order_rules import RULES as RULES  # complete once this file is imported
 from weightspace.symmetry.tracing.rules import Traced, aten, rule
-from weightspace.symmetry.tracing.shape_rules import RULES as RULES  # complete once this file is imported
 
 
 @rule(aten._scaled_dot_product_flash_attention_for_cpu, aten._scaled_dot_product_efficient_attention,

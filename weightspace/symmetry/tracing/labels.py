@@ -28,11 +28,18 @@ class Labels:
         pending: Units and parents of splits that only views have made so far: they bind once an operation treats the
             parts differently.
         constant: Whether the tensor depends on neither inputs nor parameters.
+        given: Whether it depends on inputs alone, so that no permutation changes it.
     """
 
     axes: list[Label]
     pending: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
     constant: bool = False
+    given: bool = False
+
+    @property
+    def untouched(self) -> bool:
+        """True if no change of parameters changes the tensor."""
+        return self.constant or self.given
 
     @property
     def plain(self) -> bool:

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from weightspace.symmetry.tracing import views
-from weightspace.symmetry.tracing.labels import ANY, FIXED, LOST, Labels, Units
+from weightspace.symmetry.tracing.labels import ANY, LOST, Labels, Units
 from weightspace.symmetry.tracing.norm_rules import RULES as RULES
-from weightspace.symmetry.tracing.rules import Traced, Untraceable, aten, elementwise, placed, rule
+from weightspace.symmetry.tracing.rules import Traced, Untraceable, aten, elementwise, rule
 
 
 @rule(aten.view, aten._unsafe_view, aten.reshape, aten._reshape_alias)
@@ -122,65 +122,6 @@ def roll(units: Units, x: Traced, shifts: Sequence[int], dims: Sequence[int] = (
     for shift, d in zip(shifts, dims, strict=True):
         output = views.take(units, output, d % len(x.shape), np.roll(np.arange(x.shape[d]), shift))
     return output
-
-
-@rule(aten.index_select)
-def index_select(units: Units, x: Traced, dim: int, index: Traced) -> Labels:
-    """Chosen indices of one axis."""
-    return views.take(units, x.labels, dim % len(x.shape), _constant(index))
-
-
-@rule(aten.index)
-def index(units: Units, x: Traced, indices: Sequence[Traced | None]) -> Labels:
-    """One axis indexed by a constant tensor, or a mask."""
-    used = [k for k, i in enumerate(indices) if i is not None]
-    if len(used) != 1:
-        raise Untraceable("indexing by several tensors")
-    k = used[0]
-    chosen = indices[k]
-    assert chosen is not None
-    if not chosen.labels.constant and chosen.labels.plain and _apart(x, k) and chosen.tensor.dtype == torch.int64:
-        size = chosen.tensor.numel()  # rows of the inputs, as of nodes of a graph, chosen by the inputs
-        flat = [*x.shape[:k], size, *x.shape[k + 1 :]]
-        return views.reshape(units, x.labels, flat, [*x.shape[:k], *chosen.shape, *x.shape[k + 1 :]])
-    constant = _constant(chosen)
-    if constant.dtype == bool:
-        constant = constant.nonzero()[0]
-    taken = views.take(units, x.labels, k, constant.ravel())
-    flat = [*x.shape[:k], constant.size, *x.shape[k + 1 :]]
-    return views.reshape(units, taken, flat, [*x.shape[:k], *constant.shape, *x.shape[k + 1 :]])
-
-
-@rule(aten.index_add, aten.index_add_)
-def index_add(units: Units, x: Traced, dim: int, index: Traced, source: Traced, **options: Any) -> Labels:
-    """Rows added to chosen rows, as of nodes of a graph."""
-    dim %= len(x.shape)
-    if not (index.labels.plain and _apart(x, dim) and _apart(source, dim)):
-        raise Untraceable("a sum into units chosen by an index")
-    one = [Traced(t.tensor, (*t.shape[:dim], 1, *t.shape[dim + 1 :]), t.labels, False) for t in (x, source)]
-    summed = elementwise(units, *one)
-    summed.axes[dim] = FIXED
-    return summed
-
-
-def _apart(x: Traced, dim: int) -> bool:
-    """Whether an axis has no units, and no other axis depends on it."""
-    return isinstance(x.axis(dim), str) and all(isinstance(a, str) or a.shape[dim] == 1 for a in x.labels.axes)
-
-
-def _constant(index: Traced) -> np.ndarray:
-    if not index.labels.constant:
-        raise Untraceable("an index computed from inputs or parameters")
-    return index.tensor.numpy()
-
-
-@rule(aten.embedding)
-def embedding(units: Units, weight: Traced, index: Traced, *rest: Any, **options: Any) -> Labels:
-    """Rows of the table are fixed, they belong to the vocabulary; its columns go on."""
-    units.pin(weight.axis(0), 0)
-    last = weight.axis(1)
-    rank = len(index.shape) + 1
-    return Labels([*index.labels.axes, placed(last, 1, rank - 1, rank)])
 
 
 @rule(aten.constant_pad_nd)

@@ -1,7 +1,7 @@
 """Trace one forward pass of a module, operator by operator, and label every axis on the way."""
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +21,7 @@ from weightspace.symmetry.tracing import views
 from weightspace.symmetry.tracing.attention_rules import RULES
 from weightspace.symmetry.tracing.labels import ANY, FIXED, LOST, Label, Labels, Units
 from weightspace.symmetry.tracing.rules import Traced, Untraceable, elementwise, pointwise_signed
+from weightspace.symmetry.tracing.tensors import convolution_groups, identical, memory
 
 aten = torch.ops.aten
 _MAKES_NUMBERS = (aten._local_scalar_dense, aten.is_nonzero, aten.equal, aten.nonzero, aten.masked_select)
@@ -47,11 +48,13 @@ class Traces:
         axes: Labels of each parameter and buffer that was used, by name.
         left_fixed: What kept units in place that might have moved: operators without a rule, and writes into parts of
             tensors.
+        random: The operator that draws random numbers in evaluation mode, and where it is; None if there is none.
     """
 
     units: Units
     axes: dict[str, Labels]
     left_fixed: list[str]
+    random: str | None = None
 
 
 def run(module: nn.Module, inputs: Tree, precision: Precision = EXACT, *, fix_unknown: bool) -> Traces:
@@ -75,6 +78,7 @@ def run(module: nn.Module, inputs: Tree, precision: Precision = EXACT, *, fix_un
     tracer = _Tracer(module, fix_unknown)
     for training in (False, True):
         training_mode(module, training)
+        tracer.training = training
         # Every way through the module: from each condition on data the other one, too.
         ways: list[tuple[bool, ...]] = [()]
         for count, way in enumerate(ways):
@@ -86,7 +90,13 @@ def run(module: nn.Module, inputs: Tree, precision: Precision = EXACT, *, fix_un
             taken = _trace_one_way(tracer, module, inputs, way, precision)
             ways += [(*taken[:i], not taken[i]) for i in range(len(way), len(taken))]
     tracer.units.tighten()
-    return Traces(tracer.units, tracer.named(), list(dict.fromkeys(tracer.left_fixed)))
+    unused = sorted({name for name, _ in module.named_parameters()} - set(tracer.named()))
+    if tracer.numbers and unused:
+        raise InputError(
+            f"{name} makes numbers of its inputs ({tracer.numbers[0]}), and {unused[0]} was not used: with other "
+            "inputs it may be. Give an example that uses all parameters, or write the symmetry by hand (symmetry=)"
+        )
+    return Traces(tracer.units, tracer.named(), list(dict.fromkeys(tracer.left_fixed)), tracer.random)
 
 
 def _trace_one_way(
@@ -100,7 +110,7 @@ def _trace_one_way(
     with torch.no_grad(), precision.kept(), _ordinary_kernels(module):
         handles = tracer.follow(module, way)
         try:
-            with SeesValues(lambda t: tracer.labels(t).constant), tracer:
+            with SeesValues(tracer.known, tracer.place), tracer:
                 outputs = call(module, arguments)
         except InputError:
             raise
@@ -147,8 +157,11 @@ class _Tracer(OperatorMode):
         self._where: list[str] = []
         self.way: tuple[bool, ...] = ()
         self.taken: list[bool] = []
+        self.training = False
+        self.random: str | None = None  # what draws random numbers in evaluation mode
+        self.numbers: list[str] = []  # what makes numbers of inputs
         self._written_to: dict[int, Any] = {}  # memory of constants that data were written into
-        self._kernels = _kernels(module)
+        self._kernels = convolution_groups(module)
         for name, tensor in module.state_dict(keep_vars=True).items():
             if id(tensor) not in self._names:
                 self._names[id(tensor)] = name
@@ -171,9 +184,14 @@ class _Tracer(OperatorMode):
             handles.append(child.register_forward_hook(leave))
         return handles
 
+    def known(self, tensor: Tensor) -> bool:
+        """Whether no permutation changes a tensor, and it holds whole numbers if it is of the inputs."""
+        labels = self.labels(tensor)
+        return labels.constant or (labels.given and not tensor.is_floating_point() and tensor.dtype is not torch.bool)
+
     def add_input(self, tensor: Tensor) -> None:
         """An input: the order along each of its axes means something."""
-        self._labels[tensor] = Labels([FIXED] * tensor.ndim)
+        self._labels[tensor] = Labels([FIXED] * tensor.ndim, given=True)
 
     def follow_replaced(self, module: nn.Module) -> None:
         """A buffer that the module replaced by another tensor goes with it."""
@@ -194,7 +212,7 @@ class _Tracer(OperatorMode):
             statistic = name is not None and tensor.is_floating_point() and tensor.ndim > 0
             if name is not None and (isinstance(tensor, nn.Parameter) or statistic):
                 self._labels[tensor] = self._fresh(tensor)
-            elif _memory(tensor) in self._written_to:
+            elif memory(tensor) in self._written_to:
                 return Labels([ANY if size == 1 else LOST for size in tensor.shape])
             else:  # not kept: a constant can still be written to
                 return Labels([_constant_axis(tensor, k) for k in range(tensor.ndim)], constant=True)
@@ -207,7 +225,7 @@ class _Tracer(OperatorMode):
                 axes.append(ANY)
             elif k > 1 and self._names[id(tensor)] in self._kernels:
                 axes.append(FIXED)
-            elif k == 1 and groups > 1:
+            elif k == 1 and (groups := max(groups, self._kernels.get(self._names[id(tensor)], 1))) > 1:
                 # Grouped convolution: each block of rows reads units of its own.
                 fresh = self.units.new(groups, 1, size).repeat(tensor.shape[0] // groups, 1)
                 axes.append(fresh.reshape(tensor.shape[0], size, *[1] * (tensor.ndim - 2)))
@@ -222,6 +240,8 @@ class _Tracer(OperatorMode):
         packet = func._overloadpacket
         if packet is aten.convolution and args[8] > 1 and id(args[1]) in self._names and args[1] not in self._labels:
             self._labels[args[1]] = self._fresh(args[1], args[8])
+        if self.random is None and not self.training and _draws(func, kwargs):
+            self.random = f"{packet} {self.place()}"
         operands: list[Traced] = []
 
         def traced(tensor: Tensor) -> Traced:
@@ -233,9 +253,12 @@ class _Tracer(OperatorMode):
         constant = all(one.labels.constant for one in operands)
         if packet is aten._local_scalar_dense and not constant and args[0].dtype is torch.bool:
             return self._decided(func, args[0])
-        if packet in _MAKES_NUMBERS and not constant:
+        given = all(one.labels.untouched for one in operands)
+        if packet in _MAKES_NUMBERS and given and not constant and not args[0].is_floating_point():
+            self.numbers.append(f"{packet} {self.place()}")
+        elif packet in _MAKES_NUMBERS and not constant:
             raise InputError(
-                f"an operator {self._place()} turns a tensor into a number or a length ({packet}): control flow that "
+                f"an operator {self.place()} turns a tensor into a number or a length ({packet}): control flow that "
                 "depends on data cannot be traced. Write the symmetry by hand (symmetry=)"
             )
         out = func(*args, **kwargs)
@@ -246,10 +269,11 @@ class _Tracer(OperatorMode):
         for tensor, labels in zip(outputs, output_labels, strict=False):
             if len(labels.axes) != tensor.ndim:
                 raise AssertionError(f"the rule for {packet} gave {len(labels.axes)} labels for {tuple(tensor.shape)}")
+            labels.given = labels.given or given
             labels.axes = [ANY if size == 1 else axis for axis, size in zip(labels.axes, tensor.shape, strict=True)]
             self._store(tensor, labels, operands)
         for tensor in outputs[len(output_labels) :]:
-            self._labels[tensor] = Labels([ANY if size == 1 else FIXED for size in tensor.shape])
+            self._labels[tensor] = Labels([ANY if size == 1 else FIXED for size in tensor.shape], given=given)
         return out
 
     def _decided(self, func: Any, condition: Tensor) -> bool:
@@ -289,7 +313,7 @@ class _Tracer(OperatorMode):
                 return labels if isinstance(labels, list) else [labels]
         if all(one.labels.plain for one in operands):
             return []
-        what = f"{packet} {self._place()}"
+        what = f"{packet} {self.place()}"
         if not self.fix_unknown:
             names = sorted({self._names[id(one.tensor)] for one in operands if one.parameter})
             raise InputError(
@@ -315,18 +339,21 @@ class _Tracer(OperatorMode):
         before = next((one for one in operands if one.tensor is tensor), None)
         if before is not None and before.labels.constant:
             if not labels.plain and tensor._is_view():
-                self.left_fixed.append(f"a write {self._place()} into a part of a constant tensor")
+                self.left_fixed.append(f"a write {self.place()} into a part of a constant tensor")
                 for k, label in enumerate(labels.axes):
                     self.units.pin(label, k)
-            self._written_to[_memory(tensor)] = tensor.untyped_storage()
-        if before is not None and not _identical(before.labels.axes, labels.axes):
+            self._written_to[memory(tensor)] = tensor.untyped_storage()
+        if before is not None and before.labels.given and not labels.given:
+            for other in [o for o in list(self._labels) if memory(o) == memory(tensor)]:
+                self._labels[other].given = False
+        if before is not None and not identical(before.labels.axes, labels.axes):
             self._written(tensor, before.labels, labels)
         if before is None or id(tensor) not in self._names:
             self._labels[tensor] = labels
 
     def _written(self, tensor: Tensor, before: Labels, after: Labels) -> None:
         """After a write in place the labels of other views of the same memory hold no longer."""
-        others = [o for o in list(self._labels) if o is not tensor and _same_storage(o, tensor)]
+        others = [o for o in list(self._labels) if o is not tensor and memory(o) == memory(tensor)]
         same = all(
             isinstance(a, str) if isinstance(b, str) else not isinstance(a, str) and np.array_equal(a, b)
             for a, b in zip(before.axes, after.axes, strict=True)
@@ -341,19 +368,13 @@ class _Tracer(OperatorMode):
                 [ANY if size == 1 else axis for size, axis in zip(other.shape, keep, strict=True)], old.pending
             )
         if others and not same:
-            self.left_fixed.append(f"a write {self._place()} into a view of another tensor")
+            self.left_fixed.append(f"a write {self.place()} into a view of another tensor")
             for k, label in enumerate(after.axes):
                 self.units.pin(label, k)
 
-    def _place(self) -> str:
+    def place(self) -> str:
+        """Where in the module an operator runs, for messages."""
         return f"in layer {self._where[-1]!r}" if self._where and self._where[-1] else "in the module's own forward"
-
-
-def _kernels(module: nn.Module) -> set[str]:
-    """Names of the weights of convolutions, normed or not: their axes in space keep their order."""
-    ends = (".weight", ".weight_v", ".weight_orig", *(f".parametrizations.weight.original{k}" for k in ("", 0, 1)))
-    layers = [name for name, layer in module.named_modules() if isinstance(layer, nn.modules.conv._ConvNd)]
-    return {(name + end).lstrip(".") for name in layers for end in ends}
 
 
 def _constant_axis(tensor: Tensor, k: int) -> Label:
@@ -365,18 +386,7 @@ def _constant_axis(tensor: Tensor, k: int) -> Label:
     return ANY if bool(same.all()) else LOST
 
 
-def _identical(a: Sequence[Label], b: Sequence[Label]) -> bool:
-    return all(
-        x == y
-        if isinstance(x, str) and isinstance(y, str)
-        else x is y or (not isinstance(x, str) and np.array_equal(x, y))
-        for x, y in zip(a, b, strict=True)
-    )
-
-
-def _same_storage(a: Tensor, b: Tensor) -> bool:
-    return _memory(a) == _memory(b)
-
-
-def _memory(tensor: Tensor) -> int:
-    return tensor.untyped_storage().data_ptr()
+def _draws(func: Any, options: Mapping[str, Any]) -> bool:
+    """Whether an operator draws from the global generator; dropout is passed over before it gets here."""
+    seeded = torch.Tag.nondeterministic_seeded in func.tags and options.get("generator") is None
+    return seeded and "attention" not in func.name()
