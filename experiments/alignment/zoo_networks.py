@@ -149,6 +149,57 @@ class Packed(nn.Module):
         return self.out(self.lstm(packed)[1][0][-1])
 
 
+class Stack(nn.Module):
+    """Two bidirectional layers of GRU over words of sentences that are padded."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.out = nn.Embedding(50, 6), nn.Linear(16, 3)
+        self.gru = nn.GRU(6, 8, 2, batch_first=True, bidirectional=True)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """A value for each word."""
+        packed = rnn.pack_padded_sequence(self.words(x), lengths, batch_first=True, enforce_sorted=False)
+        return self.out(rnn.pad_packed_sequence(self.gru(packed)[0], batch_first=True)[0])
+
+
+class GraphSums(nn.Module):
+    """Sums over edges by scatter_add, means by scatter_reduce."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(5, 12), nn.Linear(12, 8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor, edges: Tensor) -> Tensor:
+        """Two steps over the edges."""
+        h = torch.relu(self.a(x))
+        at = edges[1][:, None]
+        h = torch.relu(self.b(torch.zeros_like(h).scatter_add(0, at.expand(-1, 12), h[edges[0]])))
+        return self.c(h.scatter_reduce(0, at.expand(-1, 8), h[edges[0]], "mean"))
+
+
+class Conformer(nn.Module):
+    """A block of attention, a gated depthwise convolution, and a feed-forward layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.start, self.end = nn.Linear(5, 12), nn.Linear(12, 3)
+        self.attention = nn.MultiheadAttention(12, 3, batch_first=True)
+        self.norms = nn.ModuleList(nn.LayerNorm(12) for _ in range(3))
+        self.gate, self.last = nn.Conv1d(12, 24, 1), nn.Conv1d(12, 12, 1)
+        self.depthwise, self.batch = nn.Conv1d(12, 12, 3, padding=1, groups=12), nn.BatchNorm1d(12)
+        self.feed = nn.Sequential(nn.Linear(12, 32), nn.SiLU(), nn.Linear(32, 12))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Values of each position."""
+        h = self.start(x)
+        a = self.norms[0](h)
+        h = h + self.attention(a, a, a)[0]
+        c = nn.functional.glu(self.gate(self.norms[1](h).transpose(1, 2)), 1)
+        h = h + self.last(nn.functional.silu(self.batch(self.depthwise(c)))).transpose(1, 2)
+        return self.end(h + 0.5 * self.feed(self.norms[2](h)))
+
+
 class Likelihood(nn.Module):
     """Returns the logarithm of a density."""
 
@@ -203,6 +254,9 @@ NETWORKS: dict[str, Callable[[], Made]] = {
     "GCN, edge list": lambda: (GraphConvolution(), graph()),
     "GAT, edge list": lambda: (GraphAttention(), graph()),
     "LSTM, packed": lambda: (Packed(), torch.randn(3, 6, 5)),
+    "GRU stack, packed": lambda: (Stack(), (torch.randint(50, (3, 6)), torch.tensor([4, 6, 3]))),
+    "GNN, scatter_add": lambda: (GraphSums(), graph()),
+    "Conformer block": lambda: (Conformer(), torch.randn(3, 7, 5)),
     "log-likelihood": lambda: (Likelihood(), torch.randn(6, 5)),
     "rsample": lambda: (Sampled(), torch.randn(6, 5)),
     "GPT-2": language("GPT2LMHeadModel", "GPT2Config", n_embd=24, n_layer=2, n_head=4, n_positions=32, **WORDS),
@@ -240,6 +294,42 @@ NETWORKS: dict[str, Callable[[], Made]] = {
     "ViT": shipped("ViTForImageClassification", "ViTConfig", picture, **IMAGE),
     "DeiT": shipped("DeiTForImageClassification", "DeiTConfig", picture, **IMAGE),
     "CLIP vision": shipped("CLIPVisionModel", "CLIPVisionConfig", picture, **IMAGE),
+    "GPT-J": language(
+        "GPTJForCausalLM", "GPTJConfig", n_embd=24, n_layer=2, n_head=4, rotary_dim=4, n_positions=32, **WORDS
+    ),
+    "Bloom": language("BloomForCausalLM", "BloomConfig", hidden_size=24, n_layer=2, n_head=4, **WORDS),
+    "Falcon": language(
+        "FalconForCausalLM", "FalconConfig", hidden_size=24, num_hidden_layers=2, num_attention_heads=4, **WORDS
+    ),
+    "Phi": language("PhiForCausalLM", "PhiConfig"),
+    "Phi-3": language("Phi3ForCausalLM", "Phi3Config", num_key_value_heads=2, **LONG),
+    "Gemma 2": language("Gemma2ForCausalLM", "Gemma2Config", num_key_value_heads=2, head_dim=6, **LONG),
+    "StableLM": language("StableLmForCausalLM", "StableLmConfig", num_key_value_heads=2, **LONG),
+    "Starcoder2": language("Starcoder2ForCausalLM", "Starcoder2Config", num_key_value_heads=2, **LONG),
+    "MPNet": language("MPNetForSequenceClassification", "MPNetConfig"),
+    "XLNet": language("XLNetLMHeadModel", "XLNetConfig", d_model=24, n_layer=2, n_head=4, d_inner=32, **WORDS),
+    "SqueezeBERT": language("SqueezeBertForSequenceClassification", "SqueezeBertConfig", embedding_size=24, **LONG),
+    "FNet": language("FNetForSequenceClassification", "FNetConfig"),
+    "wav2vec 2.0": shipped(
+        "Wav2Vec2ForSequenceClassification", "Wav2Vec2Config", lambda: torch.randn(2, 400), conv_dim=(12, 12),
+        conv_stride=(5, 2), conv_kernel=(10, 3), num_feat_extract_layers=2, num_conv_pos_embeddings=8,
+        num_conv_pos_embedding_groups=4, mask_time_prob=0.0, **SIZES,
+    ),
+    "ConvNeXt": shipped(
+        "ConvNextForImageClassification", "ConvNextConfig", lambda: torch.randn(2, 3, 32, 32),
+        hidden_sizes=[8, 12, 16, 20], depths=[1, 1, 1, 1],
+    ),
+    "Swin": shipped(
+        "SwinForImageClassification", "SwinConfig", lambda: torch.randn(2, 3, 16, 16), image_size=16, patch_size=2,
+        embed_dim=8, depths=[1, 1], num_heads=[2, 4], window_size=2,
+    ),
+    "SegFormer": shipped(
+        "SegformerForImageClassification", "SegformerConfig", lambda: torch.randn(2, 3, 32, 32),
+        hidden_sizes=[8, 8, 16, 16], depths=[1, 1, 1, 1], num_attention_heads=[1, 2, 2, 4],
+        decoder_hidden_size=16,
+    ),
+    "BEiT": shipped("BeitForImageClassification", "BeitConfig", picture, use_relative_position_bias=True, **IMAGE),
+    "DINOv2": shipped("Dinov2ForImageClassification", "Dinov2Config", picture, **IMAGE),
     "AlexNet": vision("alexnet", 64),
     "VGG-11, BatchNorm": vision("vgg11_bn", 32),
     "ResNet-18": vision("resnet18", 32),
@@ -250,4 +340,14 @@ NETWORKS: dict[str, Callable[[], Made]] = {
     "MNASNet": vision("mnasnet0_5", 32),
     "RegNet": vision("regnet_y_400mf", 32),
     "EfficientNet": vision("efficientnet_b0", 32),
+    "ResNeXt": lambda: (
+        torchvision.models.ResNet(
+            torchvision.models.resnet.Bottleneck, [1, 1, 1, 1], 10, groups=4, width_per_group=4
+        ),
+        torch.randn(2, 3, 32, 32),
+    ),
+    "DenseNet": lambda: (
+        torchvision.models.DenseNet(8, (2, 2, 2), 8, num_classes=10), torch.randn(2, 3, 32, 32)
+    ),
+    "GoogLeNet": vision("googlenet", 64, aux_logits=False, init_weights=False),
 }  # fmt: skip
