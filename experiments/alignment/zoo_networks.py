@@ -301,10 +301,10 @@ NETWORKS: dict[str, Callable[[], Made]] = {
     "Falcon": language(
         "FalconForCausalLM", "FalconConfig", hidden_size=24, num_hidden_layers=2, num_attention_heads=4, **WORDS
     ),
-    "Phi": language("PhiForCausalLM", "PhiConfig"),
+    "Phi": language("PhiForCausalLM", "PhiConfig", **LONG | {"hidden_size": 32}),
     "Phi-3": language("Phi3ForCausalLM", "Phi3Config", num_key_value_heads=2, **LONG),
     "Gemma 2": language("Gemma2ForCausalLM", "Gemma2Config", num_key_value_heads=2, head_dim=6, **LONG),
-    "StableLM": language("StableLmForCausalLM", "StableLmConfig", num_key_value_heads=2, **LONG),
+    "StableLM": language("StableLmForCausalLM", "StableLmConfig", num_key_value_heads=2, **LONG | {"hidden_size": 32}),
     "Starcoder2": language("Starcoder2ForCausalLM", "Starcoder2Config", num_key_value_heads=2, **LONG),
     "MPNet": language("MPNetForSequenceClassification", "MPNetConfig"),
     "XLNet": language("XLNetLMHeadModel", "XLNetConfig", d_model=24, n_layer=2, n_head=4, d_inner=32, **WORDS),
@@ -331,7 +331,6 @@ NETWORKS: dict[str, Callable[[], Made]] = {
     "BEiT": shipped("BeitForImageClassification", "BeitConfig", picture, use_relative_position_bias=True, **IMAGE),
     "DINOv2": shipped("Dinov2ForImageClassification", "Dinov2Config", picture, **IMAGE),
     "AlexNet": vision("alexnet", 64),
-    "VGG-11, BatchNorm": vision("vgg11_bn", 32),
     "ResNet-18": vision("resnet18", 32),
     "SqueezeNet": vision("squeezenet1_1", 64),
     "MobileNetV2": vision("mobilenet_v2", 32),

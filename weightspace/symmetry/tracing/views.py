@@ -40,6 +40,10 @@ def reshape(units: Units, labels: Labels, old: Sequence[int], new: Sequence[int]
     seen = {int(u) for axis in axes if not isinstance(axis, str) for u in np.unique(units.find(axis))}
     for _, outer in units.links[links:] + units.copies[copies:]:  # what holds the units that have just been made
         seen.update(np.unique(units.find(outer)).tolist())
+    if pending and units.links:  # copies are seen in place of what they are copies of
+        for inner, outer in units.links:
+            if not seen.isdisjoint(np.unique(units.find(inner)).tolist()):
+                seen.update(np.unique(units.find(outer)).tolist())
     still = [link for link in pending if not seen.isdisjoint(np.unique(units.find(link[1])).tolist())]
     return Labels(_add_ones(axes, new), still)
 
