@@ -81,10 +81,16 @@ def test_an_index_of_its_own_for_each_unit_is_refused_by_operator_and_layer() ->
         zeros, to, source = sent(h, edges)
         return zeros.scatter_add(0, (to + torch.arange(12)) % 7, source)
 
-    module = nn.ModuleDict({"graph": Graph(shifted)})
-    module.forward = lambda x, edges: module["graph"](x, edges)
+    class Outer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.graph = Graph(shifted)
+
+        def forward(self, x: Tensor, edges: Tensor) -> Tensor:
+            return self.graph(x, edges)
+
     with pytest.raises(InputError, match=r"aten.scatter_add in layer 'graph'.*an index of its own for each unit"):
-        trace(module, graph())
+        trace(Outer(), graph())
 
 
 def test_several_indices_pick_tokens_and_leave_units_alone() -> None:

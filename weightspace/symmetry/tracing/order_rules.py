@@ -11,8 +11,13 @@ from weightspace.symmetry.tracing.rules import Traced, Untraceable, aten, inhomo
 
 @rule(aten.topk)
 def largest_few(units: Units, x: Traced, k: int, dim: int = -1, *rest: Any, **options: Any) -> list[Labels]:
-    """The largest values along an axis, and where they were."""
-    return [_in_order(units, x, dim)] * 2
+    """The largest values along an axis, and where they were: experts that are chosen stay in place."""
+    units.pin(x.axis(dim % len(x.shape)), dim % len(x.shape), lost=True)
+    chosen = Labels([FIXED if k == dim % len(x.shape) else a for k, a in enumerate(x.labels.axes)])
+    inhomogeneous(units, x)
+    signed(units, x)
+    units.bind(x.labels)
+    return [_in_order(units, Traced(x.tensor, x.shape, chosen, False), dim)] * 2
 
 
 @rule(aten.sort, aten.cummax, aten.cummin)
@@ -59,14 +64,15 @@ def grouped_product(units: Units, rows: Traced, weights: Traced, ends: Traced | 
 
 
 def _in_order(units: Units, x: Traced, dim: int) -> Labels:
-    """Units along the axis stay in place; those of other axes are each on their own."""
+    """Values along an axis without units; units of other axes are each on their own."""
     dim %= max(1, len(x.shape))
     units.bind(x.labels)
     inhomogeneous(units, x)
     signed(units, x)
     if not x.shape:
         return Labels([])
-    units.pin(x.axis(dim), dim, lost=True)
+    if not isinstance(x.axis(dim), str):
+        raise Untraceable("an order of units")
     if any(not isinstance(a, str) and a.shape[dim] > 1 for k, a in enumerate(x.labels.axes) if k != dim):
         raise Untraceable("an order of units that others lie in")
     return Labels([FIXED if k == dim else axis for k, axis in enumerate(x.labels.axes)])
