@@ -113,6 +113,9 @@ def project(
 ) -> tuple[Float[Tensor, "n d"], Bool[Tensor, "n d"]]:
     """Sparse weights and masks of decoded vectors, (n, D) each.
 
+    A pattern in some tensors keeps all that is left of the others. That is every weight that any ticket kept: a decoded
+    vector, a mean and components of all tickets, has a value there.
+
     Args:
         vectors: Decoded vectors, (n, M).
         pattern: Pattern of the masks.
