@@ -36,12 +36,11 @@ class Written:
     ("verb", "said"),
     [
         ("collect", "what is finished is kept in zoo, run the same command again to continue"),
-        ("merge", "zoo is written as a whole, run the same command again"),
-        ("export", "what is finished is in zoo, run the same command again to write all of it"),
+        ("tickets control", "zoo is written at the end, run the same command again"),
     ],
 )
 def test_the_line_says_what_is_kept(verb: str, said: str) -> None:
-    running = Running([verb])
+    running = Running(verb.split())
     assert running.stopped() == f"weightspace {verb}: stopped (SIGINT): nothing was begun, run the same command again"
     running.command = Written(Path("zoo"))
     assert running.stopped() == f"weightspace {verb}: stopped (SIGINT): {said}"

@@ -11,8 +11,8 @@ from weightspace.runtime import stopping
 from weightspace.runtime.progress import is_open
 
 _UNREAD = 141  # as of a program that is ended by SIGPIPE
-_AGAIN = {"export", "bench"}  # verbs that begin anew, and whose folder may hold a part
-_WHOLE = {"merge", "import"}  # verbs whose folder appears when it is complete
+# Verbs that write when all is done.
+_AT_THE_END = {"merge", "import", "tickets control", "adapt merge", "adapt apply", "bench"}
 
 
 class Command(Protocol):
@@ -42,10 +42,8 @@ class Running:
             kept = "nothing was begun, run the same command again"
         elif out is None:
             kept = "nothing was changed, run the same command again"
-        elif self.verb in _AGAIN:
-            kept = f"what is finished is in {out}, run the same command again to write all of it"
-        elif self.verb in _WHOLE:
-            kept = f"{out} is written as a whole, run the same command again"
+        elif self.verb in _AT_THE_END:
+            kept = f"{out} is written at the end, run the same command again"
         else:
             kept = f"what is finished is kept in {out}, run the same command again to continue"
         line = f"weightspace {self.verb}".rstrip() + f": stopped ({stopping.cause()}): {kept}"
