@@ -34,7 +34,7 @@ from experiments.fuzz.outcomes import Findings
 from weightspace.cli.main import main as command_line
 from weightspace.runtime import stopping
 
-OUTCOMES = ["same", "other bytes", "no resume", "traceback", "no line", "wrong code", "orphans", "hang"]
+OUTCOMES = ["same", "outside", "other bytes", "no resume", "traceback", "no line", "wrong code", "orphans", "hang"]
 LOADING = "loading"
 REAL: Mapping[str, str] = {
     LOADING: "collect --task iris --hidden 4 --n 2 --length 1ep",
@@ -205,6 +205,8 @@ def judge(ended: Ended, stop: Stop) -> tuple[str, str | None]:
         return "traceback", about
     if ended.late or stop.signals == ["SIGKILL"]:
         return "same", None
+    if ended.code in [-getattr(signal, name) for name in stop.signals] and not ended.said:
+        return "outside", None  # of the command: where Python itself begins or ends, a signal ends it without a word
     lines = [line for line in ended.said.splitlines() if "stopped (" in line]
     if ended.code not in (0, *(128 + getattr(signal, name) for name in stop.signals)):
         return "wrong code", about
@@ -242,7 +244,7 @@ def one(
         return "no resume", f"{words}, {stop}: code {again.code}: {again.said[-600:]}"
     found = kills.contents(Path("stopped"))
     different = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
-    return ("other bytes", f"{words}, {stop}: {', '.join(different)}") if different else ("same", None)
+    return ("other bytes", f"{words}, {stop}: {', '.join(different)}") if different else (outcome, None)
 
 
 def fuzz(place: world.World, seed: int, numbers: Iterable[int], findings: Findings) -> Findings:

@@ -10,7 +10,6 @@ import pytest
 
 import weightspace as ws
 from weightspace.cli.running import Running
-from weightspace.runtime import progress
 
 HEAD = """
 import importlib.util, os, sys
@@ -44,12 +43,6 @@ def test_the_line_says_what_is_kept(verb: str, said: str) -> None:
     assert running.stopped() == f"weightspace {verb}: stopped (SIGINT): nothing was begun, run the same command again"
     running.command = Written(Path("zoo"))
     assert running.stopped() == f"weightspace {verb}: stopped (SIGINT): {said}"
-
-
-def test_the_line_begins_below_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not Running(["show"]).stopped().startswith("\n")
-    with progress.progress(range(2), "shown"):
-        assert Running(["show"]).stopped().startswith("\nweightspace show: stopped")
 
 
 @pytest.fixture(scope="module")

@@ -6,13 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tqdm import tqdm
 
 import weightspace as ws
-from weightspace.runtime.progress import _bars, progress
+from weightspace.runtime.progress import progress
 
 
 def still_open() -> int:
-    return sum(not bar.disable for bar in _bars)
+    return sum(not bar.disable for bar in tqdm._instances)
 
 
 def test_bars_end_with_their_loops() -> None:

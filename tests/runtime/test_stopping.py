@@ -82,7 +82,7 @@ def started(script: str, **options) -> subprocess.Popen:
 
 def ended(process: subprocess.Popen) -> tuple[int, str]:
     _, said = process.communicate(timeout=30)
-    return process.returncode, said
+    return process.returncode, said.removeprefix("\n")  # it begins below a progress bar
 
 
 @POSIX

@@ -8,7 +8,6 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 from weightspace.runtime import stopping
-from weightspace.runtime.progress import is_open
 
 _UNREAD = 141  # as of a program that is ended by SIGPIPE
 # Verbs that write when all is done.
@@ -46,8 +45,7 @@ class Running:
             kept = f"{out} is written at the end, run the same command again"
         else:
             kept = f"what is finished is kept in {out}, run the same command again to continue"
-        line = f"weightspace {self.verb}".rstrip() + f": stopped ({stopping.cause()}): {kept}"
-        return f"\n{line}" if is_open() else line
+        return f"weightspace {self.verb}".rstrip() + f": stopped ({stopping.cause()}): {kept}"
 
 
 def with_output(run: Callable[[], int], name: str) -> int:

@@ -26,6 +26,7 @@ from typing import Any
 GRACE = 3.0
 """Seconds that work has to come to an end after a signal."""
 
+_NEW_LINE = "\n"
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")  # the last two are not on every system
 _SIGNALS = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))
 
@@ -37,6 +38,7 @@ class _State:
         self.first: int | None = None  # the first signal that came
         self.installed = False
         self.handled = False  # whether the main thread knows of it
+        self.begun = False
         self.working = False
         self.line: Callable[[], str] = lambda: (
             f"weightspace: stopped ({cause()}): nothing was begun, run the same command again"
@@ -88,7 +90,7 @@ def work(line: Callable[[], str], verb: Callable[[], int]) -> int:
     result = 0
     try:
         try:
-            _state.working = True
+            _state.begun = _state.working = True
             result = verb()
         finally:
             _state.working = False
@@ -119,7 +121,7 @@ def _handle(number: int, _frame: FrameType | None) -> None:
     repeated, _state.handled = _state.handled, True
     _state.first = _state.first or number
     if repeated or not _state.working:
-        _say()
+        _say(below=_state.begun)
         _end()
     raise KeyboardInterrupt
 
@@ -152,26 +154,30 @@ def _watch(reading: socket.socket) -> None:
     while (left := until - time.monotonic()) > 0 and select.select([reading], [], [], left)[0]:
         if reading.recv(1)[0] in _SIGNALS:
             break
-    _say()
+    _say(below=_state.begun)
     _end()
 
 
 def _unraisable(arguments: Any) -> None:
     """An exception where Python cannot raise it, such as in `__del__`; the one of a signal ends the process."""
     if _state.first is not None:
-        _say()
+        _say(below=_state.begun)
         _end()
     sys.__unraisablehook__(arguments)
 
 
-def _say() -> None:
-    """Print the line, once: not through Python's streams, whose locks the main thread may hold."""
+def _say(*, below: bool = False) -> None:
+    """Print the line, once: not through Python's streams, whose locks the main thread may hold.
+
+    Args:
+        below: Whether a progress bar may stand in this line of the terminal.
+    """
     held = _state.saying.acquire(timeout=1)
     with suppress(Exception):  # the terminal is closed, say; nothing keeps this process from its end
         if not _state.said:
             descriptor = sys.stderr.fileno()
             if os.name == "nt" or select.select([], [descriptor], [], 1)[1]:  # Windows selects sockets alone
-                line = f"{_state.line()}\n".encode(errors="replace")
+                line = f"{below * _NEW_LINE}{_state.line()}\n".encode(errors="replace")
                 _state.said = True
                 os.write(descriptor, line)
     if held:
