@@ -42,9 +42,9 @@ _converter.register_structure_hook(float, _number)
 
 def _sequence(kind: Any) -> Callable[[Any, Any], Any]:
     """Lists and tuples are lists in files: text is no list of letters, and a mapping none of its keys."""
-    made = tuple if get_origin(kind) is tuple else list
+    made = list if get_origin(kind) is list else tuple
     arguments = get_args(kind)
-    alike = made is list or arguments[1:] == (Ellipsis,)
+    alike = get_origin(kind) is not tuple or arguments[1:] == (Ellipsis,)
     hooks = [_converter.get_structure_hook(one) for one in (arguments[:1] if alike else arguments)]
 
     def structure(value: Any, _kind: Any) -> Any:
