@@ -186,8 +186,8 @@ def _step(
         mixing, sizes, lost = balancing(a, side(state, symmetry, group, group.dual), rounding)
     settling = _settling(symmetry, group)
     parts = [
-        matrix @ side(state, symmetry, group, [axis for axis in settling if (axis in group.dual) == dual])
-        for matrix, dual in ((mixing.primal, False), (mixing.dual, True))
+        matrix @ side(state, symmetry, group, [axis for axis in settling if axis in axes])
+        for matrix, axes in ((mixing.primal, group.primal), (mixing.dual, group.dual))
     ]
     axes = settled_axes(torch.cat(parts, -1), sizes)
     return mixing.then(Mixing(axes, axes)), sizes, lost
