@@ -25,6 +25,12 @@ def test_the_command_line_aligns_in_every_way(
     assert "--population star" in capsys.readouterr().err
     assert main([*common, str(tmp_path / "c"), "--method", "activations", "--population", "star"]) == 1
     assert main([*common, str(tmp_path / "c"), "--report", "1"]) == 1
+    assert main([*common, str(tmp_path / "c"), "--method", "activations", "--rotate"]) == 1
+    assert "--rotate is for weights" in capsys.readouterr().err
     assert not (tmp_path / "c").exists()
+    with pytest.warns(UserWarning, match="no units of MLP can be mixed .* no effect"):
+        assert main([*common, str(tmp_path / "c"), "--rotate"]) == 0
+    settings = [(tmp_path / name / "config.yaml").read_text() for name in "ac"]
+    assert ["rotate" in text for text in settings] == [False, True]
     mode = (tmp_path / "a" / "shard-00000.safetensors").stat().st_mode & 0o777
     assert mode == (tmp_path / "a" / "collection.json").stat().st_mode & 0o777

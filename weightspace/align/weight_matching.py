@@ -113,6 +113,12 @@ class WeightMatching:
         device = matching_device(device, executor)
         if self.rotate:
             symmetry = to_mix(symmetry)
+            if not symmetry.linear:
+                warnings.warn(
+                    f"no units of {networks.architecture.name} can be mixed (symmetry.linear is empty): rotate=True has "
+                    "no effect",
+                    stacklevel=3,
+                )
         if symmetry.odd and signed_features(self.cost) is None:
             warnings.warn(
                 f"{type(self.cost).__name__} does not say which of its features change sign with the weights: the "
