@@ -115,8 +115,8 @@ class WeightMatching:
             symmetry = to_mix(symmetry)
             if not symmetry.linear:
                 warnings.warn(
-                    f"no units of {networks.architecture.name} can be mixed (symmetry.linear is empty): rotate=True has "
-                    "no effect",
+                    f"no units of {networks.architecture.name} can be mixed (symmetry.linear is empty): rotate=True "
+                    "has no effect",
                     stacklevel=3,
                 )
         if symmetry.odd and signed_features(self.cost) is None:
