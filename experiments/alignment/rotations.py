@@ -26,7 +26,7 @@ from weightspace.evaluation import connectivity
 from weightspace.models.vit import Attention
 from weightspace.symmetry import Symmetry
 
-RECIPE = ws.Recipe("30ep", batch_size=64, optimizer=ws.Adam(lr=3e-3), schedule="cosine")
+RECIPE = ws.Recipe(ws.Step(epochs=30), batch_size=64, optimizer=ws.Adam(lr=3e-3), schedule="cosine")
 NORMS: dict[str, Callable[[int], nn.Module]] = {
     "LayerNorm": nn.LayerNorm,
     "RMSNorm without scales": partial(nn.RMSNorm, elementwise_affine=False),
