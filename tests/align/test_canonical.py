@@ -2,12 +2,14 @@
 
 import pytest
 import torch
+from torch import nn
 
 import weightspace as ws
 from tests.align.linear import TABLES, hidden, outputs, population
-from weightspace.align import canonical
+from weightspace.align import WeightMatching, canonical
 from weightspace.errors import InputError, LayoutMismatch
 from weightspace.networks.record import Extra
+from weightspace.symmetry import Axis, Group, Symmetry
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -71,3 +73,30 @@ def test_what_cannot_be_mixed_is_refused() -> None:
     mlp = ws.collect(ws.tasks.digits(hidden=(2,), recipe=ws.Recipe("1it")), 1)
     with pytest.raises(InputError, match="no units of .* can be mixed"):
         canonical(mlp, ws.WeightMatching().symmetry_of(mlp))
+
+
+class Directed(nn.Module):
+    """A constant direction, held as a buffer, among units that can be mixed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(6, 3), nn.Linear(3, 5)
+        self.register_buffer("direction", torch.arange(3.0))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.b(self.a(x) + self.direction)
+
+
+def test_buffers_are_mixed_like_weights() -> None:
+    architecture = ws.Architecture.of(Directed)
+    layout = architecture.layout()
+    makes, reads = (Axis("a.weight", 0), Axis("a.bias", 0), Axis("direction", 0)), (Axis("b.weight", 1),)
+    symmetry = Symmetry(layout, (Group("units", 3, makes, reads, linear="general", dual=reads),))
+    random = torch.Generator().manual_seed(0)
+    weights, direction = torch.randn(2, layout.size, generator=random), torch.arange(3.0).expand(2, -1)
+    networks = ws.Collection(layout, weights, architecture=architecture, buffers={"direction": direction})
+    x = torch.randn(4, 6, generator=random)
+    matching = WeightMatching(symmetry, rotate=True).fit(networks, example=x)
+    for moved in (canonical(networks, symmetry), matching.transform(networks)):
+        assert (moved.buffers["direction"] - direction).abs().min() > 1e-3
+        torch.testing.assert_close(outputs(moved, x), outputs(networks, x), rtol=1e-4, atol=1e-4)

@@ -117,6 +117,19 @@ def mixed_vectors(vectors: Float[Tensor, "nets d"], symmetry: Symmetry, mixings:
     return torch.cat([state[e.name].flatten(1) for e in symmetry.layout.parameters], -1).to(vectors.dtype)
 
 
+def mixed_buffers(buffers: Mapping[str, Tensor], symmetry: Symmetry, mixings: Mixings) -> dict[str, Tensor]:
+    """Buffers of networks, such as constant directions in a stream, with the units of linear groups mixed.
+
+    Args:
+        buffers: Buffers by name, with the networks in front.
+        symmetry: The symmetry that the groups belong to.
+        mixings: Matrices, one for each network or 1.
+    """
+    on = {axis.tensor for name in mixings for axis in symmetry.by_name[name].axes}
+    state = mixed({name: b.double() for name, b in buffers.items() if name in on}, symmetry, mixings)
+    return dict(buffers) | {name: b.to(buffers[name].dtype) for name, b in state.items()}
+
+
 def identities(symmetry: Symmetry, groups: Iterable[Group], nets: int = 1) -> dict[str, Mixing]:
     """Mixings that change nothing, in float64."""
     eyes = {

@@ -19,6 +19,7 @@ from weightspace.align.bases import (
     identities,
     mixable,
     mixed,
+    mixed_buffers,
     mixed_vectors,
     side,
     without_other_factors,
@@ -67,7 +68,9 @@ def canonical(networks: Collection, symmetry: Symmetry) -> Collection:
         form = canonical_mixings(part.weights, symmetry)
         lost.add(form.lost)
         extras = {name: mixed_vectors(extra, symmetry, form.mixings) for name, extra in part.extras.items()}
-        parts.append(part.replace(weights=mixed_vectors(part.weights, symmetry, form.mixings), extras=extras))
+        weights = mixed_vectors(part.weights, symmetry, form.mixings)
+        buffers = mixed_buffers(part.buffers, symmetry, form.mixings)
+        parts.append(part.replace(weights=weights, extras=extras, buffers=buffers))
     lost.warn(len(networks))
     return parts[0] if len(parts) == 1 else Collection.concatenate(parts)
 

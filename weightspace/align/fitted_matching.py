@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from weightspace.align.balance import balance_scales
-from weightspace.align.bases import Mixings, mixed_vectors, of_rotations
+from weightspace.align.bases import Mixings, mixed_buffers, mixed_vectors, of_rotations
 from weightspace.align.canonical import Lost, require_mixable
 from weightspace.align.costs import COSTS, WEIGHTS, Cost, WeightCost, require_fields, signed_features
 from weightspace.align.matcher import Matched, Matcher
@@ -153,7 +153,7 @@ class FittedMatching:
             pairs = zip(tensor, signs, strict=True)
             return torch.stack([flip(row, one) if name is None or follows_in(name, row) else row for row, one in pairs])
 
-        buffers = networks.buffers
+        buffers = mixed_buffers(networks.buffers, self.symmetry, mixings) if mixings else networks.buffers
         moved_buffers = [
             self.symmetry.permute_buffers(
                 self.symmetry.flip_buffers({n: b[i] for n, b in buffers.items()}, signs[i]), order
