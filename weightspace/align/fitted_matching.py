@@ -91,14 +91,20 @@ class FittedMatching:
         Args:
             networks: Networks of the reference's layout, dense or sparse.
             device: Device to match on.
-        """
-        return self._transformed(networks.replace(masks=None, extras={}), None, devices.pick(device), Lost())
 
-    def _transformed(self, networks: Collection, executor: Executor | None, device: str, lost: Lost) -> Collection:
+        Raises:
+            LayoutMismatch: The networks are of another layout.
+        """
+        self.symmetry.layout.require_tensors(networks.layout, "the collection to align")
+        return self._transformed(networks, None, devices.pick(device), Lost(), as_dense=True)
+
+    def _transformed(
+        self, networks: Collection, executor: Executor | None, device: str, lost: Lost, *, as_dense: bool = False
+    ) -> Collection:
         parts: list[Collection] = []
         with progress(range(len(networks)), "aligning to the reference") as bar:
             for rows in blocks(len(networks), BLOCK):
-                part = networks[rows]
+                part = networks[rows].replace(masks=None, extras={}) if as_dense else networks[rows]
                 form = self._form(part)
                 lost.add(form.lost)
                 matches: list[Matched] = []
