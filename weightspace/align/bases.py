@@ -79,7 +79,7 @@ def mixed(state: Mapping[str, Float[Tensor, "nets *shape"]], symmetry: Symmetry,
     changed = dict(state)
     for name, mixing in mixings.items():
         group = symmetry.by_name[name]
-        for axis in group.axes:
+        for axis in (*group.primal, *group.dual):
             if axis.tensor in changed:
                 matrix = mixing.dual if axis in group.dual else mixing.primal
                 changed[axis.tensor] = _on_axis(changed[axis.tensor], symmetry, group, axis, matrix)

@@ -181,7 +181,7 @@ def _step(
     state: Mapping[str, Tensor], symmetry: Symmetry, group: Group, rounding: float
 ) -> tuple[Mixing, Tensor, Tensor]:
     """One group's mixing, the others as they are, its units' sizes, and where it has directions without influence."""
-    a = side(state, symmetry, group, [axis for axis in group.axes if axis not in group.dual])
+    a = side(state, symmetry, group, group.primal)
     if group.linear == "orthogonal":
         mixing, sizes = principal(a)
         lost = torch.zeros(a.shape[:2], dtype=torch.bool)
@@ -199,8 +199,9 @@ def _step(
 def _settling(symmetry: Symmetry, group: Group) -> Sequence[Axis]:
     """The axes that signs are read from: in tensors that no other linear group mixes, if there are any."""
     others = {(a.tensor, a.axis) for g in symmetry.linear if g is not group for a in g.axes}
-    alone = [axis for axis in group.axes if not any(t == axis.tensor and n != axis.axis for t, n in others)]
-    return alone or group.axes
+    axes = (*group.primal, *group.dual)
+    alone = [axis for axis in axes if not any(t == axis.tensor and n != axis.axis for t, n in others)]
+    return alone or axes
 
 
 def _meet(symmetry: Symmetry) -> bool:

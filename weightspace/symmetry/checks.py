@@ -32,7 +32,7 @@ def require_groups(layout: Layout, groups: Sequence[Group], count: Callable[[str
         if group.parent is not None and seen[group.parent].linear is not None:
             raise InputError(f"the units of group {group.parent!r} hold others, so that they cannot be mixed (linear=)")
         seen[group.name] = group
-        for axis in group.axes:
+        for axis in dict.fromkeys((*group.axes, *group.primal, *group.dual)):
             _require_axis(group, axis, shapes.get(axis.tensor), seen, count)
 
 

@@ -1,7 +1,7 @@
 """Groups of hidden units, and where they lie along the axes of tensors."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -38,6 +38,14 @@ class Axis:
         """The units one after another, several times over, as the gates of an LSTM."""
         return cls(tensor, axis, tuple(tile * units + unit for unit in range(units) for tile in range(tiles)))
 
+    def lies_in(self, other: "Axis") -> bool:
+        """Whether this is another axis, or some of its positions."""
+        if (self.tensor, self.axis, self.within) != (other.tensor, other.axis, other.within):
+            return False
+        return self.index == other.index or (
+            self.index is not None and other.index is not None and set(self.index) < set(other.index)
+        )
+
     def __str__(self) -> str:
         inside = "" if self.within is None else f" in blocks of axis {self.within}"
         return f"{self.tensor}[{self.axis}{_brief(self.index)}]{inside}"
@@ -64,7 +72,9 @@ class Group:
             and what reads them: "general" by any invertible one, "orthogonal" by an orthogonal one, as where a norm of
             the units is taken.
         dual: Those of the axes on which a mixing acts by the inverse transpose of the matrix, as what reads the units
-            undoes what is done to them; for "orthogonal" none, as the inverse transpose is the matrix itself.
+            undoes what is done to them; for "orthogonal" none, as the inverse transpose is the matrix itself. Where
+            rows of both kinds lie in one tensor, as queries and keys do, part of an axis: an axis with some of its
+            positions, equally many for each unit.
 
     Raises:
         InputError: `linear` is of another kind, or `dual` has axes of others, or any without "general".
@@ -88,9 +98,9 @@ class Group:
             raise InputError(
                 f"group {self.name!r}: linear={self.linear!r} is none of {', '.join(map(repr, LINEAR))}, and None"
             )
-        if self.dual and (self.linear != "general" or not set(self.dual) <= set(self.axes)):
+        if self.dual and (self.linear != "general" or not all(any(map(d.lies_in, self.axes)) for d in self.dual)):
             raise InputError(
-                f"group {self.name!r}: dual axes are axes of the group, and only where linear='general'; got "
+                f"group {self.name!r}: dual axes are its axes or parts of them, and only where linear='general'; got "
                 f"{', '.join(map(str, self.dual))} with linear={self.linear!r}"
             )
 
@@ -98,6 +108,19 @@ class Group:
     def axes(self) -> tuple[Axis, ...]:
         """All axes that move with the units."""
         return self.incoming + self.outgoing + self.following
+
+    @property
+    def primal(self) -> tuple[Axis, ...]:
+        """The axes, or parts of them, on which a mixing acts by the matrix itself: all but the dual ones."""
+        left: list[Axis] = []
+        for axis in self.axes:
+            parts = [d for d in self.dual if d != axis and d.lies_in(axis)]
+            taken = {position for part in parts for position in part.index or ()}
+            if parts and axis.index is not None:
+                axis = replace(axis, index=tuple(p for p in axis.index if p not in taken))
+            if axis not in self.dual and axis.index != ():
+                left.append(axis)
+        return tuple(left)
 
     @property
     def kinds(self) -> tuple[str, ...]:

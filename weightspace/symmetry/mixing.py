@@ -100,15 +100,15 @@ def mixed(
         group: The group.
         matrix: The matrix (..., units, units), in a parent (..., parent units, units, units), with `lead` dimensions in
             front or none.
-        places: Positions (units, slots) of the units on each axis; units of all parents in turn, but on axes inside
-            blocks of another.
+        places: Positions (units, slots) of the units on each primal and dual axis; units of all parents in turn, but on
+            axes inside blocks of another.
         parents: Number of parent units; 1 without a parent.
         lead: Number of dimensions in front of the tensors' own.
 
     Raises:
         InputError: The group cannot be mixed, or the matrix is none that may mix it.
     """
-    used = [axis for axis in group.axes if axis.tensor in state]
+    used = [axis for axis in (*group.primal, *group.dual) if axis.tensor in state]
     check(group, matrix, parents, lead)
     if not used:
         return dict(state)

@@ -75,8 +75,9 @@ class Symmetry:
 
     @cached_property
     def places(self) -> dict[tuple[str, Axis], Tensor]:
-        """Positions (units, slots) of each group on each of its axes; units of all parents in turn."""
-        return {(group.name, axis): self._positions(group, axis) for group in self.groups for axis in group.axes}
+        """Positions (units, slots) of each group on its axes, and parts of axes; units of all parents in turn."""
+        axes = {g.name: dict.fromkeys((*g.axes, *((*g.primal, *g.dual) if g.dual else ()))) for g in self.groups}
+        return {(g.name, axis): self._positions(g, axis) for g in self.groups for axis in axes[g.name]}
 
     @cached_property
     def _shared(self) -> dict[tuple[str, Axis], frozenset[str]]:
@@ -374,7 +375,7 @@ class Symmetry:
             if name not in self.by_name:
                 raise InputError(f"no group is called {name!r}: there are {', '.join(self.by_name) or 'none'}")
             group = self.by_name[name]
-            places = {axis: self.places[name, axis] for axis in group.axes}
+            places = {axis: self.places[name, axis] for axis in (*group.primal, *group.dual)}
             changed = mixing.mixed(changed, group, matrix, places, self._parents(group), lead)
         return changed
 
