@@ -23,6 +23,7 @@ from experiments.common import tables
 from weightspace.storage.files import make_folder, write_text
 
 TEMPLATES = Path(__file__).parent / "templates"
+SITE = TEMPLATES / "site"  # pages that are not of results alone
 PAGES = Path("docs/results")
 NOTE = "<!-- Written by `python -m experiments.common.pages` from experiments/results. Edit {template} instead. -->\n\n"
 NOTHING = "–"
@@ -39,8 +40,10 @@ def main(check: bool = False, pages: Path = PAGES, results: Path = tables.RESULT
         results: Folder of the result tables.
     """
     stale: list[str] = []
-    for template in sorted(TEMPLATES.glob("*.md")):
-        text, page = render(template, results), pages / template.name
+    found = [(template, pages / template.name) for template in sorted(TEMPLATES.glob("*.md"))]
+    found += [(template, pages.parent / template.name) for template in sorted(SITE.glob("*.md"))]
+    for template, page in found:
+        text = render(template, results)
         if check:
             if not page.exists() or page.read_text(encoding="utf-8") != text:
                 stale.append(str(page))
@@ -57,7 +60,7 @@ def render(template: Path, results: Path) -> str:
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, trim_blocks=True)
     environment.filters["combine"] = lambda one, other: {**one, **other}
     environment.globals.update(table=source.table, pivot=source.pivot, value=source.value)
-    name = f"experiments/common/templates/{template.name}"
+    name = f"experiments/common/templates/{template.relative_to(TEMPLATES).as_posix()}"
     return NOTE.format(template=name) + environment.from_string(template.read_text(encoding="utf-8")).render()
 
 

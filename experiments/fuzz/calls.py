@@ -365,7 +365,7 @@ def _draw(seed: str, numbers: Iterable[int], calls: Sequence[Call], findings: Fi
         deadline=None,
         phases=[Phase.generate],
         derandomize=False,
-        suppress_health_check=list(HealthCheck),
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],
     )
     @given(st.data())
     def draw(data: st.DataObject) -> None:

@@ -122,7 +122,7 @@ def _config(folder: Path) -> object:
     path = folder / "set.yaml"
     found = run_main(lambda words: print(parse("collect", words)) or 0, ["collect", "--out", "x"])
     assert found.how == "done"
-    ended = run_main(command_line, ["show", "nowhere", "--config", str(path)])
+    ended = run_main(command_line, ["show", "nowhere", "--config", str(path)], interrupt=30.0)
     if ended.how == "refused":
         raise InputError(ended.text)
     if ended.how != "wrong line":

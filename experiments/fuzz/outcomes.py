@@ -19,7 +19,8 @@ INTERRUPT = 2.0  # seconds after which a try gets a Ctrl-C
 GRACE = 20.0  # seconds that it has to end then
 
 REMEDIES = [
-    "add", "allow", "ask", "build", "call", "check", "choose", "collect", "correct", "cut", "delete", "divide",
+    "add", "allow", "ask", "build", "call", "check", "choose", "collect", "convert", "correct", "cut", "delete",
+    "divide",
     "draw", "drop",
     "end", "evaluate", "export", "fetch", "fit",
     "free", "give", "import", "install", "keep", "leave", "list", "load", "lower",
@@ -31,6 +32,7 @@ REMEDIES = [
 """Verbs that tell what to do."""
 
 EXPECTED = [
+    r"\bin [(\[]", r"\b(?:no fewer than|up to|is above|not negative|positive)\b",
     r"\bmust\b", r"\bexpected\b", r"\bthere (?:is|are)\b", r"\bat (?:least|most)\b", r"\bis written\b", r"\bsuch as\b",
     r"\bbetween\b", r"\bneeds?\b", r"\bgoes? with\b", r"\bbelongs? to\b", r"\bonly\b", r"\bshould\b", r"\binstead\b",
     r"\bis now called\b", r"\breads? version\b", r"\bare for\b", r"\bcannot be more\b",
@@ -160,6 +162,6 @@ class Findings:
         rows: list[dict[str, object]] = []
         for row in sorted(self.counts):
             count = self.counts[row]
-            rows.append({name: row, "tried": count.total()} | {outcome: count[outcome] for outcome in outcomes})
+            rows.append({name: row, "tried": count.total(), **{outcome: count[outcome] for outcome in outcomes}})
         total = {name: "all", "tried": self.tried} | {outcome: self.number(outcome) for outcome in outcomes}
         tables.write(path, [*rows, total])

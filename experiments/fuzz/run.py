@@ -105,8 +105,10 @@ def main(
             part.prepare(place)
             seconds = None if minutes is None else 60 * minutes * part.share
             write = functools.partial(_write, name, part, found, seed, results, out)
-            part.fuzz(place, seed, _numbers(wanted[name], seconds, write), found)
-            write()
+            try:
+                part.fuzz(place, seed, _numbers(wanted[name], seconds, write), found)
+            finally:
+                write()  # also what was counted until a Ctrl-C
         print(f"{part.name}: {found.tried} tries, {len(found.wrong)} to be mended")
 
 

@@ -84,8 +84,9 @@ def drop_sums(folder: Path) -> None:
     Args:
         folder: Folder of the run.
     """
-    for path in _summed(folder):
-        drop_sum(path)
+    for pattern in _SUMMED:  # also those of files that are gone
+        for beside in folder.glob(pattern + SUM):
+            beside.unlink(missing_ok=True)
 
 
 def drop_sum(path: Path) -> None:
