@@ -26,7 +26,7 @@ def attention(units: Units, q: Traced, k: Traced, v: Traced, *rest: Any, **optio
             if d + extra >= 0 and mask.shape[d + extra] > 1:
                 shared[d].append(mask.axis(d + extra))
     heads = [units.combine(labels, [d] * len(labels)) for d, labels in enumerate(shared)]
-    units.combine([q.axis(3), k.axis(3)], [3, 3])
+    units.combine([q.axis(3), k.axis(3)], [3, 3], tie="inversely")
     units.combine([k.axis(2), v.axis(2)], [2, 2])
     return [Labels([*heads, q.axis(2), v.axis(3)])]
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from weightspace.networks.layout import Layout
 from weightspace.symmetry.spec import Axis, Group, Symmetry
+from weightspace.symmetry.tracing.bases import with_bases
 from weightspace.symmetry.tracing.copies import Copies
 from weightspace.symmetry.tracing.labels import Labels, Units
 
@@ -48,16 +49,22 @@ def table(module: nn.Module, layout: Layout, units: Units, axes: dict[str, Label
     if not copies:
         several.fix(units)
     labels = {name: [None if a is None else units.find(a) for a in roots] for name, roots in labels.items()}
+    tries = 1
     while True:
         orbits = _orbits(units, labels, parents, several)
         lost = _lost(labels, orbits)
         if not lost:
             break
         for label, k in lost:
+            if tries < 1:  # places in blocks that are still alike
+                for unit in np.unique(units.find(label)):
+                    units.mark(np.array([unit]))
             units.pin(label, k, lost=True)
+        tries -= 1
     groups = _groups(module, layout, units, labels, orbits, _in_copies(places, several, orbits))
     moved = {axis.tensor for group in groups for axis in group.axes}
-    return Symmetry(layout, tuple(groups), tuple(b.name for b in layout.buffers if b.shape and b.name not in moved))
+    fixed = tuple(b.name for b in layout.buffers if b.shape and b.name not in moved)
+    return with_bases(Symmetry(layout, tuple(groups), fixed), units, axes)
 
 
 def _labels_of(units: Units, labels: Labels) -> list[np.ndarray | None]:

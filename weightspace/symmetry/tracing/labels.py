@@ -7,8 +7,11 @@ units that hold other units.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
+
+from weightspace.symmetry.tracing.arrays import filled, joined, repeats, widened
 
 FIXED = "fixed"  # an axis whose order means something: batch, space, time, classes
 LOST = "lost"  # an axis whose order means something for another reason: a constant varies, or labels were lost
@@ -17,6 +20,7 @@ ANY = "any"  # an axis along which nothing varies, such as one of length one: fi
 # One axis of a tensor: FIXED, LOST, ANY, or units in an array that broadcasts over the tensor's shape (of
 # length one in all other dimensions, unless a unit depends on those, as inside heads).
 Label = np.ndarray | str
+Tie = Literal["alike", "inversely", "no"]
 
 
 @dataclass
@@ -29,12 +33,15 @@ class Labels:
             parts differently.
         constant: Whether the tensor depends on neither inputs nor parameters.
         given: Whether it depends on inputs alone, so that no permutation changes it.
+        products: Axes along which the values are products of two tensors' values at the same unit, with the labels of
+            both: a sum along it is an inner product.
     """
 
     axes: list[Label]
     pending: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
     constant: bool = False
     given: bool = False
+    products: dict[int, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
 
     @property
     def untouched(self) -> bool:
@@ -63,6 +70,10 @@ class Units:
         self.held: set[int] = set()  # went together with an axis of inputs or outputs
         self.unscalable: set[int] = set()  # saw an operation that is not positively homogeneous
         self.unflippable: set[int] = set()  # saw an operation that is neither odd nor even
+        self.ties: list[
+            tuple[np.ndarray, np.ndarray, bool]
+        ] = []  # mixed by the same matrix, or by its inverse transpose
+        self.one_basis: list[np.ndarray] = []  # saw an operation that is not linear along them
 
     def new(self, *shape: int) -> np.ndarray:
         """Fresh units."""
@@ -85,8 +96,10 @@ class Units:
         """Representatives under unions one to one only: copies of a unit are told apart."""
         return _found(self._one_to_one, units)
 
-    def unite(self, a: np.ndarray, b: np.ndarray) -> None:
-        """From now on these units move together, entry by entry."""
+    def unite(self, a: np.ndarray, b: np.ndarray, *, tie: Tie = "alike") -> None:
+        """From now on these units move together, entry by entry; how they are mixed says `tie`."""
+        if tie == "inversely" or (tie == "alike" and a is not b):
+            self.ties.append((a, b, tie == "inversely"))
         a, b = np.broadcast_arrays(a, b)
         first, second = self.find_places(a), self.find_places(b)
         if not np.array_equal(first, second):
@@ -150,8 +163,21 @@ class Units:
             self.links += tensor.pending
             tensor.pending = []
 
-    def combine(self, labels: Sequence[Label], dims: Sequence[int]) -> Label:
-        """Axes that go together index by index; `dims` says where each label's own axis is in its array."""
+    def spoil(self, *labels: Label) -> None:
+        """These units have one basis only."""
+        self.one_basis += [label for label in labels if not isinstance(label, str)]
+
+    def combine(self, labels: Sequence[Label], dims: Sequence[int], *, tie: Tie = "alike") -> Label:
+        """Axes that go together index by index; `dims` says where each label's own axis is in its array.
+
+        Args:
+            labels: Labels of the axes.
+            dims: Where each label's own axis is in its array.
+            tie: How their units are mixed: "inversely" if values of two tensors are multiplied and summed along the
+                axis, "no" if that is not known yet.
+        """
+        if tie == "inversely" and any(isinstance(label, str) for label in labels):
+            self.spoil(*labels)
         units = [(label, dim) for label, dim in zip(labels, dims, strict=True) if not isinstance(label, str)]
         if not units:
             return _fixed(labels)
@@ -159,7 +185,7 @@ class Units:
             self.pin(*units[0], lost=_fixed(labels) == LOST)
         first = units[0][0]
         for label, _ in units[1:]:
-            self.unite(first, label)
+            self.unite(first, label, tie=tie)
         return first
 
     def without(self, label: Label, dim: int) -> Label:
@@ -186,7 +212,7 @@ class Units:
             inner = int(np.prod(sizes[k + 1 :]))
             outer, rest = self._split_in_two(rest, dim + k, sizes[k], inner, links)
             outer_labels.append(outer)
-        return [_widened(one, dim, len(sizes), k) for k, one in enumerate([*outer_labels, rest])], links
+        return [widened(one, dim, len(sizes), k) for k, one in enumerate([*outer_labels, rest])], links
 
     def _split_in_two(
         self, label: Label, dim: int, n1: int, n2: int, links: list[tuple[np.ndarray, np.ndarray]]
@@ -236,26 +262,26 @@ class Units:
         # The innermost units: those that depend on all the other axes that have units.
         for k, label in labelled:
             if all(other == k or label.shape[other] > 1 or shape[other] == 1 for other, _ in labelled):
-                whole = _filled(label, dims, shape)
-                if len(labelled) == len(dims) == 2 and k == inner[0] and _repeats(whole, dims):
+                whole = filled(label, dims, shape)
+                if len(labelled) == len(dims) == 2 and k == inner[0] and repeats(whole, dims):
                     whole = self._in_copies(whole, outer[1], dims, shape)
-                return _joined(whole, dims)
+                return joined(whole, dims)
         if len(labelled) == 2:
             loose = self.loosen(inner[1], outer[1]) if len(dims) == 2 else None
             if loose is None:
-                return _joined(self._in_copies(_filled(inner[1], dims, shape), outer[1], dims, shape), dims)
+                return joined(self._in_copies(filled(inner[1], dims, shape), outer[1], dims, shape), dims)
             full = [size if k in dims else 1 for k, size in enumerate(shape)]
-            return _joined(loose.reshape(full), dims)
+            return joined(loose.reshape(full), dims)
         for k, label in labelled:
             self.pin(label, k, lost=True)
         return LOST
 
     def _repeated(self, label: np.ndarray, dims: Sequence[int], shape: Sequence[int]) -> np.ndarray:
         """Each unit several times in a row, along axes on which nothing varies: copies, inside the unit."""
-        whole = _filled(label, dims, shape)
+        whole = filled(label, dims, shape)
         copies = self.new(*whole.shape)
         self.links.append((copies.ravel(), whole.ravel()))
-        return _joined(copies, dims)
+        return joined(copies, dims)
 
     def _in_copies(
         self, units: np.ndarray, copies: np.ndarray, dims: Sequence[int], shape: Sequence[int]
@@ -263,7 +289,7 @@ class Units:
         """Places of units that occur once in each of several copies: they move with the units and with the copies."""
         places = self.new(*units.shape)
         self.unite(places, units)
-        self.copies.append((places.ravel(), np.broadcast_to(_filled(copies, dims, shape), units.shape).ravel()))
+        self.copies.append((places.ravel(), np.broadcast_to(filled(copies, dims, shape), units.shape).ravel()))
         return places
 
     def own(self, axes: list[Label]) -> None:
@@ -295,6 +321,7 @@ class Units:
         shape[whole[1][1]], shape[k] = units.shape
         axes[k] = (units if whole[1][1] < k else units.T).reshape(shape)
         self._loosened.append((inner.ravel(), units))
+        self.ties.append((units, inner.ravel()[None, :], False))
         return units
 
     def follow(self, tensors: Sequence[list[Label]]) -> None:
@@ -367,32 +394,3 @@ def _root(to: np.ndarray, unit: int) -> int:
     while to[unit] != unit:
         unit = int(to[unit])
     return unit
-
-
-def _filled(label: np.ndarray, dims: Sequence[int], shape: Sequence[int]) -> np.ndarray:
-    """A label written out along these axes."""
-    return np.broadcast_to(label, [shape[k] if k in dims else size for k, size in enumerate(label.shape)])
-
-
-def _repeats(label: np.ndarray, dims: Sequence[int]) -> bool:
-    """Whether a unit occurs several times along these axes."""
-    for k in range(label.ndim):
-        if k not in dims:
-            one = label.take([0], axis=k)
-            if not np.array_equal(np.broadcast_to(one, label.shape), label):
-                return False
-            label = one
-    return len(np.unique(label)) < label.size
-
-
-def _joined(label: np.ndarray, dims: Sequence[int]) -> np.ndarray:
-    """A label with consecutive axes as one."""
-    return label.reshape(*label.shape[: dims[0]], -1, *label.shape[dims[-1] + 1 :])
-
-
-def _widened(label: Label, dim: int, parts: int, k: int) -> Label:
-    """Place the k-th of several parts that one axis was split into among them all."""
-    if isinstance(label, str):
-        return label
-    # The innermost part has all dimensions already.
-    return np.expand_dims(label, tuple(dim + k + 1 + m for m in range(parts - 1 - k)))

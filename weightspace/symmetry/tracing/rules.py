@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from weightspace.symmetry.tracing import views
-from weightspace.symmetry.tracing.labels import ANY, FIXED, Label, Labels, Units
+from weightspace.symmetry.tracing.labels import ANY, FIXED, Label, Labels, Tie, Units
 
 aten = torch.ops.aten
 
@@ -143,10 +143,16 @@ def elementwise_signed(units: Units, *operands: Any, **options: Any) -> Labels:
     return elementwise(units, *operands, **options)
 
 
-@rule(aten.add, aten.add_, aten.sub, aten.sub_, aten.mul, aten.mul_, aten.div, aten.div_, aten.eq, aten.ne, aten.rsub,
+@rule(aten.mul, aten.mul_)
+def times(units: Units, *operands: Any, **options: Any) -> Labels:
+    """Values at the same index together; whether their units are mixed inversely shows where products are summed."""
+    return elementwise(units, *operands, tie="no")
+
+
+@rule(aten.add, aten.add_, aten.sub, aten.sub_, aten.div, aten.div_, aten.eq, aten.ne, aten.rsub,
       aten.logical_and, aten.logical_or, aten.bitwise_and, aten.bitwise_or, aten.addcmul, aten.addcdiv, aten.lerp,
       aten.lerp_, aten.copy_)  # fmt: skip
-def elementwise(units: Units, *operands: Any, **options: Any) -> Labels:
+def elementwise(units: Units, *operands: Any, tie: Tie = "alike", **options: Any) -> Labels:
     """Values at the same index together, lengths of one repeated: units at the same index are one."""
     tensors = [t for t in operands if isinstance(t, Traced)]
     for t in tensors:
@@ -155,19 +161,19 @@ def elementwise(units: Units, *operands: Any, **options: Any) -> Labels:
     if sum(not t.labels.plain for t in tensors) > 1:
         units.bind(*(t.labels for t in tensors))
     shape = np.broadcast_shapes(*(t.shape for t in tensors))
-    wide = [_in_front(t, len(shape)) for t in tensors]
+    wide = [in_front(t, len(shape)) for t in tensors]
     units.follow(wide)
     axes: list[Label] = []
     for k in range(len(shape)):
         labels = [one[k] for one in wide if not isinstance(one[k], str) or one[k] != _NONE]
-        axes.append(units.combine(labels, [k] * len(labels)) if labels else ANY)
+        axes.append(units.combine(labels, [k] * len(labels), tie=tie) if labels else ANY)
     return Labels(axes, [link for t in tensors for link in t.labels.pending])
 
 
 _NONE = "none"  # an axis that a tensor does not have
 
 
-def _in_front(x: Traced, rank: int) -> list[Label]:
+def in_front(x: Traced, rank: int) -> list[Label]:
     """The labels of a tensor's axes as those of the last axes of a tensor of this rank."""
     extra = rank - len(x.shape)
     return [_NONE] * extra + [
@@ -201,15 +207,20 @@ def extreme(units: Units, x: Traced, *rest: Any, **options: Any) -> Labels:
     return reduction(units, x, *rest, **options)
 
 
+def reduced(x: Traced, *rest: Any, **options: Any) -> set[int]:
+    """The axes that a reduction with these arguments goes over."""
+    axes = [r for r in [*rest, options.get("dim")] if isinstance(r, list | tuple | int) and not isinstance(r, bool)]
+    first = axes[0] if axes else []
+    one = [first] if isinstance(first, int) else list(first)
+    return {d % len(x.shape) for d in one} if one else set(range(len(x.shape)))
+
+
 @rule(aten.sum, aten.mean, aten.var, aten.std, aten.linalg_vector_norm, aten.logsumexp, aten.any,
       aten.all, aten.norm)  # fmt: skip
 def reduction(units: Units, x: Traced, *rest: Any, **options: Any) -> Labels:
     """Sums and the like over whole axes: the order of what is summed does not matter."""
     units.bind(x.labels)
-    axes = [r for r in [*rest, options.get("dim")] if isinstance(r, list | tuple | int) and not isinstance(r, bool)]
-    first = axes[0] if axes else []
-    one = [first] if isinstance(first, int) else list(first)
-    dims = {d % len(x.shape) for d in one} if one else set(range(len(x.shape)))
+    dims = reduced(x, *rest, **options)
     for d in dims:
         if not isinstance(x.axis(d), str):
             inhomogeneous(units, x)
@@ -265,7 +276,7 @@ def product(units: Units, a: Traced, b: Traced) -> Labels:
     first = [*ours, *[_NONE] * columns]
     second = [*theirs[:batch], *[_NONE] * rows, *theirs[batch:]]
     units.follow([first, second])
-    units.combine([first[summed], second[summed]], [summed, summed])
+    units.combine([first[summed], second[summed]], [summed, summed], tie="inversely")
     axes: list[Label] = []
     if batch:
         axes.append(units.combine([first[0], second[0]], [0, 0]))
@@ -306,7 +317,7 @@ def convolution(
     reads, makes = weight.axis(1 - out_axis), weight.axis(out_axis)
     channels = x.axis(1)
     if groups == 1:
-        units.combine([channels, placed(reads, 1 - out_axis, 1, len(x.shape))], [1, 1])
+        units.combine([channels, placed(reads, 1 - out_axis, 1, len(x.shape))], [1, 1], tie="inversely")
         return Labels([x.axis(0), _biased(units, placed(makes, out_axis, 1, len(x.shape)), bias), *space])
     if transposed:
         raise Untraceable("a transposed convolution with groups")
@@ -319,7 +330,7 @@ def convolution(
         # Rows of the weight in block j read the inner units of block j.
         per_row = np.repeat(inner.reshape(groups, -1), weight.shape[0] // groups, axis=0)
         rows = reads.reshape(reads.shape[0], reads.shape[1])
-        units.combine([per_row, rows], [1, 1])
+        units.combine([per_row, rows], [1, 1], tie="inversely")
     elif x.shape[1] // groups > 1:
         units.pin(reads, 1, lost=True)
         units.pin(inner, 1, lost=True)

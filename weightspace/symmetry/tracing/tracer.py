@@ -17,7 +17,7 @@ from weightspace.runtime.outputs import tensors_within
 from weightspace.runtime.trees import Tree
 from weightspace.runtime.watching import OperatorMode
 from weightspace.symmetry.passes import EXACT, Precision, SeesValues, call, training_mode, without_caches
-from weightspace.symmetry.tracing import views
+from weightspace.symmetry.tracing import linear_rules, views
 from weightspace.symmetry.tracing.attention_rules import RULES
 from weightspace.symmetry.tracing.labels import ANY, FIXED, LOST, Label, Labels, Units
 from weightspace.symmetry.tracing.rules import Traced, Untraceable, elementwise, pointwise_signed
@@ -266,6 +266,7 @@ class _Tracer(OperatorMode):
         if constant or packet in _FACTORIES:
             return out  # the labels of constants are read off their values
         output_labels = self._apply(func, operands, wrapped, options, outputs)
+        linear_rules.follow(self.units, packet, operands, wrapped, options, output_labels)
         for tensor, labels in zip(outputs, output_labels, strict=False):
             if len(labels.axes) != tensor.ndim:
                 raise AssertionError(f"the rule for {packet} gave {len(labels.axes)} labels for {tuple(tensor.shape)}")
