@@ -318,11 +318,7 @@ class Symmetry:
         return 1 if group.parent is None else self.count(group.parent)
 
     def random_matrices(self, generator: torch.Generator) -> dict[str, Tensor]:
-        """A random matrix in float64 for every group that can be mixed, orthogonal where it has to be.
-
-        Matrices are (units, units), of child groups (parent units, units, units). Their singular values lie between 0.5
-        and 2, their determinants are of either sign.
-        """
+        """A random matrix in float64 for every linear group, as in `mix`, well-conditioned."""
         return mixing.random_matrices(self.linear, {g.name: self._parents(g) for g in self.linear}, generator)
 
     def mix(self, vector: Tensor, matrices: Mapping[str, Tensor]) -> Tensor:
