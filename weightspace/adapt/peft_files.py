@@ -11,7 +11,7 @@ from weightspace.adapt.lora import LoRA, checksum
 from weightspace.adapt.low_rank import LowRankLinear
 from weightspace.errors import InputError, StorageError
 from weightspace.networks.collection import Collection
-from weightspace.storage.files import dump_json, new_folder
+from weightspace.storage.files import atomic_file, dump_json, new_folder, write_text
 from weightspace.storage.reading import read_json
 from weightspace.storage.tensors import load_tensors
 
@@ -70,8 +70,9 @@ def save_peft(adapters: Collection, index: int, folder: str | Path) -> Path:
     }
     folder = Path(folder)
     with new_folder(folder) as temporary:
-        (temporary / CONFIG).write_text(dump_json(config, CONFIG) + "\n")
-        save_file({_PREFIX + name: tensor.contiguous() for name, tensor in parts.items()}, temporary / TENSORS)
+        write_text(temporary / CONFIG, dump_json(config, CONFIG) + "\n")
+        with atomic_file(temporary / TENSORS) as file:
+            save_file({_PREFIX + name: tensor.contiguous() for name, tensor in parts.items()}, file)
     return folder
 
 

@@ -12,6 +12,7 @@ from weightspace.align.weight_matching import WeightMatching
 from weightspace.networks.collection import Collection
 from weightspace.runtime.trees import Tree
 from weightspace.storage.runs import CONFIG, DONE, read_config
+from weightspace.storage.system_errors import exists
 from weightspace.symmetry import Symmetry
 from weightspace.symmetry.gated import is_gated, without_gates
 
@@ -38,7 +39,7 @@ def begun_with(folder: Path) -> list[str] | None:
     Raises:
         StorageError: Its configuration is damaged.
     """
-    if not (folder / CONFIG).exists():
+    if not exists(folder / CONFIG):
         return None
     config = read_config(folder)["config"]
     within = config.get("align")
@@ -64,7 +65,7 @@ def as_begun(
         StorageError: The configuration in the folder is damaged.
     """
     kinds = begun_with(folder)
-    if matching.symmetry is not None or (kinds is not None and (folder / DONE).exists()):
+    if matching.symmetry is not None or (kinds is not None and exists(folder / DONE)):
         return matching, kinds or []
     symmetry = matching.symmetry_of(networks, example)
     kinds = kinds_of(symmetry) if kinds is None else kinds
