@@ -1,14 +1,18 @@
 """Alignment by rotations: planted elements of every kind are found, and every step raises the inner product."""
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise, permutations
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
+from torch.nn import functional as F
 
 import weightspace as ws
 from tests.align.linear import TABLES, hidden, outputs, population
+from tests.symmetry.examples import Attention
 from weightspace.align import (
     FittedMatching,
     GrowingMean,
@@ -24,7 +28,7 @@ from weightspace.align.bases import rows_of, without_other_factors
 from weightspace.align.matcher import Matcher, _State
 from weightspace.errors import InputError
 from weightspace.networks.record import Extra
-from weightspace.symmetry import Group, Symmetry
+from weightspace.symmetry import Group, Symmetry, trace
 
 
 def fitted(name: str, population_scheme: PopulationScheme = GrowingMean()) -> FittedMatching:
@@ -116,6 +120,42 @@ def test_heads_by_brute_force() -> None:
     fixed = sum(float((reference[at] * network[at]).sum()) for at in map(alone.layout.slices.get, still) if at)
     assert match.value == pytest.approx(max(values) + fixed)
     assert min(values) < max(values) - 0.1
+
+
+class Grouped(nn.Module):
+    """Four heads of queries that share two of keys and values, in a stream that rotates."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.start, self.q, self.kv = nn.Linear(5, 8), nn.Linear(8, 8), nn.Linear(8, 8)
+        self.out, self.end, self.norm = nn.Linear(8, 8), nn.Linear(8, 2), nn.RMSNorm(8, elementwise_affine=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.start(x)
+        h = self.norm(x)
+        n, t, _ = h.shape
+        q = self.q(h).view(n, t, 4, 2).transpose(1, 2)
+        k, v = (part.view(n, t, 2, 2).transpose(1, 2) for part in self.kv(h).chunk(2, -1))
+        h = F.scaled_dot_product_attention(q, k, v, enable_gqa=True)
+        return self.end(self.norm(x + self.out(h.transpose(1, 2).reshape(n, t, 8))))
+
+
+@pytest.mark.parametrize(("make", "kinds"), [(Attention, {"general"}), (Grouped, {"general", "orthogonal"})])
+def test_copies_of_traced_networks_are_found(make: Callable[[], nn.Module], kinds: set[str]) -> None:
+    architecture = ws.Architecture.of(make)
+    x = torch.randn(4, 3, 5, generator=torch.Generator().manual_seed(0))
+    symmetry = trace(architecture.build_seeded(0), x)
+    assert {group.linear for group in symmetry.linear} == kinds
+    states = [architecture.layout().pack(architecture.build_seeded(i).state_dict()) for i in range(3)]
+    weights = torch.stack([states[0] + 0.5 * state for state in states[1:]])
+    networks = ws.Collection(architecture.layout(), weights, architecture=architecture)
+    copies = hidden(networks, symmetry)
+    matching = WeightMatching(population=Star(), rotate=True).fit_proven(networks, symmetry)
+    aligned, again = matching.transform(networks), matching.transform(copies)
+    band = (aligned.weights[0] - aligned.weights[1]).norm()
+    assert (copies.weights - networks.weights).norm(dim=1).min() > band
+    assert (again.weights - aligned.weights).norm(dim=1).max() < 1e-5 * band
+    torch.testing.assert_close(outputs(again, x), outputs(networks, x), rtol=1e-3, atol=1e-5)
 
 
 def test_what_moves_along_and_what_is_refused(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import re
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,6 +25,18 @@ def test_a_guides_examples_run(name: str, root: Path, tmp_path: Path, monkeypatc
         warnings.simplefilter("ignore", UserWarning)  # what the library says of wrapped checkpoints and dropout
         warnings.simplefilter("ignore", FutureWarning)  # of Lightning
         exec(compile(code, name, "exec"), {"__name__": "guide"})
+
+
+def test_adapters_in_one_form(root: Path) -> None:
+    page = (root / "docs" / "guides" / "alignment.md").read_text()
+    section = page[page.index("### Adapters in one form") :]
+    (code,) = re.findall(r"```python\n(.*?)```", section[: section.index("\n## ")], re.DOTALL)
+    names: dict[str, Any] = {}
+    with pytest.warns(UserWarning, match="a constant tells their units apart"):
+        exec(compile(code, "alignment.md", "exec"), names)
+    assert (names["copies"].weights - names["adapters"].weights).norm() > 1
+    assert (names["same"].weights - names["form"].weights).norm() < 1e-5
+    assert names["codes"].shape == (6, 4)
 
 
 def test_the_regression_with_bayesian_networks_runs(root: Path) -> None:
