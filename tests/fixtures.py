@@ -30,8 +30,8 @@ INNER_LOOPS = {
     *(f"weightspace.symmetry.{name}" for name in ("passes", "proof")),
     *(f"weightspace.symmetry.tracing.{name}" for name in ("extract", "labels", "rules", "tracer")),
 }
-# A recipe takes "30ep" for a Step, and is a Step afterwards, which is what its annotation says.
-CONVERTS = {"weightspace.recipes.recipe"}
+# A recipe takes "30ep" for a Step, and is a Step afterwards, which is what its annotation says; checks take anything.
+CONVERTS = {"weightspace.recipes.recipe", "weightspace.runtime.checks"}
 MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts) for path in (ROOT / "weightspace").rglob("[!_]*.py")}
 
 assert INNER_LOOPS | CONVERTS <= MODULES

@@ -35,10 +35,12 @@ def test_a_reference_outside_the_collection_is_refused(dense: ws.Collection, tas
     for matching, data in (
         (WeightMatching(population=Star(99)), ()),
         (ActivationMatching(reference=99), (task.train.x[:50],)),
-        (StraightThrough(reference=-1), (task,)),
+        (StraightThrough(reference=99), (task,)),
     ):
         with pytest.raises(InputError, match="is not among the"):
             matching.fit(dense, *data)
+    with pytest.raises(InputError, match="reference must be"):
+        StraightThrough(reference=-1)
 
 
 def test_merge_many_never_ends_lower_than_it_was(dense: ws.Collection, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -81,7 +81,7 @@ def test_records_say_where_a_network_came_from(name: str, short: ws.Task, tmp_pa
 
 
 def test_an_impossible_collection_is_refused(name: str, short: ws.Task, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="at least one network"):
+    with pytest.raises(InputError, match="n must be"):
         ws.collect(short, 0, plan=PLANS[name], folder=tmp_path / "run")
     with pytest.raises(InputError, match="shard"):
         ws.collect(short, 2, plan=PLANS[name], folder=tmp_path / "run", shard=(99, 3))

@@ -136,7 +136,7 @@ def test_bad_settings_and_codes_are_refused() -> None:
         ws.FlowMatching(steps=0)
     with pytest.raises(InputError, match="ema"):
         ws.FlowMatching(ema=1.0)
-    with pytest.raises(InputError, match="lie in"):
+    with pytest.raises(InputError, match="validation_fraction"):
         ws.FlowMatching(validation_fraction=1.0)
     for share in (0.01, 0.99):
         with pytest.raises(InputError, match="at least one of each"):

@@ -193,15 +193,15 @@ def test_recipes_survive_json() -> None:
 
 
 def test_bad_requests_are_refused(task: ws.Task, dense: ws.Collection) -> None:
-    with pytest.raises(InputError, match="at least one network"):
+    with pytest.raises(InputError, match="n must be"):
         ws.collect(task, 0)
-    with pytest.raises(InputError, match="seed must be a non-negative integer"):
+    with pytest.raises(InputError, match="seed must be"):
         ws.collect(task, 1, seed=-1)
     with pytest.raises(InputError, match="'30ep'"):
         Step.of("30 epochs")
-    with pytest.raises(InputError, match="learning rate"):
+    with pytest.raises(InputError, match="lr must be"):
         ws.Adam(0.0)
-    with pytest.raises(InputError, match="batch size"):
+    with pytest.raises(InputError, match="batch_size"):
         Recipe(batch_size=0)
     with pytest.raises(InputError, match="no seed in its record"):
         trainer_for(dense.replace(records=[{}] * 10), task)

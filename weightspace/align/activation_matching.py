@@ -16,11 +16,12 @@ from weightspace.align.population import require_member
 from weightspace.align.signs import compose_signs, signed_assignment
 from weightspace.align.weight_matching import WeightMatching
 from weightspace.errors import InputError
+from weightspace.networks.arguments import check_inputs, check_networks
 from weightspace.networks.calling import call_with
 from weightspace.networks.collection import Collection
 from weightspace.networks.forward import blocks
 from weightspace.networks.network import Network
-from weightspace.runtime import devices, trees
+from weightspace.runtime import checks, devices, trees
 from weightspace.runtime.progress import progress
 from weightspace.runtime.trees import Tree
 from weightspace.symmetry import Symmetry
@@ -51,6 +52,12 @@ class ActivationMatching:
     correlation: bool = True
     fix_unknown: bool = False
 
+    def __post_init__(self) -> None:
+        checks.settle(self, checks.count, "reference")
+        wanted = "a Symmetry, or None to trace it"
+        checks.settle_given(self, checks.instance, "symmetry", kinds=Symmetry, wanted=wanted)
+        checks.settle(self, checks.flag, "correlation", "fix_unknown")
+
     def fit(self, networks: Collection, x: Tree) -> "FittedActivations":
         """Choose the reference, and the inputs on which responses are compared.
 
@@ -63,6 +70,8 @@ class ActivationMatching:
             InputError: There are fewer than 16 inputs, the reference is not in the collection, the symmetry cannot be
                 derived, or a group's units are the output of no layer.
         """
+        check_networks(networks)
+        check_inputs(x)
         if (count := trees.samples(x)) < _FEWEST:
             raise InputError(f"activation matching needs at least {_FEWEST} inputs, got {count}")
         require_member(self.reference, len(networks))

@@ -15,6 +15,7 @@ from torch import Tensor
 from weightspace.align.signs import follows
 from weightspace.errors import InputError
 from weightspace.networks.collection import Collection
+from weightspace.runtime import checks
 from weightspace.storage.spelling import Spelling
 from weightspace.storage.typed import Registry
 
@@ -86,7 +87,8 @@ class WeightCost:
 
     def __post_init__(self) -> None:
         if isinstance(self.fields, str) or not self.fields:
-            raise InputError('compare at least one vector, such as fields=("weights",)')
+            raise InputError('fields must be at least one vector to compare, such as ("weights",)')
+        checks.settle(self, checks.several, "fields", "rescaled", check=checks.text)
 
     @property
     def signed(self) -> tuple[bool, ...]:
@@ -105,6 +107,9 @@ class _PosteriorCost:
     """Diagonal normal posteriors: the weights are means, an extra holds standard deviations, 0 where pruned."""
 
     scale: str = "std"
+
+    def __post_init__(self) -> None:
+        checks.settle(self, checks.text, "scale", example="std")
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -167,8 +172,8 @@ class PrecisionCost(_PosteriorCost):
     floor: float = 0.1
 
     def __post_init__(self) -> None:
-        if not self.floor > 0:
-            raise InputError(f"the floor of standard deviations must be positive, got {self.floor}")
+        super().__post_init__()
+        checks.settle(self, checks.number, "floor", above=0)
 
     def of_reference(self, fields: Mapping[str, Tensor]) -> Float[Tensor, "features d"]:
         self.require_deviations(fields)

@@ -20,10 +20,11 @@ from weightspace.align.population import Fields
 from weightspace.align.rotated_form import UnitForm, rotated_form
 from weightspace.align.signs import follows, follows_in
 from weightspace.errors import InputError, StorageError
+from weightspace.networks.arguments import check_networks
 from weightspace.networks.collection import Collection
 from weightspace.networks.forward import blocks
 from weightspace.networks.layout import Layout
-from weightspace.runtime import devices
+from weightspace.runtime import checks, devices
 from weightspace.runtime.executor import Executor, end_with_parent
 from weightspace.runtime.progress import progress
 from weightspace.storage.fitted import FittedFormat, require_tensor
@@ -73,6 +74,7 @@ class FittedMatching:
             InputError: They lack an extra that is to be compared, are sparse or hold what cannot be mixed and are to be
                 rotated, the device is not available, or a pool is to match on a card.
         """
+        check_networks(networks)
         device = matching_device(device, executor)
         self.symmetry.layout.require_tensors(networks.layout, "the collection to align")
         require_fields(self.cost, networks)
@@ -181,6 +183,7 @@ class FittedMatching:
             networks: Networks of the reference's layout.
             device: Device to match on.
         """
+        check_networks(networks)
         return list(self.match(self.fields(networks), self.reference, device=devices.pick(device)))
 
     def fields(self, networks: Collection) -> list[Fields]:
@@ -304,6 +307,7 @@ class FittedMatching:
             InputError: The cost is not registered.
             StorageError: The folder is not empty or cannot be written.
         """
+        checks.path(folder, "folder")
         return _FORMAT.save(folder, {"layout": self.symmetry.layout.to_json(), **self.to_json()}, self.tensors())
 
     @classmethod
@@ -316,6 +320,7 @@ class FittedMatching:
         Raises:
             StorageError: The folder holds no matching or a damaged one, or the cost is not registered.
         """
+        checks.path(folder, "folder")
         manifest, tensors = _FORMAT.load(folder)
         symmetry = Symmetry.from_json(manifest["symmetry"], Layout.from_json(manifest["layout"]))
         return cls.from_json(manifest, symmetry, tensors)
@@ -331,6 +336,8 @@ def matching_device(device: str, executor: Executor | None) -> str:
     Raises:
         InputError: The device is not available, or a pool is to match on a card.
     """
+    wanted = "a pool with a method map, such as a ProcessPoolExecutor"
+    checks.given(executor, "executor", checks.having, methods=("map",), wanted=wanted)
     if executor is None:
         return devices.pick(device)
     if device not in ("auto", "cpu"):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from weightspace.align.costs import Cost
 from weightspace.errors import InputError
-from weightspace.runtime import seeds
+from weightspace.runtime import checks, seeds
 from weightspace.runtime.progress import progress
 from weightspace.symmetry import Symmetry
 
@@ -105,6 +105,9 @@ class Star:
 
     network: int = 0
 
+    def __post_init__(self) -> None:
+        checks.settle(self, checks.count, "network")
+
     def reference(self, networks: MatchableNetworks) -> Fields:
         require_member(self.network, len(networks))
         return {name: t.double() for name, t in networks.fields(self.network).items()}
@@ -124,6 +127,10 @@ class MergeMany:
 
     sweeps: int = 20
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        checks.settle(self, checks.count, "sweeps", at_least=1)
+        checks.settle(self, checks.seed, "seed")
 
     def reference(self, networks: MatchableNetworks) -> Fields:
         count = len(networks)

@@ -13,9 +13,10 @@ from weightspace.networks.calling import call_with
 from weightspace.networks.collection import Collection
 from weightspace.networks.network import Network
 from weightspace.recipes.step import Step
-from weightspace.runtime import devices, seeds
+from weightspace.runtime import checks, devices, seeds
 from weightspace.runtime.progress import progress
 from weightspace.symmetry import Symmetry
+from weightspace.tasks.arguments import check_run
 from weightspace.tasks.task import Task
 
 
@@ -42,6 +43,14 @@ class StraightThrough:
     symmetry: Symmetry | None = None
     fix_unknown: bool = False
 
+    def __post_init__(self) -> None:
+        checks.settle(self, Step.of, "length")
+        checks.settle(self, checks.number, "lr", above=0)
+        checks.settle(self, checks.count, "reference")
+        wanted = "a Symmetry, or None to trace it"
+        checks.settle_given(self, checks.instance, "symmetry", kinds=Symmetry, wanted=wanted)
+        checks.settle(self, checks.flag, "fix_unknown")
+
     def fit(self, networks: Collection, task: Task) -> "FittedStraightThrough":
         """Choose the reference, and the task whose loss is minimised.
 
@@ -52,6 +61,7 @@ class StraightThrough:
         Raises:
             InputError: The reference is not in the collection, or the symmetry cannot be derived.
         """
+        check_run(networks, task)
         require_member(self.reference, len(networks))
         matching = WeightMatching(self.symmetry, fix_unknown=self.fix_unknown)
         symmetry = matching.symmetry_of(networks, task.train.head(8).x)

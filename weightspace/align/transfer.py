@@ -6,6 +6,7 @@ from torch import Tensor
 
 from weightspace.align.activation_matching import ActivationMatching
 from weightspace.errors import InputError
+from weightspace.networks.arguments import check_inputs, check_networks
 from weightspace.networks.collection import Collection
 from weightspace.runtime import devices
 from weightspace.runtime.trees import Tree
@@ -44,6 +45,10 @@ def transfer_masks(
         InputError: The collections differ in number, the tickets are dense, or the device is not available.
         LayoutMismatch: The collections differ in layout.
     """
+    named = {"tickets": tickets, "parents": parents, "targets": targets, "starts": starts}
+    for name, networks in named.items():
+        check_networks(networks, name)
+    check_inputs(x)
     if not isinstance(matching, ActivationMatching):
         raise InputError(
             f"masks are carried by activations: give matching=ActivationMatching(), got a {type(matching).__name__}"

@@ -12,6 +12,7 @@ from weightspace.align.costs import signed_features
 from weightspace.align.population import Fields, MatchableNetworks
 from weightspace.align.signs import compose_signs, flips, follows, signed_assignment
 from weightspace.errors import InputError
+from weightspace.runtime import checks
 from weightspace.runtime.progress import progress
 from weightspace.symmetry import Axis, Symmetry
 
@@ -31,6 +32,10 @@ class Universe:
 
     steps: int = 100
     tolerance: float = 1e-5
+
+    def __post_init__(self) -> None:
+        checks.settle(self, checks.count, "steps", at_least=1)
+        checks.settle(self, checks.number, "tolerance", at_least=0)
 
     def reference(self, networks: MatchableNetworks) -> Fields:
         symmetry = networks.symmetry

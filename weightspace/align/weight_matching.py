@@ -11,8 +11,10 @@ from weightspace.align.population import Fields, GrowingMean, PopulationScheme
 from weightspace.align.rotated_form import require_rotating
 from weightspace.align.signs import without_signs
 from weightspace.errors import InputError
+from weightspace.networks.arguments import check_inputs, check_networks
 from weightspace.networks.collection import Collection
 from weightspace.networks.forward import blocks
+from weightspace.runtime import checks
 from weightspace.runtime.executor import Executor
 from weightspace.runtime.trees import Tree
 from weightspace.symmetry import Symmetry, prove, trace
@@ -61,8 +63,11 @@ class WeightMatching:
             if isinstance(value, type) or not isinstance(value, kind):
                 raise InputError(
                     f"{name} must be one of weightspace.align's {choices}, or one of your own with the members of "
-                    f"{kind.__name__}; got {value!r}"
+                    f"{kind.__name__}; got {checks.shown(value)}"
                 )
+        wanted = "a Symmetry, or None to trace it"
+        checks.settle_given(self, checks.instance, "symmetry", kinds=Symmetry, wanted=wanted)
+        checks.settle(self, checks.flag, "balance", "fix_unknown", "rotate")
         if self.rotate:
             require_rotating(self.cost, self.population)
 
@@ -90,8 +95,8 @@ class WeightMatching:
                 device is not available, or a pool is to match on a card.
             LayoutMismatch: The symmetry belongs to another layout.
         """
-        if not isinstance(networks, Collection):
-            raise InputError(f"alignment takes a Collection (Collection.load(folder)), got a {type(networks).__name__}")
+        check_networks(networks)
+        checks.given(example, "example", check_inputs)
         require_fields(self.cost, networks)
         device = matching_device(device, executor)
         if self.rotate:

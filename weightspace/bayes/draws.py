@@ -7,11 +7,13 @@ from torch.distributions import Normal
 
 from weightspace.bayes.variational import STD
 from weightspace.errors import InputError
+from weightspace.networks.arguments import check_inputs, check_networks
 from weightspace.networks.collection import Collection
 from weightspace.networks.forward import blocks
 from weightspace.networks.forward import predict as outputs
 from weightspace.networks.outputs import Classes, stored_kind
-from weightspace.runtime import devices, seeds
+from weightspace.runtime import checks, devices, seeds
+from weightspace.runtime.room import check_number
 from weightspace.runtime.trees import Tree
 
 _CACHED = 2**20  # weights of a block of networks that stay in the cache until they have predicted
@@ -28,7 +30,7 @@ def draw(posteriors: Collection, n: int, *, seed: int = 0) -> Collection:
     Raises:
         InputError: `n` is less than one, or the networks have no standard deviations.
     """
-    _check(posteriors, n)
+    n, seed = _check(posteriors, n), checks.seed(seed)
     weights = posteriors.weights[torch.arange(len(posteriors)).repeat_interleave(n)]
     for i, row in enumerate(weights):
         _draw(posteriors, i // n, i % n, seed, row)
@@ -64,7 +66,8 @@ def predict(
         InputError: The device is not available, `n` is less than one, or the networks have no standard deviations.
     """
     device = devices.pick(device)
-    _check(posteriors, n)
+    check_inputs(x)
+    n, seed = _check(posteriors, n, kept=False), checks.seed(seed)
     module, layout = posteriors.architecture.build_seeded(0).to(device), posteriors.layout
     kind = stored_kind(posteriors.records[0]) or Classes()
     at_once = min(n, max(1, _CACHED // layout.size))
@@ -99,6 +102,7 @@ def predict_values(posteriors: Collection, x: Tree, n: int, *, seed: int = 0, de
         InputError: The device is not available, there are fewer than two draws, or the networks are no posteriors of
             regressions.
     """
+    check_networks(posteriors, "posteriors")
     if not all("noise_std" in record for record in posteriors.records):
         raise InputError(
             "the records of these networks have no noise_std: they are no posteriors of regressions. For classes and "
@@ -118,16 +122,19 @@ def means(posteriors: Collection) -> Collection:
     Args:
         posteriors: Posteriors: means as weights, standard deviations as the extra "std".
     """
+    check_networks(posteriors, "posteriors")
     return posteriors.replace(extras={name: t for name, t in posteriors.extras.items() if name != STD})
 
 
-def _check(posteriors: Collection, n: int) -> None:
-    if n < 1:
-        raise InputError(f"at least one network is drawn from each posterior, got n = {n}: give n = 1 or more")
+def _check(posteriors: Collection, n: int, *, kept: bool = True) -> int:
+    """A number of draws from each posterior, whose weights are kept in memory or not."""
+    check_networks(posteriors, "posteriors")
+    n = check_number(n, "n", posteriors.layout.size, in_folder=not kept)
     if STD not in posteriors.extras:
         raise InputError(
             f'these networks are no posteriors: they lack the extra "{STD}" (train them with bayes.Variational)'
         )
+    return n
 
 
 def _draw(posteriors: Collection, i: int, j: int, seed: int, row: Tensor) -> None:

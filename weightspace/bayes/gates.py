@@ -24,6 +24,7 @@ from weightspace.bayes.inference.noise_scale import NoiseScale, check_noise, noi
 from weightspace.errors import InputError
 from weightspace.masks.patterns import Unstructured, check_density
 from weightspace.masks.prunable import require_prunable
+from weightspace.networks.arguments import check_networks
 from weightspace.networks.building import in_blocks
 from weightspace.networks.collapse import warn_of_lost_layers
 from weightspace.networks.collection import Collection
@@ -32,11 +33,13 @@ from weightspace.networks.outputs import Regression
 from weightspace.networks.placing import placed
 from weightspace.networks.record import Extra
 from weightspace.recipes.step import Step
-from weightspace.runtime import devices, seeds
+from weightspace.runtime import checks, devices, seeds
+from weightspace.runtime.room import check_number
 from weightspace.runtime.trees import Tree
 from weightspace.storage.checkpoints import read_checkpoint, write_checkpoint
 from weightspace.storage.spelling import spelled
 from weightspace.storage.system_errors import exists
+from weightspace.tasks.arguments import check_run
 from weightspace.tasks.task import Task, cross_entropy
 from weightspace.tickets.finder import check_dense_enough, ticket_records
 from weightspace.training.individual import require_seeds
@@ -77,18 +80,14 @@ class GateSearch:
     noise_std: float | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "length", Step.of(self.length))
-        check_density(self.density)
-        if self.objective not in get_args(Objective) or self.budget not in ("prior", "balance"):
-            raise InputError(
-                f"the objective is one of {', '.join(get_args(Objective))} and the budget 'prior' or 'balance', got "
-                f"{self.objective!r} and {self.budget!r}"
-            )
-        if self.strength <= 0 or self.lr <= 0:
-            raise InputError(f"strength and lr must be positive, got {self.strength} and {self.lr}")
+        checks.settle(self, check_density, "density")
+        checks.settle(self, checks.one_of, "objective", choices=get_args(Objective))
+        checks.settle(self, checks.one_of, "budget", choices=("prior", "balance"))
+        checks.settle(self, checks.number, "strength", "lr", above=0)
+        checks.settle(self, Step.of, "length")
         if self.density == 1:
             raise InputError("at density 1 there is nothing to search: give a lower density")
-        check_noise(self.noise_std)
+        checks.settle(self, check_noise, "noise_std")
 
     @classmethod
     def concrete(cls, density: float = 0.1, objective: Objective = "dense", **settings: Any) -> "GateSearch":
@@ -122,6 +121,7 @@ class GateSearch:
                 "labels" or "dense", no weight can be pruned, a record has no seed, a network has too few weights, or
                 the loss is no longer finite.
         """
+        check_run(networks, task, folder, device)
         device = devices.pick(device)
         networks.layout.require(task.architecture.layout(), f"the network of task {task.name!r}")
         require_prunable(networks.layout)
@@ -289,6 +289,8 @@ def draw_gates(tickets: Collection, n: int, *, seed: int = 0) -> Collection:
     Raises:
         InputError: `n` is less than one, or the networks have no gates.
     """
+    check_networks(tickets, "tickets")
+    n, seed = check_number(n, "n", tickets.layout.size, in_folder=False), checks.seed(seed)
     if n < 1:
         raise InputError(f"at least one network is drawn from each posterior, got n = {n}: give n = 1 or more")
     if LOGITS not in tickets.extras:

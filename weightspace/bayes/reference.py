@@ -23,9 +23,10 @@ from weightspace.bayes.inference.network import BayesianNetwork
 from weightspace.bayes.variational import Variational
 from weightspace.errors import InputError
 from weightspace.networks.collection import Collection
-from weightspace.runtime import seeds, trees
+from weightspace.runtime import checks, seeds, trees
 from weightspace.runtime.progress import progress
 from weightspace.runtime.trees import Tree
+from weightspace.tasks.arguments import check_run
 from weightspace.tasks.task import Task
 
 MakeGuide = Callable[..., Any]  # (model, init_loc_fn=...) -> one of Pyro's automatic guides
@@ -50,6 +51,12 @@ class WithGuide:
     lr: float = 1e-3
     variational: Variational = field(default_factory=Variational)
 
+    def __post_init__(self) -> None:
+        checks.settle(self, checks.function, "make", what="that makes a guide, such as AutoDiagonalNormal")
+        checks.settle(self, checks.count, "draws", "steps", at_least=1)
+        checks.settle(self, checks.number, "lr", above=0)
+        checks.settle(self, checks.instance, "variational", kinds=Variational, wanted="a Variational(...)")
+
     def sample(self, networks: Collection, task: Task, *, seed: int = 0, device: str = "auto") -> Collection:
         """Networks drawn from the posterior around each network, under its mask, one posterior after another.
 
@@ -64,6 +71,8 @@ class WithGuide:
             InputError: The device is not the CPU, the outputs have no likelihood that is known, or the loss is no
                 longer finite.
         """
+        check_run(networks, task)
+        checks.seed(seed)
         require_cpu(device, "WithGuide")
         networks.layout.require(task.architecture.layout(), f"the network of task {task.name!r}")
         require_likelihood(task, self.variational.noise_std)
@@ -106,6 +115,11 @@ class Nuts:
     depth: int = 8
     variational: Variational = field(default_factory=Variational)
 
+    def __post_init__(self) -> None:
+        checks.settle(self, checks.count, "draws", "depth", at_least=1)
+        checks.settle(self, checks.count, "warm_up")
+        checks.settle(self, checks.instance, "variational", kinds=Variational, wanted="a Variational(...)")
+
     def sample(self, networks: Collection, task: Task, *, seed: int = 0, device: str = "auto") -> Collection:
         """Networks drawn from the posterior of each network's live weights, one chain after another.
 
@@ -119,6 +133,8 @@ class Nuts:
             LayoutMismatch: The networks are not of the task's architecture.
             InputError: The device is not the CPU, or the outputs have no likelihood that is known.
         """
+        check_run(networks, task)
+        checks.seed(seed)
         require_cpu(device, "Nuts")
         networks.layout.require(task.architecture.layout(), f"the network of task {task.name!r}")
         require_likelihood(task, self.variational.noise_std)

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from weightspace.errors import InputError
+from weightspace.runtime import checks
 from weightspace.storage.spelling import Spelling
 from weightspace.storage.typed import Registry
 
@@ -93,8 +93,7 @@ class Bound:
     strength: float = 0.5
 
     def __post_init__(self) -> None:
-        if not math.isfinite(self.strength):
-            raise InputError(f"the strength must be finite, got {self.strength}")
+        checks.settle(self, checks.number, "strength")
 
     def __call__(
         self, mu: Float[Tensor, "n d"], sigma: Float[Tensor, "n d"], live: Bool[Tensor, "n d"], pruned: float
@@ -120,10 +119,7 @@ class Band:
     half_width: float = 0.05
 
     def __post_init__(self) -> None:
-        if not 0 <= self.half_width < 1:
-            raise InputError(
-                f"the half-width of the band is a share of the live weights in [0, 1), got {self.half_width}"
-            )
+        checks.settle(self, checks.number, "half_width", at_least=0, below=1)
 
     def __call__(
         self, mu: Float[Tensor, "n d"], sigma: Float[Tensor, "n d"], live: Bool[Tensor, "n d"], pruned: float
@@ -157,6 +153,9 @@ class KLGain:
 
     prior_std: float = 1.0
 
+    def __post_init__(self) -> None:
+        checks.settle(self, checks.number, "prior_std", above=0)
+
     def __call__(
         self, mu: Float[Tensor, "n d"], sigma: Float[Tensor, "n d"], live: Bool[Tensor, "n d"], pruned: float
     ) -> Float[Tensor, "n d"]:
@@ -175,8 +174,7 @@ class Inclusion:
     threshold: float = 0.5
 
     def __post_init__(self) -> None:
-        if not 0 < self.threshold < math.inf:
-            raise InputError(f"the threshold must be positive and finite, got {self.threshold}")
+        checks.settle(self, checks.number, "threshold", above=0)
 
     def __call__(
         self, mu: Float[Tensor, "n d"], sigma: Float[Tensor, "n d"], live: Bool[Tensor, "n d"], pruned: float

@@ -13,7 +13,7 @@ from weightspace.bayes.inference.network import bayesian_positions, initial_std
 from weightspace.bayes.scores import MeanMagnitude, PosteriorScore
 from weightspace.bayes.variational import STD, Variational
 from weightspace.errors import InputError
-from weightspace.masks.patterns import Pattern, Unstructured
+from weightspace.masks.patterns import Pattern, Unstructured, check_density, check_pattern
 from weightspace.masks.prunable import require_prunable
 from weightspace.masks.schedule import steps_to
 from weightspace.networks.collapse import warn_of_lost_layers
@@ -22,8 +22,9 @@ from weightspace.networks.layout import Layout
 from weightspace.networks.record import Extra
 from weightspace.networks.starts import are_starts
 from weightspace.recipes.step import Step
-from weightspace.runtime import devices
+from weightspace.runtime import checks, devices
 from weightspace.storage.spelling import spelled_text
+from weightspace.tasks.arguments import check_run
 from weightspace.tasks.task import Task
 from weightspace.tickets.finder import check_dense_enough, check_starts, ticket_records
 from weightspace.training.conversion import begin
@@ -55,12 +56,14 @@ class BayesianIMP:
     rewind: Step = Step()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "rewind", Step.of(self.rewind))
-        Unstructured(self.density, self.scope)
-        if not 0 < self.rate < 1:
-            raise InputError(f"rate, the fraction removed at each level, must lie in (0, 1), got {self.rate}")
-        if self.sigma not in ("initial", "learned", "rescaled"):
-            raise InputError(f"sigma is 'initial', 'learned' or 'rescaled', got {self.sigma!r}")
+        checks.settle(self, check_density, "density")
+        checks.settle(self, checks.number, "rate", above=0, below=1)
+        checks.settle(self, checks.function, "score", what="that scores weights, such as MeanMagnitude()")
+        checks.settle(self, checks.one_of, "scope", choices=("global", "layer"))
+        checks.settle_given(self, check_pattern, "pattern")
+        checks.settle(self, checks.instance, "variational", kinds=Variational, wanted="a Variational(...)")
+        checks.settle(self, checks.one_of, "sigma", choices=("initial", "learned", "rescaled"))
+        checks.settle(self, Step.of, "rewind")
 
     @property
     def goal(self) -> Pattern:
@@ -88,6 +91,7 @@ class BayesianIMP:
             InputError: The device is not available, a layer is unsupported, a record has no seed, or the rewind point
                 is behind the end of training.
         """
+        check_run(networks, task, folder, device)
         return self.find_levels(networks, task, folder=folder, device=device)[-1]
 
     def find_levels(
@@ -110,6 +114,7 @@ class BayesianIMP:
             InputError: The device is not available, no weight can be pruned, a layer is unsupported, a record has no
                 seed, or the rewind point is behind the end of training.
         """
+        check_run(networks, task, folder, device)
         device = devices.pick(device)
         networks.layout.require(task.architecture.layout(), f"the network of task {task.name!r}")
         require_prunable(networks.layout)

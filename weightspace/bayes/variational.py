@@ -3,14 +3,13 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from weightspace.bayes.checks import require_likelihood, warn_of_other_loss
 from weightspace.bayes.inference.network import BayesianNetwork, Estimator, initial_std
 from weightspace.bayes.inference.noise_scale import check_noise, noise_of
 from weightspace.bayes.inference.priors import Normal, Prior
 from weightspace.bayes.inference.variational import Inference
-from weightspace.errors import InputError
 from weightspace.networks.building import in_blocks
 from weightspace.networks.collection import Collection
 from weightspace.networks.forward import predict
@@ -18,9 +17,10 @@ from weightspace.networks.layout import Layout
 from weightspace.networks.outputs import OUTPUT_KINDS, Classes, Regression
 from weightspace.networks.record import Extra
 from weightspace.recipes.step import Step
-from weightspace.runtime import devices
+from weightspace.runtime import checks, devices
 from weightspace.storage.spelling import spelled, spelled_text
 from weightspace.storage.system_errors import exists
+from weightspace.tasks.arguments import check_run
 from weightspace.tasks.measuring import measure
 from weightspace.tasks.task import Task
 from weightspace.training.individual import require_seeds
@@ -56,12 +56,14 @@ class Variational:
     deterministic: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "warm_up", Step.of(self.warm_up))
-        if self.temperature <= 0:
-            raise InputError(f"the temperature, the weight of the KL term, must be positive, got {self.temperature}")
-        if self.std <= 0:
-            raise InputError(f"the initial standard deviation must be positive, got {self.std}")
-        check_noise(self.noise_std)
+        wanted = "a prior, such as Normal(1.0) or Horseshoe()"
+        checks.settle(self, checks.having, "prior", methods=("distribution",), wanted=wanted)
+        checks.settle(self, checks.number, "temperature", "std", above=0)
+        checks.settle(self, Step.of, "warm_up")
+        checks.settle(self, checks.count, "draws", at_least=1)
+        checks.settle(self, checks.one_of, "estimator", choices=get_args(Estimator))
+        checks.settle(self, check_noise, "noise_std")
+        checks.settle(self, checks.several, "deterministic", check=checks.text)
 
     def to_json(self) -> dict[str, Any]:
         """The settings as they identify a run on disk."""
@@ -149,6 +151,8 @@ class Variational:
             InputError: The device is not available, the outputs have no likelihood that is known, a layer is
                 unsupported, a record has no seed, or the loss is no longer finite (the last checkpoint is kept).
         """
+        check_run(networks, task, folder, device)
+        after, until = Step.of(after, "after"), checks.given(until, "until", Step.of)
         device = devices.pick(device)
         networks.layout.require(task.architecture.layout(), f"the network of task {task.name!r}")
         require_likelihood(task, self.noise_std)

@@ -1,5 +1,6 @@
 """The command line's verbs that make or bring in collections of networks."""
 
+import re
 import warnings
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -116,6 +117,7 @@ class Collect:
 
     def _task(self) -> Task:
         """The task with the options in place of its own network and recipe."""
+        find_factory(self.common)  # collect needs none, and says what is wrong with one
         task = find_task(self.task, self.common, {} if self.hidden is None else {"hidden": self.hidden})
         if self.model is not None and self.hidden is not None:
             raise InputError("--hidden is of the task's own MLP: give --arguments to --model")
@@ -266,7 +268,7 @@ class ImportFolder:
 def _shard(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
-    part, slash, parts = text.partition("/")
-    if not (slash and part.isdigit() and parts.isdigit()):
-        raise InputError(f"a shard is written I/K, such as 0/4, got {text!r}")
-    return int(part), int(parts)
+    match = re.fullmatch("([0-9]{1,9})/([0-9]{1,9})", text)
+    if match is None:
+        raise InputError(f"--shard is written I/K, such as 0/4, got {text!r}")
+    return int(match[1]), int(match[2])

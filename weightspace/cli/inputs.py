@@ -17,11 +17,13 @@ from weightspace import tasks
 from weightspace.errors import InputError
 from weightspace.networks.collection import Collection
 from weightspace.recipes.recipe import Recipe
-from weightspace.runtime import devices, threads
+from weightspace.runtime import checks, devices, threads
 from weightspace.runtime.user_code import describe
 from weightspace.storage.yaml_text import parse_yaml
 from weightspace.tasks.own_loop import LoopTask
 from weightspace.tasks.task import Task
+
+_THREADS = 1024  # more take memory and make nothing faster
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,9 +51,7 @@ class Common:
 
     def __post_init__(self) -> None:
         if self.threads is not None:
-            if self.threads < 1:
-                raise InputError(f"--threads must be at least 1, got {self.threads}")
-            threads.use(self.threads)
+            threads.use(checks.count(self.threads, "--threads", at_least=1, at_most=_THREADS))
         devices.pick(self.device)
 
     def only_cpu(self, verb: str) -> None:
@@ -212,6 +212,7 @@ def imported(name: str, common: Common) -> Callable[..., Any]:
         raise InputError(f"a function of your own is written MODULE:FUNCTION, got {name!r}")
     path = list(sys.path)
     if common.import_from is not None:
+        checks.path(common.import_from, "--import-from")
         sys.path[:] = [str(common.import_from.resolve()), *path]  # and stays, for what the module imports later
         path = list(sys.path)
     else:

@@ -91,7 +91,7 @@ def read_population(text: str) -> PopulationScheme:
         InputError: There is no such scheme.
     """
     name, colon, network = text.partition(":")
-    if colon and name == "star" and network.isdigit():
+    if colon and name == "star" and network.isascii() and network.isdigit():
         return Star(int(network))
     return _of_table(POPULATIONS, text, "population scheme")
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from weightspace.errors import InputError
 from weightspace.networks.collection import Collection
+from weightspace.runtime import checks
 
 _BYTES = 256 * 2**20  # of a block, in float64
 
@@ -22,6 +23,11 @@ class Columns:
     """
 
     source: Float[Tensor, "n d"] | Collection
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.source, Collection):
+            checks.tensor(self.source, "vectors", shape=("networks", "parameters"), floating=True)
+            checks.count(len(self.source), "the number of vectors", at_least=1)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -44,7 +50,9 @@ class Columns:
         if isinstance(self.source, Collection) or all(end.isfinite() for end in torch.aminmax(self.source)):
             return
         bad = (~self.source.isfinite()).nonzero()[0].tolist()
-        raise InputError(f"vector {bad[0]} is NaN or infinite at {bad[1]}: leave diverged networks out")
+        raise InputError(
+            f"vectors must be finite: vector {bad[0]} is NaN or infinite at {bad[1]}: leave diverged networks out"
+        )
 
     def blocks(self, device: str | torch.device) -> Iterator[tuple[slice, Float[Tensor, "n b"]]]:
         """Slices of columns with their values, (N, columns), in float64.

@@ -13,7 +13,7 @@ from torch import Tensor
 from weightspace.compress.columns import Columns
 from weightspace.errors import InputError, StorageError
 from weightspace.networks.collection import Collection
-from weightspace.runtime import devices
+from weightspace.runtime import checks, devices
 from weightspace.storage.fitted import FittedFormat, require_tensor
 from weightspace.storage.typed import from_json
 
@@ -40,13 +40,16 @@ class PCA:
     components: int | float = 128
 
     def __post_init__(self) -> None:
+        checks.settle(self, checks.number, "components", above=0)
         if isinstance(self.components, float) and self.components == 1:
             raise InputError(
                 "components = 1.0 could be one component or all of the variance: write 1, or a share below 1"
             )
         share = isinstance(self.components, float) and not self.components.is_integer()
         if share and not 0 < self.components < 1:
-            raise InputError(f"components are a number, or a share of the variance in (0, 1); got {self.components}")
+            raise InputError(
+                f"components must be a number, or a share of the variance in (0, 1), got {self.components}"
+            )
         if not share:
             object.__setattr__(self, "components", int(self.components))
             if self.components < 1:
@@ -136,7 +139,7 @@ class FittedPCA:
         columns = Columns(vectors)
         n, d = columns.shape
         if d != len(self.mean):
-            raise InputError(f"expected networks of {len(self.mean)} parameters, got {d}")
+            raise InputError(f"vectors must be networks of {len(self.mean)} parameters, got {d}")
         columns.require_finite()
         codes = torch.zeros(n, len(self.components), dtype=torch.float64, device=device)
         for at, block in columns.blocks(device):
@@ -149,7 +152,11 @@ class FittedPCA:
 
         Args:
             codes: Codes, (n, K).
+
+        Raises:
+            InputError: The codes have another length, or are not finite.
         """
+        checks.tensor(codes, "codes", shape=("networks", len(self.components)), floating=True, finite=True)
         return torch.addmm(self.mean.to(codes.device), codes.to(self.mean.dtype), self.components.to(codes.device))
 
     def updated(
@@ -172,8 +179,9 @@ class FittedPCA:
         device = devices.pick(device)
         columns = Columns(vectors)
         m, d = columns.shape
+        components = checks.given(components, "components", checks.count, at_least=1)
         if d != len(self.mean):
-            raise InputError(f"expected networks of {len(self.mean)} parameters, got {d}")
+            raise InputError(f"vectors must be networks of {len(self.mean)} parameters, got {d}")
         columns.require_finite()
         n, k = self.networks, len(self.components)
         kept = k if components is None else components
@@ -248,6 +256,7 @@ class FittedPCA:
         Raises:
             StorageError: The folder is not empty or cannot be written.
         """
+        checks.path(folder, "folder")
         return _FORMAT.save(folder, self.to_json(), self.tensors())
 
     @classmethod
@@ -260,6 +269,7 @@ class FittedPCA:
         Raises:
             StorageError: The folder holds no compression, or a damaged one.
         """
+        checks.path(folder, "folder")
         manifest, tensors = _FORMAT.load(folder)
         return cls.from_json({name: manifest[name] for name in _PCA}, tensors)
 

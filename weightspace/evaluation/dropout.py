@@ -15,8 +15,9 @@ from weightspace.networks.architecture import Architecture
 from weightspace.networks.calling import call
 from weightspace.networks.forward import blocks
 from weightspace.networks.network import Network
-from weightspace.runtime import devices, seeds, trees
+from weightspace.runtime import checks, devices, seeds, trees
 from weightspace.runtime.trees import Tree
+from weightspace.tasks.arguments import check_task
 from weightspace.tasks.task import Task
 from weightspace.training import collect
 
@@ -40,8 +41,7 @@ class MCDropout:
     rates: Sequence[float] = (0.1, 0.25)
 
     def __post_init__(self) -> None:
-        if not self.rates or not all(0 < rate < 1 for rate in self.rates):
-            raise InputError(f"dropout rates must lie in (0, 1), and at least one is needed; got {self.rates}")
+        checks.settle(self, checks.several, "rates", check=checks.number, least=1, above=0, below=1)
 
     def fit(self, task: Task, *, seed: int = 0, device: str = "auto") -> "FittedDropout":
         """Train a network of the task's architecture, by the task's recipe, for each rate.
@@ -54,6 +54,8 @@ class MCDropout:
         Raises:
             InputError: The network has no layer that dropout could stand in front of, or the device is not available.
         """
+        check_task(task)
+        seed = checks.seed(seed)
         device = devices.pick(device)
         fitted: list[FittedDropout] = []
         losses: list[float] = []

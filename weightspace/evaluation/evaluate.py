@@ -4,11 +4,11 @@ import bisect
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
 from weightspace.align import WeightMatching
-from weightspace.errors import InputError
 from weightspace.evaluation.baselines import EQUAL_ERRORS, NAMES, Baselines
 from weightspace.evaluation.dropout import MCDropout
 from weightspace.evaluation.ensembles import PredictiveBenchmark, PredictiveEnsemble
@@ -23,8 +23,9 @@ from weightspace.networks.outputs import Regression
 from weightspace.report.data import ReportSettings
 from weightspace.report.report import Report
 from weightspace.report.results import CurveResult, GroupResult, PredictiveResult, Verdict
-from weightspace.runtime import devices, seeds
+from weightspace.runtime import checks, devices, seeds
 from weightspace.runtime.progress import progress
+from weightspace.tasks.arguments import check_task
 from weightspace.tasks.own_loop import require_samples
 from weightspace.tasks.task import Task
 
@@ -78,10 +79,11 @@ def evaluate(
         InputError: There are fewer than 3 training networks, each network has data of its own, or an option is out of
             range.
     """
-    require_samples(task, "evaluate")
-    inputs = Inputs(samples, training, held_out, others or {})
-    _check(inputs, task, performing, memory_gb)
-    share_gb, device = memory_gb / _PARTS, devices.pick(device)
+    require_samples(check_task(task), "evaluate")
+    inputs = Inputs(samples, training, held_out, {} if others is None else others)
+    _check(align, components, performing, dropout, memory_gb)
+    seed, share_gb, device = checks.seed(seed), memory_gb / _PARTS, devices.pick(device)
+    inputs.check(task, reserved={*NAMES, "MC dropout"})
     with CanonicalForm.of(training, task, align, share_gb, device) as canonical:
         compared = None if canonical.distances is None else canonical.compared
         aligned = canonical(training)
@@ -136,12 +138,13 @@ def _left_out(training: TrainingReference, averaged: bool) -> list[str]:
     return []
 
 
-def _check(inputs: Inputs, task: Task, performing: float, memory_gb: float) -> None:
-    if not 0 < performing <= 1:
-        raise InputError(f"performing is a share of the training networks' accuracy, in (0, 1], got {performing}")
-    if not memory_gb > 0:
-        raise InputError(f"memory_gb is in GiB and must be positive, got {memory_gb}")
-    inputs.check(task, reserved={*NAMES, "MC dropout"})
+def _check(align: Any, components: Any, performing: Any, dropout: Any, memory_gb: Any) -> None:
+    """Raise InputError for settings of another kind or out of range."""
+    checks.given(align, "align", checks.having, methods=("fit", "symmetry_of"), wanted="a WeightMatching(...), or None")
+    checks.given(components, "components", checks.count, at_least=1)
+    checks.fraction(performing, "performing")
+    checks.given(dropout, "dropout", checks.instance, kinds=MCDropout, wanted="an MCDropout(...), or None")
+    checks.number(memory_gb, "memory_gb", above=0)
 
 
 @dataclass(frozen=True)

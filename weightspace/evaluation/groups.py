@@ -10,8 +10,10 @@ from weightspace.align import FittedMatching, GrowingMean, Universe, WeightMatch
 from weightspace.align.bases import without_other_factors
 from weightspace.errors import InputError
 from weightspace.evaluation.memory import capacity
+from weightspace.networks.arguments import check_networks
 from weightspace.networks.collection import Collection, writer_for
 from weightspace.networks.forward import blocks
+from weightspace.runtime import checks
 from weightspace.symmetry import Symmetry
 from weightspace.symmetry.find_gains import find_gains
 from weightspace.symmetry.gains import Gains
@@ -55,6 +57,13 @@ class Inputs:
     training: Collection
     held_out: Collection | None = None
     others: Mapping[str, Collection] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_networks(self.samples, "samples")
+        check_networks(self.training, "training")
+        checks.given(self.held_out, "held_out", check_networks)
+        for name, networks in checks.mapping(self.others, "others", "of names to collections").items():
+            check_networks(networks, f"others[{name!r}]")
 
     @property
     def kind(self) -> str:

@@ -17,6 +17,7 @@ from weightspace.errors import InputError
 from weightspace.flow.fitted_flow import FLOWS
 from weightspace.flow.flow_matching import FIELDS_ON_DISK, FlowMatching
 from weightspace.flow.velocity import Velocity
+from weightspace.runtime import checks
 from weightspace.storage.spelling import Spelling
 
 
@@ -108,10 +109,9 @@ class DeepWeightFlow(FlowMatching):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.width < 2 or self.time < 1 or not 0 <= self.dropout < 1 or self.path_noise_std < 0:
-            raise InputError(
-                f"width must be at least 2, time 1, dropout in [0, 1) and path_noise_std not negative, got {self}"
-            )
+        checks.settle(self, checks.count, "width", at_least=2)
+        checks.settle(self, checks.count, "time", at_least=1)
+        checks.settle(self, checks.number, "dropout", at_least=0, below=1)
 
     def scale(self, codes: Float[Tensor, "n k"]) -> float:
         """One: codes are taken as they are.

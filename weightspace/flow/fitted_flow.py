@@ -14,8 +14,9 @@ from weightspace.errors import InputError, StorageError
 from weightspace.flow.ode import follow, guided_field, to_noise
 from weightspace.flow.velocity import Velocity, with_presence
 from weightspace.networks.layout import Layout
-from weightspace.runtime import devices, seeds
+from weightspace.runtime import checks, devices, seeds
 from weightspace.runtime.progress import progress
+from weightspace.runtime.room import check_number
 from weightspace.storage.fitted import FittedFormat, require_tensor
 from weightspace.storage.spelling import spelled, spelling_of
 from weightspace.storage.typed import Registry, from_json
@@ -80,6 +81,7 @@ class FittedFlow:
             seed: Seed of the samples.
             start: Index of the first sample.
         """
+        n, start = checks.count(n, "n", at_least=1), checks.count(start, "start", at_most=n - 1)
         drawn = [torch.randn(self.codes, generator=seeds.generator(seed, "flow noise", i)) for i in range(start, n)]
         return torch.stack(drawn) * self.config.source_std
 
@@ -106,7 +108,8 @@ class FittedFlow:
             solver_steps: Runge-Kutta steps; None is the number of the settings.
             device: Device to compute on: "cpu", "cuda", or "auto", which is CUDA where there is a card.
         """
-        x_0 = self.noise(n, seed=seed).to(devices.pick(device))
+        n, device = check_number(n, "n", self.codes, in_folder=False), devices.pick(device)
+        x_0 = self.noise(n, seed=checks.seed(seed)).to(device)
         return self.integrate(x_0, conditions=conditions, guidance=guidance, solver_steps=solver_steps).cpu()
 
     @torch.no_grad()
@@ -130,6 +133,7 @@ class FittedFlow:
         Raises:
             InputError: The conditions have another shape than in training, or guidance has none to strengthen.
         """
+        checks.tensor(x_0, "x_0", shape=("networks", self.codes), floating=True, finite=True)
         return self._solve(x_0, 0.0, 1.0, solver_steps, conditions, guidance) * self.scale
 
     @torch.no_grad()
@@ -147,6 +151,7 @@ class FittedFlow:
             conditions: Conditions of the codes, (n, C), NaN where unknown.
             solver_steps: Runge-Kutta steps; None is the number of the settings.
         """
+        checks.tensor(codes, "codes", shape=("networks", self.codes), floating=True, finite=True)
         return self._solve((codes / self.scale).float(), 1.0, 0.0, solver_steps, conditions, 1.0)
 
     def log_prob(
@@ -177,6 +182,9 @@ class FittedFlow:
                 f"the exact likelihood needs a Jacobian of {self.codes} x {self.codes} for each network, more than "
                 f"{_JACOBIAN} x {_JACOBIAN}: compress the networks first (compress=PCA(...))"
             )
+        checks.tensor(codes, "codes", shape=("networks", self.codes), floating=True, finite=True)
+        tolerance = checks.number(tolerance, "tolerance", above=0)
+        solver_steps = checks.given(solver_steps, "solver_steps", checks.count, at_least=1)
         velocity = self.velocity().to(codes.device).double()
         known = self._known(codes, conditions).double()
 
@@ -202,9 +210,9 @@ class FittedFlow:
         conditions: Float[Tensor, "n c"] | None,
         guidance: float,
     ) -> Float[Tensor, "n k"]:
+        guidance = checks.number(guidance, "guidance")
+        steps = checks.given(steps, "solver_steps", checks.count, at_least=1, at_most=_SOLVER_STEPS)
         known, unknown = self._known(x, conditions), self._known(x, None)
-        if not math.isfinite(guidance):
-            raise InputError(f"guidance must be finite, got {guidance}")
         if guidance != 1.0 and (conditions is None or conditions.isnan().all()):
             raise InputError("guidance strengthens conditions, but none were given")
         field = guided_field(self.velocity().to(x.device), known, unknown, guidance)
@@ -214,6 +222,7 @@ class FittedFlow:
         """Conditions as the field sees them, beside these points."""
         if conditions is None:
             conditions = torch.full((len(x), self.conditions), math.nan)
+        checks.tensor(conditions, "conditions")
         if conditions.shape != (len(x), self.conditions):
             raise InputError(
                 f"expected conditions of shape {(len(x), self.conditions)}, which this flow was trained with, got "
@@ -276,6 +285,7 @@ class FittedFlow:
         Raises:
             StorageError: The folder is not empty or cannot be written.
         """
+        checks.path(folder, "folder")
         return _FORMAT.save(folder, self.to_json(), self.tensors())
 
     @classmethod
@@ -288,6 +298,7 @@ class FittedFlow:
         Raises:
             StorageError: The folder holds no flow, or a damaged one.
         """
+        checks.path(folder, "folder")
         manifest, tensors = _FORMAT.load(folder)
         return cls.from_json({name: manifest[name] for name in _FLOW}, tensors)
 

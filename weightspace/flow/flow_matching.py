@@ -18,7 +18,7 @@ from weightspace.flow.training_pairs import TrainingPairs
 from weightspace.flow.velocity import ResidualVelocity, Velocity
 from weightspace.networks.layout import Layout
 from weightspace.recipes.optimizers import Adam
-from weightspace.runtime import devices, seeds
+from weightspace.runtime import checks, devices, seeds
 from weightspace.runtime.progress import progress
 from weightspace.storage.checkpoints import load_checkpoint, save_checkpoint
 from weightspace.storage.spelling import Spelling
@@ -86,20 +86,12 @@ class FlowMatching:
     spelling: ClassVar[Spelling] = Spelling("FlowMatching", FIELDS_ON_DISK)
 
     def __post_init__(self) -> None:
-        if min(self.width, self.blocks, self.steps, self.batch_size, self.solver_steps) < 1:
-            raise InputError(f"width, blocks, steps, batch_size and solver_steps must be at least 1, got {self}")
-        if not (0 <= self.ema < 1 and 0 <= self.condition_dropout < 1 and 0 <= self.validation_fraction < 1):
-            raise InputError(
-                f"ema, condition_dropout and validation_fraction must lie in [0, 1), got {self.ema}, "
-                f"{self.condition_dropout} and {self.validation_fraction}"
-            )
-        if not (self.source_std > 0 and self.path_noise_std >= 0):
-            raise InputError(
-                f"source_std must be positive and path_noise_std not negative, got {self.source_std} and "
-                f"{self.path_noise_std}"
-            )
-        if self.pairing not in ("independent", "optimal"):
-            raise InputError(f"pairing is 'independent' or 'optimal', got {self.pairing!r}")
+        checks.settle(self, checks.count, "width", "blocks", "steps", "batch_size", "solver_steps", at_least=1)
+        checks.settle(self, checks.number, "source_std", above=0)
+        checks.settle(self, checks.number, "lr", "lr_final", "weight_decay", "path_noise_std", at_least=0)
+        checks.settle(self, checks.number, "ema", "condition_dropout", "validation_fraction", at_least=0, below=1)
+        checks.settle(self, checks.several, "betas", check=checks.number, least=2, most=2, at_least=0, below=1)
+        checks.settle(self, checks.one_of, "pairing", choices=("independent", "optimal"))
 
     def check(self, conditions: int, codes: int) -> None:
         """Raise InputError if a flow of this kind cannot be trained like this.
@@ -168,12 +160,18 @@ class FlowMatching:
                 diverged.
             StorageError: The checkpoint is damaged, or of another training.
         """
+        checks.tensor(codes, "codes", shape=("networks", "length"), floating=True, finite=True)
+        if conditions is not None:
+            checks.tensor(conditions, "conditions", shape=(len(codes), "numbers"), floating=True)
+        widths = checks.given(widths, "widths", checks.several, check=checks.count, at_least=1)
+        checks.given(checkpoint, "checkpoint", checks.path)
+        seed = checks.seed(seed)
         described = 0 if conditions is None else conditions.shape[1]
         self.check(described, len(codes))
         device = devices.pick(device)
         scale = self.scale(codes)
         if not (math.isfinite(scale) and scale > 0 and codes.any()):
-            raise InputError("the codes are all zero or not finite: nothing to learn")
+            raise InputError("codes are all zero: nothing to learn")
         pairs = TrainingPairs(
             (codes / scale).float(),
             conditions,

@@ -13,19 +13,22 @@ from weightspace.compress import FittedPCA
 from weightspace.errors import InputError
 from weightspace.flow import FittedFlow
 from weightspace.flow.path import arc
+from weightspace.generator.arguments import check_data, check_ends, check_sampling
 from weightspace.generator.conditions import Conditions
 from weightspace.generator.files import GENERATOR, digest_of, joined, read_parts
 from weightspace.generator.fitted_refinement import FittedRefinement
 from weightspace.generator.mask_rules import FittedMaskRule, rule_tensors, rule_to_json
-from weightspace.generator.projection import Draw, draws_of, patterns_of, sparse_networks
+from weightspace.generator.projection import Draw, draws_of, one_pattern, patterns_of, sparse_networks
 from weightspace.masks.patterns import Pattern
 from weightspace.networks.architecture import Architecture
+from weightspace.networks.arguments import check_networks
 from weightspace.networks.building import in_blocks
 from weightspace.networks.collapse import warn_of_lost_layers
 from weightspace.networks.collection import Collection
 from weightspace.networks.ensemble import Ensemble
 from weightspace.networks.layout import Layout
-from weightspace.runtime import devices, seeds
+from weightspace.runtime import checks, devices, seeds
+from weightspace.runtime.room import check_number
 from weightspace.storage.files import dump_json
 from weightspace.storage.spelling import spelled_text
 from weightspace.tasks.data import Data
@@ -103,11 +106,11 @@ class FittedGenerator:
                 generator does not know a condition, there are no data for BatchNorm, or the device is not available.
             StorageError: The folder holds another run.
         """
-        if n < 1:
-            raise InputError(f"n is at least one network, got n = {n}")
+        n = check_number(n, "n", self.layout.size, in_folder=folder is not None)
+        given = check_sampling(nested, condition, guidance, seed, folder, device)
+        nested, condition, guidance, seed, device = given
         patterns = patterns_of(density, pattern, self.layout, self.trained_on["density"])
-        self._require_data(data)
-        device = devices.pick(device)
+        check_data(data, self.layout, self.architecture.name)
         draws = draws_of(n, patterns, self.conditions, nested, condition, guidance, seed)
         made_by = digest_of(text=dump_json(self._settings(), "the generator"))  # its tensors would take long to read
         record = {"condition": dict(condition or {}), "guidance": guidance, "generator": made_by}
@@ -216,7 +219,7 @@ class FittedGenerator:
             LayoutMismatch: The networks are of another layout.
             InputError: They are not aligned, and the generator does not know how; or the device is not available.
         """
-        self.layout.require(networks.layout, "the networks to encode")
+        self.layout.require(check_networks(networks).layout, "the networks to encode")
         basins = {record.aligned_to for record in networks.records}
         known = basins == {self.trained_on["basin"]} and None not in basins
         if self.align is None and not known and self.trained_on["basin"] is not None:
@@ -246,8 +249,9 @@ class FittedGenerator:
             pattern: Another rule for the mask, instead of a density.
             data: Training samples for BatchNorm statistics.
         """
-        (chosen,) = patterns_of(density, pattern, self.layout, self.trained_on["density"])
-        self._require_data(data)
+        chosen = one_pattern(density, pattern, self.layout, self.trained_on["density"])
+        check_data(data, self.layout, self.architecture.name)
+        checks.tensor(codes, "codes", shape=("networks", self.flow.codes), floating=True, finite=True)
         record = {"kind": "decoded", "pattern": spelled_text(chosen), "aligned": self.trained_on["basin"]}
         records = [record | self.trained_on.get("records", {}) | {"index": i} for i in range(len(codes))]
         return self._with_statistics(self._project(self._vectors(codes).cpu(), chosen, records), data, "cpu")
@@ -294,9 +298,7 @@ class FittedGenerator:
         Raises:
             InputError: There are not two networks, or fewer than two steps.
         """
-        if len(ends) != 2 or steps < 2:
-            raise InputError(f"interpolate between 2 networks in at least 2 steps, got {len(ends)} and {steps}")
-        a, b = self.flow.encode(self.encode(ends))
+        a, b = self.flow.encode(self.encode(check_ends(ends, steps)))
         return self.decode(self.flow.integrate(arc(a, b, steps)), density=density, pattern=pattern, data=data)
 
     def log_prob(self, networks: Collection, *, device: str = "auto") -> Float[Tensor, " n"]:
@@ -353,6 +355,7 @@ class FittedGenerator:
             StorageError: The folder is not empty or cannot be written.
             InputError: The mask rule or the cost of the alignment is not registered.
         """
+        checks.path(folder, "folder")
         return GENERATOR.save(folder, self._settings(), self.tensors())
 
     def write(self, folder: Path) -> None:
@@ -375,14 +378,8 @@ class FittedGenerator:
             StorageError: The folder holds no generator, or a damaged one, or its mask rule is not registered.
             LayoutMismatch: The factory's network has another layout.
         """
-        return cls(**read_parts(Path(folder), factory))
-
-    def _require_data(self, data: Data | None) -> None:
-        if self.layout.buffers and data is None:
-            raise InputError(
-                f"{self.architecture.name} has buffers ({self.layout.buffers[0].name}, ...), which are estimated on "
-                "training data: give data=task.train"
-            )
+        checks.given(factory, "factory", checks.function, what="that builds the network")
+        return cls(**read_parts(Path(checks.path(folder, "folder")), factory))
 
     def _vectors(self, codes: Float[Tensor, "n k"]) -> Float[Tensor, "n m"]:
         """Codes decoded by the components of the tickets, before masks are chosen."""

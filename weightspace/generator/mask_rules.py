@@ -19,6 +19,7 @@ from weightspace.errors import InputError, StorageError
 from weightspace.networks.collection import Collection
 from weightspace.networks.forward import blocks
 from weightspace.networks.layout import Layout
+from weightspace.runtime import checks
 from weightspace.storage import typed
 from weightspace.storage.fitted import require_tensor
 from weightspace.storage.spelling import Spelling, spelling_of
@@ -156,8 +157,7 @@ class GateMask:
     spelling: ClassVar[Spelling] = Spelling("Gates")
 
     def __post_init__(self) -> None:
-        if not 0 < self.share < 1:
-            raise InputError(f"the gates' share of the variance must lie in (0, 1), got {self.share}")
+        checks.settle(self, checks.number, "share", above=0, below=1)
 
     def check(self, tickets: Collection) -> None:
         """Raise InputError if the tickets are dense.

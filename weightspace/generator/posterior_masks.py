@@ -12,6 +12,7 @@ from weightspace.generator.mask_rules import MASK_RULES
 from weightspace.networks.collection import Collection
 from weightspace.networks.layout import Layout
 from weightspace.networks.record import Extra
+from weightspace.runtime import checks
 from weightspace.storage.spelling import Spelling
 
 STD = Extra.STD  # the extra that holds standard deviations, as in weightspace.bayes
@@ -40,7 +41,8 @@ class PosteriorMask:
     rescaled: ClassVar[tuple[str, ...]] = (STD,)
 
     def __post_init__(self) -> None:
-        if not (0 < self.gates < 1 and 0 < self.spread < 1 and self.gates + self.spread < 1):
+        checks.settle(self, checks.number, "gates", "spread", above=0, below=1)
+        if not self.gates + self.spread < 1:
             raise InputError(
                 f"the shares of gates and spread must be positive and leave some to the means, got {self.gates} and "
                 f"{self.spread}"

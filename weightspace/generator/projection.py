@@ -12,13 +12,13 @@ from torch import Tensor
 from weightspace.errors import InputError
 from weightspace.generator.conditions import Conditions, density_for_generators
 from weightspace.generator.mask_rules import FittedMaskRule, extras_of, ranks_magnitudes
-from weightspace.masks.patterns import Pattern, Unstructured
+from weightspace.masks.patterns import Pattern, Unstructured, check_density, check_pattern
 from weightspace.masks.schedule import count_of, one_threshold
 from weightspace.networks.architecture import Architecture
 from weightspace.networks.collection import Collection
 from weightspace.networks.forward import blocks
 from weightspace.networks.layout import Layout
-from weightspace.runtime import seeds
+from weightspace.runtime import checks, seeds
 
 _MASKED = 4  # networks whose masks are chosen at once: what they need stays in the cache
 
@@ -72,6 +72,26 @@ def draws_of(
     return [Draw(*parts) for parts in zip(patterns, rows, drawn_with, strict=True)]
 
 
+def one_pattern(
+    density: float | None, pattern: Pattern | None, layout: Layout, density_of_tickets: Sequence[float]
+) -> Pattern:
+    """The pattern of networks that have a single one; see `patterns_of`.
+
+    Args:
+        density: One density.
+        pattern: Another pattern instead.
+        layout: Layout of the networks.
+        density_of_tickets: Least and greatest density of the tickets, for the error.
+
+    Raises:
+        InputError: Neither or both of density and pattern are given, or there are several densities.
+    """
+    patterns = patterns_of(density, pattern, layout, density_of_tickets)
+    if len(patterns) > 1:
+        raise checks.refuse("density", "one number here, not several", density)
+    return patterns[0]
+
+
 def patterns_of(
     density: float | Sequence[float] | None,
     pattern: Pattern | None,
@@ -96,12 +116,11 @@ def patterns_of(
             f"{low:.4g}{f' to {high:.4g}' if high > low else ''}"
         )
     if pattern is not None:
-        return [pattern]
+        return [check_pattern(pattern)]
     # NumPy's and torch's scalars are numbers too.
-    single = isinstance(density, int | float) or not getattr(density, "shape", True)
-    densities = [float(one) for one in ([density] if single else density)]  # pyright: ignore[reportArgumentType, reportOptionalIterable, reportGeneralTypeIssues]
-    if not densities:
-        raise InputError("give at least one density")
+    one_axis = isinstance(density, list | tuple) or bool(getattr(density, "shape", ()))
+    densities = checks.several(density, "density", check_density, least=1) if one_axis else [check_density(density)]  # pyright: ignore[reportArgumentType]
+    densities = [float(one) for one in densities]
     patterns = [Unstructured(one) for one in densities]
     for one in patterns:
         one.count(layout)

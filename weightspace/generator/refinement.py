@@ -33,10 +33,10 @@ from weightspace.generator.diversity import similarity_penalty, typical_similari
 from weightspace.generator.fitted_refinement import FittedRefinement
 from weightspace.generator.mask_rules import FittedMaskRule, ranks_magnitudes
 from weightspace.generator.soft_mask import ramped_mask, slope
-from weightspace.masks.patterns import Pattern, Unstructured
+from weightspace.masks.patterns import Pattern, Unstructured, check_pattern
 from weightspace.masks.schedule import count_of, one_threshold
 from weightspace.networks.collection import Collection
-from weightspace.runtime import devices, seeds, trees
+from weightspace.runtime import checks, devices, seeds, trees
 from weightspace.runtime.progress import progress
 from weightspace.storage.checkpoints import load_checkpoint, save_checkpoint
 from weightspace.storage.spelling import spelled_text
@@ -97,36 +97,14 @@ class TaskRefinement:
     directions: Directions = "tickets"
 
     def __post_init__(self) -> None:
-        if min(self.steps, self.batch_size) < 1 or self.networks < 2:
-            raise InputError(
-                "refinement needs at least one step, one training sample and two networks a step, got "
-                f"{self.steps}, {self.batch_size} and {self.networks}"
-            )
-        if not (0 < self.lr < math.inf and 0 < self.rate_of_mean < math.inf):
-            raise InputError(f"learning rates are positive and finite, got {self.lr} and {self.lr_mean}")
-        if not (0 <= self.diversity < math.inf and 0 <= self.mask_diversity < math.inf):
-            raise InputError(
-                "diversity and mask_diversity are weights of penalties, finite and not negative, got "
-                f"{self.diversity} and {self.mask_diversity}"
-            )
-        if not 0 <= self.ramp <= 1:
-            raise InputError(f"ramp is a share of the steps, from 0 to 1, got {self.ramp}")
-        if self.radius is not None and not 0 < self.radius < math.inf:
-            raise InputError(
-                "radius is positive and finite, in terms of the tickets' distance from their mean, or None, got "
-                f"{self.radius}"
-            )
-        if self.directions not in get_args(Directions):
-            raise InputError(f"directions are 'tickets' or 'random', got {self.directions!r}")
-        if self.patterns is not None and not (
-            isinstance(self.patterns, Sequence)
-            and self.patterns
-            and all(isinstance(pattern, Pattern) for pattern in self.patterns)
-        ):
-            raise InputError(
-                "patterns is a sequence of at least one pattern, such as [Unstructured(0.1)], or None for the tickets' "
-                f"density, got {self.patterns!r}"
-            )
+        checks.settle(self, checks.count, "steps", "batch_size", at_least=1)
+        checks.settle(self, checks.count, "networks", at_least=2)
+        checks.settle(self, checks.number, "lr", above=0)
+        checks.settle_given(self, checks.number, "lr_mean", "radius", above=0)
+        checks.settle(self, checks.number, "ramp", at_least=0, at_most=1)
+        checks.settle(self, checks.number, "diversity", "mask_diversity", at_least=0)
+        checks.settle(self, checks.one_of, "directions", choices=get_args(Directions))
+        checks.settle_given(self, checks.several, "patterns", check=check_pattern, least=1)
 
     @property
     def rate_of_mean(self) -> float:

@@ -15,13 +15,15 @@ from weightspace.generator.conditions import Conditions
 from weightspace.generator.fitted_generator import FittedGenerator
 from weightspace.generator.mask_rules import MASK_RULES, MagnitudeMask, MaskRule, check_rule, rescaled_by
 from weightspace.generator.refinement import TaskRefinement
+from weightspace.networks.arguments import check_inputs, check_networks
 from weightspace.networks.collection import Collection
 from weightspace.networks.record import Record
-from weightspace.runtime import devices
+from weightspace.runtime import checks, devices
 from weightspace.runtime.trees import Tree
 from weightspace.storage.leftovers import remove_leftover
 from weightspace.storage.runs import open_run
 from weightspace.storage.spelling import spelled, spelled_text, spelling_of
+from weightspace.tasks.arguments import check_task
 from weightspace.tasks.task import Task
 
 _FLOW = "flow.checkpoint.safetensors"
@@ -55,10 +57,18 @@ class TicketGenerator:
     conditions: Sequence[str] = ()
 
     def __post_init__(self) -> None:
+        wanted = "a WeightMatching(...), or None"
+        checks.settle_given(self, checks.having, "align", methods=("fit", "symmetry_of"), wanted=wanted)
+        checks.settle_given(self, checks.having, "compress", methods=("fit", "check"), wanted="a PCA(...), or None")
+        checks.settle(self, checks.having, "generate", methods=("fit", "check"), wanted="a FlowMatching(...)")
+        wanted = "a TaskRefinement(...), or None"
+        checks.settle_given(self, checks.having, "refine", methods=("fit", "check"), wanted=wanted)
+        checks.settle(self, checks.having, "masks", methods=("fit",), wanted="a rule, such as MagnitudeMask()")
         if self.refine is not None and self.compress is None:
             raise InputError("refinement trains the components of a compression: give compress=PCA(...)")
         if isinstance(self.conditions, str):
             raise InputError(f"conditions is a sequence of names: write ({self.conditions!r},)")
+        checks.settle(self, checks.several, "conditions", check=checks.text)
 
     def fit(
         self,
@@ -88,6 +98,11 @@ class TicketGenerator:
             LayoutMismatch: The tickets are not of the task's architecture.
             StorageError: The folder holds another run.
         """
+        check_networks(tickets, "tickets")
+        checks.given(task, "task", check_task)
+        checks.given(example, "example", check_inputs)
+        checks.given(folder, "folder", checks.path)
+        seed = checks.seed(seed)
         through, device = self._check(tickets, task), devices.pick(device)
         if folder is None:
             return self._fit(tickets, through, example, seed, None, device)

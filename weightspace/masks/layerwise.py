@@ -10,8 +10,17 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from weightspace.errors import InputError
-from weightspace.masks.patterns import PATTERNS, Pattern, check_density, densities_to, keep_counts, total_count
+from weightspace.masks.patterns import (
+    PATTERNS,
+    Pattern,
+    check_density,
+    check_layout,
+    densities_to,
+    keep_counts,
+    total_count,
+)
 from weightspace.networks.layout import Entry, Layout
+from weightspace.runtime import checks
 
 
 @dataclass(frozen=True)
@@ -31,7 +40,7 @@ class _Shares(ABC):
     density: float
 
     def __post_init__(self) -> None:
-        check_density(self.density)
+        checks.settle(self, check_density, "density")
 
     @abstractmethod
     def _raw(self, entry: Entry) -> float:
@@ -39,7 +48,7 @@ class _Shares(ABC):
 
     def counts(self, layout: Layout) -> list[int]:
         """Weights kept in each weight tensor, in the layout's order."""
-        weights = layout.weights
+        weights = check_layout(layout).weights
         return _shared(weights, self.count(layout), [self._raw(entry) for entry in weights])
 
     def count(self, layout: Layout) -> int:
@@ -119,15 +128,15 @@ class LayerRates:
     others: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        rates = [self.rate, self.output, *self.others.values()]
-        if self.level < 0 or not all(0 <= rate < 1 for rate in rates):
-            raise InputError(
-                f"a level is not negative and rates lie in [0, 1), got level {self.level} and rates {rates}"
-            )
+        checks.settle(self, checks.count, "level")
+        checks.settle(self, checks.number, "rate", "output", at_least=0, below=1)
+        checks.mapping(self.others, "others", "of names of tensors to rates")
+        for name, rate in self.others.items():
+            checks.number(rate, f"others[{name!r}]", at_least=0, below=1)
 
     def counts(self, layout: Layout) -> list[int]:
         """Weights kept in each weight tensor, in the layout's order."""
-        weights = layout.weights
+        weights = check_layout(layout).weights
         unknown = self.others.keys() - {e.name for e in weights}
         if unknown:
             raise InputError(f"no weight is called {min(unknown)!r}: there are {', '.join(e.name for e in weights)}")

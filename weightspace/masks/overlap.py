@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from weightspace.errors import InputError
+from weightspace.networks.arguments import check_networks
 from weightspace.networks.collection import Collection
 
 
@@ -42,6 +43,8 @@ def mask_overlap(first: Collection, second: Collection) -> tuple[Float[Tensor, "
         LayoutMismatch: The layouts differ.
         InputError: The numbers of networks differ.
     """
+    check_networks(first, "first")
+    check_networks(second, "second")
     first.layout.require(second.layout, "the second collection")
     if len(first) != len(second):
         raise InputError(f"networks are compared in pairs, got {len(first)} and {len(second)}")
@@ -101,6 +104,7 @@ def overlap_within(networks: Collection) -> Overlap:
     Raises:
         InputError: The networks are dense, or there are fewer than two.
     """
+    check_networks(networks)
     if networks.dense or len(networks) < 2:
         raise InputError("overlap is defined for two or more sparse networks")
     masks = networks.masks

@@ -10,8 +10,9 @@ say of itself is listed at `Pattern`; `weightspace.masks.schedule` has what is a
 
 import heapq
 import math
+import re
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -21,6 +22,7 @@ from weightspace.errors import InputError
 from weightspace.masks.prunable import require_prunable
 from weightspace.masks.top_k import _keep_top, _top, _top_few
 from weightspace.networks.layout import Layout
+from weightspace.runtime import checks
 from weightspace.storage.spelling import Spelling
 from weightspace.storage.typed import Registry
 
@@ -95,9 +97,8 @@ class Unstructured:
     scope: Literal["global", "layer"] = "global"
 
     def __post_init__(self) -> None:
-        check_density(self.density)
-        if self.scope not in ("global", "layer"):
-            raise InputError(f"scope must be 'global' or 'layer', got {self.scope!r}")
+        checks.settle(self, check_density, "density")
+        checks.settle(self, checks.one_of, "scope", choices=("global", "layer"))
 
     @property
     def one_threshold(self) -> bool:
@@ -151,7 +152,8 @@ class NM:
     m: int
 
     def __post_init__(self) -> None:
-        if not 1 <= self.n <= self.m:
+        checks.settle(self, checks.count, "n", "m", at_least=1)
+        if not self.n <= self.m:
             raise InputError(f"N:M needs 1 <= N <= M, got {self.n}:{self.m}")
 
     @classmethod
@@ -161,10 +163,10 @@ class NM:
         Raises:
             InputError: The text is in another notation, or the numbers are not 1 <= n <= m.
         """
-        n, colon, m = text.partition(":")
-        if not (colon and n.isdigit() and m.isdigit()):
-            raise InputError(f"an N:M pattern is written like 2:4, got {text!r}")
-        return cls(int(n), int(m))
+        match = re.fullmatch("([0-9]{1,9}):([0-9]{1,9})", text) if isinstance(text, str) else None
+        if match is None:
+            raise InputError(f"an N:M pattern is written like 2:4, got {checks.shown(text)}")
+        return cls(int(match[1]), int(match[2]))
 
     @property
     def density(self) -> float:
@@ -220,7 +222,7 @@ class Channels:
     spelling: ClassVar[Spelling] = Spelling("Channels", {"fraction": "density"})
 
     def __post_init__(self) -> None:
-        check_density(self.fraction)
+        checks.settle(self, check_density, "fraction")
 
     def steps(self, rate: float, start: float = 1.0) -> list[Pattern]:
         """The same pattern at falling fractions of the units; see `Stepwise.steps`."""
@@ -244,13 +246,44 @@ class Channels:
         return mask if within is None else mask & within
 
 
-def check_density(density: float) -> None:
-    """Raise InputError unless 0 < density <= 1."""
-    if not 0 < density <= 1:
-        raise InputError(
-            f"density is the fraction of weights kept and must lie in (0, 1], got {density!r} "
-            "(sparsity 0.9 is density 0.1)"
-        )
+def check_density(density: float, name: str = "density") -> float:
+    """A density as a plain number.
+
+    Args:
+        density: The density.
+        name: Name of the argument, for the error.
+
+    Raises:
+        InputError: It is no number in (0, 1].
+    """
+    try:
+        return checks.fraction(density, name)
+    except InputError as error:
+        raise InputError(f"{error}: {name} is the fraction that is kept (sparsity 0.9 is density 0.1)") from None
+
+
+def check_pattern(pattern: Any, name: str = "pattern") -> Any:
+    """A pattern: an object with a method `mask`.
+
+    Args:
+        pattern: The pattern.
+        name: Name of the argument, for the error.
+
+    Raises:
+        InputError: It is none, or the class itself.
+    """
+    if isinstance(pattern, type) or not callable(getattr(pattern, "mask", None)):
+        raise checks.refuse(name, "a pattern, such as Unstructured(0.1) or NM(2, 4)", pattern)
+    return pattern
+
+
+def check_layout(layout: Layout) -> Layout:
+    """A layout, or an InputError.
+
+    Args:
+        layout: The layout.
+    """
+    return checks.instance(layout, "layout", Layout, "a Layout, such as that of a collection, networks.layout")
 
 
 def total_count(density: float, layout: Layout) -> int:
@@ -259,7 +292,7 @@ def total_count(density: float, layout: Layout) -> int:
     Raises:
         InputError: There are none.
     """
-    if not layout.num_prunable:
+    if not check_layout(layout).num_prunable:
         require_prunable(layout)
     count = round(density * layout.num_prunable)
     if count < 1:
@@ -277,7 +310,12 @@ def densities_to(density: float, rate: float, start: float = 1.0) -> list[float]
         density: Density at the end.
         rate: Fraction of what is left that each step removes; the last removes less if need be.
         start: Density before the first step.
+
+    Raises:
+        InputError: A density lies outside (0, 1], or the rate outside (0, 1).
     """
+    density, start = check_density(density), check_density(start, "start")
+    rate = checks.number(rate, "rate", above=0, below=1)
     steps: list[float] = []
     while not steps or steps[-1] > density:
         following = (steps[-1] if steps else start) * (1 - rate)
@@ -314,8 +352,16 @@ def _keep_counts(scores: Tensor, layout: Layout, counts: list[int]) -> Tensor:
 
 def _usable(scores: Tensor, layout: Layout, within: Tensor | None) -> Tensor:
     """Scores of the weights that may be kept, -inf elsewhere."""
+    checks.tensor(scores, "scores")
+    check_layout(layout)
+    if scores.is_complex() or not scores.ndim:
+        raise checks.refuse("scores", f"a tensor of real numbers, {layout.size} a network", scores)
     if scores.shape[-1] != layout.size:
         raise InputError(f"scores have {scores.shape[-1]} values a network, the layout has {layout.size}")
+    if within is not None:
+        checks.tensor(within, "within", dtype=torch.bool)
+        if within.shape != scores.shape[-within.ndim :] or not within.ndim:
+            raise checks.refuse("within", f"of the shape of the scores, {tuple(scores.shape)}", within)
     if not scores.is_floating_point():
         scores = scores.double()  # which can rank what may not be kept below all others
     usable = scores.clone() if within is None else scores.masked_fill(~within, -math.inf)

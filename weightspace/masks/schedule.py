@@ -3,7 +3,7 @@
 from dataclasses import fields, is_dataclass, replace
 
 from weightspace.errors import InputError
-from weightspace.masks.patterns import Pattern, Stepwise
+from weightspace.masks.patterns import Pattern, Stepwise, check_pattern
 from weightspace.networks.layout import Layout
 from weightspace.storage.spelling import spelled_text
 
@@ -58,7 +58,7 @@ def with_density(pattern: Pattern, density: float) -> Pattern:
     Raises:
         InputError: The pattern has no such density.
     """
-    if hasattr(pattern, "with_density"):
+    if hasattr(check_pattern(pattern), "with_density"):
         return pattern.with_density(density)  # pyright: ignore[reportAttributeAccessIssue]
     if not is_dataclass(pattern) or "density" not in {field.name for field in fields(pattern)}:
         raise InputError(

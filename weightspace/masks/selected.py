@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from weightspace.errors import InputError
-from weightspace.masks.patterns import PATTERNS, Pattern
+from weightspace.masks.patterns import PATTERNS, Pattern, check_layout, check_pattern
 from weightspace.masks.schedule import count_of, density_of, steps_to, with_density
 from weightspace.networks.layout import Layout
 from weightspace.storage.typed import as_data, from_json
@@ -25,7 +25,7 @@ class _Selected(ABC):
         names: Names of tensors, or globs such as "encoder.*".
 
     Raises:
-        InputError: There are no names.
+        InputError: The pattern is none, or there are no names.
     """
 
     # A generator's density is that of all prunable weights, which a selection does not say.
@@ -40,7 +40,7 @@ class _Selected(ABC):
                 f"{type(self).__name__} takes a pattern and names or globs, such as {type(self).__name__}"
                 f'(Unstructured(0.3), "encoder.*"), got names {names!r}'
             )
-        object.__setattr__(self, "pattern", pattern)
+        object.__setattr__(self, "pattern", check_pattern(pattern))
         object.__setattr__(self, "names", names)
 
     @abstractmethod
@@ -81,7 +81,7 @@ class _Selected(ABC):
         self, scores: Float[Tensor, "*nets d"], layout: Layout, within: Bool[Tensor, "*nets d"] | None = None
     ) -> Bool[Tensor, "*nets d"]:
         """The mask of each network; see `Pattern.mask`."""
-        part = self.part(layout)
+        part = self.part(check_layout(layout))
         mask = self.pattern.mask(scores, part, within=within)
         if within is None:
             return mask

@@ -18,7 +18,7 @@ from weightspace.networks.layout import Layout
 from weightspace.networks.roles import mark
 from weightspace.networks.uses import weights_by_use
 from weightspace.networks.weight_norm import allow_zero_rows
-from weightspace.runtime import seeds
+from weightspace.runtime import checks, seeds
 from weightspace.storage.typed import from_json
 
 _SMALL = 2**16  # what an argument of a small network may be, such as the side of an image
@@ -56,8 +56,8 @@ class Architecture:
         Raises:
             InputError: The names are a single string.
         """
-        if isinstance(prunable, str):
-            raise InputError(f'prunable is a sequence of names or globs such as ["encoder.*"], got {prunable!r}')
+        checks.function(factory, "factory", "that returns a fresh module")
+        checks.given(prunable, "prunable", _names)
         chosen = None if prunable is None else tuple(prunable)
         return cls(getattr(factory, "__qualname__", type(factory).__name__), {}, factory, chosen)
 
@@ -192,6 +192,12 @@ class Architecture:
         """
         stored = from_json(_Stored, data, "an architecture")
         return cls(stored.name, stored.arguments, prunable=stored.prunable)
+
+
+def _names(value: Any, name: str) -> Sequence[str]:
+    if isinstance(value, str):
+        raise InputError(f'{name} is a sequence of names or globs such as ["encoder.*"], got {value!r}')
+    return checks.several(value, name, checks.text)
 
 
 def _numbers(value: Any) -> list[int | float]:

@@ -1,7 +1,6 @@
 """Collection: N networks of one layout. Every stage takes one and returns one."""
 
 import hashlib
-import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, SupportsIndex, TypeVar, overload
@@ -15,11 +14,13 @@ from weightspace.errors import InputError, LayoutMismatch
 from weightspace.networks.architecture import Architecture
 from weightspace.networks.ensemble import Ensemble
 from weightspace.networks.forward import blocks
+from weightspace.networks.given import check_index, check_parts
 from weightspace.networks.layout import Layout
 from weightspace.networks.network import Network
 from weightspace.networks.outputs import Classes, OutputKind, stored_kind
 from weightspace.networks.record import Record
 from weightspace.networks.record_table import write_records
+from weightspace.runtime import checks
 from weightspace.runtime.hashing import raw_bytes
 from weightspace.storage.files import dump_json, new_folder
 from weightspace.storage.manifests import write_manifest
@@ -65,6 +66,8 @@ class Collection:
         extras: Mapping[str, Tensor] | None = None,
         records: Sequence[Mapping[str, Any]] | None = None,
     ) -> None:
+        given = {"weights": weights, "masks": masks, "buffers": buffers, "extras": extras}
+        check_parts(layout, architecture, given, records)
         columns = {"weights": weights}
         if masks is not None:
             columns["masks"] = masks
@@ -92,6 +95,7 @@ class Collection:
 
     def weight_columns(self, at: slice) -> Float[Tensor, "n b"]:
         """Some positions of the weights of all networks; the others stay on disk."""
+        checks.instance(at, "at", slice, "a slice of positions")
         if "weights" in self._columns:
             return self._columns["weights"][:, at]
         assert self._reader is not None
@@ -142,15 +146,13 @@ class Collection:
     def __getitem__(self: C, index: slice | Sequence[int] | Tensor) -> C: ...
     def __getitem__(self: C, index: SupportsIndex | slice | Sequence[int] | Tensor) -> Network | C:
         """One network for an integer; a collection for a slice, a list of indices or a boolean mask."""
-        index = _integer(index)
+        index = check_index(index, len(self))
         if isinstance(index, int):
             if not -len(self) <= index < len(self):
                 raise IndexError(f"network {index} of {len(self)}")
             one = self[[index % len(self)]]
             buffers = {name: buffer[0] for name, buffer in one.buffers.items()}
             return Network(self.layout, self.architecture, one.weights[0], one.masks[0], buffers, one.records[0])
-        if not isinstance(index, slice):
-            index = torch.as_tensor(index) if len(index) else slice(0, 0)
         positions = torch.arange(len(self))[index]
         if not len(positions):
             raise InputError(f"the selection is empty: a collection needs at least one network (of {len(self)})")
@@ -167,15 +169,17 @@ class Collection:
 
     def module(self, i: int) -> nn.Module:
         """A plain nn.Module of network i; its pruned weights stay zero under further training."""
-        return self[i].module()
+        return self[checks.count(i, "i", at_least=-len(self))].module()
 
     def ensemble(self, outputs: OutputKind | None = None) -> Ensemble:
         """All networks as one predictor; what outputs mean is read from records, or they are logits of classes."""
+        checks.given(outputs, "outputs", checks.having, methods=("predictions",), wanted="what outputs mean: Classes()")
         kind = outputs or stored_kind(self.records[0]) or Classes()
         return Ensemble(self.architecture.build_seeded(0), self.layout, self.weights, self.buffers, kind)
 
     def filter(self: C, keep: Callable[[Record], bool]) -> C:
         """The networks whose record satisfies a condition; reads no weights."""
+        checks.function(keep, "keep", "of a record that returns True or False")
         return self[[i for i, record in enumerate(self.records) if keep(record)]]
 
     def best(self, k: int, metric: str | None = None, *, lowest: bool = False) -> "Collection":
@@ -189,8 +193,8 @@ class Collection:
         Raises:
             InputError: There are fewer networks, or a record without the metric, or with NaN as it.
         """
-        if not 1 <= k <= len(self):
-            raise InputError(f"cannot take the best {k} of {len(self)} networks")
+        k, lowest = checks.count(k, "k", at_least=1, at_most=len(self)), checks.flag(lowest, "lowest")
+        checks.given(metric, "metric", checks.text)
         main, higher_is_better = self.records[0].main_metric
         metric = metric or main
         lowest = lowest or (metric == main and not higher_is_better)
@@ -205,7 +209,8 @@ class Collection:
 
     def split(self, *counts: int) -> list["Collection"]:
         """Consecutive parts of the given sizes, which must add up to the whole."""
-        if any(count < 1 for count in counts) or sum(counts) != len(self):
+        counts = checks.several(counts, "counts", checks.count, at_least=1)
+        if sum(counts) != len(self):
             raise InputError(f"cannot split {len(self)} networks into {counts}: the counts must add up")
         stops = torch.tensor(counts).cumsum(0).tolist()
         return [self[stop - count : stop] for stop, count in zip(stops, counts, strict=True)]
@@ -213,8 +218,7 @@ class Collection:
     @classmethod
     def concatenate(cls, collections: Sequence["Collection"]) -> "Collection":
         """One collection of all networks, in order. Extras that not all have are dropped."""
-        if not collections:
-            raise InputError("nothing to concatenate: give at least one collection")
+        collections = checks.several(collections, "collections", _require_collection, least=1)
         first = collections[0]
         for other in collections[1:]:
             first.layout.require(other.layout, "a collection to concatenate")
@@ -249,7 +253,7 @@ class Collection:
         Raises:
             StorageError: The folder exists and is not empty, or cannot be written.
         """
-        folder = Path(folder)
+        folder = Path(checks.path(folder, "folder"))
         with new_folder(folder) as temporary:
             writer = writer_for(temporary, self.layout, self.architecture)
             first = self[slice(0, 1)]  # as it is in memory
@@ -278,7 +282,9 @@ class Collection:
             StorageError: The folder is absent, empty, unfinished, damaged or of another version.
             LayoutMismatch: The factory's network has another layout.
         """
-        reader = ShardReader.open(Path(folder), verify=verify)
+        checks.given(factory, "factory", checks.function, what="that builds the network")
+        folder, verify = Path(checks.path(folder, "folder")), checks.flag(verify, "verify")
+        reader = ShardReader.open(folder, verify=verify)
         layout = Layout.from_json(reader.manifest["layout"])
         architecture = Architecture.from_json(reader.manifest["architecture"])
         reader.check_shapes(layout.size, {buffer.name: buffer.shape for buffer in layout.buffers})
@@ -306,6 +312,7 @@ class Collection:
 
     def to_csv(self, path: str | Path) -> None:
         """Write the records as a table; nested entries become dotted columns."""
+        checks.path(path, "path")
         write_records(Path(path), self.records)
 
     def _column(self, name: str) -> Tensor:
@@ -360,21 +367,13 @@ class Collection:
         return tensor.detach()
 
 
+def _require_collection(value: object, name: str) -> Collection:
+    return checks.instance(value, name, Collection, "a Collection")
+
+
 def writer_for(folder: Path, layout: Layout, architecture: Architecture) -> ShardWriter:
     """A writer for networks of one layout; continues a folder that was left unfinished."""
     return ShardWriter(folder, {"layout": layout.to_json(), "architecture": architecture.to_json()})
-
-
-def _integer(index: SupportsIndex | slice | Sequence[int] | Tensor) -> int | slice | Sequence[int] | Tensor:
-    """Integers of any kind (NumPy's, zero-dimensional tensors) as int; everything else as it is."""
-    if isinstance(index, np.ndarray):
-        index = torch.as_tensor(index)
-    if isinstance(index, Tensor) and index.ndim:  # one of one element would pass for an integer
-        return index
-    try:
-        return operator.index(index)  # pyright: ignore[reportArgumentType]
-    except TypeError:
-        return index  # pyright: ignore[reportReturnType]
 
 
 def _check_masks(weights: Tensor | None, masks: Tensor, layout: Layout) -> None:

@@ -13,7 +13,7 @@ from weightspace.networks.architecture import Architecture
 from weightspace.networks.checkpoint_files import network_file, network_files
 from weightspace.networks.collection import Collection
 from weightspace.networks.foreign_state import ForeignState, Reading
-from weightspace.runtime import seeds
+from weightspace.runtime import checks, seeds
 from weightspace.runtime.progress import progress
 
 
@@ -53,6 +53,8 @@ def from_state_dicts(
         LayoutMismatch: A file is of another network; the message names the file and the keys that it has.
         InputError: It is not clear which tensors are the network's, or they are no floating-point numbers.
     """
+    checks.path(folder, "folder")
+    _check(factory, zeros_are_pruned, key, prefix, strict, rename)
     files, remarks = network_files(Path(folder))
     contents = ((file.name, file.read()) for file in progress(files, "reading state dicts"))
     reading = Reading(key, prefix, strict, rename)
@@ -88,6 +90,11 @@ def from_state_dict(
         LayoutMismatch: The tensors are of another network; the message names the keys.
         InputError: It is not clear which tensors are the network's, or they are no floating-point numbers.
     """
+    if not isinstance(state, Mapping | nn.Module | str | Path):
+        raise checks.refuse("state", "a state dict, a module, or the path of a file or folder", state)
+    if isinstance(state, str | Path):
+        checks.path(state, "state")
+    _check(factory, zeros_are_pruned, key, prefix, strict, rename)
     record: dict[str, Any] = {"kind": "imported", "index": 0}
     content, name, remarks = state, "the state dict", []
     if isinstance(state, nn.Module | Mapping):
@@ -102,6 +109,18 @@ def from_state_dict(
     return _collection(
         [(name, content)], [record], factory, reading, zeros_are_pruned=zeros_are_pruned, remarks=remarks
     )
+
+
+def _check(factory: Any, zeros_are_pruned: Any, key: Any, prefix: Any, strict: Any, rename: Any) -> None:
+    """Raise InputError for options of another kind."""
+    if not isinstance(factory, Architecture):
+        checks.function(factory, "factory", "that returns a fresh module")
+    checks.flag(zeros_are_pruned, "zeros_are_pruned")
+    checks.given(key, "key", checks.text)
+    if prefix is not None and not isinstance(prefix, str):
+        raise checks.refuse("prefix", "the beginning of names, such as 'encoder.'", prefix)
+    checks.flag(strict, "strict")
+    checks.given(rename, "rename", checks.function, what="of a name that returns a name or None")
 
 
 def _collection(

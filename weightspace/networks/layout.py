@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from weightspace.errors import InputError, LayoutMismatch, StorageError
 from weightspace.networks.roles import Role, marked, roles_of
 from weightspace.networks.selection import matching
+from weightspace.runtime import checks
 from weightspace.storage.typed import from_json
 
 _LARGEST = 2**48  # values of a tensor
@@ -82,6 +83,8 @@ class Layout:
         Raises:
             InputError: There is nothing to train, or a glob matches no parameter that could be pruned.
         """
+        checks.instance(module, "module", nn.Module, "a torch.nn.Module")
+        checks.given(prunable, "prunable", checks.several, check=checks.text)
         state = module.state_dict(keep_vars=True)
         roles = roles_of(module)
         entries: list[Entry] = []
@@ -215,6 +218,7 @@ class Layout:
         Raises:
             LayoutMismatch: A tensor is missing, unknown or of another shape; tied names differ.
         """
+        checks.mapping(state, "state", "of names to tensors, such as module.state_dict()")
         self._check_names(state)
         first = self.parameters[0]
         lead = state[first.name].shape[: state[first.name].ndim - len(first.shape)]
@@ -242,6 +246,8 @@ class Layout:
 
     def tensors(self, vector: Shaped[Tensor, "*nets d"]) -> dict[str, Tensor]:
         """As `unpack`, each tensor once, without the further names of tied weights."""
+        if checks.tensor(vector, "vector").ndim == 0:
+            raise checks.refuse("vector", f"a tensor with {self.size} values a network", vector)
         if vector.shape[-1] != self.size:
             raise LayoutMismatch(
                 f"the vector has {vector.shape[-1]} values, this layout has {self.size} trainable "

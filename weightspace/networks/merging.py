@@ -7,6 +7,7 @@ from torch import nn
 
 from weightspace.errors import InputError
 from weightspace.networks.collection import Collection, writer_for
+from weightspace.runtime import checks
 from weightspace.runtime.progress import progress
 from weightspace.storage.files import new_folder
 from weightspace.storage.manifests import write_manifest
@@ -24,6 +25,9 @@ def merge(
         LayoutMismatch: The collections have different layouts.
         StorageError: A folder is not a collection, or `out` is not empty.
     """
+    checks.several(folders, "folders", checks.path, least=1)
+    checks.path(out, "out")
+    checks.given(factory, "factory", checks.function, what="that builds the network")
     if not folders:
         raise InputError("nothing to merge: give at least one folder")
     parts = [Collection.load(folder, factory=factory) for folder in folders]

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from weightspace.errors import InputError
-from weightspace.runtime import trees
+from weightspace.runtime import checks, trees
 from weightspace.runtime.trees import Tree
 from weightspace.storage.typed import Registry
 
@@ -88,6 +88,8 @@ class Classes:
     ignored: int = -100
 
     def __post_init__(self) -> None:
+        checks.settle(self, checks.count, "axis", "ignored", at_least=-(2**63))
+        _check_parts(self)
         if self.axis >= 0:
             raise InputError(f"the axis of the classes is counted from the end: -1 for the last, got {self.axis}")
 
@@ -125,6 +127,10 @@ class Binary:
     output: Part = None
     target: Part = None
 
+    def __post_init__(self) -> None:
+        checks.settle(self, checks.flag, "probabilities_given")
+        _check_parts(self)
+
     def predictions(self, outputs: Tree) -> Tensor:
         tensor = selected(outputs, self.output, "output")
         return torch.logit(tensor) if self.probabilities_given else tensor
@@ -151,6 +157,9 @@ class Regression:
 
     output: Part = None
     target: Part = None
+
+    def __post_init__(self) -> None:
+        _check_parts(self)
 
     def predictions(self, outputs: Tree) -> Tensor:
         return selected(outputs, self.output, "output")
@@ -302,3 +311,7 @@ def stored_kind(record: Mapping[str, Any]) -> OutputKind | None:
     """
     data = record.get("outputs")
     return None if data is None else OUTPUT_KINDS.from_json(data, "the record of a network")
+
+
+def _check_parts(kind: object) -> None:
+    checks.settle_given(kind, checks.text, "output", "target")

@@ -3,8 +3,9 @@
 from typing import Any
 
 from weightspace.errors import InputError
+from weightspace.networks.arguments import check_networks
 from weightspace.networks.collection import Collection
-from weightspace.runtime import seeds
+from weightspace.runtime import checks, seeds
 
 
 def starts(networks: Collection, *, seed: int | None = None) -> Collection:
@@ -21,6 +22,8 @@ def starts(networks: Collection, *, seed: int | None = None) -> Collection:
     Returns:
         The networks with new records (kind "start"), without the extras.
     """
+    check_networks(networks)
+    seed = checks.given(seed, "seed", checks.seed)
     records: list[dict[str, Any]] = []
     for i, record in enumerate(networks.records):
         keeps = seed is None and "seed" in record

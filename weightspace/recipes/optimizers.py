@@ -13,6 +13,7 @@ from torch.optim.adam import adam
 from torch.optim.adamw import adamw
 
 from weightspace.errors import InputError
+from weightspace.runtime import checks
 
 State = dict[str, Tensor]
 
@@ -51,7 +52,9 @@ class SGD:
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
-        _check(self.lr, self.weight_decay, self.momentum)
+        _check(self)
+        checks.settle(self, checks.number, "momentum", at_least=0, below=1)
+        checks.settle(self, checks.flag, "nesterov")
         if self.nesterov and not self.momentum:
             raise InputError("Nesterov's method needs a momentum")
 
@@ -80,7 +83,10 @@ class Adam:
     decoupled: bool = False
 
     def __post_init__(self) -> None:
-        _check(self.lr, self.weight_decay, *self.betas)
+        _check(self)
+        checks.settle(self, checks.several, "betas", check=checks.number, least=2, most=2, at_least=0, below=1)
+        checks.settle(self, checks.number, "eps", at_least=0)
+        checks.settle(self, checks.flag, "decoupled")
 
     def start(self, weights: Tensor) -> State:
         return {"mean": torch.zeros_like(weights), "square": torch.zeros_like(weights)}
@@ -126,10 +132,6 @@ def _add_scaled(target: Tensor, update: Tensor, scale: float | Tensor) -> None:
         target.add_(update, alpha=scale)
 
 
-def _check(lr: float, decay: float, *rates: float) -> None:
-    if not 0 < lr < float("inf"):
-        raise InputError(f"the learning rate must be positive and finite, got {lr}")
-    if not 0 <= decay < float("inf"):
-        raise InputError(f"weight decay must not be negative, got {decay}")
-    if not all(0 <= rate < 1 for rate in rates):
-        raise InputError(f"momentum and betas must lie in [0, 1), got {rates}")
+def _check(optimizer: "SGD | Adam") -> None:
+    checks.settle(optimizer, checks.number, "lr", above=0)
+    checks.settle(optimizer, checks.number, "weight_decay", at_least=0)

@@ -8,6 +8,7 @@ from weightspace.errors import InputError, StorageError
 from weightspace.recipes.optimizers import SGD, Adam
 from weightspace.recipes.schedule import Schedule
 from weightspace.recipes.step import Step
+from weightspace.runtime import checks
 from weightspace.storage.spelling import spelling_of
 from weightspace.storage.typed import from_json, to_json
 
@@ -25,8 +26,8 @@ class Augmentation:
     flip: bool = False
 
     def __post_init__(self) -> None:
-        if self.crop < 0:
-            raise InputError(f"crop is a number of pixels, got {self.crop}")
+        checks.settle(self, checks.count, "crop")
+        checks.settle(self, checks.flag, "flip")
 
 
 @dataclass(frozen=True)
@@ -51,18 +52,20 @@ class Recipe:
     watch: Step | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "length", Step.of(self.length))  # "30ep" will do
-        if self.watch is not None:
-            object.__setattr__(self, "watch", Step.of(self.watch))
-            if self.watch == Step():
-                raise InputError("watch is how often to look at the validation split: at least every iteration, '1it'")
+        checks.settle(self, Step.of, "length")  # "30ep" will do
+        checks.settle_given(self, Step.of, "watch")
+        if self.watch == Step():
+            raise InputError("watch is how often to look at the validation split: at least every iteration, '1it'")
         if not self.length.epochs and not self.length.iterations:
-            raise InputError("the length of training must be at least one iteration")
-        if self.batch_size < 1:
-            raise InputError(f"the batch size must be at least 1, got {self.batch_size}")
-        if not isinstance(self.optimizer, Adam | SGD):
-            raise InputError(f"the optimizer must be an Adam(...) or SGD(...), got {self.optimizer!r}")
+            raise InputError("length, that of training, must be at least one iteration, got '0it'")
+        checks.settle(self, checks.count, "batch_size", at_least=1)
+        checks.settle(self, checks.instance, "optimizer", kinds=(Adam, SGD), wanted="an Adam(...) or SGD(...)")
+        wanted = "an Augmentation(...)"
+        checks.settle(self, checks.instance, "augmentation", kinds=Augmentation, wanted=wanted)
+        wanted = 'a Schedule(...), or the name of one, such as "cosine"'
+        checks.settle(self, checks.instance, "schedule", kinds=(Schedule, str), wanted=wanted)
         if isinstance(self.schedule, str):
+            checks.one_of(self.schedule, "schedule", ("constant", "cosine", "triangular"))
             object.__setattr__(self, "schedule", Schedule(self.schedule))  # pyright: ignore[reportArgumentType]
 
     def per_epoch(self, samples: int) -> int:

@@ -6,6 +6,7 @@ from typing import Literal
 
 from weightspace.errors import InputError
 from weightspace.recipes.step import Step
+from weightspace.runtime import checks
 
 
 @dataclass(frozen=True)
@@ -26,10 +27,10 @@ class Schedule:
     gamma: float = 0.1
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "warmup", Step.of(self.warmup))
-        object.__setattr__(self, "milestones", tuple(Step.of(m) for m in self.milestones))
-        if self.shape not in ("constant", "step", "cosine", "triangular"):
-            raise InputError(f"the schedule must be constant, step, cosine or triangular, got {self.shape!r}")
+        checks.settle(self, Step.of, "warmup")
+        object.__setattr__(self, "milestones", tuple(checks.several(self.milestones, "milestones", Step.of)))
+        checks.settle(self, checks.one_of, "shape", choices=("constant", "step", "cosine", "triangular"))
+        checks.settle(self, checks.number, "gamma", at_least=0)
         if bool(self.milestones) != (self.shape == "step"):
             raise InputError("milestones belong to the step schedule, which needs at least one")
 

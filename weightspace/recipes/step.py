@@ -3,10 +3,10 @@
 import re
 from dataclasses import dataclass
 
-from weightspace.errors import InputError
+from weightspace.runtime import checks
 from weightspace.storage.typed import as_text
 
-_STEP = re.compile(r"(?:(\d+)ep)?(?:(\d+)it)?")
+_STEP = re.compile("(?:([0-9]{1,15})ep)?(?:([0-9]{1,15})it)?")
 
 
 @dataclass(frozen=True)
@@ -17,17 +17,24 @@ class Step:
     iterations: int = 0
 
     def __post_init__(self) -> None:
-        if self.epochs < 0 or self.iterations < 0:
-            raise InputError(f"a step cannot be negative, got {self.epochs} epochs and {self.iterations} iterations")
+        checks.settle(self, checks.count, "epochs", "iterations")
 
     @classmethod
-    def of(cls, text: "str | Step") -> "Step":
-        """Read the notation "2ep500it"."""
+    def of(cls, text: "str | Step", name: str = "a step") -> "Step":
+        """Read the notation "2ep500it".
+
+        Args:
+            text: The step, or its notation.
+            name: Name of the argument, for the error.
+
+        Raises:
+            InputError: It is neither.
+        """
         if isinstance(text, Step):
             return text
         match = _STEP.fullmatch(text) if isinstance(text, str) else None
         if not text or match is None:
-            raise InputError(f"a step is written like '30ep', '500it' or '2ep500it', got {text!r}")
+            raise checks.refuse(name, "written like '30ep', '500it' or '2ep500it'", text)
         return cls(int(match[1] or 0), int(match[2] or 0))
 
     def total(self, per_epoch: int) -> int:

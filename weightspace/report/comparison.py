@@ -10,6 +10,7 @@ from weightspace.report.cells import ANGLE, number
 from weightspace.report.page import Picture, Table, render
 from weightspace.report.report import Report
 from weightspace.report.results import GroupResult
+from weightspace.runtime import checks
 from weightspace.storage.files import write_text
 
 # fmt: off
@@ -34,6 +35,9 @@ class Comparison:
     reports: Mapping[str, Report]
 
     def __post_init__(self) -> None:
+        checks.mapping(self.reports, "reports", "of names to reports")
+        for name, report in self.reports.items():
+            checks.instance(report, f"reports[{name!r}]", Report, "a Report, such as Report.load(path)")
         if len(self.reports) < 2:
             raise InputError("a comparison needs at least two reports")
         tasks = {name: (r.task, r.test_samples) for name, r in self.reports.items()}

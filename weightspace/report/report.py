@@ -10,6 +10,7 @@ from weightspace.report.data import ReportData
 from weightspace.report.files import load_report, report_to_json
 from weightspace.report.page import Picture, Table, render
 from weightspace.report.plots.style import save
+from weightspace.runtime import checks
 from weightspace.storage.files import dump_json, make_folder, write_text
 from weightspace.storage.manifests import add_to_manifest
 
@@ -92,4 +93,5 @@ class Report(ReportData):
         Raises:
             StorageError: There is no such file, or it is damaged or of another version.
         """
+        checks.path(path, "path")
         return load_report(cls, Path(path))

@@ -3,14 +3,18 @@
 import torch
 
 from weightspace.errors import InputError
+from weightspace.runtime import checks
 
 
-def pick(device: str) -> str:
+def pick(device: str | torch.device) -> str:
     """A device that is there: "auto" is a CUDA device if there is one, else the CPU.
 
     Raises:
         InputError: The device is unknown or not available here.
     """
+    if isinstance(device, torch.device):
+        device = str(device)
+    checks.text(device, "device", "cpu")
     cards = [f"cuda:{i}" for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
     if device == "auto":
         return "cuda" if cards else "cpu"

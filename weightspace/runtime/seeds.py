@@ -10,18 +10,16 @@ from contextlib import contextmanager
 
 import torch
 
-from weightspace.errors import InputError
+from weightspace.runtime import checks
 
 
 def derive(seed: int, purpose: str, index: int = 0) -> int:
     """A 63-bit seed for one purpose, the same on every machine.
 
     Raises:
-        InputError: The seed is not a non-negative integer.
+        InputError: The seed is no whole number, or negative.
     """
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise InputError(f"seed must be a non-negative integer, got {seed!r}")
-    digest = hashlib.sha256(f"{seed}/{purpose}/{index}".encode()).digest()
+    digest = hashlib.sha256(f"{checks.seed(seed)}/{purpose}/{index}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
 

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from weightspace.errors import InputError
 from weightspace.networks import calling
+from weightspace.networks.arguments import check_inputs, check_module
 from weightspace.networks.sparse_module import holds_sparse
-from weightspace.runtime import devices, trees
+from weightspace.runtime import checks, devices, trees
 from weightspace.runtime.outputs import difference
 from weightspace.runtime.trees import Tree
 from weightspace.sparse.forms import CSRLinear, Form, MakeForm, other_forms
@@ -123,6 +124,13 @@ def accelerate(
         InputError: The module does not run on the example, the example is empty or not finite, or there is no such
             device. With `strict` also for float32, for weights that are not 2:4, and without CUDA.
     """
+    check_module(module)
+    check_inputs(example, "example")
+    if dtype is not None and not isinstance(dtype, torch.dtype):
+        raise checks.refuse("dtype", "a torch.dtype, such as torch.float16, or None", dtype)
+    if device is not None:
+        devices.pick(device)
+    strict, int8 = checks.flag(strict, "strict"), checks.flag(int8, "int8")
     dense, example = _prepared(module, example, dtype, device, strict=strict, int8=int8)
     device, dtype = str(next(dense.parameters()).device), next(dense.parameters()).dtype
     with torch.no_grad(), _inputs(dense) as seen:

@@ -9,8 +9,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from weightspace.errors import InputError
+from weightspace.networks.arguments import check_inputs, check_module
 from weightspace.networks.layout import Layout
-from weightspace.runtime import trees
+from weightspace.runtime import checks, trees
 from weightspace.runtime.copies import copied
 from weightspace.runtime.double import doubled
 from weightspace.runtime.outputs import difference
@@ -48,6 +49,9 @@ def compact(module: nn.Module, example: Tree, *, symmetry: Symmetry | None = Non
     Raises:
         InputError: The module cannot be traced, or the symmetry is wrong for it.
     """
+    check_module(module)
+    check_inputs(example, "example")
+    checks.given(symmetry, "symmetry", checks.instance, kinds=Symmetry, wanted="a Symmetry, or None to trace it")
     if not any(tensor.ndim and len(tensor) > 1 for tensor in trees.tensors(example)):
         raise InputError(f"the example is a batch of at least two inputs, got shape {trees.shapes(example)}")
     symmetry = _proven(module, example, symmetry)

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from weightspace.errors import InputError, StorageError
 from weightspace.networks import calling
 from weightspace.networks.architecture import Architecture
+from weightspace.networks.arguments import check_inputs, check_module
 from weightspace.networks.layout import Layout
 from weightspace.networks.network import Network
 from weightspace.networks.record import Record
-from weightspace.runtime import trees
+from weightspace.runtime import checks, trees
 from weightspace.runtime.copies import copied
 from weightspace.runtime.outputs import difference, tensors_within
 from weightspace.runtime.trees import Tree
@@ -46,6 +47,8 @@ def save_ticket(network: Network, path: str | Path) -> Path:
     Raises:
         StorageError: The file cannot be written.
     """
+    checks.instance(network, "network", Network, "a network of a collection, such as tickets[0]")
+    checks.path(path, "path")
     path = Path(path)
     tensors = {"values": network.weights[network.mask], "mask": torch.from_numpy(np.packbits(network.mask.numpy()))}
     tensors |= {f"buffer.{name}": buffer.contiguous() for name, buffer in network.buffers.items()}
@@ -72,6 +75,8 @@ def load_ticket(path: str | Path, *, factory: Callable[[], nn.Module] | None = N
         StorageError: The file is absent, damaged, not a ticket, or of another version.
         LayoutMismatch: The factory's network has another layout.
     """
+    checks.path(path, "path")
+    checks.given(factory, "factory", checks.function, what="that builds the network")
     path = Path(path)
     if path.is_dir():
         raise StorageError(f"{path} is a folder: a ticket is one file, a collection is read by Collection.load")
@@ -135,6 +140,10 @@ def to_onnx(module: nn.Module, example: Tree, path: str | Path, *, dynamic_batch
             tensors, cannot be exported (with a free batch size), or the exported one computes something else.
         StorageError: The file cannot be written.
     """
+    check_module(module)
+    check_inputs(example, "example")
+    checks.path(path, "path")
+    checks.flag(dynamic_batch, "dynamic_batch")
     onnxruntime = _onnxruntime()
     path, module = Path(path), copied(module).eval()
     expected = _outputs(module, example)

@@ -12,8 +12,11 @@ from torch.nn import functional as F
 
 from weightspace.errors import InputError
 from weightspace.masks.patterns import NM
+from weightspace.networks.arguments import check_module
 from weightspace.networks.sparse_module import keep_sparse
+from weightspace.runtime import checks
 from weightspace.runtime.copies import copied
+from weightspace.sparse.arguments import check_search
 from weightspace.sparse.order import Order, find_order
 
 
@@ -156,6 +159,9 @@ def gather_inputs(
         InputError: There is no such layer, it is a convolution with groups or a padding of its own, or scores do not
             fit.
     """
+    check_module(module)
+    checks.text(layer, "layer")
+    check_search(pattern, seconds, restarts, seed)
     target = dict(module.named_modules()).get(layer)
     if not layer or type(target) not in (nn.Linear, nn.Conv2d):
         names = [name for name, m in module.named_modules() if name and type(m) in (nn.Linear, nn.Conv2d)]

@@ -7,12 +7,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from weightspace.errors import InputError
-from weightspace.masks.patterns import Pattern
+from weightspace.masks.patterns import Pattern, check_pattern
 from weightspace.masks.schedule import part_of
 from weightspace.networks import calling
+from weightspace.networks.arguments import check_inputs, check_networks
 from weightspace.networks.collection import Collection
 from weightspace.networks.forward import blocks
-from weightspace.runtime import trees
+from weightspace.runtime import checks, trees
 from weightspace.runtime.progress import progress
 from weightspace.runtime.trees import Tree
 
@@ -40,6 +41,9 @@ def input_scores(networks: Collection, x: Tree, *, pattern: Pattern | None = Non
         InputError: There are no inputs, they are not finite or do not fit, or prunable weights belong to a layer that
             is neither linear nor a convolution.
     """
+    check_networks(networks)
+    check_inputs(x)
+    checks.given(pattern, "pattern", check_pattern)
     if not trees.samples(x) or not trees.finite(x):
         raise InputError(f"scores need a batch of at least one input, all finite; got shape {trees.shapes(x)}")
     x = trees.cast(x, networks.weights.dtype)

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from weightspace.errors import InputError
 from weightspace.masks.patterns import NM
-from weightspace.runtime import seeds
+from weightspace.runtime import checks, seeds
+from weightspace.sparse.arguments import check_n_m, check_search
 from weightspace.sparse.exchanges import GAIN, ExchangeSearch
 
 _WORK = 10**8  # rows x columns^2 of all restarts together
@@ -52,6 +53,8 @@ def kept_magnitude(matrix: Float[Tensor, "r c"], pattern: NM) -> float:
         matrix: The weights (rows, columns).
         pattern: N:M along the rows.
     """
+    checks.tensor(matrix, "matrix", shape=("rows", "columns"))
+    check_n_m(pattern)
     return float(_kept(_groups(matrix.abs().double(), pattern.m), pattern.n).sum())
 
 
@@ -82,6 +85,8 @@ def find_order(
     Raises:
         InputError: The input is no matrix, has entries that are not finite, or a time or number of restarts is below 0.
     """
+    checks.tensor(matrix, "matrix", shape=("rows", "columns"))
+    check_search(pattern, seconds, restarts, seed)
     if matrix.ndim != 2 or not matrix.numel():
         raise InputError(f"the order of a matrix's columns is searched, got shape {tuple(matrix.shape)}")
     if seconds < 0 or (restarts is not None and restarts < 0):

@@ -8,9 +8,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from weightspace.errors import InputError
+from weightspace.networks.arguments import check_inputs, check_module, check_networks
 from weightspace.networks.collection import Collection
 from weightspace.networks.forward import evaluation
-from weightspace.runtime import trees
+from weightspace.runtime import checks, trees
 from weightspace.runtime.progress import progress
 from weightspace.runtime.trees import Tree
 from weightspace.sparse.gathered import as_matrix
@@ -49,6 +50,10 @@ def refit(pruned: Collection, dense: Collection, x: Tree, *, ridge: float = 0.01
             in both, or something other than linear layers and the convolutions of
             `weightspace.sparse.MatrixConv.takes` was pruned.
     """
+    check_networks(pruned, "pruned")
+    check_networks(dense, "dense")
+    check_inputs(x)
+    ridge = checks.number(ridge, "ridge", at_least=0)
     pruned.layout.require(dense.layout, "the dense networks")
     if len(pruned) != len(dense):
         raise InputError(f"each pruned network needs its dense one: got {len(pruned)} and {len(dense)}")
@@ -75,6 +80,10 @@ def refit_module(module: nn.Module, dense: nn.Module, x: Tree, *, ridge: float =
     Raises:
         InputError: The modules have other parameters, or as in `refit`.
     """
+    check_module(module)
+    check_module(dense, "dense")
+    check_inputs(x)
+    ridge = checks.number(ridge, "ridge", at_least=0)
     shapes = [{name: p.shape for name, p in one.named_parameters()} for one in (module, dense)]
     if shapes[0] != shapes[1] or not shapes[0]:
         other = sorted(set(shapes[0].items()) ^ set(shapes[1].items()))

@@ -9,9 +9,12 @@ from torch import Tensor, nn
 
 from weightspace.errors import InputError
 from weightspace.masks.patterns import NM
+from weightspace.networks.arguments import check_inputs, check_module, check_networks
 from weightspace.networks.collection import Collection
+from weightspace.runtime import checks
 from weightspace.runtime.progress import progress
 from weightspace.runtime.trees import Tree
+from weightspace.sparse.arguments import check_search
 from weightspace.sparse.gathered import checked_scores
 from weightspace.sparse.order import Order, find_order
 from weightspace.symmetry import Group, Symmetry, trace
@@ -73,6 +76,11 @@ def reorder(
     Raises:
         InputError: No example is known, the network has no units that can be reordered, or scores do not fit.
     """
+    check_networks(networks)
+    check_search(pattern, seconds, restarts, seed)
+    checks.given(scores, "scores", checks.tensor, shape=("networks", "parameters"))
+    checks.given(symmetry, "symmetry", checks.instance, kinds=Symmetry, wanted="a Symmetry, or None to trace it")
+    checks.given(example, "example", check_inputs)
     worth = networks.weights.abs() if scores is None else checked_scores(scores, networks.weights, "these networks")
     if symmetry is None:
         example = networks.architecture.example() if example is None else example
@@ -132,6 +140,10 @@ def reorder_module(
     Raises:
         InputError: The module cannot be traced.
     """
+    check_module(module)
+    check_inputs(example, "example")
+    check_search(pattern, seconds, restarts, seed)
+    checks.given(symmetry, "symmetry", checks.instance, kinds=Symmetry, wanted="a Symmetry, or None to trace it")
     if symmetry is None:
         symmetry = trace(module, example, fix_unknown=True)
     state = {name: tensor.detach() for name, tensor in module.state_dict().items()}

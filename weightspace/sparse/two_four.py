@@ -18,6 +18,7 @@ from torch.sparse._semi_structured_conversions import (
 )
 
 from weightspace.errors import InputError
+from weightspace.runtime import checks
 
 Backend = Literal["cutlass", "cusparselt"]
 # Multiples of rows and columns that each library takes, by dtype.
@@ -29,6 +30,7 @@ SHAPES: dict[Backend, dict[torch.dtype, tuple[int, int]]] = {
 
 def is_two_four(weight: Shaped[Tensor, "o i"]) -> bool:
     """Has every aligned group of four along the rows two zeros or more? A shorter last group of r keeps min(2, r)."""
+    checks.tensor(weight, "weight", shape=("outputs", "inputs"))
     groups = torch.nn.functional.pad(weight != 0, (0, -weight.shape[1] % 4)).unflatten(1, (-1, 4))
     return bool((groups.sum(2) <= 2).all())
 

@@ -8,7 +8,9 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
 from weightspace.errors import InputError
+from weightspace.networks.arguments import check_inputs
 from weightspace.networks.layout import Layout
+from weightspace.runtime import checks
 from weightspace.runtime.trees import Tree
 from weightspace.symmetry.gated import with_gates
 from weightspace.symmetry.probe import Probe
@@ -38,6 +40,9 @@ def trace(module: nn.Module, example: Tree, *, fix_unknown: bool = False) -> Sym
         InputError: The module does not run on the example, an operator cannot be traced, control flow depends on data,
             or the proof fails.
     """
+    checks.instance(module, "module", nn.Module, "a torch.nn.Module")
+    check_inputs(example, "example")
+    checks.flag(fix_unknown, "fix_unknown")
     lazy = [name for name, p in module.named_parameters() if isinstance(p, UninitializedParameter)]
     if lazy:
         raise InputError(f"{type(module).__name__} has lazy layers ({lazy[0]}): run it once on real inputs first")

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from weightspace.errors import InputError
-from weightspace.runtime import trees
+from weightspace.runtime import checks, trees
 from weightspace.runtime.trees import Tree
 
 _READ = 1024  # samples that are read at once where all are needed
@@ -84,9 +84,9 @@ class Split:
     y: Tree
 
     def __post_init__(self) -> None:
-        n, targets = (_samples(part, what) for part, what in ((self.x, "inputs"), (self.y, "targets")))
+        n, targets = (_samples(part, what) for part, what in ((self.x, "inputs x"), (self.y, "targets y")))
         if n != targets or not n:
-            raise InputError(f"a split needs as many inputs as targets, got {n} and {targets}")
+            raise InputError(f"a split needs as many inputs x as targets y, at least one, got {n} and {targets}")
         _require_finite(self.x, "inputs")
         _require_finite(self.y, "targets")
 
@@ -309,7 +309,7 @@ class OwnData:
 
 def _samples(tree: Tree, what: str) -> int:
     if not trees.tensors(tree):
-        raise InputError("a split holds tensors: convert arrays with torch.as_tensor")
+        raise InputError(f"{what} must hold tensors, got {checks.shown(tree)}: convert arrays with torch.as_tensor")
     return trees.samples(tree, what)
 
 

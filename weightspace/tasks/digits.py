@@ -9,6 +9,8 @@ from weightspace.networks.architecture import Architecture
 from weightspace.recipes.optimizers import SGD
 from weightspace.recipes.recipe import Recipe
 from weightspace.recipes.step import Step
+from weightspace.runtime import checks
+from weightspace.tasks.arguments import check_widths
 from weightspace.tasks.task import Split, Task, split
 
 # Chosen on the validation split among SGD and Adam, learning rates from 1e-3 to 0.3, 20 to 60 epochs.
@@ -24,6 +26,7 @@ def digits(hidden: Sequence[int] = (128, 64), *, held_out: Sequence[int] = (), r
             out-of-distribution inputs. The remaining classes are numbered from 0.
         recipe: Recipe of one network's training.
     """
+    held_out = checks.several(held_out, "held_out", checks.count)
     from sklearn.datasets import load_digits
 
     pixels, labels = load_digits(return_X_y=True)
@@ -39,6 +42,6 @@ def digits(hidden: Sequence[int] = (128, 64), *, held_out: Sequence[int] = (), r
     train, validation, test = (
         Split(part.x[number[part.y] >= 0], number[part.y[number[part.y] >= 0]]) for part in (train, validation, test)
     )
-    architecture = Architecture("MLP", {"sizes": [64, *hidden, len(known)]})
+    architecture = Architecture("MLP", {"sizes": check_widths(hidden, 64, len(known))})
     name = "-".join(["digits", *(["without", *map(str, sorted(held_out))] if held_out else [])])
     return Task(name, architecture, train, validation, test, recipe, ood=away.clone if held_out else None)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from weightspace.errors import InputError
 from weightspace.networks.outputs import Classes, LossOnly, OutputKind, Regression, like_targets, nll
+from weightspace.runtime import checks
 from weightspace.runtime.trees import Tree
 
 
@@ -34,6 +35,10 @@ class Metric:
     transform: Callable[[float], float] | None = None
 
     def __post_init__(self) -> None:
+        checks.text(self.name, "name", "accuracy")
+        checks.function(self.function, "function", "of outputs and targets")
+        checks.settle(self, checks.flag, "higher_is_better", "per_sample")
+        checks.settle_given(self, checks.function, "transform", what="of the mean, such as math.exp")
         if not self.name.isidentifier() or self.name == "loss":
             raise InputError(
                 f'the name of a metric is one word such as "accuracy" or "top_5", not "loss", got {self.name!r}'

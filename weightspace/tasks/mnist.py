@@ -14,6 +14,7 @@ from weightspace.recipes.optimizers import Adam
 from weightspace.recipes.recipe import Recipe
 from weightspace.recipes.step import Step
 from weightspace.runtime import seeds
+from weightspace.tasks.arguments import check_widths
 from weightspace.tasks.task import Split, Task
 
 RECIPE = Recipe(length=Step(epochs=10), batch_size=128, optimizer=Adam(lr=1e-3), schedule="cosine")
@@ -52,7 +53,7 @@ def _task(name: str, hidden: Sequence[int], data_root: str | Path | None, recipe
     order = torch.randperm(len(x), generator=seeds.generator(0, "splits"))
     train, validation = (Split(x[part], y[part]) for part in (order[:-5000], order[-5000:]))
     train, validation, test = (Split((part.x - mean) / std, part.y) for part in (train, validation, test))
-    architecture = Architecture("MLP", {"sizes": [784, *hidden, 10]})
+    architecture = Architecture("MLP", {"sizes": check_widths(hidden, 784, 10)})
     # The other set's test images, as this set's networks would get them.
     return Task(name, architecture, train, validation, test, recipe, ood=partial(_strangers, other, root, mean, std))
 

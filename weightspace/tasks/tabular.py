@@ -9,6 +9,7 @@ from weightspace.networks.architecture import Architecture
 from weightspace.recipes.optimizers import Adam
 from weightspace.recipes.recipe import Recipe
 from weightspace.recipes.step import Step
+from weightspace.tasks.arguments import check_widths
 from weightspace.tasks.task import Split, Task, split
 
 RECIPE = Recipe(length=Step(epochs=60), batch_size=16, optimizer=Adam(lr=3e-3), schedule="cosine")
@@ -42,5 +43,5 @@ def _task(name: str, data: Any, hidden: Sequence[int], recipe: Recipe) -> Task:
     parts = split(x, y, validation=fifth, test=fifth)
     mean, std = parts[0].x.mean(0), parts[0].x.std(0)
     train, validation, test = (Split((part.x - mean) / std, part.y) for part in parts)
-    architecture = Architecture("MLP", {"sizes": [x.shape[1], *hidden, int(y.max()) + 1]})
+    architecture = Architecture("MLP", {"sizes": check_widths(hidden, x.shape[1], int(y.max()) + 1)})
     return Task(name, architecture, train, validation, test, recipe)

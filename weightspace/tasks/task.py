@@ -15,7 +15,7 @@ from weightspace.networks.architecture import Architecture
 from weightspace.networks.calling import call
 from weightspace.networks.outputs import Classes, OutputKind, infer_kind
 from weightspace.recipes.recipe import Recipe
-from weightspace.runtime import seeds, trees
+from weightspace.runtime import checks, seeds, trees
 from weightspace.runtime.trees import Tree
 from weightspace.tasks.checks import check_outputs, require_no_stretching
 from weightspace.tasks.data import Data, DatasetSplit, OwnData, Split
@@ -68,6 +68,20 @@ class Task:
     ood: Callable[[], Tree] | None = None
     outputs: OutputKind | None = None
     metrics: Sequence[str | Metric] | None = None
+
+    def __post_init__(self) -> None:
+        checks.text(self.name, "name", "digits")
+        wanted = "an Architecture, such as Architecture.of(factory)"
+        checks.instance(self.architecture, "architecture", Architecture, wanted)
+        for name in ("train", "validation", "test"):
+            checks.instance(getattr(self, name), name, Data, "data, such as Split(x, y)")
+        checks.instance(self.recipe, "recipe", Recipe, 'a Recipe, such as Recipe("30ep")')
+        checks.function(self.loss, "loss", "of outputs and targets")
+        checks.given(self.ood, "ood", checks.function, what="that returns inputs")
+        wanted = "what outputs mean, such as Classes() or Regression(), or None"
+        checks.given(self.outputs, "outputs", checks.having, methods=("predictions",), wanted=wanted)
+        if self.metrics is not None and (isinstance(self.metrics, str) or not isinstance(self.metrics, Sequence)):
+            raise checks.refuse("metrics", "a list of metrics or their names", self.metrics)
 
     def __getstate__(self) -> dict[str, Any]:
         """What other processes get: the fields, without what was computed from them."""

@@ -10,8 +10,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from weightspace.errors import InputError
+from weightspace.networks.arguments import check_networks
 from weightspace.networks.collection import Collection
 from weightspace.report.intervals import half_width
+from weightspace.runtime import checks
 
 _NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
@@ -27,6 +29,8 @@ def neural_persistence(networks: Collection, p: float = 2.0) -> Float[Tensor, "n
         networks: Networks of any density.
         p: Exponent of the norm.
     """
+    check_networks(networks)
+    p = checks.number(p, "p", above=0)
     layout = networks.layout
     entries = layout.weights
     rows: list[list[float]] = []
@@ -79,6 +83,10 @@ def matching(
     Raises:
         InputError: There are fewer than two pairs, or unequal numbers.
     """
+    tickets = checks.several(tickets, "tickets", checks.number)
+    dense = checks.several(dense, "dense", checks.number)
+    tolerance = checks.number(tolerance, "tolerance", at_least=0)
+    level = checks.number(level, "level", above=0, below=1)
     if len(tickets) != len(dense) or len(dense) < 2:
         raise InputError(f"matching needs at least two pairs of accuracies, got {len(tickets)} and {len(dense)}")
     differences = [a - b for a, b in zip(tickets, dense, strict=True)]

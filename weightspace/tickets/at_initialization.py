@@ -8,11 +8,13 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from weightspace.errors import InputError
-from weightspace.masks.patterns import Pattern, Unstructured
+from weightspace.masks.patterns import Pattern, Unstructured, check_density, check_pattern
 from weightspace.networks.collection import Collection
 from weightspace.networks.starts import are_starts
 from weightspace.recipes.step import Step
+from weightspace.runtime import checks
 from weightspace.storage.spelling import Spelling, spelled_text
+from weightspace.tasks.arguments import check_run
 from weightspace.tasks.own_loop import require_samples
 from weightspace.tasks.task import Task
 from weightspace.tickets.finder import SearchBlock, SearchResult, Starts, check_dense_enough, recipe_length, search
@@ -49,13 +51,16 @@ class PruneAtInit:
     spelling: ClassVar[Spelling] = Spelling("AtStart")
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "start", Step.of(self.start))
-        Unstructured(self.density, self.scope)
+        wanted = "a score, such as SNIP() or GraSP()"
+        checks.settle(self, checks.instance, "score", kinds=InitScore, wanted=wanted)
+        checks.settle(self, check_density, "density")
+        checks.settle(self, checks.one_of, "scope", choices=("global", "layer"))
+        checks.settle_given(self, check_pattern, "pattern")
+        checks.settle_given(self, checks.count, "rounds", at_least=1)
+        checks.settle(self, Step.of, "start")
         if self.rounds is None:
             many = isinstance(self.score, SynFlow) and self.pattern is None
             object.__setattr__(self, "rounds", _SYNFLOW_ROUNDS if many else 1)
-        if self.scorings < 1:
-            raise InputError(f"at least one round of scoring, got {self.rounds}")
         if self.scorings > 1 and self.pattern is not None:
             raise InputError("rounds approach a density step by step: leave pattern out, or score once")
 
@@ -97,6 +102,7 @@ class PruneAtInit:
             LayoutMismatch: The networks are not of the task's architecture.
             InputError: A record has no seed, or `start` lies behind the end of training.
         """
+        check_run(networks, task, folder, device)
         if isinstance(self.score, SNIP | GraSP | SynFlow):
             require_samples(task, type(self.score).__name__)
         first, length = self.start.total(task.recipe.per_epoch(len(task.train))), recipe_length(task)

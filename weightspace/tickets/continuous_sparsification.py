@@ -8,11 +8,12 @@ from typing import Any, ClassVar
 
 import torch
 
-from weightspace.errors import InputError
-from weightspace.masks.patterns import Pattern, Unstructured
+from weightspace.masks.patterns import Pattern, Unstructured, check_density, check_pattern
 from weightspace.masks.schedule import part_of
 from weightspace.networks.collection import Collection
+from weightspace.runtime import checks
 from weightspace.storage.spelling import spelled_text
+from weightspace.tasks.arguments import check_run
 from weightspace.tasks.own_loop import require_samples
 from weightspace.tasks.task import Task
 from weightspace.tickets.finder import SearchBlock, SearchResult, Starts, recipe_length, search
@@ -49,12 +50,12 @@ class ContinuousSparsification:
     starts: ClassVar[Starts] = "either"
 
     def __post_init__(self) -> None:
-        Unstructured(self.density)
-        if self.hardness <= 1 or self.penalty < 0 or self.mask_lr <= 0:
-            raise InputError(
-                "hardness is above 1, the penalty not negative and mask_lr positive, got "
-                f"{self.hardness}, {self.penalty} and {self.mask_lr}"
-            )
+        checks.settle(self, check_density, "density")
+        checks.settle(self, checks.number, "penalty", at_least=0)
+        checks.settle(self, checks.number, "start")
+        checks.settle(self, checks.number, "hardness", above=1)
+        checks.settle(self, checks.number, "mask_lr", above=0)
+        checks.settle_given(self, check_pattern, "pattern")
 
     def find(
         self, networks: Collection, task: Task, *, folder: str | Path | None = None, device: str = "auto"
@@ -72,6 +73,7 @@ class ContinuousSparsification:
             LayoutMismatch: The networks are not of the task's architecture.
             InputError: A record has no seed.
         """
+        check_run(networks, task, folder, device)
         require_samples(task, "ContinuousSparsification")
         length = recipe_length(task)
         goal = self.pattern or Unstructured(self.density)

@@ -12,8 +12,10 @@ from weightspace.errors import InputError
 from weightspace.masks.patterns import check_density
 from weightspace.networks.collection import Collection
 from weightspace.networks.layout import Layout
+from weightspace.runtime import checks
 from weightspace.storage.spelling import Spelling, spelled
 from weightspace.symmetry import Group, Symmetry, trace
+from weightspace.tasks.arguments import check_run
 from weightspace.tasks.own_loop import require_samples
 from weightspace.tasks.task import Task
 from weightspace.tickets.finder import SearchBlock, SearchResult, Starts, recipe_length, search
@@ -51,12 +53,10 @@ class EarlyBird:
     )
 
     def __post_init__(self) -> None:
-        check_density(self.density)
-        if not 0 < self.max_mask_distance <= 1 or self.history < 1 or self.penalty < 0:
-            raise InputError(
-                "max_mask_distance lies in (0, 1], history is at least 1 and the penalty not negative, got "
-                f"{self.max_mask_distance}, {self.history} and {self.penalty}"
-            )
+        checks.settle(self, check_density, "density")
+        checks.settle(self, checks.fraction, "max_mask_distance")
+        checks.settle(self, checks.count, "history", at_least=1)
+        checks.settle(self, checks.number, "penalty", at_least=0)
 
     def find(
         self, networks: Collection, task: Task, *, folder: str | Path | None = None, device: str = "auto"
@@ -74,6 +74,7 @@ class EarlyBird:
             LayoutMismatch: The networks are not of the task's architecture.
             InputError: No hidden units are followed by BatchNorm, or a record has no seed.
         """
+        check_run(networks, task, folder, device)
         networks.layout.require(task.architecture.layout(), f"the network of task {task.name!r}")
         require_samples(task, "EarlyBird")
         architecture = task.architecture.following(networks.layout)

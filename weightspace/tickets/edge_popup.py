@@ -8,13 +8,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from weightspace.errors import InputError
-from weightspace.masks.patterns import Pattern, Unstructured
+from weightspace.masks.patterns import Pattern, Unstructured, check_density, check_pattern
 from weightspace.masks.schedule import density_of, part_of
 from weightspace.networks.collection import Collection
 from weightspace.networks.layout import Layout
-from weightspace.runtime import seeds
+from weightspace.runtime import checks, seeds
 from weightspace.storage.spelling import spelled_text
+from weightspace.tasks.arguments import check_run
 from weightspace.tasks.own_loop import require_samples
 from weightspace.tasks.task import Task
 from weightspace.tickets.finder import SearchBlock, SearchResult, Starts, recipe_length, search
@@ -47,9 +47,11 @@ class EdgePopup:
     pattern: Pattern | None = None
 
     def __post_init__(self) -> None:
-        Unstructured(self.density, self.scope)
-        if self.weights not in ("kaiming", "signed", "initial"):
-            raise InputError(f"weights are 'kaiming', 'signed' or 'initial', got {self.weights!r}")
+        checks.settle(self, check_density, "density")
+        checks.settle(self, checks.one_of, "scope", choices=("global", "layer"))
+        checks.settle(self, checks.flag, "binary")
+        checks.settle(self, checks.one_of, "weights", choices=("kaiming", "signed", "initial"))
+        checks.settle_given(self, check_pattern, "pattern")
 
     @property
     def goal(self) -> Pattern:
@@ -77,6 +79,7 @@ class EdgePopup:
             LayoutMismatch: The networks are not of the task's architecture.
             InputError: A record has no seed.
         """
+        check_run(networks, task, folder, device)
         require_samples(task, "EdgePopup")
         length = recipe_length(task)
         density = density_of(self.goal) or self.density

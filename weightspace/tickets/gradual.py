@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from weightspace.errors import InputError
-from weightspace.masks.patterns import Pattern, Unstructured
+from weightspace.masks.patterns import Pattern, Unstructured, check_density, check_pattern
 from weightspace.masks.schedule import density_of, with_density
 from weightspace.networks.collection import Collection
 from weightspace.recipes.step import Step
+from weightspace.runtime import checks
 from weightspace.storage.spelling import Spelling, spelled, spelled_text
+from weightspace.tasks.arguments import check_run
 from weightspace.tasks.task import Task
 from weightspace.tickets.finder import (
     SearchBlock,
@@ -55,10 +57,12 @@ class GradualPruning:
     spelling: ClassVar[Spelling] = Spelling("Gradual")
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "length", Step.of(self.length))
-        Unstructured(self.density, self.scope)
-        if not 0 < self.ramp <= 1 or self.every < 1:
-            raise InputError(f"ramp must lie in (0, 1] and every be at least 1, got {self.ramp} and {self.every}")
+        checks.settle(self, check_density, "density")
+        checks.settle(self, checks.one_of, "scope", choices=("global", "layer"))
+        checks.settle(self, Step.of, "length")
+        checks.settle(self, checks.fraction, "ramp")
+        checks.settle(self, checks.count, "every", at_least=1)
+        checks.settle_given(self, check_pattern, "pattern")
         with_density(self.goal, 1.0)
 
     @property
@@ -81,6 +85,7 @@ class GradualPruning:
             LayoutMismatch: The networks are not of the task's architecture.
             InputError: A network is sparser than the tickets would be, or the length is too short.
         """
+        check_run(networks, task, folder, device)
         networks.layout.require(task.architecture.layout(), f"the network of task {task.name!r}")
         check_dense_enough(networks, self.goal)
         task = replace(task, recipe=replace(task.recipe, length=self.length))

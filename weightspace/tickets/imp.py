@@ -12,15 +12,17 @@ from typing import Any, ClassVar, Literal
 import torch
 
 from weightspace.errors import InputError
-from weightspace.masks.patterns import Pattern, Unstructured
+from weightspace.masks.patterns import Pattern, Unstructured, check_density, check_pattern
 from weightspace.masks.schedule import steps_to
 from weightspace.networks.collection import Collection
 from weightspace.networks.starts import are_starts
 from weightspace.recipes.schedule import Schedule
 from weightspace.recipes.step import Step
+from weightspace.runtime import checks
 from weightspace.storage.checkpoints import read_checkpoint, write_checkpoint
 from weightspace.storage.spelling import Spelling, spelled, spelled_text
 from weightspace.storage.system_errors import exists
+from weightspace.tasks.arguments import check_run
 from weightspace.tasks.own_loop import LoopTask
 from weightspace.tasks.task import Task
 from weightspace.tickets.finder import (
@@ -72,12 +74,12 @@ class IMP:
     )
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "rewind", Step.of(self.rewind))
-        Unstructured(self.density, self.scope)
-        if not 0 < self.rate < 1:
-            raise InputError(f"rate, the fraction removed at each level, must lie in (0, 1), got {self.rate}")
-        if self.after_pruning not in ("rewind", "lr_rewind", "fine_tune"):
-            raise InputError(f"after_pruning is 'rewind', 'lr_rewind' or 'fine_tune', got {self.after_pruning!r}")
+        checks.settle(self, check_density, "density")
+        checks.settle(self, checks.number, "rate", above=0, below=1)
+        checks.settle(self, Step.of, "rewind")
+        checks.settle(self, checks.one_of, "scope", choices=("global", "layer"))
+        checks.settle_given(self, check_pattern, "pattern")
+        checks.settle(self, checks.one_of, "after_pruning", choices=("rewind", "lr_rewind", "fine_tune"))
         if self.after_pruning != "rewind" and self.rewind != Step():
             raise InputError("there is a point to rewind to only with after_pruning='rewind'")
 
@@ -114,6 +116,7 @@ class IMP:
             InputError: A network is sparser than the tickets would be, or was not trained by `collect` with the task's
                 recipe.
         """
+        check_run(networks, task, folder, device)
         rewind, length = self._check(networks, task)
         levels, untrained = self.levels(_sparsest(networks)), self._untrained(networks)
 
@@ -165,6 +168,7 @@ class IMP:
             InputError: A network is sparser than the tickets would be, or was not trained by `collect` with the task's
                 recipe.
         """
+        check_run(networks, task, folder, device)
         rewind, length = self._check(networks, task)
         patterns: list[Pattern | None] = [*self.levels(_sparsest(networks))]
         levels = [] if self._untrained(networks) else [networks]

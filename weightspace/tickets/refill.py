@@ -7,8 +7,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from weightspace.errors import InputError
+from weightspace.networks.arguments import check_networks
 from weightspace.networks.collection import Collection
+from weightspace.runtime import checks
 from weightspace.tickets.finder import rewind_of, start_from
 
 
@@ -29,10 +30,9 @@ def refill(tickets: Collection, *, by: Literal["count", "magnitude"] = "count", 
     Raises:
         InputError: The tickets have no rewind weights, or a setting lies outside its range.
     """
-    if by not in ("count", "magnitude"):
-        raise InputError(f"units are ranked by 'count' or 'magnitude', got {by!r}")
-    if not 0 <= extra <= 1:
-        raise InputError(f"extra is a fraction of the dropped units in [0, 1], got {extra}")
+    check_networks(tickets, "tickets")
+    checks.one_of(by, "by", ("count", "magnitude"))
+    extra = checks.number(extra, "extra", at_least=0, at_most=1)
     layout, masks = tickets.layout, tickets.masks.clone()
     inner = layout.weights[1:-1]
     for mask, weights in zip(masks, tickets.weights, strict=True):
@@ -65,8 +65,10 @@ def regroup(tickets: Collection, *, clusters: int = 8, fill: float = 1.5, rows: 
     Raises:
         InputError: The tickets have no rewind weights, or a setting lies outside its range.
     """
-    if clusters < 1 or rows < 1 or fill <= 0:
-        raise InputError(f"clusters and rows are at least 1 and fill positive, got {clusters}, {rows} and {fill}")
+    check_networks(tickets, "tickets")
+    clusters = checks.count(clusters, "clusters", at_least=1)
+    fill = checks.number(fill, "fill", above=0)
+    rows, seed = checks.count(rows, "rows", at_least=1), checks.seed(seed)
     layout, masks = tickets.layout, tickets.masks.clone()
     inner = layout.weights[:-1]
     for mask in masks:

@@ -13,14 +13,14 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from weightspace.errors import InputError
 from weightspace.masks.layerwise import ERK
-from weightspace.masks.patterns import Pattern
+from weightspace.masks.patterns import Pattern, check_density, check_pattern
 from weightspace.networks.collection import Collection
 from weightspace.networks.layout import Layout
 from weightspace.networks.record import Record
-from weightspace.runtime import seeds
+from weightspace.runtime import checks, seeds
 from weightspace.storage.spelling import Spelling, spelled_text
+from weightspace.tasks.arguments import check_run
 from weightspace.tasks.own_loop import require_samples
 from weightspace.tasks.task import Task
 from weightspace.tickets.finder import SearchBlock, SearchResult, Starts, recipe_length, search
@@ -58,14 +58,12 @@ class DynamicSparseTraining:
     spelling: ClassVar[Spelling] = Spelling("Dynamic")
 
     def __post_init__(self) -> None:
-        ERK(self.density)
-        if self.grow not in ("gradient", "random"):
-            raise InputError(f"connections grow by 'gradient' or at 'random', got {self.grow!r}")
-        if self.every < 1 or not 0 < self.until <= 1 or not 0 < self.fraction < 1:
-            raise InputError(
-                "every is at least 1, until lies in (0, 1] and fraction in (0, 1), got "
-                f"{self.every}, {self.until} and {self.fraction}"
-            )
+        checks.settle(self, check_density, "density")
+        checks.settle_given(self, check_pattern, "pattern")
+        checks.settle(self, checks.one_of, "grow", choices=("gradient", "random"))
+        checks.settle(self, checks.count, "every", at_least=1)
+        checks.settle(self, checks.fraction, "until")
+        checks.settle(self, checks.number, "fraction", above=0, below=1)
 
     def find(
         self, networks: Collection, task: Task, *, folder: str | Path | None = None, device: str = "auto"
@@ -83,6 +81,7 @@ class DynamicSparseTraining:
             LayoutMismatch: The networks are not of the task's architecture.
             InputError: A record has no seed.
         """
+        check_run(networks, task, folder, device)
         require_samples(task, "DynamicSparseTraining")
         length = recipe_length(task)
         first, last = self.pattern or ERK(self.density), self.until * length

@@ -16,7 +16,7 @@ from weightspace.errors import InputError
 from weightspace.networks.calling import call_with
 from weightspace.networks.collection import Collection
 from weightspace.networks.forward import evaluation
-from weightspace.runtime import seeds, trees
+from weightspace.runtime import checks, seeds, trees
 from weightspace.runtime.double import in_double
 from weightspace.runtime.trees import Tree
 from weightspace.storage.spelling import Spelling
@@ -68,7 +68,7 @@ class SNIP:
     per_class: int = 10
 
     def __post_init__(self) -> None:
-        _check(self.per_class)
+        checks.settle(self, checks.count, "per_class", at_least=1)
 
     def __call__(self, networks: Collection, task: Task) -> Float[Tensor, "n d"]:
         def one(loss: Callable[[Tensor, Split], Tensor], weights: Tensor, batch: Split) -> Tensor:
@@ -95,7 +95,8 @@ class GraSP:
     temperature: float = 200.0
 
     def __post_init__(self) -> None:
-        _check(self.per_class, self.temperature)
+        checks.settle(self, checks.count, "per_class", at_least=1)
+        checks.settle(self, checks.number, "temperature", above=0)
 
     def __call__(self, networks: Collection, task: Task) -> Float[Tensor, "n d"]:
         def one(loss: Callable[[Tensor, Split], Tensor], weights: Tensor, batch: Split) -> Tensor:
@@ -142,11 +143,6 @@ def _ones(x: Tree) -> Tree:
             "indices of an embedding: use SNIP or GraSP"
         )
     return trees.apply(lambda tensor: torch.ones_like(tensor, dtype=torch.float64), x)
-
-
-def _check(*values: int | float) -> None:
-    if not all(value > 0 for value in values):
-        raise InputError(f"samples of each class and the temperature must be positive, got {values}")
 
 
 def _positive(name: str, buffer: Tensor) -> Tensor:

@@ -10,8 +10,10 @@ from weightspace.networks.collection import Collection
 from weightspace.networks.record import Record
 from weightspace.recipes.recipe import Recipe
 from weightspace.recipes.step import Step
-from weightspace.runtime import devices, seeds
+from weightspace.runtime import checks, devices, seeds
+from weightspace.runtime.room import check_number
 from weightspace.storage.spelling import spelling_of
+from weightspace.tasks.arguments import check_run, check_task
 from weightspace.tasks.own_loop import LoopTask
 from weightspace.tasks.task import Task
 from weightspace.training.conversion import finished, trainer_for
@@ -50,7 +52,14 @@ def collect(
         InputError: `n` is below 1, the seed or shard is impossible, or training diverged.
         StorageError: The folder holds another run, or cannot be written.
     """
-    return collect_part(task, n, seed, plan, folder, shard, memory_gb, devices.pick(device))
+    check_task(task)
+    n = check_number(n, "n", task.architecture.layout().size, in_folder=folder is not None)
+    seed, device = checks.seed(seed), devices.pick(device)
+    checks.having(plan, "plan", ("runs", "begin", "kept_steps"), "a plan, such as Independent() or Grid(lr=[0.1])")
+    checks.given(folder, "folder", checks.path)
+    memory_gb = checks.given(memory_gb, "memory_gb", checks.number, above=0)
+    checks.given(shard, "shard", checks.several, check=checks.count, least=2, most=2)
+    return collect_part(task, n, seed, plan, folder, shard, memory_gb, device)
 
 
 def collect_part(
@@ -69,8 +78,6 @@ def collect_part(
     Args:
         chosen: How all parts of a collection are trained; None measures it for this one.
     """
-    if n < 1:
-        raise InputError(f"a collection needs at least one network, got n = {n}")
     task.try_out()
     _require_settable(task, plan)
     runs = plan.runs(n, seed)
@@ -148,8 +155,9 @@ def train(
         LayoutMismatch: The networks are not of the task's architecture.
         InputError: A record has no seed.
     """
+    check_run(networks, task, folder, device)
     networks.layout.require(task.architecture.layout(), f"the network of task {task.name!r}")
-    recipe = replace(task.recipe, length=Step.of(length))
+    recipe = replace(task.recipe, length=Step.of(length, "length"))
     longer = replace(task, recipe=recipe)
     total = recipe.length.total(recipe.per_epoch(len(task.train)))
     device = devices.pick(device)

@@ -12,7 +12,7 @@ from typing import Protocol, runtime_checkable
 from weightspace.errors import InputError
 from weightspace.networks.record import Record
 from weightspace.recipes.step import Step
-from weightspace.runtime import seeds
+from weightspace.runtime import checks, seeds
 from weightspace.tasks.task import Task
 from weightspace.training.conversion import initial, trainer_for
 from weightspace.training.engine import Execution
@@ -70,14 +70,11 @@ class Grid:
     label_noise: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
+        checks.settle(self, checks.several, "lr", check=checks.number, above=0)
+        checks.settle(self, checks.several, "weight_decay", check=checks.number, at_least=0)
+        checks.settle(self, checks.several, "label_noise", check=checks.number, at_least=0, at_most=1)
         if not (self.lr or self.weight_decay or self.label_noise):
             raise InputError("a grid needs values for lr, weight_decay or label_noise")
-        if not all(0 < rate < float("inf") for rate in self.lr):
-            raise InputError(f"learning rates must be positive and finite, got {self.lr}")
-        if not all(0 <= decay < float("inf") for decay in self.weight_decay):
-            raise InputError(f"weight decays must not be negative, got {self.weight_decay}")
-        if not all(0 <= noise <= 1 for noise in self.label_noise):
-            raise InputError(f"label noise is a fraction in [0, 1], got {self.label_noise}")
 
     def cells(self) -> list[dict[str, float]]:
         """The combinations."""
@@ -110,7 +107,7 @@ class SharedStart:
     at: Step = Step(epochs=1)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "at", Step.of(self.at))
+        checks.settle(self, Step.of, "at")
 
     def runs(self, n: int, seed: int) -> list[Record]:
         ancestor = {"seed": seeds.derive(seed, "ancestor"), "at": str(self.at)}
@@ -149,7 +146,7 @@ class Trajectory:
     every: Step = Step(epochs=1)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "every", Step.of(self.every))
+        checks.settle(self, Step.of, "every")
 
     def runs(self, n: int, seed: int) -> list[Record]:
         return [run | {"kind": "trajectory"} for run in Independent().runs(n, seed)]

@@ -1,13 +1,12 @@
 """Noise of regressions: how far targets lie from what a network predicts."""
 
-import math
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from weightspace.errors import InputError
 from weightspace.networks.outputs import like_targets
+from weightspace.runtime import checks
 from weightspace.runtime.trees import Tree
 from weightspace.tasks.task import Task
 
@@ -83,10 +82,17 @@ def noise_of(task: Task, outputs: Tree, noise_std: float | None) -> NoiseScale:
     return NoiseScale(residuals.flatten(1).square().mean(1).sqrt(), least, learned=True)
 
 
-def check_noise(noise_std: float | None) -> None:
-    """Raise InputError for a standard deviation that noise cannot have."""
-    if noise_std is not None and not 0 < noise_std < math.inf:
-        raise InputError(
-            f"noise_std, the standard deviation of the targets around the outputs, must be positive, got {noise_std}: "
-            "leave it out (None), and it is learned"
-        )
+def check_noise(noise_std: float | None, name: str = "noise_std") -> float | None:
+    """A standard deviation that noise can have, or None.
+
+    Args:
+        noise_std: Standard deviation of the targets around the outputs.
+        name: Name of the argument, for the error.
+
+    Raises:
+        InputError: It is no positive number.
+    """
+    try:
+        return checks.given(noise_std, name, checks.number, above=0)
+    except InputError as error:
+        raise InputError(f"{error}: leave it out (None), and it is learned") from None

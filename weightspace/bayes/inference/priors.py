@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from weightspace.errors import InputError
+from weightspace.runtime import checks
 
 
 @runtime_checkable
@@ -62,7 +62,7 @@ class Normal(_WithoutSites):
     std: float = 1.0
 
     def __post_init__(self) -> None:
-        _check(self.std)
+        checks.settle(self, checks.number, "std", above=0)
 
     def distribution(self, centre: Float[Tensor, "n 1 k"]) -> Distribution:
         return dist.Normal(centre.new_zeros(()).expand_as(centre), self.std).to_event(1)
@@ -79,7 +79,7 @@ class Centred(_WithoutSites):
     std: float = 0.1
 
     def __post_init__(self) -> None:
-        _check(self.std)
+        checks.settle(self, checks.number, "std", above=0)
 
     def distribution(self, centre: Float[Tensor, "n 1 k"]) -> Distribution:
         return dist.Normal(centre, self.std).to_event(1)
@@ -100,9 +100,8 @@ class ScaleMixture(_WithoutSites):
     narrow: float = math.exp(-6)
 
     def __post_init__(self) -> None:
-        _check(self.wide, self.narrow)
-        if not 0 < self.share < 1:
-            raise InputError(f"the share of the wide part must lie in (0, 1), got {self.share}")
+        checks.settle(self, checks.number, "wide", "narrow", above=0)
+        checks.settle(self, checks.number, "share", above=0, below=1)
 
     def distribution(self, centre: Float[Tensor, "n 1 k"]) -> Distribution:
         stds = centre.new_tensor([self.wide, self.narrow]).expand(*centre.shape, 2)
@@ -121,7 +120,7 @@ class Horseshoe:
     scale: float = 0.1
 
     def __post_init__(self) -> None:
-        _check(self.scale)
+        checks.settle(self, checks.number, "scale", above=0)
 
     def distribution(self, centre: Float[Tensor, "n 1 k"]) -> Distribution:
         scales = dist.HalfCauchy(torch.full_like(centre, self.scale)).to_event(1)
@@ -134,8 +133,3 @@ class Horseshoe:
     def guide(self, parameters: dict[str, nn.Parameter]) -> None:
         location, rho = (parameters[name][:, None] for name in ("local_location", "local_rho"))
         pyro.sample("local_scale", dist.LogNormal(location, rho.exp()).to_event(1))
-
-
-def _check(*scales: float) -> None:
-    if not all(0 < scale < math.inf for scale in scales):
-        raise InputError(f"scales of a prior must be positive and finite, got {scales}")

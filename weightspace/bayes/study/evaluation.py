@@ -14,8 +14,9 @@ from weightspace.networks.outputs import Regression, like_targets
 from weightspace.networks.placing import placed
 from weightspace.report.metrics import ACCURACY, ReportedMetric
 from weightspace.report.results import PredictiveResult
-from weightspace.runtime import devices, seeds
+from weightspace.runtime import checks, devices, seeds
 from weightspace.runtime.trees import Tree
+from weightspace.tasks.arguments import check_task
 from weightspace.tasks.task import Task
 
 # Of regressions, by their predictive distributions.
@@ -45,6 +46,10 @@ class StudyEvaluation:
     device: str = "auto"
 
     def __post_init__(self) -> None:
+        checks.settle(self, check_task, "task")
+        checks.settle(self, checks.count, "draws", at_least=1)
+        checks.settle(self, checks.seed, "seed")
+        checks.settle(self, checks.number, "memory_gb", above=0)
         object.__setattr__(self, "device", devices.pick(self.device))
 
     @cached_property

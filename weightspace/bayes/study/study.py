@@ -27,12 +27,13 @@ from weightspace.evaluation.dropout import MCDropout
 from weightspace.masks.overlap import mask_overlap
 from weightspace.networks.collection import Collection
 from weightspace.recipes.step import Step
-from weightspace.runtime import devices
+from weightspace.runtime import checks, devices
 from weightspace.storage.files import make_folder
 from weightspace.storage.locks import locked
 from weightspace.storage.reading import parse_object, read_text, require_file
 from weightspace.storage.runs import CONFIG, DONE
 from weightspace.storage.spelling import spelling_of
+from weightspace.tasks.arguments import check_task
 from weightspace.tasks.task import Task
 from weightspace.tickets import IMP
 from weightspace.training import collect
@@ -77,10 +78,13 @@ class Study:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if min(self.networks, self.draws) < 1 or not self.scores:
-            raise InputError(
-                f"a study needs a score, a network and a draw, got {len(self.scores)}, {self.networks} and {self.draws}"
-            )
+        checks.settle(self, check_task, "task")
+        checks.settle(self, checks.instance, "finder", kinds=BayesianIMP, wanted="a BayesianIMP(...)")
+        checks.settle(self, checks.mapping, "scores", what="of names to scores, such as STUDY_SCORES")
+        checks.settle(self, checks.count, "networks", "draws", at_least=1)
+        checks.settle(self, checks.seed, "seed")
+        if not self.scores:
+            raise InputError("scores must have at least one score, such as STUDY_SCORES, got none")
         for score in self.scores.values():
             posterior_scores.to_json(score)  # now, as the results are saved hours later
 
@@ -96,6 +100,7 @@ class Study:
                 the outputs have no likelihood.
             StorageError: The folder holds another study.
         """
+        checks.path(folder, "folder")
         task, device = self.task, devices.pick(device)
         require_likelihood(task, self.finder.variational.noise_std)
         make_folder(Path(folder))

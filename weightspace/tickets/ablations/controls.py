@@ -11,11 +11,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from weightspace.errors import InputError
-from weightspace.masks.patterns import Pattern, keep_counts
+from weightspace.masks.patterns import Pattern, check_pattern, keep_counts
 from weightspace.masks.schedule import part_of
 from weightspace.networks.collection import Collection
 from weightspace.networks.layout import Layout
-from weightspace.runtime import seeds
+from weightspace.runtime import checks, seeds
 from weightspace.tickets.finder import rewind_of, start_from
 from weightspace.training.conversion import initial
 
@@ -37,6 +37,10 @@ class TicketControls:
 
     seed: int = 0
     pattern: Pattern | None = None
+
+    def __post_init__(self) -> None:
+        checks.settle(self, checks.seed, "seed")
+        checks.settle_given(self, check_pattern, "pattern")
 
     def rewound(self, tickets: Collection) -> Collection:
         """The tickets themselves, before they were trained."""

@@ -13,11 +13,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from weightspace.errors import InputError
-from weightspace.masks.patterns import Pattern, Unstructured
+from weightspace.masks.patterns import Pattern, Unstructured, check_density, check_pattern
 from weightspace.networks.collection import Collection
 from weightspace.networks.record import Extra
-from weightspace.runtime import seeds
+from weightspace.runtime import checks, seeds
 from weightspace.storage.spelling import spelled_text
+from weightspace.tasks.arguments import check_run
 from weightspace.tasks.own_loop import require_samples
 from weightspace.tasks.task import Task
 from weightspace.tickets.finder import SearchBlock, SearchResult, Starts, check_starts, collected, recipe_length, search
@@ -112,15 +113,17 @@ class Deconstruction:
     starts: ClassVar[Starts] = "seeds"
 
     def __post_init__(self) -> None:
-        Unstructured(self.density)
+        checks.settle(self, check_density, "density")
+        checks.settle(self, checks.function, "criterion", what="of initial and final weights, such as large_final")
+        checks.settle(self, checks.flag, "keep_signs")
+        checks.settle_given(self, check_pattern, "pattern")
         choices = {
             "signs": ("any", "same", "opposite"),
             "kept": ("rewind", "reinitialise", "reshuffle", "constant"),
             "pruned": ("zero", "frozen", "frozen if grown"),
         }
         for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise InputError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
+            checks.settle(self, checks.one_of, name, choices=allowed)
 
     def start(self, networks: Collection) -> Collection:
         """The tickets before any training: supermasks, if they are accurate.
@@ -176,6 +179,7 @@ class Deconstruction:
             LayoutMismatch: The networks are not of the task's architecture.
             InputError: A network was not trained by `collect`, or there is a folder and a criterion without a name.
         """
+        check_run(networks, task, folder, device)
         name = getattr(self.criterion, "__qualname__", "<")
         if folder is not None and "<" in name:
             raise InputError(

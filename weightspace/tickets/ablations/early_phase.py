@@ -12,9 +12,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from weightspace.errors import InputError, LayoutMismatch
+from weightspace.networks.arguments import check_networks
 from weightspace.networks.collection import Collection
 from weightspace.networks.record import Extra
-from weightspace.runtime import seeds
+from weightspace.runtime import checks, seeds
+from weightspace.tasks.arguments import check_task
 from weightspace.tasks.task import Task
 from weightspace.tickets.finder import rewind_of, start_from
 from weightspace.training.conversion import initial
@@ -32,6 +34,9 @@ class EarlyPhase:
     """
 
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        checks.settle(self, checks.seed, "seed")
 
     def signs_of(self, tickets: Collection, weights: Float[Tensor, "n d"]) -> Collection:
         """The rewind weights' magnitudes with other weights' signs, such as those of the initialisation."""
@@ -123,6 +128,9 @@ def transfer(tickets: Collection, task: Task, *, seed: int = 0) -> Collection:
         InputError: The tickets have no rewind weights.
         LayoutMismatch: Another tensor than the output layer's has another shape.
     """
+    check_networks(tickets, "tickets")
+    check_task(task)
+    checks.seed(seed)
     rewind = rewind_of(tickets)
     records = [
         record | {"task": task.name, "recipe": task.recipe.to_json(), "from_task": record.get("task")}

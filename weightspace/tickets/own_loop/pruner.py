@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from weightspace.errors import InputError
-from weightspace.masks.patterns import Pattern, Unstructured
+from weightspace.masks.patterns import Pattern, Unstructured, check_pattern
 from weightspace.masks.schedule import count_of, density_of, steps_to
 from weightspace.networks.architecture import Architecture
 from weightspace.networks.collection import Collection
 from weightspace.networks.layout import Layout
 from weightspace.networks.sparse_module import keep_sparse, masks_of, release
+from weightspace.runtime import checks
 from weightspace.storage.spelling import spelled_text
 
 _FINE = 0.02  # share of the weights that a level removes, of patterns whose density cannot be set
@@ -44,10 +45,13 @@ class GradualSchedule:
     every: int = 10
 
     def __post_init__(self) -> None:
-        if not 0 <= self.start < self.end or self.every < 1:
+        checks.settle(self, check_pattern, "pattern")
+        checks.settle(self, checks.count, "start", "end")
+        checks.settle(self, checks.count, "every", at_least=1)
+        if not self.start < self.end:
             raise InputError(
-                "a schedule removes weights from iteration start to a later end, every 1 or more iterations; got "
-                f"start {self.start}, end {self.end} and every {self.every}"
+                "a schedule removes weights from iteration start to a later end, got "
+                f"start {self.start} and end {self.end}"
             )
 
     def due(self, iteration: int) -> bool:
