@@ -86,7 +86,9 @@ class Split:
     def __post_init__(self) -> None:
         n, targets = (_samples(part, what) for part, what in ((self.x, "inputs x"), (self.y, "targets y")))
         if n != targets or not n:
-            raise InputError(f"a split needs as many inputs x as targets y, at least one, got {n} and {targets}")
+            raise InputError(
+                f"a split needs as many inputs as targets, got {n} and {targets}: give x and y one row a sample"
+            )
         _require_finite(self.x, "inputs")
         _require_finite(self.y, "targets")
 
