@@ -330,7 +330,7 @@ def test_options_from_a_file_and_the_command_line_wins(work: Path, capsys, tmp_p
         (
             ["fit", "{work}/tickets", "--out", "{tmp}/x", "--refine.steps", "5", "--refine.lr-mean", "0"],
             2,
-            "0.001 and 0",
+            "lr_mean must be",
         ),
         (
             ["fit", "{work}/tickets", "--out", "{tmp}/x", "--no-refine", "--refine.ramp", "0.5"],
@@ -340,7 +340,7 @@ def test_options_from_a_file_and_the_command_line_wins(work: Path, capsys, tmp_p
         (
             ["fit", "{work}/tickets", "--out", "{tmp}/x", "--refine.steps", "9", "--refine.radius", "0"],
             2,
-            "radius is positive",
+            "radius must be",
         ),
         (["fit", "{work}/tickets", "--out", "{tmp}/x", "--refine.steps", "5", "--refine.patterns", "2"], 2, "density"),
         (["fit", "{work}/tickets", "--out", "{tmp}/x", "--refine.patterns", "24"], 2, "from ['24']"),
@@ -351,7 +351,7 @@ def test_options_from_a_file_and_the_command_line_wins(work: Path, capsys, tmp_p
         ),
         (["sample", "{work}/generator", "--out", "{tmp}/x", "--density", "1e-9"], 1, "keeps none"),
         (["import", "{tmp}", "--out", "{tmp}/x", "--model", "MLP", "--arguments", "5"], 1, "mapping"),
-        (["collect", "--out", "{tmp}/x", "--batch-size", "0"], 1, "batch size"),
+        (["collect", "--out", "{tmp}/x", "--batch-size", "0"], 1, "batch_size must be"),
         (["tickets", "gradual", "{work}/dense", "--out", "{tmp}/x", "--task", "no:task"], 1, "cannot be imported"),
         (
             ["sample", "{work}/generator", "--density", "0.1", "--config=/nowhere", "--out", "{tmp}/x"],
