@@ -39,6 +39,8 @@ class Collection:
     Rows of a collection loaded from disk are read when their tensors are asked for; slicing and
     filtering read nothing.
 
+    Tensors are kept, not copied: what is written into them later changes the networks. `save` looks at them again.
+
     Args:
         layout: Layout of all networks.
         weights: (N, D), finite, zero where the mask is False.
