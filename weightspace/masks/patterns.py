@@ -246,7 +246,7 @@ class Channels:
         return mask if within is None else mask & within
 
 
-def check_density(density: float, name: str = "density") -> float:
+def check_density(density: Any, name: str = "density") -> float:
     """A density as a plain number.
 
     Args:
