@@ -34,15 +34,17 @@ def test_copies_hidden_by_order_signs_and_scale_are_called_copies(task: ws.Task)
     torch.testing.assert_close(copies[0].module()(x), training[0].module()(x))
 
     with CanonicalForm.of(training, tanh, ws.WeightMatching(symmetry), 0.1) as canonical:
-        reference = TrainingReference(tanh, canonical(training), canonical, 0.95, 0.1, 0)
+        reference = TrainingReference(tanh, canonical(training), canonical, 0.95, 0.1, 0, compared=canonical.compared)
         unit = reference.unit
         made = Baselines(canonical(training), training, n=3, density=1.0, components=2, symmetry=symmetry, seed=0)
         for networks in (copies, made.permuted()):
-            around = reference.search.around(canonical(networks), itself=False)
+            around = reference.search.around(canonical.compared(canonical(networks)), itself=False)
             assert around.nearest.first.max() < 1e-5 * unit
             assert around.angle.first.max() < 1e-5 * reference.unit_angle
             assert reference.copies(around).all()
-        assert not reference.copies(reference.search.around(canonical(held_out), itself=False)).any()
+        assert not reference.copies(
+            reference.search.around(canonical.compared(canonical(held_out)), itself=False)
+        ).any()
         # Larger weights make a network farther, not newer.
         larger = training.replace(weights=2 * training.weights)
         around = NeighbourSearch.of(training, training.weights.double().mean(0), 0.1).around(larger, itself=False)
