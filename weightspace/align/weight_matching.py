@@ -18,6 +18,7 @@ from weightspace.runtime import checks
 from weightspace.runtime.executor import Executor
 from weightspace.runtime.trees import Tree
 from weightspace.symmetry import Symmetry, prove, trace
+from weightspace.symmetry.fold import rms_gains
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,13 @@ class WeightMatching:
         device = matching_device(device, executor)
         if self.rotate:
             symmetry = to_mix(symmetry)
+            gains = rms_gains(networks.architecture.build_seeded(0))
+            if gains:
+                warnings.warn(
+                    f"the gains of {len(gains)} RMS norms ({gains[0]}) single out the units in front of them, which are "
+                    "reordered and not rotated: symmetry.fold_gains(networks, example) folds them into what reads them",
+                    stacklevel=3,
+                )
             if not symmetry.linear:
                 warnings.warn(
                     f"no units of {networks.architecture.name} can be mixed (symmetry.linear is empty): rotate=True "
