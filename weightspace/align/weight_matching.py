@@ -123,7 +123,7 @@ class WeightMatching:
             if gains:
                 warnings.warn(
                     f"the gains of {len(gains)} RMS norms ({gains[0]}) single out the units in front of them, which are "
-                    "reordered and not rotated: symmetry.fold_gains(networks, example) folds them into what reads them",
+                    "reordered and not rotated: symmetry.fold_gains(networks, example) folds gains into their readers",
                     stacklevel=3,
                 )
             if not symmetry.linear:
