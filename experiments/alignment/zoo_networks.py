@@ -346,7 +346,7 @@ NETWORKS: dict[str, Callable[[], Made]] = {
         torch.randn(2, 3, 32, 32),
     ),
     "DenseNet": lambda: (
-        torchvision.models.DenseNet(8, (2, 2, 2), 8, num_classes=10), torch.randn(2, 3, 32, 32)
+        torchvision.models.DenseNet(8, (1, 1, 1, 1), 8, num_classes=10), torch.randn(2, 3, 32, 32)
     ),
     "GoogLeNet": vision("googlenet", 64, aux_logits=False, init_weights=False),
 }  # fmt: skip

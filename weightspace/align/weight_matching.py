@@ -122,8 +122,8 @@ class WeightMatching:
             gains = rms_gains(networks.architecture.build_seeded(0))
             if gains:
                 warnings.warn(
-                    f"the gains of {len(gains)} RMS norms ({gains[0]}) single out the units in front of them, which are "
-                    "reordered and not rotated: symmetry.fold_gains(networks, example) folds gains into their readers",
+                    f"the gains of {len(gains)} RMS norms ({gains[0]}) single out the units in front of them, so that "
+                    "these are reordered and not rotated: symmetry.fold_gains(networks, example) folds gains away",
                     stacklevel=3,
                 )
             if not symmetry.linear:
