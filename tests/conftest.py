@@ -1,9 +1,16 @@
 """The fixtures are in tests/fixtures.py: loading takes seconds, which a process without tests can save."""
 
 import os
+import signal
 import sys
 
 import pytest
+
+# A process in the background, or under nohup, begins with signals ignored, and so do those that it starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # True where pytest-xdist deals the tests out to other processes.
 DEALS_OUT = "PYTEST_XDIST_WORKER" not in os.environ and any(word.startswith(("-n", "--numproc")) for word in sys.argv)

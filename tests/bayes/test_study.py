@@ -135,7 +135,7 @@ def test_the_verb_runs_a_study_and_reads_it_again(tmp_path: Path, capsys: pytest
     assert main(words) == 0
     assert capsys.readouterr().out == first
     assert main([*words[:-1], "0"]) == 1
-    assert "a score, a network and a draw" in capsys.readouterr().err
+    assert "draws must be a whole number of at least 1" in capsys.readouterr().err
 
 
 OWN_TASK = """

@@ -127,7 +127,7 @@ def test_pruned_weights_stay_zero_and_runs_resume_to_the_same_bytes(
     fresh = trainer_for(policies[:2], task)  # the control: without the places of the copies it is another run
     fresh.resume(tmp_path / "state.safetensors")
     assert isinstance(fresh, PolicyTrainer)
-    fresh.play = {}
+    fresh.play.clear()
     fresh.run(3)
     assert not torch.equal(fresh.weights, whole.weights)
 
@@ -156,7 +156,7 @@ class Right(torch.nn.Module):
 def played_in_gymnasium(start: Tensor) -> float:
     place: Any = gymnasium.make("CartPole-v1", max_episode_steps=60)
     place.reset(seed=0)
-    place.unwrapped.state = start.numpy()
+    vars(place.unwrapped)["state"] = start.numpy()
     seen, policy, total = start.float(), Right(), 0.0
     while True:
         values, reward, ended, cut, _ = place.step(int(policy(seen)[0].argmax()))

@@ -130,7 +130,7 @@ def test_scores_that_do_not_fit_are_refused(dense: ws.Collection, task: ws.Task)
         sparse.gather_inputs(dense.module(0), "1", scores=-dense.module(0)[1].weight.detach().abs())
     with pytest.raises(ws.InputError, match="does not run on inputs"):
         sparse.input_scores(dense[:1], torch.ones(3, 5))
-    with pytest.raises(ws.InputError, match="no fewer than 0"):
+    with pytest.raises(ws.InputError, match="restarts must be a whole number of at least 0"):
         sparse.find_order(torch.rand(4, 8), restarts=-1)
     with pytest.raises(ws.InputError, match="all finite"):
         sparse.input_scores(dense[:1], torch.full_like(task.train.x[:2], math.nan))

@@ -122,7 +122,7 @@ def test_shards_from_the_command_line_merge(tmp_path: Path, capsys: pytest.Captu
     assert main(["merge", str(tmp_path / "part0"), str(tmp_path / "part1"), "--out", str(tmp_path / "all")]) == 0
     assert [r["index"] for r in ws.Collection.load(tmp_path / "all").records] == list(range(5))
     assert main([*common, str(tmp_path / "x"), "--shard", "2"]) == 1
-    assert "a shard is written I/K" in capsys.readouterr().err
+    assert "--shard is written I/K" in capsys.readouterr().err
 
 
 @pytest.mark.filterwarnings("ignore")  # Ray's own
@@ -146,8 +146,8 @@ def test_ray_finishes_although_a_worker_is_killed(task: ws.Task, tmp_path: Path)
             deadline = time.monotonic() + 300
             while time.monotonic() < deadline:
                 if lock.exists() and (text := lock.read_text().strip()):
-                    os.kill(int(text), signal.SIGKILL)
-                    killed.append(int(text))
+                    killed.append(int(text.split()[0]))
+                    os.kill(killed[0], signal.SIGKILL)
                     return
                 time.sleep(0.01)
 
@@ -208,7 +208,7 @@ def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
     holders = [folder / "parts" / f"{i:05d}" / ".lock.holder" for i in range(2)]
     try:
         assert wait_for(lambda: all(h.exists() and h.read_text().endswith("\n") for h in holders), 120)
-        workers = [int(holder.read_text()) for holder in holders]
+        workers = [int(holder.read_text().split()[0]) for holder in holders]
         assert len({parent.pid, *workers}) == 3
         assert all(map(is_alive, workers))
     finally:

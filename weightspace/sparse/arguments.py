@@ -19,7 +19,7 @@ def check_search(pattern: Any, seconds: Any, restarts: Any, seed: Any) -> None:
         InputError: One is of another kind or out of range.
     """
     check_n_m(pattern)
-    checks.number(seconds, "seconds", above=0)
+    checks.number(seconds, "seconds", at_least=0)
     checks.given(restarts, "restarts", checks.count, at_least=0)
     checks.seed(seed)
 

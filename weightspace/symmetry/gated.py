@@ -108,7 +108,8 @@ def _options(symmetry: Symmetry, group: Group) -> Iterator[Group]:
     nested = group.parent is not None or symmetry.children(group.name)
     roles = {entry.name: entry.role for entry in symmetry.layout.entries}
     normed = any(roles[axis.tensor] == "norm" for axis in group.incoming)
-    if nested or normed or len(group.kinds) > 1 or not group.outgoing:
+    shared = any((axis.tensor, axis.axis) in symmetry.shared for axis in group.axes)
+    if nested or normed or shared or len(group.kinds) > 1 or not group.outgoing:
         return
     slots: dict[str, int] = {}
     for axis in group.incoming:
