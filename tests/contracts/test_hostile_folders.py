@@ -142,7 +142,7 @@ def test_a_report_may_say_anything(tmp_path: Path) -> None:
     data = json.loads(lzma.decompress(OLD.read_bytes()))
     wrong: list[str] = []
     path = tmp_path / "report.json"
-    for i, place in enumerate(list(places(data))[::7]):
+    for i, place in enumerate(list(places(data))[::41]):
         for value in ((10**400, "x"), (None, []), (LACKING,))[i % 3]:
             path.write_text(json.dumps(replaced(data, place, value)))
             try:

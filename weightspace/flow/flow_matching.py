@@ -123,7 +123,10 @@ class FlowMatching:
         Args:
             codes: Codes to train on, (N, K).
         """
-        return codes.double().square().mean().sqrt().item()
+        scale = codes.double().square().mean().sqrt().item()
+        if not math.isfinite(scale):
+            raise InputError(f"codes must be finite, got a root mean square of {scale}: mend the weights first")
+        return scale
 
     def velocity(self, codes: int, conditions: int) -> Velocity:
         """The untrained velocity network.

@@ -14,6 +14,7 @@ from weightspace.masks.patterns import Pattern
 from weightspace.masks.schedule import density_of
 from weightspace.networks.collection import Collection
 from weightspace.networks.record import Record
+from weightspace.runtime import checks
 from weightspace.storage.typed import from_json
 
 DENSITY = "density"
@@ -48,6 +49,9 @@ class Condition:
     low: float = 0.0
     high: float = 0.0
     values: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        checks.settle(self, checks.number, "mean", "std", "low", "high")
 
     @property
     def width(self) -> int:

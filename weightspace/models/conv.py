@@ -5,6 +5,7 @@ import math
 from torch import nn
 
 from weightspace.errors import InputError
+from weightspace.models.sizes import check_sizes, check_width
 
 
 class Conv(nn.Sequential):
@@ -23,6 +24,8 @@ class Conv(nn.Sequential):
     def __init__(
         self, depth: int = 2, *, width: float = 1.0, image: tuple[int, int, int] = (3, 32, 32), outputs: int = 10
     ) -> None:
+        check_sizes(outputs=outputs)
+        check_width(width, 256)
         if depth not in (2, 4, 6):
             raise InputError(f"depth must be 2, 4 or 6, got {depth}")
         channels, height, side = image
@@ -48,6 +51,7 @@ class SmallConv(nn.Sequential):
     """
 
     def __init__(self, outputs: int = 10) -> None:
+        check_sizes(outputs=outputs)
         super().__init__(
             nn.Conv2d(1, 8, 5),
             nn.MaxPool2d(2),

@@ -3,6 +3,7 @@
 from torch import nn
 
 from weightspace.models.mlp import MLP
+from weightspace.models.sizes import check_sizes
 
 
 class LeNet300(MLP):
@@ -13,6 +14,7 @@ class LeNet300(MLP):
     """
 
     def __init__(self, outputs: int = 10) -> None:
+        check_sizes(outputs=outputs)
         super().__init__((784, 300, 100, outputs))
         self.input_shape = (1, 28, 28)
 
@@ -25,6 +27,7 @@ class LeNet5(nn.Sequential):
     """
 
     def __init__(self, outputs: int = 10) -> None:
+        check_sizes(outputs=outputs)
         super().__init__(
             nn.Conv2d(1, 6, 5, padding=2),
             nn.ReLU(),

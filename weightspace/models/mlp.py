@@ -6,6 +6,7 @@ from itertools import pairwise
 from torch import nn
 
 from weightspace.errors import InputError
+from weightspace.models.sizes import check_sizes
 
 
 class MLP(nn.Sequential):
@@ -18,6 +19,7 @@ class MLP(nn.Sequential):
     def __init__(self, sizes: Sequence[int]) -> None:
         if len(sizes) < 2 or any(size < 1 for size in sizes):
             raise InputError(f"sizes needs an input and an output size, all positive, got {list(sizes)}")
+        check_sizes(**{f"sizes[{i}]": size for i, size in enumerate(sizes)})
         layers: list[nn.Module] = [nn.Flatten()]
         for fan_in, fan_out in pairwise(sizes):
             layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]

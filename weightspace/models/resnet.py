@@ -6,6 +6,8 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from weightspace.models.sizes import check_sizes, check_width
+
 Shortcut = Literal["projection", "pad"]
 
 
@@ -60,6 +62,7 @@ class ResNet(nn.Module):
         outputs: int = 10,
     ) -> None:
         super().__init__()
+        check_sizes(inputs=inputs, outputs=outputs)
         self.input_shape = (inputs, 32, 32)
         self.stem = nn.Conv2d(inputs, channels[0], 3, padding=1, bias=False)
         self.norm = nn.BatchNorm2d(channels[0])
@@ -91,6 +94,7 @@ class ResNet20(ResNet):
     def __init__(
         self, *, width: float = 1.0, shortcut: Shortcut = "projection", inputs: int = 3, outputs: int = 10
     ) -> None:
+        check_width(width, 64)
         channels = tuple(math.ceil(width * c) for c in (16, 32, 64))
         super().__init__((3, 3, 3), channels, shortcut=shortcut, inputs=inputs, outputs=outputs)
 
@@ -105,5 +109,6 @@ class ResNet18(ResNet):
     """
 
     def __init__(self, *, width: float = 1.0, inputs: int = 3, outputs: int = 10) -> None:
+        check_width(width, 512)
         channels = tuple(math.ceil(width * c) for c in (64, 128, 256, 512))
         super().__init__((2, 2, 2, 2), channels, inputs=inputs, outputs=outputs)

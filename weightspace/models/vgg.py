@@ -5,6 +5,7 @@ import math
 from torch import nn
 
 from weightspace.errors import InputError
+from weightspace.models.sizes import check_sizes, check_width
 
 _LAYERS = {
     11: (64, 0, 128, 0, 256, 256, 0, 512, 512, 0, 512, 512, 0),
@@ -27,6 +28,8 @@ class VGG(nn.Sequential):
     def __init__(self, depth: int = 16, *, width: float = 1.0, channels: int = 3, outputs: int = 10) -> None:
         if depth not in _LAYERS:
             raise InputError(f"depth must be 11 or 16, got {depth}")
+        check_sizes(channels=channels, outputs=outputs)
+        check_width(width, 512)
         inputs = channels
         layers: list[nn.Module] = []
         for size in _LAYERS[depth]:

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from weightspace.errors import InputError
+from weightspace.models.sizes import check_sizes
 
 
 class Attention(nn.Module):
@@ -64,6 +65,7 @@ class ViT(nn.Module):
         outputs: int = 10,
     ) -> None:
         super().__init__()
+        check_sizes(width=width, depth=depth, heads=heads, patch=patch, side=side, channels=channels, outputs=outputs)
         if side % patch or width % heads:
             raise InputError(
                 f"the patch ({patch}) must divide the image ({side}), the heads ({heads}) the width ({width})"

@@ -161,6 +161,7 @@ class Architecture:
         Built-in networks know theirs (`input_shape`, without the batch), a user's network may have the
         same attribute or begin, as an nn.Sequential, with a linear layer.
         """
+        checks.count(samples, "samples", at_least=1, at_most=2**20)
         module = self.build_seeded(0)
         shape = getattr(module, "input_shape", None)
         if shape is None and isinstance(module, nn.Sequential):

@@ -171,7 +171,7 @@ class Collection:
 
     def module(self, i: int) -> nn.Module:
         """A plain nn.Module of network i; its pruned weights stay zero under further training."""
-        return self[checks.count(i, "i", at_least=-len(self))].module()
+        return self[checks.count(i, "i", at_least=-len(self), at_most=len(self) - 1)].module()
 
     def ensemble(self, outputs: OutputKind | None = None) -> Ensemble:
         """All networks as one predictor; what outputs mean is read from records, or they are logits of classes."""

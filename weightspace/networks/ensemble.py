@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from weightspace.networks.forward import predict
 from weightspace.networks.layout import Layout
 from weightspace.networks.outputs import Classes, OutputKind, Regression
-from weightspace.runtime import trees
+from weightspace.runtime import checks, trees
 from weightspace.runtime.trees import Tree
 
 
@@ -79,5 +79,9 @@ class Ensemble:
             parts = x.items() if isinstance(x, Mapping) else enumerate(x)
             made = {name: self._inputs(part) for name, part in parts}
             return made if isinstance(x, Mapping) else tuple(made.values())
-        inputs = torch.as_tensor(x, device=self.weights.device)
+        try:
+            inputs = torch.as_tensor(x, device=self.weights.device)
+        except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+            wanted = "inputs of the networks: a tensor or array, a tuple of them, or a mapping of them by name"
+            raise checks.refuse("x", wanted, x) from error
         return inputs.to(self.weights.dtype) if inputs.is_floating_point() else inputs

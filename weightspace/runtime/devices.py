@@ -6,6 +6,21 @@ from weightspace.errors import InputError
 from weightspace.runtime import checks
 
 
+def named(device: str | torch.device) -> torch.device:
+    """A device by its name, as PyTorch has it.
+
+    Args:
+        device: Name such as "cpu" or "cuda:1".
+
+    Raises:
+        InputError: No device has such a name.
+    """
+    try:
+        return torch.device(device)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise checks.refuse("device", 'the name of a device, such as "cpu" or "cuda"', device) from error
+
+
 def pick(device: str | torch.device) -> str:
     """A device that is there: "auto" is a CUDA device if there is one, else the CPU.
 

@@ -55,6 +55,8 @@ def kept_magnitude(matrix: Float[Tensor, "r c"], pattern: NM) -> float:
     """
     checks.tensor(matrix, "matrix", shape=("rows", "columns"))
     check_n_m(pattern)
+    if not bool(matrix.isfinite().all()):
+        raise InputError("matrix must be finite, got NaN or infinite values: mend the weights first")
     return float(_kept(_groups(matrix.abs().double(), pattern.m), pattern.n).sum())
 
 

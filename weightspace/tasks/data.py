@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from weightspace.errors import InputError
-from weightspace.runtime import checks, trees
+from weightspace.runtime import checks, devices, trees
 from weightspace.runtime.trees import Tree
 
 _READ = 1024  # samples that are read at once where all are needed
@@ -114,7 +114,7 @@ class Split:
 
     def to(self, device: str) -> "Split":
         """The split on a device."""
-        if trees.first(self.x).device == torch.device(device):
+        if trees.first(self.x).device == devices.named(device):
             return self
         return unchecked(trees.to(self.x, device), trees.to(self.y, device))
 

@@ -14,6 +14,7 @@ from weightspace.networks.collapse import lost_layers
 from weightspace.networks.collection import Collection
 from weightspace.networks.forward import evaluation
 from weightspace.networks.layout import Layout
+from weightspace.runtime import checks
 from weightspace.runtime.double import in_double
 from weightspace.runtime.trees import Tree
 from weightspace.runtime.watching import OperatorMode
@@ -51,6 +52,7 @@ def effective_masks(networks: Collection, shape: Sequence[int]) -> Bool[Tensor, 
         InputError: A norm layer has no running statistics, or an activation bounds what passes, so that ones do not
             flow through it; or there are too many paths for float64.
     """
+    shape = checks.several(shape, "shape", checks.count, least=1, at_least=1, at_most=2**16)
     layout, module = networks.layout, networks.architecture.build_seeded(0).double()
     ones = torch.ones(1, *shape, dtype=torch.float64)
     require_flow(module, ones)
