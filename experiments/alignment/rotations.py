@@ -9,7 +9,6 @@ permutations alone, with rotations inside heads, and with rotations of all units
 test loss, at the midpoint.
 """
 
-import statistics
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -21,8 +20,8 @@ from torch import Tensor, nn
 
 import weightspace as ws
 from experiments.common import tables
+from experiments.common.alignment_rows import alignment_rows
 from weightspace.align import WeightMatching
-from weightspace.evaluation import connectivity
 from weightspace.models.vit import Attention
 from weightspace.symmetry import Symmetry
 
@@ -118,19 +117,7 @@ def ways(trained: ws.Collection, task: ws.Task) -> list[dict[str, object]]:
     if heads != symmetry:
         fitted = WeightMatching(rotate=True).fit_proven(trained, symmetry)
         aligned["rotations inside heads and of the stream"] = fitted.transform(trained)
-    accuracy = statistics.mean(connectivity.measure(trained, task).accuracies.tolist())
-    rows: list[dict[str, object]] = []
-    for name, moved in aligned.items():
-        rows.append(
-            {
-                "alignment": name,
-                "network accuracy": accuracy,
-                "barrier": statistics.mean(b.loss for b in connectivity.barriers(moved, task, points=1)),
-                "mean network accuracy": connectivity.mean_network(moved, task).accuracy,
-                "residual share": connectivity.residual_share(moved),
-            }
-        )
-    return rows
+    return alignment_rows(aligned, task)
 
 
 if __name__ == "__main__":

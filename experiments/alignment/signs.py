@@ -7,7 +7,6 @@ Units of odd activations can change sign without a change of the function: they 
 by permutations and signs. Barriers are of the test loss, at the midpoint.
 """
 
-import statistics
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
@@ -19,9 +18,9 @@ from torch import Tensor, nn
 
 import weightspace as ws
 from experiments.common import tables
+from experiments.common.alignment_rows import alignment_rows
 from weightspace.align import WeightMatching
 from weightspace.align.signs import without_signs
-from weightspace.evaluation import connectivity
 
 SIZES = ((64, 64, 10), (64, 64, 64, 10))
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu, "tanh": torch.tanh, "sine": torch.sin}
@@ -85,19 +84,7 @@ def ways(trained: ws.Collection, task: ws.Task) -> list[dict[str, object]]:
         aligned["permutations and signs"] = WeightMatching(symmetry).fit(trained, example=example).transform(trained)
     else:
         aligned["permutations and scales"] = WeightMatching(symmetry).fit(trained, example=example).transform(trained)
-    accuracy = statistics.mean(connectivity.measure(trained, task).accuracies.tolist())
-    rows: list[dict[str, object]] = []
-    for name, networks in aligned.items():
-        rows.append(
-            {
-                "alignment": name,
-                "network accuracy": accuracy,
-                "barrier": statistics.mean(b.loss for b in connectivity.barriers(networks, task, points=1)),
-                "mean network accuracy": connectivity.mean_network(networks, task).accuracy,
-                "residual share": connectivity.residual_share(networks),
-            }
-        )
-    return rows
+    return alignment_rows(aligned, task)
 
 
 if __name__ == "__main__":

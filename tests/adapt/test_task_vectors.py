@@ -59,6 +59,8 @@ def test_another_head_is_left_out_and_said(vectors: adapt.TaskVectors, second: w
 
 
 def test_what_does_not_fit_is_refused(base: ws.Collection, vectors: adapt.TaskVectors, first: ws.Task) -> None:
+    with pytest.raises(ws.InputError, match="scale must be a finite number"):
+        vectors.on(base, scale=float("nan"))
     three = ws.Collection.concatenate([base, base[:1]])
     with pytest.raises(ws.InputError, match="go together one by one, got 2 and 3"):
         vectors.on(three)

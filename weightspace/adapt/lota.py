@@ -13,18 +13,17 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from weightspace.adapt.task_vectors import TaskVectors, moved_to, paired, parameters_named
+from weightspace.adapt.train_only import train_entries
 from weightspace.errors import InputError
 from weightspace.masks.patterns import Unstructured
 from weightspace.networks.collection import Collection
 from weightspace.networks.layout import Layout
-from weightspace.networks.record import Extra
 from weightspace.recipes.recipe import Recipe
 from weightspace.recipes.step import Step
 from weightspace.runtime import seeds
 from weightspace.storage.checkpoints import read_checkpoint, write_checkpoint
-from weightspace.tasks.own_loop import require_samples
 from weightspace.tasks.task import Task
-from weightspace.tickets.finder import SearchBlock, SearchResult, Starts, recipe_length, search
+from weightspace.tickets.finder import SearchBlock, Starts, recipe_length
 
 _SUPPORT = "support"
 
@@ -93,36 +92,24 @@ class LoTA:
             InputError: The networks are sparse, a glob matches nothing, a network has no seed, or fewer weights are
                 left than are to be trained.
         """
-        require_samples(task, "LoTA")
-        if not base.dense:
-            raise InputError("LoTA begins at dense networks, got sparse ones: use networks.replace(masks=None)")
         part, whole = self._parts(base.layout)
         taken = self._taken(base)
-        first, length = self._calibration(task), recipe_length(task)
-        before = recipe_length(first) if self.by == "change" else 0
+        first = self._calibration(task)
 
-        def find(block: SearchBlock) -> SearchResult:
-            support = self._support(block, first, part, taken[block.rows])
-            trained = support | whole
-            trainer = block.trainer(block.networks.replace(extras={}))
-            trainer.hold(~trained)
-            block.train(trainer, length)
-            return SearchResult(trainer, None, extras={Extra.TRAINED: trained.to(base.weights.dtype)})
+        def entries(block: SearchBlock) -> Bool[Tensor, "n d"]:
+            return self._support(block, first, part, taken[block.rows]) | whole
 
-        adapted = search(
+        return train_entries(
             base,
             task,
-            find,
+            entries,
             method=self._method(first, taken),
             recorded=self._recorded(),
             density=self.density,
-            ticks=before + length,
-            what=f"adapting {len(base)} networks",
+            before=recipe_length(first) if self.by == "change" else 0,
             folder=folder,
             device=device,
-            starts=self.starts,
         )
-        return TaskVectors.between(adapted, base)
 
     def _parts(self, layout: Layout) -> tuple[Layout, Bool[Tensor, " d"]]:
         """The layout in which only the weights to choose among are prunable, and what is trained entirely."""

@@ -17,6 +17,7 @@ from weightspace.networks.collection import Collection
 from weightspace.networks.layout import Entry, Layout
 from weightspace.networks.record import Extra
 from weightspace.networks.selection import matching
+from weightspace.runtime import checks
 
 KIND = "task vector"
 """The kind in the records of task vectors."""
@@ -123,8 +124,9 @@ class TaskVectors(Collection):
             scale: Factor of the changes.
 
         Raises:
-            InputError: The base is sparse, the numbers do not fit, or no tensor is the same.
+            InputError: The base is sparse, the numbers do not fit, no tensor is the same, or the scale is no number.
         """
+        scale = checks.number(scale, "scale")
         _require_dense(base, "the base")
         own, at = paired(len(self), len(base), "task vectors and networks of the base")
         changes = self.changes_for(base.layout)[own]

@@ -1,7 +1,7 @@
 """Train some entries of networks, and leave all others bit for bit."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,18 +41,58 @@ def train_only(
         LayoutMismatch: The networks are not of the task's architecture.
         InputError: The networks are sparse, or the entries have another shape, or there are none.
     """
-    require_samples(task, "train_only")
-    if not base.dense:
-        raise InputError("dense networks are adapted, got sparse ones: use networks.replace(masks=None)")
     if trained.shape != (len(base), base.layout.size):
         raise InputError(f"trained must be {(len(base), base.layout.size)}, got {tuple(trained.shape)}")
     if not bool(trained.any(1).all()):
         raise InputError("a network has no entry to train: choose more")
-    length = recipe_length(task)
     named = dict(method or {"name": "train_only"})
+    return train_entries(
+        base,
+        task,
+        lambda block: trained[block.rows],
+        method=named | {"entries": hashlib.sha256(raw_bytes(trained.contiguous())).hexdigest()},
+        recorded=named,
+        density=trained.double().mean().item(),
+        folder=folder,
+        device=device,
+    )
+
+
+def train_entries(
+    base: Collection,
+    task: Task,
+    entries: Callable[[SearchBlock], Bool[Tensor, "n d"]],
+    *,
+    method: Mapping[str, Any],
+    recorded: Mapping[str, Any],
+    density: float,
+    before: int = 0,
+    folder: str | Path | None,
+    device: str,
+) -> TaskVectors:
+    """As `train_only`, where the entries are found block by block.
+
+    Args:
+        base: Dense networks to begin at.
+        task: Task to train on.
+        entries: Function that says which entries of a block's networks are trained; it ticks the steps it takes.
+        method: What identifies a run.
+        recorded: What records say of it.
+        density: Density in the records.
+        before: Number of steps that finding the entries takes.
+        folder: Folder to write to as a resumable run; None keeps everything in memory.
+        device: Device to train on.
+
+    Raises:
+        InputError: The task is a loop, or the networks are sparse.
+    """
+    require_samples(task, str(method["name"]))
+    if not base.dense:
+        raise InputError("dense networks are adapted, got sparse ones: use networks.replace(masks=None)")
+    length = recipe_length(task)
 
     def find(block: SearchBlock) -> SearchResult:
-        own = trained[block.rows]
+        own = entries(block)
         trainer = block.trainer(block.networks.replace(extras={}))
         trainer.hold(~own)
         block.train(trainer, length)
@@ -62,11 +102,11 @@ def train_only(
         base,
         task,
         find,
-        method=named | {"entries": hashlib.sha256(raw_bytes(trained.contiguous())).hexdigest()},
-        recorded=named,
-        density=trained.double().mean().item(),
-        ticks=length,
-        what=f"training some entries of {len(base)} networks",
+        method=method,
+        recorded=recorded,
+        density=density,
+        ticks=before + length,
+        what=f"adapting {len(base)} networks",
         folder=folder,
         device=device,
         starts="networks",
