@@ -10,6 +10,9 @@ from weightspace.adapt.merging import TIES as TIES
 from weightspace.adapt.merging import Merger as Merger
 from weightspace.adapt.merging import Sum as Sum
 from weightspace.adapt.merging import TaskArithmetic as TaskArithmetic
+from weightspace.adapt.partial import LayerRatios as LayerRatios
+from weightspace.adapt.partial import PartialAdapters as PartialAdapters
+from weightspace.adapt.partial import UniformRatio as UniformRatio
 from weightspace.adapt.peft_files import load_peft as load_peft
 from weightspace.adapt.peft_files import save_peft as save_peft
 from weightspace.adapt.rows import Rows as Rows

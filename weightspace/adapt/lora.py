@@ -4,7 +4,7 @@ Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models" (arXiv 2106
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,12 +12,15 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from weightspace.adapt.lines import Lines
 from weightspace.adapt.low_rank import LowRankLinear, targets_of, with_adapters
+from weightspace.adapt.partial import PartialAdapters, adapter_masks, changed_entries
 from weightspace.adapt.task_vectors import KIND, TaskVectors, parameters_named
 from weightspace.errors import InputError, StorageError
 from weightspace.networks.architecture import Architecture
 from weightspace.networks.collection import Collection
 from weightspace.networks.record import Extra, Record
+from weightspace.runtime import checks
 from weightspace.runtime.hashing import raw_bytes
 from weightspace.tasks.own_loop import require_samples
 from weightspace.tasks.task import Task
@@ -38,6 +41,8 @@ class LoRA:
         alpha: Numerator of their factor; None is the rank, a factor of 1.
         on: Names or globs of the weights of linear layers that get an adapter; by default all.
         whole: Names or globs of parameters that are trained entirely, such as a head.
+        pattern: Which rows of B and columns of A are trained, such as `UniformRatio(0.25)` or `LayerRatios()`; the
+            others are absent, zeros by the masks of the collection. None trains all.
 
     Raises:
         InputError: A setting lies outside its range.
@@ -47,6 +52,7 @@ class LoRA:
     alpha: float | None = None
     on: str | Sequence[str] = ()
     whole: str | Sequence[str] = ()
+    pattern: PartialAdapters | None = None
 
     starts: ClassVar[Starts] = "either"
 
@@ -58,6 +64,8 @@ class LoRA:
             raise InputError(f"rank must be at least 1, got {self.rank}")
         if self.alpha is not None and not 0 < self.alpha < float("inf"):
             raise InputError(f"alpha must be a positive number, got {self.alpha}")
+        wanted = "a pattern of adapters, such as UniformRatio(0.25) or LayerRatios()"
+        checks.given(self.pattern, "pattern", checks.instance, kinds=PartialAdapters, wanted=wanted)
 
     @property
     def scale(self) -> float:
@@ -76,10 +84,7 @@ class LoRA:
         if not base.dense:
             raise InputError("LoRA needs a dense base, got a sparse one: use networks.replace(masks=None)")
         module = base.module(0)
-        entirely = parameters_named(base.layout, self.whole) if self.whole else []
-        targets = [name for name in targets_of(module, self.on) if name not in entirely]
-        if not targets:
-            raise InputError("no layer is left for an adapter: `whole` names all that `on` does")
+        targets, entirely = self._parts(base, module)
         rank, scale = self.rank, self.scale
 
         def factory() -> nn.Module:
@@ -116,20 +121,27 @@ class LoRA:
         method = {"name": "LoRA", **self._settings(), "base": checksum(base)}
         begun = initial(architecture, base.records)
         begun = begun.replace(records=[r | {"kind": "start", "start": "given"} for r in begun.records])
+        chosen: list[dict[str, Lines]] = []
+        if self.pattern is not None:
+            targets, _ = self._parts(base, base.module(0))
+            chosen = self.pattern.choose(base, task, targets, self.rank, [record.seed for record in base.records])
+            masks = adapter_masks(begun.layout, chosen)
+            begun = begun.replace(weights=begun.weights * masks, masks=masks)
         own = replace(task, architecture=architecture)
         length = recipe_length(task)
 
         def find(block: SearchBlock) -> SearchResult:
             trainer = block.trainer(block.networks)
             block.train(trainer, length)
-            return SearchResult(trainer, None)
+            return SearchResult(trainer, None, [_counted(lines) for lines in chosen[block.rows]])
 
         found = search(
             begun,
             own,
             find,
             method=method,
-            density=1.0,
+            density=None if chosen else 1.0,
+            within_masks=True,
             ticks=length,
             what=f"training {len(base)} adapters",
             folder=folder,
@@ -155,8 +167,19 @@ class LoRA:
         chosen = {key: settings[key] for key in ("rank", "alpha", "on", "whole")}
         return Collection.load(folder, factory=cls(**chosen).architecture(base).factory)
 
+    def _parts(self, base: Collection, module: nn.Module) -> tuple[list[str], list[str]]:
+        """Names of the weights with an adapter, and of what is trained entirely."""
+        entirely = parameters_named(base.layout, self.whole) if self.whole else []
+        targets = [name for name in targets_of(module, self.on) if name not in entirely]
+        if not targets:
+            raise InputError("no layer is left for an adapter: `whole` names all that `on` does")
+        return targets, entirely
+
     def _settings(self) -> dict[str, Any]:
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        plain = asdict(replace(self, pattern=None))
+        settings = {key: list(value) if isinstance(value, tuple) else value for key, value in plain.items()}
+        del settings["pattern"]
+        return settings if self.pattern is None else settings | {"pattern": self.pattern.to_json()}
 
 
 def task_vectors(adapters: Collection, base: Collection) -> TaskVectors:
@@ -180,11 +203,14 @@ def task_vectors(adapters: Collection, base: Collection) -> TaskVectors:
     states = own.layout.tensors(own.weights.expand(len(adapters), -1).clone())
     trained = {name: torch.zeros_like(tensor) for name, tensor in states.items()}
     parts = adapters.layout.tensors(adapters.weights)
+    kept = adapters.layout.tensors(adapters.masks.to(adapters.weights.dtype))
     for name, layer in adapters.architecture.build_seeded(0).named_modules():
         if isinstance(layer, LowRankLinear):
             change = parts[f"{name}.lora_B.weight"] @ parts[f"{name}.lora_A.weight"]
             states[f"{name}.weight"] = states[f"{name}.weight"] + layer.scale * change
-            trained[f"{name}.weight"] = torch.ones_like(change)
+            trained[f"{name}.weight"] = changed_entries(
+                kept[f"{name}.lora_A.weight"], kept[f"{name}.lora_B.weight"]
+            ).to(change.dtype)
     for name, tensor in parts.items():
         if name in states:
             states[name], trained[name] = tensor, torch.ones_like(tensor)
@@ -208,6 +234,12 @@ def checksum(base: Collection) -> str:
         digest.update(name.encode())
         digest.update(raw_bytes(buffer[:1].contiguous()))
     return digest.hexdigest()
+
+
+def _counted(lines: Mapping[str, Lines]) -> dict[str, Any]:
+    """What the record of an adapter says of its lines: the numbers of rows of B and columns of A, by layer."""
+    counts = {name: [int(each.rows.sum()), int(each.columns.sum())] for name, each in lines.items()}
+    return {"lines": counts}
 
 
 def _changed_buffers(adapters: Collection, base: Collection) -> dict[str, Tensor]:

@@ -5,7 +5,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from weightspace.adapt import DARE, TIES, LoRA, LoTA, Merger, Sum, TaskArithmetic, TaskVectors
+from weightspace.adapt import (
+    DARE,
+    TIES,
+    LayerRatios,
+    LoRA,
+    LoTA,
+    Merger,
+    PartialAdapters,
+    Sum,
+    TaskArithmetic,
+    TaskVectors,
+    UniformRatio,
+)
 from weightspace.cli.describe import report_done
 from weightspace.cli.inputs import Common, Folder, Folders, Shared, open_collection, task_of
 from weightspace.errors import InputError
@@ -70,6 +82,12 @@ class LowRank:
         alpha: Numerator of their factor, alpha / rank; None is the rank.
         on: Names or globs of the weights of linear layers that get an adapter; none for all.
         whole: Names or globs of parameters that are trained entirely, such as a head.
+        pattern: Which rows of B and columns of A are trained: all; the same share of every layer (uniform, --density);
+            or a share that each layer needs, as the base shows on a few samples (ratios).
+        density: Share of all rows and columns, for uniform (0.25 if not given) and ratios (what the layers need).
+        keeps: Part of the base's metric that must be left, for ratios.
+        samples: Number of training samples that ratios look at.
+        lines: Which rows and columns of a layer are trained: random or scored.
         task: Task to train on; None is what the network's record says.
         seed: Seed of the adapters.
         common: Options that mean the same in every verb.
@@ -82,12 +100,18 @@ class LowRank:
     alpha: float | None = None
     on: tuple[str, ...] = ()
     whole: tuple[str, ...] = ()
+    pattern: Literal["all", "uniform", "ratios"] = "all"
+    density: float | None = None
+    keeps: float = 0.9
+    samples: int = 64
+    lines: Literal["random", "scored"] = "random"
     task: str | None = None
     seed: int = 0
     common: Shared = field(default_factory=Common)
 
     def run(self) -> None:
         """Train the adapters."""
+        pattern = self._pattern()
         base = open_collection(self.base, self.common, self.task)
         if len(base) != 1:
             raise InputError(f"adapters share one base, and {self.base} has {len(base)} networks: take one, with @0:1")
@@ -95,10 +119,19 @@ class LowRank:
             raise InputError(f"--n must be at least 1, got {self.n}")
         task = task_of(base, self.task, self.common)
         copies = starts(base[[0] * self.n], seed=self.seed)
-        found = LoRA(self.rank, self.alpha, self.on, self.whole).find(
+        found = LoRA(self.rank, self.alpha, self.on, self.whole, pattern).find(
             copies, task, folder=self.out, device=self.common.device
         )
         report_done(found, self.out)
+
+    def _pattern(self) -> PartialAdapters | None:
+        if self.pattern == "uniform":
+            return UniformRatio(0.25 if self.density is None else self.density, self.lines)
+        if self.pattern == "ratios":
+            return LayerRatios(self.keeps, self.samples, self.lines, self.density)
+        if self.density is not None or self.lines != "random":
+            raise InputError("--density and --lines need --pattern uniform or ratios: --pattern all trains everything")
+        return None
 
 
 @dataclass(frozen=True, kw_only=True)
