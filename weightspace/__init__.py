@@ -6,6 +6,7 @@ from weightspace.runtime import threads as threads  # isort: skip  (must come be
 from weightspace import adapt as adapt
 from weightspace import align as align
 from weightspace import control as control
+from weightspace import language as language
 from weightspace import models as models
 from weightspace import sparse as sparse
 from weightspace import symmetry as symmetry

@@ -8,6 +8,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from weightspace.errors import InputError
+from weightspace.masks.patterns import Pattern, check_pattern
+from weightspace.masks.schedule import part_of
 from weightspace.networks.arguments import check_networks
 from weightspace.networks.collection import Collection
 
@@ -25,7 +27,9 @@ def overlap_matrix(masks: Bool[Tensor, "n p"], others: Bool[Tensor, "m p"]) -> F
     return (2 * (a @ b.T) / (a.sum(1, keepdim=True) + b.sum(1))).double()
 
 
-def mask_overlap(first: Collection, second: Collection) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+def mask_overlap(
+    first: Collection, second: Collection, *, pattern: Pattern | None = None
+) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
     """Kept weights that two networks share, over those of the first; and what chance alone would give.
 
     Pairs networks in order. Chance: masks with as many weights of each layer at random places share a_l b_l / N_l of
@@ -35,6 +39,8 @@ def mask_overlap(first: Collection, second: Collection) -> tuple[Float[Tensor, "
     Args:
         first: Networks whose kept weights are counted.
         second: As many networks to compare them with.
+        pattern: Pattern of the masks; of a selection (`Only`, `Except`) the selected tensors alone are counted. None
+            counts all prunable weights.
 
     Returns:
         Overlap of each pair, and its expectation by chance.
@@ -48,7 +54,7 @@ def mask_overlap(first: Collection, second: Collection) -> tuple[Float[Tensor, "
     first.layout.require(second.layout, "the second collection")
     if len(first) != len(second):
         raise InputError(f"networks are compared in pairs, got {len(first)} and {len(second)}")
-    layout = first.layout
+    layout = first.layout if pattern is None else part_of(check_pattern(pattern), first.layout)
     kept = first.masks[:, layout.prunable].sum(1).double()
     shared = (first.masks & second.masks)[:, layout.prunable].sum(1).double()
     chance = torch.zeros(len(first), dtype=torch.float64)

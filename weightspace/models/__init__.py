@@ -1,5 +1,8 @@
 """Reference networks, built by name and arguments so that a collection on disk can rebuild them."""
 
+from weightspace.models.bert import BERT as BERT
+from weightspace.models.bert import BERTClassifier as BERTClassifier
+from weightspace.models.bert import BERTMaskedWords as BERTMaskedWords
 from weightspace.models.conv import Conv as Conv
 from weightspace.models.conv import SmallConv as SmallConv
 from weightspace.models.lenet import LeNet5 as LeNet5

@@ -15,6 +15,7 @@ from weightspace import models
 from weightspace.errors import InputError, StorageError
 from weightspace.networks.factories import made_by
 from weightspace.networks.layout import Layout
+from weightspace.networks.pretrained import Pretrained
 from weightspace.networks.roles import mark
 from weightspace.networks.uses import weights_by_use
 from weightspace.networks.weight_norm import allow_zero_rows
@@ -36,6 +37,8 @@ class Architecture:
             (see `Layout.of`).
         recognised: Names of the parameters that may be pruned as a layout has them, or as their use showed; it is not
             part of what the architecture is, and goes before `prunable`.
+        pretrained: Values that untrained networks begin at, such as those of a pre-trained body; None draws all of them
+            from the seeds.
     """
 
     name: str
@@ -43,6 +46,7 @@ class Architecture:
     factory: Callable[[], nn.Module] | None = field(default=None, compare=False)
     prunable: tuple[str, ...] | None = None
     recognised: tuple[str, ...] | None = field(default=None, compare=False, repr=False)
+    pretrained: Pretrained | None = None
 
     @classmethod
     def of(cls, factory: Callable[[], nn.Module], *, prunable: Sequence[str] | None = None) -> "Architecture":
@@ -155,6 +159,20 @@ class Architecture:
         with seeds.seeded_modules(seed, "initialisation"):
             return self.build()
 
+    def initial_seeded(self, seed: int) -> nn.Module:
+        """A module as training begins: as `build_seeded`, with pre-trained values where the architecture has them.
+
+        Args:
+            seed: Seed of what is drawn.
+
+        Raises:
+            InputError: The file of the pre-trained values is not known.
+        """
+        module = self.build_seeded(seed)
+        if self.pretrained is not None:
+            self.pretrained.put_into(module)
+        return module
+
     def example(self, samples: int = 4) -> Tensor | None:
         """Random inputs, for tracing; None if this network's input is not known.
 
@@ -178,7 +196,8 @@ class Architecture:
 
     def to_json(self) -> dict[str, Any]:
         """Name, arguments and what was named as prunable as data; a user's factory is not part of it."""
-        named = {} if self.prunable is None else {"prunable": list(self.prunable)}
+        named: dict[str, Any] = {} if self.prunable is None else {"prunable": list(self.prunable)}
+        named |= {} if self.pretrained is None else {"pretrained": self.pretrained.to_json()}
         return {"name": self.name, "arguments": dict(self.arguments), **named}
 
     @classmethod
@@ -192,7 +211,8 @@ class Architecture:
             StorageError: A field is missing, unknown or of another type.
         """
         stored = from_json(_Stored, data, "an architecture")
-        return cls(stored.name, stored.arguments, prunable=stored.prunable)
+        begun = None if stored.pretrained is None else Pretrained.from_json(stored.pretrained)
+        return cls(stored.name, stored.arguments, prunable=stored.prunable, pretrained=begun)
 
 
 def _names(value: Any, name: str) -> Sequence[str]:
@@ -217,3 +237,4 @@ class _Stored:
     name: str
     arguments: dict[str, Any]
     prunable: tuple[str, ...] | None = None
+    pretrained: dict[str, Any] | None = None

@@ -5,6 +5,7 @@ from weightspace.tickets.ablations.controls import TicketControls as TicketContr
 from weightspace.tickets.ablations.deconstruct import Deconstruction as Deconstruction
 from weightspace.tickets.ablations.early_phase import EarlyPhase as EarlyPhase
 from weightspace.tickets.ablations.early_phase import transfer as transfer
+from weightspace.tickets.ablations.moved import transfer_masks as transfer_masks
 from weightspace.tickets.analysis import MatchingResult as MatchingResult
 from weightspace.tickets.analysis import matching as matching
 from weightspace.tickets.analysis import neural_persistence as neural_persistence

@@ -359,7 +359,7 @@ def start_from(
 ) -> Collection:
     """Networks to be trained from these weights under these masks; statistics are as before training.
 
-    Those of networks that began at given weights, which no seed gives back, stay as they are.
+    Those of networks that began at given or pre-trained weights, which no seed gives back, stay as they are.
 
     Args:
         networks: Networks to take architecture and records from.
@@ -369,7 +369,8 @@ def start_from(
     """
     state = networks.architecture.build_seeded(0).state_dict()
     buffers = {b.name: state[b.name].expand(len(networks), *b.shape).clone() for b in networks.layout.buffers}
-    given = torch.tensor([record.from_start and not anew for record in networks.records])
+    begun = networks.architecture.pretrained is not None
+    given = torch.tensor([(begun or record.from_start) and not anew for record in networks.records])
     for name, own in networks.buffers.items():
         buffers[name][given] = own[given]
     return networks.replace(

@@ -1,6 +1,7 @@
 """Where training starts and what it leaves: collections to trainers and back."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -32,11 +33,20 @@ def initial(architecture: Architecture, records: Sequence[Mapping[str, Any]]) ->
     weights = torch.empty(len(records), layout.size, dtype=layout.dtype)
     buffers = {b.name: torch.empty(len(records), *b.shape, dtype=getattr(torch, b.dtype)) for b in layout.buffers}
     for i, record in enumerate(records):  # one module at a time: a thousand would need the memory twice
-        state = architecture.build_seeded(record.seed).state_dict()
+        state = architecture.initial_seeded(record.seed).state_dict()
         weights[i] = layout.pack(state)
         for name, buffer in buffers.items():
             buffer[i] = state[name]
     return Collection(layout, weights, architecture=architecture, buffers=buffers, records=records)
+
+
+def redrawn(architecture: Architecture, records: Sequence[Mapping[str, Any]]) -> Collection:
+    """As `initial`, with all values drawn from the seeds, those of pre-trained networks too.
+
+    Raises:
+        InputError: A record has no seed.
+    """
+    return initial(replace(architecture, pretrained=None), records)
 
 
 def begin(architecture: Architecture, networks: Collection) -> Collection:

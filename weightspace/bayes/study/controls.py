@@ -14,7 +14,7 @@ from weightspace.networks.layout import Layout
 from weightspace.networks.record import Extra
 from weightspace.runtime import seeds
 from weightspace.tickets.ablations.controls import moved_masks
-from weightspace.training.conversion import initial
+from weightspace.training.conversion import redrawn
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class StudyControls:
             start: The dense networks at the rewind point, where the search of the tickets started.
         """
         records = [{"seed": seeds.derive(self.seed, "re-initialised", i)} for i in range(len(tickets))]
-        weights = initial(tickets.architecture, records).weights
+        weights = redrawn(tickets.architecture, records).weights
         # A new initialisation has initial standard deviations.
         return _under(tickets, start, tickets.masks, weights, self._initial_std(tickets))
 

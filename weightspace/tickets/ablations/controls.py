@@ -17,7 +17,7 @@ from weightspace.networks.collection import Collection
 from weightspace.networks.layout import Layout
 from weightspace.runtime import checks, seeds
 from weightspace.tickets.finder import rewind_of, start_from
-from weightspace.training.conversion import initial
+from weightspace.training.conversion import redrawn
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,8 @@ class TicketControls:
     Args:
         seed: Seed of the new initialisations and of the shuffles.
         pattern: Pattern of the tickets; of a selection of tensors (`Only`, `Except`) weights are moved between those
-            that it selects. None moves them in the whole network.
+            that it selects, and of pre-trained networks only the selected tensors are drawn anew. None is the whole
+            network.
     """
 
     seed: int = 0
@@ -47,15 +48,18 @@ class TicketControls:
         return start_from(tickets, rewind_of(tickets), tickets.masks)
 
     def reinitialised(self, tickets: Collection) -> Collection:
-        """The tickets' masks on a new initialisation of the architecture."""
+        """The tickets' masks on a new initialisation of the architecture, which forgets what was pre-trained."""
         rewind = rewind_of(tickets)
         records = [{"seed": seeds.derive(self.seed, "re-initialised", i)} for i in range(len(tickets))]
-        new = initial(tickets.architecture, records)
+        new = redrawn(tickets.architecture, records)
         if torch.equal(new.weights, rewind):
             raise InputError(
                 f"{tickets.architecture.name} has the same weights whatever the seed, so that there is no other "
                 "initialisation: use shuffled(), or give the tickets a factory without pre-trained weights"
             )
+        if tickets.architecture.pretrained is not None and self.pattern is not None:
+            selected = part_of(self.pattern, tickets.layout).prunable
+            return start_from(tickets, torch.where(selected, new.weights, rewind), tickets.masks)
         return start_from(tickets, new.weights, tickets.masks, anew=True)
 
     def shuffled(self, tickets: Collection) -> Collection:

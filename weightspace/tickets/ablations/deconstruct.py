@@ -22,7 +22,7 @@ from weightspace.tasks.arguments import check_run
 from weightspace.tasks.own_loop import require_samples
 from weightspace.tasks.task import Task
 from weightspace.tickets.finder import SearchBlock, SearchResult, Starts, check_starts, collected, recipe_length, search
-from weightspace.training.conversion import initial
+from weightspace.training.conversion import initial, redrawn
 
 Criterion = Callable[[Tensor, Tensor], Tensor]
 """Scores (n, D) from initial and final weights (n, D); the highest are kept."""
@@ -214,7 +214,7 @@ class Deconstruction:
         """Values that kept weights start from."""
         layout, own = begun.layout, [seeds.derive(record.seed, "deconstruction") for record in begun.records]
         if self.kept == "reinitialise":
-            return initial(begun.architecture, [{"seed": seed} for seed in own]).weights
+            return redrawn(begun.architecture, [{"seed": seed} for seed in own]).weights
         values = begun.weights.clone()
         for row, mask, seed in zip(values, masks, own, strict=True):
             random = seeds.generator(seed, "order of kept weights")
