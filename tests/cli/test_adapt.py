@@ -30,20 +30,8 @@ def test_networks_are_adapted_merged_and_changed(
 
     assert main(["adapt", "lora", "zoo@0:1", "--n", "2", "--rank", "1", "--out", "adapters"]) == 0
     assert len(adapt.LoRA.load("adapters", zoo[:1])) == 2
-    partial = [
-        "adapt",
-        "lora",
-        "zoo@0:1",
-        "--rank",
-        "1",
-        "--pattern",
-        "uniform",
-        "--density",
-        "0.5",
-        "--out",
-        "partial",
-    ]
-    assert main(partial) == 0
+    one = ["adapt", "lora", "zoo@0:1", "--rank", "1", "--density", "0.5"]
+    assert main([*one, "--pattern", "uniform", "--out", "partial"]) == 0
     assert adapt.LoRA.load("partial", zoo[:1]).densities.item() == pytest.approx(0.5, abs=0.05)
     assert main([*one, "--out", "more"]) == 1
     assert "need --pattern" in capsys.readouterr().err
