@@ -18,6 +18,7 @@ COUNTS = [
     ("ResNet20", {"shortcut": "pad"}, 269_722, (3, 32, 32)),  # 1512.03385: 0.27 M
     ("ResNet20", {}, 272_474, (3, 32, 32)),  # open_lth
     ("ResNet18", {}, 11_173_962, (3, 32, 32)),
+    ("Siren", {"sizes": (2, 256, 256, 3)}, 67_331, None),
     ("ViT", {"side": 224, "patch": 16, "outputs": 1000}, 5_717_416, None),  # DeiT-Ti: 5.7 M
 ]
 
@@ -65,3 +66,15 @@ def test_impossible_sizes_are_refused() -> None:
     ]:
         with pytest.raises(InputError, match=r"must|needs"):
             ws.Architecture(name, arguments).build()
+
+
+def test_siren_starts_as_published() -> None:
+    torch.manual_seed(0)
+    siren = ws.models.Siren((2, 256, 256, 1), omega=30.0)
+    first, second = siren[0].weight, siren[2].weight
+    assert first.abs().max() <= 0.5  # 1 / fan in
+    assert second.abs().max() <= (6 / 256) ** 0.5 / 30
+    x = torch.rand(400, 2) * 2 - 1
+    before = torch.nn.functional.linear(siren[1](siren[0](x)), second)  # without biases
+    assert 30 * before.std().item() == pytest.approx(1.0, abs=0.1)  # so that sines keep their spread
+    torch.testing.assert_close(siren[1](siren[0](x)), torch.sin(30 * siren[0](x)))

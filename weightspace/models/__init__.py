@@ -11,5 +11,6 @@ from weightspace.models.mlp import MLP as MLP
 from weightspace.models.policy import ActorCritic as ActorCritic
 from weightspace.models.resnet import ResNet18 as ResNet18
 from weightspace.models.resnet import ResNet20 as ResNet20
+from weightspace.models.siren import Siren as Siren
 from weightspace.models.vgg import VGG as VGG
 from weightspace.models.vit import ViT as ViT

@@ -20,6 +20,9 @@ from weightspace.tasks.mnist import fashion_mnist as fashion_mnist
 from weightspace.tasks.mnist import mnist as mnist
 from weightspace.tasks.own_loop import LoopTask as LoopTask
 from weightspace.tasks.own_loop import from_loop as from_loop
+from weightspace.tasks.pictures import draw as draw
+from weightspace.tasks.pictures import grid as grid
+from weightspace.tasks.pictures import pictures as pictures
 from weightspace.tasks.tabular import breast_cancer as breast_cancer
 from weightspace.tasks.tabular import iris as iris
 from weightspace.tasks.tabular import wine as wine
