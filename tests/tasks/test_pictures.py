@@ -34,7 +34,10 @@ def test_sparse_networks_draw_too(task: ws.Task) -> None:
     starts = ws.starts(ws.collect(task, 2, plan=ws.SharedStart(at=ws.Step()), seed=0))
     tickets = ws.tickets.PruneAtInit(ws.tickets.MagnitudeScore(), pattern=ws.Unstructured(0.5)).find(starts, task)
     assert tickets.densities.tolist() == pytest.approx([0.5, 0.5], abs=0.02)
-    assert draw(tickets, 6, 5).isfinite().all()
+    assert not tickets.masks[0].equal(tickets.masks[1])
+    with torch.no_grad():
+        alone = [tickets.module(i)(grid(6, 5))[:, 0].reshape(6, 5) for i in range(2)]
+    torch.testing.assert_close(draw(tickets, 6, 5)[:, 0], torch.stack(alone))
 
 
 def test_channels_come_first() -> None:

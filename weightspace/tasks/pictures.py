@@ -8,7 +8,6 @@ from torch.nn import functional
 from weightspace.errors import InputError
 from weightspace.networks.architecture import Architecture
 from weightspace.networks.collection import Collection
-from weightspace.networks.forward import predict
 from weightspace.recipes.optimizers import Adam
 from weightspace.recipes.recipe import Recipe
 from weightspace.recipes.schedule import Schedule
@@ -71,8 +70,7 @@ def draw(networks: Collection, height: int, width: int) -> Float[Tensor, "n chan
     Raises:
         InputError: The networks do not take two coordinates.
     """
-    module = networks.module(0)
-    drawn = predict(module, networks.layout, networks.weights, networks.buffers, grid(height, width))
+    drawn = networks.ensemble().raw(grid(height, width))
     if not isinstance(drawn, Tensor) or drawn.ndim != 3:
         raise InputError("these networks do not draw: their outputs are not (pixels, channels)")
     return drawn.transpose(1, 2).unflatten(2, (height, width))
