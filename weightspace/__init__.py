@@ -43,6 +43,7 @@ from weightspace.networks.importing import from_state_dicts as from_state_dicts
 from weightspace.networks.layout import Layout as Layout
 from weightspace.networks.merging import merge as merge
 from weightspace.networks.starts import starts as starts
+from weightspace.recipes.by_length import ByLength as ByLength
 from weightspace.recipes.optimizers import SGD as SGD
 from weightspace.recipes.optimizers import Adam as Adam
 from weightspace.recipes.recipe import Augmentation as Augmentation

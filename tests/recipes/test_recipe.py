@@ -1,11 +1,12 @@
 """Recipes in files: the same bytes again, and a damaged field is named."""
 
 import json
+from typing import Any
 
 import pytest
 
 import weightspace as ws
-from weightspace.errors import StorageError
+from weightspace.errors import InputError, StorageError
 
 RECIPES = [
     ws.Recipe(),
@@ -21,6 +22,7 @@ RECIPES = [
         optimizer=ws.Adam(lr=3e-3, decoupled=True),
         schedule=ws.Schedule("step", milestones=(ws.Step.of("1ep"), ws.Step.of("20it"))),
     ),
+    ws.Recipe(max_gradient=1.0, no_decay=("biases", "norms", "embedding.*"), batches=ws.ByLength(padding=1, pool=7)),
 ]
 
 
@@ -52,11 +54,25 @@ def test_the_text_is_that_of_version_0_1() -> None:
         ("schedule", {"shape": "zigzag"}),
         ("augmentation", {"turn": 3}),
         ("unknown", 1),
+        ("max_gradient", "one"),
+        ("no_decay", "biases"),
+        ("batches", {"padding": "[PAD]"}),
     ],
 )
 def test_a_damaged_field_is_named(field: str, value: object) -> None:
     with pytest.raises(StorageError, match=f"recipe.*{'lr' if value == {'name': 'SGD', 'lr': 'high'} else field}"):
         ws.Recipe.from_json(ws.Recipe().to_json() | {field: value})
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [{"max_gradient": 0}, {"max_gradient": float("nan")}, {"no_decay": "biases"}, {"no_decay": [1]}, {"batches": 0}],
+)
+def test_wrong_settings_are_refused(setting: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=next(iter(setting))):
+        ws.Recipe(**setting)
+    with pytest.raises(InputError, match="padding"):
+        ws.ByLength(padding=-1)
 
 
 def test_a_missing_field_is_named() -> None:

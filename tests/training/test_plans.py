@@ -146,7 +146,7 @@ def test_label_noise_changes_the_stated_fraction_and_only_in_training(task: ws.T
         buffers={},
         individual=individual,
     )
-    labels = trainer._labels
+    labels = trainer.batches.labels
     assert labels is not None
     assert torch.equal(labels[0], task.train.y)
     changed = (labels[1] != task.train.y).double().mean().item()
@@ -443,7 +443,7 @@ def test_training_on_keeps_the_wrong_labels(task: ws.Task) -> None:
     noisy = ws.collect(task, 2, plan=ws.Grid(label_noise=(0.5,)))
     seen: list[torch.Tensor] = []
     for networks in (noisy, ws.train(noisy, task, "1ep")):
-        labels = trainer_for(networks, task)._labels
+        labels = trainer_for(networks, task).batches.labels
         assert labels is not None
         seen.append(labels)
     assert torch.equal(seen[0], seen[1])

@@ -25,6 +25,8 @@ from weightspace.networks.architecture import Architecture
 from weightspace.networks.collection import Collection
 from weightspace.networks.importing import from_state_dict, from_state_dicts
 from weightspace.networks.merging import merge as merge_folders
+from weightspace.recipes.by_length import ByLength
+from weightspace.recipes.recipe import Recipe
 from weightspace.recipes.step import Step
 from weightspace.runtime.processes import processes
 from weightspace.tasks.own_loop import LoopTask
@@ -66,6 +68,9 @@ class Collect:
         length: Length of training, such as 30ep or 500it; None is that of the task's recipe.
         batch_size: Samples in each step; None is that of the task's recipe.
         lr: Learning rate; None is that of the task's recipe.
+        max_gradient: Norm that each network's gradient is cut to; None is that of the task's recipe.
+        no_decay: Parameters without weight decay: biases, norms, or names or globs; None is those of the task's recipe.
+        by_length: Token id of padding: batches gather samples of similar length. None is as the task's recipe has it.
         shared_start: Length of training (2ep) of one network, of which n copies train on, each in its own data order.
         trajectory: Length between two networks that are kept of every run (1ep); None keeps the last only.
         grid: Settings of which every combination is trained n times.
@@ -86,6 +91,9 @@ class Collect:
     length: OptionalStep = None
     batch_size: int | None = None
     lr: float | None = None
+    max_gradient: float | None = None
+    no_decay: tuple[str, ...] | None = None
+    by_length: int | None = None
     shared_start: OptionalStep = None
     trajectory: OptionalStep = None
     grid: GridOptions = GridOptions()
@@ -125,18 +133,29 @@ class Collect:
             raise InputError("--arguments belong to --model")
         if self.model is not None:
             task = replace(task, architecture=Architecture(self.model, read_arguments(self.arguments)))
-        if isinstance(task, LoopTask) and (self.batch_size, self.lr) != (None, None):
+        own = (self.batch_size, self.lr, self.max_gradient, self.no_decay, self.by_length)
+        if isinstance(task, LoopTask) and any(setting is not None for setting in own):
             raise InputError(
-                f"--batch-size and --lr are of weightspace's own training: task {self.task} is a loop, set them in it"
+                "--batch-size, --lr, --max-gradient, --no-decay and --by-length are of weightspace's own training: "
+                f"task {self.task} is a loop, set them in it"
             )
-        recipe = task.recipe
+        return replace(task, recipe=self._recipe(task.recipe))
+
+    def _recipe(self, recipe: Recipe) -> Recipe:
+        """The recipe with the options in place of its own settings."""
         if self.length is not None:
             recipe = replace(recipe, length=self.length)
         if self.batch_size is not None:
             recipe = replace(recipe, batch_size=self.batch_size)
         if self.lr is not None:
             recipe = replace(recipe, optimizer=replace(recipe.optimizer, lr=self.lr))
-        return replace(task, recipe=recipe)
+        if self.max_gradient is not None:
+            recipe = replace(recipe, max_gradient=self.max_gradient)
+        if self.no_decay is not None:
+            recipe = replace(recipe, no_decay=self.no_decay)
+        if self.by_length is not None:
+            recipe = replace(recipe, batches=ByLength(padding=self.by_length))
+        return recipe
 
     def _plan(self) -> CollectionPlan:
         """What the networks of the collection have in common."""

@@ -108,7 +108,7 @@ class Layout:
         layout = cls(tuple(entries), tuple(aliases))
         if prunable is not None:
             could = [entry.name for entry in layout.candidates]
-            return layout.with_prunable(matching(prunable, could, layout._names, "a tensor that could be pruned"))
+            return layout.with_prunable(matching(prunable, could, layout.names, "a tensor that could be pruned"))
         names = marked(module)
         return layout if names is None else layout.with_prunable(names)
 
@@ -151,10 +151,10 @@ class Layout:
         Raises:
             InputError: A glob matches nothing, or nothing prunable; the message lists near names.
         """
-        return matching(globs, [entry.name for entry in self.weights], self._names, "prunable")
+        return matching(globs, [entry.name for entry in self.weights], self.names, "prunable")
 
     @cached_property
-    def _names(self) -> dict[str, str]:
+    def names(self) -> dict[str, str]:
         """Every name of a trainable tensor, with that of its entry."""
         own = {entry.name: entry.name for entry in self.parameters}
         return own | {alias: name for alias, name in self.aliases if name in own}

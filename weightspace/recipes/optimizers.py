@@ -1,7 +1,8 @@
 """Optimisers on stacked networks: each acts on (nets, D) vectors in place, one formula for all rows.
 
 The formulas are those of torch.optim, which is the test oracle. Learning rate and weight decay are
-numbers for all networks, or (nets, 1) tensors, one value a network.
+numbers for all networks, or (nets, 1) tensors, one value a network; weight decay may also have one value an entry,
+(nets, D) or (1, D).
 """
 
 from dataclasses import dataclass
@@ -95,6 +96,12 @@ class Adam:
         self, weights: Tensor, gradient: Tensor, state: State, lr: float | Tensor, decay: float | Tensor, step: int
     ) -> None:
         first, second = self.betas
+        if isinstance(decay, Tensor) and decay.shape[-1] > 1:  # some entries have none
+            if self.decoupled:
+                weights.mul_(1 - lr * decay)
+            else:
+                gradient = gradient + weights * decay
+            decay = 0.0
         if not isinstance(lr, Tensor) and not isinstance(decay, Tensor):
             rule = adamw if self.decoupled else adam  # PyTorch's own kernel, one pass over memory
             rule(

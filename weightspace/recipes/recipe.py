@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from weightspace.errors import InputError, StorageError
+from weightspace.recipes.by_length import ByLength
 from weightspace.recipes.optimizers import SGD, Adam
 from weightspace.recipes.schedule import Schedule
 from weightspace.recipes.step import Step
@@ -42,6 +43,11 @@ class Recipe:
         augmentation: Random changes of training images.
         watch: Distance between two looks at the validation split, such as "100it"; records then have a "curve". It
             changes nothing else. Steps that a finder takes itself (RigL's updates, trained scores) are left out.
+        max_gradient: Norm that each network's gradient is cut to in every step (clipping by the global norm): that of
+            all its trained entries together, penalties included, pruned and frozen ones left out. None does not cut.
+        no_decay: Parameters without weight decay: "biases", "norms", and names or globs such as "embedding.*". A group
+            of parameters with decay and one without are the usual way to train transformers.
+        batches: How samples are gathered: `ByLength()` for token ids with padding; None gathers them at random.
     """
 
     length: Step = Step(epochs=30)
@@ -50,6 +56,9 @@ class Recipe:
     schedule: Schedule | str = Schedule()
     augmentation: Augmentation = Augmentation()
     watch: Step | None = None
+    max_gradient: float | None = None
+    no_decay: tuple[str, ...] = ()
+    batches: ByLength | None = None
 
     def __post_init__(self) -> None:
         checks.settle(self, Step.of, "length")  # "30ep" will do
@@ -62,6 +71,9 @@ class Recipe:
         checks.settle(self, checks.instance, "optimizer", kinds=(Adam, SGD), wanted="an Adam(...) or SGD(...)")
         wanted = "an Augmentation(...)"
         checks.settle(self, checks.instance, "augmentation", kinds=Augmentation, wanted=wanted)
+        checks.settle_given(self, checks.number, "max_gradient", above=0)
+        object.__setattr__(self, "no_decay", tuple(checks.several(self.no_decay, "no_decay", checks.text)))
+        checks.settle_given(self, checks.instance, "batches", kinds=ByLength, wanted="a ByLength(...), or None")
         wanted = 'a Schedule(...), or the name of one, such as "cosine"'
         checks.settle(self, checks.instance, "schedule", kinds=(Schedule, str), wanted=wanted)
         if isinstance(self.schedule, str):
@@ -103,19 +115,30 @@ class Recipe:
             stored.schedule,
             stored.augmentation,
             stored.watch,
+            stored.max_gradient,
+            stored.no_decay,
+            stored.batches,
         )
 
     def to_json(self) -> dict[str, Any]:
         """The recipe as data, as it is in records and in the configuration of a run."""
         assert isinstance(self.schedule, Schedule)
-        data = {
+        data: dict[str, Any] = {
             "length": str(self.length),
             "batch_size": self.batch_size,
             "optimizer": {"name": spelling_of(self.optimizer).name, **to_json(self.optimizer)},
             "schedule": to_json(self.schedule),
             "augmentation": to_json(self.augmentation),
         }
-        return data if self.watch is None else data | {"watch": str(self.watch)}
+        if self.watch is not None:
+            data["watch"] = str(self.watch)
+        if self.max_gradient is not None:
+            data["max_gradient"] = self.max_gradient
+        if self.no_decay:
+            data["no_decay"] = list(self.no_decay)
+        if self.batches is not None:
+            data["batches"] = to_json(self.batches)
+        return data
 
 
 _OPTIMIZERS: dict[str, type[Adam | SGD]] = {"SGD": SGD, "Adam": Adam}
@@ -131,3 +154,6 @@ class _Stored:
     schedule: Schedule
     augmentation: Augmentation
     watch: Step | None = None
+    max_gradient: float | None = None
+    no_decay: tuple[str, ...] = ()
+    batches: ByLength | None = None

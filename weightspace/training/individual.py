@@ -69,7 +69,7 @@ def require_seeds(records: Sequence[Record]) -> None:
         )
 
 
-def _noisy_labels(data: Data, individual: Individual) -> Tensor | None:
+def noisy_labels(data: Data, individual: Individual) -> Tensor | None:
     """Each network's own training labels (n, samples), or None if all learn the true ones."""
     if individual.label_noise is None:
         return None

@@ -40,7 +40,7 @@ class LoopTrainer(Trainer):
         self.losses = torch.full((len(self.weights),), torch.nan)
         self.checkpoint = None
         self.validation_curve, self.curve, self.looks = None, torch.empty(len(self.weights), 0, 2), []
-        self._live, self._orders = {}, {}
+        self._live = {}
         if not networks.dense:
             self.prune(networks.masks)
 

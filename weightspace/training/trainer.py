@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from weightspace.errors import InputError
@@ -19,13 +19,13 @@ from weightspace.networks.layout import Layout
 from weightspace.recipes.optimizers import State
 from weightspace.recipes.recipe import Augmentation, Recipe
 from weightspace.runtime import seeds, trees
-from weightspace.runtime.trees import Tree
 from weightspace.storage.checkpoints import read_checkpoint, write_checkpoint
 from weightspace.storage.system_errors import exists
 from weightspace.tasks.data import Data
-from weightspace.training.augment import augment
+from weightspace.training.batches import Batches
+from weightspace.training.descent import clip_, decaying
 from weightspace.training.gradients import Loss, draws_random_numbers, live_weights, one_by_one, side_by_side
-from weightspace.training.individual import Individual, _noisy_labels
+from weightspace.training.individual import Individual
 from weightspace.training.validation_curve import ValidationCurve
 
 _CHECKPOINT_SECONDS = 15.0
@@ -90,10 +90,15 @@ class Trainer:
         self._live: dict[int, LiveNetwork | None] = {}
         self._dense_only = False
         self._saved = time.monotonic()
-        self._orders: dict[int, tuple[int, Tensor]] = {}
-        self._labels = _noisy_labels(self.data, individual)
+        self.batches = Batches(self.data, recipe, individual)
         few = data.head(2).x
+        if recipe.batches is not None:
+            self.batches.require_ignored(architecture.build_seeded(0).to(device).eval(), loss)
         self._random = draws_random_numbers(architecture.build_seeded(0), few)
+        if self._random and recipe.batches is not None:
+            self.group_size = 1  # what is drawn depends on the length of the batch, which is then each network's own
+        decays = decaying(self.layout, recipe.no_decay)
+        self._decays = None if decays is None else decays.to(device)
         if recipe.augmentation != Augmentation() and not (isinstance(few, Tensor) and few.ndim == 4):
             raise InputError(f"augmentation needs images (samples, channels, height, width), got {trees.shapes(few)}")
         fixed = [name for name, p in self.module.named_parameters() if not p.requires_grad]
@@ -185,7 +190,7 @@ class Trainer:
         other.state = {name: tensor.clone() for name, tensor in self.state.items()}
         other.losses = self.losses.clone()
         other.curve, other.looks = self.curve[:, :0], []  # under other masks it is another network
-        other._orders, other._live = dict(self._orders), dict(self._live)
+        other._live = dict(self._live)
         if masks is not None:
             other.prune(masks)
         return other
@@ -233,9 +238,7 @@ class Trainer:
         found = torch.empty_like(at)
         with _threads(self.threads):
             for rows in blocks(len(at), self.group_size):
-                start = self.step % self.per_epoch * self.recipe.batch_size
-                end = None if (self.step + 1) % self.per_epoch == 0 else start + self.recipe.batch_size
-                x, y = self._batch(rows, self._order(rows)[:, start:end], self.step)
+                x, y = self.batches.batch(rows, self.step)
                 buffers = {name: buffer[rows] for name, buffer in self.buffers.items()}
                 where = (self.module, self.layout, self.loss, at[rows], buffers, x, y, found[rows])
                 if self._random:
@@ -254,17 +257,31 @@ class Trainer:
         """
         if not self.state:
             self.state = self.recipe.optimizer.start(self.weights)
+        if self.recipe.max_gradient is not None:
+            clip_(gradient, self.recipe.max_gradient, self._trained())
         lr, decay = self.rates()
         factor = self.recipe.lr_factor(self.step - 1, self.length, self.per_epoch)
         self.recipe.optimizer.update_(self.weights, gradient, self.state, lr * factor, decay, self.step)
 
     def rates(self, rows: slice = slice(None)) -> tuple[float | Tensor, float | Tensor]:
-        """Learning rate and weight decay: the recipe's, or the networks' own (n, 1)."""
-        rate, decay = self.individual.lr, self.individual.weight_decay
+        """Learning rate and weight decay: the recipe's, or the networks' own (n, 1); decay (n, D) where some entries
+        have none.
+        """
+        lr, own = self.individual.lr, self.individual.weight_decay
+        decay = self.recipe.optimizer.weight_decay if own is None else own[rows].to(self.weights)
         return (
-            self.recipe.optimizer.lr if rate is None else rate[rows].to(self.weights),
-            self.recipe.optimizer.weight_decay if decay is None else decay[rows].to(self.weights),
+            self.recipe.optimizer.lr if lr is None else lr[rows].to(self.weights),
+            decay if self._decays is None else decay * self._decays,
         )
+
+    def _trained(self, rows: slice = slice(None)) -> Tensor | None:
+        """Where entries are trained; None where all are."""
+        if not self._frozen and self._held is None:
+            return None
+        trained = torch.ones_like(self.weights[rows], dtype=torch.bool)
+        for at, _ in self._frozen:
+            trained[:, at] = False
+        return trained if self._held is None else trained & ~self._held[0][rows]
 
     def save(self, path: Path) -> None:
         """Write everything needed to go on; data order and random numbers follow from seeds and step."""
@@ -303,7 +320,6 @@ class Trainer:
 
     def _run_group(self, rows: slice, stop: int) -> None:
         own_seeds = self.individual.seeds[rows]
-        order = self._order(rows)
         state = {name: tensor[rows] for name, tensor in self.state.items()}
         buffers = {name: buffer[rows] for name, buffer in self.buffers.items()}
         lr, decay = self.rates(rows)
@@ -311,12 +327,10 @@ class Trainer:
         live, whole = self._live_network(rows), {"": weights, **state}
         if live is not None:  # until `stop` there are live weights only
             weights, masks, state = weights[:, live.places], None, {n: t[:, live.places] for n, t in state.items()}
+            decay = decay[:, live.places] if isinstance(decay, Tensor) and decay.shape[1] > 1 else decay
         gradient = torch.empty_like(weights)
         for step in range(self.step, stop):
-            position = step % self.per_epoch
-            start = position * self.recipe.batch_size
-            end = None if position == self.per_epoch - 1 else start + self.recipe.batch_size
-            x, y = self._batch(rows, order[:, start:end], step)
+            x, y = self.batches.batch(rows, step)
             if live is not None:
                 losses = live_weights(live, self.loss, weights, buffers, x, y, gradient)
             elif self._random:
@@ -330,6 +344,8 @@ class Trainer:
                 gradient.addcmul_(weights.sign(), self._l1[rows])
             if masks is not None:
                 gradient.mul_(masks)
+            if self.recipe.max_gradient is not None:
+                clip_(gradient, self.recipe.max_gradient, self._trained(rows))
             factor = self.recipe.lr_factor(step, self.length, self.per_epoch)
             self.recipe.optimizer.update_(weights, gradient, state, lr * factor, decay, step + 1)
             for at, values in self._frozen:  # parameters of modules with requires_grad=False
@@ -363,24 +379,6 @@ class Trainer:
                 f"NaN or infinite (the first: number {bad[0]} of its block, seed {self.individual.seeds[bad[0]]}, "
                 f"learning rate {rate:g}). Train with a lower learning rate, or leave such settings out"
             )
-
-    def _order(self, rows: slice) -> Int[Tensor, "group samples"]:
-        """The order in which each network of a group walks through the samples in this epoch."""
-        epoch = self.step // self.per_epoch
-        if self._orders.get(rows.start, (None,))[0] != epoch:
-            orders = [
-                torch.randperm(len(self.data), generator=seeds.generator(seed, "data order", epoch)).int()
-                for seed in self.individual.seeds[rows]
-            ]
-            self._orders[rows.start] = (epoch, torch.stack(orders).to(self.weights.device))
-        return self._orders[rows.start][1]
-
-    def _batch(self, rows: slice, index: Int[Tensor, "group batch"], step: int) -> tuple[Tree, Tree]:
-        sets = self.individual.data or [None] * len(self.weights)
-        x, y = self.data.batches(index, sets[rows])
-        if self.recipe.augmentation != Augmentation():
-            x = augment(x, self.recipe.augmentation, self.individual.seeds[rows], step)
-        return x, y if self._labels is None else self._labels[rows].gather(1, index.long())
 
 
 @contextmanager

@@ -60,10 +60,12 @@ class Inference:
         self.warm_up = warm_up.total(self.per_epoch)
         if not isinstance(self.recipe.optimizer, Adam):
             raise InputError(f"variational training uses Adam, the recipe has {self.recipe.optimizer!r}")
-        if self.recipe.optimizer.weight_decay or self.recipe.augmentation != Augmentation():
+        recipe = self.recipe
+        cut = recipe.max_gradient is not None or recipe.batches is not None
+        if recipe.optimizer.weight_decay or recipe.augmentation != Augmentation() or cut:
             raise InputError(
-                "variational training has neither weight decay (the prior takes its place) nor augmentation: leave "
-                "them out of the recipe"
+                "variational training has neither weight decay (the prior takes its place) nor augmentation, clipped "
+                "gradients (max_gradient) or batches by length: leave them out of the recipe"
             )
         settings = self.recipe.optimizer
         self.optimizer = torch.optim.Adam(
