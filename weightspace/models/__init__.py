@@ -5,6 +5,8 @@ from weightspace.models.bert import BERTClassifier as BERTClassifier
 from weightspace.models.bert import BERTMaskedWords as BERTMaskedWords
 from weightspace.models.conv import Conv as Conv
 from weightspace.models.conv import SmallConv as SmallConv
+from weightspace.models.language import LSTMLanguageModel as LSTMLanguageModel
+from weightspace.models.language import TransformerLanguageModel as TransformerLanguageModel
 from weightspace.models.lenet import LeNet5 as LeNet5
 from weightspace.models.lenet import LeNet300 as LeNet300
 from weightspace.models.mlp import MLP as MLP

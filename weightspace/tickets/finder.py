@@ -26,6 +26,7 @@ from weightspace.networks.record import Extra, Record
 from weightspace.networks.starts import are_starts
 from weightspace.runtime import devices
 from weightspace.tasks.task import Task
+from weightspace.tickets.embeddings import warn_of_embeddings
 from weightspace.training.conversion import begin, finished, trainer_for
 from weightspace.training.engine import Execution, block_size, choose_execution
 from weightspace.training.trainer import Trainer
@@ -229,7 +230,7 @@ def search(
         config=config if level is None else config | {"level": level},
         inputs={"networks": networks.fingerprint()} if folder else None,
     )
-    return warn_of_lost_layers(tickets)
+    return warn_of_embeddings(warn_of_lost_layers(tickets))
 
 
 def recipe_length(task: Task) -> int:
