@@ -174,7 +174,7 @@ def test_every_ticket_finder_has_its_verb(words: list[object], work: Path, tmp_p
 
 
 @pytest.mark.parametrize(
-    "kind", ["rewound", "reinitialised", "shuffled", "globally-shuffled", "refill", "regroup", "transfer"]
+    "kind", ["rewound", "reinitialised", "shuffled", "random", "globally-shuffled", "refill", "regroup", "transfer"]
 )
 def test_controls_of_tickets_are_written_and_trained(kind: str, work: Path, tmp_path: Path, capsys) -> None:
     extra = ("--task", "digits") if kind == "transfer" else ()

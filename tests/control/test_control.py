@@ -127,7 +127,7 @@ def test_pruned_weights_stay_zero_and_runs_resume_to_the_same_bytes(
     fresh = trainer_for(policies[:2], task)  # the control: without the places of the copies it is another run
     fresh.resume(tmp_path / "state.safetensors")
     assert isinstance(fresh, PolicyTrainer)
-    fresh.play.clear()
+    fresh.play.restore({})
     fresh.run(3)
     assert not torch.equal(fresh.weights, whole.weights)
 

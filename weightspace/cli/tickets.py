@@ -73,9 +73,9 @@ class Control:
         tickets: Folder that a finder wrote; add @START:STOP to take a part.
         out: Folder to write.
         kind: The tickets themselves, at the weights they were trained from (rewound); their masks on a new
-            initialisation (reinitialised); as many weights elsewhere in each layer (shuffled) or in the network
-            (globally-shuffled); whole units (refill) or dense blocks (regroup) for about as many weights; the tickets
-            on another task (transfer).
+            initialisation (reinitialised); as many weights elsewhere in each layer (shuffled), on a new initialisation
+            as well (random), or elsewhere in the network (globally-shuffled); whole units (refill) or dense blocks
+            (regroup) for about as many weights; the tickets on another task (transfer).
         task: Task to transfer to, with as many classes; from Python, `tickets.transfer` changes the output layer.
         seed: Seed of what is drawn.
         common: Options that mean the same in every verb.
@@ -83,7 +83,9 @@ class Control:
 
     tickets: Folder
     out: Path
-    kind: Literal["rewound", "reinitialised", "shuffled", "globally-shuffled", "refill", "regroup", "transfer"]
+    kind: Literal[
+        "rewound", "reinitialised", "shuffled", "random", "globally-shuffled", "refill", "regroup", "transfer"
+    ]
     task: str | None = None
     seed: int = 0
     common: Shared = field(default_factory=Common)

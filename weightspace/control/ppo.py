@@ -3,7 +3,9 @@
 Schulman et al. 2017 (arXiv 1707.06347); advantages as in Schulman et al. 2016 (arXiv 1506.02438).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -11,6 +13,9 @@ from torch import Tensor
 
 from weightspace.errors import InputError
 from weightspace.recipes.optimizers import Adam
+from weightspace.recipes.schedule import Schedule
+from weightspace.runtime import checks
+from weightspace.storage.typed import from_json, to_json
 
 
 @dataclass(frozen=True)
@@ -23,13 +28,16 @@ class PPO:
         steps: Steps of each copy before an update.
         epochs: Passes over what was played.
         minibatches: Batches of a pass.
-        optimizer: Optimiser; its learning rate is constant.
+        optimizer: Optimiser, with its learning rate.
         discount: Weight of the next reward against this one.
         trace: Lambda of the advantages: 0 trusts the value function, 1 the returns.
         clip: Range of the ratio of new to old probabilities that is rewarded.
         entropy: Weight of the entropy in the loss.
         value: Weight of the value function's error in the loss.
         max_gradient: Norm that gradients are cut to.
+        reward_scale: Factor of rewards in training. The value function learns returns about as large as 1 soonest;
+            returns that are reported have no factor.
+        schedule: Learning rate over the updates, relative to the optimiser's.
 
     Raises:
         InputError: A setting lies outside its range.
@@ -47,6 +55,8 @@ class PPO:
     entropy: float = 0.0
     value: float = 0.5
     max_gradient: float = 0.5
+    reward_scale: float = 1.0
+    schedule: Schedule = Schedule()
 
     def __post_init__(self) -> None:
         for name in ("updates", "copies", "steps", "epochs", "minibatches"):
@@ -55,11 +65,39 @@ class PPO:
         for name in ("discount", "trace"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
-        for name in ("clip", "max_gradient"):
+        for name in ("clip", "max_gradient", "reward_scale"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name} must be positive, got {getattr(self, name)}")
         if self.minibatches > self.copies * self.steps:
             raise InputError(f"{self.copies * self.steps} steps cannot make {self.minibatches} minibatches")
+        checks.settle(self, checks.instance, "schedule", kinds=Schedule, wanted="a Schedule(...)")
+
+    def rate(self, update: int, total: int) -> float:
+        """The learning rate of an update.
+
+        Args:
+            update: Number of the update, from 0.
+            total: Number of updates of the whole training.
+        """
+        return self.optimizer.lr * self.schedule.factor(update, total, 1)
+
+    def to_json(self) -> dict[str, Any]:
+        """The settings as records have them; those that came later only where they are not the default."""
+        data = to_json(self)
+        plain = {"reward_scale": 1.0, "schedule": to_json(Schedule())}
+        return {name: value for name, value in data.items() if name not in plain or value != plain[name]}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "PPO":
+        """The inverse of `to_json`.
+
+        Args:
+            data: The settings as data.
+
+        Raises:
+            StorageError: A setting is unknown, or has a value that is none of its type.
+        """
+        return from_json(cls, data, "the settings of PPO")
 
 
 def advantages(

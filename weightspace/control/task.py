@@ -1,34 +1,31 @@
 """Tasks of control: policies that are trained by playing, and judged by returns on fixed starts."""
 
-import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from weightspace.control.environment import CartPole, Environment
+from weightspace.control.gymnasium_environment import Gymnasium
 from weightspace.control.ppo import PPO
+from weightspace.control.returns import Policies, returns
 from weightspace.control.trainer import PolicyTrainer
 from weightspace.errors import InputError
-from weightspace.networks.architecture import Architecture
 from weightspace.networks.collection import Collection
-from weightspace.networks.forward import forward
 from weightspace.networks.layout import Layout
-from weightspace.recipes.step import Step
-from weightspace.runtime import seeds
-from weightspace.tasks.own_loop import LoopRecipe, LoopTask, NoSamples
+from weightspace.tasks.own_loop import LoopTask
 
 _TOGETHER = 64
 
 
 @dataclass(frozen=True)
 class PolicyTask(LoopTask):
-    """A task whose networks are policies; see `cartpole`.
+    """A task whose networks are policies; see `cartpole` and `gymnasium_task`.
 
     Args:
         environment: What is played.
@@ -36,7 +33,7 @@ class PolicyTask(LoopTask):
         episodes: Number of episodes that a policy is judged by.
     """
 
-    environment: Environment = field(default_factory=CartPole)
+    environment: Environment | Gymnasium = field(default_factory=CartPole)
     ppo: PPO = field(default_factory=PPO)
     episodes: int = 20
 
@@ -61,8 +58,11 @@ class PolicyTask(LoopTask):
         """Check that the network is a policy of the environment. The loss is not known before it has played.
 
         Raises:
-            InputError: The network does not give logits of the actions and values.
+            InputError: The network does not give logits of the actions and values, or an episode of the environment is
+                another when it is played again.
         """
+        if isinstance(self.environment, Gymnasium):
+            self.environment.check()
         module = self.architecture.build_seeded(0)
         outputs = module(torch.zeros(3, self.environment.observation))
         shapes = [tuple(o.shape) for o in outputs] if isinstance(outputs, tuple) else outputs
@@ -86,7 +86,7 @@ class PolicyTask(LoopTask):
         layout = Layout.of(module)
         state = module.state_dict()
         buffers = {buffer.name: state[buffer.name][None] for buffer in layout.buffers}
-        returns = self._returns(layout, layout.pack(state)[None], buffers, "validation", greedy=True)
+        returns = self._returns(layout, layout.pack(state)[None], buffers, "validation")
         return {"return": returns.mean().item()}
 
     def measure(
@@ -104,7 +104,7 @@ class PolicyTask(LoopTask):
             buffers: Buffers (n, *shape) by name.
             device: Where the policies are; they play on the CPU.
         """
-        returns = self._returns(layout, weights.cpu(), buffers, "validation", greedy=True)
+        returns = self._returns(layout, weights.cpu(), buffers, "validation")
         return {"return": returns.mean(1).tolist()}
 
     def returns(
@@ -124,70 +124,17 @@ class PolicyTask(LoopTask):
             greedy: Whether the likeliest action is taken, or one is drawn.
         """
         policies.layout.require(self.architecture.layout(), f"the policy of task {self.name!r}")
-        return self._returns(
-            policies.layout, policies.weights, policies.buffers, split, greedy=greedy, episodes=episodes
-        )
+        return self._returns(policies.layout, policies.weights, policies.buffers, split, episodes, greedy)
 
-    @torch.no_grad()
     def _returns(
         self,
         layout: Layout,
         weights: Tensor,
         buffers: Mapping[str, Tensor],
         split: str,
-        *,
-        greedy: bool,
         episodes: int | None = None,
+        greedy: bool = True,
     ) -> Tensor:
-        place, count = self.environment, episodes or self.episodes
         module = self.architecture.build_seeded(0).eval()
-        parameters = layout.tensors(weights)
-        draw = seeds.generator(0, f"{split} starts")
-        states = place.start(torch.rand(count, place.draws, generator=draw)).expand(len(weights), -1, -1)
-        playing = torch.ones(len(weights), count, dtype=torch.bool)
-        total = torch.zeros(len(weights), count, dtype=torch.float64)
-        chances = torch.rand(place.horizon, count, generator=draw)
-        for step in range(place.horizon):
-            outputs: Any = forward(module, parameters, buffers, place.observe(states), shared_input=False)
-            logits = outputs[0]
-            if greedy:
-                actions = logits.argmax(-1)
-            else:
-                below = chances[step][None, :, None] >= logits.softmax(-1).cumsum(-1)
-                actions = below.sum(-1).clamp(max=logits.shape[-1] - 1)
-            states, rewards, ended = place.step(states, actions)
-            total += rewards * playing
-            playing = playing & ~ended
-            if not bool(playing.any()):
-                break
-        return total
-
-
-def cartpole(hidden: Sequence[int] = (64, 64), *, ppo: PPO | None = None, horizon: int = 500) -> PolicyTask:
-    """Balance a pole on a cart: policies of Gymnasium's CartPole-v1, trained by PPO, many in one batched call.
-
-    `collect`, `IMP`, `GradualPruning`, `PruneAtInit` with magnitudes or at random, `train` and `TicketControls` take
-    it; an iteration is one update. Records have "validation_return", the mean over 20 fixed starts; `returns` reads the
-    test starts.
-
-    Args:
-        hidden: Units of the hidden layers.
-        ppo: How policies are trained; None for settings that solve it.
-        horizon: Steps after which an episode is cut off.
-    """
-    ppo, place = ppo or PPO(), CartPole(horizon)
-    data: Any = NoSamples("cartpole")
-    arguments = {"observation": place.observation, "actions": place.actions, "hidden": list(hidden)}
-    budget = json.loads(json.dumps(asdict(ppo) | {"environment": repr(place)}))  # as records have it
-    recipe = LoopRecipe(Step(iterations=ppo.updates), 1, budget=budget)
-    return PolicyTask(
-        "cartpole",
-        Architecture("ActorCritic", arguments),
-        data,
-        data,
-        data,
-        recipe,
-        lower_is_better=(),
-        environment=place,
-        ppo=ppo,
-    )
+        policies = Policies(module, layout.tensors(weights), buffers, len(weights))
+        return returns(policies, self.environment, split, episodes or self.episodes, greedy=greedy)

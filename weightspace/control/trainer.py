@@ -8,6 +8,9 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from weightspace.control.environment import Environment
+from weightspace.control.gymnasium_environment import Gymnasium
+from weightspace.control.gymnasium_play import GymnasiumPlay
+from weightspace.control.play import Play, TensorPlay
 from weightspace.control.ppo import PPO, advantages, loss
 from weightspace.errors import InputError
 from weightspace.networks.collection import Collection
@@ -16,7 +19,7 @@ from weightspace.runtime import seeds
 from weightspace.tasks.own_loop import LoopTask
 from weightspace.training.own_loop import LoopTrainer
 
-_PLAY = ("states", "ages")
+_PLAY = "play."
 
 
 class PolicyTrainer(LoopTrainer):
@@ -31,10 +34,19 @@ class PolicyTrainer(LoopTrainer):
     """
 
     def __init__(
-        self, task: LoopTask, environment: Environment, ppo: PPO, networks: Collection, device: str = "cpu"
+        self,
+        task: LoopTask,
+        environment: Environment | Gymnasium,
+        ppo: PPO,
+        networks: Collection,
+        device: str = "cpu",
     ) -> None:
-        self.ppo, self.environment = ppo, environment
-        self.play: dict[str, Tensor] = {}  # where the copies of the environment are
+        self.ppo = ppo
+        self.play: Play = (
+            GymnasiumPlay(environment, ppo.copies, ppo.steps)
+            if isinstance(environment, Gymnasium)
+            else TensorPlay(environment, ppo.copies, ppo.steps)
+        )
         super().__init__(task, networks, device)
 
     def prune(self, masks: Bool[Tensor, "n d"]) -> None:
@@ -64,7 +76,7 @@ class PolicyTrainer(LoopTrainer):
         """
         other = super().fork(masks)
         assert isinstance(other, PolicyTrainer)
-        other.play = {name: tensor.clone() for name, tensor in self.play.items()}
+        other.play = self.play.copy()
         return other
 
     def run(self, until: int, tick: Callable[[int], object] = lambda _steps: None) -> None:
@@ -87,11 +99,11 @@ class PolicyTrainer(LoopTrainer):
                 self.save(self.checkpoint)
 
     def _kept(self) -> dict[str, Tensor]:
-        return super()._kept() | {f"play.{name}": tensor for name, tensor in self.play.items()}
+        return super()._kept() | {f"{_PLAY}{name}": one for name, one in self.play.tensors().items()}
 
     def _restore(self, tensors: Mapping[str, Tensor]) -> None:
         super()._restore(tensors)
-        self.play = {name: tensors[f"play.{name}"] for name in _PLAY if f"play.{name}" in tensors}
+        self.play.restore({name.removeprefix(_PLAY): t for name, t in tensors.items() if name.startswith(_PLAY)})
 
     def _draws(self, purpose: str, *shape: int) -> Tensor:
         """Uniform numbers (n, *shape), each network's from its own seed and the step."""
@@ -101,41 +113,31 @@ class PolicyTrainer(LoopTrainer):
     @torch.no_grad()
     def _played(self) -> dict[str, Tensor]:
         """What each policy did in its copies of the environment: (n, steps * copies, ...) by name."""
-        ppo, place = self.ppo, self.environment
-        if not self.play:
-            states = place.start(self._draws("first starts", ppo.copies, place.draws))
-            self.play = {"states": states, "ages": torch.zeros(states.shape[:2], dtype=torch.long)}
+        ppo, play = self.ppo, self.play
+        play.prepare(self._draws)
         choices = self._draws("actions", ppo.steps, ppo.copies)
-        starts = self._draws("starts", ppo.steps, ppo.copies, place.draws)
         kept: dict[str, list[Tensor]] = {}
-        states, ages = self.play["states"], self.play["ages"]
         for step in range(ppo.steps):
-            seen = place.observe(states)
+            seen = play.seen()
             logits, values = self._outputs(seen)
             log = logits.log_softmax(-1)
             last = log.shape[-1] - 1
             actions = (choices[:, step, :, None] >= log.exp().cumsum(-1)).sum(-1).clamp(max=last)
-            states, rewards, ended = place.step(states, actions)
-            ages = ages + 1
-            cut = (ages >= place.horizon) & ~ended
+            outcome = play.step(step, actions)
             row: dict[str, Tensor] = {
                 "x": seen,
                 "actions": actions,
                 "before": log.gather(-1, actions[..., None])[..., 0],
                 "values": values,
-                "beyond": self._outputs(place.observe(states))[1] if bool(cut.any()) else torch.zeros_like(values),
-                "rewards": rewards.to(values.dtype),
-                "ended": ended,
-                "cut": cut,
+                "beyond": self._outputs(outcome.after)[1] if bool(outcome.cut.any()) else torch.zeros_like(values),
+                "rewards": (outcome.rewards * ppo.reward_scale).to(values.dtype),
+                "ended": outcome.ended,
+                "cut": outcome.cut,
             }
             for name, tensor in row.items():
                 kept.setdefault(name, []).append(tensor)
-            done = ended | cut
-            states = torch.where(done[..., None], place.start(starts[:, step]), states)
-            ages = torch.where(done, 0, ages)
-        self.play = {"states": states, "ages": ages}
         table = {name: torch.stack(rows) for name, rows in kept.items()}
-        following = torch.cat([table["values"][1:], self._outputs(place.observe(states))[1][None]])
+        following = torch.cat([table["values"][1:], self._outputs(play.seen())[1][None]])
         following = torch.where(table["cut"], table["beyond"], following)
         table["gains"] = advantages(
             table["rewards"], table["values"], following, table["ended"], table["cut"], ppo.discount, ppo.trace
@@ -171,7 +173,7 @@ class PolicyTrainer(LoopTrainer):
         norm = gradient.norm(dim=1, keepdim=True)
         gradient = gradient * (self.ppo.max_gradient / (norm + 1e-6)).clamp(max=1.0)
         optimizer = self.ppo.optimizer
-        rate = optimizer.lr * self.lr_factor
+        rate = self.ppo.rate(self.step, self.length) * self.lr_factor
         optimizer.update_(self.weights, gradient, self.state, rate, optimizer.weight_decay, number)
         self.losses = losses.detach()
 

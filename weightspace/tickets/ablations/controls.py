@@ -49,6 +49,14 @@ class TicketControls:
 
     def reinitialised(self, tickets: Collection) -> Collection:
         """The tickets' masks on a new initialisation of the architecture, which forgets what was pre-trained."""
+        return self._redrawn(tickets, tickets.masks)
+
+    def random(self, tickets: Collection) -> Collection:
+        """Random sparse networks: a new initialisation, with as many weights in each layer at random places in it."""
+        return self._redrawn(tickets, moved_masks(tickets.masks, tickets.layout, self.seed, apart=True))
+
+    def _redrawn(self, tickets: Collection, masks: Bool[Tensor, "n d"]) -> Collection:
+        """A new initialisation under these masks."""
         rewind = rewind_of(tickets)
         records = [{"seed": seeds.derive(self.seed, "re-initialised", i)} for i in range(len(tickets))]
         new = redrawn(tickets.architecture, records)
@@ -59,8 +67,8 @@ class TicketControls:
             )
         if tickets.architecture.pretrained is not None and self.pattern is not None:
             selected = part_of(self.pattern, tickets.layout).prunable
-            return start_from(tickets, torch.where(selected, new.weights, rewind), tickets.masks)
-        return start_from(tickets, new.weights, tickets.masks, anew=True)
+            return start_from(tickets, torch.where(selected, new.weights, rewind), masks)
+        return start_from(tickets, new.weights, masks, anew=True)
 
     def shuffled(self, tickets: Collection) -> Collection:
         """As many weights in each layer, at random places in it."""
