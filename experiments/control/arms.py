@@ -28,6 +28,7 @@ class Design:
         rewind: Share of the training after which weights are put back to.
         episodes: Test episodes of a policy.
         good: Return that is good.
+        first: First level that is compared; tickets of earlier ones are only pruned further.
     """
 
     levels: int
@@ -35,17 +36,7 @@ class Design:
     rewind: float = 0.05
     episodes: int = 100
     good: float = 450.0
-
-
-def hidden_layers(task: control.PolicyTask, density: float) -> ws.Except:
-    """A pattern with this density in every hidden layer of a policy and of its value function.
-
-    Args:
-        task: Task of the policies.
-        density: The density.
-    """
-    last = 2 * len(task.architecture.arguments["hidden"])
-    return ws.Except(ws.Unstructured(density, "layer"), f"actor.{last}.*", f"critic.{last}.*")
+    first: int = 1
 
 
 def study(task: control.PolicyTask, policies: int, design: Design, out: Path) -> list[dict[str, object]]:
@@ -63,11 +54,12 @@ def study(task: control.PolicyTask, policies: int, design: Design, out: Path) ->
     updates = task.ppo.updates
     rewind = ws.Step(iterations=round(design.rewind * updates))
     dense = ws.collect(task, policies, seed=0, folder=out / "dense")
-    goal = hidden_layers(task, (1 - design.rate) ** design.levels)
+    density = (1 - design.rate) ** design.levels
+    goal = ws.Except(ws.Unstructured(density, "layer"), *task.output_layers)
     finder = ws.tickets.IMP(rate=design.rate, rewind=rewind, pattern=goal)
     found = finder.find_levels(dense, task, folder=out / "imp")
     trained: dict[tuple[int, str], ws.Collection] = {(0, DENSE): dense}
-    for level, tickets in enumerate(found[1:], 1):
+    for level, tickets in list(enumerate(found))[design.first :]:
         starts = {kind: getattr(ws.tickets.TicketControls(seed=level), verb)(tickets) for kind, verb in KINDS.items()}
         for early in (True, False):  # from the rewind point, or from new weights
             kinds = [kind for kind in KINDS if (kind in ("ticket", "shuffled")) == early]

@@ -2,8 +2,8 @@
 
     python -m experiments.control.lunar_lander      (about 25 minutes on one core; the same command continues)
 
-As experiments.control.cartpole, with the extra `control` (Gymnasium and Box2D), two levels of 60 %, and three policies
-of each kind. A return of 200 is a landing.
+As experiments.control.cartpole, with the extra `control` (Gymnasium and Box2D), two levels of 60 % of which the second
+is compared, and three policies of each kind. A return of 200 is a landing.
 """
 
 from dataclasses import replace
@@ -18,7 +18,7 @@ from weightspace import control
 
 def main(
     policies: int = 3,
-    updates: int = 100,
+    updates: int = 60,
     levels: int = 2,
     out: Path = Path("runs/lunar_lander"),
     results: Path = tables.RESULTS,
@@ -33,7 +33,7 @@ def main(
         results: Folder of the result tables.
     """
     settings = replace(control.lunar_lander().ppo, updates=updates)
-    design = Design(levels, rate=0.6, episodes=50, good=200.0)
+    design = Design(levels, rate=0.6, episodes=30, good=200.0, first=levels)
     rows = study(control.lunar_lander(ppo=settings), policies, design, out)
     tables.write(results / "control/lunar_lander.csv", rows)
     show(rows)

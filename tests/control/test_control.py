@@ -140,6 +140,43 @@ def test_an_empty_layer_fails_loudly(task: control.PolicyTask) -> None:
     ws.tickets.IMP(0.3, 0.7, scope="layer").find(policies, small)
 
 
+def test_output_layers_can_be_left_out(task: control.PolicyTask) -> None:
+    small = replace(task, recipe=replace(task.recipe, length=ws.Step(iterations=1)))
+    policies = ws.collect(small, 1, seed=0)
+    assert task.output_layers == ("actor.2.weight", "critic.2.weight")
+    tickets = ws.tickets.IMP(rate=0.7, pattern=ws.Except(ws.Unstructured(0.3), *task.output_layers)).find(
+        policies, small
+    )
+    kept = {e.name: int(tickets.masks[0, tickets.layout.slices[e.name]].sum()) for e in tickets.layout.weights}
+    assert (kept["actor.2.weight"], kept["critic.2.weight"]) == (16, 8)
+    assert kept["actor.0.weight"] + kept["critic.0.weight"] == round(0.3 * 64)
+    mine = replace(task, architecture=ws.Architecture.of(Right))
+    with pytest.raises(ws.InputError, match="name them yourself"):
+        mine.output_layers  # noqa: B018
+
+
+def test_later_settings_are_written_only_where_they_are_not_the_default(
+    task: control.PolicyTask, policies: ws.Collection
+) -> None:
+    assert not {"reward_scale", "schedule"} & set(PPO().to_json())
+    falling = PPO(reward_scale=0.1, schedule=ws.Schedule("triangular"))
+    assert PPO.from_json(falling.to_json()) == falling
+    assert [falling.rate(update, 4) / falling.optimizer.lr for update in range(4)] == [1.0, 0.75, 0.5, 0.25]
+    assert PPO().rate(3, 4) == PPO().optimizer.lr
+    changed = control.cartpole((8,), ppo=replace(SHORT, schedule=ws.Schedule("triangular")))
+    assert not torch.equal(ws.collect(changed, 3, seed=0).weights, policies.weights)
+    scaled = control.cartpole((8,), ppo=replace(SHORT, reward_scale=0.5))
+    assert not torch.equal(ws.collect(scaled, 3, seed=0).weights, policies.weights)
+
+
+def test_a_task_is_taken_from_records(task: control.PolicyTask, policies: ws.Collection) -> None:
+    found = control.cartpole().as_recorded(policies.records[0], policies.architecture)
+    assert (found.ppo, found.architecture.arguments) == (SHORT, task.architecture.arguments)
+    assert found.recipe.to_json() == task.recipe.to_json()
+    with pytest.raises(ws.InputError, match=r"were trained in CartPole\(horizon=500\)"):
+        control.cartpole(horizon=200).as_recorded(policies.records[0], policies.architecture)
+
+
 class Right(torch.nn.Module):
     """A policy that pushes the cart to where the pole falls."""
 
@@ -182,6 +219,6 @@ def test_a_module_that_is_no_policy_is_refused(task: control.PolicyTask) -> None
     other = replace(task, architecture=ws.Architecture("MLP", {"sizes": [4, 2]}))
     with pytest.raises(ws.InputError, match="a policy returns logits"):
         other.try_out()
-    for settings in ({"updates": 0}, {"discount": 1.5}, {"clip": 0.0}, {"minibatches": 1000}):
+    for settings in ({"updates": 0}, {"discount": 1.5}, {"clip": 0.0}, {"minibatches": 1000}, {"reward_scale": 0.0}):
         with pytest.raises(ws.InputError):
             PPO(**settings)  # pyright: ignore[reportArgumentType]

@@ -122,6 +122,17 @@ def test_a_deconstructed_ticket_has_dense_weights_to_start_from(dense: ws.Collec
         Deconstruction(0.2).start(ws.train(dense[:1], task, "1ep"))
 
 
+def test_random_networks_share_only_counts_with_the_ticket(found: ws.Collection) -> None:
+    controls = ws.tickets.TicketControls(seed=3)
+    random, new = controls.random(found), controls.reinitialised(found)
+    for at in layers(found):
+        assert torch.equal(random.masks[:, at].sum(1), found.masks[:, at].sum(1))
+    assert not torch.equal(random.masks, found.masks)
+    assert torch.equal(random.masks, controls.shuffled(found).masks)
+    assert torch.equal(random.extras["rewind"], new.extras["rewind"])
+    assert not torch.equal(random.extras["rewind"], found.extras["rewind"])
+
+
 def test_a_nameless_criterion_has_no_run_folder(dense: ws.Collection, task: ws.Task, tmp_path: Path) -> None:
     with pytest.raises(ws.InputError, match="named function"):
         Deconstruction(0.2, criterion=lambda _first, final: final.abs()).find(dense[:1], task, folder=tmp_path / "d")

@@ -14,6 +14,7 @@ from torch import nn
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from weightspace import tasks
+from weightspace.control import PolicyTask, acrobot, cartpole, lunar_lander
 from weightspace.errors import InputError
 from weightspace.networks.collection import Collection
 from weightspace.recipes.recipe import Recipe
@@ -118,6 +119,8 @@ def task_of(networks: Collection, name: str | None, common: Common) -> Task:
     if name is None and recorded is None:
         raise InputError("the records do not say which task the networks were trained on: give --task")
     task = find_task(name, common) if name is not None else recorded_task(recorded, common)
+    if isinstance(task, PolicyTask):
+        return task.as_recorded(record, networks.architecture)
     if isinstance(task, LoopTask):
         return task
     recipe = Recipe.from_json(record["recipe"]) if "recipe" in record else task.recipe
@@ -168,7 +171,8 @@ def _own_task(name: str, common: Common) -> Task:
 
 
 def _built_in() -> dict[str, Callable[..., Any]]:
-    return {k: v for k, v in vars(tasks).items() if inspect.isfunction(v) and not k.startswith("from_")}
+    found = {k: v for k, v in vars(tasks).items() if inspect.isfunction(v) and not k.startswith("from_")}
+    return found | {make.__name__: make for make in (acrobot, cartpole, lunar_lander)}
 
 
 def _made(name: str, make: Callable[..., Any], common: Common, arguments: dict[str, Any]) -> Task:

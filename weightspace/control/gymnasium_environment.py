@@ -1,6 +1,7 @@
 """Environments of Gymnasium: what they are called, what they look like, and whether they can be repeated."""
 
 import importlib
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -49,8 +50,11 @@ class Gymnasium:
         gymnasium = _gymnasium()
         limit = {} if self.horizon is None else {"max_episode_steps": self.horizon}
         try:
-            # Every call of an environment would be checked: it is checked once, in `check`.
-            made = gymnasium.make(self.name, disable_env_checker=True, **limit, **self.settings)
+            with warnings.catch_warnings():
+                # Box2D's module warns while it is imported, and the interpreter dies if that becomes an error.
+                warnings.filterwarnings("ignore", "builtin type", DeprecationWarning)
+                # Every call of an environment would be checked: it is checked once, in `check`.
+                made = gymnasium.make(self.name, disable_env_checker=True, **limit, **self.settings)
         except gymnasium.error.DependencyNotInstalled as error:
             raise InputError(
                 f"{self.name} needs a part of Gymnasium that is not installed: pip install 'weightspace[control]' "

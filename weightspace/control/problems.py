@@ -96,8 +96,8 @@ LANDING = PPO(
     epochs=6,
     minibatches=8,
     optimizer=Adam(lr=1e-3, eps=1e-5),
-    discount=0.99,
-    trace=0.95,
+    discount=0.999,
+    trace=0.98,
     entropy=0.01,
     reward_scale=0.05,
 )

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
@@ -16,9 +16,12 @@ from weightspace.control.ppo import PPO
 from weightspace.control.returns import Policies, returns
 from weightspace.control.trainer import PolicyTrainer
 from weightspace.errors import InputError
+from weightspace.networks.architecture import Architecture
 from weightspace.networks.collection import Collection
 from weightspace.networks.layout import Layout
-from weightspace.tasks.own_loop import LoopTask
+from weightspace.networks.record import Record
+from weightspace.recipes.step import Step
+from weightspace.tasks.own_loop import LoopRecipe, LoopTask
 
 _TOGETHER = 64
 
@@ -51,6 +54,42 @@ class PolicyTask(LoopTask):
         """
         return PolicyTrainer(self, self.environment, self.ppo, networks, device)
 
+    @property
+    def output_layers(self) -> tuple[str, ...]:
+        """Names of the output layers' weights, to leave out of pruning: `Except(pattern, *task.output_layers)`.
+
+        Raises:
+            InputError: The network is one of your own, whose output layers are not known.
+        """
+        if self.architecture.name != "ActorCritic":
+            raise InputError(f"the output layers of {self.architecture.name} are not known: name them yourself")
+        names = [entry.name for entry in self.architecture.layout().weights]
+        return tuple([name for name in names if name.startswith(part)][-1] for part in ("actor.", "critic."))
+
+    def as_recorded(self, record: Record, architecture: Architecture) -> "PolicyTask":
+        """The task as networks were trained on it: with their settings of PPO, their length and their architecture.
+
+        Args:
+            record: Record of a network.
+            architecture: Architecture of the networks.
+
+        Raises:
+            InputError: The network was trained in another environment.
+            StorageError: The record's settings are damaged.
+        """
+        recipe = record.get("recipe")
+        if not isinstance(recipe, Mapping) or not isinstance(recipe.get("loop"), Mapping):
+            return self
+        settings = dict(recipe["loop"])
+        place = settings.pop("environment", repr(self.environment))
+        if place != repr(self.environment):
+            raise InputError(f"the networks were trained in {place}, and task {self.name!r} is {self.environment!r}")
+        ppo = PPO.from_json(settings)
+        budget = ppo.to_json() | {"environment": place}
+        known = architecture if architecture.known else self.architecture
+        length = Step.of(recipe["length"], "length")
+        return replace(self, architecture=known, ppo=ppo, recipe=LoopRecipe(length, 1, budget=budget))
+
     def require_lr_factor(self) -> None:
         """PPO can train at a part of its learning rate."""
 
@@ -63,8 +102,11 @@ class PolicyTask(LoopTask):
         """
         if isinstance(self.environment, Gymnasium):
             self.environment.check()
-        module = self.architecture.build_seeded(0)
-        outputs = module(torch.zeros(3, self.environment.observation))
+        module, size = self.architecture.build_seeded(0), self.environment.observation
+        try:
+            outputs = module(torch.zeros(3, size))
+        except RuntimeError as error:
+            raise InputError(f"the policy does not take what is observed, {size} numbers: {error}") from error
         shapes = [tuple(o.shape) for o in outputs] if isinstance(outputs, tuple) else outputs
         if shapes != [(3, self.environment.actions), (3,)]:
             raise InputError(
