@@ -4,6 +4,7 @@
 # make bayes-tickets-mnist   the same questions on LeNet-300-100 and MNIST (hours; resumable)
 # make lottery              the lottery ticket hypothesis on LeNet-300-100 (two hours; resumable)
 # make bench-sparse          how fast sparse networks run: 2:4 on CUDA where there is a card, compressed rows on the CPU
+# make control              tickets of policies of CartPole on a small scale (runs/control, two minutes)
 # make fuzz   random command lines, damaged files, wrong calls and kills: MINUTES=10 SEED=0 (experiments/results/fuzz)
 # make results              pages of results and the README's figure, from experiments/results
 # make docs                  the documentation site, in build/site
@@ -21,7 +22,7 @@ export GOMP_SPINCOUNT ?= 0
 # Compiled modules are kept: the tests start many processes.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: fuzz demo tickets lottery bench-sparse bayes-tickets bayes-tickets-mnist results test lint docs env clean-env
+.PHONY: control fuzz demo tickets lottery bench-sparse bayes-tickets bayes-tickets-mnist results test lint docs env clean-env
 .DEFAULT_GOAL := demo
 
 demo: $(READY)
@@ -42,6 +43,9 @@ bayes-tickets: $(READY)
 bayes-tickets-mnist: $(READY)
 	$(BIN)/python -m experiments.bayes.mnist
 	$(BIN)/python -m experiments.bayes.figures
+
+control: $(READY)
+	$(BIN)/python -m experiments.control.cartpole --policies 4 --updates 96 --levels 2 --out runs/control --results runs/control
 
 MINUTES ?= 10
 SEED ?= 0

@@ -1,6 +1,6 @@
 """Do policies of CartPole have tickets?
 
-    python -m experiments.control.cartpole          (about 20 minutes on one core; the same command continues)
+    python -m experiments.control.cartpole          (about 10 minutes on one core; the same command continues)
     make control                                    (a small one, two minutes)
 
 After Yu et al. 2020 (arXiv 1906.02768), with PPO in the place of A2C. The hidden layers are pruned by 40 % a level, put
@@ -21,7 +21,7 @@ from weightspace import control
 
 def main(
     policies: int = 8,
-    updates: int = 192,
+    updates: int = 128,
     levels: int = 5,
     out: Path = Path("runs/cartpole"),
     results: Path = tables.RESULTS,

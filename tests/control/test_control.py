@@ -18,11 +18,12 @@ from weightspace.runtime import seeds
 from weightspace.training.conversion import trainer_for
 
 SHORT = PPO(updates=3, copies=2, steps=6, epochs=2, minibatches=2)
+HORIZON = 40
 
 
 @pytest.fixture(scope="module")
 def task() -> control.PolicyTask:
-    return control.cartpole((8,), ppo=SHORT)
+    return control.cartpole((8,), ppo=SHORT, horizon=HORIZON)
 
 
 @pytest.fixture(scope="module")
@@ -163,17 +164,16 @@ def test_later_settings_are_written_only_where_they_are_not_the_default(
     assert PPO.from_json(falling.to_json()) == falling
     assert [falling.rate(update, 4) / falling.optimizer.lr for update in range(4)] == [1.0, 0.75, 0.5, 0.25]
     assert PPO().rate(3, 4) == PPO().optimizer.lr
-    changed = control.cartpole((8,), ppo=replace(SHORT, schedule=ws.Schedule("triangular")))
-    assert not torch.equal(ws.collect(changed, 3, seed=0).weights, policies.weights)
-    scaled = control.cartpole((8,), ppo=replace(SHORT, reward_scale=0.5))
-    assert not torch.equal(ws.collect(scaled, 3, seed=0).weights, policies.weights)
+    for other in (replace(SHORT, schedule=ws.Schedule("triangular")), replace(SHORT, reward_scale=0.5)):
+        changed = control.cartpole((8,), ppo=other, horizon=HORIZON)
+        assert not torch.allclose(ws.collect(changed, 1, seed=0).weights, policies.weights[:1], rtol=1e-3, atol=1e-4)
 
 
 def test_a_task_is_taken_from_records(task: control.PolicyTask, policies: ws.Collection) -> None:
-    found = control.cartpole().as_recorded(policies.records[0], policies.architecture)
+    found = control.cartpole(horizon=HORIZON).as_recorded(policies.records[0], policies.architecture)
     assert (found.ppo, found.architecture.arguments) == (SHORT, task.architecture.arguments)
     assert found.recipe.to_json() == task.recipe.to_json()
-    with pytest.raises(ws.InputError, match=r"were trained in CartPole\(horizon=500\)"):
+    with pytest.raises(ws.InputError, match=r"were trained in CartPole\(horizon=40\)"):
         control.cartpole(horizon=200).as_recorded(policies.records[0], policies.architecture)
 
 
@@ -191,7 +191,7 @@ class Right(torch.nn.Module):
 
 
 def played_in_gymnasium(start: Tensor) -> float:
-    place: Any = gymnasium.make("CartPole-v1", max_episode_steps=60)
+    place: Any = gymnasium.make("CartPole-v1", max_episode_steps=45)
     place.reset(seed=0)
     vars(place.unwrapped)["state"] = start.numpy()
     seen, policy, total = start.float(), Right(), 0.0
@@ -203,13 +203,13 @@ def played_in_gymnasium(start: Tensor) -> float:
 
 
 def test_returns_are_gymnasiums_on_the_same_starts(task: control.PolicyTask, policies: ws.Collection) -> None:
-    own = replace(task, architecture=ws.Architecture.of(Right), episodes=3, environment=CartPole(60))
+    own = replace(task, architecture=ws.Architecture.of(Right), episodes=3, environment=CartPole(45))
     policy = ws.from_state_dict(Right().state_dict(), factory=Right)
     found = own.returns(policy)
     starts = CartPole().start(torch.rand(3, 4, generator=seeds.generator(0, "test starts")))
     assert found.tolist() == [[played_in_gymnasium(start) for start in starts]]
     assert (found > 30).all()  # an untrained policy falls after about ten steps
-    assert (task.returns(policies) < 60).any()
+    assert (task.returns(policies) < HORIZON).any()
     test, validation = own.returns(policy, split="test"), own.returns(policy, split="validation")
     assert torch.equal(test, own.returns(policy))
     assert own.figures(Right())["return"] == pytest.approx(float(validation.mean()))
