@@ -26,13 +26,13 @@ from weightspace.report.intervals import mean_interval
 from weightspace.tasks.measuring import measure
 
 NETWORKS = {
-    "lstm": ws.Architecture("LSTMLanguageModel", {"width": 64, "hidden": 128}),
-    "transformer": ws.Architecture("TransformerLanguageModel", {"width": 64, "layers": 2, "heads": 4}),
+    "lstm": ws.Architecture("LSTMLanguageModel", {"width": 32, "hidden": 64}),
+    "transformer": ws.Architecture("TransformerLanguageModel", {"width": 32, "layers": 2, "heads": 4}),
 }
 RATES = (2e-3, 5e-3, 1e-2)
 RATE, LEVELS, REWIND = 0.37, 5, 100
 CONTROLLED = (3, 5)  # levels at which there are controls
-EMBEDDING = "embedding.weight"
+EMBEDDING, TICKET = "embedding.weight", "ticket, rewound to 100"
 
 
 def main(
@@ -64,7 +64,7 @@ def main(
     reference: dict[float, list[float]] = {}
     for arm, density, networks in chain([("dense", 1.0, dense)], arms(task, dense, steps, out)):
         found = measured(task, networks)
-        if arm == "ticket, rewound to 100":
+        if arm == TICKET:
             reference[density] = found["loss"]
         rows.append(row(task, arm, density, networks, found, reference.get(density)))
         tables.write(results / f"language/{network}.csv", rows)
@@ -107,36 +107,45 @@ def arms(task: ws.Task, dense: ws.Collection, steps: int, out: Path) -> Iterator
         out: Folder of the networks.
     """
     densities = [(1 - RATE) ** level for level in range(LEVELS + 1)]
-    rewind, goal = ws.Step(iterations=REWIND), densities[-1]
-    kinds = {
-        "ticket, rewound to 100": ws.tickets.IMP(goal, RATE, rewind),
-        "ticket, rewound to 0": ws.tickets.IMP(goal, RATE),
-        "ticket, embedding not pruned": ws.tickets.IMP(
-            rate=RATE, rewind=rewind, pattern=ws.Except(ws.Unstructured(goal), EMBEDDING)
-        ),
-    }
-    levels: list[ws.Collection] = []
-    for arm, finder in kinds.items():
-        found = finder.find_levels(dense, task, folder=out / arm.replace(" ", "-").replace(",", ""), device="cpu")
-        levels = levels or found
-        yield from ((arm, density, found[level]) for level, density in enumerate(densities) if level)
+    rewind, goal, rest = ws.Step(iterations=REWIND), densities[-1], f"{steps - REWIND}it"
+
+    def levels_of(arm: str, finder: ws.tickets.IMP) -> list[ws.Collection]:
+        return finder.find_levels(dense, task, folder=out / folder_of(arm), device="cpu")
+
+    levels = levels_of(TICKET, ws.tickets.IMP(goal, RATE, rewind))
+    yield from ((TICKET, density, levels[level]) for level, density in enumerate(densities) if level)
     for level in CONTROLLED:
         density, at = densities[level], out / f"level-{level}"
         once = ws.tickets.IMP(density, 1 - density, rewind).find(dense, task, folder=at / "once", device="cpu")
         yield "pruned once, rewound to 100", density, once
         drawn = ws.tickets.PruneAtInit(ws.tickets.RandomScore(), density)
         yield "random mask, initial weights", density, drawn.find(dense, task, folder=at / "random", device="cpu")
-        if level < LEVELS:
-            continue
-        controls, rest = ws.tickets.TicketControls(seed=level), f"{steps - REWIND}it"
-        starts = {
-            "ticket, trained like its controls": (controls.rewound(levels[level]), rest),
-            "shuffled in layers, weights of 100": (controls.shuffled(levels[level]), rest),
-            "ticket's mask, new weights": (controls.reinitialised(levels[level]), f"{steps}it"),
-        }
-        for arm, (start, length) in starts.items():
-            folder = at / arm.replace(" ", "-").replace(",", "").replace("'", "")
-            yield arm, density, ws.train(start, task, length, folder=folder, device="cpu")
+    controls = ws.tickets.TicketControls(seed=1)
+    starts = {
+        "ticket, trained like its controls": (controls.rewound(levels[-1]), rest),
+        "shuffled in layers, weights of 100": (controls.shuffled(levels[-1]), rest),
+        "ticket's mask, new weights": (controls.reinitialised(levels[-1]), f"{steps}it"),
+    }
+    for arm, (start, length) in starts.items():
+        yield arm, goal, ws.train(start, task, length, folder=out / folder_of(arm), device="cpu")
+    others = {
+        "ticket, rewound to 0": ws.tickets.IMP(goal, RATE),
+        "ticket, embedding not pruned": ws.tickets.IMP(
+            rate=RATE, rewind=rewind, pattern=ws.Except(ws.Unstructured(goal), EMBEDDING)
+        ),
+    }
+    for arm, finder in others.items():
+        found = levels_of(arm, finder)
+        yield from ((arm, density, found[level]) for level, density in enumerate(densities) if level in CONTROLLED)
+
+
+def folder_of(arm: str) -> str:
+    """The name of an arm as that of a folder.
+
+    Args:
+        arm: Name of the arm.
+    """
+    return arm.replace(" ", "-").replace(",", "").replace("'", "")
 
 
 def measured(task: ws.Task, networks: ws.Collection) -> dict[str, list[float]]:
@@ -179,7 +188,7 @@ def row(
     made["validation bits"] = statistics.fmean(
         record.metrics["validation_bits_per_character"] for record in networks.records
     )
-    if ticket is not None and arm != "ticket, rewound to 100":
+    if ticket is not None and arm != TICKET:
         behind = [(own - other) / 0.6931471805599453 for own, other in zip(found["loss"], ticket, strict=True)]
         made |= {"behind ticket": statistics.fmean(behind)}
         made |= dict(zip(("behind low", "behind high"), mean_interval(behind), strict=True))

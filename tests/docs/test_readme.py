@@ -9,9 +9,9 @@ from weightspace.tasks.digits import RECIPE
 
 # The example takes minutes at its own sizes, whose figures are those of experiments/demo/seeds.py.
 SMALLER = {
-    "digits()": "digits((48, 32), recipe=replace(RECIPE, length=ws.Step(epochs=10)))",
+    "digits()": "digits((32, 24), recipe=replace(RECIPE, length=ws.Step(epochs=10)))",
     "n=300": "n=18",
-    "sample(100,": "sample(12,",
+    "sample(100,": "sample(8,",
     "GradualPruning(density=0.1)": "GradualPruning(density=0.1, length=ws.Step(epochs=10))",
     "refine=ws.TaskRefinement()": "generate=ws.FlowMatching(width=32, steps=200), refine=ws.TaskRefinement(steps=50)",
 }
@@ -30,7 +30,7 @@ def test_the_example_runs_as_written_but_for_its_sizes(root: Path, tmp_path: Pat
     names: dict = {"replace": replace, "RECIPE": RECIPE}
     exec(compile(code, "README.md", "exec"), names)
     nets, task = names["nets"], names["task"]
-    assert len(nets) == 12
+    assert len(nets) == 8
     kept = (nets.weights != 0)[:, nets.layout.prunable].sum(1)
     assert (kept == round(0.1 * nets.layout.num_prunable)).all()
     assert names["probabilities"].shape == (len(task.test), 10)

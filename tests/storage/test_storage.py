@@ -153,7 +153,7 @@ from weightspace.training import engine
 torch.set_num_threads(1)
 engine._BLOCK = 2
 task = ws.tasks.digits(hidden=(8,))
-task = replace(task, recipe=replace(task.recipe, length=ws.Step(epochs=4)))
+task = replace(task, recipe=replace(task.recipe, length=ws.Step(epochs=2)))
 ws.collect(task, 12, seed=3, folder=sys.argv[1])
 """
 
@@ -163,8 +163,7 @@ def run_script(folder: Path, environment: dict[str, str]) -> subprocess.Popen:
 
 
 def test_a_killed_run_resumes_to_the_same_bytes(tmp_path: Path, environment: dict[str, str]) -> None:
-    assert run_script(tmp_path / "whole", environment).wait() == 0
-    killed = tmp_path / "killed"
+    whole, killed = run_script(tmp_path / "whole", environment), tmp_path / "killed"
     kills = 0
     for shards in (1, 4):  # kill -9 as soon as this many blocks are on disk
         process = run_script(killed, environment)
@@ -184,6 +183,7 @@ def test_a_killed_run_resumes_to_the_same_bytes(tmp_path: Path, environment: dic
                 ws.Collection.load(killed)
     assert kills >= 1
     assert run_script(killed, environment).wait() == 0
+    assert whole.wait() == 0
     files = [p.name for p in (tmp_path / "whole").iterdir() if p.suffix in (".safetensors", ".json", ".jsonl", ".yaml")]
     assert len(files) == 7 + 6
     for name in set(files) - {"complete.json", "metrics.jsonl", "manifest.json"}:  # these hold the time

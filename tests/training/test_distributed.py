@@ -128,7 +128,7 @@ def test_shards_from_the_command_line_merge(tmp_path: Path, capsys: pytest.Captu
 @pytest.mark.filterwarnings("ignore")  # Ray's own
 def test_ray_finishes_although_a_worker_is_killed(task: ws.Task, tmp_path: Path) -> None:
     ray = pytest.importorskip("ray", reason="the extra `ray` is not installed")
-    slower = replace(task, recipe=replace(task.recipe, length=ws.Step(epochs=50)))
+    slower = replace(task, recipe=replace(task.recipe, length=ws.Step(epochs=15)))
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
     try:
 

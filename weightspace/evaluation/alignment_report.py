@@ -16,7 +16,6 @@ from weightspace.networks.collection import Collection
 from weightspace.report import plots
 from weightspace.report.metrics import ACCURACY, ReportedMetric
 from weightspace.report.page import Picture, Table, columns, render
-from weightspace.report.plots.style import save
 from weightspace.storage.files import dump_json, write_text
 from weightspace.storage.manifests import add_to_manifest
 from weightspace.tasks.task import Task
@@ -212,8 +211,7 @@ class AlignmentReport:
             folder: An existing folder.
         """
         pictures = self.plot()
-        for picture in pictures:
-            save(picture.figure, folder / f"{picture.file_name}.png")
+        names = [picture.write(folder, "png") for picture in pictures]
         legend = [
             ("barrier", "test loss on the line between two networks above the straight line between their own losses"),
             ("residual share", "fraction of squared norm that is not in the mean network"),
@@ -228,7 +226,6 @@ class AlignmentReport:
         )
         write_text(folder / "alignment.html", page)
         write_text(folder / "alignment.json", dump_json(self.to_json(), "the alignment report", indent=1))
-        names = [f"{picture.file_name}.png" for picture in pictures]
         add_to_manifest(folder, [*names, "alignment.html", "alignment.json"])
 
 

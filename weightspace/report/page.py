@@ -5,11 +5,16 @@ import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
+from weightspace.report.plots.style import save
 from weightspace.report.results import Verdict
+from weightspace.storage.files import write_bytes
 
 _ENVIRONMENT = Environment(
     loader=PackageLoader("weightspace.report"), autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True
@@ -67,12 +72,31 @@ class Picture:
         """Its name as the name of a file, without an ending; nothing in it leads to another folder."""
         return re.sub(r'[\s/\\:*?"<>|\x00-\x1f]', "_", self.name).lstrip(".")[:_LONGEST] or "figure"
 
+    @cached_property
+    def drawn(self) -> bytes:
+        """The figure as PNG; it is drawn once, for the page and for the file."""
+        buffer = io.BytesIO()
+        self.figure.savefig(buffer, format="png")
+        return buffer.getvalue()
+
     @property
     def png(self) -> str:
         """The figure as PNG, in base64."""
-        buffer = io.BytesIO()
-        self.figure.savefig(buffer, format="png")
-        return base64.b64encode(buffer.getvalue()).decode()
+        return base64.b64encode(self.drawn).decode()
+
+    def write(self, folder: Path, kind: Literal["png", "svg"]) -> str:
+        """Write the figure to a file of its name in a folder, and return the file's name.
+
+        Args:
+            folder: The folder.
+            kind: The format.
+        """
+        name = f"{self.file_name}.{kind}"
+        if kind == "png":
+            write_bytes(folder / name, self.drawn)
+        else:
+            save(self.figure, folder / name)
+        return name
 
 
 def render(

@@ -9,7 +9,6 @@ from weightspace.report import figures, tables
 from weightspace.report.data import ReportData
 from weightspace.report.files import load_report, report_to_json
 from weightspace.report.page import Picture, Table, render
-from weightspace.report.plots.style import save
 from weightspace.runtime import checks
 from weightspace.storage.files import dump_json, make_folder, write_text
 from weightspace.storage.manifests import add_to_manifest
@@ -63,10 +62,7 @@ class Report(ReportData):
         make_folder(folder)
         pictures = self.plot()
         page = self._page(pictures)
-        names = [f"{picture.file_name}.{kind}" for picture in pictures for kind in ("png", "svg")]
-        for picture in pictures:
-            for kind in ("png", "svg"):
-                save(picture.figure, folder / f"{picture.file_name}.{kind}")
+        names = [picture.write(folder, kind) for picture in pictures for kind in ("png", "svg")]
         write_text(folder / "report.html", page)
         self.save(folder / "report.json")
         add_to_manifest(folder, [*names, "report.html", "report.json"])

@@ -12,7 +12,7 @@ from weightspace.bayes.study.results import MetricName, Row, StudyResult
 from weightspace.bayes.study.study import DETERMINISTIC
 from weightspace.report.intervals import half_width
 from weightspace.report.page import Picture, Table, render
-from weightspace.report.plots.style import colours, save, tidy
+from weightspace.report.plots.style import colours, tidy
 from weightspace.storage.files import make_folder, write_text
 from weightspace.storage.manifests import add_to_manifest
 
@@ -62,11 +62,8 @@ def write_report(result: StudyResult, folder: str | Path) -> None:
     folder = Path(folder)
     make_folder(folder)
     pictures = [curves(result), layers(result)]
-    for picture in pictures:
-        for kind in ("png", "svg"):
-            save(picture.figure, folder / f"{picture.file_name}.{kind}")
+    names = [picture.write(folder, kind) for picture in pictures for kind in ("png", "svg")]
     write_text(folder / "report.html", page(result, pictures))
-    names = [f"{picture.file_name}.{kind}" for picture in pictures for kind in ("png", "svg")]
     add_to_manifest(folder, ["report.html", *names])
 
 
