@@ -1,1 +1,1 @@
-"""Experiments with language models."""
+"""Experiments with language models: recurrent ones from scratch, and pre-trained BERT."""

@@ -1,0 +1,109 @@
+"""Do tickets of pre-trained BERT beat their controls, the magnitude of the pre-trained weights among them?
+
+    python -m experiments.language.bert_tickets --data-root ROOT     (20 minutes; the same command continues)
+
+After Chen et al. 2020 (arXiv 2007.12223), on the first three layers of MiniLM and the sentences of Rotten Tomatoes. The
+encoder's matrices are pruned by magnitude over the whole encoder, to 50 % and then to 30 %; body and head go back to
+where they began. Embeddings stay as they are. Densities and the learning rate were fixed before the test split was
+read.
+"""
+
+from pathlib import Path
+
+import tyro
+
+import weightspace as ws
+from experiments.common import tables
+from experiments.language import common, data
+
+DENSITIES = (0.5, 0.3)
+
+
+def main(
+    data_root: Path = Path("data"),
+    layers: int = 3,
+    steps: int = 80,
+    seeds: int = 3,
+    length: int = 32,
+    validation: int = 400,
+    test: int = 1000,
+    out: Path = Path("runs/bert-tickets"),
+    results: Path = tables.RESULTS,
+) -> None:
+    """Write one row for each density and arm to language/bert_tickets.csv.
+
+    Args:
+        data_root: Folder of the unpacked packages.
+        layers: Number of layers.
+        steps: Number of steps of each training.
+        seeds: Number of seeds.
+        length: Number of tokens at which reviews are cut.
+        validation: Number of reviews to choose with.
+        test: Number of reviews for the end.
+        out: Folder of the networks; the same command continues there.
+        results: Folder of the result tables.
+    """
+    common.quiet()
+    texts = data.reviews(data_root, "rotten_tomatoes", 6000, validation, test)
+    task = ws.language.classification(
+        texts.texts,
+        texts.labels,
+        data.minilm(data_root),
+        name="rotten_tomatoes",
+        splits=texts.splits,
+        layers=layers,
+        length=length,
+        train_embeddings=False,
+        recipe=common.recipe(steps),
+    )
+    dense = ws.collect(task, seeds, seed=0, folder=out / "dense")
+    baseline = common.scores_on_test(dense, task)
+    rows = [row(1.0, "dense", dense, baseline, baseline)]
+    finder = ws.tickets.IMP(pattern=common.encoder(DENSITIES[-1]), rate=0.5)
+    levels = finder.find_levels(dense, task, folder=out / "imp")
+    for density, tickets in zip(DENSITIES, levels[1:], strict=True):
+        pattern = common.encoder(density)
+        controls = ws.tickets.TicketControls(seed=0, pattern=pattern)
+        at = out / f"controls-{density}"
+
+        def pruned(score: ws.tickets.InitScore, name: str, at: Path = at, pattern: ws.Only = pattern) -> ws.Collection:
+            return ws.tickets.PruneAtInit(score, pattern=pattern).find(dense, task, folder=at / name)
+
+        one_shot = pruned(ws.tickets.MagnitudeScore(), "one-shot")
+        arms = {
+            "ticket": tickets,
+            "one shot, magnitude of w_0": one_shot,
+            "shuffled in layers": ws.train(controls.shuffled(tickets), task, f"{steps}it", folder=at / "shuffled"),
+            "mask, encoder re-drawn": ws.train(
+                controls.reinitialised(tickets), task, f"{steps}it", folder=at / "redrawn"
+            ),
+            "random": pruned(ws.tickets.RandomScore(), "random"),
+        }
+        scores = {arm: common.scores_on_test(networks, task) for arm, networks in arms.items()}
+        for arm, networks in arms.items():
+            compared = common.differences(scores["ticket"], scores[arm], "ticket above")
+            overlap = common.shared(networks, one_shot, density)
+            rows.append(row(density, arm, networks, scores[arm], baseline) | compared | overlap)
+            print(rows[-1], flush=True)
+        tables.write(results / "language/bert_tickets.csv", rows)
+
+
+def row(
+    density: float, arm: str, networks: ws.Collection, scores: list[float], dense: list[float]
+) -> dict[str, object]:
+    """One row of the table.
+
+    Args:
+        density: Density of the encoder's matrices.
+        arm: What was trained.
+        networks: The networks.
+        scores: Test accuracy of each.
+        dense: Test accuracy of the dense network of each seed.
+    """
+    held = [record["metrics"]["validation_accuracy"] for record in networks.records]
+    start = {"density": density, "networks": arm, "validation accuracy": sum(held) / len(held)}
+    return start | common.summary(scores) | common.differences(scores, dense, "above dense")
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

@@ -1,0 +1,81 @@
+"""What the experiments with BERT share: the selection that is pruned, accuracies on test data, and rows of results."""
+
+import statistics
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import weightspace as ws
+from weightspace.report.intervals import half_width
+from weightspace.tasks.measuring import measure
+
+
+def encoder(density: float) -> ws.Only:
+    """All matrices of the encoder: never embeddings, biases, norms or heads.
+
+    Args:
+        density: Fraction of their weights that is kept.
+    """
+    return ws.Only(ws.Unstructured(density), "encoder.*")
+
+
+def recipe(steps: int, lr: float = 2e-4) -> ws.Recipe:
+    """A rate that falls to zero along a line, as BERT is tuned.
+
+    Args:
+        steps: Number of steps.
+        lr: Learning rate at the beginning.
+    """
+    return ws.Recipe(f"{steps}it", 16, ws.Adam(lr=lr), "triangular")  # pyright: ignore[reportArgumentType]
+
+
+def quiet() -> None:
+    """Leave out what every run would say of the body: that its pooler is not used."""
+    warnings.filterwarnings("ignore", "left out of model.safetensors")
+
+
+def scores_on_test(networks: ws.Collection, task: ws.Task, name: str = "accuracy") -> list[float]:
+    """A figure of each network on the test split, which chose nothing.
+
+    Args:
+        networks: Trained networks.
+        task: Their task.
+        name: Metric, or "loss".
+    """
+    module = networks.architecture.build_seeded(0)
+    figures = measure(task, module, networks.layout, networks.weights, networks.buffers, task.test)
+    return list(figures[name])
+
+
+def summary(values: Sequence[float], name: str = "accuracy") -> dict[str, Any]:
+    """Mean of a figure over seeds, and half of its 95 % interval (Student's t).
+
+    Args:
+        values: One value a seed.
+        name: Name of the figure.
+    """
+    return {"n": len(values), name: statistics.fmean(values), f"{name} ±": half_width(values)}
+
+
+def differences(values: Sequence[float], others: Sequence[float], name: str) -> dict[str, Any]:
+    """Mean difference of two arms, seed by seed, and half of its 95 % interval.
+
+    Args:
+        values: One value a seed.
+        others: The other arm's, with the same seeds.
+        name: Name of the difference.
+    """
+    found = [a - b for a, b in zip(values, others, strict=True)]
+    return {name: statistics.fmean(found), f"{name} ±": half_width(found)}
+
+
+def shared(tickets: ws.Collection, others: ws.Collection, density: float) -> dict[str, float]:
+    """Overlap of masks in the encoder, and what chance would give.
+
+    Args:
+        tickets: Tickets.
+        others: Networks with the other masks.
+        density: Density of both.
+    """
+    found, chance = ws.tickets.mask_overlap(tickets, others, pattern=encoder(density))
+    return {"mask shared": found.mean().item(), "by chance": chance.mean().item()}
