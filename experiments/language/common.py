@@ -79,3 +79,14 @@ def shared(tickets: ws.Collection, others: ws.Collection, density: float) -> dic
     """
     found, chance = ws.tickets.mask_overlap(tickets, others, pattern=encoder(density))
     return {"mask shared": found.mean().item(), "by chance": chance.mean().item()}
+
+
+def pruned(networks: ws.Collection, pattern: ws.Only) -> ws.Collection:
+    """Networks with only their largest weights.
+
+    Args:
+        networks: Dense networks.
+        pattern: Pattern of the masks.
+    """
+    masks = pattern.mask(networks.weights.abs(), networks.layout)
+    return networks.replace(weights=networks.weights * masks, masks=masks, extras={"rewind": networks.weights})
