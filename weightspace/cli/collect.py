@@ -59,7 +59,7 @@ class Collect:
     Args:
         out: Folder to write.
         task: Task: digits, iris, wine, breast_cancer, mnist, fashion_mnist, cifar10, cartpole, lunar_lander, acrobot,
-            or MODULE:FUNCTION that returns one.
+            text, masked_words, or MODULE:FUNCTION that returns one.
         hidden: Sizes of the hidden layers of the task's MLP; None is the task's.
         model: Another built-in network, such as LeNet5 or ResNet20; None is the task's.
         arguments: Arguments of the other network as YAML, such as '{width: 0.5}'.

@@ -14,8 +14,11 @@ from torch import nn
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from weightspace import tasks
+from weightspace.cli import texts
+from weightspace.cli.texts import TextOptions
 from weightspace.control import PolicyTask, acrobot, cartpole, lunar_lander
 from weightspace.errors import InputError
+from weightspace.networks.architecture import Architecture
 from weightspace.networks.collection import Collection
 from weightspace.recipes.recipe import Recipe
 from weightspace.runtime import checks, devices, threads
@@ -38,6 +41,7 @@ class Common:
         factory: MODULE:FUNCTION that builds the network, for modules that are not built in.
         import_from: Folder in which MODULE is looked for, beside installed packages; `.` is the working folder.
         config: YAML file that sets options by name; options on the command line win.
+        texts: Texts and body of the tasks text and masked_words.
 
     Raises:
         InputError: The device is not available, or the number of threads is below 1.
@@ -49,6 +53,7 @@ class Common:
     factory: str | None = None
     import_from: Path | None = None
     config: Path | None = None  # read by weightspace.cli.main before the options are parsed
+    texts: OmitArgPrefixes[TextOptions] = TextOptions()
 
     def __post_init__(self) -> None:
         if self.threads is not None:
@@ -124,11 +129,29 @@ def task_of(networks: Collection, name: str | None, common: Common) -> Task:
     if isinstance(task, LoopTask):
         return task
     recipe = Recipe.from_json(record["recipe"]) if "recipe" in record else task.recipe
-    architecture = networks.architecture if networks.architecture.known else task.architecture
+    architecture = begun_as(networks.architecture, task) if networks.architecture.known else task.architecture
     task = replace(task, architecture=architecture, recipe=recipe)
     if name is not None:
         task.try_out()  # another task's data may have other shapes
     return task
+
+
+def begun_as(architecture: Architecture, task: Task) -> Architecture:
+    """The architecture of stored networks, with the pre-trained values that the task's body names.
+
+    Args:
+        architecture: Architecture of stored networks, which keeps the checksum of its body alone.
+        task: Task that names the body.
+
+    Raises:
+        InputError: The task's body is another.
+    """
+    begun = architecture.pretrained
+    return (
+        architecture
+        if begun is None
+        else replace(architecture, pretrained=begun.known_by(task.architecture.pretrained))
+    )
 
 
 def recorded_task(name: object, common: Common) -> Task:
@@ -172,13 +195,17 @@ def _own_task(name: str, common: Common) -> Task:
 
 def _built_in() -> dict[str, Callable[..., Any]]:
     found = {k: v for k, v in vars(tasks).items() if inspect.isfunction(v) and not k.startswith("from_")}
-    return found | {make.__name__: make for make in (acrobot, cartpole, lunar_lander)}
+    return {**found, **{make.__name__: make for make in (acrobot, cartpole, lunar_lander)}, **texts.TASKS}
 
 
 def _made(name: str, make: Callable[..., Any], common: Common, arguments: dict[str, Any]) -> Task:
     accepted = inspect.signature(make).parameters
     if "data_root" in accepted:
         arguments["data_root"] = common.data_root
+    if make in texts.TASKS.values():
+        arguments["options"] = common.texts
+    elif common.texts != TextOptions():
+        raise InputError(f"--texts, --body and what goes with them are for --task text or masked_words, not {name}")
     unknown = sorted(set(arguments) - set(accepted))
     if unknown:
         raise InputError(f"task {name!r} has no option {unknown[0]!r}: leave it out")

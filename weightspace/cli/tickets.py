@@ -8,8 +8,9 @@ from typing import Any, Generic, Literal, Protocol, TypeVar, get_args
 from tyro.conf import AvoidSubcommands, OmitArgPrefixes, SuppressFixed
 
 from weightspace.cli.describe import report_done
-from weightspace.cli.inputs import Common, Folder, Shared, find_task, open_collection, task_of
+from weightspace.cli.inputs import Common, Folder, Shared, begun_as, find_task, open_collection, task_of
 from weightspace.errors import InputError
+from weightspace.masks.patterns import Pattern
 from weightspace.networks.collection import Collection
 from weightspace.networks.starts import starts
 from weightspace.tasks.task import Task
@@ -77,6 +78,8 @@ class Control:
             as well (random), or elsewhere in the network (globally-shuffled); whole units (refill) or dense blocks
             (regroup) for about as many weights; the tickets on another task (transfer).
         task: Task to transfer to, with as many classes; from Python, `tickets.transfer` changes the output layer.
+        pattern: Pattern of the tickets; of a selection, "0.5 only encoder.*", weights are moved between the selected
+            tensors, and of pre-trained networks only these are drawn anew. None is the whole network.
         seed: Seed of what is drawn.
         common: Options that mean the same in every verb.
     """
@@ -87,6 +90,7 @@ class Control:
         "rewound", "reinitialised", "shuffled", "random", "globally-shuffled", "refill", "regroup", "transfer"
     ]
     task: str | None = None
+    pattern: Pattern | None = None
     seed: int = 0
     common: Shared = field(default_factory=Common)
 
@@ -96,7 +100,8 @@ class Control:
         if (self.task is not None) != (self.kind == "transfer"):
             raise InputError("--task names the task to transfer to: it goes with --kind transfer, which needs it")
         if self.task is not None:
-            target = replace(find_task(self.task, self.common), architecture=tickets.architecture)
+            target = find_task(self.task, self.common)
+            target = replace(target, architecture=begun_as(tickets.architecture, target))
             target.try_out()
             start = transfer(tickets, target, seed=self.seed)
         elif self.kind == "refill":
@@ -104,7 +109,7 @@ class Control:
         elif self.kind == "regroup":
             start = regroup(tickets, seed=self.seed)
         else:
-            start = getattr(TicketControls(self.seed), self.kind.replace("-", "_"))(tickets)
+            start = getattr(TicketControls(self.seed, self.pattern), self.kind.replace("-", "_"))(tickets)
         start.save(self.out)
         report_done(start, self.out)
 
