@@ -19,14 +19,16 @@ def encoder(density: float) -> ws.Only:
     return ws.Only(ws.Unstructured(density), "encoder.*")
 
 
-def recipe(steps: int, lr: float = 2e-4) -> ws.Recipe:
+def recipe(steps: int, lr: float = 2e-4, *, by_length: bool = False) -> ws.Recipe:
     """A rate that falls to zero along a line, as BERT is tuned.
 
     Args:
         steps: Number of steps.
         lr: Learning rate at the beginning.
+        by_length: Whether texts of a batch are of similar length.
     """
-    return ws.Recipe(f"{steps}it", 16, ws.Adam(lr=lr), "triangular")  # pyright: ignore[reportArgumentType]
+    batches = ws.ByLength() if by_length else None
+    return ws.Recipe(ws.Step(iterations=steps), 16, ws.Adam(lr=lr), "triangular", batches=batches)
 
 
 def quiet() -> None:

@@ -31,12 +31,12 @@ def main(
     counts: tuple[int, ...] = (18, 100, 1000),
     tuned_counts: tuple[int, ...] = (18,),
     layers: int = 3,
-    base_steps: int = 150,
-    steps: int = 60,
+    base_steps: int = 80,
+    steps: int = 40,
     lr: float = 2e-3,
     seeds: int = 3,
-    length: int = 48,
-    test: int = 200,
+    length: int = 32,
+    test: int = 100,
     out: Path = Path("runs/ks-lottery"),
     results: Path = tables.RESULTS,
 ) -> None:
@@ -59,7 +59,7 @@ def main(
     common.quiet()
     body = data.minilm(data_root)
     tasks = {
-        language: words(data_root, body, language, layers, length, test, common.recipe(count, rate))
+        language: words(data_root, body, language, layers, length, test, common.recipe(count, rate, by_length=True))
         for language, count, rate in (("en-US", base_steps, 2e-4), ("fr-FR", steps, lr))
     }
     english, french = tasks.values()
@@ -70,16 +70,19 @@ def main(
     tuned = ws.adapt.Rows(EMBEDDING, count=1).tune(base, french, folder=out / "tuned")
     rows: list[dict[str, object]] = []
 
+    figures: dict[str, list[list[float]]] = {}
+
     def add(networks: ws.Collection, how: str, by: str, count: int) -> None:
         """Measure networks, and write the table so far."""
-        loss, before, after = (common.scores_on_test(part, french, "loss") for part in (networks, base, tuned))
-        row = {"rows": count, "by": by, "how": how} | common.summary(loss, "French loss")
-        row |= common.summary(common.scores_on_test(networks, french), "French accuracy")
-        row |= common.summary(common.scores_on_test(networks, english, "loss"), "English loss")
-        gained = [(b - own) / (b - a) for own, b, a in zip(loss, before, after, strict=True)]
-        row |= common.summary(gained, "share of the gain") | common.summary(
-            agreement(networks, tuned, french), "agrees"
-        )
+        own = measured(networks, french, english)
+        figures.setdefault(by, own)
+        row: dict[str, object] = {"rows": count, "by": by, "how": how}
+        for name, values in zip(("French loss", "French accuracy", "English loss"), own, strict=True):
+            row |= common.summary(values, name)
+        if "all" in figures:
+            ends = zip(own[0], figures["none"][0], figures["all"][0], strict=True)
+            row |= common.summary([(before - now) / (before - after) for now, before, after in ends], "share of gain")
+            row |= common.summary(agreement(networks, tuned, french), "agrees")
         rows.append(row)
         print(row, flush=True)
         tables.write(results / "language/ks_lottery.csv", rows)

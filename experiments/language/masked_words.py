@@ -22,12 +22,12 @@ def main(
     data_root: Path = Path("data"),
     density: float = 0.3,
     layers: int = 3,
-    steps: int = 50,
-    word_steps: int = 200,
+    steps: int = 40,
+    word_steps: int = 120,
     seeds: int = 3,
     length: int = 32,
     validation: int = 120,
-    test: int = 500,
+    test: int = 400,
     out: Path = Path("runs/masked-words"),
     results: Path = tables.RESULTS,
 ) -> None:
@@ -51,15 +51,15 @@ def main(
     pattern = common.encoder(density)
     texts, _ = data.handbook(data_root)
     words = ws.language.masked_words(
-        texts, body, validation=0.05, test=0.05, length=2 * length, layers=layers, train_embeddings=False,
-        recipe=common.recipe(word_steps),
+        texts, body, validation=0.05, test=0.05, length=length, layers=layers, train_embeddings=False,
+        recipe=common.recipe(word_steps, by_length=True),
     )  # fmt: skip
     by_words = common.pruned(ws.collect(words, 1, seed=0, folder=out / "words"), pattern)
     print("masked words:", by_words.records[0]["metrics"], flush=True)
     tasks = {
         name: ws.language.classification(
             found.texts, found.labels, body, name=name, splits=found.splits, layers=layers, length=length,
-            train_embeddings=False, recipe=common.recipe(steps),
+            train_embeddings=False, recipe=common.recipe(steps, by_length=True),
         )
         for name, found in {
             "sentiment": data.reviews(data_root, "rotten_tomatoes", 3000, validation, test),

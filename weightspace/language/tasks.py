@@ -13,6 +13,7 @@ from weightspace.language.masking import joined, masked, masked_loss, words
 from weightspace.language.tokens import Tokenizer
 from weightspace.networks.collection import Collection
 from weightspace.networks.starts import starts
+from weightspace.recipes.by_length import ByLength
 from weightspace.recipes.optimizers import Adam
 from weightspace.recipes.recipe import Recipe
 from weightspace.recipes.step import Step
@@ -22,7 +23,9 @@ from weightspace.tasks.task import Task, split_rows
 from weightspace.training.conversion import initial
 from weightspace.training.plans import Independent
 
-RECIPE = Recipe(Step(epochs=3), batch_size=16, optimizer=Adam(lr=1e-4), schedule="triangular")
+RECIPE = Recipe(
+    Step(epochs=3), 16, Adam(lr=1e-4), "triangular", max_gradient=1.0, batches=ByLength()
+)  # fmt: skip
 """How a pre-trained body is tuned where nothing else is said."""
 PARTS = ("train", "validation", "test")
 """Names of the splits."""
