@@ -20,10 +20,10 @@ DENSITIES = (0.5, 0.3)
 
 
 def main(
-    data_root: Path = Path("data"),
+    data_root: Path | None = None,
     layers: int = 3,
     steps: int = 80,
-    seeds: int = 3,
+    networks: int = 3,
     length: int = 32,
     validation: int = 400,
     test: int = 1000,
@@ -33,10 +33,10 @@ def main(
     """Write one row for each density and arm to language/bert_tickets.csv.
 
     Args:
-        data_root: Folder of the unpacked packages.
+        data_root: Folder of the unpacked packages; None looks where the library looks.
         layers: Number of layers.
         steps: Number of steps of each training.
-        seeds: Number of seeds.
+        networks: Number of networks of each kind, each with a head and an order of the texts of its own.
         length: Number of tokens at which reviews are cut.
         validation: Number of reviews to choose with.
         test: Number of reviews for the end.
@@ -44,11 +44,12 @@ def main(
         results: Folder of the result tables.
     """
     common.quiet()
-    texts = data.reviews(data_root, "rotten_tomatoes", 6000, validation, test)
+    root = data.folder(data_root)
+    texts = data.reviews(root, "rotten_tomatoes", 6000, validation, test)
     task = ws.language.classification(
         texts.texts,
         texts.labels,
-        data.minilm(data_root),
+        data.minilm(root),
         name="rotten_tomatoes",
         splits=texts.splits,
         layers=layers,
@@ -56,7 +57,7 @@ def main(
         train_embeddings=False,
         recipe=common.recipe(steps),
     )
-    dense = ws.collect(task, seeds, seed=0, folder=out / "dense")
+    dense = ws.collect(task, networks, seed=0, folder=out / "dense")
     baseline = common.scores_on_test(dense, task)
     rows = [row(1.0, "dense", dense, baseline, baseline)]
     finder = ws.tickets.IMP(pattern=common.encoder(DENSITIES[-1]), rate=0.5)
@@ -79,11 +80,11 @@ def main(
             ),
             "random": pruned(ws.tickets.RandomScore(), "random"),
         }
-        scores = {arm: common.scores_on_test(networks, task) for arm, networks in arms.items()}
-        for arm, networks in arms.items():
+        scores = {arm: common.scores_on_test(trained, task) for arm, trained in arms.items()}
+        for arm, trained in arms.items():
             compared = common.differences(scores["ticket"], scores[arm], "ticket above")
-            overlap = common.shared(networks, one_shot, density)
-            rows.append(row(density, arm, networks, scores[arm], baseline) | compared | overlap)
+            overlap = common.shared(trained, one_shot, density)
+            rows.append(row(density, arm, trained, scores[arm], baseline) | compared | overlap)
             print(rows[-1], flush=True)
         tables.write(results / "language/bert_tickets.csv", rows)
 

@@ -3,10 +3,13 @@
 import statistics
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import weightspace as ws
+from weightspace.models.bert import PADDING
 from weightspace.report.intervals import half_width
+from weightspace.runtime import trees
 from weightspace.tasks.measuring import measure
 
 
@@ -19,16 +22,25 @@ def encoder(density: float) -> ws.Only:
     return ws.Only(ws.Unstructured(density), "encoder.*")
 
 
-def recipe(steps: int, lr: float = 2e-4, *, by_length: bool = False) -> ws.Recipe:
+def recipe(steps: int, lr: float = 2e-4) -> ws.Recipe:
     """A rate that falls to zero along a line, as BERT is tuned.
 
     Args:
         steps: Number of steps.
         lr: Learning rate at the beginning.
-        by_length: Whether texts of a batch are of similar length.
     """
-    batches = ws.ByLength() if by_length else None
-    return ws.Recipe(ws.Step(iterations=steps), 16, ws.Adam(lr=lr), "triangular", batches=batches)
+    return ws.Recipe(ws.Step(iterations=steps), 16, ws.Adam(lr=lr), "triangular")
+
+
+def by_length(task: ws.Task) -> ws.Task:
+    """The task with batches of texts of similar length, where they differ in length.
+
+    Args:
+        task: Task of texts.
+    """
+    ids = trees.first(task.train.x)
+    differ = bool((ids[:, -1] == PADDING).any())
+    return replace(task, recipe=replace(task.recipe, batches=ws.ByLength())) if differ else task
 
 
 def quiet() -> None:

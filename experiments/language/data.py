@@ -6,6 +6,7 @@ folder is laid out. Splits are by document where texts have documents, and witho
 
 import csv
 import html
+import os
 import random
 import re
 from collections.abc import Sequence
@@ -45,6 +46,15 @@ class Texts:
     texts: list[str]
     labels: list[int]
     splits: list[str]
+
+
+def folder(root: Path | None) -> Path:
+    """The folder of the unpacked packages.
+
+    Args:
+        root: What --data-root says; None is $WEIGHTSPACE_DATA, else ./data.
+    """
+    return root or Path(os.environ.get("WEIGHTSPACE_DATA", "data"))
 
 
 def find(root: Path, package: str, *parts: str) -> Path:

@@ -27,14 +27,14 @@ WAYS: tuple[Literal["ks", "norm", "count", "random"], ...] = ("ks", "norm", "cou
 
 
 def main(
-    data_root: Path = Path("data"),
+    data_root: Path | None = None,
     counts: tuple[int, ...] = (18, 100, 1000),
     tuned_counts: tuple[int, ...] = (18,),
     layers: int = 3,
     base_steps: int = 80,
     steps: int = 40,
     lr: float = 2e-3,
-    seeds: int = 3,
+    networks: int = 3,
     length: int = 32,
     test: int = 100,
     out: Path = Path("runs/ks-lottery"),
@@ -43,28 +43,29 @@ def main(
     """Write one row for each choice of rows to language/ks_lottery.csv.
 
     Args:
-        data_root: Folder of the unpacked packages.
+        data_root: Folder of the unpacked packages; None looks where the library looks.
         counts: Numbers of rows that are copied.
         tuned_counts: Numbers of rows that are trained alone.
         layers: Number of layers.
         base_steps: Number of steps of the tuning on English.
         steps: Number of steps of each tuning on French.
         lr: Learning rate of the embedding.
-        seeds: Number of orders of the French texts.
+        networks: Number of networks of each kind, each with an order of the French texts of its own.
         length: Number of tokens at which paragraphs are cut.
         test: Number of paragraphs of each language for the end.
         out: Folder of the networks; the same command continues there.
         results: Folder of the result tables.
     """
     common.quiet()
-    body = data.minilm(data_root)
+    root = data.folder(data_root)
+    body = data.minilm(root)
     tasks = {
-        language: words(data_root, body, language, layers, length, test, common.recipe(count, rate, by_length=True))
+        language: words(root, body, language, layers, length, test, common.recipe(count, rate))
         for language, count, rate in (("en-US", base_steps, 2e-4), ("fr-FR", steps, lr))
     }
     english, french = tasks.values()
     one = ws.collect(english, 1, seed=0, folder=out / "base")
-    base = ws.starts(one[[0] * seeds], seed=0)
+    base = ws.starts(one[[0] * networks], seed=0)
     ids = french.train.x[0]  # pyright: ignore[reportIndexIssue]
     tokens = ids[ids != PADDING]
     tuned = ws.adapt.Rows(EMBEDDING, count=1).tune(base, french, folder=out / "tuned")
@@ -113,10 +114,11 @@ def words(root: Path, body: Path, language: str, layers: int, length: int, test:
     paragraphs, pages = data.handbook(root, language)
     items = [(text, 0, page) for text, page in zip(paragraphs, pages, strict=True)]
     found = data.cut(items, 900, test // 4, test, 0)
-    return ws.language.masked_words(
+    task = ws.language.masked_words(
         found.texts, body, name=f"words of {language}", splits=found.splits, length=length, layers=layers, tied=False,
         copies=2, recipe=recipe,
     )  # fmt: skip
+    return common.by_length(task)
 
 
 def agreement(networks: ws.Collection, others: ws.Collection, task: ws.Task) -> Sequence[float]:

@@ -19,12 +19,12 @@ from experiments.language import common, data
 
 
 def main(
-    data_root: Path = Path("data"),
+    data_root: Path | None = None,
     density: float = 0.3,
     layers: int = 3,
     steps: int = 40,
     word_steps: int = 120,
-    seeds: int = 3,
+    networks: int = 3,
     length: int = 32,
     validation: int = 120,
     test: int = 400,
@@ -34,12 +34,12 @@ def main(
     """Write one row for each task and source of the mask to language/masked_words.csv.
 
     Args:
-        data_root: Folder of the unpacked packages.
+        data_root: Folder of the unpacked packages; None looks where the library looks.
         density: Fraction of the encoder's weights that masks keep.
         layers: Number of layers.
         steps: Number of steps of each training on a task.
         word_steps: Number of steps of the tuning on masked words.
-        seeds: Number of seeds.
+        networks: Number of networks of each kind, each with a head and an order of the texts of its own.
         length: Number of tokens at which texts are cut.
         validation: Number of texts to choose with, for each task.
         test: Number of texts for the end, for each task.
@@ -47,27 +47,31 @@ def main(
         results: Folder of the result tables.
     """
     common.quiet()
-    body = data.minilm(data_root)
+    root = data.folder(data_root)
+    body = data.minilm(root)
     pattern = common.encoder(density)
-    texts, _ = data.handbook(data_root)
+    texts, _ = data.handbook(root)
     words = ws.language.masked_words(
         texts, body, validation=0.05, test=0.05, length=length, layers=layers, train_embeddings=False,
-        recipe=common.recipe(word_steps, by_length=True),
+        recipe=common.recipe(word_steps),
     )  # fmt: skip
+    words = common.by_length(words)
     by_words = common.pruned(ws.collect(words, 1, seed=0, folder=out / "words"), pattern)
     print("masked words:", by_words.records[0]["metrics"], flush=True)
+    texts_of = {
+        "sentiment": data.reviews(root, "rotten_tomatoes", 3000, validation, test),
+        "genre": data.brown(root, 3000, validation, test),
+        "spam": data.spam(root, 1200, validation, test),
+    }
     tasks = {
         name: ws.language.classification(
             found.texts, found.labels, body, name=name, splits=found.splits, layers=layers, length=length,
-            train_embeddings=False, recipe=common.recipe(steps, by_length=True),
+            train_embeddings=False, recipe=common.recipe(steps),
         )
-        for name, found in {
-            "sentiment": data.reviews(data_root, "rotten_tomatoes", 3000, validation, test),
-            "genre": data.brown(data_root, 3000, validation, test),
-            "spam": data.spam(data_root, 1200, validation, test),
-        }.items()
+        for name, found in texts_of.items()
     }  # fmt: skip
-    begun = {name: ws.language.pretrained(task, seeds, seed=0) for name, task in tasks.items()}
+    tasks = {name: common.by_length(task) for name, task in tasks.items()}
+    begun = {name: ws.language.pretrained(task, networks, seed=0) for name, task in tasks.items()}
     dense = {
         name: ws.train(begun[name], task, f"{steps}it", folder=out / name / "dense") for name, task in tasks.items()
     }
@@ -76,7 +80,7 @@ def main(
     for i, (name, task) in enumerate(tasks.items()):
         start, other = begun[name], names[(i + 1) % len(names)]
         sources = {
-            "masked words": by_words[[0] * seeds],
+            "masked words": by_words[[0] * networks],
             "the task itself": common.pruned(dense[name], pattern),
             f"another task ({other})": common.pruned(dense[other], pattern),
             "the body": common.pruned(start, pattern),
@@ -88,14 +92,14 @@ def main(
         for source, masks in sources.items():
             under = ws.tickets.transfer_masks(masks, start, pattern)
             arms[source] = ws.train(under, task, f"{steps}it", folder=out / name / source.split(" (")[0])
-        scores = {arm: common.scores_on_test(networks, task) for arm, networks in arms.items()}
-        for arm, networks in arms.items():
-            held = [record["metrics"]["validation_accuracy"] for record in networks.records]
+        scores = {arm: common.scores_on_test(trained, task) for arm, trained in arms.items()}
+        for arm, trained in arms.items():
+            held = [record["metrics"]["validation_accuracy"] for record in trained.records]
             row = {"task": name, "mask": arm, "density": 1.0 if arm == "dense" else density}
             row |= {"validation accuracy": sum(held) / len(held)} | common.summary(scores[arm])
             row |= common.differences(scores["masked words"], scores[arm], "masked words above")
             if arm != "dense":
-                row |= common.shared(networks, arms["the body"], density)
+                row |= common.shared(trained, arms["the body"], density)
             rows.append(row)
             print(row, flush=True)
         tables.write(results / "language/masked_words.csv", rows)

@@ -12,6 +12,7 @@ import weightspace as ws
 from tests.language import tiny
 from weightspace.errors import InputError, StorageError
 from weightspace.language.masking import masked, masked_loss
+from weightspace.language.tasks import RECIPE
 from weightspace.language.tokens import Tokenizer
 from weightspace.networks.pretrained import Pretrained
 from weightspace.training.trainer import Trainer
@@ -32,8 +33,7 @@ def test_splits_are_made_with_a_seed_or_given(body: Path) -> None:
     assert [len(part) for part in (first.train, first.validation, first.test)] == [42, 6, 12]
     assert torch.equal(first.test.x, again.test.x)
     assert not torch.equal(first.test.x, other.test.x)
-    parts = ["train"] * 40 + ["validation"] * 10 + ["test"] * 10
-    given = ws.language.classification(TEXTS, [int(one == "praise") for one in LABELS], body, splits=parts)
+    given = ws.language.classification(TEXTS, [int(one == "praise") for one in LABELS], body, splits=_parts())
     assert torch.equal(given.test.y, torch.tensor([i % 2 for i in range(50, 60)]))
     for splits, message in ((["train"] * 60, "validation split has no texts"), (["dev"] * 60, "got 'dev'")):
         with pytest.raises(InputError, match=message):
@@ -42,6 +42,18 @@ def test_splits_are_made_with_a_seed_or_given(body: Path) -> None:
         ws.language.classification(TEXTS, LABELS[1:], body)
     with pytest.raises(InputError, match="every class must be in the training split"):
         ws.language.classification(TEXTS, [0] * 59 + [2], body)
+
+
+def test_texts_are_gathered_by_length_where_they_differ(body: Path) -> None:
+    same = ws.language.classification(TEXTS, LABELS, body)
+    other = ws.language.classification(["good", *TEXTS[1:]], LABELS, body, splits=_parts())
+    assert same.recipe.batches is None
+    assert other.recipe == RECIPE
+    ws.collect(replace(other, recipe=replace(other.recipe, length=ws.Step(iterations=1))), 1)
+
+
+def _parts() -> list[str]:
+    return ["train"] * 40 + ["validation"] * 10 + ["test"] * 10
 
 
 def test_fifteen_in_a_hundred_tokens_are_hidden_and_the_rest_stays(body: Path) -> None:

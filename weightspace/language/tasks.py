@@ -1,6 +1,7 @@
 """Tasks of texts: their classes, and their hidden words, on a pre-trained body."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from weightspace.errors import InputError
 from weightspace.language.body import ClassHead, WordHead, bert
 from weightspace.language.masking import joined, masked, masked_loss, words
 from weightspace.language.tokens import Tokenizer
+from weightspace.models.bert import PADDING
 from weightspace.networks.collection import Collection
 from weightspace.networks.starts import starts
 from weightspace.recipes.by_length import ByLength
@@ -26,7 +28,7 @@ from weightspace.training.plans import Independent
 RECIPE = Recipe(
     Step(epochs=3), 16, Adam(lr=1e-4), "triangular", max_gradient=1.0, batches=ByLength()
 )  # fmt: skip
-"""How a pre-trained body is tuned where nothing else is said."""
+"""How a pre-trained body is tuned where nothing else is said; texts of one length are gathered at random."""
 PARTS = ("train", "validation", "test")
 """Names of the splits."""
 
@@ -46,7 +48,7 @@ def classification(
     pooling: str = "mean",
     train_embeddings: bool = True,
     dropout: float = 0.0,
-    recipe: Recipe = RECIPE,
+    recipe: Recipe | None = None,
 ) -> Task:
     """The class of a text, by a pre-trained BERT with a new head.
 
@@ -67,7 +69,7 @@ def classification(
         pooling: What the head reads: the "mean" of all tokens, or the "first", [CLS].
         train_embeddings: Whether the embeddings are trained; otherwise they stay as they are, and training is faster.
         dropout: Fraction of units and attention weights that training leaves out.
-        recipe: Recipe of one network's training.
+        recipe: Recipe of one network's training; None is `RECIPE`.
 
     Raises:
         InputError: Texts and labels differ in number, a split is empty, a class is missing from the training data, or
@@ -85,7 +87,7 @@ def classification(
     train, held, tested = (Split(numbers[part], y[part]) for part in rows)
     head = ClassHead(max(2, len(known)), pooling)
     architecture = bert(body, head, layers=layers, train_embeddings=train_embeddings, dropout=dropout)
-    return Task(name, architecture, train, held, tested, recipe)
+    return Task(name, architecture, train, held, tested, recipe or _usual(train.x))
 
 
 def masked_words(
@@ -104,7 +106,7 @@ def masked_words(
     layers: int | None = None,
     train_embeddings: bool = True,
     dropout: float = 0.0,
-    recipe: Recipe = RECIPE,
+    recipe: Recipe | None = None,
 ) -> Task:
     """The hidden words of texts, by a pre-trained BERT.
 
@@ -127,7 +129,7 @@ def masked_words(
         layers: Number of layers that are used, from the first; None for all.
         train_embeddings: Whether the embeddings are trained.
         dropout: Fraction of units and attention weights that training leaves out.
-        recipe: Recipe of one network's training.
+        recipe: Recipe of one network's training; None is `RECIPE`.
 
     Raises:
         InputError: A split or a text is empty, the tokenizer has no [MASK], or `tokenizers` is not installed.
@@ -144,6 +146,7 @@ def masked_words(
     many = [masked(numbers[rows[0]], tokenizer, rate, seed, f"train {copy}") for copy in range(copies)]
     held, tested = (masked(numbers[rows[i]], tokenizer, rate, seed, PARTS[i]) for i in (1, 2))
     architecture = bert(body, WordHead(tied), layers=layers, train_embeddings=train_embeddings, dropout=dropout)
+    recipe = recipe or _usual(numbers[rows[0]])
     return Task(name, architecture, joined(many), held, tested, recipe, masked_loss, outputs=words())
 
 
@@ -164,6 +167,11 @@ def pretrained(task: Task, n: int, *, seed: int = 0) -> Collection:
         raise InputError(f"networks of task {task.name!r} are drawn from their seeds: collect them, or import others")
     runs = Independent().runs(checks.count(n, "n", at_least=1), checks.seed(seed))
     return starts(initial(task.architecture, runs))
+
+
+def _usual(numbers: Tensor) -> Recipe:
+    """The usual recipe; where no text is shorter than another, there is nothing to gather by length."""
+    return RECIPE if bool((numbers[:, -1] == PADDING).any()) else replace(RECIPE, batches=None)
 
 
 def _texts(texts: Any) -> list[str]:
