@@ -76,8 +76,8 @@ class Tokenizer:
             length: Number of tokens of the longest, [CLS] and [SEP] among them.
         """
         length = checks.count(length, "length", at_least=3)
-        rows = [encoded.ids for encoded in self.rules.encode_batch(list(texts))]
-        rows = [row if len(row) <= length else [*row[: length - 1], self.end] for row in rows]
+        found = self.rules.encode_batch(list(texts), add_special_tokens=False)  # which the file may leave out
+        rows = [[self.start, *one.ids[: length - 2], self.end] for one in found]
         numbers = torch.full((len(rows), max(map(len, rows))), PADDING)
         for i, row in enumerate(rows):
             numbers[i, : len(row)] = torch.tensor(row)
