@@ -5,6 +5,7 @@
 # make lottery              the lottery ticket hypothesis on LeNet-300-100 (two hours; resumable)
 # make bench-sparse          how fast sparse networks run: 2:4 on CUDA where there is a card, compressed rows on the CPU
 # make control              tickets of policies of CartPole on a small scale (runs/control, two minutes)
+# make language   tickets of a pre-trained BERT beside their controls, a few minutes: DATA=folder of the unpacked packages
 # make fuzz   random command lines, damaged files, wrong calls and kills: MINUTES=10 SEED=0 (experiments/results/fuzz)
 # make results              pages of results and the README's figure, from experiments/results
 # make docs                  the documentation site, in build/site
@@ -22,7 +23,7 @@ export GOMP_SPINCOUNT ?= 0
 # Compiled modules are kept: the tests start many processes.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: control fuzz demo tickets lottery bench-sparse bayes-tickets bayes-tickets-mnist results test lint docs env clean-env
+.PHONY: language control fuzz demo tickets lottery bench-sparse bayes-tickets bayes-tickets-mnist results test lint docs env clean-env
 .DEFAULT_GOAL := demo
 
 demo: $(READY)
@@ -46,6 +47,11 @@ bayes-tickets-mnist: $(READY)
 
 control: $(READY)
 	$(BIN)/python -m experiments.control.cartpole --policies 4 --updates 96 --levels 2 --out runs/control --results runs/control
+
+DATA ?= data
+language: $(READY)
+	$(BIN)/python -m experiments.language.bert_tickets --data-root $(DATA) --networks 2 --steps 30 --validation 100 --test 300 \
+		--out runs/language --results runs/language
 
 MINUTES ?= 10
 SEED ?= 0

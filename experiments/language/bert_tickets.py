@@ -8,6 +8,7 @@ where they began. Embeddings stay as they are. Densities and the learning rate w
 read.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import tyro
@@ -58,35 +59,47 @@ def main(
         recipe=common.recipe(steps),
     )
     dense = ws.collect(task, networks, seed=0, folder=out / "dense")
-    baseline = common.scores_on_test(dense, task)
+    baseline = common.scores_on_test(dense, task, kept=out / "dense-scores.json")
     rows = [row(1.0, "dense", dense, baseline, baseline)]
     finder = ws.tickets.IMP(pattern=common.encoder(DENSITIES[-1]), rate=0.5)
     levels = finder.find_levels(dense, task, folder=out / "imp")
     for density, tickets in zip(DENSITIES, levels[1:], strict=True):
-        pattern = common.encoder(density)
-        controls = ws.tickets.TicketControls(seed=0, pattern=pattern)
-        at = out / f"controls-{density}"
-
-        def pruned(score: ws.tickets.InitScore, name: str, at: Path = at, pattern: ws.Only = pattern) -> ws.Collection:
-            return ws.tickets.PruneAtInit(score, pattern=pattern).find(dense, task, folder=at / name)
-
-        one_shot = pruned(ws.tickets.MagnitudeScore(), "one-shot")
-        arms = {
-            "ticket": tickets,
-            "one shot, magnitude of w_0": one_shot,
-            "shuffled in layers": ws.train(controls.shuffled(tickets), task, f"{steps}it", folder=at / "shuffled"),
-            "mask, encoder re-drawn": ws.train(
-                controls.reinitialised(tickets), task, f"{steps}it", folder=at / "redrawn"
-            ),
-            "random": pruned(ws.tickets.RandomScore(), "random"),
-        }
-        scores = {arm: common.scores_on_test(trained, task) for arm, trained in arms.items()}
-        for arm, trained in arms.items():
+        largest = common.pruned(ws.language.pretrained(task, networks, seed=0), common.encoder(density))
+        scores: dict[str, list[float]] = {}
+        for arm, trained in arms(density, tickets, dense, task, steps, out / f"controls-{density}"):
+            scores[arm] = common.scores_on_test(trained, task, kept=out / f"{density}-{arm}-scores.json")
             compared = common.differences(scores["ticket"], scores[arm], "ticket above")
-            overlap = common.shared(trained, one_shot, density)
+            overlap = common.shared(trained, largest, density)
             rows.append(row(density, arm, trained, scores[arm], baseline) | compared | overlap)
             print(rows[-1], flush=True)
-        tables.write(results / "language/bert_tickets.csv", rows)
+            tables.write(results / "language/bert_tickets.csv", rows)
+
+
+def arms(
+    density: float, tickets: ws.Collection, dense: ws.Collection, task: ws.Task, steps: int, out: Path
+) -> Iterator[tuple[str, ws.Collection]]:
+    """The ticket and what it is compared with, each trained when it is asked for.
+
+    Args:
+        density: Density of the encoder's matrices.
+        tickets: Tickets of this density.
+        dense: The dense networks.
+        task: Task of all.
+        steps: Number of steps of each training.
+        out: Folder of the controls.
+    """
+    pattern = common.encoder(density)
+    controls = ws.tickets.TicketControls(seed=0, pattern=pattern)
+    one_shot, random = (
+        ws.tickets.PruneAtInit(score, pattern=pattern)
+        for score in (ws.tickets.MagnitudeScore(), ws.tickets.RandomScore())
+    )
+    yield "ticket", tickets
+    yield "one shot, magnitude of w_0", one_shot.find(dense, task, folder=out / "one-shot")
+    yield "shuffled in layers", ws.train(controls.shuffled(tickets), task, f"{steps}it", folder=out / "shuffled")
+    redrawn = controls.reinitialised(tickets)
+    yield "mask, encoder re-drawn", ws.train(redrawn, task, f"{steps}it", folder=out / "redrawn")
+    yield "random", random.find(dense, task, folder=out / "random")
 
 
 def row(

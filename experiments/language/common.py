@@ -1,15 +1,18 @@
 """What the experiments with BERT share: the selection that is pruned, accuracies on test data, and rows of results."""
 
+import json
 import statistics
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import weightspace as ws
 from weightspace.models.bert import PADDING
 from weightspace.report.intervals import half_width
 from weightspace.runtime import trees
+from weightspace.storage.files import write_text
 from weightspace.tasks.measuring import measure
 
 
@@ -48,17 +51,20 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", "left out of model.safetensors")
 
 
-def scores_on_test(networks: ws.Collection, task: ws.Task, name: str = "accuracy") -> list[float]:
-    """A figure of each network on the test split, which chose nothing.
+def scores_on_test(networks: ws.Collection, task: ws.Task, *, kept: Path) -> list[float]:
+    """Accuracy of each network on the test split, which chose nothing; measured once.
 
     Args:
         networks: Trained networks.
         task: Their task.
-        name: Metric, or "loss".
+        kept: File that keeps the accuracies.
     """
+    if kept.exists():
+        return json.loads(kept.read_text())
     module = networks.architecture.build_seeded(0)
     figures = measure(task, module, networks.layout, networks.weights, networks.buffers, task.test)
-    return list(figures[name])
+    write_text(kept, json.dumps(figures["accuracy"]))
+    return figures["accuracy"]
 
 
 def summary(values: Sequence[float], name: str = "accuracy") -> dict[str, Any]:

@@ -92,7 +92,10 @@ def main(
         for source, masks in sources.items():
             under = ws.tickets.transfer_masks(masks, start, pattern)
             arms[source] = ws.train(under, task, f"{steps}it", folder=out / name / source.split(" (")[0])
-        scores = {arm: common.scores_on_test(trained, task) for arm, trained in arms.items()}
+        scores = {
+            arm: common.scores_on_test(trained, task, kept=out / name / f"{arm.split(' (')[0]}-scores.json")
+            for arm, trained in arms.items()
+        }
         for arm, trained in arms.items():
             held = [record["metrics"]["validation_accuracy"] for record in trained.records]
             row = {"task": name, "mask": arm, "density": 1.0 if arm == "dense" else density}

@@ -24,20 +24,20 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_tickets_and_their_controls(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["collect", *TASK, "--n", "2", "--length", "2it", "--out", "dense"]) == 0
+    assert main(["collect", *TASK, "--n", "1", "--length", "1it", "--out", "dense"]) == 0
     assert main(["tickets", "imp", "dense", *TASK, "--pattern", HALF, "--rate", "0.5", "--out", "imp"]) == 0
     one_shot = ["tickets", "prune-at-init", "dense", *TASK, "--score", "magnitude", "--pattern", HALF]
     assert main([*one_shot, "--out", "one-shot"]) == 0
     control = ["tickets", "control", "imp", "--kind", "reinitialised", "--pattern", HALF]
     assert main([*control, "--out", "redrawn"]) == 0
-    assert main(["train", "redrawn", *TASK, "--length", "2it", "--out", "trained"]) == 0
+    assert main(["train", "redrawn", *TASK, "--length", "1it", "--out", "trained"]) == 0
     task = ws.language.classification(*tiny.reviews(), "body")
-    begun = ws.language.pretrained(task, 2, seed=0)
+    begun = ws.language.pretrained(task, 1, seed=0)
     tickets = ws.Collection.load("imp")
     assert torch.equal(tickets.extras["rewind"], begun.weights)
     part = ws.Only(ws.Unstructured(0.5), "encoder.*").part(begun.layout).prunable
     assert torch.equal(ws.Collection.load("redrawn").weights[:, ~part], begun.weights[:, ~part])
-    assert len(ws.Collection.load("trained")) == len(ws.Collection.load("one-shot")) == 2
+    assert len(ws.Collection.load("trained")) == len(ws.Collection.load("one-shot")) == 1
     capsys.readouterr()
     for words, message in (
         (["tickets", "imp", "dense", "--out", "x"], "task text needs texts and a pre-trained body: give --texts"),
@@ -54,10 +54,10 @@ def test_tickets_and_their_controls(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_hidden_words_and_adapters() -> None:
     words = ["--task", "masked_words", *TASK[2:]]
-    assert main(["collect", *words, "--n", "1", "--length", "2it", "--out", "words", "--no-train-embeddings"]) == 0
+    assert main(["collect", *words, "--n", "1", "--length", "1it", "--out", "words", "--no-train-embeddings"]) == 0
     assert ws.Collection.load("words").architecture.name == "BERTMaskedWords"
     short = ["--body-layers", "1", "--tokens", "6"]
-    assert main(["collect", *TASK, *short, "--n", "1", "--length", "2it", "--out", "dense"]) == 0
+    assert main(["collect", *TASK, *short, "--n", "1", "--length", "1it", "--out", "dense"]) == 0
     assert not any("layer.1." in entry.name for entry in ws.Collection.load("dense").layout.entries)
     adapt = ["adapt", "lora", "dense", *TASK, "--rank", "1", "--on", "*query*", "--whole", "head.*", "--out", "lora"]
     assert main(adapt) == 0

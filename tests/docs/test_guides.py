@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-GUIDES = ["tasks.md", "language-models.md", "own-networks.md", "own-loop.md", "adapt.md", "control.md"]
+GUIDES = ["tasks.md", "language-models.md", "language.md", "own-networks.md", "own-loop.md", "adapt.md", "control.md"]
 
 
 def code_of(page: Path) -> str:

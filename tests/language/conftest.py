@@ -7,7 +7,7 @@ import pytest
 import weightspace as ws
 from tests.language import tiny
 
-RECIPE = ws.Recipe("4it", batch_size=8, optimizer=ws.Adam(lr=0.01))
+RECIPE = ws.Recipe("2it", batch_size=8, optimizer=ws.Adam(lr=0.01))
 
 
 @pytest.fixture(scope="session")

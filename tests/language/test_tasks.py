@@ -133,11 +133,11 @@ def test_tickets_rewind_to_the_body_and_to_the_drawn_heads(task: ws.Task) -> Non
 
 @pytest.mark.parametrize("train_embeddings", [True, False])
 def test_controls_of_pretrained_tickets(body: Path, train_embeddings: bool) -> None:
-    recipe = ws.Recipe("2it", batch_size=8, optimizer=ws.Adam(lr=0.01))
+    recipe = ws.Recipe("1it", batch_size=8, optimizer=ws.Adam(lr=0.01))
     task = ws.language.classification(TEXTS, LABELS, body, train_embeddings=train_embeddings, recipe=recipe)
-    tickets = ws.tickets.IMP(pattern=ENCODER, rate=0.5).find(ws.collect(task, 2, seed=0), task)
+    tickets = ws.tickets.IMP(pattern=ENCODER, rate=0.5).find(ws.collect(task, 1, seed=0), task)
     controls = ws.tickets.TicketControls(seed=1, pattern=ENCODER)
-    begun = ws.language.pretrained(task, 2, seed=0)
+    begun = ws.language.pretrained(task, 1, seed=0)
     part = ENCODER.part(tickets.layout).prunable
     for name, buffer in begun.buffers.items():  # frozen embeddings
         assert torch.equal(controls.rewound(tickets).buffers[name], buffer)
@@ -147,7 +147,6 @@ def test_controls_of_pretrained_tickets(body: Path, train_embeddings: bool) -> N
     assert torch.equal(drawn.weights[:, ~part], begun.weights[:, ~part])
     kept = tickets.masks & part
     assert (drawn.weights[kept] != begun.weights[kept]).double().mean() > 0.99
-    assert not torch.equal(drawn.weights[0], drawn.weights[1])
     everything = ws.tickets.TicketControls(seed=1).reinitialised(tickets)
     assert (everything.weights[kept] != begun.weights[kept]).double().mean() > 0.99
     same = everything.layout.slices["encoder.layer.0.attention.output.LayerNorm.bias"]
@@ -155,10 +154,10 @@ def test_controls_of_pretrained_tickets(body: Path, train_embeddings: bool) -> N
 
 
 def test_one_shot_magnitude_of_the_body_stands_beside_a_ticket(task: ws.Task) -> None:
-    dense = ws.collect(task, 2, seed=0)
+    dense = ws.collect(task, 1, seed=0)
     tickets = ws.tickets.IMP(pattern=ENCODER, rate=0.5).find(dense, task)
     one_shot = ws.tickets.PruneAtInit(ws.tickets.MagnitudeScore(), pattern=ENCODER).find(dense, task)
-    begun = ws.language.pretrained(task, 2, seed=0)
+    begun = ws.language.pretrained(task, 1, seed=0)
     assert torch.equal(one_shot.masks, ENCODER.mask(begun.weights.abs(), begun.layout))
     shared, chance = ws.tickets.mask_overlap(tickets, one_shot, pattern=ENCODER)
     whole, _ = ws.tickets.mask_overlap(tickets, one_shot)
@@ -172,7 +171,7 @@ def test_one_shot_magnitude_of_the_body_stands_beside_a_ticket(task: ws.Task) ->
 
 def test_levels_go_on_where_they_were_interrupted(task: ws.Task, tmp_path: Path, monkeypatch: Any) -> None:
     finder = ws.tickets.IMP(pattern=ws.Only(ws.Unstructured(0.3), "encoder.*"), rate=0.5)
-    dense = ws.collect(task, 2, seed=0)
+    dense = ws.collect(task, 1, seed=0)
     whole = finder.find_levels(dense, task)
     ran, run = 0, Trainer.run
 
@@ -205,7 +204,7 @@ def test_masked_words_can_be_pruned_and_their_masks_used_elsewhere(words: ws.Tas
             moved.masks[:, begun.layout.slices[entry.name]], tickets.masks[:, tickets.layout.slices[entry.name]]
         )
     assert (moved.weights == begun.weights * moved.masks).all()
-    assert ws.train(moved, task, "2it").densities.allclose(moved.densities)
+    assert ws.train(moved, task, "1it").densities.allclose(moved.densities)
 
 
 def test_without_tokenizers_the_message_says_what_to_install(body: Path, monkeypatch: Any, tmp_path: Path) -> None:
