@@ -136,7 +136,7 @@ def draw(ways: Mapping[str, Path], path: Path) -> None:
         ticks = sorted({round(float(row["density"]), 2) for row in rows if row["policies"] != DENSE})
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         axes.minorticks_off()
-        axes.invert_xaxis()
+        axes.set_xlim(1.4 * ticks[-1], ticks[0] / 1.4)
         axes.set(title=name, xlabel="density of the hidden layers")
         if not i:
             axes.set_ylabel("return on test starts")

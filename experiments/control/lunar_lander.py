@@ -1,6 +1,6 @@
 """Do policies of LunarLander have tickets?
 
-    python -m experiments.control.lunar_lander      (about 15 minutes on one core; the same command continues)
+    python -m experiments.control.lunar_lander      (about 20 minutes on one core; the same command continues)
 
 As experiments.control.cartpole, with the extra `control` (Gymnasium and Box2D), two levels of 60 % of which the second
 is compared, and three policies of each kind. A return of 200 is a landing.
