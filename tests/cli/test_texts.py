@@ -42,7 +42,10 @@ def test_tickets_and_their_controls(capsys: pytest.CaptureFixture[str]) -> None:
     for words, message in (
         (["tickets", "imp", "dense", "--out", "x"], "task text needs texts and a pre-trained body: give --texts"),
         (["collect", "--task", "text", "--out", "x"], "give --texts FILE.csv"),
-        (["collect", "--task", "iris", "--body", "body", "--out", "x"], "are for --task text or masked_words"),
+        (
+            ["collect", "--task", "iris", "--body", "body", "--out", "x"],
+            "masked_words or next_token",
+        ),
     ):
         assert main(words) == 1
         assert message in capsys.readouterr().err
@@ -78,3 +81,31 @@ def test_a_file_that_is_no_table_of_texts_is_refused(
     Path("reviews.csv").write_text(content)
     assert main(["collect", *TASK, "--out", "x"]) == 1
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore:.* does not vectorise")
+def test_language_models_of_a_text_file(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("book.txt").write_text(" ".join(tiny.reviews()[0]))
+    words = ["--task", "next_token", "--texts", "book.txt", "--tokens", "8"]
+    model = ["--model", "LSTMLanguageModel", "--arguments", "{width: 4, hidden: 4}"]
+    options = ["--n", "1", "--length", "2it", "--max-gradient", "1"]
+    assert main(["collect", *words, *model, *options, "--out", "lstm"]) == 0
+    dense = ws.Collection.load("lstm")
+    assert dense.records[0].recipe["max_gradient"] == 1.0
+    assert dense.records[0].metrics["validation_perplexity"] > 1
+    rewound = ["--density", "0.5", "--rate", "0.5", "--rewind", "1it"]
+    with pytest.warns(UserWarning, match="the embedding"):
+        assert main(["tickets", "imp", "lstm", *words[2:], *rewound, "--out", "tickets"]) == 0
+    assert main(["train", "tickets", *words, "--length", "1it", "--out", "longer"]) == 0
+    assert ws.Collection.load("longer").densities.item() == pytest.approx(0.5, abs=0.01)
+    again = ["--model", "TransformerLanguageModel", "--arguments", "{width: 4, layers: 1, heads: 1}"]
+    small = ["--unit", "words", "--vocabulary", "9", *options]
+    assert main(["collect", *words, *again, *small, "--out", "transformer"]) == 0
+    assert ws.Collection.load("transformer").architecture.arguments["positions"] == 8
+    capsys.readouterr()
+    for wrong, message in (
+        (["--task", "next_token"], "give --texts FILE"),
+        ([*words, "--body", "body"], "trained from scratch"),
+    ):
+        assert main(["collect", *wrong, "--out", "x"]) == 1
+        assert message in capsys.readouterr().err

@@ -19,6 +19,7 @@ from weightspace.cli.inputs import (
     read_arguments,
     task_of,
 )
+from weightspace.cli.texts import fitting
 from weightspace.cli.types import OptionalStep
 from weightspace.errors import InputError
 from weightspace.networks.architecture import Architecture
@@ -59,7 +60,7 @@ class Collect:
     Args:
         out: Folder to write.
         task: Task: digits, iris, wine, breast_cancer, mnist, fashion_mnist, cifar10, cartpole, lunar_lander, acrobot,
-            text, masked_words, or MODULE:FUNCTION that returns one.
+            text, masked_words, next_token, or MODULE:FUNCTION that returns one.
         hidden: Sizes of the hidden layers of the task's MLP; None is the task's.
         model: Another built-in network, such as LeNet5 or ResNet20; None is the task's.
         arguments: Arguments of the other network as YAML, such as '{width: 0.5}'.
@@ -132,7 +133,8 @@ class Collect:
         if self.model is None and self.arguments != "{}":
             raise InputError("--arguments belong to --model")
         if self.model is not None:
-            task = replace(task, architecture=Architecture(self.model, read_arguments(self.arguments)))
+            network = Architecture(self.model, read_arguments(self.arguments))
+            task = replace(task, architecture=fitting(network, task))
         own = (self.batch_size, self.lr, self.max_gradient, self.no_decay, self.by_length)
         if isinstance(task, LoopTask) and any(setting is not None for setting in own):
             raise InputError(

@@ -41,7 +41,7 @@ class Common:
         factory: MODULE:FUNCTION that builds the network, for modules that are not built in.
         import_from: Folder in which MODULE is looked for, beside installed packages; `.` is the working folder.
         config: YAML file that sets options by name; options on the command line win.
-        texts: Texts and body of the tasks text and masked_words.
+        texts: Texts and body of the tasks text, masked_words and next_token.
 
     Raises:
         InputError: The device is not available, or the number of threads is below 1.
@@ -205,7 +205,9 @@ def _made(name: str, make: Callable[..., Any], common: Common, arguments: dict[s
     if make in texts.TASKS.values():
         arguments["options"] = common.texts
     elif common.texts != TextOptions():
-        raise InputError(f"--texts, --body and what goes with them are for --task text or masked_words, not {name}")
+        raise InputError(
+            f"--texts, --body and what goes with them are for --task text, masked_words or next_token, not {name}"
+        )
     unknown = sorted(set(arguments) - set(accepted))
     if unknown:
         raise InputError(f"task {name!r} has no option {unknown[0]!r}: leave it out")

@@ -33,7 +33,7 @@ def next_token(
     unit: Unit = "characters",
     vocabulary: Vocabulary | int | None = None,
     window: int = 64,
-    name: str = "next-token",
+    name: str = "next_token",
     splits: Sequence[str] | None = None,
     validation: float = 0.1,
     test: float = 0.1,
@@ -83,7 +83,7 @@ def next_token_of_ids(
     network: str | Architecture | Callable[[], nn.Module] = "LSTMLanguageModel",
     *,
     window: int = 64,
-    name: str = "next-token",
+    name: str = "next_token",
     noun: str = "token",
     recipe: Recipe = RECIPE,
 ) -> Task:
