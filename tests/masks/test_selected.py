@@ -58,7 +58,10 @@ def test_the_way_to_a_selection() -> None:
 @pytest.mark.parametrize(
     ("pattern", "message"),
     [
-        (ws.Only(ws.NM(2, 4), "encodr.*"), "no tensor is called 'encodr.*'; similar names: encoder"),
+        (
+            ws.Only(ws.NM(2, 4), "encodr.*"),
+            "called 'encodr.*': give a name or a glob of these, say: encoder",
+        ),
         (ws.Except(ws.NM(2, 4), "encoder.1.*"), "encoder.1.bias, encoder.1.weight, of which none is prunable"),
         (ws.Except(ws.NM(2, 4), "*"), "everything prunable is left out"),
     ],

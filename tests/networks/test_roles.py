@@ -109,7 +109,7 @@ def test_a_user_names_what_is_prunable() -> None:
 
 
 def test_names_that_select_nothing_are_refused() -> None:
-    with pytest.raises(InputError, match=r"no tensor is called 'gates'; similar names: gate_up_proj"):
+    with pytest.raises(InputError, match=r"called 'gates': give a name or a glob of these, say: gate_up_proj"):
         ws.Layout.of(Experts(), prunable=["gates"])
     with pytest.raises(InputError, match=r"'\*bias' matches bias, of which none is a tensor that could be pruned"):
         ws.Layout.of(Conv1D(2, 3), prunable=["*bias"])

@@ -86,9 +86,9 @@ class WeightCost:
     rescaled: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if isinstance(self.fields, str) or not self.fields:
-            raise InputError('fields must be at least one vector to compare, such as ("weights",)')
         checks.settle(self, checks.several, "fields", "rescaled", check=checks.text)
+        if not self.fields:
+            raise InputError('fields must be at least one vector to compare, such as ("weights",)')
 
     @property
     def signed(self) -> tuple[bool, ...]:

@@ -97,6 +97,7 @@ class FittedMatching:
         Raises:
             LayoutMismatch: The networks are of another layout.
         """
+        check_networks(networks)
         self.symmetry.layout.require_tensors(networks.layout, "the collection to align")
         return self._transformed(networks, None, devices.pick(device), Lost(), as_dense=True)
 
@@ -188,6 +189,7 @@ class FittedMatching:
 
     def fields(self, networks: Collection) -> list[Fields]:
         """What is compared of each network, balanced and, if it is to be rotated, in canonical form."""
+        check_networks(networks)
         return self._formed_fields(networks, self._form(networks))
 
     def moved(self, fields: Fields, match: Matched) -> Fields:

@@ -116,6 +116,8 @@ class WeightMatching:
             executor: As in `fit`.
             device: As in `fit`.
         """
+        check_networks(networks)
+        checks.instance(symmetry, "symmetry", Symmetry, "a Symmetry, as symmetry_of(networks) returns")
         device = matching_device(device, executor)
         if self.rotate:
             symmetry = to_mix(symmetry)
@@ -155,6 +157,7 @@ class WeightMatching:
             InputError: As in `fit`.
             LayoutMismatch: The symmetry belongs to another layout.
         """
+        check_networks(networks)
         if self.symmetry is not None:
             self.symmetry.layout.require_tensors(networks.layout, "the collection to align")
             if example is None:

@@ -23,6 +23,7 @@ from weightspace.cli.inputs import Common, Folder, Folders, Shared, open_collect
 from weightspace.errors import InputError
 from weightspace.networks.collection import Collection
 from weightspace.networks.starts import starts
+from weightspace.storage.again import write_again
 
 VECTORS = "vectors"
 """Folder of the task vectors inside that of a run."""
@@ -170,7 +171,7 @@ class Merge:
             "dare": DARE(self.drop, seed=self.seed),
         }
         merged = mergers[self.by].fit([_vectors(Path(folder), base) for folder in self.vectors])
-        merged.save(self.out)
+        write_again(self.out, merged.save)
         report_done(merged, self.out)
 
 
@@ -196,7 +197,7 @@ class Apply:
         """Write the changed networks."""
         base = open_collection(self.base, self.common)
         changed = _vectors(Path(self.vectors), base).on(base, scale=self.scale)
-        changed.save(self.out)
+        write_again(self.out, changed.save)
         report_done(changed, self.out)
 
 

@@ -30,6 +30,7 @@ from weightspace.recipes.by_length import ByLength
 from weightspace.recipes.recipe import Recipe
 from weightspace.recipes.step import Step
 from weightspace.runtime.processes import processes
+from weightspace.storage.again import write_again
 from weightspace.tasks.own_loop import LoopTask
 from weightspace.tasks.task import Task
 from weightspace.training import collect as train_collection
@@ -224,7 +225,9 @@ class Merge:
 
     def run(self) -> None:
         """Merge the collections."""
-        report_done(merge_folders(self.folders, self.out, factory=find_factory(self.common)), self.out)
+        factory = find_factory(self.common)
+        write_again(self.out, lambda out: merge_folders(self.folders, out, factory=factory))
+        report_done(Collection.load(self.out, factory=factory), self.out)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -282,7 +285,7 @@ class ImportFolder:
             )
         for remark in remarks:
             print(remark.message)
-        networks.save(self.out)
+        write_again(self.out, networks.save)
         report_done(networks, self.out)
 
 

@@ -60,8 +60,9 @@ _DESCRIPTION = """Trained networks as data: each verb is a stage from folders to
 
 `weightspace VERB --help` explains every option and its default. Every verb takes --config FILE.yaml, which sets options
 by name; options on the command line win. Running a verb again into the same --out returns at once if it is complete and
-continues it if it was interrupted. Exit codes: 0 done, 1 unusable input, 2 wrong command line, 130
-interrupted (143 by SIGTERM)."""
+continues it if it was interrupted; merge, import, `tickets control`, `adapt merge` and `adapt apply`, which write at
+the end, do their work again and leave a folder of the same files as it is. Exit codes: 0 done, 1 unusable input,
+2 wrong command line, 130 interrupted (143 by SIGTERM)."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

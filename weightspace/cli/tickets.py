@@ -13,6 +13,7 @@ from weightspace.errors import InputError
 from weightspace.masks.patterns import Pattern
 from weightspace.networks.collection import Collection
 from weightspace.networks.starts import starts
+from weightspace.storage.again import write_again
 from weightspace.tasks.task import Task
 from weightspace.tickets import (
     IMP,
@@ -110,7 +111,7 @@ class Control:
             start = regroup(tickets, seed=self.seed)
         else:
             start = getattr(TicketControls(self.seed, self.pattern), self.kind.replace("-", "_"))(tickets)
-        start.save(self.out)
+        write_again(self.out, start.save)
         report_done(start, self.out)
 
 

@@ -12,12 +12,15 @@ from weightspace.errors import InputError
 from weightspace.evaluation import connectivity
 from weightspace.evaluation.connectivity import Barrier
 from weightspace.masks.overlap import Overlap, overlap_within
+from weightspace.networks.arguments import check_networks
 from weightspace.networks.collection import Collection
 from weightspace.report import plots
 from weightspace.report.metrics import ACCURACY, ReportedMetric
 from weightspace.report.page import Picture, Table, columns, render
+from weightspace.runtime import checks
 from weightspace.storage.files import dump_json, write_text
 from weightspace.storage.manifests import add_to_manifest
+from weightspace.tasks.arguments import check_task
 from weightspace.tasks.task import Task
 
 FORMAT = "weightspace.alignment"
@@ -263,12 +266,19 @@ def alignment_report(
         InputError: There are fewer than two networks, the two collections differ in length, or each network has data
             of its own.
     """
+    check_networks(original, "original")
+    check_networks(aligned, "aligned")
+    check_task(task)
     if len(original) != len(aligned):
-        raise InputError(f"a report compares the same networks: got {len(original)} and {len(aligned)}")
-    if networks < 2:
-        raise InputError(f"a report on alignment measures at least two networks, got networks={networks}")
+        raise InputError(
+            f"original and aligned must be the same networks, got {len(original)} and {len(aligned)} of them"
+        )
+    networks, points = checks.count(networks, "networks", at_least=2), checks.count(points, "points", at_least=1)
+    if not isinstance(settings, str):
+        raise checks.refuse("settings", "a sentence, or empty", settings)
     if len(original) < 2:
-        raise InputError("a report on alignment needs at least two networks")
+        raise InputError("a report on alignment needs at least two networks, got one")
+    reference = checks.given(reference, "reference", checks.count, at_most=len(original) - 1)
     count = min(networks, len(original))
     rows = [i * len(original) // count for i in range(count)]
     if reference is not None and reference not in rows:

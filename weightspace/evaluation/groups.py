@@ -14,6 +14,8 @@ from weightspace.networks.arguments import check_networks
 from weightspace.networks.collection import Collection, writer_for
 from weightspace.networks.forward import blocks
 from weightspace.runtime import checks
+from weightspace.storage.scratch import scratch_folder
+from weightspace.storage.system_errors import told
 from weightspace.symmetry import Symmetry
 from weightspace.symmetry.find_gains import find_gains
 from weightspace.symmetry.gains import Gains
@@ -165,8 +167,8 @@ class CanonicalForm:
             device: Device to align on.
         """
         at_once = max(3, capacity(memory_gb, _bytes(reference)))
-        with tempfile.TemporaryDirectory(prefix="weightspace-evaluate-") as scratch:
-            form = cls(None, at_once, Path(scratch), device)
+        with scratch_folder("evaluate") as scratch:
+            form = cls(None, at_once, scratch, device)
             if align is not None:
                 example = task.train.head(8).x
                 matching = align.fit(reference, example=example, device=device)
@@ -191,7 +193,8 @@ class CanonicalForm:
     def _spooled(self, networks: Collection, change: Callable[[Collection], Collection]) -> Collection:
         if len(networks) <= self.at_once:
             return change(networks)
-        folder = Path(tempfile.mkdtemp(dir=self.scratch))
+        with told("write in", self.scratch):
+            folder = Path(tempfile.mkdtemp(dir=self.scratch))
         writer = writer_for(folder, networks.layout, networks.architecture)
         for rows in blocks(len(networks), min(_BLOCK, self.at_once)):
             change(networks[rows]).write_to(writer)

@@ -184,7 +184,7 @@ class FittedFlow:
             )
         checks.tensor(codes, "codes", shape=("networks", self.codes), floating=True, finite=True)
         tolerance = checks.number(tolerance, "tolerance", above=0)
-        solver_steps = checks.given(solver_steps, "solver_steps", checks.count, at_least=1)
+        solver_steps = checks.given(solver_steps, "solver_steps", checks.count, at_least=1, at_most=_SOLVER_STEPS)
         velocity = self.velocity().to(codes.device).double()
         known = self._known(codes, conditions).double()
 
@@ -214,7 +214,7 @@ class FittedFlow:
         steps = checks.given(steps, "solver_steps", checks.count, at_least=1, at_most=_SOLVER_STEPS)
         known, unknown = self._known(x, conditions), self._known(x, None)
         if guidance != 1.0 and (conditions is None or conditions.isnan().all()):
-            raise InputError("guidance strengthens conditions, but none were given")
+            raise InputError("guidance strengthens conditions: give some with conditions=, or leave it at 1")
         field = guided_field(self.velocity().to(x.device), known, unknown, guidance)
         return follow(field, x, start, stop, self.config.solver_steps if steps is None else steps)
 

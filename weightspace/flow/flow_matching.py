@@ -123,6 +123,7 @@ class FlowMatching:
         Args:
             codes: Codes to train on, (N, K).
         """
+        checks.tensor(codes, "codes", floating=True)
         scale = codes.double().square().mean().sqrt().item()
         if not math.isfinite(scale):
             raise InputError(f"codes must be finite, got a root mean square of {scale}: mend the weights first")
@@ -174,7 +175,7 @@ class FlowMatching:
         device = devices.pick(device)
         scale = self.scale(codes)
         if not (math.isfinite(scale) and scale > 0 and codes.any()):
-            raise InputError("codes are all zero: nothing to learn")
+            raise InputError("codes must differ from zero, or there is nothing to learn: all of these are zero")
         pairs = TrainingPairs(
             (codes / scale).float(),
             conditions,

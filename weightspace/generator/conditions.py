@@ -29,6 +29,16 @@ def density_for_generators(pattern: Pattern) -> float | None:
     return density_of(pattern) if getattr(pattern, "density_for_generators", True) else None
 
 
+def _word(value: Any, name: str) -> str:
+    if not isinstance(value, str):
+        raise checks.refuse(name, "text", value)
+    return value
+
+
+def _condition(value: Any, name: str) -> "Condition":
+    return checks.instance(value, name, Condition, "a Condition(...)")
+
+
 @dataclass(frozen=True)
 class Condition:
     """A number or a choice that describes a ticket.
@@ -51,7 +61,9 @@ class Condition:
     values: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        checks.text(self.name, "name", "density")
         checks.settle(self, checks.number, "mean", "std", "low", "high")
+        checks.settle(self, checks.several, "values", check=_word)
 
     @property
     def width(self) -> int:
@@ -95,6 +107,9 @@ class Conditions:
     """
 
     each: tuple[Condition, ...] = ()
+
+    def __post_init__(self) -> None:
+        checks.settle(self, checks.several, "each", check=_condition)
 
     @classmethod
     def of(cls, names: Sequence[str], tickets: Collection) -> "Conditions":

@@ -3,7 +3,6 @@ weightspace[hub]`.
 """
 
 import re
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -62,8 +61,8 @@ def push_to_hub(
 ) -> str:
     """Upload a generator; returns the address of the commit. Log in with `hf auth login` first."""
     api = _hub().HfApi()
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary) / "generator"
+    with scratch_folder("push") as temporary:
+        folder = temporary / "generator"
         save_pretrained(generator, folder, name=repository, text=text, license=license, datasets=datasets)
         api.create_repo(repository, private=private, exist_ok=True)
         return str(api.upload_folder(repo_id=repository, folder_path=folder, commit_message="Upload generator"))

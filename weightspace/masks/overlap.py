@@ -12,6 +12,7 @@ from weightspace.masks.patterns import Pattern, check_pattern
 from weightspace.masks.schedule import part_of
 from weightspace.networks.arguments import check_networks
 from weightspace.networks.collection import Collection
+from weightspace.runtime import checks
 
 
 def overlap_matrix(masks: Bool[Tensor, "n p"], others: Bool[Tensor, "m p"]) -> Float[Tensor, "n m"]:
@@ -23,6 +24,10 @@ def overlap_matrix(masks: Bool[Tensor, "n p"], others: Bool[Tensor, "m p"]) -> F
         masks: Masks of n networks, at the prunable positions.
         others: Masks of m networks, at the same positions.
     """
+    for value, name in ((masks, "masks"), (others, "others")):
+        checks.tensor(value, name, shape=("networks", "weights"), dtype=torch.bool)
+    if masks.shape[1] != others.shape[1]:
+        raise checks.refuse("others", f"masks of {masks.shape[1]} weights, as the first are", others)
     a, b = masks.float(), others.float()
     return (2 * (a @ b.T) / (a.sum(1, keepdim=True) + b.sum(1))).double()
 

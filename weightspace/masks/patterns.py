@@ -175,6 +175,7 @@ class NM:
 
     def steps(self, rate: float, start: float = 1.0) -> list[Pattern]:  # noqa: ARG002
         """Fewer of each group at every step, at least one; see `Stepwise.steps`."""
+        rate = checks.number(rate, "rate", at_least=0, below=1)
         left = [self.m]
         while left[-1] > self.n:
             left.append(max(self.n, min(left[-1] - 1, math.floor(left[-1] * (1 - rate)))))
@@ -357,7 +358,7 @@ def _usable(scores: Tensor, layout: Layout, within: Tensor | None) -> Tensor:
     if scores.is_complex() or not scores.ndim:
         raise checks.refuse("scores", f"a tensor of real numbers, {layout.size} a network", scores)
     if scores.shape[-1] != layout.size:
-        raise InputError(f"scores have {scores.shape[-1]} values a network, the layout has {layout.size}")
+        raise InputError(f"scores must have {layout.size} values a network, one a parameter; got {scores.shape[-1]}")
     if within is not None:
         checks.tensor(within, "within", dtype=torch.bool)
         if within.shape != scores.shape[-within.ndim :] or not within.ndim:

@@ -4,6 +4,7 @@ import warnings
 
 from weightspace.errors import InputError
 from weightspace.networks.layout import Layout
+from weightspace.runtime import checks
 
 _MORE = "Architecture.of(factory, prunable=[...]) names others"
 
@@ -17,6 +18,7 @@ def require_prunable(layout: Layout) -> None:
     Raises:
         InputError: No weight is prunable.
     """
+    checks.instance(layout, "layout", Layout, "a Layout, such as that of a collection, networks.layout")
     names = ", ".join(entry.name for entry in layout.left_out)
     if not layout.num_prunable:
         raise InputError(

@@ -3,8 +3,9 @@
 from dataclasses import fields, is_dataclass, replace
 
 from weightspace.errors import InputError
-from weightspace.masks.patterns import Pattern, Stepwise, check_pattern
+from weightspace.masks.patterns import Pattern, Stepwise, check_layout, check_pattern
 from weightspace.networks.layout import Layout
+from weightspace.runtime import checks
 from weightspace.storage.spelling import spelled_text
 
 
@@ -16,6 +17,8 @@ def steps_to(goal: Pattern, rate: float, start: float = 1.0) -> list[Pattern]:
         rate: Fraction of what is left that each step removes; of M, at least one weight more in each group.
         start: Density before the first step.
     """
+    check_pattern(goal, "goal")
+    start = checks.fraction(start, "start")
     if not isinstance(goal, Stepwise):
         return [goal]
     return goal.steps(rate) if start == 1.0 else goal.steps(rate, start)
@@ -23,7 +26,7 @@ def steps_to(goal: Pattern, rate: float, start: float = 1.0) -> list[Pattern]:
 
 def density_of(pattern: Pattern) -> float | None:
     """Fraction of the prunable weights that a pattern keeps, where it says so."""
-    density = getattr(pattern, "density", None)
+    density = getattr(check_pattern(pattern), "density", None)
     return None if density is None else float(density)
 
 
@@ -33,7 +36,8 @@ def count_of(pattern: Pattern, layout: Layout) -> int | None:
     Raises:
         InputError: The pattern keeps none of these.
     """
-    count = getattr(pattern, "count", None)
+    check_layout(layout)
+    count = getattr(check_pattern(pattern), "count", None)
     found = None if count is None else count(layout)
     return None if found is None else int(found)
 
@@ -44,7 +48,8 @@ def part_of(pattern: Pattern, layout: Layout) -> Layout:
     Raises:
         InputError: The pattern selects none of these.
     """
-    part = getattr(pattern, "part", None)
+    check_layout(layout)
+    part = getattr(check_pattern(pattern), "part", None)
     return layout if part is None else part(layout)
 
 

@@ -6,6 +6,7 @@ from torch import nn
 
 from weightspace.errors import InputError
 from weightspace.models.sizes import check_sizes, check_width
+from weightspace.runtime import checks
 
 
 class Conv(nn.Sequential):
@@ -26,8 +27,9 @@ class Conv(nn.Sequential):
     ) -> None:
         check_sizes(outputs=outputs)
         check_width(width, 256)
-        if depth not in (2, 4, 6):
+        if checks.count(depth, "depth") not in (2, 4, 6):
             raise InputError(f"depth must be 2, 4 or 6, got {depth}")
+        image = checks.several(image, "image", checks.count, least=3, most=3, at_least=1, at_most=2**16)
         channels, height, side = image
         layers: list[nn.Module] = []
         for pair in range(depth // 2):

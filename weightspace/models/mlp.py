@@ -7,6 +7,7 @@ from torch import nn
 
 from weightspace.errors import InputError
 from weightspace.models.sizes import check_sizes
+from weightspace.runtime import checks
 
 
 class MLP(nn.Sequential):
@@ -17,6 +18,7 @@ class MLP(nn.Sequential):
     """
 
     def __init__(self, sizes: Sequence[int]) -> None:
+        sizes = checks.several(sizes, "sizes", checks.count)
         if len(sizes) < 2 or any(size < 1 for size in sizes):
             raise InputError(f"sizes needs an input and an output size, all positive, got {list(sizes)}")
         check_sizes(**{f"sizes[{i}]": size for i, size in enumerate(sizes)})

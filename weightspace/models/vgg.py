@@ -6,6 +6,7 @@ from torch import nn
 
 from weightspace.errors import InputError
 from weightspace.models.sizes import check_sizes, check_width
+from weightspace.runtime import checks
 
 _LAYERS = {
     11: (64, 0, 128, 0, 256, 256, 0, 512, 512, 0, 512, 512, 0),
@@ -26,7 +27,7 @@ class VGG(nn.Sequential):
     """
 
     def __init__(self, depth: int = 16, *, width: float = 1.0, channels: int = 3, outputs: int = 10) -> None:
-        if depth not in _LAYERS:
+        if checks.count(depth, "depth") not in _LAYERS:
             raise InputError(f"depth must be 11 or 16, got {depth}")
         check_sizes(channels=channels, outputs=outputs)
         check_width(width, 512)

@@ -48,6 +48,12 @@ class Architecture:
     recognised: tuple[str, ...] | None = field(default=None, compare=False, repr=False)
     pretrained: Pretrained | None = None
 
+    def __post_init__(self) -> None:
+        checks.text(self.name, "name", "MLP")
+        checks.mapping(self.arguments, "arguments", "of the built-in class's arguments, such as {'sizes': (4, 3)}")
+        checks.given(self.factory, "factory", checks.function, what="that returns a fresh module")
+        checks.settle_given(self, _names, "prunable", "recognised")
+
     @classmethod
     def of(cls, factory: Callable[[], nn.Module], *, prunable: Sequence[str] | None = None) -> "Architecture":
         """An architecture that a user's factory builds, named after the function.
@@ -71,6 +77,7 @@ class Architecture:
         Args:
             layout: Layout of the networks.
         """
+        checks.instance(layout, "layout", Layout, "a Layout, such as networks.layout")
         return replace(self, recognised=tuple(entry.name for entry in layout.weights))
 
     def recognise(self, example: Any) -> "Architecture":

@@ -4,6 +4,7 @@ import warnings
 from collections import Counter
 
 from weightspace.networks.collection import Collection
+from weightspace.runtime import checks
 
 _BLOCK = 64  # networks whose masks are read at once
 
@@ -14,7 +15,7 @@ def lost_layers(networks: Collection) -> list[list[str]]:
     Args:
         networks: Networks with masks.
     """
-    layout = networks.layout
+    layout = checks.instance(networks, "networks", Collection, "a Collection of networks").layout
     weights = [entry.name for entry in layout.weights]
     return [
         [name for name in weights if not mask[layout.slices[name]].any()]

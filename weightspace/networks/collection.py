@@ -88,7 +88,7 @@ class Collection:
         if missing:
             raise LayoutMismatch(f"the layout has buffers that were not given: {missing}")
         if len(self.records) != len(weights):
-            raise InputError(f"got {len(self.records)} records for {len(weights)} networks")
+            raise InputError(f"records must be one for each of the {len(weights)} networks, got {len(self.records)}")
 
     @property
     def weights(self) -> Float[Tensor, "n d"]:
@@ -202,7 +202,8 @@ class Collection:
         lowest = lowest or (metric == main and not higher_is_better)
         missing = [i for i, record in enumerate(self.records) if record.metrics.get(metric) is None]
         if missing:
-            raise InputError(f"network {missing[0]} has no metric {metric!r} in its record")
+            known = ", ".join(sorted(self.records[missing[0]].metrics)) or "none"
+            raise InputError(f"metric must be in all records: network {missing[0]} has {known}, and no {metric!r:.80}")
         values = [record.metrics[metric] for record in self.records]
         if any(value != value for value in values):
             raise InputError(f"{metric} of a network is NaN, which cannot be ranked: leave it out, with filter()")

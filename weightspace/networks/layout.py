@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from jaxtyping import Bool, Float, Shaped
@@ -37,6 +37,13 @@ class Entry:
     role: Role
     dtype: str
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str):
+            raise checks.refuse("name", 'text such as "layers.0.weight"', self.name)
+        checks.settle(self, checks.several, "shape", check=checks.count, at_most=_LARGEST)
+        checks.one_of(self.role, "role", get_args(Role))
+        checks.text(self.dtype, "dtype", "float32")
+
     @cached_property
     def size(self) -> int:
         """Number of values."""
@@ -57,6 +64,8 @@ class Layout:
     aliases: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
+        for field, check in (("entries", _entry), ("aliases", _pair)):
+            object.__setattr__(self, field, tuple(checks.several(getattr(self, field), field, check)))
         names = [entry.name for entry in self.entries] + [alias for alias, _ in self.aliases]
         if len(set(names)) < len(names):
             twice = next(name for i, name in enumerate(names) if name in names[:i])
@@ -138,6 +147,8 @@ class Layout:
         Args:
             names: Names of the tensors that may be pruned. Those that are no candidates stay as they are.
         """
+        if not isinstance(names, Collection) or isinstance(names, str | bytes | Tensor):
+            raise checks.refuse("names", "a list of names of tensors", names)
         roles: dict[str, Role] = {e.name: "weight" if e.name in names else "other" for e in self.candidates}
         entries = tuple(replace(e, role=roles.get(e.name, e.role)) for e in self.entries)
         return Layout(entries, self.aliases)
@@ -315,14 +326,15 @@ class Layout:
             StorageError: An entry is missing, or has a value that is none of its type.
         """
         stored = from_json(_Stored, data, "a layout")
-        entries = tuple(Entry(*entry) for entry in stored.entries)
+        try:
+            entries = tuple(Entry(*entry) for entry in stored.entries)
+        except InputError as error:
+            raise StorageError(f"a layout is damaged ({error}): restore it from a copy") from error
         names = [entry.name for entry in entries]
         wrong = [
             f"{entry.name} of shape {entry.shape} and type {entry.dtype}"
             for entry in entries
-            if min(entry.shape, default=1) < 0
-            or entry.size > _LARGEST
-            or not isinstance(getattr(torch, entry.dtype, None), torch.dtype)
+            if entry.size > _LARGEST or not isinstance(getattr(torch, entry.dtype, None), torch.dtype)
         ]
         wrong += [f"{name} twice" for name in names if names.count(name) > 1] if len(set(names)) < len(names) else []
         wrong += [f"{alias} for {name}, which is not there" for alias, name in stored.aliases if name not in names]
@@ -340,6 +352,16 @@ class Layout:
                 f"the state dict does not fit the layout: missing {missing or 'nothing'}, "
                 f"unknown {unknown or 'nothing'}"
             )
+
+
+def _entry(value: Any, name: str) -> Entry:
+    return checks.instance(value, name, Entry, "an Entry(...)")
+
+
+def _pair(value: Any, name: str) -> tuple[str, str]:
+    if not isinstance(value, tuple | list) or len(value) != 2 or not all(isinstance(one, str) for one in value):
+        raise checks.refuse(name, "the name of a tied tensor and that of the entry that it is", value)
+    return (value[0], value[1])
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,11 @@
 """Selections: parameters by their names, with globs such as "encoder.*"."""
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 from weightspace.errors import InputError
+from weightspace.runtime import checks
 
 _SHOWN = 4
 
@@ -21,13 +22,16 @@ def matching(globs: Sequence[str], choice: Sequence[str], names: Mapping[str, st
     Raises:
         InputError: The globs are no sequence of strings, or one matches nothing that can be selected.
     """
-    if isinstance(globs, str) or not all(isinstance(glob, str) for glob in globs):
-        raise InputError(f'tensors are selected by a sequence of names or globs such as ["encoder.*"], got {globs!r}')
+    several = isinstance(globs, Collection) and not isinstance(globs, str | bytes | Mapping)
+    if not several or not all(isinstance(glob, str) for glob in globs):
+        shown = checks.shown(globs)
+        raise InputError(f'globs must be a sequence of names or globs of tensors, such as ["encoder.*"], got {shown}')
     selected: set[str] = set()
     for glob in globs:
         found = {entry for name, entry in names.items() if fnmatchcase(name, glob)}
         if not found:
-            raise InputError(f"no tensor is called {glob!r}; similar names: {_near(glob, list(names))}")
+            near = _near(glob, list(names))
+            raise InputError(f"no tensor is called {glob!r}: give a name or a glob of these, say: {near}")
         if not found & set(choice):
             raise InputError(
                 f"{glob!r} matches {_some(sorted(found))}, of which none is {what}: those are {_near(glob, choice)}"

@@ -82,6 +82,7 @@ class Recipe:
 
     def per_epoch(self, samples: int) -> int:
         """Iterations in an epoch. A single left-over sample joins the last batch: BatchNorm needs two."""
+        samples = checks.count(samples, "samples", at_least=1)
         full, rest = divmod(samples, self.batch_size)
         return max(1, full + (rest > 1 or (rest == 1 and not full)))
 

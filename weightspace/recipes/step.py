@@ -33,12 +33,13 @@ class Step:
         if isinstance(text, Step):
             return text
         match = _STEP.fullmatch(text) if isinstance(text, str) else None
-        if not text or match is None:
+        if match is None or not text:
             raise checks.refuse(name, "written like '30ep', '500it' or '2ep500it'", text)
         return cls(int(match[1] or 0), int(match[2] or 0))
 
     def total(self, per_epoch: int) -> int:
         """Iterations from the start, for so many iterations in an epoch."""
+        per_epoch = checks.count(per_epoch, "per_epoch", at_least=1)
         return self.epochs * per_epoch + self.iterations
 
     def __str__(self) -> str:

@@ -77,7 +77,7 @@ class Report(ReportData):
         Args:
             path: The file to write, such as "report.json".
         """
-        write_text(Path(path), dump_json(self.to_json(), "the report", indent=1))
+        write_text(Path(checks.path(path, "path")), dump_json(self.to_json(), "the report", indent=1))
 
     @classmethod
     def load(cls, path: str | Path) -> "Report":

@@ -241,14 +241,18 @@ def path(value: Any, name: str) -> str | os.PathLike[str]:
         name: Name of the argument.
 
     Raises:
-        InputError: It is neither text nor a Path, empty, has a NUL, or a part that is too long for a name.
+        InputError: It is neither text nor a Path, empty, or has a part that is no name or too long for one.
     """
     if not isinstance(value, str | os.PathLike):
         raise refuse(name, 'a path, such as "runs/networks"', value)
     written = os.fspath(value)
     if not isinstance(written, str) or not written or "\0" in written:
         raise refuse(name, "a path of at least one character and without NUL", value)
-    if any(len(os.fsencode(part)) > 255 for part in written.replace("\\", "/").split("/")):
+    try:
+        parts = [os.fsencode(part) for part in written.replace("\\", "/").split("/")]
+    except UnicodeEncodeError as error:
+        raise refuse(name, "a path of characters that names of files can have", value) from error
+    if any(len(part) > 255 for part in parts):
         raise refuse(name, "a path whose parts have at most 255 bytes each", value)
     return value
 

@@ -6,6 +6,7 @@ each position of the kernel, and moving it moves all. In matrix form a layer is 
 
 from collections.abc import Callable
 
+import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -212,8 +213,10 @@ def checked_scores(scores: Tensor, weights: Tensor, whose: str) -> Tensor:
     """
     if scores.shape != weights.shape:
         raise InputError(
-            f"scores of {whose} have one value for each weight, {tuple(weights.shape)}, got shape {tuple(scores.shape)}"
+            f"scores of {whose} must have one value for each weight, {tuple(weights.shape)}, got {tuple(scores.shape)}"
         )
+    if scores.dtype == torch.bool or scores.is_complex():
+        raise checks.refuse("scores", f"of {whose}, real numbers", scores)
     if not scores.isfinite().all() or bool((scores < 0).any()):
         raise InputError(
             f"scores of {whose} must be finite and not negative, got {int((~scores.isfinite()).sum())} that are not "

@@ -46,6 +46,12 @@ class Order:
         return (self.kept - self.before) / (self.bound - self.before) if self.bound > self.before else 1.0
 
 
+def _check_matrix(matrix: Tensor) -> None:
+    checks.tensor(matrix, "matrix", shape=("rows", "columns"))
+    if matrix.dtype == torch.bool or matrix.is_complex():
+        raise checks.refuse("matrix", "a tensor of real numbers", matrix)
+
+
 def kept_magnitude(matrix: Float[Tensor, "r c"], pattern: NM) -> float:
     """Sum of the magnitudes that N:M along the rows keeps; a last, shorter group of r keeps min(n, r).
 
@@ -53,7 +59,7 @@ def kept_magnitude(matrix: Float[Tensor, "r c"], pattern: NM) -> float:
         matrix: The weights (rows, columns).
         pattern: N:M along the rows.
     """
-    checks.tensor(matrix, "matrix", shape=("rows", "columns"))
+    _check_matrix(matrix)
     check_n_m(pattern)
     if not bool(matrix.isfinite().all()):
         raise InputError("matrix must be finite, got NaN or infinite values: mend the weights first")
@@ -87,14 +93,14 @@ def find_order(
     Raises:
         InputError: The input is no matrix, has entries that are not finite, or a time or number of restarts is below 0.
     """
-    checks.tensor(matrix, "matrix", shape=("rows", "columns"))
+    _check_matrix(matrix)
     check_search(pattern, seconds, restarts, seed)
-    if matrix.ndim != 2 or not matrix.numel():
-        raise InputError(f"the order of a matrix's columns is searched, got shape {tuple(matrix.shape)}")
+    if not matrix.numel():
+        raise InputError(f"matrix must have at least one column and one row, got shape {tuple(matrix.shape)}")
     if seconds < 0 or (restarts is not None and restarts < 0):
         raise InputError(f"a search takes no fewer than 0 seconds and 0 restarts, got {seconds} and {restarts}")
     if not matrix.isfinite().all():
-        raise InputError("the matrix holds NaN or infinite values: an order cannot be chosen by them")
+        raise InputError("matrix must be finite, got NaN or infinite values: mend the weights first")
     matrix, deadline = matrix.detach().cpu(), time.monotonic() + seconds
     count = matrix.shape[1]
     before = kept_magnitude(matrix, pattern)

@@ -65,7 +65,8 @@ def remedy_for(error: Exception) -> str:
     Args:
         error: An OSError, or an error of safetensors or of a name that no file can have.
     """
-    number = errno.EINVAL if "null byte" in str(error) else _number(error)
+    unnameable = isinstance(error, UnicodeEncodeError) or "null byte" in str(error)
+    number = errno.EINVAL if unnameable else _number(error)
     return _OTHER if number is None else _BY_NUMBER.get(number, _OTHER)
 
 
@@ -96,7 +97,8 @@ def told(doing: str, path: Path, *, kept: str = "") -> Iterator[None]:
     except (OSError, SafetensorError) as error:
         raise storage_error(doing, path, error, kept=kept) from error
     except ValueError as error:  # of Python itself, before it asks the system
-        if "null byte" not in str(error) or isinstance(error, StorageError):
+        unnameable = isinstance(error, UnicodeEncodeError) or "null byte" in str(error)
+        if not unnameable or isinstance(error, StorageError):
             raise
         raise storage_error(doing, path, error, kept=kept) from error
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from weightspace.errors import InputError
-from weightspace.runtime import seeds
+from weightspace.runtime import checks, seeds
 from weightspace.runtime.trees import Tree
 from weightspace.symmetry import proven
 from weightspace.symmetry.blind import blind_axes
@@ -33,6 +33,8 @@ def prove(symmetry: Symmetry, module: nn.Module, inputs: Tree, *, controls: bool
     Raises:
         InputError: The outputs differ, so that the table is wrong for this module; or the check is blind.
     """
+    checks.instance(symmetry, "symmetry", Symmetry, "a Symmetry, as trace(module, example) returns")
+    controls = checks.flag(controls, "controls")
     prove_on(Probe(symmetry.layout, module, inputs), symmetry, controls=controls)
 
 

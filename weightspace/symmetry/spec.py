@@ -15,6 +15,7 @@ from torch import Tensor
 
 from weightspace.errors import InputError, StorageError
 from weightspace.networks.layout import Layout
+from weightspace.runtime.checks import instance
 from weightspace.symmetry import checks, mixing
 from weightspace.symmetry.factors import multiplied
 from weightspace.symmetry.group import Axis as Axis
@@ -117,6 +118,7 @@ class Symmetry:
 
     def random(self, generator: torch.Generator) -> dict[str, Tensor]:
         """A random permutation of every group; (units,), of child groups (parent units, units)."""
+        instance(generator, "generator", torch.Generator, "a torch.Generator()")
 
         def draw(*shape: int) -> Tensor:
             return torch.rand(shape, generator=generator).argsort(-1)

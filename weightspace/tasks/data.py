@@ -3,10 +3,12 @@
 import copy
 import hashlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
@@ -96,9 +98,10 @@ class Split:
         return len(trees.first(self.x))
 
     def head(self, n: int) -> "Split":
-        return self.batch(slice(0, n))
+        return self.batch(slice(0, checks.count(n, "n")))
 
     def batch(self, rows: Any) -> "Split":
+        rows = check_rows(rows, len(self))
         return unchecked(trees.take(self.x, rows), trees.take(self.y, rows))
 
     def batches(self, index: Int[Tensor, "nets batch"], sets: Sequence[int | None]) -> tuple[Tree, Tree]:  # noqa: ARG002
@@ -114,8 +117,11 @@ class Split:
 
     def to(self, device: str) -> "Split":
         """The split on a device."""
-        if trees.first(self.x).device == devices.named(device):
+        wanted = devices.named(device)
+        if trees.first(self.x).device == wanted:
             return self
+        if wanted.type == "cuda":
+            devices.pick(wanted)
         return unchecked(trees.to(self.x, device), trees.to(self.y, device))
 
     def update(self, digest: "hashlib._Hash") -> None:
@@ -178,10 +184,10 @@ class DatasetSplit:
         return self._whole.y
 
     def head(self, n: int) -> Split:
-        return self.batch(slice(0, n))
+        return self.batch(slice(0, checks.count(n, "n")))
 
     def batch(self, rows: Any) -> Split:
-        return self._read(self.rows[rows].tolist()).to(self.device)
+        return self._read(self.rows[check_rows(rows, len(self))].tolist()).to(self.device)
 
     def batches(self, index: Int[Tensor, "nets batch"], sets: Sequence[int | None]) -> tuple[Tree, Tree]:  # noqa: ARG002
         wanted, place = index.cpu().flatten().unique(return_inverse=True)  # several networks may read one sample
@@ -307,6 +313,35 @@ class OwnData:
                 'which data are a network\'s by its "data", or else by its "index"'
             )
         return number
+
+
+def check_rows(rows: Any, count: int) -> slice | Tensor:
+    """Numbers of samples: a slice, whole numbers, or one True or False a sample.
+
+    Args:
+        rows: What was got.
+        count: Number of samples.
+
+    Raises:
+        InputError: It is none of these, or a number is not that of a sample.
+    """
+    if isinstance(rows, slice):
+        return rows
+    if isinstance(rows, list | tuple | range | np.ndarray):
+        with suppress(TypeError, ValueError, RuntimeError, OverflowError):
+            rows = torch.as_tensor(rows if isinstance(rows, np.ndarray) else list(rows))
+            rows = rows if rows.numel() else rows.long()
+    wanted = f"a slice, a list of numbers below {count}, or a mask of {count} samples"
+    if not isinstance(rows, Tensor) or rows.ndim != 1 or rows.is_floating_point() or rows.is_complex() or rows.is_meta:
+        raise checks.refuse("rows", wanted, rows)
+    if rows.dtype == torch.bool:
+        if len(rows) != count:
+            raise checks.refuse("rows", wanted, rows)
+        return rows
+    rows = rows.long()
+    if rows.numel() and not -count <= int(rows.min()) <= int(rows.max()) < count:
+        raise InputError(f"rows must be {wanted}, got numbers from {int(rows.min())} to {int(rows.max())}")
+    return rows
 
 
 def _samples(tree: Tree, what: str) -> int:

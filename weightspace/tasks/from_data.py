@@ -13,7 +13,7 @@ from weightspace.errors import InputError
 from weightspace.networks.architecture import Architecture
 from weightspace.networks.outputs import OutputKind
 from weightspace.recipes.recipe import Recipe
-from weightspace.runtime import trees
+from weightspace.runtime import checks, trees
 from weightspace.runtime.trees import Tree
 from weightspace.tasks.data import ArrayDataset, Data, DatasetSplit, OwnData, Split
 from weightspace.tasks.metrics import Metric
@@ -61,6 +61,7 @@ def from_tensors(
     """
     on_disk = _memory_mapped(x) or _memory_mapped(y)
     x, y = _tensors(x), _tensors(y)
+    validation, test = checks.fraction(validation, "validation"), checks.fraction(test, "test")
     counts = [round(trees.samples(x) * share) for share in (validation, test)]
     if on_disk:
         rows = split_rows(trees.samples(x), validation=counts[0], test=counts[1], seed=seed)

@@ -18,7 +18,7 @@ from weightspace.networks.layout import Layout
 from weightspace.networks.outputs import LossOnly, OutputKind
 from weightspace.recipes.recipe import Recipe
 from weightspace.recipes.step import Step
-from weightspace.runtime import seeds
+from weightspace.runtime import checks, seeds
 from weightspace.tasks.data import Data
 from weightspace.tasks.metrics import Metric
 from weightspace.tasks.task import Task
@@ -134,6 +134,12 @@ class LoopTask(Task):
     loop: Callable[..., Any] = lambda _module: None
     evaluate: Callable[[nn.Module], Mapping[str, Any]] | None = None
     lower_is_better: Sequence[str] = ("loss",)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.function(self.loop, "loop", "that trains a module in place")
+        checks.given(self.evaluate, "evaluate", checks.function, what="of a module that returns figures by name")
+        checks.settle(self, checks.several, "lower_is_better", check=checks.text)
 
     @property
     def together(self) -> int:
@@ -359,12 +365,13 @@ def from_loop(
     Raises:
         InputError: The budget cannot be written as JSON, or `parts` is below 1.
     """
+    checks.function(train, "train", "that trains a module in place")
+    checks.given(budget, "budget", checks.mapping, what="of arguments of the training function")
+    parts = checks.count(parts, "parts", at_least=1)
     try:
         budget = json.loads(json.dumps(dict(budget or {}), allow_nan=False))
     except (TypeError, ValueError) as error:
         raise InputError(f"the budget holds what JSON cannot ({error}): give numbers, texts and lists") from error
-    if parts < 1:
-        raise InputError(f"a loop has at least one part, got {parts}")
     assert budget is not None
     if set(budget) & set(_OFFERED):
         raise InputError(f"{', '.join(_OFFERED)} are set for each network: leave them out of the budget, got {budget}")

@@ -82,6 +82,9 @@ class Task:
         checks.given(self.outputs, "outputs", checks.having, methods=("predictions",), wanted=wanted)
         if self.metrics is not None and (isinstance(self.metrics, str) or not isinstance(self.metrics, Sequence)):
             raise checks.refuse("metrics", "a list of metrics or their names", self.metrics)
+        for metric in self.metrics or ():
+            if not isinstance(metric, str | Metric):
+                raise checks.refuse("metrics", "a list of metrics or their names", self.metrics)
 
     def __getstate__(self) -> dict[str, Any]:
         """What other processes get: the fields, without what was computed from them."""
@@ -263,9 +266,11 @@ def split_rows(samples: int, *, validation: int, test: int, seed: int = 0) -> tu
     Raises:
         InputError: The counts leave no samples for a split.
     """
+    validation, test = checks.count(validation, "validation"), checks.count(test, "test")
     if validation < 1 or test < 1 or validation + test >= samples:
         raise InputError(
-            f"cannot cut {validation} validation and {test} test samples from {samples} and leave some to train on"
+            f"cannot cut {validation} validation and {test} test samples from {samples} and leave some to train on: "
+            "each split needs at least one"
         )
     order = torch.randperm(samples, generator=seeds.generator(seed, "splits"))
     train, held, tested = order.split([samples - validation - test, validation, test])

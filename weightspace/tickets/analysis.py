@@ -34,8 +34,11 @@ def neural_persistence(networks: Collection, p: float = 2.0) -> Float[Tensor, "n
     layout = networks.layout
     entries = layout.weights
     rows: list[list[float]] = []
-    for weights in networks.weights:
-        size = weights.abs() / weights[layout.prunable].abs().max()
+    for i, weights in enumerate(networks.weights):
+        largest = weights[layout.prunable].abs().max()
+        if not largest.isfinite():  # the caller's own tensor, who may have written to it
+            raise InputError(f"networks must have finite weights, got NaN or infinite ones in network {i}")
+        size = weights.abs() / largest if largest > 0 else weights.abs()
         rows.append([_persistence(size[layout.slices[e.name]].reshape(e.shape[0], -1).numpy(), p) for e in entries])
     return torch.tensor(rows, dtype=torch.float64)
 

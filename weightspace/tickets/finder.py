@@ -18,6 +18,7 @@ from weightspace.errors import InputError
 from weightspace.masks.patterns import Pattern
 from weightspace.masks.prunable import require_prunable
 from weightspace.masks.schedule import count_of, part_of
+from weightspace.networks.arguments import check_networks
 from weightspace.networks.building import in_blocks
 from weightspace.networks.collapse import warn_of_lost_layers
 from weightspace.networks.collection import Collection
@@ -347,7 +348,7 @@ def rewind_of(tickets: Collection) -> Float[Tensor, "n d"]:
     Raises:
         InputError: The networks do not have them.
     """
-    if Extra.REWIND not in tickets.extras:
+    if Extra.REWIND not in check_networks(tickets, "tickets").extras:
         raise InputError(
             'these networks have no extras["rewind"], the weights to train from: use what a finder returned, or '
             'add them with collection.replace(extras={"rewind": weights})'

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from weightspace.errors import InputError
+from weightspace.networks.arguments import check_networks
 from weightspace.networks.calling import call
 from weightspace.networks.collapse import lost_layers
 from weightspace.networks.collection import Collection
@@ -52,10 +53,17 @@ def effective_masks(networks: Collection, shape: Sequence[int]) -> Bool[Tensor, 
         InputError: A norm layer has no running statistics, or an activation bounds what passes, so that ones do not
             flow through it; or there are too many paths for float64.
     """
+    check_networks(networks)
     shape = checks.several(shape, "shape", checks.count, least=1, at_least=1, at_most=2**16)
     layout, module = networks.layout, networks.architecture.build_seeded(0).double()
     ones = torch.ones(1, *shape, dtype=torch.float64)
-    require_flow(module, ones)
+    try:
+        require_flow(module, ones)
+    except RuntimeError as error:  # of PyTorch: the network takes no such inputs
+        raise InputError(
+            f"shape must be that of one input, got {tuple(shape)}, on which {networks.architecture.name} does not run "
+            f"({str(error).splitlines()[0]:.200})"
+        ) from error
     kept = module.state_dict()
     buffers = {b.name: _identity(b.name, kept[b.name]) for b in layout.buffers}
     off = biases(layout)
@@ -154,7 +162,7 @@ def effective_density(networks: Collection, shape: Sequence[int]) -> Float[Tenso
         InputError: A norm layer has no running statistics, or an activation bounds what passes, so that ones do not
             flow through it; or there are too many paths for float64.
     """
-    prunable = networks.layout.prunable
+    prunable = check_networks(networks).layout.prunable
     return effective_masks(networks, shape)[:, prunable].double().mean(1)
 
 

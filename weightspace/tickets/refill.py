@@ -67,7 +67,7 @@ def regroup(tickets: Collection, *, clusters: int = 8, fill: float = 1.5, rows: 
     """
     check_networks(tickets, "tickets")
     clusters = checks.count(clusters, "clusters", at_least=1)
-    fill = checks.number(fill, "fill", above=0)
+    fill = checks.number(fill, "fill", above=0, at_most=2**32)
     rows, seed = checks.count(rows, "rows", at_least=1), checks.seed(seed)
     layout, masks = tickets.layout, tickets.masks.clone()
     inner = layout.weights[:-1]

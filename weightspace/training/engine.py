@@ -44,6 +44,7 @@ _GROUPS = {"cpu": (1, 4, 16, 64), "cuda": (1, 16, 64, 256, 1024)}
 _SECONDS = 0.15
 _LONGEST = 120.0  # seconds that a process waits for another's measurement
 _KEPT = "engine.json"
+_MOST_GB = 2.0**33  # an address space of 64 bits
 _CLEARLY = 1.08
 _MOST_THREADS = 2**12
 # Weights, gradient, two moments and two temporaries; the backward pass keeps and grows activations.
@@ -182,7 +183,7 @@ def machine_memory(device: str = "cpu") -> int:
 
 def budget_bytes(memory_gb: float | None, device: str = "cpu") -> int:
     """A memory budget in bytes; by default a quarter of the machine's, or of the device's."""
-    return machine_memory(device) // 4 if memory_gb is None else int(memory_gb * 2**30)
+    return machine_memory(device) // 4 if memory_gb is None else int(min(memory_gb, _MOST_GB) * 2**30)
 
 
 def _measure_all(task: Task, limit: int, device: str) -> Execution:

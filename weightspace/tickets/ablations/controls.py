@@ -91,9 +91,8 @@ class TicketControls:
         Raises:
             InputError: The tickets have no rewind weights, or the scores have another shape than the masks.
         """
-        layout, masks, rewind = tickets.layout, tickets.masks, rewind_of(tickets)
-        if scores.shape != masks.shape:
-            raise InputError(f"one score for each weight is needed, {tuple(masks.shape)}, got {tuple(scores.shape)}")
+        rewind, layout, masks = rewind_of(tickets), tickets.layout, tickets.masks
+        checks.tensor(scores, "scores", shape=masks.shape)
         weights = layout.weights
         rows: list[Tensor] = []
         for mask, score in zip(masks, scores, strict=True):

@@ -127,10 +127,16 @@ class Pruner:
         optimizer: torch.optim.Optimizer | None = None,
         iterations: int = 0,
     ) -> None:
+        checks.instance(schedule, "schedule", GradualSchedule, "a GradualSchedule(...)")
+        kind = torch.optim.Optimizer
+        checks.given(optimizer, "optimizer", checks.instance, kinds=kind, wanted="an optimiser of PyTorch")
+        iterations = checks.count(iterations, "iterations")
         self.module, self.schedule, self.optimizer = module, schedule, optimizer
         self.layout = Layout.of(module)
         if not self.layout.num_prunable:
-            raise InputError(f"{type(module).__name__} has no weights to prune")
+            raise InputError(
+                f"{type(module).__name__} has no weights to prune: Layout.of(module, prunable=[...]) says why"
+            )
         self.iterations = 0
         everything = {entry.name: torch.ones(entry.shape, dtype=torch.bool) for entry in self.layout.weights}
         # All weights have masks from the start, so that averaged copies get the later ones with the buffers.

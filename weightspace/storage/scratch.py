@@ -1,0 +1,33 @@
+"""Folders outside every output: what does not fit into memory lies in one of the system's for temporary files."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from weightspace.errors import StorageError
+from weightspace.storage.system_errors import cause_of, remedy_for
+
+_ELSEWHERE = "or name another folder for temporary files in the environment variable TMPDIR"
+
+
+@contextmanager
+def scratch_folder(verb: str) -> Iterator[Path]:
+    """A folder for temporary files; it is removed at the end of the `with` block, as far as that is possible.
+
+    Args:
+        verb: What it is for, in its name.
+
+    Raises:
+        StorageError: The system gives no folder for temporary files.
+    """
+    try:
+        made = tempfile.TemporaryDirectory(prefix=f"weightspace-{verb}-", ignore_cleanup_errors=True)
+    except OSError as error:
+        where = f" ({error.filename!r:.300})" if error.filename else ""
+        raise StorageError(
+            f"could not make a folder for temporary files: {cause_of(error)}{where}. {remedy_for(error).capitalize()}, "
+            f"{_ELSEWHERE}, then run again"
+        ) from error
+    with made as folder:
+        yield Path(folder)
