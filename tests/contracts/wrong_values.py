@@ -23,6 +23,8 @@ import weightspace as ws
 from weightspace import bayes, flow, masks, recipes, report, tasks, training
 from weightspace.networks import outputs as kinds
 
+from tests.contracts import wrong_adaptation  # isort: skip
+
 GAPS: set[str] = set()  # entries that are not held to this yet
 NAN, INF = float("nan"), float("inf")
 DENSITIES = ["0.5", NAN, INF, True, 0, 1.5, -0.5, {}]
@@ -41,6 +43,7 @@ WRONG: dict[str, list[Any]] = {
     "step": ["3 epochs", "-3ep", "1e", "", 3, 2.5, ["3ep"], "\u0663ep", "9" * 5000 + "it"],
     "numbers": ["0.5", 3, ["x"], [NAN], [INF], {"a": 1}],
     "texts": ["weights", 3, [3]],
+    "globs": [3, [3], {}, ""],
     "mapping": [3, "x", ["x"]],
     "function": [3, "x", ["x"]],
     "object": OTHERS,
@@ -160,7 +163,7 @@ class World:
 
 def entries(world: World) -> list[Entry]:
     """All of them."""
-    return [*settings(world), *of_networks(world), *of_stages(world)]
+    return [*settings(world), *of_networks(world), *of_stages(world), *wrong_adaptation.entries(world, Entry)]
 
 
 def settings(world: World) -> list[Entry]:

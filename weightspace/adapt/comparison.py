@@ -4,9 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from weightspace.adapt.merging import Merger
-from weightspace.adapt.task_vectors import TaskVectors
+from weightspace.adapt.task_vectors import TaskVectors, check_vectors
 from weightspace.errors import InputError
+from weightspace.networks.arguments import check_networks
 from weightspace.networks.collection import Collection
+from weightspace.runtime import checks
+from weightspace.tasks.arguments import check_task
 from weightspace.tasks.data import Data
 from weightspace.tasks.measuring import measure
 from weightspace.tasks.task import Task
@@ -56,6 +59,12 @@ def compare(
     Raises:
         InputError: Numbers of vectors, bases and tasks differ, there are no scales, or two tasks have one name.
     """
+    for name, merger in checks.mapping(mergers, "mergers", "of names to ways to merge").items():
+        checks.instance(merger, f"mergers[{name!r}]", Merger, "a way to merge, such as Sum()")
+    checks.several(vectors, "vectors", check_vectors)
+    checks.several(bases, "bases", check_networks)
+    checks.several(tasks, "tasks", check_task)
+    scales = checks.several(scales, "scales", checks.number)
     bases = list(bases) * len(tasks) if len(bases) == 1 else list(bases)
     if not len(vectors) == len(tasks) == len(bases) or not tasks:
         raise InputError(f"got {len(vectors)} vectors, {len(bases)} bases and {len(tasks)} tasks: give one of each")

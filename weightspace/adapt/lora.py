@@ -15,13 +15,15 @@ from torch import Tensor, nn
 from weightspace.adapt.lines import Lines
 from weightspace.adapt.low_rank import LowRankLinear, targets_of, with_adapters
 from weightspace.adapt.partial import PartialAdapters, adapter_masks, changed_entries
-from weightspace.adapt.task_vectors import KIND, TaskVectors, parameters_named
+from weightspace.adapt.task_vectors import KIND, TaskVectors, check_globs, parameters_named
 from weightspace.errors import InputError, StorageError
 from weightspace.networks.architecture import Architecture
+from weightspace.networks.arguments import check_networks
 from weightspace.networks.collection import Collection
 from weightspace.networks.record import Extra, Record
 from weightspace.runtime import checks
 from weightspace.runtime.hashing import raw_bytes
+from weightspace.tasks.arguments import check_run
 from weightspace.tasks.own_loop import require_samples
 from weightspace.tasks.task import Task
 from weightspace.tickets.finder import SearchBlock, SearchResult, Starts, recipe_length, search
@@ -57,13 +59,9 @@ class LoRA:
     starts: ClassVar[Starts] = "either"
 
     def __post_init__(self) -> None:
-        for name in ("on", "whole"):
-            globs = getattr(self, name)
-            object.__setattr__(self, name, (globs,) if isinstance(globs, str) else tuple(globs))
-        if self.rank < 1:
-            raise InputError(f"rank must be at least 1, got {self.rank}")
-        if self.alpha is not None and not 0 < self.alpha < float("inf"):
-            raise InputError(f"alpha must be a positive number, got {self.alpha}")
+        checks.settle(self, check_globs, "on", "whole")
+        checks.settle(self, checks.count, "rank", at_least=1)
+        checks.settle_given(self, checks.number, "alpha", above=0)
         wanted = "a pattern of adapters, such as UniformRatio(0.25) or LayerRatios()"
         checks.given(self.pattern, "pattern", checks.instance, kinds=PartialAdapters, wanted=wanted)
 
@@ -81,7 +79,7 @@ class LoRA:
         Raises:
             InputError: The base is sparse, or a glob matches nothing that can have an adapter.
         """
-        if not base.dense:
+        if not check_networks(base, "base").dense:
             raise InputError("LoRA needs a dense base, got a sparse one: use networks.replace(masks=None)")
         module = base.module(0)
         targets, entirely = self._parts(base, module)
@@ -110,6 +108,7 @@ class LoRA:
             LayoutMismatch: The base is not of the task's architecture.
             InputError: The networks of the base differ, one has no seed, or a glob matches nothing.
         """
+        check_run(base, task, folder, device, name="base")
         require_samples(task, "LoRA")
         base.layout.require(task.architecture.layout(), f"the network of task {task.name!r}")
         if len(base) > 1 and not bool((base.weights == base.weights[:1]).all()):
@@ -160,6 +159,7 @@ class LoRA:
         Raises:
             StorageError: The folder holds no adapters, or those of another base.
         """
+        check_networks(base, "base")
         stored = Collection.load(folder)
         settings = _method_of(stored.records[0], str(folder))
         if settings["base"] != checksum(base):
@@ -193,6 +193,8 @@ def task_vectors(adapters: Collection, base: Collection) -> TaskVectors:
     Raises:
         InputError: The networks are no adapters, or those of another base.
     """
+    check_networks(adapters, "adapters")
+    check_networks(base, "base")
     try:
         settings = _method_of(adapters.records[0], "the collection")
     except StorageError as error:

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from weightspace.adapt.task_vectors import TaskVectors, moved_to, paired, parameters_named
+from weightspace.adapt.task_vectors import TaskVectors, check_globs, check_vectors, moved_to, paired, parameters_named
 from weightspace.adapt.train_only import train_entries
 from weightspace.errors import InputError
 from weightspace.masks.patterns import Unstructured
@@ -20,8 +20,9 @@ from weightspace.networks.collection import Collection
 from weightspace.networks.layout import Layout
 from weightspace.recipes.recipe import Recipe
 from weightspace.recipes.step import Step
-from weightspace.runtime import seeds
+from weightspace.runtime import checks, seeds
 from weightspace.storage.checkpoints import read_checkpoint, write_checkpoint
+from weightspace.tasks.arguments import check_run
 from weightspace.tasks.task import Task
 from weightspace.tickets.finder import SearchBlock, Starts, recipe_length
 
@@ -62,15 +63,13 @@ class LoTA:
 
     def __post_init__(self) -> None:
         Unstructured(self.density, self.scope)
-        for name in ("on", "whole"):
-            globs = getattr(self, name)
-            object.__setattr__(self, name, (globs,) if isinstance(globs, str) else tuple(globs))
+        checks.settle(self, check_globs, "on", "whole")
+        checks.settle_given(self, check_vectors, "apart_from")
         if isinstance(self.calibration, str | Step):
-            object.__setattr__(self, "calibration", Step.of(self.calibration))
+            object.__setattr__(self, "calibration", Step.of(self.calibration, "calibration"))
         elif not (self.calibration is None or isinstance(self.calibration, Recipe)):
-            raise InputError(f'calibration is a Recipe or a length such as "30it", got {self.calibration!r}')
-        if self.by not in ("change", "magnitude", "random"):
-            raise InputError(f"by must be 'change', 'magnitude' or 'random', got {self.by!r}")
+            raise checks.refuse("calibration", 'a Recipe, or a length such as "30it"', self.calibration)
+        checks.settle(self, checks.one_of, "by", choices=("change", "magnitude", "random"))
         if self.by != "change" and self.calibration is not None:
             raise InputError(f"by={self.by!r} chooses weights without a calibration: leave `calibration` out")
 
@@ -92,6 +91,7 @@ class LoTA:
             InputError: The networks are sparse, a glob matches nothing, a network has no seed, or fewer weights are
                 left than are to be trained.
         """
+        check_run(base, task, folder, device, name="base")
         part, whole = self._parts(base.layout)
         taken = self._taken(base)
         first = self._calibration(task)

@@ -13,11 +13,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from weightspace.adapt.task_vectors import TaskVectors, joined_records, moved_to
+from weightspace.adapt.task_vectors import TaskVectors, check_vectors, joined_records, moved_to
 from weightspace.errors import InputError
 from weightspace.masks.top_k import _keep_top
 from weightspace.networks.record import Extra
-from weightspace.runtime import seeds
+from weightspace.runtime import checks, seeds
 
 
 class Merger(ABC):
@@ -43,8 +43,9 @@ class Merger(ABC):
         Raises:
             InputError: There are no vectors, or their numbers differ.
         """
+        vectors = checks.several(vectors, "vectors", check_vectors)
         if not vectors:
-            raise InputError("nothing to merge: give at least one collection of task vectors")
+            raise InputError("vectors are empty, nothing to merge: give at least one collection of task vectors")
         first = vectors[0]
         if any(len(vector) != len(first) for vector in vectors):
             counts = ", ".join(str(len(vector)) for vector in vectors)
@@ -96,7 +97,7 @@ class TaskArithmetic(Merger):
     scale: float = 0.5
 
     def __post_init__(self) -> None:
-        _require_scale(self.scale)
+        checks.settle(self, checks.number, "scale")
 
     def merged(self, changes: Float[Tensor, "vectors n d"]) -> Float[Tensor, "n d"]:
         """One change of each network from several.
@@ -127,9 +128,8 @@ class TIES(Merger):
     scale: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.density <= 1:
-            raise InputError(f"density, the fraction of each vector kept, must lie in (0, 1], got {self.density}")
-        _require_scale(self.scale)
+        checks.settle(self, checks.fraction, "density")
+        checks.settle(self, checks.number, "scale")
 
     def merged(self, changes: Float[Tensor, "vectors n d"]) -> Float[Tensor, "n d"]:
         """One change of each network from several.
@@ -162,8 +162,9 @@ class DARE(Merger):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.drop < 1:
-            raise InputError(f"drop, the fraction of entries that is dropped, must lie in [0, 1), got {self.drop}")
+        checks.settle(self, checks.number, "drop", at_least=0, below=1)
+        checks.settle(self, checks.instance, "then", kinds=Merger, wanted="a way to merge, such as Sum()")
+        checks.settle(self, checks.seed, "seed")
 
     def merged(self, changes: Float[Tensor, "vectors n d"]) -> Float[Tensor, "n d"]:
         """One change of each network from several.
@@ -188,8 +189,3 @@ def _merged_buffers(vectors: Sequence[TaskVectors]) -> dict[str, Tensor]:
         moves = buffer.is_floating_point()
         merged[name] = torch.stack(all_of_them).mean(0) if moves else torch.zeros_like(buffer)
     return merged
-
-
-def _require_scale(scale: float) -> None:
-    if not abs(scale) < float("inf"):
-        raise InputError(f"scale, the factor of the merged change, must be a finite number, got {scale}")

@@ -10,7 +10,9 @@ from safetensors.torch import save_file
 from weightspace.adapt.lora import LoRA, checksum
 from weightspace.adapt.low_rank import LowRankLinear
 from weightspace.errors import InputError, StorageError
+from weightspace.networks.arguments import check_networks
 from weightspace.networks.collection import Collection
+from weightspace.runtime import checks
 from weightspace.storage.files import atomic_file, dump_json, new_folder, write_text
 from weightspace.storage.reading import read_json
 from weightspace.storage.tensors import load_tensors
@@ -46,6 +48,9 @@ def save_peft(adapters: Collection, index: int, folder: str | Path) -> Path:
         InputError: The networks are no adapters.
         StorageError: The folder is not empty, or cannot be written.
     """
+    check_networks(adapters, "adapters")
+    index = checks.count(index, "index", at_most=len(adapters) - 1)
+    checks.path(folder, "folder")
     method = adapters.records[index].method or {}
     if method.get("name") != "LoRA":
         raise InputError(f"only adapters of LoRA can be written for PEFT, got kind {adapters.records[index].kind!r}")
@@ -88,7 +93,8 @@ def load_peft(folder: str | Path, base: Collection, *, seed: int = 0) -> Collect
         StorageError: The folder holds no such adapter, or a damaged one.
         InputError: The adapter is of a kind that is not read, or belongs to another network.
     """
-    folder = Path(folder)
+    folder, seed = Path(checks.path(folder, "folder")), checks.seed(seed)
+    check_networks(base, "base")
     config = read_json(folder / CONFIG)
     if not isinstance(config, dict) or config.get("peft_type") != "LORA":
         raise StorageError(f"{folder / CONFIG} describes no LoRA adapter: only these are read")

@@ -15,10 +15,12 @@ from torch import Tensor
 from weightspace.adapt.task_vectors import TaskVectors
 from weightspace.adapt.train_only import train_only
 from weightspace.errors import InputError
+from weightspace.networks.arguments import check_networks
 from weightspace.networks.collection import Collection
 from weightspace.networks.layout import Entry, Layout
 from weightspace.networks.record import Extra
-from weightspace.runtime import seeds
+from weightspace.runtime import checks, seeds
+from weightspace.tasks.arguments import check_run
 from weightspace.tasks.task import Task
 
 _RANKED = {"ks": "the statistic", "norm": "the norm of the change", "count": "the count", "random": "a draw"}
@@ -52,12 +54,13 @@ class Rows:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.by not in _RANKED:
-            raise InputError(f"by must be one of {', '.join(map(repr, _RANKED))}, got {self.by!r}")
+        checks.text(self.tensor, "tensor", "embedding.weight")
+        checks.one_of(self.by, "by", list(_RANKED))
+        checks.settle_given(self, checks.count, "count", at_least=1)
+        checks.settle_given(self, checks.number, "level")
+        checks.settle(self, checks.seed, "seed")
         if (self.count is None) == (self.level is None):
             raise InputError("give a number of rows (count=18), or a level of significance (level=0.05) for by='ks'")
-        if self.count is not None and self.count < 1:
-            raise InputError(f"count, the number of rows, must be at least 1, got {self.count}")
         if self.level is not None and (self.by != "ks" or not 0 < self.level < 1):
             raise InputError(f"a level in (0, 1) belongs to by='ks', got level={self.level} and by={self.by!r}")
 
@@ -73,8 +76,13 @@ class Rows:
         Raises:
             InputError: The tensor is no matrix or is tied, tokens are missing, or fewer rows occur than are asked for.
         """
+        check_networks(base, "base")
+        check_networks(tuned, "tuned")
+        checks.given(tokens, "tokens", checks.tensor)
         entry = self._entry(base.layout)
         base.layout.require_tensors(tuned.layout, "the tuned networks")
+        if len(base) != len(tuned):
+            raise InputError(f"tuned must be as many networks as base, got {len(tuned)} and {len(base)}")
         used = self._used(tokens, entry.shape[0])
         scores = self._scores(base, tuned, used, entry)
         if self.level is not None:
@@ -119,6 +127,7 @@ class Rows:
             folder: Folder to write to as a resumable run; None keeps everything in memory.
             device: Device to train on.
         """
+        check_run(base, task, folder, device, name="base")
         trained = self._trained(base, self.chosen(base, tuned, tokens))
         return train_only(base, task, trained, method=self._method(), folder=folder, device=device)
 
@@ -133,6 +142,7 @@ class Rows:
             folder: Folder to write to as a resumable run; None keeps everything in memory.
             device: Device to train on.
         """
+        check_run(base, task, folder, device, name="base")
         entry = self._entry(base.layout)
         trained = self._trained(base, torch.ones(len(base), entry.shape[0], dtype=torch.bool))
         method = {"name": "Rows", "tensor": self.tensor, "by": "all"}

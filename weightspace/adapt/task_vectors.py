@@ -7,12 +7,14 @@ Ilharco et al. 2023, "Editing Models with Task Arithmetic" (arXiv 2212.04089); s
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from weightspace.errors import InputError, StorageError
+from weightspace.networks.arguments import check_networks
 from weightspace.networks.collection import Collection
 from weightspace.networks.layout import Entry, Layout
 from weightspace.networks.record import Extra
@@ -43,6 +45,8 @@ class TaskVectors(Collection):
             LayoutMismatch: They are of different layouts.
             InputError: They are sparse, or their numbers do not fit.
         """
+        check_networks(networks)
+        check_networks(base, "base")
         base.layout.require_tensors(networks.layout, "the networks after training")
         _require_dense(networks, "the networks after training")
         _require_dense(base, "the base")
@@ -102,8 +106,9 @@ class TaskVectors(Collection):
         Raises:
             InputError: A glob matches nothing, or there are none.
         """
+        checks.several(names, "names", checks.text)
         if not names:
-            raise InputError('name the tensors to keep, or globs such as only("encoder.*")')
+            raise InputError('names are empty: name the tensors to keep, or globs such as only("encoder.*")')
         kept = torch.zeros(self.layout.size, dtype=torch.bool)
         for name in parameters_named(self.layout, names):
             kept[self.layout.slices[name]] = True
@@ -127,6 +132,7 @@ class TaskVectors(Collection):
             InputError: The base is sparse, the numbers do not fit, no tensor is the same, or the scale is no number.
         """
         scale = checks.number(scale, "scale")
+        check_networks(base, "base")
         _require_dense(base, "the base")
         own, at = paired(len(self), len(base), "task vectors and networks of the base")
         changes = self.changes_for(base.layout)[own]
@@ -157,7 +163,34 @@ class TaskVectors(Collection):
         Raises:
             InputError: No tensor is the same.
         """
+        checks.instance(layout, "layout", Layout, "a Layout, such as networks.layout")
         return moved_to(self.weights, self.layout, layout, "the task vectors")
+
+
+def check_globs(value: Any, name: str) -> tuple[str, ...]:
+    """Names or globs of tensors as a tuple; one alone may be a text.
+
+    Args:
+        value: What was got.
+        name: Name of the argument.
+
+    Raises:
+        InputError: It is something else.
+    """
+    return tuple(checks.several((value,) if isinstance(value, str) else value, name, checks.text))
+
+
+def check_vectors(value: Any, name: str) -> TaskVectors:
+    """Task vectors.
+
+    Args:
+        value: What was got.
+        name: Name of the argument.
+
+    Raises:
+        InputError: It is something else.
+    """
+    return checks.instance(value, name, TaskVectors, "TaskVectors, such as TaskVectors.between(networks, base)")
 
 
 def moved_to(vectors: Tensor, layout: Layout, other: Layout, what: str) -> Tensor:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from jaxtyping import Bool
 from torch import Tensor
 
@@ -12,7 +13,9 @@ from weightspace.adapt.task_vectors import TaskVectors
 from weightspace.errors import InputError
 from weightspace.networks.collection import Collection
 from weightspace.networks.record import Extra
+from weightspace.runtime import checks
 from weightspace.runtime.hashing import raw_bytes
+from weightspace.tasks.arguments import check_run
 from weightspace.tasks.own_loop import require_samples
 from weightspace.tasks.task import Task
 from weightspace.tickets.finder import SearchBlock, SearchResult, recipe_length, search
@@ -41,8 +44,9 @@ def train_only(
         LayoutMismatch: The networks are not of the task's architecture.
         InputError: The networks are sparse, or the entries have another shape, or there are none.
     """
-    if trained.shape != (len(base), base.layout.size):
-        raise InputError(f"trained must be {(len(base), base.layout.size)}, got {tuple(trained.shape)}")
+    check_run(base, task, folder, device, name="base")
+    checks.tensor(trained, "trained", shape=(len(base), base.layout.size), dtype=torch.bool)
+    checks.given(method, "method", checks.mapping, what="of what records say of the choice")
     if not bool(trained.any(1).all()):
         raise InputError("a network has no entry to train: choose more")
     named = dict(method or {"name": "train_only"})

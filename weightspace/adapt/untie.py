@@ -5,7 +5,9 @@ from torch import nn
 
 from weightspace.errors import InputError
 from weightspace.networks.architecture import Architecture
+from weightspace.networks.arguments import check_networks
 from weightspace.networks.collection import Collection
+from weightspace.runtime import checks
 
 
 def untie(networks: Collection, name: str) -> Collection:
@@ -18,11 +20,12 @@ def untie(networks: Collection, name: str) -> Collection:
     Raises:
         InputError: No tensor of this name is tied.
     """
-    layout = networks.layout
+    layout = check_networks(networks).layout
+    checks.text(name, "name", "decoder.weight")
     pairs = [(alias, own) for alias, own in layout.aliases if name in (alias, own)]
     if not pairs:
         tied = ", ".join(alias for alias, _ in layout.aliases) or "none"
-        raise InputError(f"{name!r} is not tied; tied tensors of the network: {tied}")
+        raise InputError(f"name must be that of a tied tensor of the network ({tied}), got {name!r:.80}")
     before = networks.architecture
 
     def factory() -> nn.Module:

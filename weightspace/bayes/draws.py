@@ -103,6 +103,8 @@ def predict_values(posteriors: Collection, x: Tree, n: int, *, seed: int = 0, de
             regressions.
     """
     check_networks(posteriors, "posteriors")
+    check_inputs(x)
+    n, seed, device = checks.count(n, "n", at_least=1), checks.seed(seed), devices.pick(device)
     if not all("noise_std" in record for record in posteriors.records):
         raise InputError(
             "the records of these networks have no noise_std: they are no posteriors of regressions. For classes and "

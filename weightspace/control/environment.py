@@ -7,6 +7,8 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from weightspace.runtime import checks
+
 
 @runtime_checkable
 class Environment(Protocol):
@@ -76,6 +78,9 @@ class CartPole:
     """
 
     horizon: int = 500
+
+    def __post_init__(self) -> None:
+        checks.settle(self, checks.count, "horizon", at_least=1)
 
     @property
     def observation(self) -> int:

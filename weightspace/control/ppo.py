@@ -59,17 +59,14 @@ class PPO:
     schedule: Schedule = Schedule()
 
     def __post_init__(self) -> None:
-        for name in ("updates", "copies", "steps", "epochs", "minibatches"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("discount", "trace"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
-        for name in ("clip", "max_gradient", "reward_scale"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"{name} must be positive, got {getattr(self, name)}")
+        checks.settle(self, checks.count, "updates", "copies", "steps", "epochs", "minibatches", at_least=1)
+        checks.settle(self, checks.instance, "optimizer", kinds=Adam, wanted="an Adam(...)")
+        checks.settle(self, checks.number, "discount", "trace", at_least=0, at_most=1)
+        checks.settle(self, checks.number, "clip", "max_gradient", "reward_scale", above=0)
+        checks.settle(self, checks.number, "entropy", "value", at_least=0)
         if self.minibatches > self.copies * self.steps:
-            raise InputError(f"{self.copies * self.steps} steps cannot make {self.minibatches} minibatches")
+            most = self.copies * self.steps
+            raise InputError(f"minibatches must be at most {most}, the steps of all copies, got {self.minibatches}")
         checks.settle(self, checks.instance, "schedule", kinds=Schedule, wanted="a Schedule(...)")
 
     def rate(self, update: int, total: int) -> float:

@@ -17,10 +17,12 @@ from weightspace.control.returns import Policies, returns
 from weightspace.control.trainer import PolicyTrainer
 from weightspace.errors import InputError
 from weightspace.networks.architecture import Architecture
+from weightspace.networks.arguments import check_networks
 from weightspace.networks.collection import Collection
 from weightspace.networks.layout import Layout
 from weightspace.networks.record import Record
 from weightspace.recipes.step import Step
+from weightspace.runtime import checks
 from weightspace.tasks.own_loop import LoopRecipe, LoopTask
 
 _TOGETHER = 64
@@ -165,6 +167,10 @@ class PolicyTask(LoopTask):
             episodes: Number of episodes; None for the task's.
             greedy: Whether the likeliest action is taken, or one is drawn.
         """
+        check_networks(policies, "policies")
+        checks.one_of(split, "split", ("validation", "test"))
+        episodes = checks.given(episodes, "episodes", checks.count, at_least=1)
+        greedy = checks.flag(greedy, "greedy")
         policies.layout.require(self.architecture.layout(), f"the policy of task {self.name!r}")
         return self._returns(policies.layout, policies.weights, policies.buffers, split, episodes, greedy)
 

@@ -6,7 +6,8 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from weightspace.errors import InputError
+from weightspace.models.sizes import check_sizes
+from weightspace.runtime import checks
 
 
 class ActorCritic(nn.Module):
@@ -27,11 +28,9 @@ class ActorCritic(nn.Module):
 
     def __init__(self, observation: int, actions: int, hidden: Sequence[int] = (64, 64)) -> None:
         super().__init__()
-        if observation < 1 or actions < 2 or any(size < 1 for size in hidden):
-            raise InputError(
-                f"a policy needs observations, two actions or more and hidden units, got {observation}, {actions}, "
-                f"{list(hidden)}"
-            )
+        check_sizes(observation=observation)
+        checks.count(actions, "actions", at_least=2, at_most=2**24)
+        hidden = checks.several(hidden, "hidden", checks.count, at_least=1, at_most=2**24)
         self.actor = _perceptron((observation, *hidden, actions), 0.01)
         self.critic = _perceptron((observation, *hidden, 1), 1.0)
         self.input_shape = (observation,)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from weightspace.models.sizes import check_sizes, check_width
+from weightspace.runtime import checks
 
 Shortcut = Literal["projection", "pad"]
 
@@ -96,6 +97,7 @@ class ResNet20(ResNet):
     ) -> None:
         check_width(width, 64)
         channels = tuple(math.ceil(width * c) for c in (16, 32, 64))
+        checks.one_of(shortcut, "shortcut", ("projection", "pad"))
         super().__init__((3, 3, 3), channels, shortcut=shortcut, inputs=inputs, outputs=outputs)
 
 

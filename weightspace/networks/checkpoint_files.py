@@ -89,7 +89,8 @@ def _network_files(folder: Path) -> tuple[list["NetworkFile"], list[str]]:
                 "keep one in each sub-folder, or give that folder itself"
             )
     if not found:
-        raise StorageError(f"{folder} holds no {', '.join(sorted(SUFFIXES))} files: nothing to read")
+        kinds = ", ".join(sorted(SUFFIXES))
+        raise StorageError(f"{folder} holds nothing to read: give a folder of {kinds} files, or one of these")
     return found, remarks
 
 

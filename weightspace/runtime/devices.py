@@ -21,6 +21,21 @@ def named(device: str | torch.device) -> torch.device:
         raise checks.refuse("device", 'the name of a device, such as "cpu" or "cuda"', device) from error
 
 
+def present(device: str | torch.device) -> torch.device:
+    """A device by its name, which is there if it is a card.
+
+    Args:
+        device: Name such as "cpu" or "cuda:1".
+
+    Raises:
+        InputError: No device has such a name, or this machine has none of it.
+    """
+    found = named(device)
+    if found.type == "cuda":
+        pick(found)
+    return found
+
+
 def pick(device: str | torch.device) -> str:
     """A device that is there: "auto" is a CUDA device if there is one, else the CPU.
 

@@ -44,7 +44,7 @@ def check_widths(hidden: Any, inputs: int, outputs: int) -> list[int]:
     return widths
 
 
-def check_run(networks: Any, task: Any, folder: Any = None, device: Any = "auto") -> None:
+def check_run(networks: Any, task: Any, folder: Any = None, device: Any = "auto", name: str = "networks") -> None:
     """The arguments of a stage that trains networks.
 
     Args:
@@ -52,11 +52,12 @@ def check_run(networks: Any, task: Any, folder: Any = None, device: Any = "auto"
         task: A task.
         folder: A path, or None.
         device: Name of a device.
+        name: Name of the argument that is the collection.
 
     Raises:
         InputError: One is something else, or the device is not available.
     """
-    check_networks(networks)
+    check_networks(networks, name)
     check_task(task)
     if folder is not None:
         checks.path(folder, "folder")

@@ -117,11 +117,8 @@ class Split:
 
     def to(self, device: str) -> "Split":
         """The split on a device."""
-        wanted = devices.named(device)
-        if trees.first(self.x).device == wanted:
+        if trees.first(self.x).device == devices.present(device):
             return self
-        if wanted.type == "cuda":
-            devices.pick(wanted)
         return unchecked(trees.to(self.x, device), trees.to(self.y, device))
 
     def update(self, digest: "hashlib._Hash") -> None:
@@ -152,10 +149,14 @@ class DatasetSplit:
     """
 
     def __init__(self, dataset: Dataset, rows: Tensor | None = None, *, device: str = "cpu") -> None:
+        if not hasattr(dataset, "__getitem__"):
+            raise checks.refuse("dataset", "a map-style Dataset of pairs (input, target)", dataset)
         if not hasattr(dataset, "__len__"):
             raise InputError("the dataset must have a length: an IterableDataset cannot be cut into splits")
         self.dataset = dataset
-        self.rows = torch.arange(len(dataset)) if rows is None else rows  # pyright: ignore[reportArgumentType]
+        devices.present(device)
+        count = len(dataset)  # pyright: ignore[reportArgumentType]
+        self.rows = torch.arange(count) if rows is None else torch.arange(count)[check_rows(rows, count)]
         self.device = device
         if not len(self.rows):
             raise InputError("the dataset has no samples")
@@ -255,7 +256,9 @@ class OwnData:
     shared_inputs: bool = True
 
     def __post_init__(self) -> None:
-        trees.samples(self.y, "targets")
+        object.__setattr__(self, "shared_inputs", checks.flag(self.shared_inputs, "shared_inputs"))
+        _samples(self.x, "inputs x")
+        _samples(self.y, "targets y")
         sets = {len(tensor) for tensor in trees.tensors(self.y)}
         counts = {tensor.shape[1] if tensor.ndim > 1 else 0 for tensor in trees.tensors(self.y)}
         if self.shared_inputs:

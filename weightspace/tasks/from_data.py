@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from weightspace.errors import InputError
 from weightspace.networks.architecture import Architecture
 from weightspace.networks.outputs import OutputKind
 from weightspace.recipes.recipe import Recipe
@@ -60,7 +59,7 @@ def from_tensors(
         InputError: Inputs and targets differ in number, hold NaN, or are too few to be cut.
     """
     on_disk = _memory_mapped(x) or _memory_mapped(y)
-    x, y = _tensors(x), _tensors(y)
+    x, y = _tensors(x, "x"), _tensors(y, "y")
     validation, test = checks.fraction(validation, "validation"), checks.fraction(test, "test")
     counts = [round(trees.samples(x) * share) for share in (validation, test)]
     if on_disk:
@@ -111,6 +110,8 @@ def from_dataset(
     Raises:
         InputError: The dataset has no length, its items are not pairs, or reading one is random.
     """
+    in_memory = checks.flag(in_memory, "in_memory")
+    validation, test = checks.fraction(validation, "validation"), checks.fraction(test, "test")
     whole = DatasetSplit(dataset)
     settings: dict[str, Any] = {"recipe": recipe, "loss": loss, "outputs": outputs, "metrics": metrics}
     if in_memory:
@@ -154,13 +155,15 @@ def from_own_data(
     Raises:
         InputError: The numbers of networks or samples differ, or a value is NaN.
     """
-    train = OwnData(_tensors(x), _tensors(y), shared_inputs)
+    train = OwnData(_tensors(x, "x"), _tensors(y, "y"), shared_inputs)
     held = train if validation is None else validation
     return Task(name, _architecture(network, train), train, held, held, recipe, loss, outputs=outputs, metrics=metrics)
 
 
 def _architecture(network: Network, train: Data) -> Architecture:
     """The network of a task, with the weights that its use of the data shows."""
+    if not isinstance(network, Architecture):
+        checks.function(network, "network", "that returns a fresh module, or an Architecture")
     architecture = network if isinstance(network, Architecture) else Architecture.of(network)
     return architecture.recognise(train.head(_FEW).x)
 
@@ -170,16 +173,16 @@ def _memory_mapped(tree: Tree) -> bool:
     return any(isinstance(part, np.memmap) for part in parts)
 
 
-def _tensors(tree: Tree) -> Tree:
+def _tensors(tree: Tree, name: str) -> Tree:
     """The structure with NumPy arrays as tensors that share their memory."""
-    if isinstance(tree, Mapping):
-        return {name: _tensors(part) for name, part in tree.items()}
-    if isinstance(tree, tuple):
-        return tuple(map(_tensors, tree))
+    if isinstance(tree, Mapping) and tree:
+        return {key: _tensors(part, name) for key, part in tree.items()}
+    if isinstance(tree, tuple) and tree:
+        return tuple(_tensors(part, name) for part in tree)
     if isinstance(tree, np.ndarray):
         with warnings.catch_warnings():  # an array that is read only stays so: nothing here writes into data
             warnings.filterwarnings("ignore", "The given NumPy array is not writable")
             return torch.from_numpy(tree)
     if not isinstance(tree, Tensor):
-        raise InputError(f"expected tensors, arrays, or tuples or mappings of them, got a {type(tree).__name__}")
+        raise checks.refuse(name, "a tensor or an array, or a tuple or mapping of them", tree)
     return tree

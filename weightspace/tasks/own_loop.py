@@ -375,6 +375,8 @@ def from_loop(
     assert budget is not None
     if set(budget) & set(_OFFERED):
         raise InputError(f"{', '.join(_OFFERED)} are set for each network: leave them out of the budget, got {budget}")
+    if not isinstance(network, Architecture):
+        checks.function(network, "network", "that returns a fresh module, or an Architecture")
     architecture = network if isinstance(network, Architecture) else Architecture.of(network)
     data: Any = NoSamples(name)
     recipe = LoopRecipe(Step(iterations=parts), 1, budget=budget)

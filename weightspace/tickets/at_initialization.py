@@ -107,7 +107,9 @@ class PruneAtInit:
             require_samples(task, type(self.score).__name__)
         first, length = self.start.total(task.recipe.per_epoch(len(task.train))), recipe_length(task)
         if first > length:
-            raise InputError(f"cannot prune at {self.start}, training ends at {task.recipe.length}")
+            raise InputError(
+                f"cannot prune at {self.start}, training ends at {task.recipe.length}: choose an earlier step"
+            )
         if are_starts(networks):
             check_dense_enough(networks, self.pattern or Unstructured(self.density, self.scope))
 
