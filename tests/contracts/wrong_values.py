@@ -20,10 +20,9 @@ import torch
 from torch import nn
 
 import weightspace as ws
+from tests.contracts import wrong_adaptation
 from weightspace import bayes, flow, masks, recipes, report, tasks, training
 from weightspace.networks import outputs as kinds
-
-from tests.contracts import wrong_adaptation  # isort: skip
 
 GAPS: set[str] = set()  # entries that are not held to this yet
 NAN, INF = float("nan"), float("inf")

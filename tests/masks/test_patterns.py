@@ -102,7 +102,7 @@ def test_impossible_densities_are_refused(density: float) -> None:
 def test_bad_scores_and_patterns_are_refused() -> None:
     with pytest.raises(InputError, match="NaN"):
         ws.Unstructured(0.5).mask(torch.full((10,), torch.nan), ROWS)
-    with pytest.raises(InputError, match="scores have 9 values"):
+    with pytest.raises(InputError, match="10 values a network, one a parameter; got 9"):
         ws.Unstructured(0.5).mask(torch.zeros(9), ROWS)
     with pytest.raises(InputError, match="keeps none of 8"):
         ws.Unstructured(0.01).mask(torch.zeros(10), ROWS)

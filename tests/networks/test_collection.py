@@ -259,7 +259,7 @@ def test_bad_tensors_are_refused() -> None:
         build(buffers=buffers | {"x": torch.zeros(6, 1)})
     with pytest.raises(InputError, match=r"float64.*float32"):
         build(weights=weights.double())
-    with pytest.raises(InputError, match="2 records for 6"):
+    with pytest.raises(InputError, match="one for each of the 6 networks, got 2"):
         build(records=[{}, {}])
 
 
