@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import inspect
 import itertools
+import json
 import math
 import shutil
 import tempfile
@@ -335,6 +336,11 @@ def judge(call: Call, changed: Mapping[str, Any]) -> tuple[str, str | None]:
     return ("right", None) if wrong is None else ("wrong", wrong)
 
 
+@functools.cache
+def _calls_of(place: world.World) -> tuple[list[Call], list[str]]:
+    return good_calls(place)
+
+
 def fuzz_types(place: world.World, seed: int, numbers: Iterable[int], findings: Findings) -> Findings:
     """As `fuzz`, with values that are not of the type that the argument is said to have."""
     return fuzz(place, seed, numbers, findings, types=True)
@@ -351,7 +357,7 @@ def fuzz(place: world.World, seed: int, numbers: Iterable[int], findings: Findin
         types: Whether the values are of other types than those that the arguments are said to have.
     """
     with inside(place.root):
-        calls, not_called = good_calls(place)
+        calls, not_called = _calls_of(place)
         findings.notes.append(f"not called: {', '.join(sorted(not_called))}")
         rest = iter(numbers)
         for first in rest:
@@ -396,7 +402,30 @@ def _try(call: Call, changed: Mapping[str, Any], number: str, findings: Findings
     outcome, wrong = judge(call, changed)
     _tidy()
     words = ", ".join(f"{name}={value!r:.60}" for name, value in changed.items())
-    findings.add(call.of, outcome, None if wrong is None else f"{number}: {call.name}({words})\n{wrong}")
+    again = json.dumps([call.name, {name: _place(value) for name, value in changed.items()}])
+    findings.add(call.of, outcome, None if wrong is None else f"{number}: {call.name}({words})\n{wrong}", again)
+
+
+def _place(value: object) -> int:
+    """Where a value stands among the wrong ones."""
+    return next(i for i, one in enumerate(WRONG) if one is value)
+
+
+def again(place: world.World, seed: int, number: str, findings: Findings) -> Findings:
+    """Make a call again that fell.
+
+    Args:
+        place: The folders.
+        seed: Seed of the try, which says nothing here.
+        number: Name of the call, and places of its wrong values.
+        findings: Where it is counted.
+    """
+    name, places = json.loads(number)
+    with inside(place.root):
+        calls = {call.name: call for call in _calls_of(place)[0]}
+        if name in calls:
+            _try(calls[name], {key: WRONG[i] for key, i in places.items()}, f"{seed}", findings)
+    return findings
 
 
 def main(tries: int = 500, seed: int = 0, types: bool = False) -> None:

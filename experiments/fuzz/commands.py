@@ -277,7 +277,7 @@ def fuzz(place: world.World, seed: int, numbers: Iterable[int], findings: Findin
             ended = run_main(command_line, words)
             changed = tidy(place, before, copy, words)
             outcome, wrong = judge(ended, changed=changed)
-            findings.add(verb, outcome, None if wrong is None else f"{seed} {number}: {words!r}\n{wrong}")
+            findings.add(verb, outcome, None if wrong is None else f"{seed} {number}: {words!r}\n{wrong}", number)
     shutil.rmtree(copy)
     return findings
 

@@ -258,7 +258,7 @@ def fuzz(
             if verb not in wholes:
                 wholes[verb] = whole(words)
             outcome, wrong = one(words, random_, *wholes[verb], place)
-            findings.add(verb, outcome, None if wrong is None else f"{seed} {number}: {wrong}")
+            findings.add(verb, outcome, None if wrong is None else f"{seed} {number}: {wrong}", number)
             for left in [Path("killed"), *Path().glob(".killed*")]:
                 shutil.rmtree(left, ignore_errors=True)
     return findings

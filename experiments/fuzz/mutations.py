@@ -416,7 +416,7 @@ def fuzz(
                 outcome, wrong = "harmless", None
             else:
                 outcome, wrong = judge(kind, copied, known[name], file)
-            findings.add(name, outcome, None if wrong is None else f"{seed} {number}: {file}: {how}\n{wrong}")
+            findings.add(name, outcome, None if wrong is None else f"{seed} {number}: {file}: {how}\n{wrong}", number)
             shutil.rmtree(copied)
     return findings
 

@@ -122,6 +122,23 @@ def run_main(
     return Ended(how, text, out.getvalue())
 
 
+@dataclass(frozen=True)
+class Fault:
+    """A try that ended as none should.
+
+    Args:
+        number: What runs it again, with its seed.
+        row: Row of the table that it counts in.
+        outcome: How it ended.
+        seed: Its seed.
+    """
+
+    number: str
+    row: str
+    outcome: str
+    seed: int = 0
+
+
 @dataclass
 class Findings:
     """Counts of a part, by row and outcome, and what is to be mended.
@@ -129,18 +146,21 @@ class Findings:
     Args:
         counts: Number of tries of each row and outcome.
         wrong: Descriptions of the tries that ended as none should.
+        faults: The same tries, to be run again.
         notes: What else is to be known of the part.
     """
 
     counts: dict[str, Counter[str]] = field(default_factory=dict)
     wrong: list[str] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-    def add(self, row: str, outcome: str, about: str | None = None) -> None:
-        """Count a try; with `about` it is one to be mended."""
+    def add(self, row: str, outcome: str, about: str | None = None, number: int | str = "") -> None:
+        """Count a try; with `about` it is one to be mended, which `number` runs again."""
         self.counts.setdefault(row, Counter())[outcome] += 1
         if about is not None:
             self.wrong.append(f"[{outcome}] {row}: {about}")
+            self.faults.append(Fault(str(number), row, outcome))
 
     def number(self, outcome: str) -> int:
         """How many tries ended so."""

@@ -274,7 +274,7 @@ def fuzz(place: world.World, seed: int, numbers: Iterable[int], findings: Findin
             expected, whole = wholes[verb]
             stop = drawn(random_, whole, kill=verb in REAL)
             outcome, wrong = one(words, how, stop, expected, seconds)
-            findings.add(verb, outcome, None if wrong is None else f"{seed} {number}: {wrong}")
+            findings.add(verb, outcome, None if wrong is None else f"{seed} {number}: {wrong}", number)
             _tidy()
     if seconds:
         findings.notes.append(
