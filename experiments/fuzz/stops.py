@@ -148,6 +148,9 @@ def _child(begin: Begin, errors: int, begins: int) -> NoReturn:
     code = 70
     try:
         os.setsid()
+        for name in SIGNALS:  # those that this process was started to ignore are what is tried here
+            number = getattr(signal, name)
+            signal.signal(number, signal.default_int_handler if name == "SIGINT" else signal.SIG_DFL)
         atexit._clear()  # what this process does at its end, such as to delete the world
         null = os.open(os.devnull, os.O_RDWR)
         for stream, where in ((0, null), (1, null), (2, errors)):

@@ -84,7 +84,9 @@ def load_ticket(path: str | Path, *, factory: Callable[[], nn.Module] | None = N
         with open_tensors(path) as file:
             header = parse_json((file.metadata() or {}).get("weightspace", "null"), str(path))
             if not isinstance(header, dict) or header.get("format") != FORMAT:
-                raise StorageError(f"{path} is not a ticket that weightspace wrote")
+                raise StorageError(
+                    f"{path} is not a ticket that weightspace wrote: give a file of `weightspace export`"
+                )
             if header.get("version") != VERSION:
                 raise StorageError(
                     f"{path} has version {header.get('version')}, this weightspace reads version {VERSION}"
