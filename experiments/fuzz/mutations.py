@@ -394,7 +394,7 @@ def fuzz(
     """
     known: dict[str, Before] = {}
     copied = place.root / "changed"
-    with inside(place.root), world.cheap():
+    with inside(place.root), world.cheap(), world.parsed_once():
         for number in numbers:
             random_ = random.Random(f"{seed} {number}")
             name = random_.choice(list(kinds))

@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from unittest.mock import patch
@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from safetensors.torch import save_file
 
 import weightspace as ws
+from weightspace.cli.main import parse as parse_words
 from weightspace.report.page import Picture
 from weightspace.sparse import save_ticket
 from weightspace.tickets import IMP, GradualPruning
@@ -84,6 +85,21 @@ def cheap() -> Iterator[None]:
         patch("weightspace.training.engine._choose", lambda *_: Execution(2, 1, 0.0, "")),
         patch.object(ws.Report, "plot", lambda _self: [Picture("accuracy", "of nothing", Figure())]),
     ):
+        yield
+
+
+@contextlib.contextmanager
+def parsed_once() -> Iterator[None]:
+    """Command lines that come again and again are parsed once: that takes longer than most of them do."""
+    known: dict[tuple[str, ...], object] = {}
+
+    def parse(verb: str, words: Sequence[str]) -> object:
+        key = (verb, *words)
+        if key not in known:
+            known[key] = parse_words(verb, words)
+        return known[key]
+
+    with patch("weightspace.cli.main.parse", parse):
         yield
 
 

@@ -97,6 +97,24 @@ def test_a_signal_ends_a_verb_with_a_line_and_a_code(script: str, name: str) -> 
 
 
 @POSIX
+def test_the_line_stands_below_a_progress_bar_that_is_open() -> None:
+    bar = """
+from tqdm import tqdm
+def verb():
+    bar = tqdm(total=9, mininterval=0)
+    bar.update(3)
+    ready()
+    time.sleep(60)
+"""
+    process = started(HEAD + bar + TAIL)
+    process.send_signal(signal.SIGINT)
+    code, said = ended(process)
+    assert code == 130
+    assert "33%" in said
+    assert said.endswith("\nstopped by SIGINT\n")
+
+
+@POSIX
 def test_before_a_verb_works_it_ends_at_once() -> None:
     process = started(LOADING.replace("GRACE = 0.3", "GRACE = 60"))
     process.send_signal(signal.SIGTERM)

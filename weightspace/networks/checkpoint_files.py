@@ -90,7 +90,7 @@ def _network_files(folder: Path) -> tuple[list["NetworkFile"], list[str]]:
             )
     if not found:
         kinds = ", ".join(sorted(SUFFIXES))
-        raise StorageError(f"{folder} holds nothing to read: give a folder of {kinds} files, or one of these")
+        raise StorageError(f"{folder} holds no {kinds} files, nothing to read: give a folder of these")
     return found, remarks
 
 

@@ -99,7 +99,7 @@ def work(line: Callable[[], str], verb: Callable[[], int]) -> int:
             raise
         # Otherwise the signal is why: it makes other errors on its way, of a pool whose workers it ended, say.
     if _state.first is not None:
-        _say()
+        _say(below=_bar_is_open())
         _flush()
         atexit._run_exitfuncs()  # here the thread still ends what takes too long; in Python's own end it cannot
         _end()
@@ -182,6 +182,14 @@ def _say(*, below: bool = False) -> None:
                 os.write(descriptor, line)
     if held:
         _state.saying.release()
+
+
+def _bar_is_open() -> bool:
+    """Whether a progress bar was shown and not closed; the line of a closed one has ended."""
+    bars: Any = getattr(sys.modules.get("tqdm.std"), "tqdm", None)
+    with suppress(Exception):
+        return any(bar.last_print_n > bar.initial for bar in list(bars._instances))
+    return False
 
 
 def _flush() -> None:
