@@ -233,12 +233,12 @@ def every_fault(
         if not faults.failed:
             shutil.rmtree(root)
             return outcome
-        problem = _problem(error, faults, before, root)
+        wrong = problem(error, faults, before, root)
         stays = any(failed.startswith("unlink") for failed in faults.failed)  # then nothing could be removed
         with patch.object(os, "fsync"):
-            problem = problem or _again(work, root, expected, ignored, stays)
-        if problem is not None:
-            outcome.wrong.append(f"{at} ({faults.failed[0]}): {problem}")
+            wrong = wrong or _again(work, root, expected, ignored, stays)
+        if wrong is not None:
+            outcome.wrong.append(f"{at} ({faults.failed[0]}): {wrong}")
         elif error is None:
             outcome.absorbed += 1
         else:
@@ -264,8 +264,15 @@ def contents(root: Path, ignored: tuple[str, ...] = ()) -> dict[str, str]:
     }
 
 
-def _problem(error: Exception | None, faults: Faults, before: Mapping[str, str], root: Path) -> str | None:
-    """What is wrong with how a fault ended."""
+def problem(error: Exception | None, faults: Faults, before: Mapping[str, str], root: Path) -> str | None:
+    """What is wrong with how a fault ended.
+
+    Args:
+        error: What was raised.
+        faults: What failed.
+        before: Checksums of the files that were there.
+        root: The folder.
+    """
     now = contents(root)
     changed = [name for name, value in before.items() if now.get(name) != value]
     if changed:

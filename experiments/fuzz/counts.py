@@ -16,7 +16,7 @@ SUMMARY = {
     "hangs": ["hang"],
     "silent differences": ["silent", "other bytes", "wrong"],
     "without remedy": ["no remedy", "no line", "wrong code"],
-    "lost or left behind": ["changed", "no resume", "orphans"],
+    "lost or left behind": ["changed", "no resume", "orphans", "left behind"],
 }
 """Columns of the summary, and the outcomes that count there."""
 BAD = {outcome for outcomes in SUMMARY.values() for outcome in outcomes}

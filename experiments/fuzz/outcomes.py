@@ -54,20 +54,25 @@ class Hang(BaseException):
 
 
 @contextlib.contextmanager
-def watchdog(interrupt: float = INTERRUPT, grace: float = GRACE) -> Iterator[None]:
-    """Press Ctrl-C after a while, and again, as Python drops one inside a destructor; raise Hang when nothing helps."""
+def watchdog(interrupt: float = INTERRUPT, grace: float = GRACE) -> Iterator[list[float]]:
+    """Press Ctrl-C after a while, and again, as Python drops one inside a destructor; raise Hang when nothing helps.
+
+    Yields a list with the seconds at which it was pressed.
+    """
     start = time.monotonic()
+    pressed: list[float] = []
 
     def ring(_number: int, _frame: FrameType | None) -> None:
         if time.monotonic() > start + interrupt + grace:
             raise Hang
         signal.setitimer(signal.ITIMER_REAL, grace / 4)
+        pressed.append(time.monotonic() - start)
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGALRM, ring)
     signal.setitimer(signal.ITIMER_REAL, interrupt)
     try:
-        yield
+        yield pressed
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
@@ -103,17 +108,21 @@ def run_main(
         grace: Seconds after which it hangs then.
     """
     out, err = io.StringIO(), io.StringIO()
+    pressed: list[float] = []
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), warnings.catch_warnings():
         warnings.simplefilter("default")
         try:
-            with watchdog(interrupt, grace):
+            with watchdog(interrupt, grace) as pressed:
                 code: object = main(words)
         except Hang:
             return Ended("hang", traceback.format_exc())
         except SystemExit as stop:
             code = 0 if stop.code is None else stop.code
         except BaseException:
-            return Ended("traceback", traceback.format_exc())
+            # A Ctrl-C inside a library becomes another error there: the command itself, outside of this process, knows
+            # that a signal came (`weightspace.runtime.stopping`), and says its line.
+            how = "interrupted" if pressed else "traceback"
+            return Ended(how, traceback.format_exc())
     text = err.getvalue()
     how = CODES.get(code, "traceback") if isinstance(code, int) else "traceback"
     shown = "Traceback (most recent call last)" in text + out.getvalue()

@@ -21,7 +21,7 @@ from pathlib import Path
 import tyro
 
 from experiments.common import tables
-from experiments.fuzz import calls, commands, counts, kills, mutations, stops, world
+from experiments.fuzz import calls, commands, counts, disks, kills, mutations, stops, world
 from experiments.fuzz.outcomes import Findings
 
 Fuzz = Callable[[world.World, int, Iterable[int], Findings], Findings]
@@ -57,7 +57,8 @@ PARTS: Mapping[str, Part] = {
     "mutations": Part(mutations.fuzz, "changed files", "kind", mutations.OUTCOMES, 0.25, mutations.prepare),
     "calls": Part(calls.fuzz, "API calls, values of the right types", "of", calls.OUTCOMES, 0.1, again=calls.again),
     "types": Part(calls.fuzz_types, "API calls, values of other types", "of", calls.OUTCOMES, 0.05, again=calls.again),
-    "kills": Part(kills.fuzz, "kills", "verb", kills.OUTCOMES, 0.2),
+    "kills": Part(kills.fuzz, "kills", "verb", kills.OUTCOMES, 0.15),
+    "disks": Part(disks.fuzz, "failing disks", "verb", disks.OUTCOMES, 0.05),
     "stops": Part(stops.fuzz, "signals", "verb", stops.OUTCOMES, 0.05),
 }
 
@@ -71,6 +72,7 @@ def main(
     types: int = 0,
     kills: int = 0,
     stops: int = 0,
+    disks: int = 0,
     again: bool = False,
     results: Path = tables.RESULTS / "fuzz",
     out: Path = Path("runs/fuzz"),
@@ -86,12 +88,13 @@ def main(
         types: Number of API calls with values of other types.
         kills: Number of kills.
         stops: Number of commands that are told to stop.
+        disks: Number of commands on a disk that fails.
         again: Run the faults that are in the tables again instead, after they were mended.
         results: Folder of the tables.
         out: Folder for what is to be mended.
     """
     wanted = {"commands": commands, "mutations": mutations, "calls": calls, "types": types, "kills": kills}
-    wanted["stops"] = stops
+    wanted |= {"stops": stops, "disks": disks}
     out.mkdir(parents=True, exist_ok=True)
     used = 4096 * int(Path("/proc/self/statm").read_text().split()[0]) if Path("/proc/self/statm").exists() else 2**33
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, resource.getrlimit(resource.RLIMIT_AS)[1]))

@@ -168,7 +168,7 @@ class FlowMatching:
         if conditions is not None:
             checks.tensor(conditions, "conditions", shape=(len(codes), "numbers"), floating=True)
         widths = checks.given(widths, "widths", checks.several, check=checks.count, at_least=1)
-        checks.given(checkpoint, "checkpoint", checks.path)
+        checkpoint = None if checkpoint is None else Path(checks.path(checkpoint, "checkpoint"))
         seed = checks.seed(seed)
         described = 0 if conditions is None else conditions.shape[1]
         self.check(described, len(codes))

@@ -370,7 +370,7 @@ def _usable(scores: Tensor, layout: Layout, within: Tensor | None) -> Tensor:
         usable[..., at] = -math.inf
     # The largest is NaN if any score is; only then look at each.
     if not usable.amax(-1).isfinite().all() and scores[..., layout.prunable.to(scores.device)].isnan().any():
-        raise InputError("scores contain NaN: a mask cannot be chosen from them")
+        raise InputError("scores must be numbers, got NaN: a mask cannot be chosen from them")
     return usable
 
 

@@ -24,6 +24,7 @@ class Siren(nn.Sequential):
     """
 
     def __init__(self, sizes: Sequence[int], omega: float = 30.0) -> None:
+        sizes = checks.several(sizes, "sizes", checks.count)
         if len(sizes) < 2:
             raise InputError(f"sizes needs the numbers of coordinates and of values, got {list(sizes)}")
         check_sizes(**{f"sizes[{i}]": size for i, size in enumerate(sizes)})

@@ -53,6 +53,7 @@ class Architecture:
         checks.mapping(self.arguments, "arguments", "of the built-in class's arguments, such as {'sizes': (4, 3)}")
         checks.given(self.factory, "factory", checks.function, what="that returns a fresh module")
         checks.settle_given(self, _names, "prunable", "recognised")
+        checks.given(self.pretrained, "pretrained", checks.instance, kinds=Pretrained, wanted="a Pretrained(...)")
 
     @classmethod
     def of(cls, factory: Callable[[], nn.Module], *, prunable: Sequence[str] | None = None) -> "Architecture":

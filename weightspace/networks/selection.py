@@ -4,6 +4,8 @@ import difflib
 from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
 
+from torch import Tensor
+
 from weightspace.errors import InputError
 from weightspace.runtime import checks
 
@@ -22,7 +24,7 @@ def matching(globs: Sequence[str], choice: Sequence[str], names: Mapping[str, st
     Raises:
         InputError: The globs are no sequence of strings, or one matches nothing that can be selected.
     """
-    several = isinstance(globs, Collection) and not isinstance(globs, str | bytes | Mapping)
+    several = isinstance(globs, Collection) and not isinstance(globs, str | bytes | Mapping | Tensor)
     if not several or not all(isinstance(glob, str) for glob in globs):
         shown = checks.shown(globs)
         raise InputError(f'globs must be a sequence of names or globs of tensors, such as ["encoder.*"], got {shown}')

@@ -32,6 +32,8 @@ _MOST_BYTES = 2**31
 _ROUNDING, _HALF = 1e-3, 2e-2  # of the largest output
 _FIXED = ". Try dynamic_batch=False, which exports it for batches of the example's size alone"
 
+_COPY = ": restore it from a copy"
+
 
 def save_ticket(network: Network, path: str | Path) -> Path:
     """Write one network to one safetensors file: the kept weights and a bit for each weight.
@@ -100,19 +102,19 @@ def load_ticket(path: str | Path, *, factory: Callable[[], nn.Module] | None = N
         layout = Layout.from_json(header["layout"])
         bits, values = tensors["mask"].numpy(), tensors["values"]
         if len(bits) != -(-layout.size // 8):
-            raise StorageError(f"{path} is damaged: a mask of {len(bits)} bytes for {layout.size} weights")
+            raise StorageError(f"{path} is damaged: a mask of {len(bits)} bytes for {layout.size} weights{_COPY}")
         mask = torch.from_numpy(np.unpackbits(bits, count=layout.size)).bool()
         if int(mask.sum()) != len(values):
-            raise StorageError(f"{path} is damaged: {len(values)} values for {int(mask.sum())} kept weights")
+            raise StorageError(f"{path} is damaged: {len(values)} values for {int(mask.sum())} kept weights{_COPY}")
         if not values.isfinite().all():
-            raise StorageError(f"{path} is damaged: {int((~values.isfinite()).sum())} values are not finite")
+            raise StorageError(f"{path} is damaged: {int((~values.isfinite()).sum())} values are not finite{_COPY}")
         buffers = {b.name: tensors[f"buffer.{b.name}"] for b in layout.buffers}
         architecture = Architecture.from_json(header["architecture"]).following(layout)
         record = Record(header["record"])
         if factory is None:
             architecture.require(layout, str(path))
         if factory is None and architecture.known and architecture.layout() != layout:
-            raise StorageError(f"{path} is damaged: its weights are not those of a {architecture.name}")
+            raise StorageError(f"{path} is damaged: its weights are not those of a {architecture.name}{_COPY}")
         weights = torch.zeros(layout.size, dtype=layout.dtype).masked_scatter(mask, values)
     except StorageError:
         raise

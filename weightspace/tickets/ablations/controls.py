@@ -93,6 +93,8 @@ class TicketControls:
         """
         rewind, layout, masks = rewind_of(tickets), tickets.layout, tickets.masks
         checks.tensor(scores, "scores", shape=masks.shape)
+        if scores.dtype == torch.bool or scores.is_complex():
+            raise checks.refuse("scores", "real numbers", scores)
         weights = layout.weights
         rows: list[Tensor] = []
         for mask, score in zip(masks, scores, strict=True):
