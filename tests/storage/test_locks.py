@@ -1,5 +1,6 @@
 """Two processes and one folder: the second is told who works there; what dead ones left is in nobody's way."""
 
+import errno
 import os
 import signal
 import warnings
@@ -62,6 +63,19 @@ def told(folder: Path) -> str:
     with pytest.raises(StorageError) as raised, locked(folder):
         pass
     return str(raised.value)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="has other locks")
+def test_a_file_system_that_loses_its_locks_frees_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import fcntl
+
+    def lost(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    with monkeypatch.context() as patch, locked(tmp_path):
+        patch.setattr(fcntl, "flock", lost)
+    with another_process(tmp_path), pytest.raises(StorageError, match="is working in"), locked(tmp_path):
+        pass
 
 
 def test_a_process_on_another_machine_is_named_with_what_to_do(tmp_path: Path) -> None:

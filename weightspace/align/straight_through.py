@@ -12,7 +12,7 @@ from weightspace.align.weight_matching import WeightMatching
 from weightspace.networks.calling import call_with
 from weightspace.networks.collection import Collection
 from weightspace.networks.network import Network
-from weightspace.recipes.step import Step
+from weightspace.recipes.step import Duration, Step, duration
 from weightspace.runtime import checks, devices, seeds
 from weightspace.runtime.progress import progress
 from weightspace.symmetry import Symmetry
@@ -37,7 +37,7 @@ class StraightThrough:
         fix_unknown: Whether units that meet an operator which cannot be traced stay in place instead of an error.
     """
 
-    length: Step = Step(epochs=1)
+    length: Duration = duration("1ep")
     lr: float = 1e-3
     reference: int = 0
     symmetry: Symmetry | None = None

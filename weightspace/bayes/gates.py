@@ -32,7 +32,7 @@ from weightspace.networks.forward import predict
 from weightspace.networks.outputs import Regression
 from weightspace.networks.placing import placed
 from weightspace.networks.record import Extra
-from weightspace.recipes.step import Step
+from weightspace.recipes.step import Duration, Step, duration
 from weightspace.runtime import checks, devices, seeds
 from weightspace.runtime.room import check_number
 from weightspace.runtime.trees import Tree
@@ -75,7 +75,7 @@ class GateSearch:
     objective: Objective = "labels"
     budget: Literal["prior", "balance"] = "prior"
     strength: float = 1.0
-    length: Step = Step(epochs=20)
+    length: Duration = duration("20ep")
     lr: float = 0.1
     noise_std: float | None = None
 

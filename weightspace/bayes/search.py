@@ -21,7 +21,7 @@ from weightspace.networks.collection import Collection
 from weightspace.networks.layout import Layout
 from weightspace.networks.record import Extra
 from weightspace.networks.starts import are_starts
-from weightspace.recipes.step import Step
+from weightspace.recipes.step import Duration, Step, duration
 from weightspace.runtime import checks, devices
 from weightspace.storage.spelling import spelled_text
 from weightspace.tasks.arguments import check_run
@@ -53,7 +53,7 @@ class BayesianIMP:
     pattern: Pattern | None = None
     variational: Variational = field(default_factory=Variational)
     sigma: Literal["initial", "learned", "rescaled"] = "initial"
-    rewind: Step = Step()
+    rewind: Duration = duration("0it")
 
     def __post_init__(self) -> None:
         checks.settle(self, check_density, "density")

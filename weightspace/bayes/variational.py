@@ -16,7 +16,7 @@ from weightspace.networks.forward import predict
 from weightspace.networks.layout import Layout
 from weightspace.networks.outputs import OUTPUT_KINDS, Classes, Regression
 from weightspace.networks.record import Extra
-from weightspace.recipes.step import Step
+from weightspace.recipes.step import Duration, Step, duration
 from weightspace.runtime import checks, devices
 from weightspace.storage.spelling import spelled, spelled_text
 from weightspace.storage.system_errors import exists
@@ -48,7 +48,7 @@ class Variational:
 
     prior: Prior = field(default_factory=Normal)
     temperature: float = 0.1
-    warm_up: Step = Step()
+    warm_up: Duration = duration("0it")
     draws: int = 1
     std: float = 0.01
     estimator: Estimator = "weights"

@@ -28,6 +28,7 @@ class Columns:
         if not isinstance(self.source, Collection):
             checks.tensor(self.source, "vectors", shape=("networks", "parameters"), floating=True)
             checks.count(len(self.source), "the number of vectors", at_least=1)
+            object.__setattr__(self, "source", self.source.detach())
 
     @property
     def shape(self) -> tuple[int, int]:

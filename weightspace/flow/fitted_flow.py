@@ -134,6 +134,7 @@ class FittedFlow:
             InputError: The conditions have another shape than in training, or guidance has none to strengthen.
         """
         checks.tensor(x_0, "x_0", shape=("networks", self.codes), floating=True, finite=True)
+        x_0 = x_0.to(torch.float32)  # as the velocity network computes
         return self._solve(x_0, 0.0, 1.0, solver_steps, conditions, guidance) * self.scale
 
     @torch.no_grad()

@@ -8,7 +8,7 @@ from weightspace.errors import InputError, StorageError
 from weightspace.recipes.by_length import ByLength
 from weightspace.recipes.optimizers import SGD, Adam
 from weightspace.recipes.schedule import Schedule
-from weightspace.recipes.step import Step
+from weightspace.recipes.step import Duration, OptionalDuration, Step, duration
 from weightspace.runtime import checks
 from weightspace.storage.spelling import spelling_of
 from weightspace.storage.typed import from_json, to_json
@@ -50,12 +50,12 @@ class Recipe:
         batches: How samples are gathered: `ByLength()` for token ids with padding; None gathers them at random.
     """
 
-    length: Step = Step(epochs=30)
+    length: Duration = duration("30ep")
     batch_size: int = 64
     optimizer: Adam | SGD = field(default_factory=Adam)
     schedule: Schedule | str = Schedule()
     augmentation: Augmentation = Augmentation()
-    watch: Step | None = None
+    watch: OptionalDuration = duration(None)
     max_gradient: float | None = None
     no_decay: tuple[str, ...] = ()
     batches: ByLength | None = None

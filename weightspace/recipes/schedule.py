@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from weightspace.errors import InputError
-from weightspace.recipes.step import Step
+from weightspace.recipes.step import Duration, Step, duration
 from weightspace.runtime import checks
 
 
@@ -22,7 +22,7 @@ class Schedule:
     """
 
     shape: Literal["constant", "step", "cosine", "triangular"] = "constant"
-    warmup: Step = Step()
+    warmup: Duration = duration("0it")
     milestones: tuple[Step, ...] = ()
     gamma: float = 0.1
 

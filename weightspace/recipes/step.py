@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from weightspace.runtime import checks
 from weightspace.storage.typed import as_text
@@ -48,3 +49,29 @@ class Step:
 
 
 as_text(Step, Step.of)
+
+if TYPE_CHECKING:
+
+    class Duration:
+        """The type of a setting that is given as a Step or its notation, and read as a Step."""
+
+        def __get__(self, settings: object, owner: Any = None, /) -> Step: ...
+        def __set__(self, settings: object, value: Step | str, /) -> None: ...
+
+    class OptionalDuration:
+        """As `Duration`, where None is a setting too."""
+
+        def __get__(self, settings: object, owner: Any = None, /) -> Step | None: ...
+        def __set__(self, settings: object, value: Step | str | None, /) -> None: ...
+
+else:
+    Duration, OptionalDuration = Step, Step | None
+
+
+def duration(text: str | None) -> Any:
+    """The default of a setting that is a duration.
+
+    Args:
+        text: Its notation; None for none.
+    """
+    return None if text is None else Step.of(text)

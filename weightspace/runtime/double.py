@@ -16,12 +16,12 @@ _LOWER = (torch.float32, torch.float16, torch.bfloat16)
 
 
 def doubled(tree: Tree) -> Tree:
-    """A structure with all floating-point tensors in float64, copied.
+    """A structure with all floating-point tensors in float64, copied, without gradients.
 
     Args:
         tree: Inputs, for example.
     """
-    return trees.apply(lambda t: t.double() if t.is_floating_point() else t.clone(), tree)
+    return trees.apply(lambda t: t.detach().double() if t.is_floating_point() else t.clone(), tree)
 
 
 @contextmanager

@@ -48,8 +48,12 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         remove_leftover(folder / HOLDER)
-        with contextlib.suppress(OSError):  # a folder that is gone
+        try:
             lock.release()
+        except OSError:  # a folder that is gone, or a file system that lost its locks: a closed file has none
+            descriptor, lock._context.lock_file_fd = lock._context.lock_file_fd, None
+            with contextlib.suppress(OSError):
+                os.close(-1 if descriptor is None else descriptor)
 
 
 def _note() -> str:

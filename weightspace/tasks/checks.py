@@ -41,22 +41,47 @@ def require_no_stretching(loss: Callable[[int], object], name: str) -> None:
         loss: Function that computes the loss of so many samples.
         name: Name of the task.
     """
+    shapes = _stretched(loss)
+    if shapes:
+        raise InputError(
+            f"the loss of task {name!r} stretches a tensor of shape {shapes[0]} over one of shape {shapes[1]}, so that "
+            "every sample is compared with every other: give the targets the shape of the outputs, such as y[:, None] "
+            "for outputs (samples, 1)"
+        )
+
+
+def warn_of_stretching(metric: Callable[[int], object], name: str, task: str) -> None:
+    """Warn of a metric that compares every sample with every other, which is seldom meant.
+
+    Args:
+        metric: Function that computes the metric of so many samples.
+        name: Name of the metric.
+        task: Name of the task.
+    """
+    shapes = _stretched(metric)
+    if shapes:
+        warnings.warn(
+            f"the metric {name!r} of task {task!r} stretches a tensor of shape {shapes[0]} over one of shape "
+            f"{shapes[1]}: it compares every sample with every other. If that is not meant, give both one shape; if it "
+            "is, write out both axes, as in x[:, None] - y[None, :]",
+            stacklevel=4,
+        )
+
+
+def _stretched(function: Callable[[int], object]) -> list[tuple[int, ...]]:
+    """Shapes of what a function of samples stretches over each other; none if it does not."""
     shapes: list[tuple[int, ...]] = []
     for samples in (7, 5):  # an axis of the network that happens to be as long as one of them is not as long as both
         with warnings.catch_warnings(record=True) as said, _WatchStretching(samples) as watch:
             warnings.simplefilter("always")
-            loss(samples)
+            function(samples)
         # PyTorch's own losses stretch first, and say so in a warning.
         told = any("target size" in str(warning.message) for warning in said)
         stretched = watch.shapes or ([(samples, 1), (samples,)] if told else [])
         if not stretched:
-            return
+            return []
         shapes = shapes or stretched
-    raise InputError(
-        f"the loss of task {name!r} stretches a tensor of shape {shapes[0]} over one of shape {shapes[1]}, so that "
-        "every sample is compared with every other: give the targets the shape of the outputs, such as y[:, None] for "
-        "outputs (samples, 1)"
-    )
+    return shapes
 
 
 def check_outputs(kind: OutputKind, outputs: Tree, y: Tree, name: str) -> None:

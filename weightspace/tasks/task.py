@@ -17,7 +17,7 @@ from weightspace.networks.outputs import Classes, OutputKind, infer_kind
 from weightspace.recipes.recipe import Recipe
 from weightspace.runtime import checks, seeds, trees
 from weightspace.runtime.trees import Tree
-from weightspace.tasks.checks import check_outputs, require_no_stretching
+from weightspace.tasks.checks import check_outputs, require_no_stretching, warn_of_stretching
 from weightspace.tasks.data import Data, DatasetSplit, OwnData, Split
 from weightspace.tasks.metrics import Metric, default_metrics, metric_of
 
@@ -161,6 +161,8 @@ class Task:
         for metric in self.scores:
             try:
                 metric(outputs, y)
+                if self.metrics is not None and metric in self.metrics:
+                    warn_of_stretching(partial(self._metric_of, metric), metric.name, self.name)
             except InputError:
                 raise
             except Exception as error:
@@ -203,6 +205,11 @@ class Task:
     def _loss_of(self, module: nn.Module, samples: int) -> Tensor:
         few = self.train.head(samples)
         return self.loss(call(module, few.x), few.y)
+
+    @torch.no_grad()
+    def _metric_of(self, metric: Metric, samples: int) -> object:
+        few = self.train.head(samples)
+        return metric(call(self.architecture.build_seeded(0).eval(), few.x), few.y)
 
     def _require_known_classes(self, classes: int) -> None:
         for part in (self.train, self.validation, self.test):

@@ -11,7 +11,7 @@ from weightspace.errors import InputError
 from weightspace.masks.patterns import Pattern, Unstructured, check_density, check_pattern
 from weightspace.networks.collection import Collection
 from weightspace.networks.starts import are_starts
-from weightspace.recipes.step import Step
+from weightspace.recipes.step import Duration, Step, duration
 from weightspace.runtime import checks
 from weightspace.storage.spelling import Spelling, spelled_text
 from weightspace.tasks.arguments import check_run
@@ -45,7 +45,7 @@ class PruneAtInit:
     scope: Literal["global", "layer"] = "global"
     pattern: Pattern | None = None
     rounds: int | None = None
-    start: Step = Step()
+    start: Duration = duration("0it")
 
     starts: ClassVar[Starts] = "either"
     spelling: ClassVar[Spelling] = Spelling("AtStart")

@@ -8,7 +8,7 @@ from weightspace.errors import InputError
 from weightspace.masks.patterns import Pattern, Unstructured, check_density, check_pattern
 from weightspace.masks.schedule import density_of, with_density
 from weightspace.networks.collection import Collection
-from weightspace.recipes.step import Step
+from weightspace.recipes.step import Duration, Step, duration
 from weightspace.runtime import checks
 from weightspace.storage.spelling import Spelling, spelled, spelled_text
 from weightspace.tasks.arguments import check_run
@@ -48,7 +48,7 @@ class GradualPruning:
 
     density: float = 0.1
     scope: Literal["global", "layer"] = "global"
-    length: Step = Step(epochs=30)
+    length: Duration = duration("30ep")
     ramp: float = 0.4
     every: int = 10
     pattern: Pattern | None = None

@@ -17,7 +17,7 @@ from weightspace.masks.schedule import steps_to
 from weightspace.networks.collection import Collection
 from weightspace.networks.starts import are_starts
 from weightspace.recipes.schedule import Schedule
-from weightspace.recipes.step import Step
+from weightspace.recipes.step import Duration, Step, duration
 from weightspace.runtime import checks
 from weightspace.storage.checkpoints import read_checkpoint, write_checkpoint
 from weightspace.storage.spelling import Spelling, spelled, spelled_text
@@ -61,7 +61,7 @@ class IMP:
 
     density: float = 0.1
     rate: float = 0.2
-    rewind: Step = Step()
+    rewind: Duration = duration("0it")
     scope: Literal["global", "layer"] = "global"
     pattern: Pattern | None = None
     after_pruning: Literal["rewind", "lr_rewind", "fine_tune"] = "rewind"

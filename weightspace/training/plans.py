@@ -11,7 +11,7 @@ from typing import Protocol, runtime_checkable
 
 from weightspace.errors import InputError
 from weightspace.networks.record import Record
-from weightspace.recipes.step import Step
+from weightspace.recipes.step import Duration, Step, duration
 from weightspace.runtime import checks, seeds
 from weightspace.tasks.task import Task
 from weightspace.training.conversion import initial, trainer_for
@@ -104,7 +104,7 @@ class SharedStart:
         at: Step k until which the common ancestor is trained.
     """
 
-    at: Step = Step(epochs=1)
+    at: Duration = duration("1ep")
 
     def __post_init__(self) -> None:
         checks.settle(self, Step.of, "at")
@@ -143,7 +143,7 @@ class Trajectory:
         every: Distance between two checkpoints.
     """
 
-    every: Step = Step(epochs=1)
+    every: Duration = duration("1ep")
 
     def __post_init__(self) -> None:
         checks.settle(self, Step.of, "every")
