@@ -54,6 +54,7 @@ VERBS: dict[str, list[str]] = {
     "imp": ["tickets", "imp", "zoo", "--density", "0.5", "--rate", "0.5", "--out", "OUT"],
     "control": ["tickets", "control", "imp", "--kind", "shuffled", "--out", "OUT"],
     "align": ["align", "zoo", "--out", "OUT"],
+    "adapt": ["adapt", "lota", "zoo", "--density", "0.5", "--calibration", "1it", "--out", "OUT"],
     "align --report": ["align", "zoo", "--report", "2", "--out", "OUT"],
     "fit": [*PREPARED[3][:-1], "OUT"],
     "sample": [*PREPARED[4][:-1], "OUT"],

@@ -49,6 +49,7 @@ VERBS: Mapping[str, str] = {
     "tickets continuous": "tickets continuous dense",
     "tickets control": "tickets control rewound --kind shuffled",
     "align": "align dense",
+    "adapt lota": "adapt lota dense --density 0.5 --calibration 1it",
     "fit": "fit tickets --flow.steps 40 " + _FLOW,
     "fit --refine": "fit tickets --refine.steps 4 --flow.steps 4 " + _FLOW,
     "sample": "sample generator --n 8 --density 0.5",
