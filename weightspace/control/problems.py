@@ -10,6 +10,7 @@ from weightspace.control.task import PolicyTask
 from weightspace.networks.architecture import Architecture
 from weightspace.recipes.optimizers import Adam
 from weightspace.recipes.step import Step
+from weightspace.runtime import checks
 from weightspace.tasks.own_loop import LoopRecipe, NoSamples
 
 
@@ -108,6 +109,8 @@ SWINGING = PPO(updates=48, copies=16, steps=128, epochs=4, minibatches=8, discou
 
 
 def _task(name: str, place: Environment | Gymnasium, hidden: Sequence[int], ppo: PPO, episodes: int) -> PolicyTask:
+    hidden = checks.several(hidden, "hidden", checks.count, at_least=1)
+    checks.instance(ppo, "ppo", PPO, "a PPO(...)")
     data: Any = NoSamples(name)
     arguments = {"observation": place.observation, "actions": place.actions, "hidden": list(hidden)}
     budget = ppo.to_json() | {"environment": repr(place)}  # as records have it
