@@ -174,6 +174,15 @@ def test_files_that_are_no_checkpoints_say_what_they_are(tmp_path: Path) -> None
         ws.from_state_dict(tmp_path / "absent.pt", build)
 
 
+def test_an_archive_that_says_it_has_two_parts_is_damaged(tmp_path: Path) -> None:
+    torch.save(seeded(0), tmp_path / "0.pt")
+    data = bytearray((tmp_path / "0.pt").read_bytes())
+    data[data.rindex(b"PK\x06\x07") + 16] = 2
+    (tmp_path / "0.pt").write_bytes(data)
+    with pytest.raises(StorageError, match=r"0\.pt is damaged .*multiple disks.*save it again"):
+        ws.from_state_dicts(tmp_path, build)
+
+
 def test_what_was_done_is_said_once_for_a_folder(tmp_path: Path) -> None:
     for i in range(3):
         prefix = "module." if i else ""

@@ -2,6 +2,7 @@
 
 import pickle
 import re
+import struct
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -200,12 +201,12 @@ def _read(path: Path) -> Any:
 
 def _require_not_inflated(path: Path) -> None:
     """Refuse an archive that would be far larger in memory than on disk; torch.save does not compress."""
-    if not zipfile.is_zipfile(path):
-        return
     try:
+        if not zipfile.is_zipfile(path):
+            return
         with zipfile.ZipFile(path) as archive:
             inside = sum(one.file_size for one in archive.infolist())
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
+    except (zipfile.BadZipFile, OSError, EOFError, ValueError, OverflowError, RuntimeError, struct.error) as error:
         raise StorageError(f"{path} is damaged ({error}): save it again with {_SAVED}") from error
     if inside > _RATIO * path.stat().st_size + 2**20:
         raise StorageError(
