@@ -7,10 +7,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+import weightspace as ws
 from weightspace import tasks
 
 
-def task(metric) -> tasks.Task:
+def task(metric) -> ws.Task:
     x = torch.randn(60, 4, generator=torch.Generator().manual_seed(0))
     base = tasks.from_tensors("line", x, x[:, :1], lambda: nn.Linear(4, 1), loss=F.mse_loss)
     return replace(base, metrics=[tasks.Metric("own", metric, higher_is_better=False)])
