@@ -155,7 +155,10 @@ def _child(begin: Begin, errors: int, begins: int) -> NoReturn:
         null = os.open(os.devnull, os.O_RDWR)
         for stream, where in ((0, null), (1, null), (2, errors)):
             os.dup2(where, stream)
-        sys.stdin, sys.stdout, sys.stderr = (os.fdopen(i, mode, closefd=False) for i, mode in enumerate("rww"))
+        sys.stdin, sys.stdout, sys.stderr = (
+            os.fdopen(i, mode, 1, closefd=False)  # with lines written at their end, as they are in a new process
+            for i, mode in enumerate("rww")
+        )
         os.set_inheritable(begins, False)
         code = begin(lambda: os.close(begins))
     except BaseException as error:

@@ -99,8 +99,8 @@ def work(line: Callable[[], str], verb: Callable[[], int]) -> int:
             raise
         # Otherwise the signal is why: it makes other errors on its way, of a pool whose workers it ended, say.
     if _state.first is not None:
+        _flush()  # the end of a progress bar's line, say
         _say(below=_bar_is_open())
-        _flush()
         atexit._run_exitfuncs()  # here the thread still ends what takes too long; in Python's own end it cannot
         _end()
     return result
