@@ -25,9 +25,9 @@ ROOT = Path(__file__).parent.parent
 INNER_LOOPS = {
     "weightspace.runtime.trees",
     "weightspace.networks.record",
-    *(f"weightspace.align.{name}" for name in ("assign", "balance", "matcher")),
+    *(f"weightspace.align.{name}" for name in ("assign", "balance", "matcher", "signs")),
     *(f"weightspace.runtime.{name}" for name in ("double", "outputs")),
-    *(f"weightspace.symmetry.{name}" for name in ("passes", "proof")),
+    *(f"weightspace.symmetry.{name}" for name in ("factors", "group", "passes", "proof")),
     *(f"weightspace.symmetry.tracing.{name}" for name in ("extract", "labels", "rules", "tracer")),
 }
 # A recipe takes "30ep" for a Step, and is a Step afterwards, which is what its annotation says; checks take anything.

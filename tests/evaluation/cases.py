@@ -1,10 +1,25 @@
 """Helpers that several tests of the metrics share."""
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from importlib import import_module
+from unittest import mock
+
 import numpy as np
 import torch
 
 from weightspace.evaluation.metrics import novelty
 from weightspace.evaluation.predictions import PredictionSum
+
+
+@contextmanager
+def few_points(**others: tuple[float, ...]) -> Iterator[None]:
+    """Evaluations with few points on the baselines' curves and few networks at each, which take most of their time."""
+    few = {"NOISE": (1e-3, 0.01, 0.03, 0.1, 0.3, 1.0), "RELATIVE_NOISE": (0.4,), "SHARES": (0.3,), "BANDWIDTHS": (0.4,)}
+    with ExitStack() as stack:
+        stack.enter_context(mock.patch.multiple("weightspace.evaluation.baselines", **(few | others)))
+        stack.enter_context(mock.patch.multiple(import_module("weightspace.evaluation.evaluate"), _FEWEST=4, _CURVE=4))
+        yield
 
 
 def mutual_information(logits: torch.Tensor) -> torch.Tensor:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import weightspace as ws
+from tests.evaluation.cases import few_points
 from weightspace.errors import InputError, LayoutMismatch
 from weightspace.masks.overlap import overlap_within
 from weightspace.symmetry import trace
@@ -28,7 +29,8 @@ def test_permuted_rescaled_copies_are_seen_as_copies(tickets: ws.Collection, tas
     weights, masks = (torch.stack(parts) for parts in zip(*hidden, strict=True))
     copies = tickets[:6].replace(weights=weights, masks=masks)
     raw = torch.cdist(weights, tickets.weights).min(1).values
-    report = ws.evaluate(copies, task, training=tickets, dropout=None)
+    with few_points():
+        report = ws.evaluate(copies, task, training=tickets, dropout=None)
     unit = report["training tickets"].median("nearest_distance")
     # Not exactly zero: a unit that lost all its outgoing weights has no canonical scale.
     assert max(report["samples"].per_network.nearest_distance) < 1e-5 * unit
@@ -43,7 +45,8 @@ def test_one_mask_is_seen_under_values_that_differ(tickets: ws.Collection, task:
     random = torch.randn(6, tickets.layout.size, generator=torch.Generator().manual_seed(0))
     masks = tickets.masks[:1].expand(6, -1)
     alike = tickets[:6].replace(weights=torch.where(masks, random, 0.0), masks=masks.clone())
-    report = ws.evaluate(alike, task, training=tickets, dropout=None)
+    with few_points():
+        report = ws.evaluate(alike, task, training=tickets, dropout=None)
     assert report["samples"].variety.mask_overlap == pytest.approx(1.0)
     matching = ws.WeightMatching().fit(tickets, example=task.train.x[:8])
     assert overlap_within(matching.transform(alike)).shared < 0.9
@@ -126,7 +129,8 @@ def test_numbers_in_the_report_come_from_the_networks(report: ws.Report, tickets
 
 
 def test_dense_networks_can_be_judged(dense: ws.Collection, task: ws.Task) -> None:
-    report = ws.evaluate(dense[6:], task, training=dense[:6], dropout=None)
+    with few_points():
+        report = ws.evaluate(dense[6:], task, training=dense[:6], dropout=None)
     assert report.reference == "training networks"
     assert report["samples"].variety.mask_overlap is None
     assert report["soup of 6"].mean("density") == 1
@@ -148,7 +152,8 @@ def test_networks_with_batchnorm_get_one_pass_in_every_row() -> None:
     task = ws.Task("bn", ws.Architecture.of(Net), base.train, base.validation, base.test, base.recipe)
     networks = ws.collect(task, 8)
     wrong = networks.replace(buffers={n: b + 3 if b.is_floating_point() else b for n, b in networks.buffers.items()})
-    found = [ws.evaluate(n[5:], task, training=n[:5], dropout=None) for n in (networks, wrong)]
+    with few_points():
+        found = [ws.evaluate(n[5:], task, training=n[:5], dropout=None) for n in (networks, wrong)]
     for group in found[0].groups:  # the stored statistics are read by no row
         assert group.mean("accuracy") == pytest.approx(found[1][group.name].mean("accuracy"))
     assert found[0]["samples"].mean("accuracy") > 0.7
@@ -156,9 +161,10 @@ def test_networks_with_batchnorm_get_one_pass_in_every_row() -> None:
 
 
 def test_memory_changes_how_not_what(tickets: ws.Collection, task: ws.Task) -> None:
-    whole = ws.evaluate(tickets[8:], task, training=tickets[:4], dropout=None)
-    # Room for 3 networks: collections are spooled to disk, and baselines made from 3 of them.
-    tight = ws.evaluate(tickets[8:], task, training=tickets[:4], dropout=None, memory_gb=8 * 5 * 3 * 974 / 2**30)
+    room = 8 * 5 * 3 * 974 / 2**30  # for 3 networks: collections are spooled to disk, and baselines made from 3 of them
+    with few_points():
+        whole = ws.evaluate(tickets[8:], task, training=tickets[:4], dropout=None)
+        tight = ws.evaluate(tickets[8:], task, training=tickets[:4], dropout=None, memory_gb=room)
     assert tight.settings.made_from == 3
     assert whole.settings.made_from == 4
     for name in ("samples", "training tickets"):
@@ -168,7 +174,8 @@ def test_memory_changes_how_not_what(tickets: ws.Collection, task: ws.Task) -> N
 
 
 def test_one_sample_is_enough(tickets: ws.Collection, task: ws.Task) -> None:
-    report = ws.evaluate(tickets[9:], task, training=tickets[:8], held_out=tickets[8:9], dropout=None)
+    with few_points():
+        report = ws.evaluate(tickets[9:], task, training=tickets[:8], held_out=tickets[8:9], dropout=None)
     assert report["samples"].count == 1
     assert report.verdict("no collapse").outcome == "open"
     alone = report["samples"]

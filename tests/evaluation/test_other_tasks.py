@@ -4,7 +4,6 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
-from unittest import mock
 
 import numpy as np
 import pytest
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import weightspace as ws
+from tests.evaluation.cases import few_points
 from weightspace.errors import InputError
 from weightspace.evaluation import alignment_report, connectivity
 from weightspace.evaluation.groups import Group
@@ -130,8 +130,7 @@ def report_of(kind: str) -> ws.Report:
     samples = ws.Collection.concatenate([tickets[TRAINING:], tickets[:1]])
     dropout = ws.MCDropout((0.2,)) if kind in ("labels", "values") else None
     task = task_of(kind, KINDS[kind].structure)
-    few = {"NOISE": (1e-3, 0.1, 1.0), "RELATIVE_NOISE": (0.4,), "SHARES": (0.3,), "BANDWIDTHS": (0.4,)}
-    with mock.patch.multiple("weightspace.evaluation.baselines", **few):  # points of curves take most of the time
+    with few_points(NOISE=(1e-3, 0.1, 1.0)):
         return ws.evaluate(samples, task, training=tickets[:TRAINING], dropout=dropout)
 
 

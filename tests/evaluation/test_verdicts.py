@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import weightspace as ws
+from tests.evaluation.cases import few_points
 from weightspace.evaluation.measure import clustered
 
 TRAINING, HELD_OUT, SAMPLES = 24, 12, 12
@@ -38,7 +39,8 @@ def judge(crowd: list[ws.Collection], wide: ws.Task):
     training, held_out, _ = crowd
 
     def outcomes(samples: ws.Collection) -> dict[str, str]:
-        report = ws.evaluate(samples, wide, training=training, held_out=held_out, dropout=None)
+        with few_points():
+            report = ws.evaluate(samples, wide, training=training, held_out=held_out, dropout=None)
         return {verdict.claim: verdict.outcome for verdict in report.verdicts}
 
     return outcomes
@@ -61,7 +63,8 @@ def test_copies_are_called_copies(judge, crowd: list[ws.Collection], wide: ws.Ta
     noise = 1e-3 * torch.randn(SAMPLES, training.layout.size, generator=torch.Generator().manual_seed(0))
     near = training[:SAMPLES].replace(weights=training[:SAMPLES].weights + noise * training[:SAMPLES].masks)
     assert judge(near)["not copies"] == "fail"
-    report = ws.evaluate(near, wide, training=training, dropout=None)  # also without held-out networks
+    with few_points():
+        report = ws.evaluate(near, wide, training=training, dropout=None)  # also without held-out networks
     assert report.verdict("not copies").outcome == "fail"
     assert "they are copies" in report.verdict("not copies").words
 
@@ -80,7 +83,8 @@ def test_permuted_copies_are_called_copies(judge, crowd: list[ws.Collection], wi
     found = judge(hidden)
     assert found["not copies"] == "fail"
     assert found["errors of their own"] == "fail"
-    blind = ws.evaluate(hidden, wide, training=training, held_out=crowd[1], align=None, dropout=None)
+    with few_points():
+        blind = ws.evaluate(hidden, wide, training=training, held_out=crowd[1], align=None, dropout=None)
     assert blind.verdict("not copies").outcome == "pass"  # the control: distances as they are do not see it
 
 
@@ -107,7 +111,8 @@ def test_clusters_are_called_a_collapse_however_large_their_networks(crowd: list
     noise = 0.2 * torch.randn(SAMPLES, new.layout.size, generator=random)
     clusters = new[[0, 1, 2] * (SAMPLES // 3)]
     gathered = clusters.replace(weights=(3 * clusters.weights + 3 * noise) * clusters.masks)
-    report = ws.evaluate(gathered, wide, training=crowd[0], held_out=crowd[1], dropout=None)
+    with few_points():
+        report = ws.evaluate(gathered, wide, training=crowd[0], held_out=crowd[1], dropout=None)
     verdict = report.verdict("no collapse")
     assert verdict.outcome == "fail"
     assert "gathered in clusters" in verdict.words

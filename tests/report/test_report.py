@@ -5,12 +5,14 @@ from pathlib import Path
 import pytest
 
 import weightspace as ws
+from tests.evaluation.cases import few_points
 from weightspace.errors import InputError, StorageError
 
 
 @pytest.fixture(scope="module")
 def report(tickets: ws.Collection, task: ws.Task) -> ws.Report:
-    return ws.evaluate(tickets[6:], task, training=tickets[:6], others={"<b>odd</b>": tickets[:2]}, dropout=None)
+    with few_points():
+        return ws.evaluate(tickets[6:], task, training=tickets[:6], others={"<b>odd</b>": tickets[:2]}, dropout=None)
 
 
 def test_the_table_holds_every_arm_and_its_spread(report: ws.Report) -> None:
@@ -48,7 +50,8 @@ def test_angles_stand_beside_distances(report: ws.Report) -> None:
 
 def test_words_follow_the_numbers(report: ws.Report, tickets: ws.Collection, task: ws.Task) -> None:
     halves = tickets.replace(weights=tickets.weights * 0.5)  # half of every weight: nearly the same predictions
-    copied = ws.evaluate(halves, task, training=tickets, dropout=None)
+    with few_points():
+        copied = ws.evaluate(halves, task, training=tickets, dropout=None)
     assert copied.verdict("not copies").outcome == "fail"
     angle = copied.relative_angle(copied["samples"])  # the same direction
     assert angle is not None
@@ -59,7 +62,8 @@ def test_words_follow_the_numbers(report: ws.Report, tickets: ws.Collection, tas
 
 
 def test_dense_networks_have_no_figures_of_masks(dense: ws.Collection, task: ws.Task, tmp_path: Path) -> None:
-    report = ws.evaluate(dense[6:], task, training=dense[:6], dropout=None)
+    with few_points():
+        report = ws.evaluate(dense[6:], task, training=dense[:6], dropout=None)
     report.write(tmp_path)
     names = [
         "accuracy",
@@ -87,9 +91,6 @@ def test_saved_equals_loaded(report: ws.Report, tmp_path: Path) -> None:
     loaded = ws.Report.load(tmp_path / "r.json")
     assert loaded.to_json() == report.to_json()
     assert str(loaded) == str(report)
-    loaded.html(tmp_path / "a.html")
-    report.html(tmp_path / "b.html")
-    assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
     (tmp_path / "r.json").write_text("{")
     with pytest.raises(StorageError, match="damaged"):
         ws.Report.load(tmp_path / "r.json")
@@ -142,8 +143,8 @@ def test_runs_side_by_side(report: ws.Report, tmp_path: Path) -> None:
 
 
 def test_all_files_have_the_same_bytes_in_every_run(report: ws.Report, tmp_path: Path) -> None:
-    for run in ("a", "b"):
-        report.write(tmp_path / run)
+    report.write(tmp_path / "a")
+    ws.Report.load(tmp_path / "a" / "report.json").write(tmp_path / "b")  # what was loaded is drawn alike
     names = sorted(path.name for path in (tmp_path / "a").iterdir())
     assert len(names) == 11 * 2 + 3  # the page, the figures' data and the manifest
     for name in names:

@@ -142,7 +142,6 @@ class FittedMatching:
             signs: For each network the signs of the units of odd groups, as in `Symmetry.flip`; None leaves the signs.
             mixings: Matrices (networks, parent units, units, units) of linear groups; None leaves the units.
         """
-        move, flip = self.symmetry.permute, self.symmetry.flip
         signs = [{}] * len(networks) if signs is None else signs
         extras = networks.extras
         if scales:
@@ -155,26 +154,21 @@ class FittedMatching:
             weights = mixed_vectors(weights, self.symmetry, mixings)
             extras = {name: mixed_vectors(extra, self.symmetry, mixings) for name, extra in extras.items()}
 
-        def each(tensor: Tensor) -> Tensor:
-            return torch.stack([move(row, order) for row, order in zip(tensor, permutations, strict=True)])
-
-        def flipped(tensor: Tensor, name: str | None = None) -> Tensor:
-            pairs = zip(tensor, signs, strict=True)
-            return torch.stack([flip(row, one) if name is None or follows_in(name, row) else row for row, one in pairs])
-
         buffers = mixed_buffers(networks.buffers, self.symmetry, mixings) if mixings else networks.buffers
         moved_buffers = [
             self.symmetry.permute_buffers(
                 self.symmetry.flip_buffers({n: b[i] for n, b in buffers.items()}, signs[i]), order
             )
-            for i, order in enumerate(permutations)
+            for i, order in enumerate(permutations if buffers else ())
         ]
+        each = partial(_each_moved, self.symmetry, permutations)
+        basin = {"aligned": self.fingerprint()}
         return networks.replace(
-            weights=each(flipped(weights)),
-            masks=None if networks.dense else each(networks.masks),
+            weights=each(signs, weights),
+            masks=None if networks.dense else each(None, networks.masks),
             buffers={name: torch.stack([one[name] for one in moved_buffers]) for name in buffers},
-            extras={name: each(flipped(extra, name)) for name, extra in extras.items()},
-            records=[record | {"aligned": self.fingerprint()} for record in networks.records],
+            extras={name: each(signs, extra, name) for name, extra in extras.items()},
+            records=[record | basin for record in networks.records],
         )
 
     def permutations(self, networks: Collection, *, device: str = "auto") -> list[Matched]:
@@ -345,6 +339,22 @@ def matching_device(device: str, executor: Executor | None) -> str:
     if device not in ("auto", "cpu"):
         raise InputError(f"a pool of workers matches on the CPU, got device {device!r}: leave one of the two out")
     return "cpu"
+
+
+def _each_moved(
+    symmetry: Symmetry,
+    permutations: Sequence[dict[str, Tensor]],
+    signs: Sequence[dict[str, Tensor]] | None,
+    vectors: Tensor,
+    name: str | None = None,
+) -> Tensor:
+    """Vectors (networks, D) under each network's own signs and permutations; `name` is that of an extra."""
+    rows: list[Tensor] = []
+    for i, row in enumerate(vectors):
+        if signs is not None and signs[i] and (name is None or follows_in(name, row)):
+            row = symmetry.flip(row, signs[i])
+        rows.append(symmetry.permute(row, permutations[i]))
+    return torch.stack(rows)
 
 
 def _match_job(

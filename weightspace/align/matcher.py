@@ -103,6 +103,7 @@ class Matcher:
         }
         self.roots = roots
         self.members = members
+        self._parts: dict[tuple[str, Axis], list[tuple[bool, Tensor | None]]] = {}
 
     def tensors(self, features: Float[Tensor, "features d"]) -> dict[str, Tensor]:
         """Named tensors (features, *shape)."""
@@ -149,6 +150,12 @@ class Matcher:
         Returns:
             For each part that there is whether its gains change sign, and the numbers of its features; None are all.
         """
+        key = (group.name, axis)
+        if key not in self._parts:  # of all networks the same
+            self._parts[key] = self._parts_of(group, axis)
+        return self._parts[key]
+
+    def _parts_of(self, group: Group, axis: Axis) -> list[tuple[bool, Tensor | None]]:
         if not flips(group, axis) or not any(self.signed):
             return [(False, None)]
         if all(self.signed):

@@ -185,11 +185,7 @@ class TrainingReference:
 
         Those nearer than a tenth of the median among training networks, or than half as far as the second nearest.
         """
-
-        def close(nearest: Nearest, unit: float) -> Bool[Tensor, " n"]:
-            return nearest.first < torch.maximum(0.5 * nearest.second, torch.tensor(0.1 * unit, dtype=torch.float64))
-
-        return close(around.nearest, self.unit) | close(around.angle, self.unit_angle)
+        return _close(around.nearest, self.unit) | _close(around.angle, self.unit_angle)
 
     def measure_point(self, family: str, level: float, networks: Collection) -> CurveResult | None:
         """The few figures of a point of a curve; None if its networks are so broken that a figure is not finite.
@@ -341,6 +337,10 @@ class TrainingReference:
             mask_overlap=shared,
             mask_overlap_by_chance=None if compared.dense else overlap.chance_mask_overlap(kept, sizes),
         )
+
+
+def _close(nearest: Nearest, unit: float) -> Bool[Tensor, " n"]:
+    return nearest.first < torch.maximum(0.5 * nearest.second, torch.tensor(0.1 * unit, dtype=torch.float64))
 
 
 def median_of_nearest(among: Float[Tensor, "n n"], size: int, *, seed: int, draws: int = 200) -> Float[Tensor, " d"]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -35,15 +36,18 @@ def forward(
         What the module returns: a tensor, or a structure whose tensors have the axis of networks first.
     """
     shape: list[Tree] = []
-
-    def one(parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tree) -> tuple[Tensor, ...]:
-        output = call_with(module, (parameters, buffers), x)
-        shape.append(output)
-        return tuple(trees.tensors(output))
-
-    in_dims = (0, 0, None if shared_input else 0)
+    one, in_dims = partial(_one, module, shape), (0, 0, None if shared_input else 0)
     outputs = vmap(one, in_dims=in_dims, randomness="error")(dict(parameters), dict(buffers), x)
     return trees.rebuild(shape[0], outputs)
+
+
+def _one(
+    module: nn.Module, shape: list[Tree], parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tree
+) -> tuple[Tensor, ...]:
+    """The tensors of one network's output, whose structure goes into `shape`."""
+    output = call_with(module, (parameters, buffers), x)
+    shape.append(output)
+    return tuple(trees.tensors(output))
 
 
 @torch.no_grad()
@@ -138,14 +142,15 @@ def activation_bytes(module: nn.Module, x: Tree) -> int:
     """Bytes of a network's inputs and layer outputs for these inputs."""
     total = sum(tensor.numel() * tensor.element_size() for tensor in trees.tensors(x))
 
-    def count(_module: nn.Module, _inputs: object, output: object) -> None:
-        nonlocal total
-        total += sum(tensor.numel() * tensor.element_size() for tensor in trees.tensors(output))
-
-    handles = [m.register_forward_hook(count) for m in module.modules() if not list(m.children())]
+    counted = [total]
+    handles = [m.register_forward_hook(partial(_count, counted)) for m in module.modules() if not list(m.children())]
     try:
         call(module, x)
     finally:
         for handle in handles:
             handle.remove()
-    return max(total, 1)
+    return max(sum(counted), 1)
+
+
+def _count(counted: list[int], _module: nn.Module, _inputs: object, output: object) -> None:
+    counted.append(sum(tensor.numel() * tensor.element_size() for tensor in trees.tensors(output)))

@@ -91,7 +91,8 @@ def _confidence(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _grouped(confidence: Tensor, right: Tensor, bins: Tensor) -> Bins:
-    def summed(values: Tensor) -> Tensor:
-        return torch.zeros(len(values), BINS, dtype=torch.float64).scatter_add(1, bins, values)
-
-    return Bins(summed(torch.ones_like(confidence)), summed(confidence), summed(right))
+    sums = [
+        torch.zeros(len(values), BINS, dtype=torch.float64).scatter_add(1, bins, values)
+        for values in (torch.ones_like(confidence), confidence, right)
+    ]
+    return Bins(*sums)
