@@ -70,6 +70,9 @@ def describe_generator(model: FittedGenerator) -> str:
     if model.compress is not None:
         lines.append(_components(model.compress))
     lines.append(f"flow: {model.flow.config}")
+    if model.knowledge is not None:
+        verdict = model.knowledge.verdict
+        lines.append(f"[{verdict.outcome}] {verdict.claim}: {verdict.words}")
     lines.append(f"masks: {MASK_RULES.name_of(model.masks)}")
     if model.conditions:
         lines.append(f"conditions: {', '.join(model.conditions.names)}")

@@ -24,7 +24,9 @@ from weightspace.evaluation import evaluate as measure
 from weightspace.generator import (
     FittedGenerator,
 )
+from weightspace.networks.collection import Collection
 from weightspace.report.comparison import Comparison
+from weightspace.report.knowledge import FlowKnowledge
 from weightspace.report.report import Report
 from weightspace.storage.runs import CONFIG, DONE, open_run, read_config
 from weightspace.storage.shards import MANIFEST
@@ -47,6 +49,8 @@ class Evaluate:
         align: Whether all networks are aligned before distances are taken.
         components: Principal components of the Gaussian and KDE baselines; None is 128, or what fits.
         performing: Share of the training networks' median accuracy from which a network counts as performing.
+        generator: Folder of the generator of the samples, for a verdict on what its flow knows; on the held-out
+            networks, where there are any.
         dropout: Rates of the MC-dropout networks that are trained for comparison; without values none are.
         memory_gb: Memory budget in GiB.
         seed: Seed of baselines, shifts and intervals.
@@ -62,6 +66,7 @@ class Evaluate:
     align: bool = True
     components: int | None = None
     performing: float = 0.95
+    generator: Path | None = None
     dropout: tuple[float, ...] = tuple(MCDropout().rates)
     memory_gb: float = 2.0
     seed: int = 0
@@ -87,6 +92,10 @@ class Evaluate:
             "memory": self.memory_gb,
             "seed": self.seed,
         }
+        model = None
+        if self.generator is not None:
+            model = FittedGenerator.load(self.generator, factory=find_factory(self.common, self.task))
+            inputs["generator"] = model.fingerprint()
         with open_run(self.out, "evaluate", config, inputs) as run:
             if not run.complete:
                 report = measure(
@@ -99,6 +108,7 @@ class Evaluate:
                     components=self.components,
                     performing=self.performing,
                     dropout=MCDropout(self.dropout) if self.dropout else None,
+                    knowledge=self._knowledge(model, held_out, training),
                     memory_gb=self.memory_gb,
                     seed=self.seed,
                     device=self.common.device,
@@ -108,6 +118,14 @@ class Evaluate:
                 run.finish()
         print(Report.load(self.out / REPORT))
         print(f"written to {self.out / 'report.html'}")
+
+    def _knowledge(
+        self, model: FittedGenerator | None, held_out: Collection | None, training: Collection
+    ) -> FlowKnowledge | None:
+        """What the flow knows of the held-out networks, or of those that its fit held back."""
+        if model is None or held_out is None:
+            return None if model is None else model.knowledge
+        return model.knowledge_of(held_out, training, seed=self.seed, device=self.common.device)
 
 
 @dataclass(frozen=True, kw_only=True)

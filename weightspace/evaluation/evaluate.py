@@ -21,6 +21,7 @@ from weightspace.evaluation.verdicts import Evidence, better_ensemble, judge_cla
 from weightspace.networks.collection import Collection
 from weightspace.networks.outputs import Regression
 from weightspace.report.data import ReportSettings
+from weightspace.report.knowledge import FlowKnowledge
 from weightspace.report.report import Report
 from weightspace.report.results import CurveResult, GroupResult, PredictiveResult, Verdict
 from weightspace.runtime import checks, devices, seeds
@@ -44,6 +45,7 @@ def evaluate(
     components: int | None = None,
     performing: float = 0.95,
     dropout: MCDropout | None = MCDropout(),
+    knowledge: FlowKnowledge | None = None,
     memory_gb: float = 2.0,
     seed: int = 0,
     device: str = "auto",
@@ -68,6 +70,8 @@ def evaluate(
         performing: Share of the training networks' median accuracy from which a network counts as performing. For other
             metrics the median times this share, or over it, whichever is worse.
         dropout: How the MC-dropout row is trained, from scratch by the task's recipe; None leaves it out.
+        knowledge: What the generator's flow knows beyond a Gaussian (`generator.knowledge`, or
+            `generator.knowledge_of(held_out, tickets)`), for a verdict and a table.
         memory_gb: Memory for all that is held at once, in GiB. Collections that do not fit are spooled to a temporary
             folder, and baselines are made from and in as many networks as fit.
         seed: Seed of baselines, shifts and intervals.
@@ -81,7 +85,7 @@ def evaluate(
     """
     require_samples(check_task(task), "evaluate")
     inputs = Inputs(samples, training, held_out, {} if others is None else others)
-    _check(align, components, performing, dropout, memory_gb)
+    _check(align, components, performing, dropout, knowledge, memory_gb)
     seed, share_gb, device = checks.seed(seed), memory_gb / _PARTS, devices.pick(device)
     inputs.check(task, reserved={*NAMES, "MC dropout"})
     with CanonicalForm.of(training, task, align, share_gb, device) as canonical:
@@ -108,6 +112,7 @@ def evaluate(
         ensemble=_members(inputs),
         memory_gb=memory_gb,
     )
+    verdicts += [] if knowledge is None else [knowledge.verdict]
     rows = [*groups.main_results, *baselines.results, *groups.other_results]
     points, names = baselines.points, (SAMPLES, inputs.training_name)
     left_out = [*_left_out(reference, averaged), *benchmark.left_out, *baselines.left_out]
@@ -123,6 +128,7 @@ def evaluate(
         settings,
         reference.scorer.reported,
         left_out,
+        knowledge,
     )
 
 
@@ -138,12 +144,14 @@ def _left_out(training: TrainingReference, averaged: bool) -> list[str]:
     return []
 
 
-def _check(align: Any, components: Any, performing: Any, dropout: Any, memory_gb: Any) -> None:
+def _check(align: Any, components: Any, performing: Any, dropout: Any, knowledge: Any, memory_gb: Any) -> None:
     """Raise InputError for settings of another kind or out of range."""
     checks.given(align, "align", checks.having, methods=("fit", "symmetry_of"), wanted="a WeightMatching(...), or None")
     checks.given(components, "components", checks.count, at_least=1)
     checks.fraction(performing, "performing")
     checks.given(dropout, "dropout", checks.instance, kinds=MCDropout, wanted="an MCDropout(...), or None")
+    wanted = "a generator's knowledge, or None"
+    checks.given(knowledge, "knowledge", checks.instance, kinds=FlowKnowledge, wanted=wanted)
     checks.number(memory_gb, "memory_gb", above=0)
 
 

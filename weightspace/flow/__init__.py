@@ -4,3 +4,4 @@ from weightspace.flow.deep_weight_flow import DeepWeightFlow as DeepWeightFlow
 from weightspace.flow.fitted_flow import FLOWS as FLOWS
 from weightspace.flow.fitted_flow import FittedFlow as FittedFlow
 from weightspace.flow.flow_matching import FlowMatching as FlowMatching
+from weightspace.flow.knowledge import measure_knowledge as measure_knowledge

@@ -162,11 +162,13 @@ class FittedFlow:
         conditions: Float[Tensor, "n c"] | None = None,
         tolerance: float = 1e-5,
         solver_steps: int | None = None,
+        probes: int | None = None,
+        seed: int = 0,
     ) -> Float[Tensor, " n"]:
-        """Exact log-density of codes under the flow, (n,), in nats, on their device (arXiv 2210.02747, appendix C).
+        """Log-density of codes under the flow, (n,), in nats, on their device (arXiv 2210.02747, appendix C).
 
         The flow is solved backwards together with the trace of its Jacobian, which is computed exactly, in
-        float64.
+        float64, or estimated.
 
         Args:
             codes: Codes, (n, K).
@@ -174,14 +176,18 @@ class FittedFlow:
             tolerance: Relative and absolute tolerance of the adaptive solver (Dormand-Prince); each code is solved on
                 its own, so that its value does not depend on the others.
             solver_steps: Number of fixed Runge-Kutta steps, for all codes together, in place of the adaptive solver.
+            probes: Random directions a code for Hutchinson's estimate of the trace (arXiv 1810.01367), for long codes;
+                None is the exact trace.
+            seed: Seed of these directions.
 
         Raises:
             InputError: The codes are too long.
         """
-        if self.codes > _JACOBIAN:
+        probes = checks.given(probes, "probes", checks.count, at_least=1)
+        if probes is None and self.codes > _JACOBIAN:
             raise InputError(
                 f"the exact likelihood needs a Jacobian of {self.codes} x {self.codes} for each network, more than "
-                f"{_JACOBIAN} x {_JACOBIAN}: compress the networks first (compress=PCA(...))"
+                f"{_JACOBIAN} x {_JACOBIAN}: compress the networks first (compress=PCA(...)), or give probes="
             )
         checks.tensor(codes, "codes", shape=("networks", self.codes), floating=True, finite=True)
         tolerance = checks.number(tolerance, "tolerance", above=0)
@@ -189,8 +195,10 @@ class FittedFlow:
         velocity = self.velocity().to(codes.device).double()
         known = self._known(codes, conditions).double()
 
-        def solve(x_1: Tensor, known: Tensor) -> Tensor:
-            x_0, lost = to_noise(velocity, x_1, known, tolerance, solver_steps)
+        signs = None if probes is None else self._probes(probes, len(codes), seed).to(codes.device)
+
+        def solve(x_1: Tensor, known: Tensor, signs: Tensor | None) -> Tensor:
+            x_0, lost = to_noise(velocity, x_1, known, tolerance, solver_steps, signs)
             std = self.config.source_std
             normal = -0.5 * (x_0 / std).square().sum(1) - self.codes * math.log(std * math.sqrt(2 * math.pi))
             return normal + lost - self.codes * math.log(self.scale)
@@ -198,9 +206,16 @@ class FittedFlow:
         scaled = codes.double() / self.scale
         with torch.no_grad():
             if solver_steps is not None:
-                return solve(scaled, known)
-            rows = list(zip(scaled.split(1), known.split(1), strict=True))
+                return solve(scaled, known, signs)
+            each = [None] * len(scaled) if signs is None else signs.split(1, 1)
+            rows = list(zip(scaled.split(1), known.split(1), each, strict=True))
             return torch.cat([solve(*row) for row in progress(rows, "likelihoods")])
+
+    def _probes(self, probes: int, n: int, seed: int) -> Float[Tensor, "p n k"]:
+        """Random signs, the same for a code whatever codes come after it."""
+        random = [seeds.generator(seed, "probes", i) for i in range(n)]
+        drawn = [torch.randint(2, (probes, self.codes), generator=one).double() for one in random]
+        return 2 * torch.stack(drawn, 1) - 1
 
     def _solve(
         self,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.func import functional_call
 
@@ -117,6 +117,17 @@ class FlowMatching:
             )
         return count
 
+    def divided(self, codes: int, seed: int) -> tuple[Int[Tensor, " m"], Int[Tensor, " n"]]:
+        """Which codes a fit with this seed is judged on, and which it is trained on.
+
+        Args:
+            codes: Number of codes.
+            seed: Seed of the fit.
+        """
+        order = torch.randperm(codes, generator=seeds.generator(seed, "flow held out"))
+        count = self._validation_count(codes)
+        return order[:count].sort().values, order[count:].sort().values
+
     def scale(self, codes: Float[Tensor, "n k"]) -> float:
         """The number that codes are divided by.
 
@@ -198,16 +209,14 @@ class _Training:
         self.settings, self.pairs, self.velocity, self.seed = settings, pairs, velocity, seed
         self.layout = Layout.of(velocity)
         self.adam = Adam(lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay, decoupled=True)
-        order = torch.randperm(len(pairs.codes), generator=seeds.generator(seed, "flow held out"))
-        count = settings._validation_count(len(pairs.codes))
-        unseen, self.seen = order[:count].sort().values, order[count:].sort().values
+        unseen, self.seen = settings.divided(len(pairs.codes), seed)
         weights = self.layout.pack(velocity.state_dict())
         self.state = {"weights": weights, **self.adam.start(weights)}
         if settings.ema:
             self.state["average"] = weights.clone()
         self.averaged = "average" if settings.ema else "weights"
         self.validation: ValidationPairs | None = None
-        if count:
+        if len(unseen):
             random = seeds.generator(seed, "flow judged")
             self.validation = ValidationPairs.draw(
                 lambda: pairs.draw(unseen, settings.batch_size, random), pairs.conditions

@@ -11,6 +11,8 @@ from weightspace.generator.mask_rules import GateMask as GateMask
 from weightspace.generator.mask_rules import MagnitudeMask as MagnitudeMask
 from weightspace.generator.mask_rules import MaskRule as MaskRule
 from weightspace.generator.mask_rules import SharedMask as SharedMask
+from weightspace.generator.measured import MEASURED as MEASURED
+from weightspace.generator.measured import Temperature as Temperature
 from weightspace.generator.posterior_masks import PosteriorMask as PosteriorMask
 from weightspace.generator.refinement import Directions as Directions
 from weightspace.generator.refinement import FittedRefinement as FittedRefinement

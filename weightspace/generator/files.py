@@ -15,6 +15,7 @@ from weightspace.flow import FittedFlow
 from weightspace.generator.conditions import Conditions
 from weightspace.generator.fitted_refinement import FittedRefinement
 from weightspace.generator.mask_rules import load_mask_rule
+from weightspace.generator.measured import read_measured
 from weightspace.networks.architecture import Architecture
 from weightspace.networks.layout import Layout
 from weightspace.runtime.hashing import raw_bytes
@@ -113,6 +114,8 @@ def read_parts(folder: Path, factory: Callable[[], nn.Module] | None) -> dict[st
         "refined": _read_refinement(manifest, tensors),
         "conditions": Conditions.from_json(manifest["conditions"]),
     }
+    measured = read_measured(folder)
+    parts |= {"knowledge": measured.knowledge, "temperatures": measured.temperatures}
     _require_sizes(parts, folder)
     return parts
 

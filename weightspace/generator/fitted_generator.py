@@ -8,65 +8,32 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from weightspace.align import FittedMatching
-from weightspace.compress import FittedPCA
 from weightspace.errors import InputError
-from weightspace.flow import FittedFlow
+from weightspace.flow import measure_knowledge
 from weightspace.flow.path import arc
 from weightspace.generator.arguments import check_data, check_ends, check_sampling
-from weightspace.generator.conditions import Conditions
-from weightspace.generator.files import GENERATOR, digest_of, joined, read_parts
-from weightspace.generator.fitted_refinement import FittedRefinement
-from weightspace.generator.mask_rules import FittedMaskRule, rule_tensors, rule_to_json
-from weightspace.generator.projection import Draw, draws_of, one_pattern, patterns_of, sparse_networks
+from weightspace.generator.files import digest_of, read_parts
+from weightspace.generator.parts import GeneratorParts
+from weightspace.generator.projection import Draw, draws_of, one_pattern, patterns_of
 from weightspace.masks.patterns import Pattern
-from weightspace.networks.architecture import Architecture
 from weightspace.networks.arguments import check_networks
 from weightspace.networks.building import in_blocks
 from weightspace.networks.collapse import warn_of_lost_layers
 from weightspace.networks.collection import Collection
 from weightspace.networks.ensemble import Ensemble
-from weightspace.networks.layout import Layout
+from weightspace.report.knowledge import FlowKnowledge
 from weightspace.runtime import checks, devices, seeds
 from weightspace.runtime.room import check_number
 from weightspace.storage.files import dump_json
 from weightspace.storage.spelling import spelled_text
 from weightspace.tasks.data import Data
-from weightspace.training.batchnorm import recalibrated
 
 _BLOCK_BYTES = 2**29  # weights of samples that are made at once
 
 
 @dataclass(frozen=True)
-class FittedGenerator:
-    """A trained generator of sparse networks.
-
-    Args:
-        layout: Layout of the networks.
-        architecture: Architecture of the networks.
-        align: Alignment of the tickets; None if they were aligned before.
-        masks: Rule for the mask of a sample.
-        compress: Compression; None if the flow carries raw weights.
-        flow: Flow that makes codes.
-        trained_on: What the generator was fitted to: "networks", "fingerprint", "tasks", "density" (least and
-            greatest), "basin", "seed" and "refined".
-        buffers: Buffers of the first ticket, in the layout's order: samples start from them before their BatchNorm
-            statistics are estimated.
-        refined: Decoder of samples, if the generator was refined through a task. `encode`, `decode`, `reconstruct`,
-            `interpolate` and `log_prob` always use the components of the tickets.
-        conditions: Conditions that samples can be drawn under.
-    """
-
-    layout: Layout
-    architecture: Architecture
-    align: FittedMatching | None
-    masks: FittedMaskRule
-    compress: FittedPCA | None
-    flow: FittedFlow
-    trained_on: dict[str, Any]
-    buffers: Sequence[Tensor] = ()
-    refined: FittedRefinement | None = None
-    conditions: Conditions = Conditions()
+class FittedGenerator(GeneratorParts):
+    """A trained generator of sparse networks; `weightspace.generator.parts.GeneratorParts` explains its fields."""
 
     def sample(
         self,
@@ -301,6 +268,36 @@ class FittedGenerator:
         a, b = self.flow.encode(self.encode(check_ends(ends, steps)))
         return self.decode(self.flow.integrate(arc(a, b, steps)), density=density, pattern=pattern, data=data)
 
+    def knowledge_of(
+        self, held_out: Collection, training: Collection, *, seed: int = 0, device: str = "auto"
+    ) -> FlowKnowledge:
+        """What the flow knows beyond a Gaussian, on networks that its fit has not seen at all.
+
+        Args:
+            held_out: Networks of the same recipe that the generator was not fitted to.
+            training: Networks that it was fitted to, which the Gaussian is fitted to as well.
+            seed: Seed of samples, resampling and permutations.
+            device: Device to compute on.
+
+        Raises:
+            LayoutMismatch: The networks are of another layout.
+            InputError: They are not aligned, and the generator does not know how; or a record lacks a condition.
+        """
+        device = devices.pick(device)
+        codes, rows = zip(
+            *((self.encode(one, device=device), self.conditions.encode(one)) for one in (training, held_out)),
+            strict=True,
+        )
+        return measure_knowledge(
+            self.flow,
+            *codes,
+            conditions=rows[0],
+            held_out_conditions=rows[1],
+            source="networks that the generator has not seen",
+            seed=seed,
+            device=device,
+        )
+
     def log_prob(self, networks: Collection, *, device: str = "auto") -> Float[Tensor, " n"]:
         """How typical networks are: exact log-density of their codes under the flow, (n,), in nats.
 
@@ -313,58 +310,6 @@ class FittedGenerator:
         """
         device = devices.pick(device)
         return self.flow.log_prob(self.encode(networks, device=device).to(device)).cpu()
-
-    def fingerprint(self) -> str:
-        """Identifies the generator by its tensors and settings."""
-        settings, tensors = dump_json(self._settings(), "the generator"), self.tensors()
-        return digest_of(*tensors.values(), text=settings + " ".join(tensors))
-
-    def tensors(self) -> dict[str, Tensor]:
-        """All that was fitted, by its names in a file."""
-        buffers = {f"buffer.{b.name}": t for b, t in zip(self.layout.buffers, self.buffers, strict=True)}
-        return joined(  # in this order since version 0.1: the fingerprint depends on it
-            buffers,
-            self.compress.tensors() if self.compress else {},
-            self.flow.tensors(),
-            rule_tensors(self.masks),
-            self.align.tensors() if self.align else {},
-            self.refined.tensors() if self.refined else {},
-        )
-
-    def _settings(self) -> dict[str, Any]:
-        """All but the tensors, as JSON."""
-        return {
-            "layout": self.layout.to_json(),
-            "architecture": self.architecture.to_json(),
-            "align": self.align.to_json() if self.align else None,
-            "masks": rule_to_json(self.masks),
-            "compress": self.compress.to_json() if self.compress else None,
-            "flow": self.flow.to_json(),
-            "conditions": self.conditions.to_json(),
-            "refined": None if self.refined is None else {"length": self.refined.length},
-            "trained_on": self.trained_on,
-        }
-
-    def save(self, folder: str | Path) -> Path:
-        """Write to a new or empty folder, as safetensors and JSON.
-
-        Args:
-            folder: Folder to write.
-
-        Raises:
-            StorageError: The folder is not empty or cannot be written.
-            InputError: The mask rule or the cost of the alignment is not registered.
-        """
-        checks.path(folder, "folder")
-        return GENERATOR.save(folder, self._settings(), self.tensors())
-
-    def write(self, folder: Path) -> None:
-        """Write into a folder that exists, for runs and the hub; `save` is for everything else.
-
-        Args:
-            folder: Folder to write to.
-        """
-        GENERATOR.write(folder, self._settings(), self.tensors())
 
     @classmethod
     def load(cls, folder: str | Path, *, factory: Callable[[], nn.Module] | None = None) -> "FittedGenerator":
@@ -380,18 +325,3 @@ class FittedGenerator:
         """
         checks.given(factory, "factory", checks.function, what="that builds the network")
         return cls(**read_parts(Path(checks.path(folder, "folder")), factory))
-
-    def _vectors(self, codes: Float[Tensor, "n k"]) -> Float[Tensor, "n m"]:
-        """Codes decoded by the components of the tickets, before masks are chosen."""
-        return (
-            codes.to(self.layout.dtype, copy=True) if self.compress is None else self.compress.inverse_transform(codes)
-        )
-
-    def _project(
-        self, vectors: Float[Tensor, "n m"], pattern: Pattern, records: Sequence[Mapping[str, Any]]
-    ) -> Collection:
-        """Sparse networks of decoded vectors."""
-        return sparse_networks(vectors, pattern, self.masks, self.architecture, self.layout, self.buffers, records)
-
-    def _with_statistics(self, networks: Collection, data: Data | None, device: str) -> Collection:
-        return networks if data is None else recalibrated(networks, data, device=device)

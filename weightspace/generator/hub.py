@@ -10,7 +10,7 @@ from types import ModuleType
 from torch import nn
 
 from weightspace.errors import InputError, StorageError
-from weightspace.generator import MANIFEST, TENSORS, FittedGenerator
+from weightspace.generator import MANIFEST, MEASURED, TENSORS, FittedGenerator
 from weightspace.storage.files import new_folder, write_text
 from weightspace.storage.manifests import MANIFEST as SUMS
 
@@ -94,8 +94,9 @@ def from_pretrained(
         raise StorageError(f"{name} is neither a folder nor a repository of the hub (owner/name)")
     hub = _hub()
     try:
+        files = [MANIFEST, TENSORS, MEASURED, SUMS]
         folder = hub.snapshot_download(
-            name, revision=revision, cache_dir=cache, local_files_only=offline, allow_patterns=[MANIFEST, TENSORS, SUMS]
+            name, revision=revision, cache_dir=cache, local_files_only=offline, allow_patterns=files
         )
     except (hub.errors.HfHubHTTPError, hub.errors.LocalEntryNotFoundError, OSError) as error:
         where = "the local cache" if offline else "the hub"

@@ -1,16 +1,19 @@
 """TicketGenerator: learn from sparse networks."""
 
 import statistics
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from weightspace.align import WeightMatching
 from weightspace.align.begun import KINDS, as_begun
 from weightspace.compress import PCA
 from weightspace.errors import InputError
-from weightspace.flow import FlowMatching
+from weightspace.flow import FittedFlow, FlowMatching, measure_knowledge
 from weightspace.generator.conditions import Conditions
 from weightspace.generator.fitted_generator import FittedGenerator
 from weightspace.generator.mask_rules import MASK_RULES, MagnitudeMask, MaskRule, check_rule, rescaled_by
@@ -18,6 +21,7 @@ from weightspace.generator.refinement import TaskRefinement
 from weightspace.networks.arguments import check_inputs, check_networks
 from weightspace.networks.collection import Collection
 from weightspace.networks.record import Record
+from weightspace.report.knowledge import FlowKnowledge
 from weightspace.runtime import checks, devices
 from weightspace.runtime.trees import Tree
 from weightspace.storage.leftovers import remove_leftover
@@ -197,6 +201,7 @@ class TicketGenerator:
             codes = vectors.weights if isinstance(vectors, Collection) else vectors
         rows = conditions.encode(aligned)
         flow = self.generate.fit(codes, rows, widths=conditions.widths, seed=seed, checkpoint=checkpoint, device=device)
+        knowledge = self._measured(codes, rows, flow, seed, device)
         refined, how = None, None
         if through is not None and compression is not None:
             refine, task = through
@@ -227,7 +232,31 @@ class TicketGenerator:
             [aligned[:1].buffers[b.name][0].clone() for b in tickets.layout.buffers],
             refined,
             conditions,
+            knowledge,
         )
+
+    def _measured(
+        self, codes: Tensor, rows: Tensor | None, flow: FittedFlow, seed: int, device: str
+    ) -> FlowKnowledge | None:
+        """What the flow knows of the codes that it was not trained on; a warning where a Gaussian would do."""
+        divided = getattr(self.generate, "divided", None)  # a flow of your own may hold nothing back
+        unseen, seen = ([], []) if divided is None else divided(len(codes), seed)
+        if len(unseen) == 0:
+            return None
+        both = None if rows is None else (rows[seen], rows[unseen])
+        knowledge = measure_knowledge(
+            flow,
+            codes[seen],
+            codes[unseen],
+            conditions=both and both[0],
+            held_out_conditions=both and both[1],
+            source="which chose the flow's weights but did not train them",
+            seed=seed,
+            device=device,
+        )
+        if knowledge.verdict.outcome == "fail":
+            warnings.warn(knowledge.verdict.words, stacklevel=2)
+        return knowledge
 
 
 def _basin(tickets: Collection) -> str | None:

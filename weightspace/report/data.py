@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from weightspace.errors import InputError
+from weightspace.report.knowledge import FlowKnowledge
 from weightspace.report.metrics import ACCURACY, ReportedMetric, Scoring
 from weightspace.report.results import CurveResult, FigureData, GroupResult, PredictiveResult, Verdict
 
@@ -56,6 +57,7 @@ class ReportData:
         settings: How the evaluation was made.
         scoring: How networks were scored; None for classifiers of one label a sample.
         left_out: What does not apply to such a task, a line each.
+        knowledge: What the generator's flow knows beyond a Gaussian; None where it was not told.
     """
 
     task: str
@@ -70,6 +72,7 @@ class ReportData:
     settings: ReportSettings
     scoring: Scoring | None = None
     left_out: Sequence[str] = ()
+    knowledge: FlowKnowledge | None = None
 
     @property
     def metric(self) -> ReportedMetric:

@@ -74,7 +74,7 @@ def report_to_json(report: ReportData) -> dict[str, Any]:
         content["points"] = [_renamed(point, _POINT) for point in content["points"]]
         lines = content["figures"]["lines"]
         content["figures"]["lines"] = {name: _renamed(line, _LINES) for name, line in lines.items()}
-    for name in ("scoring", "left_out"):  # only where there is something to say
+    for name in ("scoring", "left_out", "knowledge"):  # only where there is something to say
         if not content[name]:
             del content[name]
     return {"format": FORMAT, "version": VERSION, **_renamed(content, _REPORT)}

@@ -22,7 +22,12 @@ _CALIBRATION = [
 
 
 def tables(report: ReportData) -> list[Table]:
-    """Summary, novelty and diversity, calibration (or ensembles' metrics), and behaviour under shift."""
+    """Summary, novelty and diversity, calibration (or ensembles' metrics), behaviour under shift, and the flow."""
+    known = [] if report.knowledge is None else [report.knowledge.table]
+    return [*_of_networks(report), *known]
+
+
+def _of_networks(report: ReportData) -> list[Table]:
     if report.scoring is None:
         return [_summary(report), _novelty(report), _calibration(report), _shift(report)]
     parts = [other_metrics.summary(report, report.scoring), _novelty(report)]
