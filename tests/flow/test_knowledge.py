@@ -14,7 +14,7 @@ from weightspace.flow.energy import energy_test
 from weightspace.flow.simple_densities import best_of_each_kind
 from weightspace.report.knowledge import CodeDensity, FlowKnowledge
 
-MODEL = ws.FlowMatching(width=32, blocks=2, steps=250, batch_size=128, lr=3e-3, ema=0.99, validation_fraction=0.25)
+MODEL = ws.FlowMatching(width=32, blocks=2, steps=200, batch_size=128, lr=3e-3, ema=0.99, validation_fraction=0.25)
 
 
 def random(seed: int) -> torch.Generator:
@@ -44,7 +44,7 @@ def known_of(codes: torch.Tensor, model: ws.FlowMatching = MODEL) -> FlowKnowled
 
 
 @pytest.mark.parametrize(
-    ("codes", "outcome"), [(gaussian(1000), "fail"), (two_moons(800), "pass"), (mixture(800), "pass")]
+    ("codes", "outcome"), [(gaussian(800), "fail"), (two_moons(800), "pass"), (mixture(800), "pass")]
 )
 def test_the_verdict_on_planted_codes(codes: torch.Tensor, outcome: str) -> None:
     known = known_of(codes)
@@ -82,30 +82,36 @@ def test_the_verdict_follows_its_interval() -> None:
         ]
         return FlowKnowledge(90, held_out, "x", 16, "exact", densities, []).verdict.outcome
 
-    assert [verdict(0.1, 2), verdict(-1, 0.3), verdict(-1, 0.4), verdict(0.1, 2, 9)] == ["pass", "fail", "open", "open"]
+    assert [verdict(0.1, 2.0), verdict(-1.0, 0.3), verdict(-1.0, 0.4), verdict(0.1, 2.0, 9)] == [
+        "pass",
+        "fail",
+        "open",
+        "open",
+    ]
 
 
 class Shear(torch.nn.Module):
-    """The velocity of the straight line to x_0 A^T + m: its densities are known."""
+    """The velocity of straight lines from x_0 to x_0 A^T + m, for an upper triangular A: its densities are known."""
 
     def __init__(self, a: torch.Tensor, m: torch.Tensor) -> None:
         super().__init__()
         self.a, self.m = torch.nn.Buffer(a), torch.nn.Buffer(m)
 
     def forward(self, x: torch.Tensor, t: torch.Tensor, conditions: torch.Tensor | None = None) -> torch.Tensor:
-        one = torch.eye(len(self.a), dtype=x.dtype)
-        at = t.reshape(-1)[0]
-        start = torch.linalg.solve((1 - at) * one + at * self.a, (x - at * self.m).T).T
-        return start @ (self.a - one).T + self.m
+        y = x - t * self.m
+        second = y[:, 1:] / (1 - t + t * self.a[1, 1])
+        first = (y[:, :1] - t * self.a[0, 1] * second) / (1 - t + t * self.a[0, 0])
+        start = torch.cat([first, second], 1)
+        return start @ self.a.T - start + self.m
 
 
 def test_the_density_of_a_known_flow_is_exact_and_its_estimate_near(monkeypatch: pytest.MonkeyPatch) -> None:
-    a, m = torch.tensor([[1.5, 0.4, 0.0], [0.0, 0.7, 0.2], [0.1, 0.0, 1.2]]), torch.tensor([1.0, -2.0, 0.5])
-    flow = replace(MODEL, steps=1).fit(torch.randn(20, 3, generator=random(0)))
-    flow = FittedFlow(flow.config, flow.weights, 1.0, 3)
+    a, m = torch.tensor([[1.5, 0.4], [0.0, 0.7]]), torch.tensor([1.0, -2.0])
+    flow = replace(MODEL, steps=1).fit(torch.randn(20, 2, generator=random(0)))
+    flow = FittedFlow(flow.config, flow.weights, 1.0, 2)
     monkeypatch.setattr(FittedFlow, "velocity", lambda _: Shear(a, m))
     truth = MultivariateNormal(m.double(), (a @ a.T).double())
-    codes = torch.randn(40, 3, generator=random(5)) @ a.T + m
+    codes = torch.randn(40, 2, generator=random(5)) @ a.T + m
     torch.testing.assert_close(flow.log_prob(codes, solver_steps=16), truth.log_prob(codes.double()), atol=1e-3, rtol=0)
     estimated = flow.log_prob(codes, solver_steps=16, probes=64, seed=1)
     torch.testing.assert_close(estimated, truth.log_prob(codes.double()), atol=0.25, rtol=0)

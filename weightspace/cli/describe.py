@@ -76,4 +76,10 @@ def describe_generator(model: FittedGenerator) -> str:
     lines.append(f"masks: {MASK_RULES.name_of(model.masks)}")
     if model.conditions:
         lines.append(f"conditions: {', '.join(model.conditions.names)}")
-    return "\n".join(lines + ["refined through the task"] * (model.refined is not None))
+    lines += ["refined through the task"] * (model.refined is not None)
+    lines += [
+        f"temperature {one.temperature:.3f} of {one.networks} samples under {one.pattern} (validation NLL "
+        f"{one.nll:.4f} to {one.nll_at:.4f}, ECE {one.ece:.4f} to {one.ece_at:.4f})"
+        for one in model.temperatures
+    ]
+    return "\n".join(lines)

@@ -25,7 +25,8 @@ from weightspace.flow import FlowMatching
 from weightspace.generator import FittedGenerator, TaskRefinement, TicketGenerator
 from weightspace.generator.mask_rules import MaskRule
 from weightspace.masks.patterns import Pattern
-from weightspace.tasks.data import Data
+from weightspace.recipes.step import Step
+from weightspace.tasks.task import Task
 
 _STAGES = TicketGenerator()
 
@@ -47,8 +48,8 @@ class Fit:
         masks: What decides the mask of a sample: the magnitude of its weights, one mask for all samples, or gates that
             are coded beside the weights.
         conditions: What the flow is told about each ticket, such as density or metrics.validation_accuracy.
-        task: Task to refine through, on whose data the symmetry of networks with unknown inputs is traced as well; None
-            is what the tickets' records say.
+        task: Task to refine through, and on whose validation data the temperature of ensembles is fitted. The symmetry
+            of networks with unknown inputs is traced on its data as well. None is what the tickets' records say.
         common: Options that mean the same in every verb.
     """
 
@@ -73,7 +74,8 @@ class Fit:
             raise InputError("options of the refinement were given together with --no-refine: leave one of them out")
         # Networks whose input is not known are traced on their task's.
         unknown = self.aligning and tickets.architecture.example() is None
-        task = task_of(tickets, self.task, self.common) if unknown or self.refining else None
+        asked = self.refining or self.task is not None
+        task = task_of(tickets, self.task, self.common) if unknown or asked else None
         stages = TicketGenerator(
             self.align if self.aligning else None,
             self.compress,
@@ -83,7 +85,7 @@ class Fit:
             self.conditions,
         )
         example = task.train.head(8).x if unknown and task is not None else None
-        through = task if self.refining else None
+        through = task if asked else None
         device = self.common.device
         model = stages.fit(tickets, task=through, example=example, seed=self.seed, folder=self.out, device=device)
         print(describe_generator(model))
@@ -105,8 +107,9 @@ class Sample:
             networks.
         condition: Conditions that the networks shall meet, NAME=VALUE, for generators fitted with conditions.
         guidance: Strength of the conditions; above 1 follows them more strongly.
-        task: Task on whose training data the statistics of networks with BatchNorm are estimated; None is what the
-            tickets were trained on.
+        polish: How long samples are trained on under their masks, such as 30it; None leaves them as they are drawn.
+        task: Task that samples are polished on, and on whose training data the statistics of networks with BatchNorm
+            are estimated; None is what the tickets were trained on.
         seed: Seed of the samples.
         common: Options that mean the same in every verb.
     """
@@ -119,6 +122,7 @@ class Sample:
     nested: bool = True
     condition: tuple[str, ...] = ()
     guidance: float = 1.0
+    polish: Step | None = None
     task: str | None = None
     seed: int = 0
     common: Shared = field(default_factory=Common)
@@ -127,7 +131,7 @@ class Sample:
         """Sample the networks."""
         model = FittedGenerator.load(self.generator, factory=find_factory(self.common, self.task))
         density = None if not self.density else self.density[0] if len(self.density) == 1 else self.density
-        data = self._data(model)
+        task = self._task(model)
         networks = model.sample(
             self.n,
             density=density,
@@ -135,24 +139,25 @@ class Sample:
             nested=self.nested,
             condition=read_conditions(self.condition),
             guidance=self.guidance,
-            data=data,
+            data=task.train if task is not None and model.layout.buffers else None,
+            polish=self.polish,
+            task=None if self.polish is None else task,
             seed=self.seed,
             folder=self.out,
             device=self.common.device,
         )
         report_done(networks, self.out)
 
-    def _data(self, model: FittedGenerator) -> Data | None:
-        """Training data for the statistics of BatchNorm, if the networks have any."""
-        if not model.layout.buffers:
+    def _task(self, model: FittedGenerator) -> Task | None:
+        """The task for the statistics of BatchNorm and for polishing, if there is need of either."""
+        if not model.layout.buffers and self.polish is None:
             return None
         if self.task is not None:
-            return find_task(self.task, self.common).train
+            return find_task(self.task, self.common)
         names = model.trained_on["tasks"]
         if len(names) > 1:
             raise InputError(
                 f"the tickets were trained on {', '.join(map(str, names))}: say with --task on whose data statistics "
-                f"are "
-                "estimated"
+                "are estimated, and samples polished"
             )
-        return recorded_task(names[0], self.common).train
+        return recorded_task(names[0], self.common)

@@ -113,21 +113,19 @@ def evaluate(
         memory_gb=memory_gb,
     )
     verdicts += [] if knowledge is None else [knowledge.verdict]
-    rows = [*groups.main_results, *baselines.results, *groups.other_results]
-    points, names = baselines.points, (SAMPLES, inputs.training_name)
-    left_out = [*_left_out(reference, averaged), *benchmark.left_out, *baselines.left_out]
     return Report(
         task.name,
         len(task.test),
-        rows,
-        *names,
-        points,
+        [*groups.main_results, *baselines.results, *groups.other_results],
+        SAMPLES,
+        inputs.training_name,
+        baselines.points,
         verdicts,
         ensembles,
         figures,
         settings,
         reference.scorer.reported,
-        left_out,
+        [*_left_out(reference, averaged), *benchmark.left_out, *baselines.left_out],
         knowledge,
     )
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.func import jacrev, jvp, vmap
+from torch.func import jacrev, vjp, vmap
 
 from weightspace.errors import InputError
 from weightspace.flow.velocity import Velocity
@@ -117,8 +117,9 @@ def _estimated(
     """Velocities, and Hutchinson's estimate of the trace of their Jacobian at each point."""
     count, directions = len(probes), probes.flatten(0, 1)
     field = partial(_at, velocity, t, conditions.repeat(count, 1))
-    moved: tuple[Any, ...] = jvp(field, (x.repeat(count, 1),), (directions,))
-    return moved[0][: len(x)], (moved[1] * directions).sum(1).reshape(count, -1).mean(0)
+    pulled: tuple[Any, ...] = vjp(field, x.repeat(count, 1))
+    (along,) = pulled[1](directions)
+    return pulled[0][: len(x)], (along * directions).sum(1).reshape(count, -1).mean(0)
 
 
 def _at(velocity: Velocity, t: Tensor, conditions: Tensor, x: Tensor) -> Tensor:

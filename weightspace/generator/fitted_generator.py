@@ -1,7 +1,8 @@
 """FittedGenerator: sample new sparse networks, mask and weights together."""
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ from weightspace.errors import InputError
 from weightspace.flow import measure_knowledge
 from weightspace.flow.path import arc
 from weightspace.generator.arguments import check_data, check_ends, check_sampling
+from weightspace.generator.calibration import NETWORKS, temperature_for, temperature_of, with_temperature
 from weightspace.generator.files import digest_of, read_parts
 from weightspace.generator.parts import GeneratorParts
+from weightspace.generator.polishing import Polishing
 from weightspace.generator.projection import Draw, draws_of, one_pattern, patterns_of
 from weightspace.masks.patterns import Pattern
 from weightspace.networks.arguments import check_networks
@@ -21,12 +24,17 @@ from weightspace.networks.building import in_blocks
 from weightspace.networks.collapse import warn_of_lost_layers
 from weightspace.networks.collection import Collection
 from weightspace.networks.ensemble import Ensemble
+from weightspace.networks.temperature import require_temperature
+from weightspace.recipes.step import Step
 from weightspace.report.knowledge import FlowKnowledge
 from weightspace.runtime import checks, devices, seeds
 from weightspace.runtime.room import check_number
 from weightspace.storage.files import dump_json
 from weightspace.storage.spelling import spelled_text
+from weightspace.tasks.arguments import check_task
 from weightspace.tasks.data import Data
+from weightspace.tasks.own_loop import require_samples
+from weightspace.tasks.task import Task
 
 _BLOCK_BYTES = 2**29  # weights of samples that are made at once
 
@@ -45,6 +53,8 @@ class FittedGenerator(GeneratorParts):
         condition: Mapping[str, float | str] | None = None,
         guidance: float = 1.0,
         data: Data | None = None,
+        polish: Step | str | None = None,
+        task: Task | None = None,
         seed: int = 0,
         folder: str | Path | None = None,
         device: str = "auto",
@@ -64,6 +74,9 @@ class FittedGenerator(GeneratorParts):
                 left open, but for the density, which is that of the mask.
             guidance: Strength of the conditions; above 1 follows them more strongly than the tickets do.
             data: Training samples, from which BatchNorm statistics are estimated; needed for networks that have them.
+            polish: How long samples are trained on, all side by side under their masks by the task's recipe, such as
+                "30it"; None leaves them as they are drawn.
+            task: Task that they are polished on; its test split is not read.
             seed: Seed of the samples.
             folder: Folder to write the samples to, as a run that can be resumed.
             device: Device to compute on: "cpu", "cuda", or "auto", which is CUDA where there is a card.
@@ -74,15 +87,15 @@ class FittedGenerator(GeneratorParts):
             StorageError: The folder holds another run.
         """
         n = check_number(n, "n", self.layout.size, in_folder=folder is not None)
-        given = check_sampling(nested, condition, guidance, seed, folder, device)
-        nested, condition, guidance, seed, device = given
+        nested, condition, guidance, seed, device = check_sampling(nested, condition, guidance, seed, folder, device)
         patterns = patterns_of(density, pattern, self.layout, self.trained_on["density"])
         check_data(data, self.layout, self.architecture.name)
+        polishing = Polishing.of(polish, task, self.layout, device)
         draws = draws_of(n, patterns, self.conditions, nested, condition, guidance, seed)
         made_by = digest_of(text=dump_json(self._settings(), "the generator"))  # its tensors would take long to read
         record = {"condition": dict(condition or {}), "guidance": guidance, "generator": made_by}
 
-        def make(rows: slice, tick: Callable[[int], object], _checkpoint: Path | None) -> Collection:
+        def make(rows: slice, tick: Callable[[int], object], checkpoint: Path | None) -> Collection:
             parts: list[Collection] = []
             for i, draw in enumerate(draws):
                 first, last = max(rows.start, i * n) - i * n, min(rows.stop, (i + 1) * n) - i * n
@@ -90,24 +103,26 @@ class FittedGenerator(GeneratorParts):
                     parts.append(self._sampled(draw, first, last, i * n, record, guidance, device))
             tick(1)
             made = parts[0] if len(parts) == 1 else Collection.concatenate(parts)
-            return self._with_statistics(made, data, device)
+            made = self._with_statistics(made, data, device)
+            return made if polishing is None else polishing(made, rows.start, checkpoint, tick, folder)
 
         config: dict[str, Any] = {"n": n, "pattern": spelled_text(patterns[0] if len(patterns) == 1 else patterns)}
         config |= {"seed": seed} | ({"nested": nested} if len(patterns) > 1 else {})
-        if self.conditions:
-            config |= {"condition": dict(condition or {}), "guidance": guidance}
+        config |= {"condition": dict(condition or {}), "guidance": guidance} if self.conditions else {}
+        config |= {} if polishing is None else polishing.config
         inputs: dict[str, str] = {}
         if folder is not None:
             inputs = {"generator": self.fingerprint()}
             inputs |= {} if data is None else {"data": digest_of(data.x, data.y)}
         count = n * len(patterns)  # on disk they are written as they are made; in memory all are kept in any case
         block = count if folder is None else max(1, _BLOCK_BYTES // (4 * self.layout.size))
+        block = block if polishing is None else min(block, polishing.block)
         samples = in_blocks(
             make,
             architecture=self.architecture,
             count=count,
             block=min(count, block),
-            ticks=1,
+            ticks=1 + (0 if polishing is None else polishing.steps),
             what=f"sampling {count} networks",
             folder=folder,
             stage="sample",
@@ -149,6 +164,7 @@ class FittedGenerator(GeneratorParts):
         condition: Mapping[str, float | str] | None = None,
         guidance: float = 1.0,
         data: Data | None = None,
+        calibrated: bool = False,
         seed: int = 0,
         device: str = "auto",
     ) -> Ensemble:
@@ -161,10 +177,19 @@ class FittedGenerator(GeneratorParts):
             condition: Properties of the networks.
             guidance: Strength of the conditions.
             data: Training samples for BatchNorm statistics.
+            calibrated: Whether probabilities are at the temperature that was fitted on validation data, when the
+                generator was fitted with a task or by `calibrate`.
             seed: Seed of the samples.
             device: Device to compute the samples on; they predict on the CPU.
+
+        Raises:
+            InputError: As in `sample`, or no temperature was fitted for the pattern.
         """
-        return self.sample(
+        temperature = 1.0
+        if checks.flag(calibrated, "calibrated"):
+            chosen = one_pattern(density, pattern, self.layout, self.trained_on["density"])
+            temperature = temperature_for(chosen, self.temperatures)
+        samples = self.sample(
             n,
             density=density,
             pattern=pattern,
@@ -173,7 +198,47 @@ class FittedGenerator(GeneratorParts):
             data=data,
             seed=seed,
             device=device,
-        ).ensemble()
+        )
+        return replace(samples.ensemble(), temperature=temperature)
+
+    def calibrate(
+        self,
+        task: Task,
+        *,
+        density: float | None = None,
+        pattern: Pattern | None = None,
+        networks: int = NETWORKS,
+        seed: int = 0,
+        device: str = "auto",
+    ) -> "FittedGenerator":
+        """This generator with the temperature of ensembles of its samples, fitted on a task's validation data.
+
+        `fit` does so for the densities it was refined for, or for the tickets' median density, if it has a task.
+
+        Args:
+            task: Task of the tickets; its validation split is read, its test split never.
+            density: Fraction of prunable weights kept.
+            pattern: Another rule for the mask, instead of a density.
+            networks: Samples in the ensemble that the temperature is fitted for.
+            seed: Seed of the samples, which are not those of `sample` with this seed.
+            device: Device to compute the samples on.
+
+        Raises:
+            InputError: The task has no probabilities, or each network has data of its own.
+        """
+        require_samples(check_task(task), "a temperature")
+        require_temperature(task.output_kind)
+        if task.own_data:
+            raise InputError(f"each network of task {task.name!r} has data of its own: an ensemble has no temperature")
+        chosen = one_pattern(density, pattern, self.layout, self.trained_on["density"])
+        data = task.train if self.layout.buffers else None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of samples that nobody keeps
+            samples = self.sample(
+                networks, pattern=chosen, data=data, seed=seeds.derive(seed, "temperature"), device=device
+            )
+        fitted = temperature_of(samples.ensemble(task.output_kind), task.validation, chosen)
+        return replace(self, temperatures=with_temperature(self.temperatures, fitted))
 
     def encode(self, networks: Collection, *, device: str = "auto") -> Float[Tensor, "n k"]:
         """Codes of networks, (n, K): aligned to the generator's reference unless they are already, and compressed.

@@ -21,6 +21,7 @@ class Temperature:
 
     Args:
         pattern: Pattern of the samples, in words.
+        density: Its density; None where it has no one.
         networks: Samples in the ensemble that it was fitted for.
         temperature: T; the ensemble's probabilities are raised to the power 1/T and divided by their sum.
         nll: Validation NLL before.
@@ -30,6 +31,7 @@ class Temperature:
     """
 
     pattern: str
+    density: float | None
     networks: int
     temperature: float
     nll: float

@@ -14,10 +14,12 @@ from weightspace.align.begun import KINDS, as_begun
 from weightspace.compress import PCA
 from weightspace.errors import InputError
 from weightspace.flow import FittedFlow, FlowMatching, measure_knowledge
+from weightspace.generator.calibration import takes_temperature
 from weightspace.generator.conditions import Conditions
 from weightspace.generator.fitted_generator import FittedGenerator
 from weightspace.generator.mask_rules import MASK_RULES, MagnitudeMask, MaskRule, check_rule, rescaled_by
 from weightspace.generator.refinement import TaskRefinement
+from weightspace.masks.patterns import Unstructured
 from weightspace.networks.arguments import check_inputs, check_networks
 from weightspace.networks.collection import Collection
 from weightspace.networks.record import Record
@@ -89,7 +91,8 @@ class TicketGenerator:
         Args:
             tickets: Trained sparse networks; they are aligned by this stage unless their records say that all were
                 aligned to one reference.
-            task: Task to refine through; only its training split is read, and only with `refine`.
+            task: Task to refine through, with `refine`, on its training split. On its validation split the temperature
+                of ensembles of samples is fitted; its test split is not read.
             example: A batch of inputs on which the symmetry of networks whose input is not known is traced.
             seed: Seed of the flow and the refinement.
             folder: Folder to write the fitted generator to, as a run that can be interrupted and resumed.
@@ -109,7 +112,8 @@ class TicketGenerator:
         seed = checks.seed(seed)
         through, device = self._check(tickets, task), devices.pick(device)
         if folder is None:
-            return self._fit(tickets, through, example, seed, None, device)
+            fitted = self._fit(tickets, through, example, seed, None, device)
+            return self._calibrated(fitted, tickets, task, seed, device)
         folder = Path(folder)
         config = self._config(seed, through)
         stage = self
@@ -121,7 +125,8 @@ class TicketGenerator:
         with open_run(folder, "fit", config, {"tickets": tickets.fingerprint()}) as run:
             if not run.complete:
                 checkpoint = folder / _FLOW
-                stage._fit(tickets, through, example, seed, checkpoint, device).write(folder)
+                fitted = stage._fit(tickets, through, example, seed, checkpoint, device)
+                self._calibrated(fitted, tickets, task, seed, device).write(folder)
                 run.finish()
                 for left in (checkpoint, checkpoint.with_name(_REFINEMENT)):
                     remove_leftover(left)
@@ -234,6 +239,17 @@ class TicketGenerator:
             conditions,
             knowledge,
         )
+
+    def _calibrated(
+        self, model: FittedGenerator, tickets: Collection, task: Task | None, seed: int, device: str
+    ) -> FittedGenerator:
+        """The generator with temperatures of ensembles, where the task has any."""
+        if task is None or not takes_temperature(task):
+            return model
+        patterns = None if self.refine is None else self.refine.patterns
+        for pattern in patterns or [Unstructured(tickets.densities.median().item())]:
+            model = model.calibrate(task, pattern=pattern, seed=seed, device=device)
+        return model
 
     def _measured(
         self, codes: Tensor, rows: Tensor | None, flow: FittedFlow, seed: int, device: str

@@ -1,7 +1,7 @@
 """Ensemble: many networks of one architecture that predict together."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from weightspace.networks.forward import predict
 from weightspace.networks.layout import Layout
 from weightspace.networks.outputs import Classes, OutputKind, Regression
+from weightspace.networks.temperature import at_temperature, fit_temperature, require_temperature
 from weightspace.runtime import checks, trees
 from weightspace.runtime.trees import Tree
 
@@ -26,6 +27,7 @@ class Ensemble:
         weights: (N, D).
         buffers: (N, *shape) by name.
         outputs: What the networks' outputs mean.
+        temperature: Temperature of the ensemble's probabilities; see `calibrated`.
     """
 
     module: nn.Module
@@ -33,6 +35,7 @@ class Ensemble:
     weights: Float[Tensor, "nets d"]
     buffers: Mapping[str, Tensor]
     outputs: OutputKind = Classes()
+    temperature: float = 1.0
 
     def __len__(self) -> int:
         return len(self.weights)
@@ -58,12 +61,30 @@ class Ensemble:
         return self.outputs.probabilities(self.logits(x))
 
     def predict_proba(self, x: ArrayLike | Tree) -> Float[Tensor, "batch ..."]:
-        """Probabilities of the ensemble: the mean over its networks.
+        """Probabilities of the ensemble: the mean over its networks, at the ensemble's temperature.
 
         Raises:
             InputError: The networks predict values, or have one output that is not known to be a logit.
         """
-        return self.member_proba(x).mean(0)
+        p = self.member_proba(x).mean(0)
+        return p if self.temperature == 1.0 else at_temperature(p, self.temperature, self.outputs)
+
+    def calibrated(self, x: ArrayLike | Tree, y: Tree) -> "Ensemble":
+        """The same networks at the temperature that makes the negative log-likelihood of these targets least.
+
+        The most probable classes stay the same. Give validation data, never test data.
+
+        Args:
+            x: Inputs.
+            y: Their targets.
+
+        Raises:
+            InputError: The networks predict values.
+        """
+        require_temperature(self.outputs)
+        plain = replace(self, temperature=1.0)
+        found = fit_temperature(plain.predict_proba(x), self.outputs.targets(y), self.outputs)
+        return replace(plain, temperature=found)
 
     def predict(self, x: ArrayLike | Tree) -> Tensor:
         """The most probable class of each input, 0 or 1 for logits of yes or no, or the mean value of regressions."""

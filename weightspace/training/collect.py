@@ -163,14 +163,10 @@ def train(
     device = devices.pick(device)
     block = min(len(networks), block_size(longer, device=device))
 
+    where = Path(folder) if folder else None
+
     def make(rows: slice, tick: Callable[[int], object], checkpoint: Path | None) -> Collection:
-        start = networks[rows]
-        records = [_continued(record, rows.start + i, recipe) for i, record in enumerate(start.records)]
-        execution = choose_execution(longer, block, device=device, folder=Path(folder) if folder else None)
-        trainer = trainer_for(start.replace(records=records), longer, execution=execution, device=device)
-        trainer.continue_from(checkpoint, tick)
-        trainer.run(total, tick)
-        return finished(trainer, longer, records)
+        return trained_on(networks[rows], longer, rows.start, block, checkpoint, tick, where, device)
 
     return in_blocks(
         make,
@@ -184,6 +180,37 @@ def train(
         config={"task": task.to_json(), "recipe": recipe.to_json()},
         inputs={"networks": networks.fingerprint()} if folder else None,
     )
+
+
+def trained_on(
+    start: Collection,
+    longer: Task,
+    first: int,
+    block: int,
+    checkpoint: Path | None,
+    tick: Callable[[int], object],
+    folder: Path | None,
+    device: str,
+) -> Collection:
+    """A block of networks after some more training, each under its own mask; see `train`.
+
+    Args:
+        start: The networks.
+        longer: The task, with the length of the training in its recipe.
+        first: Position of the first of them, for records that do not have it.
+        block: Networks in a whole block.
+        checkpoint: File to continue from and to save to; None is none.
+        tick: Called with the steps done.
+        folder: Folder of the run, if there is one.
+        device: Device to train on.
+    """
+    recipe = longer.recipe
+    records = [_continued(record, first + i, recipe) for i, record in enumerate(start.records)]
+    execution = choose_execution(longer, block, device=device, folder=folder)
+    trainer = trainer_for(start.replace(records=records), longer, execution=execution, device=device)
+    trainer.continue_from(checkpoint, tick)
+    trainer.run(recipe.length.total(recipe.per_epoch(len(longer.train))), tick)
+    return finished(trainer, longer, records)
 
 
 def _continued(record: Record, position: int, recipe: Recipe) -> Record:

@@ -1,0 +1,62 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import weightspace as ws
+from weightspace.errors import InputError
+from weightspace.training import trainer as training
+
+
+def test_polished_samples_keep_their_masks_and_are_those_of_train(generator: ws.FittedGenerator, task: ws.Task) -> None:
+    plain = generator.sample(4, density=0.2, seed=1)
+    polished = generator.sample(4, density=0.2, seed=1, polish="20it", task=task)
+    assert torch.equal(polished.masks, plain.masks)
+    assert torch.equal(polished.weights != 0, (polished.weights != 0) & polished.masks)
+    trained = ws.train(plain, task, "20it")
+    assert torch.equal(polished.weights, trained.weights)
+    assert polished.records[0].metrics == trained.records[0].metrics
+    before, after = (
+        torch.nn.functional.nll_loss(one.ensemble().member_proba(task.train.x).mean(0).log(), task.train.y)
+        for one in (plain, polished)
+    )
+    assert after < before
+
+
+def test_polishing_reads_training_data_alone(generator: ws.FittedGenerator, task: ws.Task) -> None:
+    blind = replace(task, test=ws.Split(task.test.x, task.test.y.roll(1)))
+    weights = [generator.sample(2, density=0.2, polish="3it", task=one).weights for one in (task, blind)]
+    assert torch.equal(*weights)
+    other = replace(task, train=ws.Split(task.train.x, task.train.y.roll(1)))  # the control
+    assert not torch.equal(generator.sample(2, density=0.2, polish="3it", task=other).weights, weights[0])
+
+
+def test_an_interrupted_polishing_goes_on(
+    generator: ws.FittedGenerator, task: ws.Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = {"density": 0.2, "seed": 2, "polish": "6it", "task": task}
+    whole = generator.sample(3, **asked)
+    original = training.Trainer.run
+
+    def stop(self: training.Trainer, step: int, *rest: object) -> None:
+        original(self, min(step, 4), *rest)  # pyright: ignore[reportArgumentType]
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training.Trainer, "run", stop)
+        with pytest.raises(KeyboardInterrupt):
+            generator.sample(3, folder=tmp_path / "s", **asked)
+    resumed = generator.sample(3, folder=tmp_path / "s", **asked)
+    assert torch.equal(resumed.weights, whole.weights)
+    with pytest.raises(ws.StorageError):  # a folder of other samples
+        generator.sample(3, folder=tmp_path / "s", density=0.2, seed=2)
+
+
+def test_half_a_request_is_refused(generator: ws.FittedGenerator, task: ws.Task) -> None:
+    with pytest.raises(InputError, match="give task="):
+        generator.sample(2, density=0.2, polish="3it")
+    with pytest.raises(InputError, match="say for how long"):
+        generator.sample(2, density=0.2, task=task)
+    with pytest.raises(InputError, match="at least one"):
+        generator.sample(2, density=0.2, polish="0it", task=task)

@@ -1,0 +1,92 @@
+"""Sample, then polish: a few training steps for all samples side by side, each under its own mask."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from weightspace.errors import InputError
+from weightspace.networks.collection import Collection
+from weightspace.networks.layout import Layout
+from weightspace.recipes.step import Step
+from weightspace.runtime import checks
+from weightspace.tasks.arguments import check_task
+from weightspace.tasks.task import Task
+from weightspace.training.collect import trained_on
+from weightspace.training.engine import block_size
+
+
+@dataclass(frozen=True)
+class Polishing:
+    """How samples are trained on before they are returned.
+
+    Args:
+        task: The task with the length of the training in its recipe; its training split is read, and its validation
+            split for the records.
+        device: Device to train on.
+    """
+
+    task: Task
+    device: str
+
+    @classmethod
+    def of(cls, polish: Step | str | None, task: Task | None, layout: Layout, device: str) -> "Polishing | None":
+        """Checked settings; None where samples stay as they are.
+
+        Args:
+            polish: Length of the training, such as "30it".
+            task: The task.
+            layout: Layout of the samples.
+            device: Device to train on.
+
+        Raises:
+            InputError: One of the two is missing, there are no steps, or each network has data of its own.
+            LayoutMismatch: The samples are not of the task's architecture.
+        """
+        length, task = None if polish is None else Step.of(polish, "polish"), checks.given(task, "task", check_task)
+        if length is None and task is None:
+            return None
+        if task is None:
+            raise InputError('samples are polished on a task: give task= too, such as polish="30it", task=task')
+        if length is None:
+            raise InputError('task= is for samples that are polished: say for how long, such as polish="30it"')
+        layout.require(task.architecture.layout(), f"the network of task {task.name!r}")
+        if task.own_data:
+            raise InputError(f"each network of task {task.name!r} has data of its own, and samples have none")
+        return cls(replace(task, recipe=replace(task.recipe, length=length)), device)
+
+    @property
+    def steps(self) -> int:
+        """Training steps of a block."""
+        recipe = self.task.recipe
+        return recipe.length.total(recipe.per_epoch(len(self.task.train)))
+
+    @property
+    def block(self) -> int:
+        """Networks that are trained together."""
+        return block_size(self.task, device=self.device)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What identifies it in a run."""
+        return {"polish": {"task": self.task.to_json(), "recipe": self.task.recipe.to_json()}}
+
+    def __call__(
+        self,
+        samples: Collection,
+        first: int,
+        checkpoint: Path | None,
+        tick: Callable[[int], object],
+        folder: str | Path | None,
+    ) -> Collection:
+        """The samples after these steps, with the same masks.
+
+        Args:
+            samples: A block of samples.
+            first: Position of the first.
+            checkpoint: File to continue from and to save to.
+            tick: Called with the steps done.
+            folder: Folder of the run, if there is one.
+        """
+        block, where = max(self.block, len(samples)), None if folder is None else Path(folder)
+        return trained_on(samples, self.task, first, block, checkpoint, tick, where, self.device)
