@@ -81,6 +81,7 @@ def main(out: Path = Path("runs/demo"), seed: int = 0, small: bool = False) -> w
                 held_out=held_out,
                 others={"flow alone": unrefined, "IMP tickets": standard, "dense": dense},
                 components=components,
+                knowledge=generator.knowledge_of(held_out, training),
             )
             report.write(run.folder)
             run.finish()

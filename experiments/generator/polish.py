@@ -84,7 +84,7 @@ def mean_of(training: ws.Collection, task: ws.Task, seed: int) -> ws.Collection:
 def main(
     data_root: Path | None = None,
     densities: int = 2,
-    steps: tuple[int, ...] = (0, 10, 30, 100, 300),
+    polish: tuple[int, ...] = (0, 10, 30, 100, 300),
     seeds: tuple[int, ...] = (0, 1, 2),
     fit: OmitArgPrefixes[Fit] = Fit(),
     workers: int = 1,
@@ -96,7 +96,7 @@ def main(
     Args:
         data_root: Folder with FashionMNIST/raw; None looks where the library looks.
         densities: Number of densities; 1 stops after 0.10, 2 goes on to 0.05.
-        steps: Numbers of training steps.
+        polish: Numbers of training steps.
         seeds: Seeds of the generators and their samples; networks and tickets are the same.
         fit: How the generators are fitted; by default the novel setting.
         workers: Number of processes, of one thread each.
@@ -109,7 +109,7 @@ def main(
     with ws.processes(workers) as pool:
         for levels in range(1, densities + 1):
             list(pool.map(study.prepare, [(shard, levels) for shard in range(SHARDS)]))
-            jobs = [(levels, seed, count) for seed in seeds for count in steps]
+            jobs = [(levels, seed, count) for seed in seeds for count in polish]
             for judged in pool.map(polished.report, jobs):
                 rows += judged
                 tables.add(results / "generator/polish.csv", rows, SETTINGS)

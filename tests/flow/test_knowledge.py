@@ -76,10 +76,8 @@ def test_what_has_no_density_is_said() -> None:
 
 def test_the_verdict_follows_its_interval() -> None:
     def verdict(low: float, high: float, held_out: int = 30) -> str:
-        densities = [
-            CodeDensity("flow", "", 0, 0, 0),
-            CodeDensity("Gaussian", "", 0, 0, 0, (low + high) / 2, low, high),
-        ]
+        gauss = CodeDensity("Gaussian", "", 0.0, 0.0, 0.0, (low + high) / 2, low, high)
+        densities = [CodeDensity("flow", "", 0.0, 0.0, 0.0), gauss]
         return FlowKnowledge(90, held_out, "x", 16, "exact", densities, []).verdict.outcome
 
     assert [verdict(0.1, 2.0), verdict(-1.0, 0.3), verdict(-1.0, 0.4), verdict(0.1, 2.0, 9)] == [

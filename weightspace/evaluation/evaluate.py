@@ -94,7 +94,7 @@ def evaluate(
         reference = TrainingReference(task, aligned, canonical, performing, share_gb, seed, device, compared)
         groups = _measure_groups(inputs, reference, canonical)
         baselines = _measure_baselines(inputs, groups, reference, canonical, components)
-        verdicts = _judge(inputs, groups, baselines, reference)
+        verdicts = _judge(inputs, groups, baselines, reference, knowledge)
         benchmark = PredictiveBenchmark.of(task, seed=seed)
         averaged = reference.scorer.total() is not None
         ensembles = _benchmark_ensembles(benchmark, inputs, groups, reference, dropout) if averaged else []
@@ -112,7 +112,6 @@ def evaluate(
         ensemble=_members(inputs),
         memory_gb=memory_gb,
     )
-    verdicts += [] if knowledge is None else [knowledge.verdict]
     return Report(
         task.name,
         len(task.test),
@@ -297,7 +296,11 @@ def _first_equal(points: Sequence[CurveResult], samples: GroupResult) -> float:
 
 
 def _judge(
-    inputs: Inputs, groups: _MeasuredGroups, baselines: _MeasuredBaselines, training: TrainingReference
+    inputs: Inputs,
+    groups: _MeasuredGroups,
+    baselines: _MeasuredBaselines,
+    training: TrainingReference,
+    knowledge: FlowKnowledge | None,
 ) -> list[Verdict]:
     original = [
         distances_among(part[:COMPARED], training.memory_gb, training.device)
@@ -314,12 +317,12 @@ def _judge(
         kind=inputs.kind,
         original_among=(original[0], original[1]),
     )
-    n = _members(inputs)
+    n, known = _members(inputs), [] if knowledge is None else [knowledge.verdict]
     samples, others = groups.samples.scored.parts, groups.training.scored.parts
     if samples is None or others is None:
-        return judge_claims(evidence)
+        return [*judge_claims(evidence), *known]
     verdict = better_ensemble(inputs.kind, samples[:n], others[:n], scorer=training.scorer, seed=training.seed)
-    return [*judge_claims(evidence), verdict]
+    return [*judge_claims(evidence), verdict, *known]
 
 
 def _members(inputs: Inputs) -> int:
