@@ -21,6 +21,7 @@ from experiments.common import tables
 from experiments.language import common, data
 from weightspace.models.bert import PADDING
 from weightspace.networks.forward import predict
+from weightspace.tasks.measuring import measure
 
 EMBEDDING = "embeddings.word_embeddings.weight"
 WAYS: tuple[Literal["ks", "norm", "count", "random"], ...] = ("ks", "norm", "count", "random")
@@ -97,6 +98,22 @@ def main(
         for by in WAYS:
             found = ws.adapt.Rows(EMBEDDING, by, count).find(base, french, tuned, tokens, folder=out / f"{by}-{count}")
             add(found.on(base), "trained alone", by, count)
+
+
+def measured(networks: ws.Collection, french: ws.Task, english: ws.Task) -> list[list[float]]:
+    """Loss and accuracy on French, and loss on English, of each network on the test splits.
+
+    Args:
+        networks: Networks.
+        french: Hidden words of French texts.
+        english: Hidden words of English texts.
+    """
+    module = networks.architecture.build_seeded(0)
+    found = [
+        measure(task, module, networks.layout, networks.weights, networks.buffers, task.test)
+        for task in (french, english)
+    ]
+    return [found[0]["loss"], found[0]["accuracy"], found[1]["loss"]]
 
 
 def words(root: Path, body: Path, language: str, layers: int, length: int, test: int, recipe: ws.Recipe) -> ws.Task:
