@@ -1,5 +1,6 @@
 """Low-rank adapters: what they hold, that they begin at the base, and what they stand for."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -96,3 +97,46 @@ def test_what_cannot_have_an_adapter_is_refused(base: ws.Collection, one: ws.Col
     assert linear_layers(attention) == {}
     assert set(linear_layers(body(3)())) == {"encoder.0.weight", "encoder.3.weight", "head.weight"}
     assert isinstance(LORA.architecture(one).build_seeded(0).get_submodule("encoder.0"), LowRankLinear)
+
+
+def test_buffers_of_the_base_are_shared_and_must_stand_still(first: ws.Task) -> None:
+    class Counted(nn.Module):
+        def __init__(self, step: float) -> None:
+            super().__init__()
+            self.encoder = nn.Linear(4, 3)
+            self.step = step
+            self.table: torch.Tensor
+            self.register_buffer("table", torch.ones(4))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if self.training and self.step:
+                self.table.add_(self.step)
+            return self.encoder(x * self.table)
+
+    still, moving = (
+        ws.starts(ws.from_state_dict(Counted(0.0).state_dict(), lambda step=step: Counted(step)), seed=0)
+        for step in (0.0, 1.0)
+    )
+    task = replace(first, architecture=still.architecture)
+    adapters = adapt.LoRA(rank=1).find(still, task)
+    assert adapters.buffers == {}
+    assert adapt.task_vectors(adapters, still).on(still).buffers["table"].tolist() == [[1.0] * 4]
+    with pytest.raises(ws.InputError, match="training changes the buffer table"):
+        adapt.LoRA(rank=1).find(moving, replace(first, architecture=moving.architecture))
+
+
+def test_samples_of_adapters_are_adapters(
+    adapters: ws.Collection, one: ws.Collection, first: ws.Task, tmp_path: Path
+) -> None:
+    dead = adapters.weights.clone()
+    dead[:, adapters.layout.slices["encoder.0.lora_B.weight"].start] = 0  # beside a unit that is never active
+    stages = ws.TicketGenerator(align=None, compress=ws.PCA(1), generate=ws.FlowMatching(width=8, steps=2))
+    fitted = stages.fit(ws.Collection.concatenate([adapters.replace(weights=dead)] * 8), seed=0)
+    samples = fitted.sample(3, density=1.0, data=first.train)
+    assert samples.masks.all()
+    loaded = adapt.LoRA.load(samples.save(tmp_path / "samples"), one)
+    assert torch.equal(loaded.weights, samples.weights)
+    changed = adapt.task_vectors(loaded, one).on(one[:1])
+    x = first.test.x
+    torch.testing.assert_close(changed.module(0).eval()(x), loaded.module(0).eval()(x), rtol=1e-3, atol=1e-4)
+    assert (adapt.save_peft(samples, 1, tmp_path / "peft") / "adapter_config.json").exists()

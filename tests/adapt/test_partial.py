@@ -9,7 +9,7 @@ from torch import nn
 
 import weightspace as ws
 from tests.adapt.conftest import RECIPE
-from weightspace import adapt
+from weightspace import adapt, align, symmetry
 from weightspace.adapt.lines import counts_of, line_scores, random_lines, top_lines
 
 LAYERS = ("encoder.0.weight", "encoder.3.weight")  # (12, 4) and (8, 12): 36 lines
@@ -160,3 +160,19 @@ def test_what_says_nothing_of_a_base_is_refused(
             adapt.LayerRatios(**{name: value})  # pyright: ignore[reportArgumentType]
     with pytest.raises(ws.InputError, match="ask for at least"):
         lora(adapt.UniformRatio(0.05)).find(one, first)
+
+
+def test_partial_adapters_have_one_canonical_form(one: ws.Collection, first: ws.Task) -> None:
+    found = lora(adapt.UniformRatio(0.5)).find(one, first)
+    table = symmetry.trace(
+        found.architecture.build_seeded(0), first.train.head(8).x
+    )  # no warning: the base stands still
+    form = align.canonical(found, table)
+    assert torch.equal(form.masks, found.masks)
+    assert not torch.equal(form.weights, found.weights)
+    for i in range(3):
+        torch.testing.assert_close(form.module(i)(first.test.x), found.module(i)(first.test.x), rtol=1e-4, atol=1e-4)
+    uneven = found.masks.clone()
+    uneven[:, found.layout.slices["encoder.0.lora_B.weight"].start] ^= True  # one entry of a row
+    with pytest.raises(ws.InputError, match="masks cannot be mixed"):
+        align.canonical(found.replace(weights=found.weights * uneven, masks=uneven), table)

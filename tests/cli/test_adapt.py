@@ -41,3 +41,20 @@ def test_networks_are_adapted_merged_and_changed(
     assert main(["adapt", "apply", "zoo", "--base", "zoo", "--out", "more"]) == 1
     assert "not task vectors" in capsys.readouterr().err
     assert not Path("more").exists()
+
+
+def test_adapters_are_learned_from_and_sampled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["collect", "--out", "zoo", "--task", "iris", "--n", "1", "--length", "4it"]) == 0
+    assert main(["adapt", "lora", "zoo", "--n", "12", "--rank", "2", "--out", "adapters"]) == 0
+    capsys.readouterr()
+    fit = ["fit", "adapters", "--out", "generator", "--compress.components", "2", "--flow.steps", "2"]
+    assert main(fit) == 1
+    assert "--adapters-of" in capsys.readouterr().err
+    assert main([*fit, "--adapters-of", "zoo"]) == 0
+    assert main(["sample", "generator", "--density", "1", "--n", "3", "--out", "new", "--adapters-of", "zoo"]) == 0
+    assert main(["show", "generator", "--adapters-of", "zoo"]) == 0
+    assert main(["show", "new", "--adapters-of", "zoo"]) == 0
+    assert len(adapt.LoRA.load("new", ws.Collection.load("zoo"))) == 3

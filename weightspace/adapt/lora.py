@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from weightspace.adapt.lines import Lines
-from weightspace.adapt.low_rank import LowRankLinear, targets_of, with_adapters
+from weightspace.adapt.low_rank import LowRankLinear, moving_buffers, targets_of, with_adapters
 from weightspace.adapt.partial import PartialAdapters, adapter_masks, changed_entries
 from weightspace.adapt.task_vectors import KIND, TaskVectors, check_globs, parameters_named
 from weightspace.errors import InputError, StorageError
-from weightspace.networks.architecture import Architecture
+from weightspace.networks.architecture import ADAPTERS, Architecture
 from weightspace.networks.arguments import check_networks
 from weightspace.networks.collection import Collection
 from weightspace.networks.record import Extra, Record
@@ -28,6 +28,9 @@ from weightspace.tasks.own_loop import require_samples
 from weightspace.tasks.task import Task
 from weightspace.tickets.finder import SearchBlock, SearchResult, Starts, recipe_length, search
 from weightspace.training.conversion import initial
+
+_TRIED = 8  # samples of a try
+_SAID = ("rank", "alpha", "on", "whole", "base")  # what records say of how an adapter is built
 
 
 @dataclass(frozen=True)
@@ -88,9 +91,10 @@ class LoRA:
         def factory() -> nn.Module:
             return with_adapters(module, targets, entirely, rank, scale)
 
+        factory.__qualname__ = ADAPTERS + base.architecture.name  # the name of what is loaded with it
         prunable = [f"{name.removesuffix('.weight')}.lora_{part}.weight" for name in targets for part in "AB"]
         prunable += [entry.name for entry in base.layout.weights if entry.name in entirely]
-        return replace(Architecture.of(factory, prunable=prunable), name=f"LoRA of {base.architecture.name}")
+        return Architecture.of(factory, prunable=prunable)
 
     def find(
         self, base: Collection, task: Task, *, folder: str | Path | None = None, device: str = "auto"
@@ -117,6 +121,12 @@ class LoRA:
                 "starts(networks[[0] * 5], seed=0), and make a collection of adapters for each base"
             )
         architecture = self.architecture(base)
+        moving = moving_buffers(architecture.build_seeded(0), task.train.head(_TRIED).x)
+        if moving:
+            raise InputError(
+                f"training changes the buffer {moving[0]}, which adapters of one base would share: LoRA knows the "
+                "statistics of PyTorch's norms alone. Use LoTA, or a network without it"
+            )
         method = {"name": "LoRA", **self._settings(), "base": checksum(base)}
         begun = initial(architecture, base.records)
         begun = begun.replace(records=[r | {"kind": "start", "start": "given"} for r in begun.records])
@@ -146,10 +156,11 @@ class LoRA:
             folder=folder,
             device=device,
         )
-        return found.replace(records=[record | {"kind": "adapter"} for record in found.records])
+        said = {"kind": "adapter", "adapter": {key: method[key] for key in _SAID}}
+        return found.replace(records=[record | said for record in found.records])
 
-    @classmethod
-    def load(cls, folder: str | Path, base: Collection) -> Collection:
+    @staticmethod
+    def load(folder: str | Path, base: Collection) -> Collection:
         """Open saved adapters beside their base.
 
         Args:
@@ -161,11 +172,9 @@ class LoRA:
         """
         check_networks(base, "base")
         stored = Collection.load(folder)
-        settings = _method_of(stored.records[0], str(folder))
-        if settings["base"] != checksum(base):
-            raise StorageError(f"the adapters in {folder} belong to another base: load them with the one they had")
-        chosen = {key: settings[key] for key in ("rank", "alpha", "on", "whole")}
-        return Collection.load(folder, factory=cls(**chosen).architecture(base).factory)
+        loaded = Collection.load(folder, factory=architecture_of(stored.records[0], base, str(folder)).factory)
+        loaded.records = [record | {"adapter": adapter_settings(record, str(folder))} for record in loaded.records]
+        return loaded
 
     def _parts(self, base: Collection, module: nn.Module) -> tuple[list[str], list[str]]:
         """Names of the weights with an adapter, and of what is trained entirely."""
@@ -182,6 +191,23 @@ class LoRA:
         return settings if self.pattern is None else settings | {"pattern": self.pattern.to_json()}
 
 
+def architecture_of(record: Mapping[str, Any], base: Collection, what: str) -> Architecture:
+    """The network of an adapter beside its base.
+
+    Args:
+        record: Record of the adapter, or of a sample of adapters.
+        base: Its base.
+        what: What holds it, for the error.
+
+    Raises:
+        StorageError: It is no adapter, or that of another base.
+    """
+    settings = adapter_settings(Record.of(record), what)
+    if settings.pop("base") != checksum(base):
+        raise StorageError(f"the adapters in {what} belong to another base: load them with the one they had")
+    return LoRA(**settings).architecture(base)
+
+
 def task_vectors(adapters: Collection, base: Collection) -> TaskVectors:
     """The changes of the base that adapters stand for, each as a whole vector: scale * B A, and what was trained
     entirely.
@@ -196,7 +222,7 @@ def task_vectors(adapters: Collection, base: Collection) -> TaskVectors:
     check_networks(adapters, "adapters")
     check_networks(base, "base")
     try:
-        settings = _method_of(adapters.records[0], "the collection")
+        settings = adapter_settings(adapters.records[0], "the collection")
     except StorageError as error:
         raise InputError(str(error)) from error
     if settings["base"] != checksum(base):
@@ -248,7 +274,7 @@ def _changed_buffers(adapters: Collection, base: Collection) -> dict[str, Tensor
     """Changes of the base's buffers; counters have none."""
     changes: dict[str, Tensor] = {}
     for name, before in base.buffers.items():
-        after = adapters.buffers[name]
+        after = adapters.buffers.get(name, before.expand(len(adapters), *before.shape[1:]))
         changes[name] = after - before if before.is_floating_point() else torch.zeros_like(after)
     return changes
 
@@ -257,8 +283,18 @@ def _packed(base: Collection, states: dict[str, Tensor]) -> Tensor:
     return torch.cat([states[entry.name].flatten(1) for entry in base.layout.parameters], 1)
 
 
-def _method_of(record: Record, what: str) -> dict[str, Any]:
+def adapter_settings(record: Record, what: str) -> dict[str, Any]:
+    """How an adapter is built: rank, alpha, on, whole, and the checksum of the base. Samples of adapters say it too.
+
+    Args:
+        record: Record of the adapter.
+        what: What holds it, for the error.
+
+    Raises:
+        StorageError: It is none.
+    """
     method = record.method or {}
-    if method.get("name") != "LoRA" or not {"rank", "alpha", "on", "whole", "base"} <= set(method):
+    said = record.get("adapter", method if method.get("name") == "LoRA" else {})
+    if not isinstance(said, Mapping) or not set(_SAID) <= set(said):
         raise StorageError(f"{what} holds no adapters of LoRA (its first record is of kind {record.kind!r})")
-    return dict(method)
+    return {key: said[key] for key in _SAID}

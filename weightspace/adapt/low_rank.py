@@ -6,12 +6,16 @@ Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models" (arXiv 2106
 import math
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from weightspace.errors import InputError
+from weightspace.networks.calling import call
+from weightspace.networks.roles import mark_held
 from weightspace.networks.selection import matching
 from weightspace.runtime.copies import copied
+from weightspace.runtime.trees import Tree
 
 
 class LowRankLinear(nn.Module):
@@ -81,6 +85,9 @@ def targets_of(module: nn.Module, globs: Sequence[str]) -> tuple[str, ...]:
 def with_adapters(base: nn.Module, targets: Sequence[str], whole: Sequence[str], rank: int, scale: float) -> nn.Module:
     """A copy of a network with adapters; what is not trained is held as buffers outside the state dict.
 
+    Buffers of the network's own are held too, such as embeddings that are not trained; only the statistics of norms,
+    which change in training, are each adapter's own.
+
     Args:
         base: Network, which stays as it is.
         targets: Names of the weights with an adapter.
@@ -102,4 +109,24 @@ def with_adapters(base: nn.Module, targets: Sequence[str], whole: Sequence[str],
             delattr(layer, own)
             still = shared.setdefault(id(parameter), parameter.detach().clone())  # tied ones stay tied
             layer.register_buffer(own, still, persistent=False)
-    return module
+        if not isinstance(layer, nn.modules.batchnorm._NormBase):
+            for own, buffer in list(layer.named_buffers(recurse=False)):
+                layer.register_buffer(own, buffer, persistent=False)
+    return mark_held(module)
+
+
+def moving_buffers(module: nn.Module, x: Tree) -> list[str]:
+    """Names of held buffers that a forward pass in training changes.
+
+    Args:
+        module: A network with adapters, which is changed.
+        x: A few inputs.
+    """
+    kept = set(module.state_dict())
+    held = {name: buffer for name, buffer in module.named_buffers() if name not in kept}
+    before = {name: buffer.clone() for name, buffer in held.items()}
+    module.train()
+    with torch.no_grad():
+        call(module, x)
+    after = dict(module.named_buffers())
+    return [name for name, buffer in before.items() if not torch.equal(buffer, after[name])]

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from weightspace.adapt.lora import LoRA, checksum
+from weightspace.adapt.lora import LoRA, adapter_settings, checksum
 from weightspace.adapt.low_rank import LowRankLinear
 from weightspace.errors import InputError, StorageError
 from weightspace.networks.arguments import check_networks
@@ -51,9 +51,10 @@ def save_peft(adapters: Collection, index: int, folder: str | Path) -> Path:
     check_networks(adapters, "adapters")
     index = checks.count(index, "index", at_most=len(adapters) - 1)
     checks.path(folder, "folder")
-    method = adapters.records[index].method or {}
-    if method.get("name") != "LoRA":
-        raise InputError(f"only adapters of LoRA can be written for PEFT, got kind {adapters.records[index].kind!r}")
+    try:
+        method = adapter_settings(adapters.records[index], "the collection")
+    except StorageError as error:
+        raise InputError(f"only adapters of LoRA can be written for PEFT: {error}") from error
     module = adapters.architecture.build_seeded(0)
     layers = [name for name, layer in module.named_modules() if isinstance(layer, LowRankLinear)]
     parts = adapters.layout.tensors(adapters.weights[index])
@@ -122,13 +123,14 @@ def load_peft(folder: str | Path, base: Collection, *, seed: int = 0) -> Collect
     settings = {"rank": rank, "alpha": float(alpha), "on": targets, "whole": whole}
     weights = torch.cat([tensors[entry.name].flatten() for entry in layout.parameters])
     record = {"kind": "adapter", "index": 0, "seed": seed, "start": "given"}
-    method = {"name": "LoRA", **settings, "base": checksum(base), "density": 1.0}
+    said = {**settings, "base": checksum(base)}
+    method = {"name": "LoRA", **said, "density": 1.0}
     return Collection(
         layout,
         weights[None].to(layout.dtype),
         architecture=architecture,
         buffers={name: base.buffers[name][:1] for name in (buffer.name for buffer in layout.buffers)},
-        records=[record | {"method": method}],
+        records=[record | {"method": method, "adapter": said}],
     )
 
 

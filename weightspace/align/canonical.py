@@ -46,7 +46,8 @@ def canonical(networks: Collection, symmetry: Symmetry) -> Collection:
     Rewound weights and parents are mixed like the weights.
 
     Args:
-        networks: Dense networks.
+        networks: Dense networks, or sparse ones whose masks are the same for all units that are mixed, as those of
+            partial adapters are.
         symmetry: Symmetry of their layout, such as `weightspace.symmetry.trace` derives.
 
     Raises:
@@ -59,7 +60,7 @@ def canonical(networks: Collection, symmetry: Symmetry) -> Collection:
             f"no units of {networks.architecture.name} can be mixed (symmetry.linear is empty), so that there is no "
             "basis to choose: align the networks with WeightMatching()"
         )
-    require_mixable(networks)
+    require_mixable(networks, symmetry)
     symmetry = to_mix(symmetry)
     parts: list[Collection] = []
     lost = Lost()
@@ -75,14 +76,15 @@ def canonical(networks: Collection, symmetry: Symmetry) -> Collection:
     return parts[0] if len(parts) == 1 else Collection.concatenate(parts)
 
 
-def require_mixable(networks: Collection, further: Sequence[str] = ()) -> None:
+def require_mixable(networks: Collection, symmetry: Symmetry, further: Sequence[str] = ()) -> None:
     """Raise InputError if networks hold what cannot be mixed.
 
     Args:
         networks: The networks.
+        symmetry: Symmetry of their layout.
         further: Extras that are mixed like weights, beside rewound weights and parents.
     """
-    if not networks.dense:
+    if not (networks.dense or _masked_alike(networks, symmetry)):
         raise InputError(
             "masks cannot be mixed, and these networks are sparse: align them by permutations (rotate=False), or "
             "compare them as dense networks, networks.replace(masks=None), in which pruned weights are zeros"
@@ -93,6 +95,19 @@ def require_mixable(networks: Collection, further: Sequence[str] = ()) -> None:
             f"the networks have an extra {extras[0]!r}, which cannot be mixed as weights can (a standard deviation has "
             "no other basis): leave it out with networks.replace(extras={}), or align by permutations (rotate=False)"
         )
+
+
+def _masked_alike(networks: Collection, symmetry: Symmetry) -> bool:
+    """Do the masks treat all units of each group that is mixed alike, so that mixing leaves them as they are?"""
+    axes = [axis for group in mixable(symmetry) for axis in group.axes]
+    for rows in blocks(len(networks), _BLOCK):
+        masks = symmetry.layout.tensors(networks[rows].masks.to(networks.layout.dtype))
+        for axis in (axis for axis in axes if axis.tensor in masks):
+            mask, plain = masks[axis.tensor], axis.index is None and axis.within is None
+            mask = mask.movedim(axis.axis + 1, -1) if plain else mask.flatten(1)
+            if not bool((mask == mask[..., :1]).all()):
+                return False
+    return bool(axes)
 
 
 def to_mix(symmetry: Symmetry) -> Symmetry:

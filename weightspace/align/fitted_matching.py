@@ -79,7 +79,7 @@ class FittedMatching:
         self.symmetry.layout.require_tensors(networks.layout, "the collection to align")
         require_fields(self.cost, networks)
         if self.rotate:
-            require_mixable(networks, self.cost.fields)
+            require_mixable(networks, self.symmetry, self.cost.fields)
         lost = Lost()
         moved = self._transformed(networks, executor, device, lost)
         lost.warn(len(networks))

@@ -100,9 +100,9 @@ class WeightMatching:
         checks.given(example, "example", check_inputs)
         require_fields(self.cost, networks)
         device = matching_device(device, executor)
-        if self.rotate:
-            require_mixable(networks, self.cost.fields)
         symmetry = self.symmetry_of(networks, example)
+        if self.rotate:
+            require_mixable(networks, symmetry, self.cost.fields)
         return self.fit_proven(networks, symmetry, executor=executor, device=device)
 
     def fit_proven(

@@ -12,18 +12,15 @@ from weightspace.cli.inputs import (
     Folder,
     Folders,
     Shared,
-    find_factory,
     named,
     open_collection,
+    open_generator,
     task_of,
 )
 from weightspace.cli.verifying import verified
 from weightspace.errors import InputError
 from weightspace.evaluation import MCDropout
 from weightspace.evaluation import evaluate as measure
-from weightspace.generator import (
-    FittedGenerator,
-)
 from weightspace.networks.collection import Collection
 from weightspace.report.comparison import Comparison
 from weightspace.report.knowledge import FlowKnowledge
@@ -180,7 +177,7 @@ def _describe(folder: str, csv: Path | None, common: Common) -> Report | str:
     if (path / REPORT).exists():
         shown: Report | str = Report.load(path / REPORT)
     elif (path / generator.MANIFEST).exists():
-        shown = describe_generator(FittedGenerator.load(path, factory=find_factory(common)))
+        shown = describe_generator(open_generator(path, common))
     elif (path / STUDY).exists():
         shown = (
             f"a study of Bayesian tickets: its tables are in {path / 'rows.csv'}, its page is report.html beside them"

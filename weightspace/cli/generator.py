@@ -12,9 +12,9 @@ from weightspace.cli.inputs import (
     Common,
     Folder,
     Shared,
-    find_factory,
     find_task,
     open_collection,
+    open_generator,
     read_conditions,
     recorded_task,
     task_of,
@@ -129,7 +129,7 @@ class Sample:
 
     def run(self) -> None:
         """Sample the networks."""
-        model = FittedGenerator.load(self.generator, factory=find_factory(self.common, self.task))
+        model = open_generator(Path(self.generator), self.common, self.task)
         density = None if not self.density else self.density[0] if len(self.density) == 1 else self.density
         task = self._task(model)
         networks = model.sample(

@@ -14,10 +14,12 @@ from torch import nn
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from weightspace import tasks
+from weightspace.adapt.lora import LoRA, architecture_of
 from weightspace.cli import texts
 from weightspace.cli.texts import TextOptions
 from weightspace.control import PolicyTask, acrobot, cartpole, lunar_lander
 from weightspace.errors import InputError
+from weightspace.generator.fitted_generator import FittedGenerator
 from weightspace.networks.architecture import Architecture
 from weightspace.networks.collection import Collection
 from weightspace.recipes.recipe import Recipe
@@ -39,6 +41,7 @@ class Common:
         threads: CPU threads; None leaves the number to PyTorch.
         data_root: Folder of the data sets; None is $WEIGHTSPACE_DATA, else ./data.
         factory: MODULE:FUNCTION that builds the network, for modules that are not built in.
+        adapters_of: Folder of the base, in verbs that read adapters; @I:I+1 takes one network of several.
         import_from: Folder in which MODULE is looked for, beside installed packages; `.` is the working folder.
         config: YAML file that sets options by name; options on the command line win.
         texts: Texts and body of the tasks text, masked_words and next_token.
@@ -51,6 +54,7 @@ class Common:
     threads: int | None = None
     data_root: Path | None = None
     factory: str | None = None
+    adapters_of: str | None = None
     import_from: Path | None = None
     config: Path | None = None  # read by weightspace.cli.main before the options are parsed
     texts: OmitArgPrefixes[TextOptions] = TextOptions()
@@ -86,11 +90,41 @@ def open_collection(text: str, common: Common, task: str | None = None) -> Colle
     part = re.fullmatch(r"(.*)@(-?\d*):(-?\d*)", text)
     if part is None and "@" in text and not Path(text).exists():
         raise InputError(f"a part of a collection is written FOLDER@START:STOP, got {text!r}")
-    collection = Collection.load(part[1] if part else text, factory=find_factory(common, task))
+    folder = part[1] if part else text
+    if common.adapters_of is None:
+        collection = Collection.load(folder, factory=find_factory(common, task))
+    else:
+        collection = LoRA.load(folder, base_of_adapters(common, task))
     if part is None:
         return collection
     start, stop = (int(end) if end else None for end in part.groups()[1:])
     return collection[start:stop]
+
+
+def open_generator(folder: Path, common: Common, task: str | None = None) -> FittedGenerator:
+    """Open the folder of a generator, of networks or of adapters.
+
+    Args:
+        folder: The folder.
+        common: Options of all verbs.
+        task: The task as the command line names it.
+    """
+    if common.adapters_of is None:
+        return FittedGenerator.load(folder, factory=find_factory(common, task))
+    said = FittedGenerator.load(folder).trained_on.get("records", {})
+    architecture = architecture_of(said, base_of_adapters(common, task), str(folder))
+    return FittedGenerator.load(folder, factory=architecture.factory)
+
+
+def base_of_adapters(common: Common, task: str | None = None) -> Collection:
+    """The base that --adapters-of names.
+
+    Args:
+        common: Options of all verbs.
+        task: The task as the command line names it.
+    """
+    assert common.adapters_of is not None
+    return open_collection(common.adapters_of, replace(common, adapters_of=None), task)
 
 
 def read_arguments(text: str) -> dict[str, Any]:

@@ -133,7 +133,8 @@ def project(
     """Sparse weights and masks of decoded vectors, (n, D) each.
 
     A pattern in some tensors keeps all that is left of the others. That is every weight that any ticket kept: a decoded
-    vector, a mean and components of all tickets, has a value there.
+    vector, a mean and components of all tickets, has a value there. A pattern that keeps all weights keeps zeros too,
+    such as those of an adapter beside a unit that is never active.
 
     Args:
         vectors: Decoded vectors, (n, M).
@@ -143,10 +144,11 @@ def project(
     """
     weights = vectors[:, : layout.size].contiguous()  # what `split` makes of them, in one block
     masks = torch.empty(weights.shape, dtype=torch.bool)
+    dense = count_of(pattern, layout) == layout.num_prunable
     for rows in blocks(len(weights), _MASKED):
         values, scores = rule.split(vectors[rows])
         rank_last = ranks_magnitudes(rule) and _zeros_rank_last(values, scores, pattern, layout)
-        within = None if rank_last else (values != 0) | ~layout.prunable
+        within = None if dense or rank_last else (values != 0) | ~layout.prunable
         masks[rows] = pattern.mask(scores, layout, within=within)
         torch.mul(values, masks[rows], out=weights[rows])
     return weights, masks

@@ -224,7 +224,7 @@ class TicketGenerator:
             "basin": matching.fingerprint() if matching else basin,
             "seed": seed,
             "refined": how,
-            **_said_of_outputs(tickets.records),
+            **_said_of_all(tickets.records),
         }
         return FittedGenerator(
             tickets.layout,
@@ -281,12 +281,13 @@ def _basin(tickets: Collection) -> str | None:
     return basins.pop() if len(basins) == 1 else None
 
 
-def _said_of_outputs(records: Sequence[Record]) -> dict[str, Any]:
-    """What records of samples say of their outputs, as those of the tickets do: what these mean, and their noise."""
+def _said_of_all(records: Sequence[Record]) -> dict[str, Any]:
+    """What records of samples say as those of the tickets: what outputs mean, their noise, how adapters are built."""
     said: dict[str, Any] = {}
-    first = records[0].get("outputs")
-    if first is not None and all(record.get("outputs") == first for record in records):
-        said["outputs"] = first
-    if said and all("noise_std" in record for record in records):
+    for name in ("outputs", "adapter"):
+        first = records[0].get(name)
+        if first is not None and all(record.get(name) == first for record in records):
+            said[name] = first
+    if "outputs" in said and all("noise_std" in record for record in records):
         said["noise_std"] = statistics.fmean(record["noise_std"] for record in records)
     return {"records": said} if said else {}

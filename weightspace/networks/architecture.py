@@ -22,6 +22,8 @@ from weightspace.networks.weight_norm import allow_zero_rows
 from weightspace.runtime import checks, seeds
 from weightspace.storage.typed import from_json
 
+ADAPTERS = "LoRA of "
+"""What names of architectures begin with that need a base."""
 _SMALL = 2**16  # what an argument of a small network may be, such as the side of an image
 
 
@@ -121,6 +123,11 @@ class Architecture:
         if self.factory is not None:
             return made_by(self.factory, self.name)
         built_in = {k: v for k, v in vars(models).items() if isinstance(v, type) and issubclass(v, nn.Module)}
+        if self.name.startswith(ADAPTERS):
+            raise InputError(
+                f"these networks are adapters ({self.name}), which stand beside a base: open them with "
+                "adapt.LoRA.load(folder, base) (--adapters-of FOLDER, of the base)"
+            )
         if self.name not in built_in:
             raise InputError(
                 f"no built-in network is called {self.name!r} (there are {', '.join(sorted(built_in))}); "

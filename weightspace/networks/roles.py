@@ -24,6 +24,26 @@ _NORMS = (
 # Under these a zero of the original is a zero of the tensor: by name, what is pruned of it.
 _KEEP_ZEROS = ((parametrizations._WeightNorm, "original1"), (parametrizations._SpectralNorm, "original"))
 _MARK = "_weightspace_prunable"
+_HELD = "_weightspace_held"
+
+
+def mark_held(module: nn.Module) -> nn.Module:
+    """Say of a module that weights of it are buffers outside its state dict, as the base of adapters is.
+
+    Args:
+        module: The module.
+    """
+    setattr(module, _HELD, True)
+    return module
+
+
+def holds_weights(module: nn.Module) -> bool:
+    """Whether weights of a module are buffers outside its state dict, which tell its units apart.
+
+    Args:
+        module: The module.
+    """
+    return getattr(module, _HELD, False)
 
 
 def roles_of(module: nn.Module) -> dict[str, Role]:

@@ -10,6 +10,7 @@ from torch.nn.parameter import UninitializedParameter
 from weightspace.errors import InputError
 from weightspace.networks.arguments import check_inputs
 from weightspace.networks.layout import Layout
+from weightspace.networks.roles import holds_weights
 from weightspace.runtime import checks
 from weightspace.runtime.trees import Tree
 from weightspace.symmetry.gated import with_gates
@@ -90,7 +91,7 @@ def trace(module: nn.Module, example: Tree, *, fix_unknown: bool = False) -> Sym
 
 
 def _warn_of_unmoved(module: nn.Module, axes: Sequence[str]) -> None:
-    if axes:
+    if axes and not holds_weights(module):  # beside a base that stands still no unit can be reordered
         more = f" and {len(axes) - _NAMED} more" if len(axes) > _NAMED else ""
         warnings.warn(
             f"no permutation moves {', '.join(axes[:_NAMED])}{more} of {type(module).__name__}, although these axes "

@@ -1,0 +1,1 @@
+"""Experiments on adapters and sparse changes of a pre-trained body."""

@@ -1,0 +1,87 @@
+"""Do a few rows and columns of an adapter do as well as all, and does it matter which?
+
+    python -m experiments.adapt.partial_lora --data-root DATA   (about 10 minutes of one core; rerun to continue)
+
+After Damirchi et al. 2025 (arXiv 2512.22495): genre of passages, on the second and third layer of MiniLM. Beside LoRA
+of rank 8 stand five ways to train a quarter of its numbers. The learning rate of each is chosen on validation data.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+import tyro
+
+import weightspace as ws
+from experiments.adapt.texts import Adaptable, adaptable
+from experiments.common import tables
+from weightspace import adapt
+from weightspace.tasks.measuring import measure
+
+RECIPE = ws.Recipe("60it", batch_size=16, optimizer=ws.Adam(), schedule="triangular")
+RATES = (1e-3, 3e-3)
+RANK, DENSITY = 8, 0.25
+RATIOS = adapt.LayerRatios(keeps=0.9, samples=100, density=DENSITY)
+WAYS: dict[str, tuple[int, adapt.PartialAdapters | None]] = {
+    "LoRA 8": (RANK, None),
+    "LoRA 2": (2, None),
+    "uniform, random": (RANK, adapt.UniformRatio(DENSITY)),
+    "ratios, random": (RANK, RATIOS),
+    "ratios, scored": (RANK, replace(RATIOS, lines="scored")),
+    "ratios of other layers, random": (RANK, replace(RATIOS, permuted=True)),
+}
+
+
+def main(
+    data_root: Path, seeds: int = 3, out: Path = Path("runs/partial-lora"), results: Path = tables.RESULTS
+) -> None:
+    """Write adapt/partial_lora.csv, a row for each way, rate and seed, and adapt/layer_ratios.csv.
+
+    Args:
+        data_root: Folder of the unpacked packages; see experiments/README.md.
+        seeds: Number of adapters of each way and rate.
+        out: Folder of the adapters; the same command continues there.
+        results: Folder of the result tables.
+    """
+    genre = adaptable("genre", data_root, RECIPE)
+    chosen: dict[str, list[dict[str, object]]] = {}
+    for way, (rank, pattern) in WAYS.items():
+        tried: dict[float, list[dict[str, object]]] = {}
+        for rate in RATES:
+            lora = adapt.LoRA(rank, on="encoder.*", whole="head.*", pattern=pattern)
+            task = replace(genre.task, recipe=replace(RECIPE, optimizer=ws.Adam(lr=rate)))
+            folder = out / f"{way.replace(', ', '-').replace(' ', '-')}-{rate}"
+            found = lora.find(genre.starts(seeds, 0), task, folder=folder)
+            tried[rate] = [{"way": way, "rate": rate, **row} for row in measured(found, genre)]
+            print(tried[rate], flush=True)
+            if way == "ratios, random":
+                tables.write(results / "adapt/layer_ratios.csv", lines_of(found, genre))
+        best = max(RATES, key=lambda rate: sum(float(str(row["validation"])) for row in tried[rate]))
+        chosen[way] = tried[best]
+    base = [{"way": "head alone", "rate": 0.0, **measured(genre.base, genre)[0], "trained": 0}]
+    tables.write(results / "adapt/partial_lora.csv", [row for rows in (base, *chosen.values()) for row in rows])
+
+
+def measured(networks: ws.Collection, of: Adaptable) -> list[dict[str, object]]:
+    """Accuracies and trained numbers of each network; test figures choose nothing."""
+    module = networks.architecture.build_seeded(0)
+    at = (networks.layout, networks.weights, networks.buffers)
+    scores = {
+        name: measure(of.task, module, *at, getattr(of.task, name))["accuracy"] for name in ("validation", "test")
+    }
+    return [
+        {"seed": i, "trained": int(mask.sum()), **{name: values[i] for name, values in scores.items()}}
+        for i, mask in enumerate(networks.masks)
+    ]
+
+
+def lines_of(adapters: ws.Collection, of: Adaptable) -> list[dict[str, object]]:
+    """The share of each layer's rows and columns that is trained."""
+    shapes = {entry.name: entry.shape for entry in of.base.layout.parameters}
+    return [
+        {"layer": name, "rows": rows / shapes[name][0], "columns": columns / shapes[name][1]}
+        for name, (rows, columns) in adapters.records[0]["lines"].items()
+    ]
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
