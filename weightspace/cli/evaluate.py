@@ -21,6 +21,7 @@ from weightspace.cli.verifying import verified
 from weightspace.errors import InputError
 from weightspace.evaluation import MCDropout
 from weightspace.evaluation import evaluate as measure
+from weightspace.generator import FittedGenerator
 from weightspace.networks.collection import Collection
 from weightspace.report.comparison import Comparison
 from weightspace.report.knowledge import FlowKnowledge
@@ -91,7 +92,7 @@ class Evaluate:
         }
         model = None
         if self.generator is not None:
-            model = FittedGenerator.load(self.generator, factory=find_factory(self.common, self.task))
+            model = open_generator(Path(self.generator), self.common, self.task)
             inputs["generator"] = model.fingerprint()
         with open_run(self.out, "evaluate", config, inputs) as run:
             if not run.complete:
