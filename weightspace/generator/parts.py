@@ -129,7 +129,8 @@ class GeneratorParts:
         self, vectors: Float[Tensor, "n m"], pattern: Pattern, records: Sequence[Mapping[str, Any]]
     ) -> Collection:
         """Sparse networks of decoded vectors."""
-        return sparse_networks(vectors, pattern, self.masks, self.architecture, self.layout, self.buffers, records)
+        at = (self.masks, self.architecture, self.layout, self.buffers, records)
+        return sparse_networks(vectors, pattern, *at, dense=self.trained_on["density"][0] == 1)
 
     def _with_statistics(self, networks: Collection, data: Data | None, device: str) -> Collection:
         return networks if data is None else recalibrated(networks, data, device=device)

@@ -128,23 +128,24 @@ def patterns_of(
 
 
 def project(
-    vectors: Float[Tensor, "n m"], pattern: Pattern, rule: FittedMaskRule, layout: Layout
+    vectors: Float[Tensor, "n m"], pattern: Pattern, rule: FittedMaskRule, layout: Layout, *, dense: bool = False
 ) -> tuple[Float[Tensor, "n d"], Bool[Tensor, "n d"]]:
     """Sparse weights and masks of decoded vectors, (n, D) each.
 
     A pattern in some tensors keeps all that is left of the others. That is every weight that any ticket kept: a decoded
-    vector, a mean and components of all tickets, has a value there. A pattern that keeps all weights keeps zeros too,
-    such as those of an adapter beside a unit that is never active.
+    vector, a mean and components of all tickets, has a value there. Where no ticket was pruned, a pattern that keeps
+    all weights keeps zeros too, such as those of an adapter beside a unit that is never active.
 
     Args:
         vectors: Decoded vectors, (n, M).
         pattern: Pattern of the masks.
         rule: Mask rule of the generator.
         layout: Layout of the networks.
+        dense: Whether no ticket was pruned.
     """
     weights = vectors[:, : layout.size].contiguous()  # what `split` makes of them, in one block
     masks = torch.empty(weights.shape, dtype=torch.bool)
-    dense = count_of(pattern, layout) == layout.num_prunable
+    dense = dense and count_of(pattern, layout) == layout.num_prunable
     for rows in blocks(len(weights), _MASKED):
         values, scores = rule.split(vectors[rows])
         rank_last = ranks_magnitudes(rule) and _zeros_rank_last(values, scores, pattern, layout)
@@ -162,6 +163,8 @@ def sparse_networks(
     layout: Layout,
     buffers: Sequence[Tensor],
     records: Sequence[Mapping[str, Any]],
+    *,
+    dense: bool = False,
 ) -> Collection:
     """A collection of decoded vectors under their masks.
 
@@ -173,8 +176,9 @@ def sparse_networks(
         layout: Layout of the networks.
         buffers: Buffers that all start from, in the layout's order.
         records: Records of the networks.
+        dense: Whether no ticket was pruned.
     """
-    weights, masks = project(vectors, pattern, rule, layout)
+    weights, masks = project(vectors, pattern, rule, layout, dense=dense)
     own = {b.name: t.expand(len(weights), *b.shape).clone() for b, t in zip(layout.buffers, buffers, strict=True)}
     return Collection(
         layout,
