@@ -16,6 +16,7 @@ import tyro
 import weightspace as ws
 from experiments.common import tables
 from experiments.language import common, data
+from weightspace.tasks.measuring import measure
 
 DENSITIES = (0.5, 0.3)
 
@@ -69,7 +70,7 @@ def main(
         for arm, trained in arms(density, tickets, dense, task, steps, out / f"controls-{density}"):
             scores[arm] = common.scores_on_test(trained, task, kept=out / f"{density}-{arm}-scores.json")
             compared = common.differences(scores["ticket"], scores[arm], "ticket above")
-            overlap = common.shared(trained, largest, density)
+            overlap = common.shared(trained, largest, density) | before_training(trained, task)
             rows.append(row(density, arm, trained, scores[arm], baseline) | compared | overlap)
             print(rows[-1], flush=True)
             tables.write(results / "language/bert_tickets.csv", rows)
@@ -100,6 +101,21 @@ def arms(
     redrawn = controls.reinitialised(tickets)
     yield "mask, encoder re-drawn", ws.train(redrawn, task, f"{steps}it", folder=out / "redrawn")
     yield "random", random.find(dense, task, folder=out / "random")
+
+
+def before_training(networks: ws.Collection, task: ws.Task) -> dict[str, object]:
+    """Validation loss under the masks before the last training, where the weights then are known.
+
+    Args:
+        networks: Trained networks.
+        task: Their task.
+    """
+    if "rewind" not in networks.extras:
+        return {}
+    started = networks.replace(weights=networks.extras["rewind"] * networks.masks, extras={})
+    module = networks.architecture.build_seeded(0)
+    figures = measure(task, module, started.layout, started.weights, started.buffers, task.validation)
+    return {f"{name} before training": value for name, value in common.summary(figures["loss"], "loss").items()}
 
 
 def row(

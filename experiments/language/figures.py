@@ -1,8 +1,9 @@
-"""How far above their controls are tickets of pre-trained BERT?
+"""How far above their controls are tickets of language models?
 
-    python -m experiments.language.figures          (seconds; writes docs/figures/bert_tickets.svg)
+    python -m experiments.language.figures          (seconds; writes docs/figures/bert_tickets.svg and lstm.svg)
 
-Draws language/bert_tickets.csv: test accuracy of each arm, with its 95 % interval over seeds.
+Draws language/bert_tickets.csv, test accuracy of each arm, and language/lstm.csv, bits a character over density; both
+with 95 % intervals over seeds.
 """
 
 from pathlib import Path
@@ -11,17 +12,29 @@ import tyro
 from matplotlib.figure import Figure
 
 from experiments.common import tables
-from weightspace.report.plots.style import ACCENT, OTHER, TRAINING, save, tidy
+from weightspace.report.plots.style import ACCENT, OTHER, TRAINING, colours, new, save, tidy
+
+NOT_ALONE = "ticket, trained like its controls"  # the ticket again
 
 
 def main(results: Path = tables.RESULTS, figures: Path = tables.FIGURES) -> None:
-    """Draw bert_tickets.svg.
+    """Draw bert_tickets.svg and lstm.svg.
 
     Args:
         results: Folder of the result tables.
-        figures: Folder of the figure.
+        figures: Folder of the figures.
     """
-    rows = tables.read(results / "language/bert_tickets.csv")
+    figures.mkdir(parents=True, exist_ok=True)
+    save(pretrained(tables.read(results / "language/bert_tickets.csv")), figures / "bert_tickets.svg")
+    save(from_scratch(tables.read(results / "language/lstm.csv")), figures / "lstm.svg")
+
+
+def pretrained(rows: list[dict[str, str]]) -> Figure:
+    """Accuracy of tickets of BERT and their controls.
+
+    Args:
+        rows: Rows of language/bert_tickets.csv.
+    """
     dense = next(row for row in rows if row["networks"] == "dense")
     densities = list(dict.fromkeys(row["density"] for row in rows if row is not dense))
     figure = Figure(figsize=(8, 3.2), layout="constrained", dpi=130, facecolor="white")
@@ -37,8 +50,33 @@ def main(results: Path = tables.RESULTS, figures: Path = tables.FIGURES) -> None
         axes.set_yticks(range(len(arms)), [row["networks"] for row in arms])
         axes.set_title(f"{100 * float(density):.0f} % of the encoder's weights", fontsize=11, loc="left")
         axes.set_xlabel("test accuracy, % (dashed: dense)")
-    figures.mkdir(parents=True, exist_ok=True)
-    save(figure, figures / "bert_tickets.svg")
+    return figure
+
+
+def from_scratch(rows: list[dict[str, str]]) -> Figure:
+    """Bits a character of tickets of an LSTM and their controls.
+
+    Args:
+        rows: Rows of language/lstm.csv.
+    """
+    figure, axes = new(8, 4)
+    dense = float(next(row["bits"] for row in rows if row["arm"] == "dense"))
+    axes.axhline(dense, color=TRAINING, linewidth=1, linestyle=(0, (4, 3)), label="dense")
+    arms = [arm for arm in dict.fromkeys(row["arm"] for row in rows) if arm not in ("dense", NOT_ALONE)]
+    colour = colours(arms, "ticket, rewound to 100", "dense")
+    for i, arm in enumerate(arms):
+        own = [row for row in rows if row["arm"] == arm]
+        x = [float(row["density"]) * 1.02 ** (i - len(arms) / 2) for row in own]  # side by side
+        bits, low, high = ([float(row[name]) for row in own] for name in ("bits", "low", "high"))
+        below, above = ([abs(b - e) for b, e in zip(bits, end, strict=True)] for end in (low, high))
+        axes.errorbar(x, bits, yerr=[below, above], fmt="o-", markersize=4, color=colour[arm], capsize=2, label=arm)
+    axes.set_xscale("log")
+    axes.set_xticks([0.1, 0.16, 0.25, 0.4, 0.63], ["0.10", "0.16", "0.25", "0.40", "0.63"])
+    axes.minorticks_off()
+    axes.set_xlabel("density")
+    axes.set_ylabel("test bits a character")
+    axes.legend(fontsize=8, frameon=False)
+    return figure
 
 
 if __name__ == "__main__":
