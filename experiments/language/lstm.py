@@ -80,7 +80,7 @@ def recipe(steps: int, lr: float = RATES[0]) -> ws.Recipe:
         steps: Number of iterations.
         lr: Learning rate.
     """
-    return ws.Recipe(ws.Step(iterations=steps), batch_size=32, optimizer=ws.Adam(lr=lr), max_gradient=1.0)
+    return ws.Recipe(ws.Step(iterations=steps), batch_size=32, optimizer=ws.Adam(lr=lr), max_gradient_norm=1.0)
 
 
 def best_rate(task: ws.Task, out: Path) -> float:

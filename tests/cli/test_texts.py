@@ -88,10 +88,10 @@ def test_language_models_of_a_text_file(capsys: pytest.CaptureFixture[str]) -> N
     Path("book.txt").write_text(" ".join(tiny.reviews()[0]))
     words = ["--task", "next_token", "--texts", "book.txt", "--tokens", "8"]
     model = ["--model", "LSTMLanguageModel", "--arguments", "{width: 4, hidden: 4}"]
-    options = ["--n", "1", "--length", "2it", "--max-gradient", "1"]
+    options = ["--n", "1", "--length", "2it", "--max-gradient-norm", "1"]
     assert main(["collect", *words, *model, *options, "--out", "lstm"]) == 0
     dense = ws.Collection.load("lstm")
-    assert dense.records[0]["recipe"]["max_gradient"] == 1.0
+    assert dense.records[0]["recipe"]["max_gradient_norm"] == 1.0
     assert dense.records[0].metrics["validation_perplexity"] > 1
     rewound = ["--density", "0.5", "--rate", "0.5", "--rewind", "1it"]
     with pytest.warns(UserWarning, match="the embedding"):

@@ -23,7 +23,7 @@ TEXTS = [
     "the {} sat on the {}. it was {} o'clock!".format(*pair.split(), hour)
     for hour, pair in enumerate(PAIRS.split(", "))
 ]
-RECIPE = ws.Recipe("6it", batch_size=8, optimizer=ws.Adam(lr=1e-2), max_gradient=1.0)
+RECIPE = ws.Recipe("6it", batch_size=8, optimizer=ws.Adam(lr=1e-2), max_gradient_norm=1.0)
 LSTM = ws.Architecture("LSTMLanguageModel", {"width": 6, "hidden": 6})
 TRANSFORMER = ws.Architecture("TransformerLanguageModel", {"width": 8, "layers": 1, "heads": 2})
 

@@ -22,7 +22,9 @@ RECIPES = [
         optimizer=ws.Adam(lr=3e-3, decoupled=True),
         schedule=ws.Schedule("step", milestones=(ws.Step.of("1ep"), ws.Step.of("20it"))),
     ),
-    ws.Recipe(max_gradient=1.0, no_decay=("biases", "norms", "embedding.*"), batches=ws.ByLength(padding=1, pool=7)),
+    ws.Recipe(
+        max_gradient_norm=1.0, no_decay=("biases", "norms", "embedding.*"), batches=ws.ByLength(padding=1, pool=7)
+    ),
 ]
 
 
@@ -54,7 +56,7 @@ def test_the_text_is_that_of_version_0_1() -> None:
         ("schedule", {"shape": "zigzag"}),
         ("augmentation", {"turn": 3}),
         ("unknown", 1),
-        ("max_gradient", "one"),
+        ("max_gradient_norm", "one"),
         ("no_decay", "biases"),
         ("batches", {"padding": "[PAD]"}),
     ],
@@ -66,7 +68,13 @@ def test_a_damaged_field_is_named(field: str, value: object) -> None:
 
 @pytest.mark.parametrize(
     "setting",
-    [{"max_gradient": 0}, {"max_gradient": float("nan")}, {"no_decay": "biases"}, {"no_decay": [1]}, {"batches": 0}],
+    [
+        {"max_gradient_norm": 0},
+        {"max_gradient_norm": float("nan")},
+        {"no_decay": "biases"},
+        {"no_decay": [1]},
+        {"batches": 0},
+    ],
 )
 def test_wrong_settings_are_refused(setting: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=next(iter(setting))):

@@ -60,15 +60,15 @@ def by_pytorch(of: ws.Task, row: int, keep: torch.Tensor | None = None) -> torch
         x, y = start.batches.batch(slice(row, row + 1), step)
         optimizer.zero_grad()
         of.loss(module(x[0]), y[0]).backward()
-        if of.recipe.max_gradient is not None:
-            nn.utils.clip_grad_norm_(module.parameters(), of.recipe.max_gradient)
+        if of.recipe.max_gradient_norm is not None:
+            nn.utils.clip_grad_norm_(module.parameters(), of.recipe.max_gradient_norm)
         optimizer.step()
     return start.layout.pack(module.state_dict())
 
 
 @pytest.mark.parametrize("group_size", [1, 3])
 def test_clipping_is_that_of_each_network_alone(group_size: int) -> None:
-    clipped, free = task(max_gradient=0.1), task()
+    clipped, free = task(max_gradient_norm=0.1), task()
     found = trainer(clipped, group_size=group_size)
     found.run(STEPS)
     for row in range(3):
@@ -89,7 +89,7 @@ def test_only_trained_entries_count() -> None:
 
 
 def test_held_entries_do_not_count_when_gradients_are_clipped() -> None:
-    of = task(max_gradient=0.05, length=ws.Step.of("1it"), optimizer=ws.SGD(lr=1.0, momentum=0.0))
+    of = task(max_gradient_norm=0.05, length=ws.Step.of("1it"), optimizer=ws.SGD(lr=1.0, momentum=0.0))
     held = trainer(of)
     places = torch.zeros_like(held.weights, dtype=torch.bool)
     places[:, held.layout.slices["head.weight"]] = True

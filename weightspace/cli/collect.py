@@ -70,7 +70,7 @@ class Collect:
         length: Length of training, such as 30ep or 500it; None is that of the task's recipe.
         batch_size: Samples in each step; None is that of the task's recipe.
         lr: Learning rate; None is that of the task's recipe.
-        max_gradient: Norm that each network's gradient is cut to; None is that of the task's recipe.
+        max_gradient_norm: Norm that each network's gradient is cut to; None is that of the task's recipe.
         no_decay: Parameters without weight decay: biases, norms, or names or globs; None is those of the task's recipe.
         by_length: Token id of padding: batches gather samples of similar length. None is as the task's recipe has it.
         shared_start: Length of training (2ep) of one network, of which n copies train on, each in its own data order.
@@ -93,7 +93,7 @@ class Collect:
     length: OptionalStep = None
     batch_size: int | None = None
     lr: float | None = None
-    max_gradient: float | None = None
+    max_gradient_norm: float | None = None
     no_decay: tuple[str, ...] | None = None
     by_length: int | None = None
     shared_start: OptionalStep = None
@@ -136,11 +136,11 @@ class Collect:
         if self.model is not None:
             network = Architecture(self.model, read_arguments(self.arguments))
             task = replace(task, architecture=fitting(network, task))
-        own = (self.batch_size, self.lr, self.max_gradient, self.no_decay, self.by_length)
+        own = (self.batch_size, self.lr, self.max_gradient_norm, self.no_decay, self.by_length)
         if isinstance(task, LoopTask) and any(setting is not None for setting in own):
             raise InputError(
-                "--batch-size, --lr, --max-gradient, --no-decay and --by-length are of weightspace's own training: "
-                f"task {self.task} is a loop, set them in it"
+                "--batch-size, --lr, --max-gradient-norm, --no-decay and --by-length are of weightspace's own training, "
+                f"and task {self.task} is a loop: set them in it"
             )
         return replace(task, recipe=self._recipe(task.recipe))
 
@@ -152,8 +152,8 @@ class Collect:
             recipe = replace(recipe, batch_size=self.batch_size)
         if self.lr is not None:
             recipe = replace(recipe, optimizer=replace(recipe.optimizer, lr=self.lr))
-        if self.max_gradient is not None:
-            recipe = replace(recipe, max_gradient=self.max_gradient)
+        if self.max_gradient_norm is not None:
+            recipe = replace(recipe, max_gradient_norm=self.max_gradient_norm)
         if self.no_decay is not None:
             recipe = replace(recipe, no_decay=self.no_decay)
         if self.by_length is not None:

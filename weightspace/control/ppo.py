@@ -34,7 +34,7 @@ class PPO:
         clip: Range of the ratio of new to old probabilities that is rewarded.
         entropy: Weight of the entropy in the loss.
         value: Weight of the value function's error in the loss.
-        max_gradient: Norm that gradients are cut to.
+        max_gradient_norm: Norm that gradients are cut to.
         reward_scale: Factor of rewards in training. The value function learns returns about as large as 1 soonest;
             returns that are reported have no factor.
         schedule: Learning rate over the updates, relative to the optimiser's.
@@ -54,7 +54,7 @@ class PPO:
     clip: float = 0.2
     entropy: float = 0.0
     value: float = 0.5
-    max_gradient: float = 0.5
+    max_gradient_norm: float = 0.5
     reward_scale: float = 1.0
     schedule: Schedule = Schedule()
 
@@ -62,7 +62,7 @@ class PPO:
         checks.settle(self, checks.count, "updates", "copies", "steps", "epochs", "minibatches", at_least=1)
         checks.settle(self, checks.instance, "optimizer", kinds=Adam, wanted="an Adam(...)")
         checks.settle(self, checks.number, "discount", "trace", at_least=0, at_most=1)
-        checks.settle(self, checks.number, "clip", "max_gradient", "reward_scale", above=0)
+        checks.settle(self, checks.number, "clip", "max_gradient_norm", "reward_scale", above=0)
         checks.settle(self, checks.number, "entropy", "value", at_least=0)
         if self.minibatches > self.copies * self.steps:
             most = self.copies * self.steps

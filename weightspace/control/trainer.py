@@ -171,7 +171,7 @@ class PolicyTrainer(LoopTrainer):
         if self.masks is not None:
             gradient = gradient * self.masks
         norm = gradient.norm(dim=1, keepdim=True)
-        gradient = gradient * (self.ppo.max_gradient / (norm + 1e-6)).clamp(max=1.0)
+        gradient = gradient * (self.ppo.max_gradient_norm / (norm + 1e-6)).clamp(max=1.0)
         optimizer = self.ppo.optimizer
         rate = self.ppo.rate(self.step, self.length) * self.lr_factor
         optimizer.update_(self.weights, gradient, self.state, rate, optimizer.weight_decay, number)

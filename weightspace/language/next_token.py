@@ -20,7 +20,7 @@ from weightspace.tasks.data import ArrayDataset, Data, DatasetSplit, Split
 from weightspace.tasks.metrics import Metric
 from weightspace.tasks.task import Task, split_rows
 
-RECIPE = Recipe(Step(epochs=2), batch_size=32, optimizer=Adam(lr=5e-3), schedule="cosine", max_gradient=1.0)
+RECIPE = Recipe(Step(epochs=2), batch_size=32, optimizer=Adam(lr=5e-3), schedule="cosine", max_gradient_norm=1.0)
 """How a language model is trained where nothing else is said."""
 _PARTS = ("train", "validation", "test")
 _IN_MEMORY = 64 * 2**20  # logits of a split that are computed at once

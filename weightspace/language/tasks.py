@@ -26,7 +26,7 @@ from weightspace.training.conversion import initial
 from weightspace.training.plans import Independent
 
 RECIPE = Recipe(
-    Step(epochs=3), 16, Adam(lr=1e-4), "triangular", max_gradient=1.0, batches=ByLength()
+    Step(epochs=3), 16, Adam(lr=1e-4), "triangular", max_gradient_norm=1.0, batches=ByLength()
 )  # fmt: skip
 """How a pre-trained body is tuned where nothing else is said; texts of one length are gathered at random."""
 PARTS = ("train", "validation", "test")

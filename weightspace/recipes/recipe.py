@@ -43,8 +43,8 @@ class Recipe:
         augmentation: Random changes of training images.
         watch: Distance between two looks at the validation split, such as "100it"; records then have a "curve". It
             changes nothing else. Steps that a finder takes itself (RigL's updates, trained scores) are left out.
-        max_gradient: Norm that each network's gradient is cut to in every step (clipping by the global norm): that of
-            all its trained entries together, penalties included, pruned and frozen ones left out. None does not cut.
+        max_gradient_norm: Norm that each network's gradient is cut to in every step (clipping by the global norm): that
+            of all its trained entries together, penalties included, pruned and frozen ones left out. None does not cut.
         no_decay: Parameters without weight decay: "biases", "norms", and names or globs such as "embedding.*". A group
             of parameters with decay and one without are the usual way to train transformers.
         batches: How samples are gathered: `ByLength()` for token ids with padding; None gathers them at random.
@@ -56,7 +56,7 @@ class Recipe:
     schedule: Schedule | str = Schedule()
     augmentation: Augmentation = Augmentation()
     watch: OptionalDuration = duration(None)
-    max_gradient: float | None = None
+    max_gradient_norm: float | None = None
     no_decay: tuple[str, ...] = ()
     batches: ByLength | None = None
 
@@ -71,7 +71,7 @@ class Recipe:
         checks.settle(self, checks.instance, "optimizer", kinds=(Adam, SGD), wanted="an Adam(...) or SGD(...)")
         wanted = "an Augmentation(...)"
         checks.settle(self, checks.instance, "augmentation", kinds=Augmentation, wanted=wanted)
-        checks.settle_given(self, checks.number, "max_gradient", above=0)
+        checks.settle_given(self, checks.number, "max_gradient_norm", above=0)
         object.__setattr__(self, "no_decay", tuple(checks.several(self.no_decay, "no_decay", checks.text)))
         checks.settle_given(self, checks.instance, "batches", kinds=ByLength, wanted="a ByLength(...), or None")
         wanted = 'a Schedule(...), or the name of one, such as "cosine"'
@@ -116,7 +116,7 @@ class Recipe:
             stored.schedule,
             stored.augmentation,
             stored.watch,
-            stored.max_gradient,
+            stored.max_gradient_norm,
             stored.no_decay,
             stored.batches,
         )
@@ -133,8 +133,8 @@ class Recipe:
         }
         if self.watch is not None:
             data["watch"] = str(self.watch)
-        if self.max_gradient is not None:
-            data["max_gradient"] = self.max_gradient
+        if self.max_gradient_norm is not None:
+            data["max_gradient_norm"] = self.max_gradient_norm
         if self.no_decay:
             data["no_decay"] = list(self.no_decay)
         if self.batches is not None:
@@ -155,6 +155,6 @@ class _Stored:
     schedule: Schedule
     augmentation: Augmentation
     watch: Step | None = None
-    max_gradient: float | None = None
+    max_gradient_norm: float | None = None
     no_decay: tuple[str, ...] = ()
     batches: ByLength | None = None

@@ -257,8 +257,8 @@ class Trainer:
         """
         if not self.state:
             self.state = self.recipe.optimizer.start(self.weights)
-        if self.recipe.max_gradient is not None:
-            clip_(gradient, self.recipe.max_gradient, self._trained())
+        if self.recipe.max_gradient_norm is not None:
+            clip_(gradient, self.recipe.max_gradient_norm, self._trained())
         lr, decay = self.rates()
         factor = self.recipe.lr_factor(self.step - 1, self.length, self.per_epoch)
         self.recipe.optimizer.update_(self.weights, gradient, self.state, lr * factor, decay, self.step)
@@ -344,8 +344,8 @@ class Trainer:
                 gradient.addcmul_(weights.sign(), self._l1[rows])
             if masks is not None:
                 gradient.mul_(masks)
-            if self.recipe.max_gradient is not None:
-                clip_(gradient, self.recipe.max_gradient, self._trained(rows))
+            if self.recipe.max_gradient_norm is not None:
+                clip_(gradient, self.recipe.max_gradient_norm, self._trained(rows))
             factor = self.recipe.lr_factor(step, self.length, self.per_epoch)
             self.recipe.optimizer.update_(weights, gradient, state, lr * factor, decay, step + 1)
             for at, values in self._frozen:  # parameters of modules with requires_grad=False

@@ -61,11 +61,11 @@ class Inference:
         if not isinstance(self.recipe.optimizer, Adam):
             raise InputError(f"variational training uses Adam, the recipe has {self.recipe.optimizer!r}")
         recipe = self.recipe
-        cut = recipe.max_gradient is not None or recipe.batches is not None
+        cut = recipe.max_gradient_norm is not None or recipe.batches is not None
         if recipe.optimizer.weight_decay or recipe.augmentation != Augmentation() or cut:
             raise InputError(
                 "variational training has neither weight decay (the prior takes its place) nor augmentation, clipped "
-                "gradients (max_gradient) or batches by length: leave them out of the recipe"
+                "gradients (max_gradient_norm) or batches by length: leave them out of the recipe"
             )
         settings = self.recipe.optimizer
         self.optimizer = torch.optim.Adam(
