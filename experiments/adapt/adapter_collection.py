@@ -25,7 +25,7 @@ TESTED = 100  # texts of the test split that are read; every network of a report
 
 
 def main(
-    data_root: Path,
+    data_root: Path | None = None,
     n: int = 100,
     unseen: int = 12,
     samples: int = 12,

@@ -57,19 +57,24 @@ WAYS = (
 )
 
 
-def main(data_root: Path, seeds: int = 2, out: Path = Path("runs/lota"), results: Path = tables.RESULTS) -> None:
+def main(
+    data_root: Path | None = None,
+    seeds: tuple[int, ...] = (0, 1),
+    out: Path = Path("runs/lota"),
+    results: Path = tables.RESULTS,
+) -> None:
     """Write adapt/lota.csv, a row for each way, rate and seed, and adapt/merging.csv.
 
     Args:
         data_root: Folder of the unpacked packages; see experiments/README.md.
-        seeds: Number of seeds.
+        seeds: Seeds, of which the first chooses the rates.
         out: Folder of the runs; the same command continues there.
         results: Folder of the result tables.
     """
     first, second = (adaptable(name, data_root, RECIPE) for name in ("sentiment", "genre"))
     table = results / "adapt/lota.csv"
     rates: dict[tuple[str, str], float] = {}
-    for seed in range(seeds):
+    for seed in seeds:
         for way in WAYS:
             tried = {rate: begun(way, rate, first, seed, out) for rate in rates_of(way, "first", rates)}
             scores = {rate: accuracy(vector.on(first.base), first, "validation") for rate, vector in tried.items()}
@@ -79,10 +84,10 @@ def main(data_root: Path, seeds: int = 2, out: Path = Path("runs/lota"), results
                 row |= {"way": way.name, "seed": seed, "first rate": rate, "second rate": own}
                 tables.add(table, [row], ("way", "seed", "first rate", "second rate"))
                 print(row, flush=True)
-            found = [row for row in tables.read(table) if row["way"] == way.name and row["seed"] == "0"]
+            found = [row for row in tables.read(table) if row["way"] == way.name and row["seed"] == str(seeds[0])]
             best = max(found, key=lambda row: float(row["second validation"]))
             rates.setdefault((way.name, "second"), float(best["second rate"]))
-    for seed in range(seeds):
+    for seed in seeds:
         rows = merged(first, second, seed, rates, out)
         tables.add(results / "adapt/merging.csv", rows, ("vectors", "seed", "merger"))
 

@@ -32,13 +32,16 @@ WAYS: dict[str, tuple[int, adapt.PartialAdapters | None]] = {
 
 
 def main(
-    data_root: Path, seeds: int = 3, out: Path = Path("runs/partial-lora"), results: Path = tables.RESULTS
+    data_root: Path | None = None,
+    networks: int = 3,
+    out: Path = Path("runs/partial-lora"),
+    results: Path = tables.RESULTS,
 ) -> None:
     """Write adapt/partial_lora.csv, a row for each way, rate and seed, and adapt/layer_ratios.csv.
 
     Args:
         data_root: Folder of the unpacked packages; see experiments/README.md.
-        seeds: Number of adapters of each way and rate.
+        networks: Number of adapters of each way and rate.
         out: Folder of the adapters; the same command continues there.
         results: Folder of the result tables.
     """
@@ -50,7 +53,7 @@ def main(
             lora = adapt.LoRA(rank, on="encoder.*", whole="head.*", pattern=pattern)
             task = replace(genre.task, recipe=replace(RECIPE, optimizer=ws.Adam(lr=rate)))
             folder = out / f"{way.replace(', ', '-').replace(' ', '-')}-{rate}"
-            found = lora.find(genre.starts(seeds, 0), task, folder=folder)
+            found = lora.find(genre.starts(networks, 0), task, folder=folder)
             tried[rate] = [{"way": way, "rate": rate, **row} for row in measured(found, genre)]
             print(tried[rate], flush=True)
             if way == "ratios, random":

@@ -98,18 +98,19 @@ class Adaptable:
 
 
 def adaptable(
-    name: str, root: Path, recipe: ws.Recipe, *, below: int = 1, layers: int = 3, attention: bool = False
+    name: str, root: Path | None, recipe: ws.Recipe, *, below: int = 1, layers: int = 3, attention: bool = False
 ) -> Adaptable:
     """Sentiment of film reviews, or genre of passages of the Brown corpus, on the upper layers of the body.
 
     Args:
         name: "sentiment" or "genre".
-        root: Folder of the packages.
+        root: Folder of the packages; None looks where all experiments look.
         recipe: Recipe of the task.
         below: Number of layers that are frozen and computed once.
         layers: Number of layers of the body.
         attention: Whether the network is the attention of the next layer alone.
     """
+    root = data.folder(root)
     counts = (SIZES["train"], SIZES["validation"], SIZES["test"])
     if name == "sentiment":
         texts = data.reviews(root, "rotten_tomatoes", *counts)

@@ -127,7 +127,7 @@ def test_the_check_sees_what_it_should(tmp_path: Path) -> None:
     assert "stays" in wrong(half, "b")
     assert "another file now" in wrong(losing, "c")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tests.faults._problem", lambda *_: None)
+        patch.setattr("tests.faults.problem", lambda *_: None)
         assert "the next try differs in x" in wrong(growing, "d")
 
 

@@ -50,7 +50,7 @@ def test_an_inverted_mask_keeps_the_lowest_scores_of_each_layer(found: ws.Collec
             at = found.layout.slices[entry.name]
             size, mask = dense.weights[i, at].abs(), inverted.masks[i, at]
             assert size[mask].max() <= size[~mask].min()
-    with pytest.raises(ws.InputError, match="one score for each weight"):
+    with pytest.raises(ws.InputError, match="scores must be a tensor of shape"):
         TicketControls().inverted(found, dense.weights)
 
 

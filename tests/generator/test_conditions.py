@@ -45,7 +45,7 @@ def test_guidance_pushes_away_from_the_unconditional_field() -> None:
     plain, strong = (flow.integrate(x_0, conditions=high, guidance=g)[:, 0].mean() for g in (1.0, 2.0))
     assert 1.0 < plain < 2.2
     assert strong > plain + 0.2
-    with pytest.raises(InputError, match="none were given"):
+    with pytest.raises(InputError, match="give some with conditions="):
         flow.integrate(x_0, guidance=2.0)
 
 

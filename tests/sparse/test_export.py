@@ -30,7 +30,9 @@ def test_a_ticket_on_its_own(tickets: ws.Collection, tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="absent is missing"):
         sparse.load_ticket(tmp_path / "absent")
     shard = next(tickets.save(tmp_path / "c").glob("*.safetensors"))
-    with pytest.raises(StorageError, match=r"not a ticket that weightspace wrote$"):  # no copy would mend that
+    with pytest.raises(
+        StorageError, match=r"not a ticket that weightspace wrote: give a file of `weightspace export`$"
+    ):  # no copy would mend that
         sparse.load_ticket(shard)
     with pytest.raises(StorageError, match="is a folder"):
         sparse.load_ticket(tmp_path)

@@ -139,7 +139,7 @@ def test_scores_that_do_not_fit_are_refused(dense: ws.Collection, task: ws.Task)
     attention = collected(lambda: nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 1)
     with pytest.raises(ws.InputError, match=r"self_attn.in_proj_weight.* magnitudes"):
         sparse.input_scores(attention, torch.ones(2, 3, 8))
-    with pytest.raises(ws.InputError, match="scores of layer 1 have one value"):
+    with pytest.raises(ws.InputError, match="scores of layer 1 must have one value"):
         sparse.gather_inputs(dense.module(0), "1", scores=torch.ones(2, 2))
 
 

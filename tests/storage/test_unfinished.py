@@ -1,6 +1,7 @@
 """What an unfinished run goes on from: a changed byte is seen, a half line is removed, readers see whole files."""
 
 import errno
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from tests.faults import Faults
 from weightspace.errors import StorageError
 from weightspace.networks.building import in_blocks
 from weightspace.storage.checkpoints import load_checkpoint, read_checkpoint, save_checkpoint
+from weightspace.storage.checksums import check_sum, write_sum
 from weightspace.storage.logs import append_line
 from weightspace.storage.shards import ShardWriter
 from weightspace.storage.tensors import load_tensors
@@ -106,3 +108,10 @@ def test_a_shard_that_is_half_there_is_never_taken(task: ws.Task, tmp_path: Path
         ShardWriter(tmp_path / "z", header)
     shard.unlink()
     assert len(ShardWriter(tmp_path / "z", header)) == 0
+
+
+def test_a_pipe_in_the_place_of_a_checked_file_is_refused(tmp_path: Path) -> None:
+    write_sum(tmp_path / "engine.json", "0" * 64)
+    os.mkfifo(tmp_path / "engine.json")
+    with pytest.raises(StorageError, match="is a named pipe, not a file"):
+        check_sum(tmp_path / "engine.json", "restore it")

@@ -16,6 +16,7 @@ from weightspace import tickets
 from weightspace.errors import InputError
 from weightspace.runtime import seeds
 from weightspace.tickets.rigl import moved
+from weightspace.training.batches import Batches
 from weightspace.training.conversion import initial
 
 
@@ -195,7 +196,7 @@ def test_an_interrupted_finder_continues_to_the_same_bytes(
     whole = make().find(dense[:2], task)
     monkeypatch.setattr(ws.training.trainer, "_CHECKPOINT_SECONDS", 0.0)
     monkeypatch.setattr(tickets.edge_popup, "_EVERY", 7)
-    done, calls = ws.training.trainer.Trainer._batch, 0
+    done, calls = Batches.batch, 0
 
     def interrupt(self, *arguments):
         nonlocal calls
@@ -204,7 +205,7 @@ def test_an_interrupted_finder_continues_to_the_same_bytes(
             raise KeyboardInterrupt
         return done(self, *arguments)
 
-    monkeypatch.setattr(ws.training.trainer.Trainer, "_batch", interrupt)
+    monkeypatch.setattr(Batches, "batch", interrupt)
     stop = 150 if isinstance(make(), tickets.IMP) else 50  # behind the first level
     with pytest.raises(KeyboardInterrupt):
         make().find(dense[:2], task, folder=tmp_path / "run")

@@ -10,6 +10,7 @@ import weightspace as ws
 from weightspace.errors import InputError
 from weightspace.training.conversion import initial, trainer_for
 from weightspace.training.descent import clip_, decaying
+from weightspace.training.engine import Execution
 from weightspace.training.plans import Independent
 from weightspace.training.trainer import Trainer
 
@@ -36,10 +37,9 @@ def task(**settings: object) -> ws.Task:
     return ws.tasks.from_tensors("net", x, (x.sum(1) > 0).long() + (x[:, 0] > 1).long(), Net, recipe=recipe)
 
 
-def trainer(of: ws.Task, **options: object) -> Trainer:
-    made = trainer_for(initial(of.architecture, Independent().runs(3, 0)), of)
-    made.group_size = options.get("group_size", 3)
-    return made
+def trainer(of: ws.Task, group_size: int = 3) -> Trainer:
+    execution = Execution(group_size, 1, 0.0)
+    return trainer_for(initial(of.architecture, Independent().runs(3, 0)), of, execution=execution)
 
 
 def by_pytorch(of: ws.Task, row: int, keep: torch.Tensor | None = None) -> torch.Tensor:
@@ -125,5 +125,7 @@ def test_what_does_not_decay_is_named() -> None:
     assert decays is not None
     assert decays.sum() == layout.slices["head.weight"].stop - layout.slices["head.weight"].start
     assert decaying(layout, ()) is None
-    with pytest.raises(InputError, match=r"embedding.*similar names"):
+    with pytest.raises(
+        InputError, match=r"no tensor is called 'embedding\.\*': give a name or a glob of these, say: embed"
+    ):
         trainer(task(no_decay=("embedding.*",)))

@@ -268,7 +268,7 @@ def test_the_best_networks_on_validation_data_are_one_call(dense: ws.Collection)
     assert lowest.records[0]["metrics"]["validation_loss"] == min(
         r["metrics"]["validation_loss"] for r in dense.records
     )
-    with pytest.raises(InputError, match="no metric 'test_accuracy'"):
+    with pytest.raises(InputError, match="and no 'test_accuracy'"):
         dense.best(1, metric="test_accuracy")
     with pytest.raises(InputError, match="k must be a whole number from 1 to 10, got 11"):
         dense.best(11)

@@ -296,5 +296,8 @@ def adapter_settings(record: Record, what: str) -> dict[str, Any]:
     method = record.method or {}
     said = record.get("adapter", method if method.get("name") == "LoRA" else {})
     if not isinstance(said, Mapping) or not set(_SAID) <= set(said):
-        raise StorageError(f"{what} holds no adapters of LoRA (its first record is of kind {record.kind!r})")
+        raise StorageError(
+            f"{what} holds no adapters of LoRA (its first record is of kind {record.kind!r}): give what "
+            "`weightspace adapt lora` or adapt.LoRA made, or samples of such"
+        )
     return {key: said[key] for key in _SAID}

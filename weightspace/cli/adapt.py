@@ -83,8 +83,8 @@ class LowRank:
         alpha: Numerator of their factor, alpha / rank; None is the rank.
         on: Names or globs of the weights of linear layers that get an adapter; none for all.
         whole: Names or globs of parameters that are trained entirely, such as a head.
-        pattern: Which rows of B and columns of A are trained: all; the same share of every layer (uniform, --density);
-            or a share that each layer needs, as the base shows on a few samples (ratios).
+        pattern: Rows of B and columns of A that are trained: all; the same share of every layer (uniform); or a share
+            that each layer needs, as the base shows on a few samples (ratios).
         density: Share of all rows and columns, for uniform (0.25 if not given) and ratios (what the layers need).
         keeps: Part of the base's metric that must be left, for ratios.
         samples: Number of training samples that ratios look at.

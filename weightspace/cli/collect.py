@@ -139,8 +139,8 @@ class Collect:
         own = (self.batch_size, self.lr, self.max_gradient_norm, self.no_decay, self.by_length)
         if isinstance(task, LoopTask) and any(setting is not None for setting in own):
             raise InputError(
-                "--batch-size, --lr, --max-gradient-norm, --no-decay and --by-length are of weightspace's own training, "
-                f"and task {self.task} is a loop: set them in it"
+                "--batch-size, --lr, --max-gradient-norm, --no-decay, --by-length are of weightspace's own training; "
+                f"task {self.task} is a loop, set them in it"
             )
         return replace(task, recipe=self._recipe(task.recipe))
 

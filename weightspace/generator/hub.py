@@ -13,6 +13,7 @@ from weightspace.errors import InputError, StorageError
 from weightspace.generator import MANIFEST, MEASURED, TENSORS, FittedGenerator
 from weightspace.storage.files import new_folder, write_text
 from weightspace.storage.manifests import MANIFEST as SUMS
+from weightspace.storage.scratch import scratch_folder
 
 CARD = "README.md"
 

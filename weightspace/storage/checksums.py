@@ -9,7 +9,7 @@ from pathlib import Path
 from weightspace.errors import StorageError
 from weightspace.storage.files import file_hash, write_text
 from weightspace.storage.manifests import SUM
-from weightspace.storage.reading import read_text
+from weightspace.storage.reading import read_text, require_file
 from weightspace.storage.system_errors import exists, told
 
 _BYTES = 4096
@@ -35,13 +35,15 @@ def check_sum(path: Path, remedy: str, *, found: str | None = None) -> None:
         found: SHA-256 of the file, where it is known.
 
     Raises:
-        StorageError: They differ.
+        StorageError: They differ, or the file is none.
     """
     beside = _beside(path)
     if not exists(beside):
         return
     expected = read_text(beside, at_most=_BYTES)
-    found = file_hash(path) if found is None else found
+    if found is None:
+        require_file(path)  # a pipe would be read for ever
+        found = file_hash(path)
     if expected != f"{found}  {path.name}\n":
         raise StorageError(
             f"{path} was changed or damaged since the run wrote it: its SHA-256 is {found[:16]}..., {beside.name} says "
