@@ -159,6 +159,23 @@ def verb():
 
 
 @POSIX
+def test_a_forked_process_can_become_a_command() -> None:
+    """It needs a thread of its own, which ends what swallows the exception of a signal."""
+    begin = """
+child = os.fork()
+if child:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+os.setpgid(0, 0)
+stopping.install()
+def ready():
+    print("ready", flush=True)
+    os.kill(os.getpid(), signal.SIGINT)
+"""
+    assert ended(started(HEAD + begin + SWALLOWS + TAIL)) == (130, "stopped by SIGINT\n")
+
+
+@POSIX
 def test_the_line_is_not_waited_for_where_nobody_reads() -> None:
     """Standard error and output are full pipes: the main thread hangs in a write and holds the stream's lock."""
     script = """

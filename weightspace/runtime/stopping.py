@@ -32,9 +32,14 @@ _SIGNALS = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, nam
 
 
 class _State:
-    """What is going on in this process."""
+    """What is going on in this process.
 
-    def __init__(self) -> None:
+    Args:
+        at_fork: Whether Python knows what is done when this process forks.
+    """
+
+    def __init__(self, at_fork: bool = False) -> None:
+        self.at_fork = at_fork
         self.first: int | None = None  # the first signal that came
         self.installed = False
         self.handled = False  # whether the main thread knows of it
@@ -75,7 +80,8 @@ def install() -> None:
             signal.signal(number, _handle)
     threading.Thread(target=_watch, args=(reading,), name="weightspace: ends what is stopped", daemon=True).start()
     sys.unraisablehook = _unraisable
-    if hasattr(os, "register_at_fork"):
+    if hasattr(os, "register_at_fork") and not _state.at_fork:
+        _state.at_fork = True
         os.register_at_fork(before=_block, after_in_parent=_unblock, after_in_child=_forget)
 
 
@@ -136,12 +142,16 @@ def _unblock() -> None:
 
 
 def _forget() -> None:
-    """A process that was forked is not the command: signals end it, and say nothing to the thread of this one."""
+    """A process that was forked is not the command, unless it becomes one: it has no thread that ends it, and signals
+    say nothing to that of its parent.
+    """
+    global _state
     if threading.current_thread() is threading.main_thread():
         signal.set_wakeup_fd(-1)
     for number in _SIGNALS:
         if signal.getsignal(number) is _handle:
             signal.signal(number, signal.SIG_DFL)
+    _state = _State(at_fork=True)
     _unblock()
 
 
