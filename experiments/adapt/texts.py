@@ -135,9 +135,10 @@ def adaptable(
     def build() -> nn.Module:
         return Attention(above[0], outputs) if attention else Upper(above, outputs)
 
-    parts = [_below(module, split.x, below, split.y) for split in (whole.train, whole.validation, whole.test)]
-    network = probed(build, parts[0])
-    task = ws.Task(name, ws.Architecture.of(build), *parts, recipe)
+    splits = (whole.train, whole.validation, whole.test)
+    train, held, tested = (_below(module, split.x, below, split.y) for split in splits)
+    network = probed(build, train)
+    task = ws.Task(name, ws.Architecture.of(build), train, held, tested, recipe)
     return Adaptable(task, ws.from_state_dict(network.state_dict(), build))
 
 

@@ -1,6 +1,7 @@
 """Temperatures: probabilities that are as sure as they are right (Guo et al. 2017, arXiv 1706.04599)."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -89,7 +90,7 @@ def fit_temperature(p: Tensor, y: Tensor, outputs: OutputKind) -> float:
     def loss(log_t: float) -> float:
         return nll_and_ece(at_temperature(p.double(), math.exp(log_t), outputs), y, outputs)[0]
 
-    found = minimize_scalar(loss, bounds=(math.log(_LEAST), math.log(_MOST)), method="bounded")
+    found: Any = minimize_scalar(loss, bounds=(math.log(_LEAST), math.log(_MOST)), method="bounded")
     return math.exp(float(found.x))
 
 
