@@ -11,7 +11,6 @@ import contextlib
 import os
 import random
 import shutil
-import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from typing import Any
 
 import tyro
 
-from experiments.fuzz import world
+from experiments.fuzz import alone, world
 from experiments.fuzz.outcomes import Ended, Findings, has_remedy, run_main
 from weightspace.cli.main import VERBS, _union
 from weightspace.cli.main import main as command_line
@@ -307,12 +306,7 @@ def main(tries: int = 200, seed: int = 0, only: int | None = None) -> None:
         seed: Seed.
         only: Run this one alone.
     """
-    findings = Findings()
-    with tempfile.TemporaryDirectory() as folder:
-        numbers = range(tries) if only is None else [only]
-        fuzz(world.make(Path(folder) / "world"), seed, numbers, findings)
-    print(*findings.wrong, sep="\n\n")
-    print({outcome: findings.number(outcome) for outcome in OUTCOMES})
+    alone.run(fuzz, OUTCOMES, seed, range(tries) if only is None else [only])
 
 
 if __name__ == "__main__":

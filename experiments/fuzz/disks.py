@@ -14,7 +14,6 @@ import os
 import random
 import shlex
 import shutil
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from unittest.mock import patch
 
 import tyro
 
-from experiments.fuzz import kills, world
+from experiments.fuzz import alone, kills, world
 from experiments.fuzz.commands import inside
 from experiments.fuzz.outcomes import Findings, Hang, run_main, watchdog
 from tests.faults import Faults, contents, problem
@@ -154,13 +153,7 @@ def main(tries: int = 100, seed: int = 0, only: int | None = None) -> None:
         seed: Seed.
         only: Make this one alone.
     """
-    findings = Findings()
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ["XDG_CACHE_HOME"] = folder
-        place = world.make(Path(folder) / "world")
-        fuzz(place, seed, range(tries) if only is None else [only], findings)
-    print(*findings.wrong, sep="\n\n")
-    print({outcome: findings.number(outcome) for outcome in OUTCOMES})
+    alone.run(fuzz, OUTCOMES, seed, range(tries) if only is None else [only])
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ import shlex
 import shutil
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from pathlib import Path
 
 import tyro
 
-from experiments.fuzz import world
+from experiments.fuzz import alone, world
 from experiments.fuzz.commands import inside
 from experiments.fuzz.outcomes import Findings, run_main
 from weightspace.cli import main as main_module
@@ -292,12 +291,7 @@ def main(tries: int = 100, seed: int = 0, only: int | None = None) -> None:
         seed: Seed.
         only: Make this one alone.
     """
-    findings = Findings()
-    with tempfile.TemporaryDirectory() as folder:
-        place = world.make(Path(folder) / "world")
-        fuzz(place, seed, range(tries) if only is None else [only], findings)
-    print(*findings.wrong, sep="\n\n")
-    print({outcome: findings.number(outcome) for outcome in OUTCOMES})
+    alone.run(fuzz, OUTCOMES, seed, range(tries) if only is None else [only])
 
 
 if __name__ == "__main__":

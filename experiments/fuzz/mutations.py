@@ -17,7 +17,6 @@ import os
 import random
 import shlex
 import shutil
-import tempfile
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,7 +28,7 @@ import tyro
 import yaml
 
 import weightspace as ws
-from experiments.fuzz import kills, world
+from experiments.fuzz import alone, kills, world
 from experiments.fuzz.commands import inside
 from experiments.fuzz.outcomes import Findings, Hang, has_remedy, run_main, watchdog
 from weightspace.align import FittedMatching
@@ -434,13 +433,7 @@ def main(tries: int = 200, seed: int = 0, only: int | None = None) -> None:
         seed: Seed.
         only: Make this one alone.
     """
-    findings = Findings()
-    with tempfile.TemporaryDirectory() as folder:
-        place = world.make(Path(folder) / "world")
-        prepare(place)
-        fuzz(place, seed, range(tries) if only is None else [only], findings)
-    print(*findings.wrong, sep="\n\n")
-    print({outcome: findings.number(outcome) for outcome in OUTCOMES})
+    alone.run(fuzz, OUTCOMES, seed, range(tries) if only is None else [only], prepare)
 
 
 if __name__ == "__main__":

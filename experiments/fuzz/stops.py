@@ -27,8 +27,7 @@ from typing import NoReturn
 
 import tyro
 
-from experiments.common import tables
-from experiments.fuzz import kills, world
+from experiments.fuzz import alone, kills, world
 from experiments.fuzz.commands import inside
 from experiments.fuzz.outcomes import Findings
 from weightspace.cli.main import main as command_line
@@ -294,24 +293,15 @@ def _tidy() -> None:
         shutil.rmtree(left, ignore_errors=True)
 
 
-def main(tries: int = 100, seed: int = 0, only: int | None = None, results: Path = tables.RESULTS / "fuzz") -> None:
+def main(tries: int = 100, seed: int = 0, only: int | None = None) -> None:
     """Stop commands, and print what is to be mended.
 
     Args:
         tries: Number of tries.
         seed: Seed.
-        only: Make this one alone, and write no table.
-        results: Folder of the table.
+        only: Make this one alone.
     """
-    findings = Findings()
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ["XDG_CACHE_HOME"] = folder
-        place = world.make(Path(folder) / "world")
-        fuzz(place, seed, range(tries) if only is None else [only], findings)
-    if only is None:
-        findings.write(results / "stops.csv", "verb", OUTCOMES)
-    print(*findings.wrong, *findings.notes, sep="\n\n")
-    print({outcome: findings.number(outcome) for outcome in OUTCOMES})
+    alone.run(fuzz, OUTCOMES, seed, range(tries) if only is None else [only])
 
 
 if __name__ == "__main__":

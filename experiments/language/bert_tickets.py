@@ -72,7 +72,8 @@ def main(
             compared = common.differences(scores["ticket"], scores[arm], "ticket above")
             overlap = common.shared(trained, largest, density) | before_training(trained, task)
             rows.append(row(density, arm, trained, scores[arm], baseline) | compared | overlap)
-            print(rows[-1], flush=True)
+            told = common.summary(scores[arm])
+            print(f"{density:.2f} {arm:<26} {told['accuracy']:.1%} ± {told['accuracy ±']:.1%}", flush=True)
             tables.write(results / "language/bert_tickets.csv", rows)
 
 

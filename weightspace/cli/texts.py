@@ -13,6 +13,7 @@ from weightspace.language.next_token import sized
 from weightspace.networks.architecture import Architecture
 from weightspace.runtime import trees
 from weightspace.storage.reading import read_text
+from weightspace.storage.system_errors import exists
 from weightspace.tasks.task import Task
 
 _TEXT, _LABEL, _SPLIT = "text", "label", "split"
@@ -80,7 +81,7 @@ def next_token(options: TextOptions) -> Task:
     if options.body is not None:
         raise InputError("--body is of the tasks text and masked_words: language models are trained from scratch")
     table = options.texts.suffix.lower() == ".csv"
-    columns = _table(options.texts) if table else {_TEXT: [read_text(options.texts)]}
+    columns = _table(options.texts) if table else {_TEXT: [_content(options.texts)]}
     return language.next_token(
         columns[_TEXT],
         unit=options.unit,
@@ -125,13 +126,24 @@ def _columns(options: TextOptions, task: str) -> dict[str, list[str]]:
     return _table(options.texts)
 
 
+def _content(path: Path) -> str:
+    """What is in a file of the user's.
+
+    Raises:
+        InputError: There is no such file.
+    """
+    if not exists(path):
+        raise InputError(f"--texts names {path}, which is not there: give the path of a file of texts")
+    return read_text(path)
+
+
 def _table(path: Path) -> dict[str, list[str]]:
     """The columns of a file.
 
     Raises:
         InputError: The file is no table with a column text.
     """
-    content = read_text(path)
+    content = _content(path)
     try:
         rows = list(csv.reader(io.StringIO(content, newline=""), strict=True))
     except csv.Error as error:

@@ -271,7 +271,7 @@ class TicketGenerator:
             device=device,
         )
         if knowledge.verdict.outcome == "fail":
-            warnings.warn(knowledge.verdict.words, stacklevel=2)
+            warnings.warn(knowledge.verdict.words, stacklevel=4)  # where the user calls fit
         return knowledge
 
 

@@ -95,8 +95,8 @@ class FlowKnowledge:
         assert gaussian.behind_low is not None
         assert gaussian.behind_high is not None
         words = (
-            f"On {self.held_out} held-out codes ({self.source}) the flow's log-density is {gaussian.behind:+.2f} nats "
-            f"a code from that of a Gaussian ({gaussian.behind_low:+.2f} to {gaussian.behind_high:+.2f}): "
+            f"On {self.held_out} held-out codes ({self.source}) the log-density of the flow minus that of a Gaussian "
+            f"is {gaussian.behind:+.2f} nats a code ({gaussian.behind_low:+.2f} to {gaussian.behind_high:+.2f}): "
         )
         outcome: Outcome = "open"
         if self.held_out < ENOUGH:

@@ -23,7 +23,7 @@ class Coverage(NamedTuple):
 
 
 def coverage(real: Float[Tensor, "n d"], samples: Float[Tensor, "m d"], neighbours: int = 3) -> Coverage:
-    """Precision and recall of samples (Kynkaanniemi et al. 2019, arXiv 1904.06991, equations 1 to 3).
+    """Precision and recall of samples (Kynkäänniemi et al. 2019, arXiv 1904.06991, equations 1 to 3).
 
     A point lies where a set is if, for some point of the set, it is no farther than that point's k-th nearest
     neighbour inside the set. Compare numbers of equal n and m only: both grow with the sets.
