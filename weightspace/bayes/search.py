@@ -23,6 +23,7 @@ from weightspace.networks.record import Extra
 from weightspace.networks.starts import are_starts
 from weightspace.recipes.step import Duration, Step, duration
 from weightspace.runtime import checks, devices
+from weightspace.runtime.progress import progress
 from weightspace.storage.spelling import spelled_text
 from weightspace.tasks.arguments import check_run
 from weightspace.tasks.task import Task
@@ -132,7 +133,9 @@ class BayesianIMP:
         first = start.replace(extras=start.extras | {Extra.REWIND: start.weights})
         here = None if root is None else root / "level-00"
         posteriors = [self.variational.fit(first, task, after=self.rewind, folder=here, device=device)]
-        for level, pattern in enumerate(self.levels(), 1):
+        for level, pattern in progress(
+            [*enumerate(self.levels(), 1)], f"Bayesian pruning of {len(networks)} networks, level"
+        ):
             pruned = self.pruned(posteriors[-1], first, pattern)
             here = None if root is None else root / f"level-{level:02}"
             posteriors.append(self.variational.fit(pruned, task, after=self.rewind, folder=here, device=device))

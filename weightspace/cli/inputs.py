@@ -44,6 +44,7 @@ class Common:
         adapters_of: Folder of the base, in verbs that read adapters; @I:I+1 takes one network of several.
         import_from: Folder in which MODULE is looked for, beside installed packages; `.` is the working folder.
         config: YAML file that sets options by name; options on the command line win.
+        quiet: Show no progress; warnings, errors and results are printed.
         texts: Texts and body of the tasks text, masked_words and next_token.
 
     Raises:
@@ -57,6 +58,7 @@ class Common:
     adapters_of: str | None = None
     import_from: Path | None = None
     config: Path | None = None  # read by weightspace.cli.main before the options are parsed
+    quiet: bool = False  # read by weightspace.cli.telling
     texts: OmitArgPrefixes[TextOptions] = TextOptions()
 
     def __post_init__(self) -> None:

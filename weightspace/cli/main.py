@@ -2,7 +2,8 @@
 
 Exit codes: 0 done, 1 something given cannot be used (the message says what and how to mend it),
 2 a wrong command line, 130 interrupted (143 by SIGTERM, 129 by the end of the terminal; the same command continues),
-141 nobody reads the output any more. With WEIGHTSPACE_TRACEBACK=1 an error ends in its traceback.
+141 nobody reads the output any more. With WEIGHTSPACE_TRACEBACK=1 an error ends in its traceback, with
+WEIGHTSPACE_QUIET=1 or --quiet there are no progress bars.
 """
 
 import importlib.metadata
@@ -10,8 +11,7 @@ import inspect
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Union
@@ -22,6 +22,7 @@ from tyro.conf import subcommand
 from weightspace.cli import adapt, align, bayes, collect, evaluate, generator, sparse, tickets
 from weightspace.cli.renamed import hints
 from weightspace.cli.running import Command, Running, is_unread, with_output
+from weightspace.cli.telling import telling, warnings_as_lines
 from weightspace.cli.types import REGISTRY
 from weightspace.errors import InputError
 from weightspace.runtime import allocator, stopping
@@ -91,10 +92,11 @@ def _run(running: Running) -> int:
         print(importlib.metadata.version("weightspace"))
         return 0
     try:
-        with _warnings_as_lines(verb):
+        with warnings_as_lines(verb):
             running.command = parse(verb, _with_refinement(verb, _with_config(words)))
             allocator.keep()
-            running.command.run()
+            with telling(verb, running.command):
+                running.command.run()
     except (InputError, OSError) as error:
         if os.environ.get(TRACEBACK) or is_unread(error):
             raise
@@ -110,17 +112,6 @@ def _run(running: Running) -> int:
         print(f"weightspace {verb}: {describe(error)}\n{TRACEBACK}=1 shows the whole traceback", file=sys.stderr)
         return 1
     return 0
-
-
-@contextmanager
-def _warnings_as_lines(verb: str) -> Iterator[None]:
-    """Warnings are printed without the place in the code where they arise."""
-    before = warnings.formatwarning
-    warnings.formatwarning = lambda message, *_args, **_named: f"weightspace {verb}: {message}\n"
-    try:
-        yield
-    finally:
-        warnings.formatwarning = before
 
 
 def parse(verb: str, words: Sequence[str]) -> Command:

@@ -25,7 +25,7 @@ from weightspace.report.knowledge import FlowKnowledge
 from weightspace.report.report import Report
 from weightspace.report.results import CurveResult, GroupResult, PredictiveResult, Verdict
 from weightspace.runtime import checks, devices, seeds
-from weightspace.runtime.progress import progress
+from weightspace.runtime.progress import progress, whole
 from weightspace.tasks.arguments import check_task
 from weightspace.tasks.own_loop import require_samples
 from weightspace.tasks.task import Task
@@ -88,7 +88,7 @@ def evaluate(
     _check(align, components, performing, dropout, knowledge, memory_gb)
     seed, share_gb, device = checks.seed(seed), memory_gb / _PARTS, devices.pick(device)
     inputs.check(task, reserved={*NAMES, "MC dropout"})
-    with CanonicalForm.of(training, task, align, share_gb, device) as canonical:
+    with whole("evaluating"), CanonicalForm.of(training, task, align, share_gb, device) as canonical:
         compared = None if canonical.distances is None else canonical.compared
         aligned = canonical(training)
         reference = TrainingReference(task, aligned, canonical, performing, share_gb, seed, device, compared)

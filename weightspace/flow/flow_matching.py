@@ -237,7 +237,7 @@ class _Training:
                 loss = self._step(step)
                 bar.update()
                 if (step + 1) % _CHECKPOINT_EVERY == 0:
-                    bar.set_postfix(loss=f"{loss:.3g}")
+                    bar.note(loss=loss)
                     if checkpoint is not None:
                         save_checkpoint(checkpoint, self.state, step + 1)
         self._judge()

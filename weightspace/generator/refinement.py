@@ -175,7 +175,7 @@ class TaskRefinement:
                 loss = run.step(step)
                 bar.update()
                 if (step + 1) % _CHECKPOINT_EVERY == 0:
-                    bar.set_postfix(loss=f"{loss:.3f}")
+                    bar.note(loss=loss)
                     if checkpoint is not None:
                         save_checkpoint(checkpoint, run.state, step + 1)
         return FittedRefinement(run.state["mean"].cpu(), run.state["components"].cpu(), run.length)

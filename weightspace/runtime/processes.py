@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from weightspace.errors import InputError, StorageError
 from weightspace.runtime.executor import Executor, end_with_parent
+from weightspace.runtime.progress import quiet
 from weightspace.runtime.user_code import keep_place, place_of
 
 _SECONDS_TO_END = 5.0  # of a worker without further work; then it is killed
@@ -166,6 +167,7 @@ def _work(connection: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started it decides
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    quiet()  # the bars of several processes would be drawn over each other
     tqdm.set_lock(threading.RLock())  # its own is a semaphore, which is reported as leaked when this is killed
     end_with_parent()
     function: Any = None

@@ -195,9 +195,12 @@ def _say(*, below: bool = False) -> None:
 
 
 def _bar_is_open() -> bool:
-    """Whether a progress bar was shown and not closed; the line of a closed one has ended."""
+    """Whether a progress bar, of this package or another, was shown and not closed; the line of a closed one ended."""
+    ours: Any = sys.modules.get("weightspace.runtime.progress")
     bars: Any = getattr(sys.modules.get("tqdm.std"), "tqdm", None)
     with suppress(Exception):
+        if ours is not None and ours.line_is_open():
+            return True
         return any(bar.last_print_n > bar.initial for bar in list(bars._instances))
     return False
 

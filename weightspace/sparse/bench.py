@@ -2,6 +2,7 @@
 
 import itertools
 import statistics
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -211,7 +212,7 @@ def _compiled(module: nn.Module, x: Tree) -> dict[str, Callable[[Tree], Tree]]:
         with torch.no_grad():
             whole(x)
     except Exception as error:  # whatever a tool chain raises
-        print(f"torch.compile is left out: {str(error).splitlines()[0][:120]}")
+        warnings.warn(f"torch.compile is left out: {str(error).splitlines()[0][:120]}", stacklevel=2)
         return {}
     return {"dense, torch.compile": whole}
 

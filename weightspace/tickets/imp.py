@@ -19,6 +19,7 @@ from weightspace.networks.starts import are_starts
 from weightspace.recipes.schedule import Schedule
 from weightspace.recipes.step import Duration, Step, duration
 from weightspace.runtime import checks
+from weightspace.runtime.progress import progress
 from weightspace.storage.checkpoints import read_checkpoint, write_checkpoint
 from weightspace.storage.spelling import Spelling, spelled, spelled_text
 from weightspace.storage.system_errors import exists
@@ -172,7 +173,8 @@ class IMP:
         rewind, length = self._check(networks, task)
         patterns: list[Pattern | None] = [*self.levels(_sparsest(networks))]
         levels = [] if self._untrained(networks) else [networks]
-        for level, pattern in enumerate(patterns if levels else [None, *patterns], len(levels)):
+        numbered = [*enumerate(patterns if levels else [None, *patterns], len(levels))]
+        for level, pattern in progress(numbered, f"iterative pruning of {len(networks)} networks, level"):
             before = levels[-1] if levels else None
 
             def find(
@@ -198,7 +200,7 @@ class IMP:
                 within_masks=True,
                 level=level,
                 ticks=length,
-                what=f"iterative pruning of {len(networks)} networks, level {level}",
+                what=f"training level {level}",
                 folder=None if folder is None else Path(folder) / f"level-{level:02}",
                 device=device,
             )

@@ -28,6 +28,7 @@ from weightspace.masks.overlap import mask_overlap
 from weightspace.networks.collection import Collection
 from weightspace.recipes.step import Step
 from weightspace.runtime import checks, devices
+from weightspace.runtime.progress import whole
 from weightspace.storage.files import make_folder
 from weightspace.storage.locks import locked
 from weightspace.storage.reading import parse_object, read_text, require_file
@@ -104,7 +105,7 @@ class Study:
         task, device = self.task, devices.pick(device)
         require_likelihood(task, self.finder.variational.noise_std)
         make_folder(Path(folder))
-        with locked(Path(folder)):
+        with locked(Path(folder)), whole("Bayesian study"):
             return self._run(Path(folder), task, device)
 
     def _run(self, folder: Path, task: Task, device: str) -> StudyResult:
