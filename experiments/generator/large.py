@@ -1,15 +1,18 @@
-"""Do compression, flow and sampling work for networks of 11 million parameters?
+"""Do compression, flow and sampling work for networks of 11 and of 110 million parameters, and in how much memory?
 
-    python -m experiments.generator.large        (a few minutes; writes about 3 GB under --out)
+    python -m experiments.generator.large                                (a few minutes; writes about 3 GB under --out)
+    python -m experiments.generator.large --network bert --networks 16   (ten minutes; writes about 9 GB under --out)
 
-A synthetic collection in the layout of ResNet-18: networks around a common mean, pruned to density 0.10 and written
-a few at a time; none of them is trained. Prints the time of each stage and the largest memory that the process had.
-Refinement, which would train the components, is left out.
+A synthetic collection in the layout of ResNet-18, or of a classifier on BERT-base: networks around a common mean,
+pruned to density 0.10 and written one at a time; none of them is trained. Generator and samples go to folders. Writes
+the time of each stage and the largest memory that the process had until its end. Refinement, which would train the
+components, is left out.
 """
 
 import resource
 import time
 from pathlib import Path
+from typing import Literal
 
 import torch
 import tyro
@@ -17,57 +20,77 @@ import tyro
 import weightspace as ws
 from experiments.common import tables
 from weightspace.networks.collection import writer_for
+from weightspace.runtime.room import COMPONENTS_BESIDE
+
+ARCHITECTURES = {
+    "resnet": ws.Architecture("ResNet18", {}),
+    "bert": ws.Architecture("BERTClassifier", {"outputs": 2}),
+}
+SETTINGS = ("network", "networks", "stage")
 
 
 def main(
+    network: Literal["resnet", "bert"] = "resnet",
     networks: int = 64,
     samples: int = 10,
     out: Path = Path("runs/generator_large"),
     results: Path = tables.RESULTS,
 ) -> None:
-    """Print the table and write it to generator/large.csv.
+    """Write a row for each stage that is done now, not by an earlier call, to generator/large.csv.
 
     Args:
+        network: Layout of the networks: ResNet-18 with 11 million parameters, or BERT-base with 110 million.
         networks: Number of networks in the collection.
         samples: Number of networks to sample.
-        out: Folder where the collection is written.
+        out: Folder of the collection, the generator and the samples; the same command continues there.
         results: Folder of the result tables.
     """
-    images = torch.randn(64, 3, 32, 32, generator=torch.Generator().manual_seed(0))  # for BatchNorm statistics
-    data = ws.Split(images, torch.zeros(64, dtype=torch.long))
-    architecture = ws.Architecture("ResNet18", {})
+    architecture, out = ARCHITECTURES[network], out / network
     layout = architecture.layout()
-    rows: list[dict[str, object]] = []
+    components = networks - 1
+    needed = 4 * layout.size * (components + COMPONENTS_BESIDE) / 2**30
+    fixed = {"network": architecture.name, "networks": networks, "parameters": layout.size, "components": components}
+    print(f"{networks} networks of {layout.size:,} parameters; components alone need {needed:.1f} GiB")
 
     def stage(name: str, began: float) -> None:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        rows.append({"stage": name, "seconds": time.perf_counter() - began, "peak GiB so far": peak})
-        print({k: f"{v:.2f}" if isinstance(v, float) else v for k, v in rows[-1].items()}, flush=True)
-
-    print(f"{networks} networks of {layout.size:,} parameters, {4 * networks * layout.size / 2**30:.1f} GiB of weights")
-    began = time.perf_counter()
-    if not (out / "collection.json").exists():
-        write(out, layout, architecture, networks)
-    stage("writing the collection", began)
-    tickets = ws.Collection.load(out)
+        row = fixed | {"stage": name, "seconds": time.perf_counter() - began, "peak GiB so far": peak}
+        print({k: f"{v:.2f}" if isinstance(v, float) else v for k, v in row.items()}, flush=True)
+        tables.add(results / "generator/large.csv", [row], SETTINGS)
 
     began = time.perf_counter()
-    model = ws.TicketGenerator(align=None, compress=ws.PCA(networks - 1), generate=ws.FlowMatching(steps=1000))
-    generator = model.fit(tickets)
-    stage("fitting compression and flow", began)
-    began = time.perf_counter()
-    sampled = generator.sample(samples, density=0.1, data=data)
-    stage(f"sampling {samples} networks", began)
+    if not (out / "tickets/collection.json").exists():
+        write(out / "tickets", layout, architecture, networks)
+        stage("writing the collection", began)
+    tickets = ws.Collection.load(out / "tickets", verify=False)
+
+    done, began = (out / "generator/complete.json").exists(), time.perf_counter()
+    model = ws.TicketGenerator(align=None, compress=ws.PCA(components), generate=ws.FlowMatching(steps=1000))
+    generator = model.fit(tickets, folder=out / "generator")
+    if not done:
+        stage("fitting compression and flow", began)
+
+    done, began = (out / "samples/complete.json").exists(), time.perf_counter()
+    sampled = generator.sample(samples, density=0.1, data=inputs(layout), folder=out / "samples")
+    if not done:
+        stage(f"sampling {samples} networks", began)
     print("densities", sampled.densities.unique().tolist())
-    tables.write(results / "generator/large.csv", rows)
+
+
+def inputs(layout: ws.Layout) -> ws.Split | None:
+    """Images for the statistics of BatchNorm, where there is any."""
+    if not layout.buffers:
+        return None
+    images = torch.randn(64, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    return ws.Split(images, torch.zeros(64, dtype=torch.long))
 
 
 def write(folder: Path, layout: ws.Layout, architecture: ws.Architecture, networks: int) -> None:
-    """Write the collection a few networks at a time."""
+    """Write the collection one network at a time."""
     mean = torch.randn(layout.size, generator=torch.Generator().manual_seed(0)) * 0.05
     writer = writer_for(folder, layout, architecture)
     rule = ws.Unstructured(0.1)
-    for i in range(networks):
+    for i in range(len(writer), networks):
         deviation = torch.randn(layout.size, generator=torch.Generator().manual_seed(i + 1)) * 0.05
         weights = (mean + deviation)[None]
         masks = rule.mask(weights.abs(), layout)

@@ -74,3 +74,32 @@ def test_what_does_not_fit_is_refused(base: ws.Collection, vectors: adapt.TaskVe
     iris = ws.starts(ws.collect(replace(ws.tasks.iris(), recipe=RECIPE), 2, seed=0))
     with pytest.raises(ws.InputError, match="no tensor of the task vectors has the name and the shape"):
         vectors.on(iris)
+
+
+def test_samples_of_changes_are_changes(base: ws.Collection, vectors: adapt.TaskVectors, first: ws.Task) -> None:
+    """Their statistics of BatchNorm are those of the base: a network that is made of changes alone has none."""
+    twice = vectors.replace(weights=2 * vectors.weights)
+    many = adapt.TaskVectors.of(ws.Collection.concatenate([vectors, twice]))
+    flow = ws.FlowMatching(width=8, blocks=1, steps=2, batch_size=2)
+    model = ws.TicketGenerator(align=None, compress=ws.PCA(2), generate=flow)
+    generator = model.fit(many, seed=0)
+    sampled = generator.sample(3, density=0.1)
+    drawn = adapt.TaskVectors.of(sampled)
+    on = drawn.on(base[:1])
+    torch.testing.assert_close(on.weights, base.weights[:1] + sampled.weights)
+    assert (on.weights == base.weights[:1])[sampled.weights == 0].all()
+    decoded = adapt.TaskVectors.of(generator.decode(generator.encode(many), density=0.1))
+    assert len(decoded) == len(many)
+    for wrong in (
+        lambda: generator.sample(3, density=0.1, data=first.train),
+        lambda: generator.sample(3, density=0.1, polish="1it", task=first),
+        lambda: generator.calibrate(first),
+        lambda: model.fit(many, task=first),
+    ):
+        with pytest.raises(ws.InputError, match=r"TaskVectors.of\(samples\).on\(base\)"):
+            wrong()
+    networks = model.fit(ws.Collection.concatenate([base, on]), seed=0)
+    with pytest.raises(ws.InputError, match=r"TaskVectors.between\(networks, base\)"):
+        adapt.TaskVectors.of(networks.sample(2, density=0.1, data=first.train))
+    with pytest.raises(ws.InputError, match="give data=task.train"):
+        networks.sample(2, density=0.1)

@@ -8,6 +8,7 @@ from sklearn.decomposition import IncrementalPCA
 
 import weightspace as ws
 from weightspace.errors import InputError
+from weightspace.runtime import allocator
 
 
 def data(n: int, d: int, seed: int = 0) -> torch.Tensor:
@@ -104,3 +105,14 @@ def test_new_networks_are_taken_in(seed: int) -> None:
     assert part.total_variance == pytest.approx(exact.total_variance)  # what was forgotten still counts
     with pytest.raises(InputError, match="40 parameters"):
         part.updated(new[:, :5])
+
+
+def test_components_that_memory_has_no_room_for_are_refused_before_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(allocator, "main_memory", lambda: 4 * 1000 * 8)
+    with pytest.raises(InputError, match="ask for at most 4"):
+        ws.PCA(5).check(20, 1000)
+    ws.PCA(4).check(20, 1000)
+    vectors = torch.randn(20, 1000, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(InputError, match="ask for at most 4"):  # a share of the variance: known when it is computed
+        ws.PCA(0.9).fit(vectors)
+    assert len(ws.PCA(4).fit(vectors).components) == 4

@@ -1,3 +1,4 @@
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from weightspace.errors import InputError, LayoutMismatch, StorageError
 from weightspace.flow import flow_matching as flow_fit
 from weightspace.flow import training_pairs
 from weightspace.generator import MANIFEST, TENSORS, projection
+from weightspace.networks import forward
 
 MODEL = ws.TicketGenerator(compress=ws.PCA(5), generate=ws.FlowMatching(width=16, blocks=1, steps=60, batch_size=16))
 
@@ -50,6 +52,41 @@ def test_samples_differ_and_follow_their_seed(generator: ws.FittedGenerator) -> 
     assert {record["generator"] for record in a.records} == {record["generator"] for record in c.records}
     few = generator.sample(2, density=0.2, seed=1)
     torch.testing.assert_close(few.weights, a[:2].weights, rtol=1e-4, atol=1e-5)
+
+
+def test_large_networks_are_made_one_by_one_with_the_same_result(
+    generator: ws.FittedGenerator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together = generator.sample(5, density=0.2, seed=1)
+    assert forward.at_once(4, generator.layout.size) == 4
+    monkeypatch.setattr(forward, "_NUMBERS", generator.layout.size)
+    assert forward.at_once(4, generator.layout.size) == 1
+    one_by_one = generator.sample(5, density=0.2, seed=1)
+    assert torch.equal(one_by_one.weights, together.weights)
+    assert torch.equal(one_by_one.masks, together.masks)
+    assert torch.equal(one_by_one.densities, together.densities)
+
+
+def test_a_fitted_generator_is_not_in_memory_twice(
+    tickets: ws.Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was written to a folder is gone before it is read."""
+    written: list[weakref.ref[ws.FittedGenerator]] = []
+    write, load = ws.FittedGenerator.write, ws.FittedGenerator.load
+
+    def kept(self: ws.FittedGenerator, folder: Path) -> None:
+        written.append(weakref.ref(self))
+        write(self, folder)
+
+    def loaded(folder: Path, **options: object) -> ws.FittedGenerator:
+        assert [one() for one in written] == [None]
+        return load(folder)
+
+    monkeypatch.setattr(ws.FittedGenerator, "write", kept)
+    monkeypatch.setattr(ws.FittedGenerator, "load", loaded)
+    flow = ws.FlowMatching(width=8, blocks=1, steps=2, batch_size=4)
+    ws.TicketGenerator(align=None, compress=ws.PCA(2), generate=flow).fit(tickets, folder=tmp_path / "g")
+    assert len(written) == 1
 
 
 def test_saved_equals_loaded(generator: ws.FittedGenerator, tmp_path: Path) -> None:

@@ -47,9 +47,13 @@ def test_anyone_can_read_a_folder(folder: Path, tickets: ws.Collection) -> None:
     assert [json.loads(line)["seed"] for line in lines] == [record["seed"] for record in tickets.records]
 
 
-@given(st.integers(1, 30), st.integers(1, 6), st.floats(0, 1), st.integers(0, 100))
-def test_packed_weights_come_back_exactly(size: int, count: int, density: float, seed: int) -> None:
-    """Networks with unequal numbers of weights, all rows, some rows in another order, and some columns."""
+@given(
+    st.integers(1, 30), st.integers(1, 6), st.floats(0, 1), st.integers(0, 100), st.integers(0, 99), st.integers(0, 99)
+)
+def test_packed_weights_come_back_exactly(
+    size: int, count: int, density: float, seed: int, start: int, stop: int
+) -> None:
+    """Networks with unequal numbers of weights, all rows, some rows in another order, and any columns."""
     random = torch.Generator().manual_seed(seed)
     architecture = ws.Architecture("MLP", {"sizes": [size, 3]})
     layout = architecture.layout()
@@ -59,6 +63,7 @@ def test_packed_weights_come_back_exactly(size: int, count: int, density: float,
         ws.Collection(layout, weights, architecture=architecture, masks=masks).save(Path(place) / "c")
         loaded = ws.Collection.load(Path(place) / "c")
         assert torch.equal(loaded.weight_columns(slice(2, -2)), weights[:, 2:-2])
+        assert torch.equal(loaded.weight_columns(slice(start, stop)), weights[:, start:stop])  # at any bit of a byte
         order = torch.randperm(count, generator=random)[: max(1, count - 1)]
         assert torch.equal(loaded[order].weights, weights[order])
         assert torch.equal(loaded.weights, weights)

@@ -17,11 +17,11 @@ from weightspace.errors import InputError, StorageError
 from weightspace.networks.arguments import check_networks
 from weightspace.networks.collection import Collection
 from weightspace.networks.layout import Entry, Layout
-from weightspace.networks.record import Extra
+from weightspace.networks.record import TASK_VECTOR, Extra
 from weightspace.networks.selection import matching
 from weightspace.runtime import checks
 
-KIND = "task vector"
+KIND = TASK_VECTOR
 """The kind in the records of task vectors."""
 
 
@@ -90,6 +90,33 @@ class TaskVectors(Collection):
                 "take TaskVectors.between(networks, base)"
             )
         return loaded
+
+    @classmethod
+    def of(cls, samples: Collection) -> "TaskVectors":
+        """Samples of a generator that was fitted to task vectors, as task vectors: put them on their base.
+
+        Args:
+            samples: What `sample`, `decode` or `interpolate` of the generator returned.
+
+        Raises:
+            InputError: They are networks, not changes of networks.
+        """
+        check_networks(samples, "samples")
+        other = [record for record in samples.records if KIND not in (record.kind, record.get("of"))]
+        if other:
+            raise InputError(
+                "samples must be of a generator that was fitted to task vectors, got networks (kind "
+                f"{other[0].kind!r}): take TaskVectors.between(networks, base)"
+            )
+        return cls(
+            samples.layout,
+            samples.weights,
+            architecture=samples.architecture,
+            masks=None if samples.dense else samples.masks,
+            buffers=samples.buffers,
+            extras=samples.extras,
+            records=[record | {"kind": KIND} for record in samples.records],
+        )
 
     @property
     def trained(self) -> Bool[Tensor, "n d"]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from weightspace.compress.columns import Columns
 from weightspace.errors import InputError, StorageError
 from weightspace.networks.collection import Collection
-from weightspace.runtime import checks, devices
+from weightspace.runtime import checks, devices, room
 from weightspace.storage.fitted import FittedFormat, require_tensor
 from weightspace.storage.typed import from_json
 
@@ -56,7 +56,7 @@ class PCA:
                 raise InputError(f"components must be at least 1, got {self.components}")
 
     def check(self, networks: int, parameters: int) -> None:
-        """Raise InputError if so many networks cannot have as many components.
+        """Raise InputError if so many networks cannot have as many components, or memory has no room for them.
 
         Args:
             networks: Number of networks.
@@ -68,6 +68,8 @@ class PCA:
                 f"{networks} networks of {parameters} parameters have at most {limit} principal components, "
                 f"fewer than components = {self.components}: lower `components` or use more networks"
             )
+        if self.components >= 1:
+            room.check_components(int(self.components), parameters)
 
     def fit(self, vectors: Float[Tensor, "n d"] | Collection, *, device: str = "auto") -> "FittedPCA":
         """Find mean and components.
@@ -78,8 +80,8 @@ class PCA:
                 Blocks of columns go there one by one.
 
         Raises:
-            InputError: N networks cannot have so many components, the networks do not differ, or the device is not
-                available.
+            InputError: N networks cannot have so many components, memory has no room for them, the networks do not
+                differ, or the device is not available.
         """
         device = devices.pick(device)
         columns = Columns(vectors)
@@ -94,6 +96,7 @@ class PCA:
             centred = block - centre
             gram += centred @ centred.T
         values, vectors_ = _leading(gram, self.components)
+        room.check_components(len(values), d)
         components = torch.empty(len(values), d, dtype=columns.dtype)
         combine = (vectors_ / values.sqrt()).T  # (k, n)
         for at, block in columns.blocks(device):

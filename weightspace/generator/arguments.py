@@ -10,6 +10,8 @@ from weightspace.networks.layout import Layout
 from weightspace.runtime import checks, devices
 from weightspace.tasks.data import Data
 
+_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+
 
 def check_sampling(
     nested: Any, condition: Any, guidance: Any, seed: Any, folder: Any, device: Any
@@ -33,24 +35,39 @@ def check_sampling(
     return checks.flag(nested, "nested"), condition, guidance, checks.seed(seed), devices.pick(device)
 
 
-def check_data(data: Any, layout: Layout, name: str) -> None:
-    """Training data for the buffers of networks.
+def check_data(data: Any, layout: Layout, name: str, *, changes: bool = False) -> None:
+    """Training data for the statistics of networks with BatchNorm.
 
     Args:
         data: The data, or None.
         layout: Layout of the networks.
         name: Name of their architecture.
+        changes: Whether they are changes of networks, which have no statistics of their own.
 
     Raises:
-        InputError: The networks have buffers and there are no data, or it is something else.
+        InputError: The networks have statistics and there are no data, or it is something else.
     """
+    if changes and data is not None:
+        raise refused_for_changes("data")
+    found = [] if changes else [b.name for b in layout.buffers if b.name.rpartition(".")[2] in _STATISTICS]
     if data is not None:
         checks.instance(data, "data", Data, "training data, such as task.train")
-    elif layout.buffers:
+    elif found:
         raise InputError(
-            f"{name} has buffers ({layout.buffers[0].name}, ...), which are estimated on training data: give "
-            "data=task.train"
+            f"{name} has buffers ({found[0]}, ...), which are estimated on training data: give data=task.train"
         )
+
+
+def refused_for_changes(name: str) -> InputError:
+    """The error for what needs networks, where a generator knows changes of networks alone.
+
+    Args:
+        name: Name of the argument.
+    """
+    return InputError(
+        f"{name}= is for networks, and the generator is one of task vectors: make them networks first, "
+        "TaskVectors.of(samples).on(base)"
+    )
 
 
 def check_ends(ends: Any, steps: Any) -> Collection:

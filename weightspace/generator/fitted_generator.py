@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from weightspace.errors import InputError
 from weightspace.flow import measure_knowledge
 from weightspace.flow.path import arc
-from weightspace.generator.arguments import check_data, check_ends, check_sampling
+from weightspace.generator.arguments import check_data, check_ends, check_sampling, refused_for_changes
 from weightspace.generator.calibration import NETWORKS, temperature_for, temperature_of, with_temperature
 from weightspace.generator.files import digest_of, read_parts
 from weightspace.generator.parts import GeneratorParts
@@ -89,8 +89,10 @@ class FittedGenerator(GeneratorParts):
         n = check_number(n, "n", self.layout.size, in_folder=folder is not None)
         nested, condition, guidance, seed, device = check_sampling(nested, condition, guidance, seed, folder, device)
         patterns = patterns_of(density, pattern, self.layout, self.trained_on["density"])
-        check_data(data, self.layout, self.architecture.name)
+        check_data(data, self.layout, self.architecture.name, changes=self.of_changes)
         polishing = Polishing.of(polish, task, self.layout, device)
+        if polishing is not None and self.of_changes:
+            raise refused_for_changes("polish")
         draws = draws_of(n, patterns, self.conditions, nested, condition, guidance, seed)
         made_by = digest_of(text=dump_json(self._settings(), "the generator"))  # its tensors would take long to read
         record = {"condition": dict(condition or {}), "guidance": guidance, "generator": made_by}
@@ -227,6 +229,8 @@ class FittedGenerator(GeneratorParts):
             InputError: The task has no probabilities, or each network has data of its own.
         """
         require_samples(check_task(task), "a temperature")
+        if self.of_changes:
+            raise refused_for_changes("task")
         require_temperature(task.output_kind)
         if task.own_data:
             raise InputError(f"each network of task {task.name!r} has data of its own: an ensemble has no temperature")
@@ -282,7 +286,7 @@ class FittedGenerator(GeneratorParts):
             data: Training samples for BatchNorm statistics.
         """
         chosen = one_pattern(density, pattern, self.layout, self.trained_on["density"])
-        check_data(data, self.layout, self.architecture.name)
+        check_data(data, self.layout, self.architecture.name, changes=self.of_changes)
         checks.tensor(codes, "codes", shape=("networks", self.flow.codes), floating=True, finite=True)
         record = {"kind": "decoded", "pattern": spelled_text(chosen), "aligned": self.trained_on["basin"]}
         records = [record | self.trained_on.get("records", {}) | {"index": i} for i in range(len(codes))]

@@ -21,6 +21,7 @@ from weightspace.masks.patterns import Pattern
 from weightspace.networks.architecture import Architecture
 from weightspace.networks.collection import Collection
 from weightspace.networks.layout import Layout
+from weightspace.networks.record import TASK_VECTOR
 from weightspace.report.knowledge import FlowKnowledge
 from weightspace.runtime import checks
 from weightspace.storage.files import dump_json, new_folder
@@ -63,6 +64,11 @@ class GeneratorParts:
     conditions: Conditions = Conditions()
     knowledge: FlowKnowledge | None = None
     temperatures: Sequence[Temperature] = ()
+
+    @property
+    def of_changes(self) -> bool:
+        """Whether it was fitted to task vectors, so that its samples are changes of networks."""
+        return self.trained_on.get("records", {}).get("of") == TASK_VECTOR
 
     def fingerprint(self) -> str:
         """Identifies the generator by its tensors and settings; what was measured of it does not count."""

@@ -16,7 +16,7 @@ from weightspace.masks.patterns import Pattern, Unstructured, check_density, che
 from weightspace.masks.schedule import count_of, one_threshold
 from weightspace.networks.architecture import Architecture
 from weightspace.networks.collection import Collection
-from weightspace.networks.forward import blocks
+from weightspace.networks.forward import at_once, blocks
 from weightspace.networks.layout import Layout
 from weightspace.runtime import checks, seeds
 
@@ -146,7 +146,7 @@ def project(
     weights = vectors[:, : layout.size].contiguous()  # what `split` makes of them, in one block
     masks = torch.empty(weights.shape, dtype=torch.bool)
     dense = dense and count_of(pattern, layout) == layout.num_prunable
-    for rows in blocks(len(weights), _MASKED):
+    for rows in blocks(len(weights), at_once(_MASKED, layout.size)):
         values, scores = rule.split(vectors[rows])
         rank_last = ranks_magnitudes(rule) and _zeros_rank_last(values, scores, pattern, layout)
         within = None if dense or rank_last else (values != 0) | ~layout.prunable

@@ -14,6 +14,7 @@ from weightspace.align.begun import KINDS, as_begun
 from weightspace.compress import PCA
 from weightspace.errors import InputError
 from weightspace.flow import FittedFlow, FlowMatching, measure_knowledge
+from weightspace.generator.arguments import refused_for_changes
 from weightspace.generator.calibration import takes_temperature
 from weightspace.generator.conditions import Conditions
 from weightspace.generator.fitted_generator import FittedGenerator
@@ -22,7 +23,7 @@ from weightspace.generator.refinement import TaskRefinement
 from weightspace.masks.patterns import Unstructured
 from weightspace.networks.arguments import check_inputs, check_networks
 from weightspace.networks.collection import Collection
-from weightspace.networks.record import Record
+from weightspace.networks.record import TASK_VECTOR, Record
 from weightspace.report.knowledge import FlowKnowledge
 from weightspace.runtime import checks, devices
 from weightspace.runtime.trees import Tree
@@ -125,8 +126,10 @@ class TicketGenerator:
         with open_run(folder, "fit", config, {"tickets": tickets.fingerprint()}) as run:
             if not run.complete:
                 checkpoint = folder / _FLOW
-                fitted = stage._fit(tickets, through, example, seed, checkpoint, device)
-                self._calibrated(fitted, tickets, task, seed, device).write(folder)
+                # Not kept in a variable: what is written is large, and is read again below.
+                self._calibrated(
+                    stage._fit(tickets, through, example, seed, checkpoint, device), tickets, task, seed, device
+                ).write(folder)
                 run.finish()
                 for left in (checkpoint, checkpoint.with_name(_REFINEMENT)):
                     remove_leftover(left)
@@ -176,6 +179,8 @@ class TicketGenerator:
                         f"the extra {name!r} must be rescaled with the weights: align with a cost that does, such as "
                         "align=WeightMatching(cost=align.WassersteinCost()) for posteriors"
                     )
+        if task is not None and all(record.kind == TASK_VECTOR for record in tickets.records):
+            raise refused_for_changes("task")
         if self.refine is None:
             return None
         if task is None:
@@ -283,7 +288,7 @@ def _basin(tickets: Collection) -> str | None:
 
 def _said_of_all(records: Sequence[Record]) -> dict[str, Any]:
     """What records of samples say as those of the tickets: what outputs mean, their noise, how adapters are built."""
-    said: dict[str, Any] = {}
+    said: dict[str, Any] = {"of": TASK_VECTOR} if all(r.kind == TASK_VECTOR for r in records) else {}
     for name in ("outputs", "adapter"):
         first = records[0].get(name)
         if first is not None and all(record.get(name) == first for record in records):

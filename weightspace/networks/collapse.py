@@ -4,6 +4,7 @@ import warnings
 from collections import Counter
 
 from weightspace.networks.collection import Collection
+from weightspace.networks.forward import at_once, blocks
 from weightspace.runtime import checks
 
 _BLOCK = 64  # networks whose masks are read at once
@@ -19,8 +20,8 @@ def lost_layers(networks: Collection) -> list[list[str]]:
     weights = [entry.name for entry in layout.weights]
     return [
         [name for name in weights if not mask[layout.slices[name]].any()]
-        for start in range(0, len(networks), _BLOCK)
-        for mask in networks[start : start + _BLOCK].masks
+        for rows in blocks(len(networks), at_once(_BLOCK, layout.size))
+        for mask in networks[rows].masks
     ]
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from weightspace.errors import InputError, LayoutMismatch
 from weightspace.networks.architecture import Architecture
 from weightspace.networks.ensemble import Ensemble
-from weightspace.networks.forward import blocks
+from weightspace.networks.forward import at_once, blocks
 from weightspace.networks.given import check_index, check_parts
 from weightspace.networks.layout import Layout
 from weightspace.networks.network import Network
@@ -132,7 +132,8 @@ class Collection:
         if self.dense or not self.layout.num_prunable:
             return torch.ones(len(self), dtype=torch.float64)
         always = self.layout.size - self.layout.num_prunable  # what is not prunable is True in every mask
-        counts = [np.count_nonzero(row) for at in blocks(len(self), _READ) for row in self[at].masks.cpu().numpy()]
+        rows = blocks(len(self), at_once(_READ, self.layout.size))
+        counts = [np.count_nonzero(row) for at in rows for row in self[at].masks.cpu().numpy()]
         return (torch.tensor(counts, dtype=torch.float64) - always) / self.layout.num_prunable
 
     def __len__(self) -> int:
@@ -382,7 +383,7 @@ def writer_for(folder: Path, layout: Layout, architecture: Architecture) -> Shar
 def _check_masks(weights: Tensor | None, masks: Tensor, layout: Layout) -> None:
     if masks.dtype != torch.bool:
         raise InputError(f"masks must be boolean, True where a weight is kept; got {masks.dtype}")
-    for at in blocks(len(masks), _CHECKED):
+    for at in blocks(len(masks), at_once(_CHECKED, layout.size)):
         if not all(masks[at, free].all() for free in layout.free):
             raise InputError("masks remove biases or norm parameters, which are never pruned: leave those True")
         # NumPy looks for a True much faster than torch.

@@ -18,6 +18,7 @@ from weightspace.runtime.trees import Tree
 
 # Activations of one block of networks times one batch of inputs stay below this many bytes.
 _ACTIVATION_BYTES = 256 * 2**20
+_NUMBERS = 2**26  # parameters of all networks that are handled together
 
 
 def forward(
@@ -124,6 +125,16 @@ def blocks(length: int, size: int) -> Iterator[slice]:
     """Slices of at most `size` that cover range(length)."""
     for start in range(0, length, size):
         yield slice(start, min(start + size, length))
+
+
+def at_once(most: int, parameters: int) -> int:
+    """Networks that are handled together: `most` small ones, fewer of large ones, and at least one.
+
+    Args:
+        most: Number of small ones.
+        parameters: Parameters of each.
+    """
+    return max(1, min(most, _NUMBERS // max(1, parameters)))
 
 
 @contextmanager

@@ -24,6 +24,10 @@ class Extra:
     """One where a weight is trained, zero where it stays as it is."""
 
 
+TASK_VECTOR: Final = "task vector"
+"""Kind of records of changes from a base, and what samples of a generator of such say that they are `of`."""
+
+
 class Record(Mapping[str, Any]):
     """An immutable JSON-like object that says how a network came about; one line of `records.jsonl`.
 

@@ -5,6 +5,8 @@ from typing import Any
 from weightspace.errors import InputError
 from weightspace.runtime import allocator, checks
 
+COMPONENTS_BESIDE = 4
+"""Vectors beside the components that principal components need in memory: the mean in float64, and two of float32."""
 _RECORD = 1024  # bytes of a network's record, which is in memory wherever its weights are
 
 
@@ -30,3 +32,19 @@ def check_number(n: Any, name: str, parameters: int, *, in_folder: bool) -> int:
             + ("" if in_folder else "; give a folder to write them to, or ask for fewer")
         )
     return n
+
+
+def check_components(components: int, parameters: int) -> None:
+    """Raise InputError if this machine has no room for so many components, before they are computed.
+
+    Args:
+        components: Number of components, float32.
+        parameters: Parameters of each network.
+    """
+    memory, each = allocator.main_memory(), 4 * parameters
+    if (components + COMPONENTS_BESIDE) * each > memory:
+        raise InputError(
+            f"{components:,} components of {parameters:,} parameters take {components * each / 2**30:,.0f} GiB of "
+            f"memory, and their computation {COMPONENTS_BESIDE * each / 2**30:,.0f} GiB more, of "
+            f"{memory / 2**30:,.0f} GiB: ask for at most {max(0, memory // each - COMPONENTS_BESIDE):,}"
+        )

@@ -215,9 +215,8 @@ class ShardReader:
                     ends = _ends(file, self.folder / shard["file"])
                     bits, values = file.get_slice("masks"), file.get_slice("values")
                     for row in (rows[here] - start).tolist():
-                        mask = np.unpackbits(bits[row : row + 1].numpy()[0], count=size).astype(bool)
-                        first = (ends[row - 1] if row else 0) + int(np.count_nonzero(mask[: at.start]))
-                        own = torch.from_numpy(mask[at])
+                        own, before = _within(bits[row : row + 1].numpy()[0], at)
+                        first = (ends[row - 1] if row else 0) + before
                         kept = values[first : first + int(own.sum())]
                         if len(kept) != int(own.sum()) or (within is None and first + len(kept) != ends[row]):
                             raise StorageError(
@@ -258,6 +257,15 @@ class ShardReader:
         result = torch.empty_like(values)
         result[torch.cat(order)] = values
         return result
+
+
+def _within(bits: np.ndarray, at: slice) -> tuple[Tensor, int]:
+    """A part of a mask, and how many weights are kept before it; only the bits of the part are unpacked."""
+    byte, stop = at.start // 8, max(at.start, at.stop)
+    mask = np.unpackbits(bits[byte : -(-stop // 8)], count=stop - 8 * byte).astype(bool)
+    skipped = at.start - 8 * byte
+    before = int(np.bitwise_count(bits[:byte]).sum(dtype=np.int64)) + int(np.count_nonzero(mask[:skipped]))
+    return torch.from_numpy(mask[skipped:]), before
 
 
 def _ends(file: Any, path: Path) -> list[int]:
