@@ -22,7 +22,7 @@ from experiments.language import common, data
 from weightspace import adapt
 from weightspace.runtime import seeds
 
-HEADS = {"each its own": ws.Independent(), "one for all": ws.SharedStart("0it")}
+HEADS = {"each its own": ws.Independent(), "one for all": ws.SharedStart(ws.Step(iterations=0))}
 FLOW = ws.FlowMatching(width=128, steps=1000, batch_size=16, validation_fraction=0.25)
 RESAMPLES = 4000
 
@@ -179,7 +179,7 @@ def between(name: str, own: Bool[Tensor, "n t"], other: Bool[Tensor, "m t"] | No
         own: Right answers.
         other: Right answers of what it is compared with; None for the accuracy itself.
     """
-    random = seeds.generator(0, "bootstrap", name)
+    random = seeds.generator(0, f"bootstrap of {name}")
     texts = torch.randint(own.shape[1], (RESAMPLES, own.shape[1]), generator=random)
 
     def drawn(right: Tensor) -> Tensor:

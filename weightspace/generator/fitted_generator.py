@@ -90,9 +90,7 @@ class FittedGenerator(GeneratorParts):
         nested, condition, guidance, seed, device = check_sampling(nested, condition, guidance, seed, folder, device)
         patterns = patterns_of(density, pattern, self.layout, self.trained_on["density"])
         check_data(data, self.layout, self.architecture.name, changes=self.of_changes)
-        polishing = Polishing.of(polish, task, self.layout, device)
-        if polishing is not None and self.of_changes:
-            raise refused_for_changes("polish")
+        polishing = Polishing.of(polish, task, self.layout, device, changes=self.of_changes)
         draws = draws_of(n, patterns, self.conditions, nested, condition, guidance, seed)
         made_by = digest_of(text=dump_json(self._settings(), "the generator"))  # its tensors would take long to read
         record = {"condition": dict(condition or {}), "guidance": guidance, "generator": made_by}

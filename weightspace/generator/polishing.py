@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from weightspace.errors import InputError
+from weightspace.generator.arguments import refused_for_changes
 from weightspace.networks.collection import Collection
 from weightspace.networks.layout import Layout
 from weightspace.recipes.step import Step
@@ -30,7 +31,9 @@ class Polishing:
     device: str
 
     @classmethod
-    def of(cls, polish: Step | str | None, task: Task | None, layout: Layout, device: str) -> "Polishing | None":
+    def of(
+        cls, polish: Step | str | None, task: Task | None, layout: Layout, device: str, *, changes: bool = False
+    ) -> "Polishing | None":
         """Checked settings; None where samples stay as they are.
 
         Args:
@@ -38,14 +41,18 @@ class Polishing:
             task: The task.
             layout: Layout of the samples.
             device: Device to train on.
+            changes: Whether samples are changes of networks.
 
         Raises:
-            InputError: One of the two is missing, there are no steps, or each network has data of its own.
+            InputError: Samples are changes, one of the two is missing, there are no steps, or each network has data of
+                its own.
             LayoutMismatch: The samples are not of the task's architecture.
         """
         length, task = None if polish is None else Step.of(polish, "polish"), checks.given(task, "task", check_task)
         if length is None and task is None:
             return None
+        if changes:
+            raise refused_for_changes("polish")
         if task is None:
             raise InputError('samples are polished on a task: give task= too, such as polish="30it", task=task')
         if length is None:
