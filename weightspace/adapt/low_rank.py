@@ -58,7 +58,7 @@ def linear_layers(module: nn.Module) -> dict[str, nn.Linear]:
     found: dict[str, nn.Linear] = {}
     for name, layer in module.named_modules():
         owner = module.get_submodule(name.rpartition(".")[0]) if "." in name else module
-        if type(layer) is nn.Linear and not isinstance(owner, nn.MultiheadAttention):
+        if name and type(layer) is nn.Linear and not isinstance(owner, nn.MultiheadAttention):
             found[f"{name}.weight"] = layer
     return found
 
@@ -75,7 +75,7 @@ def targets_of(module: nn.Module, globs: Sequence[str]) -> tuple[str, ...]:
     """
     layers = list(linear_layers(module))
     if not layers:
-        raise InputError(f"{type(module).__name__} has no nn.Linear that could have an adapter: LoRA needs one")
+        raise InputError(f"{type(module).__name__} has no nn.Linear inside that could have an adapter: LoRA needs one")
     if not globs:
         return tuple(layers)
     names = [name for name, _ in module.named_parameters()]

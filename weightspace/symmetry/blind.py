@@ -34,8 +34,8 @@ def blind_axes(probe: Probe, varied: Probe, symmetry: Symmetry) -> list[str]:
         def here(a: Axis, tensor: str = tensor, axis: int = axis) -> bool:
             return (a.tensor, a.axis) == (tensor, axis)
 
-        if all(len(g.axes) == 1 for g in symmetry.groups if any(map(here, g.axes))):
-            continue  # moving it alone is the whole symmetry
+        if all(len(g.axes) == 1 or g.size == 1 for g in symmetry.groups if any(map(here, g.axes))):
+            continue  # moving it alone is the whole symmetry, or there is but one unit and no move
         groups = [Group(g.name, g.size, tuple(filter(here, g.axes)), (), parent=g.parent) for g in symmetry.groups]
         alone = Symmetry(symmetry.layout, tuple(groups), tuple(b.name for b in symmetry.layout.buffers))
 

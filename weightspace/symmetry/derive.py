@@ -14,6 +14,7 @@ from weightspace.networks.roles import holds_weights
 from weightspace.runtime import checks
 from weightspace.runtime.trees import Tree
 from weightspace.symmetry.gated import with_gates
+from weightspace.symmetry.lone_units import with_lone_units, without_idle_units
 from weightspace.symmetry.probe import Probe
 from weightspace.symmetry.proof import WrongSymmetry, prove_on
 from weightspace.symmetry.spec import Group, Symmetry
@@ -62,6 +63,8 @@ def trace(module: nn.Module, example: Tree, *, fix_unknown: bool = False) -> Sym
         symmetry = table(module, layout, traces.units, traces.axes)
     except InputError:  # copies of a unit that overlap otherwise than as heads do
         symmetry = table(module, layout, traces.units, traces.axes, copies=False)
+    if holds_weights(module):  # adapters, whose rank may be one
+        symmetry = without_idle_units(_with_factors(with_lone_units(module, symmetry), probe))
     symmetry = with_gates(_with_factors(symmetry, probe), probe)
     complete = not traces.left_fixed
     while True:
