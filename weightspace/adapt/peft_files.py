@@ -1,6 +1,5 @@
 """Adapters in the files of the package PEFT: adapter_config.json and adapter_model.safetensors."""
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -9,31 +8,18 @@ from safetensors.torch import save_file
 
 from weightspace.adapt.lora import LoRA, adapter_settings, checksum
 from weightspace.adapt.low_rank import LowRankLinear
+from weightspace.adapt.peft_config import rank_and_alpha
 from weightspace.errors import InputError, StorageError
 from weightspace.networks.arguments import check_networks
 from weightspace.networks.collection import Collection
 from weightspace.runtime import checks
 from weightspace.storage.files import atomic_file, dump_json, new_folder, write_text
-from weightspace.storage.reading import read_json
+from weightspace.storage.system_errors import exists
 from weightspace.storage.tensors import load_tensors
 
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
+_PICKLED = "adapter_model.bin"
 _PREFIX = "base_model.model."
-_NOT_READ = (
-    "lora_bias",
-    "fan_in_fan_out",
-    "rank_pattern",
-    "alpha_pattern",
-    "layers_to_transform",
-    "layer_replication",
-    "trainable_token_indices",
-    "target_parameters",
-    "alora_invocation_tokens",
-    "arrow_config",
-    "kasa_config",
-    "monteclora_config",
-    "velora_config",
-)
 
 
 def save_peft(adapters: Collection, index: int, folder: str | Path) -> Path:
@@ -96,31 +82,29 @@ def load_peft(folder: str | Path, base: Collection, *, seed: int = 0) -> Collect
     """
     folder, seed = Path(checks.path(folder, "folder")), checks.seed(seed)
     check_networks(base, "base")
-    config = read_json(folder / CONFIG)
-    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
-        raise StorageError(f"{folder / CONFIG} describes no LoRA adapter: only these are read")
-    others = [name for name in config if name.startswith("use_") and name != "use_rslora"]
-    for name in (*_NOT_READ, *others):
-        if config.get(name):
-            raise InputError(f"{folder / CONFIG} has {name} = {config[name]!r}, which is not read: merge it with PEFT")
-    if config.get("bias", "none") != "none":
-        raise InputError(f"{folder / CONFIG} trains biases ({config['bias']!r}), which is not read: merge it with PEFT")
-    rank, alpha = config.get("r"), config.get("lora_alpha")
-    if not isinstance(rank, int) or not isinstance(alpha, int | float) or not 0 < rank < 2**16 or not alpha > 0:
-        raise StorageError(f"{folder / CONFIG} is damaged (r = {rank!r}, lora_alpha = {alpha!r})")
-    alpha = alpha * math.sqrt(rank) if config.get("use_rslora") else alpha
+    rank, alpha = rank_and_alpha(folder / CONFIG)
+    if not exists(folder / TENSORS) and exists(folder / _PICKLED):
+        raise StorageError(
+            f"{folder} holds its tensors as a pickle ({_PICKLED}), which is never read: load it with PEFT, and save it "
+            "with save_pretrained(folder)"
+        )
     tensors = {_own_name(name): tensor for name, tensor in load_tensors(folder / TENSORS).items()}
     targets = sorted(name.replace(".lora_A.", ".") for name in tensors if ".lora_A." in f".{name}")
-    whole = sorted(name for name in tensors if not _is_factor(name))
+    others = {name for name in tensors if not _is_factor(name)}
+    saved = others & {buffer.name for buffer in base.layout.buffers}  # statistics of a norm in modules_to_save
+    whole = sorted(others - saved)
     known = {entry.name for entry in base.layout.parameters}
     if strange := [name for name in (*targets, *whole) if name not in known]:
-        raise InputError(f"the adapter in {folder} changes {strange[0]}, which this base does not have: take its own")
-    lora = LoRA(rank, float(alpha), tuple(targets), tuple(whole))
+        raise InputError(
+            f"the adapter in {folder} has {strange[0]}, which is no parameter of this base: take its own base. Only "
+            "adapters of linear layers are read"
+        )
+    lora = LoRA(rank, alpha, tuple(targets), tuple(whole))
     architecture = lora.architecture(base)
     layout = architecture.layout()
     if wrong := [e.name for e in layout.parameters if e.name not in tensors or tuple(tensors[e.name].shape) != e.shape]:
         raise InputError(f"the adapter in {folder} lacks {wrong[0]}, or has another shape of it: take its own base")
-    settings = {"rank": rank, "alpha": float(alpha), "on": targets, "whole": whole}
+    settings = {"rank": rank, "alpha": alpha, "on": targets, "whole": whole}
     weights = torch.cat([tensors[entry.name].flatten() for entry in layout.parameters])
     record = {"kind": "adapter", "index": 0, "seed": seed, "start": "given"}
     said = {**settings, "base": checksum(base)}
@@ -129,7 +113,10 @@ def load_peft(folder: str | Path, base: Collection, *, seed: int = 0) -> Collect
         layout,
         weights[None].to(layout.dtype),
         architecture=architecture,
-        buffers={name: base.buffers[name][:1] for name in (buffer.name for buffer in layout.buffers)},
+        buffers={
+            name: tensors[name][None].to(base.buffers[name].dtype) if name in saved else base.buffers[name][:1]
+            for name in (buffer.name for buffer in layout.buffers)
+        },
         records=[record | {"method": method, "adapter": said}],
     )
 
