@@ -19,6 +19,7 @@ from weightspace.errors import LayoutMismatch as LayoutMismatch
 from weightspace.errors import StorageError as StorageError
 from weightspace.evaluation import MCDropout as MCDropout
 from weightspace.evaluation import evaluate as evaluate
+from weightspace.evaluation import evaluate_pictures as evaluate_pictures
 from weightspace.flow import DeepWeightFlow as DeepWeightFlow
 from weightspace.flow import FlowMatching as FlowMatching
 from weightspace.generator import FittedGenerator as FittedGenerator
@@ -51,6 +52,7 @@ from weightspace.recipes.recipe import Recipe as Recipe
 from weightspace.recipes.schedule import Schedule as Schedule
 from weightspace.recipes.step import Step as Step
 from weightspace.report.comparison import Comparison as Comparison
+from weightspace.report.pictures import PictureReport as PictureReport
 from weightspace.report.report import Report as Report
 from weightspace.runtime.processes import processes as processes
 from weightspace.sparse.compact import compact as compact

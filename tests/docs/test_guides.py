@@ -27,6 +27,26 @@ def test_a_guides_examples_run(name: str, root: Path, tmp_path: Path, monkeypatc
         exec(compile(code, name, "exec"), {"__name__": "guide"})
 
 
+def test_networks_that_draw(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    code = code_of(root / "docs" / "guides" / "pictures.md")
+    for long, short in (
+        ("n = 1200", "n = 12"),
+        ("images[:n], unseen=images[n:]", 'images[:n], recipe=ws.Recipe("2it", batch_size=64), unseen=images[n:40]'),
+        ("PCA(64)", "PCA(4)"),
+        ("steps=3000, validation_fraction=0.02", "steps=20, width=8"),
+        ("sample(300", "sample(12"),
+    ):  # the same lines, on fewer pictures
+        assert long in code
+        code = code.replace(long, short)
+    names: dict[str, Any] = {}
+    exec(compile(code, "pictures.md", "exec"), names)
+    assert names["drawn"].shape == (12, 1, 32, 32)
+    assert {one.name for one in names["report"].sets} >= {"samples", "threes", "Gaussian"}
+    assert (tmp_path / "runs/drawing/pictures.html").exists()
+    assert names["sparse"].masks.unique(dim=0).shape[0] == 1
+
+
 def test_adapters_in_one_form(root: Path) -> None:
     page = (root / "docs" / "guides" / "alignment.md").read_text()
     section = page[page.index("### Adapters in one form") :]

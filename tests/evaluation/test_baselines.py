@@ -35,7 +35,7 @@ def test_baselines_are_what_they_say(made: Baselines) -> None:
     share = [(m.masks.float().mean(0) * usual)[prunable].sum() for m in (typical, made.mean_values(by_frequency=False))]
     assert share[0] > 1.5 * share[1]  # weights that tickets often keep are kept often
     per_layer = {e.name: at for e in made.aligned.layout.weights for at in [made.aligned.layout.slices[e.name]]}
-    pruned = made._pruned(made.gaussian(), by_layer=True)
+    pruned = made.pruned(made.gaussian(), by_layer=True)
     for at in per_layer.values():
         assert pruned.masks[:, at].float().mean().item() == pytest.approx(masks[:, at].float().mean().item(), abs=0.02)
     swapped = made.swapped()

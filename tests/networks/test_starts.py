@@ -1,5 +1,7 @@
 """Networks whose own weights are what training begins from."""
 
+import dataclasses
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -92,3 +94,30 @@ def test_bayesian_tickets_begin_at_starts(one: ws.Collection, task: ws.Task) -> 
 
 def _vector(state: dict[str, Tensor]) -> Tensor:
     return ws.Architecture.of(build).layout().pack(state)
+
+
+def test_networks_of_one_start_begin_there_again(task: ws.Task) -> None:
+    networks = ws.collect(task, 2, plan=ws.SharedStart(at=ws.Step()), seed=3)
+    begun = ws.starts(networks, shared=True)
+    assert are_starts(begun)
+    assert begun.weights[0].equal(begun.weights[1])
+    still = dataclasses.replace(task, recipe=dataclasses.replace(task.recipe, optimizer=ws.SGD(lr=1e-30)))
+    unmoved = ws.collect(still, 2, plan=ws.SharedStart(at=ws.Step()), seed=3)
+    torch.testing.assert_close(begun.weights, unmoved.weights, rtol=0, atol=1e-20)
+    assert begun.buffers["1.running_mean"].eq(0).all()  # those of an untrained network
+    finder = tickets.PruneAtInit(tickets.MagnitudeScore(), pattern=ws.Unstructured(0.5))
+    assert finder.find(begun, task).masks.unique(dim=0).shape[0] == 1
+    with pytest.warns(UserWarning, match="began at one shared start"):  # masks of initialisations that were not theirs
+        assert finder.find(networks, task).masks.unique(dim=0).shape[0] == 2
+    with pytest.raises(InputError, match="network 0 did not begin at an untrained shared start"):
+        ws.starts(ws.collect(task, 2, seed=3), shared=True)
+    trained = ws.collect(task, 2, plan=ws.SharedStart(at="2it"), seed=3)
+    with pytest.raises(InputError, match="untrained shared start"):
+        ws.starts(trained, shared=True)
+
+
+def test_different_networks_keep_data_of_their_own() -> None:
+    task = ws.tasks.pictures("grey", torch.linspace(0, 1, 4)[:, None, None].repeat(1, 3, 3), recipe=ws.Recipe("1it"))
+    networks = ws.collect(task, 4, plan=ws.SharedStart(at=ws.Step()), seed=0)
+    assert [record.data for record in ws.starts(networks[2:]).records] == [2, 3]
+    assert [record.data for record in ws.starts(networks[[2] * 2], seed=0).records] == [0, 1]  # numbered anew

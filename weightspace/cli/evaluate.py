@@ -1,6 +1,6 @@
 """`weightspace evaluate` and `weightspace show`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,15 +19,18 @@ from weightspace.cli.inputs import (
 )
 from weightspace.cli.verifying import verified
 from weightspace.errors import InputError
-from weightspace.evaluation import MCDropout
+from weightspace.evaluation import MCDropout, evaluate_pictures
 from weightspace.evaluation import evaluate as measure
 from weightspace.generator import FittedGenerator
 from weightspace.networks.collection import Collection
 from weightspace.report.comparison import Comparison
 from weightspace.report.knowledge import FlowKnowledge
+from weightspace.report.pictures import PictureReport, holds_pictures
 from weightspace.report.report import Report
 from weightspace.storage.runs import CONFIG, DONE, open_run, read_config
 from weightspace.storage.shards import MANIFEST
+from weightspace.tasks.pictures import is_pictures
+from weightspace.tasks.task import Task
 
 REPORT = "report.json"
 STUDY = "study.json"
@@ -94,28 +97,73 @@ class Evaluate:
         if self.generator is not None:
             model = open_generator(Path(self.generator), self.common, self.task)
             inputs["generator"] = model.fingerprint()
+        drawn = is_pictures(task)
+        if drawn:
+            self._require_pictures()
+            config = {"task": task.to_json(), "components": self.components, "seed": self.seed}
         with open_run(self.out, "evaluate", config, inputs) as run:
             if not run.complete:
-                report = measure(
-                    samples,
-                    task,
-                    training=training,
-                    held_out=held_out,
-                    others=others,
-                    align=WeightMatching() if self.align else None,
-                    components=self.components,
-                    performing=self.performing,
-                    dropout=MCDropout(self.dropout) if self.dropout else None,
-                    knowledge=self._knowledge(model, held_out, training),
-                    memory_gb=self.memory_gb,
-                    seed=self.seed,
-                    device=self.common.device,
-                )
+                report: Report | PictureReport
+                if drawn:
+                    report = self._drawn(samples, task, training, others, model)
+                else:
+                    report = self._measured(samples, task, training, held_out, others, model)
                 run.check()  # whoever removed the folder meanwhile does not want another one
                 report.write(self.out)
                 run.finish()
-        print(Report.load(self.out / REPORT))
+        print(_load(self.out / REPORT))
         print(f"written to {self.out / 'report.html'}")
+
+    def _measured(
+        self,
+        samples: Collection,
+        task: Task,
+        training: Collection,
+        held_out: Collection | None,
+        others: Mapping[str, Collection],
+        model: FittedGenerator | None,
+    ) -> Report:
+        return measure(
+            samples,
+            task,
+            training=training,
+            held_out=held_out,
+            others=others,
+            align=WeightMatching() if self.align else None,
+            components=self.components,
+            performing=self.performing,
+            dropout=MCDropout(self.dropout) if self.dropout else None,
+            knowledge=self._knowledge(model, held_out, training),
+            memory_gb=self.memory_gb,
+            seed=self.seed,
+            device=self.common.device,
+        )
+
+    def _drawn(
+        self,
+        samples: Collection,
+        task: Task,
+        training: Collection,
+        others: Mapping[str, Collection],
+        model: FittedGenerator | None,
+    ) -> PictureReport:
+        return evaluate_pictures(
+            samples,
+            task,
+            training=training,
+            others=others,
+            components=128 if self.components is None else self.components,
+            knowledge=None if model is None else model.knowledge,
+            seed=self.seed,
+        )
+
+    def _require_pictures(self) -> None:
+        """Refuse what networks that draw pictures are not measured by."""
+        if self.held_out is not None:
+            raise InputError(
+                "--held-out is for networks of one task; pictures are compared with the task's unseen ones "
+                "(tasks.pictures(..., unseen=)): leave --held-out out"
+            )
 
     def _knowledge(
         self, model: FittedGenerator | None, held_out: Collection | None, training: Collection
@@ -170,13 +218,21 @@ def _compare(folders: list[str]) -> Comparison:
             f"several folders are compared by their reports, but {missing[0]} has no {REPORT}: "
             "give one folder, or folders that `weightspace evaluate` wrote"
         )
+    drawn = [folder for folder in folders if holds_pictures(Path(folder) / REPORT)]
+    if drawn:
+        raise InputError(f"reports of networks of one task are compared, {drawn[0]} is of pictures: show it alone")
     return Comparison(dict(zip(_short(folders), (Report.load(Path(f) / REPORT) for f in folders), strict=True)))
 
 
-def _describe(folder: str, csv: Path | None, common: Common) -> Report | str:
+def _load(path: Path) -> Report | PictureReport:
+    """The report of a folder, of networks of one task or of networks that draw."""
+    return PictureReport.load(path) if holds_pictures(path) else Report.load(path)
+
+
+def _describe(folder: str, csv: Path | None, common: Common) -> Report | PictureReport | str:
     path = Path(folder.partition("@")[0])
     if (path / REPORT).exists():
-        shown: Report | str = Report.load(path / REPORT)
+        shown: Report | PictureReport | str = _load(path / REPORT)
     elif (path / generator.MANIFEST).exists():
         shown = describe_generator(open_generator(path, common))
     elif (path / STUDY).exists():

@@ -4,3 +4,4 @@ from weightspace.evaluation.alignment_report import AlignmentReport as Alignment
 from weightspace.evaluation.alignment_report import alignment_report as alignment_report
 from weightspace.evaluation.dropout import MCDropout as MCDropout
 from weightspace.evaluation.evaluate import evaluate as evaluate
+from weightspace.evaluation.pictures import evaluate_pictures as evaluate_pictures

@@ -122,12 +122,12 @@ class Baselines:
         mean = self.aligned.weights.mean(0, keepdim=True)
         yield Group("interpolation", "between two aligned training networks", self.between(None))
         yield Group(f"soup of {soup}", "mean of aligned training networks", self.soup(soup))
-        yield Group("mean network", "mean of all aligned training networks; one network", self._pruned(mean))
+        yield Group("mean network", "mean of all aligned training networks; one network", self.pruned(mean))
 
     def _distributions(self) -> Iterator[Group]:
         yield Group("Gaussian per weight", "each weight from its own normal distribution", self.per_weight())
         yield Group(
-            "Gaussian", f"normal distribution fitted to {self.components} PCA codes", self._pruned(self.gaussian())
+            "Gaussian", f"normal distribution fitted to {self.components} PCA codes", self.pruned(self.gaussian())
         )
         yield Group(
             "KDE",
@@ -138,7 +138,7 @@ class Baselines:
         yield Group(
             "dense sample, pruned",
             "a dense network from the Gaussian, the largest weights of each layer kept",
-            self._pruned(self.gaussian(), by_layer=True),
+            self.pruned(self.gaussian(), by_layer=True),
         )
 
     def _masks(self) -> Iterator[Group]:
@@ -193,7 +193,7 @@ class Baselines:
                 xi[:, at] *= _std_of_kept(chosen.weights[:, at], chosen.masks[:, at])
         if of_length:
             xi = xi / xi.norm(dim=1, keepdim=True)
-        return self._pruned(chosen.weights + strength * xi)
+        return self.pruned(chosen.weights + strength * xi)
 
     def between(self, share: float | None) -> Collection:
         """Between two aligned training networks.
@@ -204,20 +204,38 @@ class Baselines:
         pair = self._choose(2, "pairs")
         t = torch.rand(self.n, 1, generator=self._random("shares")) if share is None else share
         weights = self.aligned.weights
-        return self._pruned((1 - t) * weights[pair[:, 0]] + t * weights[pair[:, 1]])
+        return self.pruned((1 - t) * weights[pair[:, 0]] + t * weights[pair[:, 1]])
 
     def soup(self, k: int) -> Collection:
         """The mean of k aligned training networks."""
         chosen = self._choose(k, f"soup {k}")
         if k == len(self.aligned):  # all soups are the same
             chosen = chosen[:1]
-        return self._pruned(torch.stack([self.aligned.weights[rows].mean(0) for rows in chosen]))
+        return self.pruned(torch.stack([self.aligned.weights[rows].mean(0) for rows in chosen]))
 
     def per_weight(self) -> Collection:
         """Each weight from a normal distribution of its own."""
         weights = self.aligned.weights
         xi = torch.randn(self.n, weights.shape[1], generator=self._random("per weight"))
-        return self._pruned(weights.mean(0) + weights.std(0) * xi)
+        return self.pruned(weights.mean(0) + weights.std(0) * xi)
+
+    def pruned(self, vectors: Float[Tensor, "n d"], *, by_layer: bool = False) -> Collection:
+        """Networks of these weights at the baselines' density: the largest weights are kept.
+
+        Args:
+            vectors: Weights, a network a row.
+            by_layer: Whether each layer keeps as many as the training networks do.
+        """
+        layout = self.aligned.layout
+        if by_layer:
+            masks = self._by_layer(vectors.abs())
+        else:
+            rule = Unstructured(self.density)
+            try:
+                masks = rule.mask(vectors.abs(), layout, within=(vectors != 0) | ~layout.prunable)
+            except InputError:  # fewer non-zeros than the mask keeps: zeros fill it up
+                masks = rule.mask(vectors.abs(), layout)
+        return self._collection(vectors * masks, masks)
 
     def gaussian(self) -> Float[Tensor, "n d"]:
         """Dense networks from a normal distribution of the codes."""
@@ -235,13 +253,13 @@ class Baselines:
         chosen = self.aligned[self._choose(1, f"kde {purpose}")[:, 0]]
         units = self.pca.transform(chosen.weights, device=self.device).double() / self.pca.variances.sqrt()
         xi = torch.randn(units.shape, generator=self._random(f"kde {purpose} values"), dtype=torch.float64)
-        return self._pruned(self._decoded(units + bandwidth * xi))
+        return self.pruned(self._decoded(units + bandwidth * xi))
 
     def swapped(self) -> Collection:
         """Weights of one training network under the mask of another."""
         pair = self._choose(2, "swap")
         weights, masks = self.aligned.weights[pair[:, 0]], self.aligned.masks[pair[:, 1]]
-        return self._pruned(weights * masks)
+        return self.pruned(weights * masks)
 
     def mean_values(self, *, by_frequency: bool) -> Collection:
         """Mean of the weights where they are kept, under drawn masks of the exact density.
@@ -266,13 +284,13 @@ class Baselines:
 
     def unaligned_average(self) -> Collection:
         """The mean of two training networks that are not aligned."""
-        return self._pruned(self.unaligned.weights[self._choose(2, "pairs")].mean(1))
+        return self.pruned(self.unaligned.weights[self._choose(2, "pairs")].mean(1))
 
     def random(self) -> Collection:
         """Fresh initialisations, pruned by magnitude and not trained."""
         layout, architecture = self.aligned.layout, self.aligned.architecture
         seeded = (seeds.derive(self.seed, "random network", i) for i in range(self.n))
-        return self._pruned(torch.stack([layout.pack(architecture.build_seeded(s).state_dict()) for s in seeded]))
+        return self.pruned(torch.stack([layout.pack(architecture.build_seeded(s).state_dict()) for s in seeded]))
 
     def permuted(self) -> Collection:
         """Training networks with units reordered, rescaled, flipped, mixed: copies that compute the same function."""
@@ -312,18 +330,6 @@ class Baselines:
 
     def _random(self, purpose: str) -> torch.Generator:
         return seeds.generator(self.seed, f"baseline {purpose}")
-
-    def _pruned(self, vectors: Float[Tensor, "n d"], *, by_layer: bool = False) -> Collection:
-        layout = self.aligned.layout
-        if by_layer:
-            masks = self._by_layer(vectors.abs())
-        else:
-            rule = Unstructured(self.density)
-            try:
-                masks = rule.mask(vectors.abs(), layout, within=(vectors != 0) | ~layout.prunable)
-            except InputError:  # fewer non-zeros than the mask keeps: zeros fill it up
-                masks = rule.mask(vectors.abs(), layout)
-        return self._collection(vectors * masks, masks)
 
     def _by_layer(self, scores: Float[Tensor, "n d"]) -> Bool[Tensor, "n d"]:
         """The largest of each layer, as many as training tickets keep there, and the exact count in all."""

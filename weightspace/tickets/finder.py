@@ -4,6 +4,7 @@ A finder outside the package is a frozen dataclass with a method `find` that cal
 finds the tickets of one block of networks; `search` does the rest: memory, devices, run folders, records.
 """
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -24,7 +25,7 @@ from weightspace.networks.collapse import warn_of_lost_layers
 from weightspace.networks.collection import Collection
 from weightspace.networks.layout import Layout
 from weightspace.networks.record import Extra, Record
-from weightspace.networks.starts import are_starts
+from weightspace.networks.starts import are_starts, share_a_start
 from weightspace.runtime import devices
 from weightspace.tasks.task import Task
 from weightspace.tickets.embeddings import warn_of_embeddings
@@ -257,7 +258,15 @@ def check_starts(networks: Collection, starts: Starts, name: str, *, within_mask
     Raises:
         InputError: The finder needs the initialisation of seeds or dense starts, and the networks are others.
     """
-    if starts == "networks" or not are_starts(networks):
+    if starts == "networks":
+        return False
+    if not are_starts(networks):
+        if any(map(share_a_start, networks.records)):
+            warnings.warn(
+                f"these networks began at one shared start, and {name} begins at the initialisation of each one's own "
+                "seed: starts(networks, shared=True) begins where they did, starts(networks) at their weights",
+                stacklevel=3,
+            )
         return False
     if starts == "seeds":
         raise InputError(

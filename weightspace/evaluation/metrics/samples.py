@@ -36,15 +36,30 @@ def coverage(real: Float[Tensor, "n d"], samples: Float[Tensor, "m d"], neighbou
     Raises:
         InputError: A set has too few points, or holds NaN.
     """
+    near_real, near_samples = covered(real, samples, neighbours)
+    return Coverage(near_real.double().mean().item(), near_samples.double().mean().item())
+
+
+def covered(
+    real: Float[Tensor, "n d"], samples: Float[Tensor, "m d"], neighbours: int = 3
+) -> tuple[Bool[Tensor, " m"], Bool[Tensor, " n"]]:
+    """Which samples lie where real data are, and which real data lie where samples are; see `coverage`.
+
+    Args:
+        real: Features of real data that no model was fitted to.
+        samples: Features of samples.
+        neighbours: The k of the radius.
+
+    Raises:
+        InputError: A set has too few points, or holds NaN.
+    """
     neighbours = checks.count(neighbours, "neighbours", at_least=1)
     for name, points in (("real", real), ("samples", samples)):
         if len(points) <= neighbours:
             raise InputError(f"{name} needs more than {neighbours} points (neighbours), got {len(points)}")
         if not points.isfinite().all():
             raise InputError(f"{name} holds NaN or infinite values: leave out what failed, and say how many")
-    near_real = _within(samples, real, neighbours)
-    near_samples = _within(real, samples, neighbours)
-    return Coverage(near_real.double().mean().item(), near_samples.double().mean().item())
+    return _within(samples, real, neighbours), _within(real, samples, neighbours)
 
 
 def _within(points: Float[Tensor, "n d"], others: Float[Tensor, "m d"], neighbours: int) -> Bool[Tensor, " n"]:

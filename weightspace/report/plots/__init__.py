@@ -15,4 +15,5 @@ from weightspace.report.plots.results import layer_density as layer_density
 from weightspace.report.plots.results import plane as plane
 from weightspace.report.plots.space import codes as codes
 from weightspace.report.plots.space import filters as filters
+from weightspace.report.plots.space import rows_of_pictures as rows_of_pictures
 from weightspace.report.plots.space import spectrum as spectrum

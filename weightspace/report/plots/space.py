@@ -47,3 +47,21 @@ def filters(images: np.ndarray, labels: Sequence[str]) -> Figure:
             if column == 0:
                 axes.set_ylabel(labels[row], rotation=0, ha="right", va="center", fontsize=8)
     return figure
+
+
+def rows_of_pictures(rows: Mapping[str, Sequence[Sequence[Sequence[Sequence[int]]]]]) -> Figure:
+    """Pictures (columns, height, width, channels) with brightness from 0 to 255, a named row for each kind."""
+    most = max(map(len, rows.values()))
+    figure = Figure(figsize=(0.5 * most + 2.0, 0.55 * len(rows) + 0.2), layout="constrained", dpi=130)
+    grid = figure.subplots(len(rows), most, squeeze=False)
+    for axes, (name, images) in zip(grid, rows.items(), strict=True):
+        for one in axes:
+            one.set_axis_off()
+        for one, image in zip(axes, images, strict=False):
+            pixels = np.asarray(image, np.uint8)
+            if pixels.shape[2] in (3, 4):
+                one.imshow(pixels)
+            else:
+                one.imshow(pixels.mean(2), cmap="gray", vmin=0, vmax=255)
+        axes[0].text(-0.15, 0.5, name, transform=axes[0].transAxes, ha="right", va="center", fontsize=8)
+    return figure
