@@ -111,7 +111,7 @@ def test_networks_of_one_start_begin_there_again(task: ws.Task) -> None:
         assert finder.find(networks, task).masks.unique(dim=0).shape[0] == 2
     with pytest.raises(InputError, match="network 0 did not begin at an untrained shared start"):
         ws.starts(ws.collect(task, 2, seed=3), shared=True)
-    trained = ws.collect(task, 2, plan=ws.SharedStart(at="2it"), seed=3)
+    trained = ws.collect(task, 2, plan=ws.SharedStart(at=ws.Step(iterations=2)), seed=3)
     with pytest.raises(InputError, match="untrained shared start"):
         ws.starts(trained, shared=True)
 
