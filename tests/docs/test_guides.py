@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 GUIDES = ["tasks.md", "language-models.md", "language.md", "own-networks.md", "own-loop.md", "adapt.md", "control.md"]
 
@@ -56,6 +57,20 @@ def test_adapters_in_one_form(root: Path) -> None:
     assert (names["copies"].weights - names["adapters"].weights).norm() > 1
     assert (names["same"].weights - names["form"].weights).norm() < 1e-5
     assert names["codes"].shape == (6, 4)
+
+
+def test_networks_for_tasks_nobody_trained(root: Path) -> None:
+    page = (root / "docs" / "guides" / "generator.md").read_text()
+    section = page[page.index("## Networks for tasks nobody trained") :]
+    code = "\n".join(re.findall(r"```python\n(.*?)```", section[: section.index("\n## ")], re.DOTALL))
+    for whole, small in {"(200, 4)": "(80, 4)", "n=200": "n=80", "100it": "40it", "steps=400": "steps=200"}.items():
+        assert whole in code
+        code = code.replace(whole, small)
+    torch.manual_seed(0)
+    names: dict[str, Any] = {}
+    exec(compile(code, "generator.md", "exec"), names)
+    assert names["right"] > 0.75  # chance is 0.5
+    assert names["network"].densities[0] == pytest.approx(0.5, abs=0.02)
 
 
 def test_the_regression_with_bayesian_networks_runs(root: Path) -> None:

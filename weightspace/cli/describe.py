@@ -75,7 +75,7 @@ def describe_generator(model: FittedGenerator) -> str:
         lines.append(f"[{verdict.outcome}] {verdict.claim}: {verdict.words}")
     lines.append(f"masks: {MASK_RULES.name_of(model.masks)}")
     if model.conditions:
-        lines.append(f"conditions: {', '.join(model.conditions.names)}")
+        lines.append(f"conditions: {', '.join(map(str, model.conditions.each))}")
     lines += ["refined through the task"] * (model.refined is not None)
     lines += [
         f"temperature {one.temperature:.3f} of {one.networks} samples under {one.pattern} (validation NLL "

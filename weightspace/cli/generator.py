@@ -47,7 +47,8 @@ class Fit:
         refine: How the generator is trained on through the task.
         masks: What decides the mask of a sample: the magnitude of its weights, one mask for all samples, or gates that
             are coded beside the weights.
-        conditions: What the flow is told about each ticket, such as density or metrics.validation_accuracy.
+        conditions: What the flow is told about each ticket, such as density, metrics.validation_accuracy, or a field
+            of the records that is a list of numbers.
         task: Task to refine through, and on whose validation data the temperature of ensembles is fitted. The symmetry
             of networks with unknown inputs is traced on its data as well. None is what the tickets' records say.
         common: Options that mean the same in every verb.
@@ -105,7 +106,8 @@ class Sample:
             erk:0.1.
         nested: Whether the same networks are pruned to each density, so that masks are nested; otherwise other
             networks.
-        condition: Conditions that the networks shall meet, NAME=VALUE, for generators fitted with conditions.
+        condition: Conditions that the networks shall meet, NAME=VALUE, for generators fitted with conditions; several
+            numbers have commas, such as description=0.5,-1,1.
         guidance: Strength of the conditions; above 1 follows them more strongly.
         polish: How long samples are trained on under their masks, such as 30it; None leaves them as they are drawn.
         task: Task that samples are polished on, and on whose training data the statistics of networks with BatchNorm

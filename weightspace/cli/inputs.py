@@ -19,6 +19,7 @@ from weightspace.cli import texts
 from weightspace.cli.texts import TextOptions
 from weightspace.control import PolicyTask, acrobot, cartpole, lunar_lander
 from weightspace.errors import InputError
+from weightspace.generator.description import Value
 from weightspace.generator.fitted_generator import FittedGenerator
 from weightspace.networks.architecture import Architecture
 from weightspace.networks.collection import Collection
@@ -311,19 +312,22 @@ def named(text: str) -> tuple[str, str]:
     return name, folder
 
 
-def read_conditions(words: Sequence[str]) -> dict[str, float | str]:
-    """Read NAME=VALUE of each condition; values are numbers where they can be read as such.
+def read_conditions(words: Sequence[str]) -> dict[str, Value]:
+    """Read NAME=VALUE of each condition; values are numbers, or numbers with commas, where they can be read as such.
 
     Raises:
         InputError: A word is written in another way.
     """
-    conditions: dict[str, float | str] = {}
+    conditions: dict[str, Value] = {}
     for word in words:
         name, equal, value = word.partition("=")
         if not (name and equal and value):
-            raise InputError(f"a condition is written NAME=VALUE, such as density=0.1; got {word!r}")
+            raise InputError(
+                f"a condition is written NAME=VALUE, such as density=0.1 or description=0.5,-1,1; got {word!r}"
+            )
         try:
-            conditions[name] = float(value)
+            numbers = [float(part) for part in value.split(",")]
+            conditions[name] = numbers if len(numbers) > 1 else numbers[0]
         except ValueError:
             conditions[name] = value
     return conditions

@@ -1,9 +1,10 @@
 """Checks of what a generator is asked for."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from weightspace.errors import InputError
+from weightspace.generator.conditions import plain_values
+from weightspace.generator.description import Value
 from weightspace.networks.arguments import check_networks
 from weightspace.networks.collection import Collection
 from weightspace.networks.layout import Layout
@@ -15,7 +16,7 @@ _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 def check_sampling(
     nested: Any, condition: Any, guidance: Any, seed: Any, folder: Any, device: Any
-) -> tuple[bool, Mapping[str, float | str] | None, float, int, str]:
+) -> tuple[bool, dict[str, Value], float, int, str]:
     """Arguments of `FittedGenerator.sample` as plain values.
 
     Args:
@@ -32,7 +33,7 @@ def check_sampling(
     checks.given(folder, "folder", checks.path)
     checks.given(condition, "condition", checks.mapping, what="of the generator's conditions to values")
     guidance = checks.number(guidance, "guidance")
-    return checks.flag(nested, "nested"), condition, guidance, checks.seed(seed), devices.pick(device)
+    return checks.flag(nested, "nested"), plain_values(condition), guidance, checks.seed(seed), devices.pick(device)
 
 
 def check_data(data: Any, layout: Layout, name: str, *, changes: bool = False) -> None:

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from weightspace.errors import InputError
+from weightspace.generator.description import Scale, Value, encoded, plain_numbers, scales_of
 from weightspace.masks.patterns import Pattern
 from weightspace.masks.schedule import density_of
 from weightspace.networks.collection import Collection
@@ -39,9 +40,13 @@ def _condition(value: Any, name: str) -> "Condition":
     return checks.instance(value, name, Condition, "a Condition(...)")
 
 
+def _scale(value: Any, name: str) -> Scale:
+    return checks.instance(value, name, Scale, "a Scale(...)")
+
+
 @dataclass(frozen=True)
 class Condition:
-    """A number or a choice that describes a ticket.
+    """A number, a choice, or a description of several numbers that says what a ticket is like.
 
     Args:
         name: Name: "density", or a path in the tickets' records, such as "label_noise" or
@@ -51,6 +56,7 @@ class Condition:
         low: Least number that a ticket has.
         high: Greatest number that a ticket has.
         values: Words of a choice, in order; empty for a number.
+        scales: Where each number of a description lies in the tickets; empty for a single number or a choice.
     """
 
     name: str
@@ -59,22 +65,27 @@ class Condition:
     low: float = 0.0
     high: float = 0.0
     values: tuple[str, ...] = ()
+    scales: tuple[Scale, ...] = ()
 
     def __post_init__(self) -> None:
         checks.text(self.name, "name", "density")
         checks.settle(self, checks.number, "mean", "std", "low", "high")
         checks.settle(self, checks.several, "values", check=_word)
+        checks.settle(self, checks.several, "scales", check=_scale)
+
+    def __str__(self) -> str:
+        return f"{self.name} ({len(self.scales)} numbers)" if self.scales else self.name
 
     @property
     def width(self) -> int:
         """How many numbers the flow sees of it."""
-        return len(self.values) or 1
+        return len(self.values) or len(self.scales) or 1
 
-    def encode(self, value: float | str | None) -> list[float]:
+    def encode(self, value: Value | None) -> list[float]:
         """The numbers that the flow sees; NaN where the value is not known.
 
         Args:
-            value: A number or a word; None where it is not known.
+            value: A number, a word or a description; None where it is not known.
 
         Raises:
             InputError: The tickets had no such value.
@@ -85,7 +96,9 @@ class Condition:
             if value not in self.values:
                 raise InputError(f"condition {self.name!r} is one of {', '.join(self.values)}; got {value!r}")
             return [1.0 if value == one else -1.0 for one in self.values]
-        if isinstance(value, str) or not math.isfinite(value):
+        if self.scales:
+            return encoded(value, self.name, self.scales)
+        if not isinstance(value, int | float) or not math.isfinite(value):
             raise InputError(f"condition {self.name!r} is a number, got {value!r}")
         if self.name == DENSITY:  # a ticket's is a count over a count, near the one it was pruned to
             value = min(max(value, self.low), self.high) if 0.98 * self.low <= value <= 1.02 * self.high else value
@@ -120,7 +133,7 @@ class Conditions:
             tickets: Tickets of the fit.
 
         Raises:
-            InputError: No record has a name, or its value is the same for all tickets.
+            InputError: No record has a name, its value is the same for all tickets, or descriptions differ in length.
         """
         twice = [name for name in names if list(names).count(name) > 1]
         if twice:
@@ -155,7 +168,7 @@ class Conditions:
         )
 
     def rows(
-        self, condition: Mapping[str, float | str] | None, n: int, density: float | None = None
+        self, condition: Mapping[str, Value] | None, n: int, density: float | None = None
     ) -> Float[Tensor, "n c"] | None:
         """Rows for n samples, (n, C); None without conditions. What is not named is left open.
 
@@ -167,12 +180,11 @@ class Conditions:
         Raises:
             InputError: A name is not known, or the tickets had no such value.
         """
-        wanted = dict(condition or {})
-        for name, value in wanted.items():  # NumPy's numbers, and what a command line cannot tell from a number
-            known = next((one for one in self.each if one.name == name), None)
-            wanted[name] = value if isinstance(value, str) else float(value)
-            if known is not None and known.values and not isinstance(value, str):
-                wanted[name] = next((word for word in known.values if _same(word, float(value))), value)
+        wanted = plain_values(condition)
+        for one in self.each:  # what a command line cannot tell from a number is a word all the same
+            if one.values and one.name in wanted and not isinstance(wanted[one.name], str):
+                value = wanted[one.name]
+                wanted[one.name] = next((word for word in one.values if _same(word, value)), value)
         unknown = sorted(set(wanted) - set(self.names))
         if unknown:
             names = f"knows {', '.join(self.names)}" if self.each else "was fitted without conditions, so leave it out"
@@ -187,7 +199,7 @@ class Conditions:
 
     def to_json(self) -> list[dict[str, Any]]:
         """The conditions as data."""
-        return [vars(one) | {"values": list(one.values)} for one in self.each]
+        return [_to_json(one) for one in self.each]
 
     @classmethod
     def from_json(cls, saved: Any) -> "Conditions":
@@ -202,11 +214,38 @@ class Conditions:
         return from_json(cls, {"each": saved}, "the generator's conditions")
 
 
-def _same(word: str, value: float) -> bool:
+def plain_values(condition: Mapping[str, Any] | None) -> dict[str, Value]:
+    """Values of conditions as JSON has them: numbers, words and lists of numbers.
+
+    Args:
+        condition: Values by name, which may be NumPy's or PyTorch's; None is none.
+
+    Raises:
+        InputError: A value is none of these.
+    """
+    plain: dict[str, Value] = {}
+    for name, given in (condition or {}).items():
+        value = plain_numbers(given, f"condition {name!r}")
+        if not isinstance(value, str | list):
+            try:
+                value = given if isinstance(given, int | float) else float(value)
+            except (TypeError, ValueError) as error:
+                raise checks.refuse(f"condition {name!r}", "a number, a word or a list of numbers", given) from error
+        plain[name] = value
+    return plain
+
+
+def _same(word: str, value: Value) -> bool:
+    numbers = value if isinstance(value, list) else [value]
     try:
-        return float(word) == value
+        return [float(part) for part in word.split(",")] == numbers
     except ValueError:
         return False
+
+
+def _to_json(one: Condition) -> dict[str, Any]:
+    data = vars(one) | {"values": list(one.values), "scales": [vars(scale) for scale in one.scales]}
+    return data if one.scales else {key: value for key, value in data.items() if key != "scales"}
 
 
 def _read(name: str, tickets: Collection) -> Condition:
@@ -215,15 +254,19 @@ def _read(name: str, tickets: Collection) -> Condition:
         raise InputError(
             f"no ticket's record has {name!r}: name 'density' or a field such as 'metrics.validation_loss'"
         )
+    if all(isinstance(value, list) for value in values):
+        return Condition(name, scales=scales_of(_values(name, tickets), name))
     if all(isinstance(value, str) for value in values):
         words = tuple(sorted({str(value) for value in values}))
         if len(words) < 2:
             raise InputError(f"condition {name!r} is {values[0]!r} for all tickets: there is nothing to learn from it")
         return Condition(name, values=words)
-    wrong = [value for value in values if isinstance(value, str) or not math.isfinite(value)]
-    if wrong:
-        raise InputError(f"condition {name!r} must be a number or a word for all tickets, got {wrong[0]!r}")
-    numbers = [float(value) for value in values]
+    numbers = [value for value in values if isinstance(value, float) and math.isfinite(value)]
+    if len(numbers) < len(values):
+        wrong = next(value for value in values if not (isinstance(value, float) and math.isfinite(value)))
+        raise InputError(
+            f"condition {name!r} must be a number for all tickets, or a word, or a list of numbers, got {wrong!r:.80}"
+        )
     scaled = torch.tensor([_scaled(name, value) for value in numbers], dtype=torch.float64)
     std = scaled.std(correction=0).item()
     if not std > 1e-9 * max(1.0, scaled.abs().max().item()):
@@ -235,20 +278,24 @@ def _scaled(name: str, value: float) -> float:
     return math.log(value) if name == DENSITY else float(value)
 
 
-def _values(name: str, tickets: Collection) -> list[float | str | None]:
+def _values(name: str, tickets: Collection) -> list[Any]:
+    """A float, a text, a list of floats or None for each ticket."""
     if name == DENSITY:
         return [float(value) for value in tickets.densities]
     return [_field(record, name) for record in tickets.records]
 
 
-def _field(record: Record, name: str) -> float | str | None:
+def _field(record: Record, name: str) -> float | str | list[float] | None:
     value: Any = record
     for key in name.split("."):
         if not isinstance(value, Mapping) or key not in value:
             return None
         value = value[key]
+    value = plain_numbers(value, f"condition {name!r} in a record")
     if isinstance(value, int | float):
         return float(value)
-    if value is not None and not isinstance(value, str):
-        raise InputError(f"condition {name!r} must be a number or a word, the records hold {value!r}")
+    if value is not None and not isinstance(value, str | list):
+        raise InputError(
+            f"condition {name!r} must be a number, a word or a list of numbers, the records hold {value!r:.80}"
+        )
     return value

@@ -14,6 +14,7 @@ from weightspace.flow import measure_knowledge
 from weightspace.flow.path import arc
 from weightspace.generator.arguments import check_data, check_ends, check_sampling, refused_for_changes
 from weightspace.generator.calibration import NETWORKS, temperature_for, temperature_of, with_temperature
+from weightspace.generator.description import Value
 from weightspace.generator.files import digest_of, read_parts
 from weightspace.generator.parts import GeneratorParts
 from weightspace.generator.polishing import Polishing
@@ -50,7 +51,7 @@ class FittedGenerator(GeneratorParts):
         density: float | Sequence[float] | None = None,
         pattern: Pattern | None = None,
         nested: bool = True,
-        condition: Mapping[str, float | str] | None = None,
+        condition: Mapping[str, Value] | None = None,
         guidance: float = 1.0,
         data: Data | None = None,
         polish: Step | str | None = None,
@@ -70,8 +71,9 @@ class FittedGenerator(GeneratorParts):
             nested: With several densities, whether all have the same n networks (those that the flow makes for the
                 highest, if it knows the density), so that masks of a lower density are part of those of a higher;
                 otherwise each density has networks of its own.
-            condition: Properties of the networks, by the names of the generator's `conditions`; what is not named is
-                left open, but for the density, which is that of the mask.
+            condition: Properties of the networks, by the names of the generator's `conditions`: a number, a word, or a
+                list of numbers where the records have one; what is not named is left open, but for the density, which
+                is that of the mask.
             guidance: Strength of the conditions; above 1 follows them more strongly than the tickets do.
             data: Training samples, from which BatchNorm statistics are estimated; needed for networks that have them.
             polish: How long samples are trained on, all side by side under their masks by the task's recipe, such as
@@ -93,7 +95,7 @@ class FittedGenerator(GeneratorParts):
         polishing = Polishing.of(polish, task, self.layout, device, changes=self.of_changes)
         draws = draws_of(n, patterns, self.conditions, nested, condition, guidance, seed)
         made_by = digest_of(text=dump_json(self._settings(), "the generator"))  # its tensors would take long to read
-        record = {"condition": dict(condition or {}), "guidance": guidance, "generator": made_by}
+        record = {"condition": condition, "guidance": guidance, "generator": made_by}
 
         def make(rows: slice, tick: Callable[[int], object], checkpoint: Path | None) -> Collection:
             parts: list[Collection] = []
@@ -108,7 +110,7 @@ class FittedGenerator(GeneratorParts):
 
         config: dict[str, Any] = {"n": n, "pattern": spelled_text(patterns[0] if len(patterns) == 1 else patterns)}
         config |= {"seed": seed} | ({"nested": nested} if len(patterns) > 1 else {})
-        config |= {"condition": dict(condition or {}), "guidance": guidance} if self.conditions else {}
+        config |= {"condition": condition, "guidance": guidance} if self.conditions else {}
         config |= {} if polishing is None else polishing.config
         inputs: dict[str, str] = {}
         if folder is not None:
@@ -161,7 +163,7 @@ class FittedGenerator(GeneratorParts):
         *,
         density: float | None = None,
         pattern: Pattern | None = None,
-        condition: Mapping[str, float | str] | None = None,
+        condition: Mapping[str, Value] | None = None,
         guidance: float = 1.0,
         data: Data | None = None,
         calibrated: bool = False,

@@ -115,7 +115,7 @@ def _card(generator: FittedGenerator, name: str, text: str) -> str:
     density = f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
     factory = "" if generator.architecture.factory is None else ", factory=your_network"
     data = ", data=training_split" if generator.layout.buffers else ""
-    conditions = ", ".join(generator.conditions.names) or "none"
+    conditions = ", ".join(map(str, generator.conditions.each)) or "none"
     how = known.get("refined")
     refined = "yes" if generator.refined else "no"
     if how is not None:  # generators that were saved before this was recorded do not say how

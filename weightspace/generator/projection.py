@@ -11,6 +11,7 @@ from torch import Tensor
 
 from weightspace.errors import InputError
 from weightspace.generator.conditions import Conditions, density_for_generators
+from weightspace.generator.description import Value
 from weightspace.generator.mask_rules import FittedMaskRule, extras_of, ranks_magnitudes
 from weightspace.masks.patterns import Pattern, Unstructured, check_density, check_pattern
 from weightspace.masks.schedule import count_of, one_threshold
@@ -43,7 +44,7 @@ def draws_of(
     patterns: Sequence[Pattern],
     conditions: Conditions,
     nested: bool,
-    condition: Mapping[str, float | str] | None,
+    condition: Mapping[str, Value] | None,
     guidance: float,
     seed: int,
 ) -> list[Draw]:

@@ -50,7 +50,8 @@ class TicketGenerator:
             matching made it.
         masks: Rule for the mask of a sample.
         conditions: Properties of each ticket that the flow knows, so that samples can be drawn under them: "density",
-            or a path in the tickets' records, such as "individual.label_noise" or "metrics.validation_accuracy".
+            or a path in the tickets' records, such as "individual.label_noise" or "metrics.validation_accuracy". A
+            property is a number, a word, or a list of numbers, such as a description of the ticket's task.
 
     Raises:
         InputError: A refinement has no compression, or conditions is a single text.
