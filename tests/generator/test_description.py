@@ -49,9 +49,9 @@ def seen_and_unseen() -> tuple[Tensor, Tensor]:
     return angles[far > torch.pi / 12][:TICKETS], unseen
 
 
-def model(**changes: object) -> ws.TicketGenerator:
+def model() -> ws.TicketGenerator:
     flow = ws.FlowMatching(width=64, blocks=1, steps=400, batch_size=64, lr=5e-3, ema=0.99)
-    return ws.TicketGenerator(align=None, compress=ws.PCA(4), generate=flow, conditions=("description",), **changes)
+    return ws.TicketGenerator(align=None, compress=ws.PCA(4), generate=flow, conditions=("description",))
 
 
 @pytest.fixture(scope="module")
