@@ -1,9 +1,9 @@
 """How far above their controls are tickets of language models?
 
-    python -m experiments.language.figures          (seconds; writes docs/figures/bert_tickets.svg and lstm.svg)
+    python -m experiments.language.figures          (seconds; writes bert_tickets.svg, lstm.svg and copies.svg)
 
-Draws language/bert_tickets.csv, test accuracy of each arm, and language/lstm.csv, bits a character over density; both
-with 95 % intervals over seeds.
+Draws language/bert_tickets.csv, test accuracy of each arm; language/lstm.csv, bits a character over density; and
+language/copies.csv, test accuracy of sampled copies. All with 95 % intervals.
 """
 
 from pathlib import Path
@@ -18,7 +18,7 @@ NOT_ALONE = "ticket, trained like its controls"  # the ticket again
 
 
 def main(results: Path = tables.RESULTS, figures: Path = tables.FIGURES) -> None:
-    """Draw bert_tickets.svg and lstm.svg.
+    """Draw bert_tickets.svg, lstm.svg and copies.svg.
 
     Args:
         results: Folder of the result tables.
@@ -27,6 +27,7 @@ def main(results: Path = tables.RESULTS, figures: Path = tables.FIGURES) -> None
     figures.mkdir(parents=True, exist_ok=True)
     save(pretrained(tables.read(results / "language/bert_tickets.csv")), figures / "bert_tickets.svg")
     save(from_scratch(tables.read(results / "language/lstm.csv")), figures / "lstm.svg")
+    save(sampled(tables.read(results / "language/copies.csv")), figures / "copies.svg")
 
 
 def pretrained(rows: list[dict[str, str]]) -> Figure:
@@ -50,6 +51,30 @@ def pretrained(rows: list[dict[str, str]]) -> Figure:
         axes.set_yticks(range(len(arms)), [row["networks"] for row in arms])
         axes.set_title(f"{100 * float(density):.0f} % of the encoder's weights", fontsize=11, loc="left")
         axes.set_xlabel("test accuracy, % (dashed: dense)")
+    return figure
+
+
+def sampled(rows: list[dict[str, str]]) -> Figure:
+    """Accuracy of copies of BERT, of their mean and of samples.
+
+    Args:
+        rows: Rows of language/copies.csv.
+    """
+    heads = list(dict.fromkeys(row["heads"] for row in rows))
+    figure = Figure(figsize=(8, 2.8), layout="constrained", dpi=130, facecolor="white")
+    panels = figure.subplots(1, len(heads), sharey=True, sharex=True, squeeze=False)[0]
+    for axes, head in zip(panels, heads, strict=True):
+        tidy(axes)
+        arms = [row for row in rows if row["heads"] == head][::-1]
+        copies = next(row for row in arms if row["networks"] == "copies")
+        axes.axvline(100 * float(copies["accuracy"]), color=TRAINING, linewidth=1, linestyle=(0, (4, 3)))
+        for y, row in enumerate(arms):
+            colour = {"copies": TRAINING, "flow": ACCENT}.get(row["networks"], OTHER)
+            mean, low, high = (100 * float(row[name]) for name in ("accuracy", "accuracy low", "accuracy high"))
+            axes.errorbar(mean, y, xerr=[[mean - low], [high - mean]], fmt="o", color=colour, capsize=2)
+        axes.set_yticks(range(len(arms)), [row["networks"] for row in arms])
+        axes.set_title(f"head: {head}", fontsize=11, loc="left")
+        axes.set_xlabel("test accuracy, % (dashed: copies)")
     return figure
 
 

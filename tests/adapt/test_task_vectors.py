@@ -103,3 +103,23 @@ def test_samples_of_changes_are_changes(base: ws.Collection, vectors: adapt.Task
         adapt.TaskVectors.of(networks.sample(2, density=0.1, data=first.train))
     with pytest.raises(ws.InputError, match="give data=task.train"):
         networks.sample(2, density=0.1)
+
+
+def test_changes_of_all_weights_are_sampled_although_some_came_back_to_where_they_began() -> None:
+    architecture = ws.Architecture("MLP", {"sizes": [30, 40, 3]})
+    layout = architecture.layout()
+    random = torch.Generator().manual_seed(0)
+    start = ws.Collection(layout, torch.randn(1, layout.size, generator=random), architecture=architecture)
+    tuned = start.weights + 0.1 * torch.randn(6, layout.size, generator=random)
+    tuned[:, 7] = start.weights[0, 7]
+    model = ws.TicketGenerator(
+        align=None, compress=ws.PCA(2), generate=ws.FlowMatching(width=8, blocks=1, steps=2, batch_size=4)
+    )
+    vectors = adapt.TaskVectors.between(ws.Collection(layout, tuned, architecture=architecture), start)
+    drawn = model.fit(vectors).sample(2, density=1.0)
+    assert drawn.masks.all()
+    assert (drawn.weights[:, 7] == 0).all()
+    tenth = vectors.replace(weights=vectors.weights * (torch.arange(layout.size) < 150), masks=None)
+    few = tenth.replace(masks=(tenth.weights != 0) | ~layout.prunable)
+    with pytest.raises(ws.InputError, match="ask for a lower density"):  # the control: changes of few weights
+        model.fit(few).sample(2, density=1.0)

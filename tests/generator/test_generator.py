@@ -334,3 +334,26 @@ def test_mistakes_are_found_before_the_work(
     with pytest.raises(InputError, match="keeps none"):
         few = ws.TaskRefinement(patterns=[ws.Unstructured(1e-6)])
         replace(MODEL, refine=few).fit(tickets, task=ws.tasks.digits(hidden=(12, 8)))
+
+
+class _WithTable(nn.Module):
+    """A layer with a buffer that is no statistic, such as an embedding that is not trained."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 2)
+        self.register_buffer("table", torch.ones(4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x)
+
+
+def test_buffers_that_are_no_statistics_need_no_data() -> None:
+    architecture = ws.Architecture.of(_WithTable)
+    layout = architecture.layout()
+    weights = torch.randn(6, layout.size, generator=torch.Generator().manual_seed(0))
+    tables = {"table": torch.arange(4.0).expand(6, 4)}
+    networks = ws.Collection(layout, weights, architecture=architecture, buffers=tables)
+    flow = ws.FlowMatching(width=8, blocks=1, steps=2, batch_size=4)
+    model = ws.TicketGenerator(align=None, compress=ws.PCA(2), generate=flow)
+    assert torch.equal(model.fit(networks).sample(2, density=1.0).buffers["table"], tables["table"][:2])

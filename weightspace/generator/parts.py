@@ -28,6 +28,8 @@ from weightspace.storage.files import dump_json, new_folder
 from weightspace.tasks.data import Data
 from weightspace.training.batchnorm import recalibrated
 
+_ALL_CHANGED = 0.999  # of the weights: where all are trained, a few in a million come back to where they began
+
 
 @dataclass(frozen=True)
 class GeneratorParts:
@@ -136,7 +138,8 @@ class GeneratorParts:
     ) -> Collection:
         """Sparse networks of decoded vectors."""
         at = (self.masks, self.architecture, self.layout, self.buffers, records)
-        return sparse_networks(vectors, pattern, *at, dense=self.trained_on["density"][0] == 1)
+        least = self.trained_on["density"][0]
+        return sparse_networks(vectors, pattern, *at, dense=least == 1 or (self.of_changes and least > _ALL_CHANGED))
 
     def _with_statistics(self, networks: Collection, data: Data | None, device: str) -> Collection:
         return networks if data is None else recalibrated(networks, data, device=device)
