@@ -50,7 +50,9 @@ def main(
     components = networks - 1
     needed = 4 * layout.size * (components + COMPONENTS_BESIDE) / 2**30
     fixed = {"network": architecture.name, "networks": networks, "parameters": layout.size, "components": components}
-    print(f"{networks} networks of {layout.size:,} parameters; components alone need {needed:.1f} GiB")
+    print(
+        f"{networks} networks of {layout.size:,} parameters; components and what is beside them need {needed:.1f} GiB"
+    )
 
     def stage(name: str, began: float) -> None:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -108,7 +108,7 @@ def test_new_networks_are_taken_in(seed: int) -> None:
 
 
 def test_components_that_memory_has_no_room_for_are_refused_before_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(allocator, "main_memory", lambda: 4 * 1000 * 8)
+    monkeypatch.setattr(allocator, "main_memory", lambda: 4 * 1000 * 10)
     with pytest.raises(InputError, match="ask for at most 4"):
         ws.PCA(5).check(20, 1000)
     ws.PCA(4).check(20, 1000)

@@ -5,8 +5,8 @@ from typing import Any
 from weightspace.errors import InputError
 from weightspace.runtime import allocator, checks
 
-COMPONENTS_BESIDE = 4
-"""Vectors beside the components that principal components need in memory: the mean in float64, and two of float32."""
+COMPONENTS_BESIDE = 6
+"""Vectors of float32 beside the components that their computation and use need in memory, at most."""
 _RECORD = 1024  # bytes of a network's record, which is in memory wherever its weights are
 
 
