@@ -2,7 +2,6 @@
 
 import re
 import warnings
-from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from weightspace.cli.inputs import (
 )
 from weightspace.cli.texts import fitting
 from weightspace.cli.types import OptionalStep
+from weightspace.cli.workers import parts_for, workers_of
 from weightspace.errors import InputError
 from weightspace.networks.architecture import Architecture
 from weightspace.networks.collection import Collection
@@ -29,13 +29,12 @@ from weightspace.networks.merging import merge as merge_folders
 from weightspace.recipes.by_length import ByLength
 from weightspace.recipes.recipe import Recipe
 from weightspace.recipes.step import Step
-from weightspace.runtime.processes import processes
+from weightspace.runtime.executor import Executor
 from weightspace.storage.again import write_again
 from weightspace.tasks.own_loop import LoopTask
 from weightspace.tasks.task import Task
 from weightspace.training import collect as train_collection
-from weightspace.training import train as train_on
-from weightspace.training.distributed import OnRay, collect_on
+from weightspace.training import collect_on, train, train_on
 from weightspace.training.plans import CollectionPlan, Grid, Independent, SharedStart, Trajectory
 
 
@@ -108,21 +107,20 @@ class Collect:
     def run(self) -> None:
         """Train the collection."""
         task, plan = self._task(), self._plan()
-        if self.workers < 1:
-            raise InputError(f"--workers must be at least 1, got {self.workers}")
-        if self.ray or self.workers > 1:
-            networks = self._in_parts(task, plan)
-        else:
-            networks = train_collection(
-                task,
-                self.n,
-                seed=self.seed,
-                plan=plan,
-                folder=self.out,
-                shard=_shard(self.shard),
-                memory_gb=self.memory_gb,
-                device=self.common.device,
-            )
+        with workers_of(self.workers, self.ray, "collect", self.common) as executor:
+            if executor is not None:
+                networks = self._in_parts(executor, task, plan)
+            else:
+                networks = train_collection(
+                    task,
+                    self.n,
+                    seed=self.seed,
+                    plan=plan,
+                    folder=self.out,
+                    shard=_shard(self.shard),
+                    memory_gb=self.memory_gb,
+                    device=self.common.device,
+                )
         report_done(networks, self.out)
 
     def _task(self) -> Task:
@@ -173,14 +171,12 @@ class Collect:
             raise InputError("choose one of --shared-start, --trajectory and --grid.*: a collection is of one kind")
         return chosen[0] if chosen else Independent()
 
-    def _in_parts(self, task: Task, plan: CollectionPlan) -> Collection:
+    def _in_parts(self, executor: Executor, task: Task, plan: CollectionPlan) -> Collection:
         """Train in several processes, or on a cluster."""
-        self.common.only_cpu("collect --workers")
         if self.shard is not None or self.memory_gb is not None:
             raise InputError("--shard and --memory-gb do not go with --workers or --ray, which make their own parts")
-        parts = max(1, min(4 * self.workers if self.workers > 1 else 8, self.n))
-        with nullcontext(OnRay()) if self.ray else processes(self.workers) as executor:
-            return collect_on(executor, task, self.n, shards=parts, folder=self.out, seed=self.seed, plan=plan)
+        parts = parts_for(self.workers, self.n)
+        return collect_on(executor, task, self.n, shards=parts, folder=self.out, seed=self.seed, plan=plan)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,6 +188,8 @@ class Train:
         out: Folder to write.
         length: Length of the further training, such as 5ep.
         task: Task that the networks were trained on; None is what their records say.
+        workers: Number of processes on this machine, one thread each.
+        ray: Whether the parts run on a Ray cluster instead (RAY_ADDRESS, or one on this machine).
         common: Options that mean the same in every verb.
     """
 
@@ -199,13 +197,20 @@ class Train:
     out: Path
     length: Step
     task: str | None = None
+    workers: int = 1
+    ray: bool = False
     common: Shared = field(default_factory=Common)
 
     def run(self) -> None:
         """Train the networks."""
         collection = open_collection(self.networks, self.common, self.task)
         task = task_of(collection, self.task, self.common)
-        longer = train_on(collection, task, self.length, folder=self.out, device=self.common.device)
+        with workers_of(self.workers, self.ray, "train", self.common) as executor:
+            if executor is None:
+                longer = train(collection, task, self.length, folder=self.out, device=self.common.device)
+            else:
+                parts = parts_for(self.workers, len(collection))
+                longer = train_on(executor, collection, task, self.length, shards=parts, folder=self.out)
         report_done(longer, self.out)
 
 

@@ -3,24 +3,24 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Generic, Literal, Protocol, TypeVar, get_args
+from typing import Any, Generic, Literal, TypeVar, get_args
 
 from tyro.conf import AvoidSubcommands, OmitArgPrefixes, SuppressFixed
 
 from weightspace.cli.describe import report_done
 from weightspace.cli.inputs import Common, Folder, Shared, begun_as, find_task, open_collection, task_of
+from weightspace.cli.workers import parts_for, workers_of
 from weightspace.errors import InputError
 from weightspace.masks.patterns import Pattern
-from weightspace.networks.collection import Collection
 from weightspace.networks.starts import starts
 from weightspace.storage.again import write_again
-from weightspace.tasks.task import Task
 from weightspace.tickets import (
     IMP,
     ContinuousSparsification,
     DynamicSparseTraining,
     EarlyBird,
     EdgePopup,
+    Finder,
     GradualPruning,
     PruneAtInit,
     TicketControls,
@@ -28,13 +28,9 @@ from weightspace.tickets import (
     regroup,
     transfer,
 )
+from weightspace.training import find_on
 
-
-class _Finder(Protocol):
-    def find(self, networks: Collection, task: Task, *, folder: Path, device: str) -> Collection: ...
-
-
-F = TypeVar("F", bound=_Finder)
+F = TypeVar("F", bound=Finder)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +44,8 @@ class Find(Generic[F]):
         task: Task that the networks were trained on; None is what their records say.
         as_starts: Whether training begins at the networks themselves, as with imported ones, and not at the
             initialisation of their seeds.
+        workers: Number of processes on this machine, one thread each.
+        ray: Whether the parts run on a Ray cluster instead (RAY_ADDRESS, or one on this machine).
         common: Options that mean the same in every verb.
     """
 
@@ -56,6 +54,8 @@ class Find(Generic[F]):
     finder: SuppressFixed[AvoidSubcommands[OmitArgPrefixes[F]]]
     task: str | None = None
     as_starts: bool = False
+    workers: int = 1
+    ray: bool = False
     common: Shared = field(default_factory=Common)
 
     def run(self) -> None:
@@ -64,7 +64,13 @@ class Find(Generic[F]):
         task = task_of(collection, self.task, self.common)
         if self.as_starts:
             collection = starts(collection)
-        report_done(self.finder.find(collection, task, folder=self.out, device=self.common.device), self.out)
+        with workers_of(self.workers, self.ray, "tickets", self.common) as executor:
+            if executor is None:
+                tickets = self.finder.find(collection, task, folder=self.out, device=self.common.device)
+            else:
+                parts = parts_for(self.workers, len(collection))
+                tickets = find_on(executor, self.finder, collection, task, shards=parts, folder=self.out)
+        report_done(tickets, self.out)
 
 
 @dataclass(frozen=True, kw_only=True)
