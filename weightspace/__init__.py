@@ -60,6 +60,7 @@ from weightspace.tasks.task import Split as Split
 from weightspace.tasks.task import Task as Task
 from weightspace.training import Grid as Grid
 from weightspace.training import Independent as Independent
+from weightspace.training import LastLayer as LastLayer
 from weightspace.training import OnRay as OnRay
 from weightspace.training import SharedStart as SharedStart
 from weightspace.training import Trajectory as Trajectory

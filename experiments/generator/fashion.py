@@ -56,16 +56,36 @@ class Fit:
 
 @dataclass(frozen=True)
 class Study:
-    """What its two kinds of work, one shard of the networks and one generator, can be done from by any worker."""
+    """What its two kinds of work, one shard of the networks and one generator, can be done from by any worker.
+
+    Args:
+        data_root: Folder with FashionMNIST/raw; None looks where the library looks.
+        out: Folder where every stage is kept.
+        fit: How the generators are fitted.
+        networks: Number of networks.
+        learned_from: How many of them the generator sees; the others are held out.
+        samples: Number of samples.
+        shards: Number of parts that networks are made in.
+        hidden: Widths of the hidden layers.
+        epochs: Epochs of training of a network.
+        ladder: How tickets are found, each from those before it.
+    """
 
     data_root: Path | None
     out: Path
     fit: Fit
+    networks: int = NETWORKS
+    learned_from: int = LEARNED_FROM
+    samples: int = SAMPLES
+    shards: int = SHARDS
+    hidden: tuple[int, ...] = (300, 100)
+    epochs: int = 5
+    ladder: tuple[ws.tickets.GradualPruning, ...] = LADDER
 
     def task(self) -> ws.Task:
-        """Fashion-MNIST, with 5 epochs of training."""
-        task = ws.tasks.fashion_mnist(data_root=self.data_root)
-        return replace(task, recipe=replace(task.recipe, length=ws.Step(epochs=5)))
+        """Fashion-MNIST, with some epochs of training."""
+        task = ws.tasks.fashion_mnist(self.hidden, data_root=self.data_root)
+        return replace(task, recipe=replace(task.recipe, length=ws.Step(epochs=self.epochs)))
 
     def kept(self, shard: int, stage: str) -> Path:
         """Folder of one stage of a shard."""
@@ -75,15 +95,15 @@ class Study:
         """A shard of the tickets after some levels of the ladder, made where it is not there."""
         ready()
         (shard, levels), task = job, self.task()
-        networks = ws.collect(task, NETWORKS, shard=(shard, SHARDS), folder=self.kept(shard, "dense"))
-        for gradual in LADDER[:levels]:
+        networks = ws.collect(task, self.networks, shard=(shard, self.shards), folder=self.kept(shard, "dense"))
+        for gradual in self.ladder[:levels]:
             networks = gradual.find(networks, task, folder=self.kept(shard, f"tickets-{gradual.density}"))
 
     def tickets(self, density: float) -> ws.Collection:
         """Read from the folders, as `find` lets one process at a time into a folder and generators are fitted side by
         side.
         """
-        shards = [ws.Collection.load(self.kept(shard, f"tickets-{density}")) for shard in range(SHARDS)]
+        shards = [ws.Collection.load(self.kept(shard, f"tickets-{density}")) for shard in range(self.shards)]
         return ws.Collection.concatenate(shards)
 
     def longer(self, density: float) -> Path:
@@ -93,10 +113,10 @@ class Study:
     def train_on(self, levels: int) -> None:
         """The control, the same for all seeds of the generator."""
         ready()
-        task, density = self.task(), LADDER[levels - 1].density
+        task, density = self.task(), self.ladder[levels - 1].density
         refine = self.refine(density)
-        length = budget.length_for(budget.gradients(refine) / LEARNED_FROM, task)
-        ws.train(self.tickets(density)[:SAMPLES], task, length, folder=self.longer(density))
+        length = budget.length_for(budget.gradients(refine) / self.learned_from, task)
+        ws.train(self.tickets(density)[: self.samples], task, length, folder=self.longer(density))
 
     def refine(self, density: float) -> ws.TaskRefinement:
         """The refinement at this density."""
@@ -116,8 +136,8 @@ class Study:
         """Fit one generator and judge it."""
         ready()
         levels, seed = job
-        task, density = self.task(), LADDER[levels - 1].density
-        training, held_out = self.tickets(density).split(LEARNED_FROM, NETWORKS - LEARNED_FROM)
+        task, density = self.task(), self.ladder[levels - 1].density
+        training, held_out = self.tickets(density).split(self.learned_from, self.networks - self.learned_from)
         model = ws.TicketGenerator(
             compress=ws.PCA(self.fit.components),
             generate=ws.FlowMatching(validation_fraction=0.1),
@@ -126,9 +146,9 @@ class Study:
         here = self.out / f"density-{density}-{seed}-{self.fit.kind}"
         generator = model.fit(training, task=task, seed=seed, folder=here / "generator")
         draw = {"density": density, "seed": seed + 1}
-        samples = generator.sample(SAMPLES, **draw)
+        samples = generator.sample(self.samples, **draw)
         others = {
-            "flow alone": replace(generator, refined=None).sample(SAMPLES, **draw),
+            "flow alone": replace(generator, refined=None).sample(self.samples, **draw),
             "tickets trained on": ws.Collection.load(self.longer(density)),
         }
         report = ws.evaluate(
@@ -177,7 +197,7 @@ def main(
     shown = ("training tickets", "held-out tickets", "samples", "flow alone", "tickets trained on")
     with ws.processes(workers) as pool:
         for levels in range(1, densities + 1):
-            list(pool.map(study.prepare, [(shard, levels) for shard in range(SHARDS)]))
+            list(pool.map(study.prepare, [(shard, levels) for shard in range(study.shards)]))
             list(pool.map(study.train_on, [levels]))
             for judged in pool.map(study.generator, [(levels, seed) for seed in seeds]):
                 rows += judged

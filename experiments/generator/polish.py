@@ -1,81 +1,189 @@
 """How many training steps do samples need to be as good as tickets, and what is left of their novelty then?
 
-    python -m experiments.generator.polish --data-root data --workers 2      (after experiments.generator.fashion)
+    python -m experiments.generator.polish --data-root data          (under an hour on one core; every stage is kept)
 
-Goes on in the folder of `experiments.generator.fashion`, which is made where it is not there: its tickets, its novel
-generators. Samples are polished for 0, 10, 30, 100 and 300 steps of the task's recipe; so are as many tickets, and as
-many copies of the mean of the aligned tickets, pruned to the density, each through the data in an order of its own.
-Every row is judged beside the same training and held-out tickets.
+Networks 784-100-50-10 on Fashion-MNIST at density 0.10 (`--hidden 300 100` is LeNet-300-100, in thrice the time): 40
+tickets of 3 epochs of training and 5 of gradual pruning, of which the generator sees 28. It is the novel setting of
+`experiments.generator.fashion` with fewer components and steps. 20 samples get a new last layer (`LastLayer`), or are
+trained on for 10, 30, 100 or 300 steps of the task's recipe, under their masks; so are 20 of the tickets, and 20 copies
+of the mean of the aligned tickets, pruned to the density, each through the data in an order of its own. The learning
+rate of each of the three is chosen by validation loss after 30 steps. All are judged beside the same training and
+held-out tickets.
 """
 
-from dataclasses import dataclass
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import tyro
-from tyro.conf import OmitArgPrefixes
 
 import weightspace as ws
 from experiments.common import report_rows, tables
-from experiments.generator.fashion import LADDER, LEARNED_FROM, NETWORKS, SAMPLES, SHARDS, Fit, Study, ready
+from experiments.generator.fashion import Fit, Study, ready
+from weightspace.storage.files import make_folder, write_text
 
-SETTINGS = ("density", "polish", "seed")
-MEAN, LONGER = "mean, polished", "tickets, polished"
+SETTINGS = ("density", "arm", "polish", "seed")
+SAMPLES, TICKETS, MEAN = "samples", "tickets", "the mean"
+LAST_LAYER = "last layer"
+STEPS = (10, 30, 100, 300)
+RATES = (3e-4, 1e-3, 3e-3)
+TRIED = 30  # steps after which the learning rate is chosen
+TIMED = 8  # networks that times are taken of
+FLOW = ws.FlowMatching(width=256, blocks=2, steps=1500, validation_fraction=0.1)
+NORMAL = 1.96  # of a 95 % interval
 
 
 @dataclass(frozen=True)
-class Polished:
-    """What one report can be made from by any worker.
+class Polishing:
+    """Three kinds of networks, polished in every way.
 
     Args:
-        study: The study of Fashion-MNIST.
+        study: The tickets and how a generator is fitted to them.
+        steps: Numbers of steps.
     """
 
     study: Study
+    steps: tuple[int, ...]
 
-    def report(self, job: tuple[int, int, int]) -> list[dict[str, object]]:
-        """Rows of one number of levels, seed and number of steps."""
-        ready()
-        levels, seed, steps = job
-        study, density = self.study, LADDER[levels - 1].density
-        task = study.task()
-        training, held_out = study.tickets(density).split(LEARNED_FROM, NETWORKS - LEARNED_FROM)
-        here = study.out / f"density-{density}-{seed}-{study.fit.kind}"
+    @property
+    def density(self) -> float:
+        """Density of the tickets and the samples."""
+        return self.study.ladder[0].density
+
+    def generator(self, training: ws.Collection, seed: int) -> ws.FittedGenerator:
+        """The generator of one seed."""
         model = ws.TicketGenerator(
-            compress=ws.PCA(study.fit.components),
-            generate=ws.FlowMatching(validation_fraction=0.1),
-            refine=study.refine(density),
+            compress=ws.PCA(self.study.fit.components),
+            generate=FLOW,
+            refine=self.study.refine(self.density),
         )
-        generator = model.fit(training, task=task, seed=seed, folder=here / "generator")
-        samples = generator.sample(
-            SAMPLES,
-            density=density,
-            polish=f"{steps}it" if steps else None,
-            task=task if steps else None,
-            seed=seed + 1,
-            folder=here / f"samples-{steps}",
-        )
-        others = {LONGER: training[:SAMPLES], MEAN: mean_of(training, task, seed)}
-        if steps:
-            others = {
-                name: ws.train(networks, task, f"{steps}it", folder=here / f"{name.split(',')[0]}-{steps}")
-                for name, networks in others.items()
-            }
-        report = ws.evaluate(
-            samples, task, training=training, held_out=held_out, others=others, dropout=None,
-            knowledge=generator.knowledge, seed=seed,
-        )  # fmt: skip
-        report.write(here / f"report-{steps}")
-        rows = report_rows.rows(report, {"density": density, "polish": steps, "seed": seed})
-        shown = ("training tickets", "held-out tickets", "samples", LONGER, MEAN)
-        return [row for row in rows if row["networks"] in shown]
+        return model.fit(training, task=self.study.task(), seed=seed, folder=self.study.out / f"generator-{seed}")
+
+    def polished(
+        self, start: Callable[..., ws.Collection], name: str, rates: tuple[float, ...]
+    ) -> tuple[float, dict[str, ws.Collection]]:
+        """Networks after every kind of polishing, and the learning rate.
+
+        Args:
+            start: Makes the networks, polished as `FittedGenerator.sample` polishes.
+            name: Name of their folders.
+            rates: Learning rates to choose from.
+        """
+        task, here = self.study.task(), self.study.out
+        tried = {rate: start(f"{TRIED}it", with_rate(task, rate), here / f"{name}-{TRIED}-{rate}") for rate in rates}
+        rate = min(tried, key=lambda rate: validated(tried[rate], "loss"))
+        for one, nets in tried.items():
+            loss, accuracy = (validated(nets, metric) for metric in ("loss", "accuracy"))
+            print(f"{name}, learning rate {one}: validation loss {loss:.4f}, accuracy {accuracy:.4f}", flush=True)
+        found = {"0": start(None, None, here / f"{name}-0")}
+        found[LAST_LAYER] = start(ws.LastLayer(), task, here / f"{name}-last-layer")
+        for steps in self.steps:
+            found[str(steps)] = start(f"{steps}it", with_rate(task, rate), here / f"{name}-{steps}-{rate}")
+        return rate, found
+
+    def rows(self, seeds: tuple[int, ...]) -> Iterator[list[dict[str, object]]]:
+        """A row for each kind of networks and way of polishing, seed by seed of the generator."""
+        study, task = self.study, self.study.task()
+        training, held_out = study.tickets(self.density).split(study.learned_from, study.networks - study.learned_from)
+        rates, groups = dict[str, float](), dict[tuple[str, str], ws.Collection]()
+        fixed = {TICKETS: training[: study.samples], MEAN: mean_of(training, task, study.samples)}
+        for arm, networks in fixed.items():
+            rates[arm], found = self.polished(lambda *asked, to=networks: polish(to, *asked), arm.split()[-1], RATES)
+            groups |= {(arm, how): one for how, one in found.items() if (arm, how) != (TICKETS, "0")}
+        cost = self.costs(training)
+        for seed in seeds:
+            generator = self.generator(training, seed)
+
+            def sampled(
+                how: str | ws.LastLayer | None,
+                task: ws.Task | None,
+                folder: Path,
+                generator: ws.FittedGenerator = generator,
+                seed: int = seed,
+            ) -> ws.Collection:
+                return generator.sample(
+                    study.samples, density=self.density, polish=how, task=task, seed=seed + 1, folder=folder
+                )
+
+            allowed = (rates[SAMPLES],) if SAMPLES in rates else RATES  # chosen with the first seed
+            rates[SAMPLES], found = self.polished(sampled, f"samples-{seed}", allowed)
+            others = groups | {(SAMPLES, how): one for how, one in found.items()}
+            report = ws.evaluate(
+                others.pop((SAMPLES, "0")), task, training=training, held_out=held_out,
+                others={f"{arm}, {how}": one for (arm, how), one in others.items()}, dropout=None,
+                knowledge=generator.knowledge, seed=seed,
+            )  # fmt: skip
+            report.write(study.out / f"report-{seed}")
+            named = {f"{arm}, {how}": (arm, how) for arm, how in others} | {SAMPLES: (SAMPLES, "0")}
+            named |= {"training tickets": (TICKETS, "0"), "held-out tickets": ("held-out tickets", "0")}
+            rows: list[dict[str, object]] = []
+            for name, (arm, how) in named.items():
+                settings = {"density": self.density, "arm": arm, "polish": how, "seed": seed}
+                shown = report_rows.row(report, name) | beside_tickets(report, name)
+                rows.append(
+                    settings | {"lr": rates[arm] if how in map(str, self.steps) else "", "cost": cost[how]} | shown
+                )
+            yield rows
+
+    def costs(self, tickets: ws.Collection) -> dict[str, float]:
+        """What a network's polishing costs, as a fraction of a ticket's training, in seconds of this processor."""
+        task, few, path = self.study.task(), tickets[:TIMED], self.study.out / "seconds.json"
+        if not path.exists():
+            step = (seconds(lambda: ws.train(few, task, "60it")) - seconds(lambda: ws.train(few, task, "20it"))) / 40
+            found = {"step": step / TIMED, "last layer": seconds(lambda: ws.LastLayer().refit(few, task)) / TIMED}
+            make_folder(path.parent)
+            write_text(path, json.dumps(found))
+        taken = json.loads(path.read_text(encoding="utf-8"))
+        length = task.recipe.per_epoch(len(task.train)) * (self.study.epochs + self.study.ladder[0].length.epochs)
+        costs = {str(steps): steps / length for steps in (0, *self.steps)}
+        return costs | {LAST_LAYER: taken["last layer"] / (length * taken["step"])}
 
 
-def mean_of(training: ws.Collection, task: ws.Task, seed: int) -> ws.Collection:
-    """As many copies of the tickets' mean as there are samples, pruned, each with a seed of its own."""
+def polish(
+    networks: ws.Collection, how: str | ws.LastLayer | None, task: ws.Task | None, folder: Path
+) -> ws.Collection:
+    """Networks as `FittedGenerator.sample` polishes its samples."""
+    if task is None or how is None:
+        return networks
+    return how.refit(networks, task) if isinstance(how, ws.LastLayer) else ws.train(networks, task, how, folder=folder)
+
+
+def with_rate(task: ws.Task, rate: float) -> ws.Task:
+    """The task with another learning rate."""
+    return replace(task, recipe=replace(task.recipe, optimizer=replace(task.recipe.optimizer, lr=rate)))
+
+
+def validated(networks: ws.Collection, name: str) -> float:
+    """Mean of a validation metric over networks that were trained."""
+    return statistics.fmean(record.metrics[f"validation_{name}"] for record in networks.records)
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Processor time of the shortest of three runs."""
+    taken: list[float] = []
+    for _ in range(3):
+        start = time.process_time()
+        work()
+        taken.append(time.process_time() - start)
+    return min(taken)
+
+
+def beside_tickets(report: ws.Report, name: str) -> dict[str, object]:
+    """How much more accurate networks are than training tickets, with half of its 95 % interval over networks."""
+    group, tickets = report[name], report[report.reference]
+    error = sum(one.std("accuracy") ** 2 / one.count for one in (group, tickets)) ** 0.5
+    return {"gain": group.mean("accuracy") - tickets.mean("accuracy"), "gain ±": NORMAL * error}
+
+
+def mean_of(training: ws.Collection, task: ws.Task, copies: int) -> ws.Collection:
+    """Copies of the tickets' mean, pruned, each with a seed of its own."""
     aligned = ws.WeightMatching().fit(training, example=task.train.head(8).x).transform(training)
-    mean = aligned.weights.mean(0, keepdim=True).expand(SAMPLES, -1).clone()
+    mean = aligned.weights.mean(0, keepdim=True).expand(copies, -1).clone()
     masks = ws.Unstructured(float(training.densities.median())).mask(mean.abs(), training.layout)
-    records = [{"kind": "mean", "index": i, "seed": 10_000 * (seed + 1) + i} for i in range(SAMPLES)]
+    records = [{"kind": "mean", "index": i, "seed": 10_000 + i} for i in range(copies)]
     return ws.Collection(
         training.layout, mean * masks, architecture=training.architecture, masks=masks, records=records
     )
@@ -83,37 +191,51 @@ def mean_of(training: ws.Collection, task: ws.Task, seed: int) -> ws.Collection:
 
 def main(
     data_root: Path | None = None,
-    densities: int = 2,
-    polish: tuple[int, ...] = (0, 10, 30, 100, 300),
-    seeds: tuple[int, ...] = (0, 1, 2),
-    fit: OmitArgPrefixes[Fit] = Fit(),
-    workers: int = 1,
-    out: Path = Path("runs/generator_fashion"),
+    steps: tuple[int, ...] = STEPS,
+    seeds: tuple[int, ...] = (0, 1),
+    hidden: tuple[int, ...] = (100, 50),
+    networks: int = 40,
+    learned_from: int = 28,
+    samples: int = 20,
+    epochs: int = 3,
+    pruning_epochs: int = 5,
+    density: float = 0.10,
+    components: int = 16,
+    refinement: int = 1500,
+    out: Path = Path("runs/generator_polish"),
     results: Path = tables.RESULTS,
 ) -> None:
-    """Write one row for each set of networks, density, seed and number of steps to generator/polish.csv.
+    """Write one row for each kind of networks, way of polishing and seed to generator/polish.csv.
 
     Args:
         data_root: Folder with FashionMNIST/raw; None looks where the library looks.
-        densities: Number of densities; 1 stops after 0.10, 2 goes on to 0.05.
-        polish: Numbers of training steps.
+        steps: Numbers of training steps.
         seeds: Seeds of the generators and their samples; networks and tickets are the same.
-        fit: How the generators are fitted; by default the novel setting.
-        workers: Number of processes, of one thread each.
-        out: Folder of experiments.generator.fashion; the same command continues there.
+        hidden: Widths of the hidden layers.
+        networks: Number of tickets.
+        learned_from: How many of them the generator sees.
+        samples: Number of samples, and of tickets and copies of the mean that are polished alike.
+        epochs: Epochs of training before pruning.
+        pruning_epochs: Epochs of gradual pruning.
+        density: Density of tickets and samples.
+        components: Components of the generator.
+        refinement: Steps of refinement of the generator.
+        out: Folder where every stage is kept; the same command continues there.
         results: Folder of the result tables.
     """
-    study = Study(data_root, out, fit)
-    polished, rows = Polished(study), list[dict[str, object]]()
-    study.task()  # unpacks the images, before several workers would do so at once
-    with ws.processes(workers) as pool:
-        for levels in range(1, densities + 1):
-            list(pool.map(study.prepare, [(shard, levels) for shard in range(SHARDS)]))
-            jobs = [(levels, seed, count) for seed in seeds for count in polish]
-            for judged in pool.map(polished.report, jobs):
-                rows += judged
-                tables.add(results / "generator/polish.csv", rows, SETTINGS)
-    report_rows.summary(rows, ("density", "polish", "networks"))
+    ready()
+    pruned = ws.tickets.GradualPruning(density=density, length=ws.Step(epochs=pruning_epochs), ramp=0.5)
+    fit = Fit(components=components, steps=refinement)
+    study = Study(
+        data_root, out, fit, networks=networks, learned_from=learned_from, samples=samples, shards=1, hidden=hidden,
+        epochs=epochs, ladder=(pruned,),
+    )  # fmt: skip
+    study.prepare((0, 1))
+    found: list[dict[str, object]] = []
+    for rows in Polishing(study, steps).rows(seeds):
+        tables.add(results / "generator/polish.csv", rows, SETTINGS)
+        found += rows
+    report_rows.summary(found, ("arm", "polish"))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import pytest
 
 import weightspace as ws
-from weightspace.cli.types import pattern_text, read_pattern
+from weightspace.cli.types import pattern_text, read_pattern, read_polish
 from weightspace.errors import InputError
 
 
@@ -28,3 +28,12 @@ def test_patterns_are_read_as_they_are_written(text: str, pattern: ws.masks.Patt
 def test_half_a_selection_is_refused(text: str) -> None:
     with pytest.raises(InputError, match="only"):
         read_pattern(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "polish"), [("30it", ws.Step(iterations=30)), ("last-layer", ws.LastLayer()), ("None", None)]
+)
+def test_ways_of_polishing_are_read(text: str, polish: ws.Step | ws.LastLayer | None) -> None:
+    assert read_polish(text) == polish
+    with pytest.raises(InputError, match="last-layer"):
+        read_polish(f"{text}s")

@@ -275,6 +275,8 @@ def test_pages_and_comparisons_name_the_metric(tmp_path: Path) -> None:
     for words in ("rmse and novelty", "residual correlation", "Left out", "ensemble rmse"):
         assert words in page, words
     assert "test accuracy" not in page
+    assert "as an ensemble: rmse" in report.headline()
+    assert "ensemble" not in report_of("loss only").headline()  # its outputs cannot be averaged
     comparison = ws.Comparison({"one": report, "two": replace(report)})
     assert "ensemble rmse" in str(comparison)
     other = replace(report_of("loss only"), task="values", test_samples=report.test_samples)

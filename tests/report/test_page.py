@@ -28,9 +28,10 @@ window.addEventListener("load", () => {
   const button = table.querySelectorAll("th button")[column];
   button.click(); const down = values(); button.click(); const up = values();
   const shown = [...document.images].filter(image => image.complete && image.naturalWidth > 0).length;
+  const tops = [".lead", ".badges", "img", "table"].map(one => document.querySelector(one).getBoundingClientRect().top);
   const wide = document.documentElement.scrollWidth > document.documentElement.clientWidth;
   document.body.insertAdjacentHTML("beforeend", "<pre id=found>" + JSON.stringify({
-    problems: window.problems, shown, total: document.images.length, down, up, wide}) + "</pre>");
+    problems: window.problems, shown, total: document.images.length, down, up, wide, tops}) + "</pre>");
 });
 </script>
 """
@@ -53,6 +54,8 @@ def test_the_page_works_in_a_browser(tickets: ws.Collection, task: ws.Task, tmp_
     assert found["down"] == sorted(found["down"], reverse=True)
     assert found["up"] == sorted(found["up"])
     assert found["down"][0] > found["up"][0]
+    assert found["tops"] == sorted(found["tops"])  # a sentence, outcomes, a picture, then tables
+    assert found["tops"][2] < 844  # on the first screen of a phone
     assert not found["wide"]  # on a phone, wide tables scroll inside their own box
 
     broken = page.replace("for (const table of", "for (const table fo")  # the control: an error would be seen

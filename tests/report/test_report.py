@@ -123,6 +123,44 @@ def test_the_page_is_self_contained_and_shows_every_figure(report: ws.Report, tm
         assert f'<span class="badge">{verdict.outcome}</span><b>{verdict.claim}</b>' in page
 
 
+def test_the_result_comes_first(report: ws.Report, tmp_path: Path) -> None:
+    """A sentence, the outcomes and a picture lead; how it was measured and the tables follow."""
+    line = report.headline()
+    assert str(report).splitlines()[0] == line
+    report.html(tmp_path / "r.html")
+    page = (tmp_path / "r.html").read_text()
+    parts = [f'<p class="lead">{line}', 'class="badges"', "<img", "What it says", 'class="verdicts"', "Every row was"]
+    order = [page.index(part) for part in [*parts, "<table"]]
+    assert order == sorted(order)
+    first = page[order[1] : order[2]]
+    for verdict in report.verdicts:
+        assert (
+            f'<li class="{verdict.outcome}"><span class="badge">{verdict.outcome}</span>{verdict.claim}</li>' in first
+        )
+    assert page.index(f'alt="{report.plot()[1].name}"') > page.rindex("</table>")  # the other figures
+
+
+def test_the_sentence_is_computed_from_the_report(report: ws.Report) -> None:
+    samples, tickets = report["samples"], report["training tickets"]
+    parts = report.headline().removesuffix(".").split("; ")
+    mine, theirs = (f"{one.mean('accuracy'):.3f} ± {one.std('accuracy'):.3f}" for one in (samples, tickets))
+    assert parts[0] == f"{samples.count} samples of density 0.20: accuracy {mine} (tickets {theirs})"
+    both = (report.ensemble(one.name).metrics for one in (samples, tickets))
+    figures = [f"accuracy {one.accuracy:.3f}, NLL {one.nll:.3f}" for one in both]
+    assert parts[-1] == f"as an ensemble: {figures[0]} (tickets {figures[1]})"
+
+    def told(**changed: str) -> list[str]:
+        outcomes = {claim.replace("_", " "): outcome for claim, outcome in changed.items()}
+        all_pass = [replace(one, outcome=outcomes.get(one.claim, "pass")) for one in report.verdicts]
+        return replace(report, verdicts=all_pass).headline().split("; ")[1:4]
+
+    assert told() == ["new: yes", "varied: yes", "better: yes"]
+    assert told(not_copies="fail", not_averages="open") == ["new: no", "varied: yes", "better: yes"]
+    assert told(not_averages="open", no_collapse="fail") == ["new: open", "varied: no", "better: yes"]
+    assert told(better_than_their_tickets="open", a_better_ensemble="fail")[2] == "better: open"
+    assert [one for one in replace(report, verdicts=[]).headline().split("; ") if one.startswith("new")] == []
+
+
 def test_runs_side_by_side(report: ws.Report, tmp_path: Path) -> None:
     other = replace(
         report, samples="held", groups=[replace(a, name="held") if a.name == "samples" else a for a in report.groups]

@@ -19,13 +19,13 @@ from weightspace.cli.inputs import (
     recorded_task,
     task_of,
 )
+from weightspace.cli.types import Polish
 from weightspace.compress import PCA
 from weightspace.errors import InputError
 from weightspace.flow import FlowMatching
 from weightspace.generator import FittedGenerator, TaskRefinement, TicketGenerator
 from weightspace.generator.mask_rules import MaskRule
 from weightspace.masks.patterns import Pattern
-from weightspace.recipes.step import Step
 from weightspace.tasks.task import Task
 
 _STAGES = TicketGenerator()
@@ -109,7 +109,8 @@ class Sample:
         condition: Conditions that the networks shall meet, NAME=VALUE, for generators fitted with conditions; several
             numbers have commas, such as description=0.5,-1,1.
         guidance: Strength of the conditions; above 1 follows them more strongly.
-        polish: How long samples are trained on under their masks, such as 30it; None leaves them as they are drawn.
+        polish: How long samples are trained on under their masks, such as 30it; last-layer refits their last layers
+            alone; None leaves them as they are drawn.
         task: Task that samples are polished on, and on whose training data the statistics of networks with BatchNorm
             are estimated; None is what the tickets were trained on.
         seed: Seed of the samples.
@@ -124,7 +125,7 @@ class Sample:
     nested: bool = True
     condition: tuple[str, ...] = ()
     guidance: float = 1.0
-    polish: Step | None = None
+    polish: Polish = None
     task: str | None = None
     seed: int = 0
     common: Shared = field(default_factory=Common)

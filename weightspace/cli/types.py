@@ -27,6 +27,7 @@ from weightspace.storage.spelling import spelled_text
 from weightspace.storage.typed import Registry
 from weightspace.storage.yaml_text import parse_yaml
 from weightspace.tickets import SNIP, GraSP, InitScore, MagnitudeScore, RandomScore, SynFlow
+from weightspace.training.last_layer import LastLayer
 
 POPULATIONS: Mapping[str, Callable[..., PopulationScheme]] = {
     "growing-mean": GrowingMean, "star": Star, "merge-many": MergeMany, "universe": Universe,
@@ -38,6 +39,7 @@ MASK_RULES: Mapping[str, Callable[[], MaskRule]] = {
     "magnitude": MagnitudeMask, "shared": SharedMask, "gates": GateMask,
 }  # fmt: skip
 
+LAST_LAYER = "last-layer"
 _SELECTIONS: Mapping[str, Callable[..., Pattern]] = {"only": Only, "except": Except}
 
 REGISTRY = ConstructorRegistry()
@@ -186,6 +188,35 @@ OptionalStep = Annotated[
     ),
 ]
 """A step that may be left out; as a union with a dataclass it would become subcommands."""
+
+
+def read_polish(text: str) -> Step | LastLayer | None:
+    """Read how samples are polished: a length such as 30it, last-layer, or None.
+
+    Raises:
+        InputError: It is none of these.
+    """
+    if text == "None":
+        return None
+    if text == LAST_LAYER:
+        return LastLayer()
+    try:
+        return Step.of(text)
+    except InputError as error:
+        raise InputError(f"{error}; or polish with {LAST_LAYER}, which refits the last layers") from error
+
+
+Polish = Annotated[
+    Step | LastLayer | None,
+    PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=f"{{None,{LAST_LAYER}}}|STEP",
+        instance_from_str=lambda words: read_polish(words[0]),
+        is_instance=lambda value: value is None or isinstance(value, Step | LastLayer),
+        str_from_instance=lambda value: [LAST_LAYER if isinstance(value, LastLayer) else str(value)],
+    ),
+]
+"""How samples are polished."""
 
 _rule(Step, "STEP", Step.of, str)
 _rule(Pattern, "PATTERN", read_pattern, pattern_text)

@@ -36,6 +36,7 @@ from weightspace.tasks.arguments import check_task
 from weightspace.tasks.data import Data
 from weightspace.tasks.own_loop import require_samples
 from weightspace.tasks.task import Task
+from weightspace.training.last_layer import LastLayer
 
 _BLOCK_BYTES = 2**29  # weights of samples that are made at once
 
@@ -54,7 +55,7 @@ class FittedGenerator(GeneratorParts):
         condition: Mapping[str, Value] | None = None,
         guidance: float = 1.0,
         data: Data | None = None,
-        polish: Step | str | None = None,
+        polish: Step | str | LastLayer | None = None,
         task: Task | None = None,
         seed: int = 0,
         folder: str | Path | None = None,
@@ -77,7 +78,7 @@ class FittedGenerator(GeneratorParts):
             guidance: Strength of the conditions; above 1 follows them more strongly than the tickets do.
             data: Training samples, from which BatchNorm statistics are estimated; needed for networks that have them.
             polish: How long samples are trained on, all side by side under their masks by the task's recipe, such as
-                "30it"; None leaves them as they are drawn.
+                "30it"; `LastLayer()` refits their last layers alone; None leaves them as they are drawn.
             task: Task that they are polished on; its test split is not read.
             seed: Seed of the samples.
             folder: Folder to write the samples to, as a run that can be resumed.

@@ -107,17 +107,25 @@ def render(
     pictures: Sequence[Picture],
     findings: Sequence[str] = (),
     verdicts: Sequence[Verdict] = (),
+    lead: str = "",
 ) -> str:
     """The text of a page, with figures embedded as PNG; see templates/page.html.
 
     Args:
         title: Title of the page.
-        introduction: Text under the title.
+        introduction: Text under the title, or below the verdicts where there is a lead.
         tables: Tables, in order.
         pictures: Figures, in order, below the tables.
         findings: What the tables say, in words.
         verdicts: Verdicts, shown first, each with its test.
+        lead: The result in one sentence; it comes first, then the outcomes and the first figure.
     """
     return _ENVIRONMENT.get_template("page.html").render(
-        title=title, introduction=introduction, tables=tables, pictures=pictures, findings=findings, verdicts=verdicts
+        title=title,
+        introduction=introduction,
+        tables=tables,
+        pictures=pictures,
+        findings=findings,
+        verdicts=verdicts,
+        lead=lead,
     )

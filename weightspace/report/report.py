@@ -8,6 +8,7 @@ from typing import Any
 from weightspace.report import figures, tables
 from weightspace.report.data import ReportData
 from weightspace.report.files import load_report, report_to_json
+from weightspace.report.headline import headline
 from weightspace.report.page import Picture, Table, render
 from weightspace.runtime import checks
 from weightspace.storage.files import dump_json, make_folder, write_text
@@ -17,6 +18,10 @@ from weightspace.storage.manifests import add_to_manifest
 @dataclass(frozen=True)
 class Report(ReportData):
     """What `evaluate` measured, with its tables and figures; `ReportData` explains the fields."""
+
+    def headline(self) -> str:
+        """The result in one sentence: how good samples are, whether they are new, and what they are together."""
+        return headline(self)
 
     def tables(self) -> list[Table]:
         """The summary, what makes networks new, calibration, and behaviour under shift."""
@@ -31,7 +36,9 @@ class Report(ReportData):
         metric = f"{self.metric.label} as mean ± standard deviation over networks"
         head = f"{self.task}: {self.test_samples} test samples; {metric}"
         lines = [f"[{v.outcome}] {v.claim}: {v.words}" for v in self.verdicts]
-        return "\n".join([head, table, "-" * max(map(len, table.splitlines())), *lines, *self.left_out])
+        return "\n".join(
+            [headline(self), "", head, table, "-" * max(map(len, table.splitlines())), *lines, *self.left_out]
+        )
 
     def html(self, path: str | Path) -> None:
         """Write a page that needs no other file and no network.
@@ -51,6 +58,7 @@ class Report(ReportData):
             verdicts=self.verdicts,
             tables=self.tables(),
             pictures=pictures,
+            lead=headline(self),
         )
 
     def write(self, folder: Path) -> None:

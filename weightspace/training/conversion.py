@@ -97,8 +97,7 @@ def trainer_for(
 def finished(trainer: Trainer, task: Task, records: Sequence[Record]) -> Collection:
     """The trainer's networks as a collection, with losses and validation metrics in the records."""
     metrics = _measured(trainer, task)
-    kind = {} if task.output_kind == Classes() else {"outputs": OUTPUT_KINDS.to_json(task.output_kind)}
-    kind |= _main_metric(task, metrics)
+    kind = meaning(task, metrics)
     return Collection(
         trainer.layout,
         trainer.weights.cpu(),
@@ -118,6 +117,17 @@ def finished(trainer: Trainer, task: Task, records: Sequence[Record]) -> Collect
             for i, record in enumerate(records)
         ],
     )
+
+
+def meaning(task: Task, metrics: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+    """What records say of what outputs mean and of the main metric; nothing where it is classes and accuracy.
+
+    Args:
+        task: Task of the networks.
+        metrics: Losses and metrics by the names that records have.
+    """
+    kind = {} if task.output_kind == Classes() else {"outputs": OUTPUT_KINDS.to_json(task.output_kind)}
+    return kind | _main_metric(task, metrics)
 
 
 def _main_metric(task: Task, metrics: Mapping[str, Sequence[float]]) -> dict[str, Any]:
