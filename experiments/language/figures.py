@@ -55,26 +55,26 @@ def pretrained(rows: list[dict[str, str]]) -> Figure:
 
 
 def sampled(rows: list[dict[str, str]]) -> Figure:
-    """Accuracy of copies of BERT, of their mean and of samples.
+    """Accuracy of the mean of copies of BERT, and of samples, above the copies' own.
 
     Args:
         rows: Rows of language/copies.csv.
     """
     heads = list(dict.fromkeys(row["heads"] for row in rows))
-    figure = Figure(figsize=(8, 2.8), layout="constrained", dpi=130, facecolor="white")
+    figure = Figure(figsize=(8, 2.2), layout="constrained", dpi=130, facecolor="white")
     panels = figure.subplots(1, len(heads), sharey=True, sharex=True, squeeze=False)[0]
     for axes, head in zip(panels, heads, strict=True):
         tidy(axes)
-        arms = [row for row in rows if row["heads"] == head][::-1]
-        copies = next(row for row in arms if row["networks"] == "copies")
-        axes.axvline(100 * float(copies["accuracy"]), color=TRAINING, linewidth=1, linestyle=(0, (4, 3)))
-        for y, row in enumerate(arms):
-            colour = {"copies": TRAINING, "flow": ACCENT}.get(row["networks"], OTHER)
-            mean, low, high = (100 * float(row[name]) for name in ("accuracy", "accuracy low", "accuracy high"))
+        arms = [row for row in rows if row["heads"] == head and row["networks"] not in ("copies", "before tuning")]
+        axes.axvline(0, color=TRAINING, linewidth=1, linestyle=(0, (4, 3)))
+        for y, row in enumerate(arms[::-1]):
+            colour = ACCENT if row["networks"] == "flow" else OTHER
+            mean, low, high = (100 * float(row[f"above copies{end}"]) for end in ("", " low", " high"))
             axes.errorbar(mean, y, xerr=[[mean - low], [high - mean]], fmt="o", color=colour, capsize=2)
-        axes.set_yticks(range(len(arms)), [row["networks"] for row in arms])
+        axes.set_yticks(range(len(arms)), [row["networks"] for row in arms[::-1]])
+        axes.set_ylim(-0.6, len(arms) - 0.4)
         axes.set_title(f"head: {head}", fontsize=11, loc="left")
-        axes.set_xlabel("test accuracy, % (dashed: copies)")
+        axes.set_xlabel("test accuracy above copies, points")
     return figure
 
 
