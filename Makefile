@@ -4,6 +4,7 @@
 # make bayes-tickets-mnist   the same questions on LeNet-300-100 and MNIST (hours; resumable)
 # make lottery              the lottery ticket hypothesis on LeNet-300-100 (two hours; resumable)
 # make bench-sparse          how fast sparse networks run: 2:4 on CUDA where there is a card, compressed rows on the CPU
+# make bench-gpu             every stage on a card beside the CPU: equal results, and how much faster (10 minutes)
 # make control              tickets of policies of CartPole on a small scale (runs/control, two minutes)
 # make language   tickets of a pre-trained BERT beside their controls, a few minutes: DATA=folder of the unpacked packages
 # make fuzz   random command lines, damaged files, wrong calls and kills: MINUTES=10 SEED=0 (experiments/results/fuzz)
@@ -23,7 +24,7 @@ export GOMP_SPINCOUNT ?= 0
 # Compiled modules are kept: the tests start many processes.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: language control fuzz demo tickets lottery bench-sparse bayes-tickets bayes-tickets-mnist results test lint docs env clean-env
+.PHONY: bench-gpu language control fuzz demo tickets lottery bench-sparse bayes-tickets bayes-tickets-mnist results test lint docs env clean-env
 .DEFAULT_GOAL := demo
 
 demo: $(READY)
@@ -37,6 +38,9 @@ lottery: $(READY)
 
 bench-sparse: $(READY)
 	$(BIN)/python -m experiments.benchmarks.sparse
+
+bench-gpu: $(READY)
+	$(BIN)/python -m experiments.benchmarks.gpu
 
 bayes-tickets: $(READY)
 	$(BIN)/python -m experiments.bayes.digits
