@@ -1,4 +1,4 @@
-"""Do sparse changes forget less, and do they merge better?
+"""Do sparse changes forget less, where each task has a head of its own?
 
     python -m experiments.adapt.lota --data-root DATA     (about 15 minutes of one core; the same command continues)
 
@@ -7,6 +7,7 @@ layer of MiniLM are adapted. The learning rate of every method and task is chose
 three; all rates are in the table, so that forgetting can be compared at equal accuracy of the second task.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import torch
 import tyro
 
 import weightspace as ws
+from experiments.adapt.intervals import grouped, interval
 from experiments.adapt.texts import Adaptable, adaptable
 from experiments.common import tables
 from weightspace import adapt
@@ -63,7 +65,7 @@ def main(
     out: Path = Path("runs/lota"),
     results: Path = tables.RESULTS,
 ) -> None:
-    """Write adapt/lota.csv, a row for each way, rate and seed, and adapt/merging.csv.
+    """Write adapt/lota.csv, a row for each way and rate.
 
     Args:
         data_root: Folder of the unpacked packages; see experiments/README.md.
@@ -72,7 +74,7 @@ def main(
         results: Folder of the result tables.
     """
     first, second = (adaptable(name, data_root, RECIPE) for name in ("sentiment", "genre"))
-    table = results / "adapt/lota.csv"
+    table = out / "rows.csv"
     rates: dict[tuple[str, str], float] = {}
     for seed in seeds:
         for way in WAYS:
@@ -87,9 +89,7 @@ def main(
             found = [row for row in tables.read(table) if row["way"] == way.name and row["seed"] == str(seeds[0])]
             best = max(found, key=lambda row: float(row["second validation"]))
             rates.setdefault((way.name, "second"), float(best["second rate"]))
-    for seed in seeds:
-        rows = merged(first, second, seed, rates, out)
-        tables.add(results / "adapt/merging.csv", rows, ("vectors", "seed", "merger"))
+    tables.write(results / "adapt/lota.csv", summary(tables.read(table)))
 
 
 def rates_of(way: Way, task: str, chosen: dict[tuple[str, str], float]) -> tuple[float, ...]:
@@ -127,40 +127,6 @@ def followed(
     return row | {"overlap": float(overlap)}
 
 
-def merged(
-    first: Adaptable, second: Adaptable, seed: int, rates: dict[tuple[str, str], float], out: Path
-) -> list[dict[str, object]]:
-    """Changes of both tasks from the same base, merged in every way."""
-    rows: list[dict[str, object]] = []
-    for way in WAYS[:2]:
-        vectors: list[adapt.TaskVectors] = []
-        for name, one, begin in (("first", first, 0), ("second", second, SECOND)):
-            rate, kind = rates[way.name, name], "first" if name == "first" else "alone"  # the first began at the base
-            folder = out / f"{kind}-{slug(way)}-{rate}-{seed}"
-            vectors.append(adapted(way, rate, one.starts(1, begin + seed), one.task, None, folder))
-        bodies = [vector.only(BODY) for vector in vectors]
-        bases = [vector.only(HEAD).on(one.base) for vector, one in zip(vectors, (first, second), strict=True)]
-        mergers = {"sum": adapt.Sum(), "TIES": adapt.TIES(), "DARE": adapt.DARE(seed=seed)}
-        a, b = (body.changes_for(first.base.layout)[0] for body in bodies)
-        both = (a != 0) & (b != 0)
-        found = adapt.compare(mergers, bodies, bases, [first.task, second.task], scales=(0.3, 0.5, 0.7, 1.0))
-        rows += [
-            {
-                "vectors": way.name,
-                "seed": seed,
-                "merger": row.merger,
-                "scale": row.scale,
-                "first": row.test["sentiment"][0],
-                "second": row.test["genre"][0],
-                "overlap": float(both.sum() / (a != 0).sum()),
-                "signs agree": float((a[both].sign() == b[both].sign()).float().mean()),
-            }
-            for row in found
-        ]
-        print(rows[-len(found) :], flush=True)
-    return rows
-
-
 def adapted(
     way: Way, rate: float, start: ws.Collection, task: ws.Task, apart: adapt.TaskVectors | None, folder: Path
 ) -> adapt.TaskVectors:
@@ -175,6 +141,20 @@ def adapted(
     calibration = CALIBRATION if way.by == "change" else None
     lota = adapt.LoTA(way.density, calibration, on=BODY, whole=HEAD, apart_from=apart, by=way.by)  # pyright: ignore[reportArgumentType]
     return lota.find(start, task, folder=folder)
+
+
+def summary(rows: Sequence[dict[str, str]]) -> list[dict[str, object]]:
+    """A row for each way and rate of the second task, with intervals over seeds.
+
+    Args:
+        rows: Rows of single seeds.
+    """
+    columns = ("first test", "first after test", "second test", "overlap")
+    return [
+        {"way": way, "first rate": own[0]["first rate"], "second rate": rate, "trained": int(own[0]["trained"])}
+        | interval(own, columns)
+        for (way, rate), own in grouped(rows, ("way", "second rate"))
+    ]
 
 
 def accuracy(network: ws.Collection, of: Adaptable, split: str) -> float:

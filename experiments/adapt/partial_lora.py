@@ -6,12 +6,14 @@ After Damirchi et al. 2025 (arXiv 2512.22495): genre of passages, on the second 
 of rank 8 stand five ways to train a quarter of its numbers. The learning rate of each is chosen on validation data.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import tyro
 
 import weightspace as ws
+from experiments.adapt.intervals import grouped, interval
 from experiments.adapt.texts import Adaptable, adaptable
 from experiments.common import tables
 from weightspace import adapt
@@ -37,7 +39,7 @@ def main(
     out: Path = Path("runs/partial-lora"),
     results: Path = tables.RESULTS,
 ) -> None:
-    """Write adapt/partial_lora.csv, a row for each way, rate and seed, and adapt/layer_ratios.csv.
+    """Write adapt/partial_lora.csv, a row for each way, and adapt/layer_ratios.csv.
 
     Args:
         data_root: Folder of the unpacked packages; see experiments/README.md.
@@ -61,7 +63,9 @@ def main(
         best = max(RATES, key=lambda rate: sum(float(str(row["validation"])) for row in tried[rate]))
         chosen[way] = tried[best]
     base = [{"way": "head alone", "rate": 0.0, **measured(genre.base, genre)[0], "trained": 0}]
-    tables.write(results / "adapt/partial_lora.csv", [row for rows in (base, *chosen.values()) for row in rows])
+    tables.write(
+        results / "adapt/partial_lora.csv", summary([row for rows in (base, *chosen.values()) for row in rows])
+    )
 
 
 def measured(networks: ws.Collection, of: Adaptable) -> list[dict[str, object]]:
@@ -74,6 +78,20 @@ def measured(networks: ws.Collection, of: Adaptable) -> list[dict[str, object]]:
     return [
         {"seed": i, "trained": int(mask.sum()), **{name: values[i] for name, values in scores.items()}}
         for i, mask in enumerate(networks.masks)
+    ]
+
+
+def summary(rows: Sequence[Mapping[str, object]]) -> list[dict[str, object]]:
+    """A row for each way, with intervals over seeds.
+
+    Args:
+        rows: Rows of single seeds.
+    """
+    plain = [{name: str(value) for name, value in row.items()} for row in rows]
+    return [
+        {"way": way, "rate": float(own[0]["rate"]), "trained": int(own[0]["trained"])}
+        | interval(own, ("validation", "test"))
+        for (way,), own in grouped(plain, ("way",))
     ]
 
 

@@ -1,14 +1,16 @@
 """Tasks of texts on the upper layers of a pre-trained body, of which what lies below is frozen and computed once.
 
 The body is MiniLM's first layers. Networks here are the last of these, and a head; their inputs are the hidden states
-of the texts below them. Heads begin as logistic regressions on the frozen body, so that every way to adapt begins at
-the same network.
+of the texts below them. Either all tasks share one head that was drawn at random and stands still, so that the body has
+to change and tasks can be in each other's way, or a head begins as a logistic regression on the frozen body. Every way
+to adapt begins at the same network.
 """
 
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -98,33 +100,38 @@ class Adaptable:
 
 
 def adaptable(
-    name: str, root: Path | None, recipe: ws.Recipe, *, below: int = 1, layers: int = 3, attention: bool = False
+    name: str,
+    root: Path | None,
+    recipe: ws.Recipe,
+    *,
+    head: Literal["shared", "own"] = "own",
+    below: int = 1,
+    layers: int = 3,
+    attention: bool = False,
+    length: int = LENGTH,
 ) -> Adaptable:
-    """Sentiment of film reviews, or genre of passages of the Brown corpus, on the upper layers of the body.
+    """A task on the upper layers of the body.
 
     Args:
-        name: "sentiment" or "genre".
+        name: "sentiment" of film reviews, "genre" of passages of the Brown corpus in four classes, or "fiction", which
+            of them are fiction and which learned prose.
         root: Folder of the packages; None looks where all experiments look.
         recipe: Recipe of the task.
+        head: One random head, the same for all tasks ("shared"), or a logistic regression on the frozen body ("own").
         below: Number of layers that are frozen and computed once.
         layers: Number of layers of the body.
         attention: Whether the network is the attention of the next layer alone.
+        length: Number of tokens at which texts are cut.
     """
-    root = data.folder(root)
-    counts = (SIZES["train"], SIZES["validation"], SIZES["test"])
-    if name == "sentiment":
-        texts = data.reviews(root, "rotten_tomatoes", *counts)
-    else:
-        texts = data.brown(root, *counts, words=18)
-    body = data.minilm(root)
-    outputs = max(texts.labels) + 1
+    texts = _texts(name, data.folder(root))
+    body, outputs = data.minilm(data.folder(root)), max(texts.labels) + 1
     whole = language.classification(
         texts.texts,
         texts.labels,
         body,
         name=name,
         splits=texts.splits,
-        length=LENGTH,
+        length=length,
         layers=layers,
         train_embeddings=False,
         recipe=recipe,
@@ -137,9 +144,23 @@ def adaptable(
 
     splits = (whole.train, whole.validation, whole.test)
     train, held, tested = (_below(module, split.x, below, split.y) for split in splits)
-    network = probed(build, train)
+    network = probed(build, train) if head == "own" else with_shared_head(build)
     task = ws.Task(name, ws.Architecture.of(build), train, held, tested, recipe)
     return Adaptable(task, ws.from_state_dict(network.state_dict(), build))
+
+
+def _texts(name: str, root: Path) -> data.Texts:
+    """The texts of a task."""
+    counts = (SIZES["train"], SIZES["validation"], SIZES["test"])
+    if name == "sentiment":
+        return data.reviews(root, "rotten_tomatoes", *counts)
+    if name == "genre":
+        return data.brown(root, *counts, words=18)
+    whole = data.brown(root, *(2 * count for count in counts), words=14)
+    fiction, learned = (list(data.GROUPS).index(group) for group in ("fiction", "learned"))
+    rows = [i for i, label in enumerate(whole.labels) if label in (fiction, learned)]
+    labels = [int(whole.labels[i] == fiction) for i in rows]
+    return data.Texts([whole.texts[i] for i in rows], labels, [whole.splits[i] for i in rows])
 
 
 def _below(module: nn.Module, ids: Tensor, below: int, y: Tensor) -> ws.Split:
@@ -153,6 +174,20 @@ def _below(module: nn.Module, ids: Tensor, below: int, y: Tensor) -> ws.Split:
                 h = layer(h, bias)
             states.append(h)
     return ws.Split((torch.cat(states), kept), y)
+
+
+def with_shared_head(build: Callable[[], nn.Module], size: float = 0.3) -> nn.Module:
+    """A network with the head that all tasks share: random, and better than chance at none.
+
+    Args:
+        build: Function that makes the network.
+        size: Standard deviation of the head's weights.
+    """
+    with seeds.seeded_modules(0, "shared head"):
+        network = build()
+        nn.init.normal_(network.head.weight, std=size)  # pyright: ignore
+        nn.init.zeros_(network.head.bias)  # pyright: ignore
+    return network
 
 
 def probed(build: Callable[[], nn.Module], train: ws.Split, steps: int = 300) -> nn.Module:

@@ -187,7 +187,8 @@ def cell(rows: Rows, spec: str) -> str:
         return low if low == high else f"{low} to {high}"
     if spread:
         (row,) = rows
-        return f"{formatted(values[0], form)} ± {formatted(float(row[spread]), form.lstrip('+'))}"
+        half = f" ± {formatted(float(row[spread]), form.lstrip('+'))}" if row[spread] else ""  # one network has none
+        return formatted(values[0], form) + half
     mean = formatted(statistics.fmean(values), form)
     same = min(values) == max(values)
     return mean if same else f"{mean} ± {formatted(statistics.stdev(values), form.lstrip('+'))}"

@@ -140,3 +140,11 @@ def test_samples_of_adapters_are_adapters(
     x = first.test.x
     torch.testing.assert_close(changed.module(0).eval()(x), loaded.module(0).eval()(x), rtol=1e-3, atol=1e-4)
     assert (adapt.save_peft(samples, 1, tmp_path / "peft") / "adapter_config.json").exists()
+
+
+def test_a_network_that_is_one_layer_has_no_place_for_an_adapter() -> None:
+    def layer() -> nn.Module:
+        return nn.Linear(3, 2)
+
+    with pytest.raises(ws.InputError, match="Linear has no nn.Linear inside"):
+        adapt.LoRA(rank=1).architecture(ws.from_state_dict(layer().state_dict(), layer))

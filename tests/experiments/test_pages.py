@@ -48,7 +48,7 @@ def test_a_changed_cell_is_seen(table: str, tmp_path: Path) -> None:
 
 
 def rows(*accuracies: float) -> list[dict[str, str]]:
-    return [{"accuracy": str(a), "std": "0.5", "n": "8000", "kind": "a"} for a in accuracies]
+    return [{"accuracy": str(a), "std": "0.5", "none": "", "n": "8000", "kind": "a"} for a in accuracies]
 
 
 @pytest.mark.parametrize(
@@ -60,6 +60,7 @@ def rows(*accuracies: float) -> list[dict[str, str]]:
         ((0.25, 0.75), "accuracy | to g", "0.25 to 0.75"),
         ((0.25, 0.75), "accuracy | #", "2"),
         ((0.25,), "accuracy ± std | +.2f", "+0.25 ± 0.50"),
+        ((0.25,), "accuracy ± none | .2f", "0.25"),
         ((0.25, 0.75), "n | ,d", "8,000"),
         ((0.25, 0.75), "kind | s", "a"),
         ((float("nan"),), "accuracy | .3f", "–"),
