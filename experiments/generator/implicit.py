@@ -3,7 +3,8 @@
     python -m experiments.generator.implicit --data-root data          (about an hour on one core; resumable)
 
 Each network of the collection draws one MNIST image of 14 x 14 pixels: two layers of 32 sines, 80 steps from a start
-that all share (200 under one shared mask at density 0.5). The generator learns their codes with the digit as a
+that all share. Sparse networks begin at the mean of the dense ones, pruned by magnitude, and take 120 steps under one
+mask (the outer step of Reptile, arXiv 1803.02999). The generator learns their codes with the digit as a
 condition. Samples are compared with held-out images in the features of a classifier that was trained on training
 images: precision and recall, how sure the classifier is, whether a conditional sample is the digit that was asked for,
 and how far the nearest training image is. A Gaussian in the same codes, and one for each digit, stand beside the flow.
@@ -80,7 +81,7 @@ def main(
     judge = Judge(classifier(train, out / "classifier.pt"), train.x[:networks], unseen)
     settings: dict[str, object] = {"networks": networks, "omega": omega, "components": components, "steps": steps}
     for density in densities:
-        collection = trained(train, networks, density, omega, out / f"networks-{networks}-{omega:g}-{density:g}")
+        collection = trained(train, networks, density, omega, out)
         for seed in seeds:
             model = ws.TicketGenerator(
                 align=None,
@@ -108,19 +109,21 @@ def small(split: ws.tasks.Data) -> Images:
     return Images((x - x.min()) / (x.max() - x.min()), whole.y)
 
 
-def trained(train: Images, count: int, density: float, omega: float, folder: Path) -> ws.Collection:
-    """Networks that draw the first training images; their records say which digit."""
+def trained(train: Images, count: int, density: float, omega: float, out: Path) -> ws.Collection:
+    """Networks that draw the first training images; their records say which digit.
+
+    Dense ones begin at one random start, sparse ones at the mean of the dense ones, whose largest weights are kept.
+    """
     network = ws.Architecture("Siren", {"sizes": (2, 32, 32, 1), "omega": omega})
-    length = "80it" if density == 1 else "200it"  # a pruned start needs longer
-    recipe = ws.Recipe(length, batch_size=SIDE**2, optimizer=ws.Adam(lr=1e-3))
+    recipe = ws.Recipe("80it" if density == 1 else "120it", batch_size=SIDE**2, optimizer=ws.Adam(lr=1e-3))
     task = ws.tasks.pictures("mnist pictures", train.x[:count], network, recipe)
-    plan = ws.SharedStart(at=ws.Step())
+    folder = out / f"networks-{count}-{omega:g}-{density:g}"
     if density == 1:
-        drawn = ws.collect(task, count, plan=plan, folder=folder)
+        drawn = ws.collect(task, count, plan=ws.SharedStart(at=ws.Step()), folder=folder)
     else:
-        one = ws.collect(task, 1)
-        fresh = one.layout.pack(network.build_seeded(0).state_dict())
-        start = ws.starts(one[[0] * count].replace(weights=fresh.repeat(count, 1)), seed=0)
+        dense = trained(train, count, 1.0, omega, out)
+        mean = dense.weights.mean(0, keepdim=True)
+        start = ws.starts(dense.replace(weights=mean.repeat(count, 1)), seed=0)
         finder = ws.tickets.PruneAtInit(ws.tickets.MagnitudeScore(), pattern=ws.Unstructured(density))
         drawn = finder.find(start, task, folder=folder)
     records = [record | {"digit": str(int(train.y[record.data]))} for record in drawn.records]

@@ -114,6 +114,8 @@ def test_a_report_is_read_back_and_shown(report: ws.PictureReport, tmp_path: Pat
     page = (tmp_path / "report.html").read_text()
     assert page.count("<img") == 1
     assert "the pictures are no copies" in page
+    assert page.index(report.headline().split(";")[0]) < page.index("<img") < page.index("<table")
+    assert str(report).startswith("samples: precision ")
     (tmp_path / "report.json").write_text("{}")
     with pytest.raises(ws.StorageError):
         ws.PictureReport.load(tmp_path / "report.json")

@@ -13,14 +13,14 @@ from weightspace.evaluation.baselines import Baselines
 from weightspace.evaluation.metrics.samples import covered
 from weightspace.networks.collection import Collection
 from weightspace.report.knowledge import FlowKnowledge
-from weightspace.report.pictures import PictureReport, PictureSet, Share, ShownPictures
+from weightspace.report.pictures import GAUSSIAN, SAMPLES, PictureReport, PictureSet, Share, ShownPictures
 from weightspace.report.results import Outcome, Verdict
 from weightspace.runtime import checks, seeds
 from weightspace.tasks.arguments import check_task
 from weightspace.tasks.pictures import draw, picture_size, pictures_of
 from weightspace.tasks.task import Task
 
-SAMPLES, GAUSSIAN, UNSEEN = "samples", "Gaussian", "unseen pictures"
+UNSEEN = "unseen pictures"
 _SHOWN = 16  # pictures of each set on the page
 _CLOSE = 0.01  # share of the unseen pictures that count as close to a training picture
 Features = Callable[[Float[Tensor, "n channels height width"]], Float[Tensor, "n d"]]

@@ -15,6 +15,8 @@ from weightspace.storage.typed import from_json, to_json
 
 FORMAT = "weightspace.pictures"
 VERSION = 1
+SAMPLES, GAUSSIAN = "samples", "Gaussian"
+"""Names of the sets that verdicts compare."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,17 @@ class PictureReport:
     verdicts: Sequence[Verdict]
     shown: Sequence[ShownPictures]
 
+    def headline(self) -> str:
+        """The result in one sentence: samples beside a Gaussian's, and how many are copies."""
+        rows = {one.name: one for one in self.sets}
+        parts = [
+            f"{name}: precision {one.precision.value:.3f}, recall {one.recall.value:.3f}"
+            for name, one in rows.items()
+            if name in (SAMPLES, GAUSSIAN) and one.precision is not None and one.recall is not None
+        ]
+        copies = rows[SAMPLES].copies.value
+        return f"{'; '.join(parts)}; {copies:.1%} of the samples are as close to a training picture as a copy."
+
     def table(self) -> Table:
         """A row for each set of pictures."""
         rows = [["pictures", "precision", "recall", "nearest training picture", "closer than 99 % of unseen"]]
@@ -101,7 +114,7 @@ class PictureReport:
             ("nearest training picture", "median distance, root mean square over pixels"),
             ("in brackets", f"95 % interval over {self.count} pictures"),
         ]
-        return Table("Pictures beside unseen ones", rows, legend, ["samples"], [(s.name, s.note) for s in self.sets])
+        return Table("Pictures beside unseen ones", rows, legend, [SAMPLES], [(s.name, s.note) for s in self.sets])
 
     def plot(self) -> list[Picture]:
         """The pictures, a row for each set; `picture.figure` is matplotlib's."""
@@ -116,7 +129,7 @@ class PictureReport:
         table = self.table().text()
         lines = [f"[{v.outcome}] {v.claim}: {v.words}" for v in self.verdicts]
         head = f"{self.task}: {self.count} pictures of each kind, compared by {self.features}"
-        return "\n".join([head, table, "-" * max(map(len, table.splitlines())), *lines])
+        return "\n".join([self.headline(), "", head, table, "-" * max(map(len, table.splitlines())), *lines])
 
     def html(self, path: str | Path) -> None:
         """Write a page that needs no other file and no network.
@@ -136,6 +149,7 @@ class PictureReport:
             verdicts=self.verdicts,
             tables=[self.table()],
             pictures=pictures,
+            lead=self.headline(),
         )
 
     def write(self, folder: Path) -> None:
