@@ -76,7 +76,9 @@ def test_what_does_not_fit_is_refused(base: ws.Collection, vectors: adapt.TaskVe
         vectors.on(iris)
 
 
-def test_samples_of_changes_are_changes(base: ws.Collection, vectors: adapt.TaskVectors, first: ws.Task) -> None:
+def test_samples_of_changes_are_changes(
+    base: ws.Collection, vectors: adapt.TaskVectors, first: ws.Task, tmp_path: Path
+) -> None:
     """Their statistics of BatchNorm are those of the base: a network that is made of changes alone has none."""
     twice = vectors.replace(weights=2 * vectors.weights)
     many = adapt.TaskVectors.of(ws.Collection.concatenate([vectors, twice]))
@@ -88,6 +90,8 @@ def test_samples_of_changes_are_changes(base: ws.Collection, vectors: adapt.Task
     on = drawn.on(base[:1])
     torch.testing.assert_close(on.weights, base.weights[:1] + sampled.weights)
     assert (on.weights == base.weights[:1])[sampled.weights == 0].all()
+    loaded = adapt.TaskVectors.load(sampled.save(tmp_path / "drawn"), factory=base.architecture.factory)
+    assert torch.equal(loaded.on(base[:1]).weights, on.weights)
     decoded = adapt.TaskVectors.of(generator.decode(generator.encode(many), density=0.1))
     assert len(decoded) == len(many)
     for wrong in (

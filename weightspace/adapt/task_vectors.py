@@ -73,7 +73,7 @@ class TaskVectors(Collection):
 
     @classmethod
     def load(cls, folder: str | Path, **options: object) -> "TaskVectors":
-        """Open a saved collection of task vectors.
+        """Open a saved collection of task vectors, or of samples of a generator of such.
 
         Args:
             folder: Folder that `save` wrote.
@@ -83,7 +83,7 @@ class TaskVectors(Collection):
             StorageError: The folder is no collection, or one of other networks.
         """
         loaded = super().load(folder, **options)  # pyright: ignore[reportArgumentType]
-        other = [record.kind for record in loaded.records if record.kind != KIND]
+        other = [record.kind for record in loaded.records if KIND not in (record.kind, record.get("of"))]
         if other:
             raise StorageError(
                 f"{folder} holds networks (kind {other[0]!r}), not task vectors: open it with Collection.load, and "
