@@ -26,7 +26,7 @@ from experiments.generator.fashion import Fit, Study, ready
 from weightspace.storage.files import make_folder, write_text
 
 SETTINGS = ("density", "arm", "polish", "seed")
-SAMPLES, TICKETS, MEAN = "samples", "tickets", "the mean"
+ARMS = SAMPLES, TICKETS, HELD_OUT, MEAN = "samples", "tickets", "held-out tickets", "the mean"
 LAST_LAYER = "last layer"
 STEPS = (10, 30, 100, 300)
 RATES = (3e-4, 1e-3, 3e-3)
@@ -93,7 +93,7 @@ class Polishing:
         for arm, networks in fixed.items():
             rates[arm], found = self.polished(lambda *asked, to=networks: polish(to, *asked), arm.split()[-1], RATES)
             groups |= {(arm, how): one for how, one in found.items() if (arm, how) != (TICKETS, "0")}
-        cost = self.costs(training)
+        cost, ways = self.costs(training), ["0", LAST_LAYER, *map(str, self.steps)]
         for seed in seeds:
             generator = self.generator(training, seed)
 
@@ -118,7 +118,7 @@ class Polishing:
             )  # fmt: skip
             report.write(study.out / f"report-{seed}")
             named = {f"{arm}, {how}": (arm, how) for arm, how in others} | {SAMPLES: (SAMPLES, "0")}
-            named |= {"training tickets": (TICKETS, "0"), "held-out tickets": ("held-out tickets", "0")}
+            named |= {"training tickets": (TICKETS, "0"), "held-out tickets": (HELD_OUT, "0")}
             rows: list[dict[str, object]] = []
             for name, (arm, how) in named.items():
                 settings = {"density": self.density, "arm": arm, "polish": how, "seed": seed}
@@ -126,7 +126,7 @@ class Polishing:
                 rows.append(
                     settings | {"lr": rates[arm] if how in map(str, self.steps) else "", "cost": cost[how]} | shown
                 )
-            yield rows
+            yield sorted(rows, key=lambda row: (ARMS.index(str(row["arm"])), ways.index(str(row["polish"]))))
 
     def costs(self, tickets: ws.Collection) -> dict[str, float]:
         """What a network's polishing costs, as a fraction of a ticket's training, in seconds of this processor."""

@@ -1,0 +1,85 @@
+"""What do samples gain by polishing, for which cost?
+
+    python -m experiments.generator.figures          (seconds; writes docs/figures/polish.svg)
+
+Draws generator/polish.csv: accuracy, Z_U and the NLL of ensembles over the cost, which is a fraction of a ticket's
+training; means over seeds, and 95 % intervals over networks of the accuracy.
+"""
+
+import statistics
+from pathlib import Path
+
+import tyro
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from experiments.common import tables
+from experiments.generator.polish import LAST_LAYER, MEAN, SAMPLES, TICKETS
+from weightspace.report.plots.style import ACCENT, OTHER, TRAINING, save, tidy
+
+COLOURS = {SAMPLES: ACCENT, TICKETS: TRAINING, MEAN: OTHER}
+PANELS = {"accuracy": "test accuracy", "Z_U": "Z_U (below -2: copies)", "ensemble nll": "NLL of the ensemble"}
+NEAR = 0.0025  # costs below it are drawn on a linear scale
+LOWEST = {"accuracy": 0.80, "ensemble nll": None, "Z_U": None}
+HIGHEST = {"accuracy": None, "ensemble nll": 0.50, "Z_U": None}
+
+
+def main(results: Path = tables.RESULTS, figures: Path = tables.FIGURES) -> None:
+    """Draw polish.svg.
+
+    Args:
+        results: Folder of the result tables.
+        figures: Folder of the figures.
+    """
+    figures.mkdir(parents=True, exist_ok=True)
+    save(polish(tables.read(results / "generator/polish.csv")), figures / "polish.svg")
+
+
+def polish(rows: list[dict[str, str]]) -> Figure:
+    """The frontier of polishing.
+
+    Args:
+        rows: Rows of generator/polish.csv.
+    """
+    figure = Figure(figsize=(11, 3.6), layout="constrained", dpi=130, facecolor="white")
+    for axes, (column, label) in zip(figure.subplots(1, len(PANELS)), PANELS.items(), strict=True):
+        tidy(axes)
+        axes.axvline(1, color=OTHER, linewidth=1, linestyle=(0, (1, 3)))
+        for arm, colour in COLOURS.items():
+            if column != "Z_U" or arm == SAMPLES:
+                _line(axes, [row for row in rows if row["arm"] == arm], column, arm, colour)
+        if column == "Z_U":
+            axes.axhline(-2, color=OTHER, linewidth=1, linestyle=(0, (4, 3)))
+        axes.set_ylim(LOWEST[column], HIGHEST[column])
+        axes.set_xscale("symlog", linthresh=100 * NEAR)
+        axes.set_xticks([0, 0.3, 1, 3, 9], ["0", "0.3", "1", "3", "9"])
+        axes.set_xlabel("cost, % of a ticket's training")
+        axes.set_ylabel(label)
+        axes.set_xlim(-100 * NEAR / 5, None)
+    figure.legend(
+        *figure.axes[0].get_legend_handles_labels(), fontsize=8, ncols=6, frameon=False, loc="outside lower center"
+    )
+    return figure
+
+
+def _line(axes: Axes, rows: list[dict[str, str]], column: str, arm: str, colour: str) -> None:
+    """Steps as a line, the last layer as a diamond."""
+    ways = sorted({row["polish"] for row in rows} - {LAST_LAYER}, key=int)
+    points = [[row for row in rows if row["polish"] == way] for way in ways]
+    x = [100 * _mean(point, "cost") for point in points]
+    y = [_mean(point, column) for point in points]
+    half = [_mean(point, "gain ±") for point in points] if column == "accuracy" else None
+    axes.errorbar(x, y, yerr=half, fmt="o-", markersize=4, color=colour, capsize=2, label=arm)
+    last = [row for row in rows if row["polish"] == LAST_LAYER]
+    axes.plot(
+        100 * _mean(last, "cost"), _mean(last, column), "D", color=colour, markersize=7, label=f"{arm}, last layer"
+    )
+
+
+def _mean(rows: list[dict[str, str]], column: str) -> float:
+    """Mean over seeds."""
+    return statistics.fmean(float(row[column]) for row in rows)
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
