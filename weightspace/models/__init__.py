@@ -9,6 +9,7 @@ from weightspace.models.language import LSTMLanguageModel as LSTMLanguageModel
 from weightspace.models.language import TransformerLanguageModel as TransformerLanguageModel
 from weightspace.models.lenet import LeNet5 as LeNet5
 from weightspace.models.lenet import LeNet300 as LeNet300
+from weightspace.models.libraries import from_library as from_library
 from weightspace.models.mlp import MLP as MLP
 from weightspace.models.policy import ActorCritic as ActorCritic
 from weightspace.models.resnet import ResNet18 as ResNet18

@@ -17,6 +17,7 @@ from weightspace.runtime.trees import Tree
 from weightspace.tasks.data import ArrayDataset, Data, DatasetSplit, OwnData, Split
 from weightspace.tasks.metrics import Metric
 from weightspace.tasks.task import Task, cross_entropy, split, split_rows
+from weightspace.tasks.torch_metrics import TorchMetric
 
 _FEW = 2  # samples that show how a network uses its parameters
 
@@ -35,7 +36,7 @@ def from_tensors(
     test: float = 0.2,
     loss: Loss = cross_entropy,
     outputs: OutputKind | None = None,
-    metrics: Sequence[str | Metric] | None = None,
+    metrics: Sequence[str | Metric | TorchMetric] | None = None,
     seed: int = 0,
 ) -> Task:
     """A task of tensors, cut into fixed splits.
@@ -52,7 +53,8 @@ def from_tensors(
         test: Fraction of the samples for evaluation alone.
         loss: Mean loss of outputs against targets.
         outputs: What the outputs mean; None finds it out by the loss and the shapes.
-        metrics: Metrics, or names of known ones, the main one first; None takes what is usual for such outputs.
+        metrics: Metrics, of torchmetrics too, or names of known ones, the main one first; None takes what is usual
+            for such outputs.
         seed: Seed of the splits.
 
     Raises:
@@ -86,7 +88,7 @@ def from_dataset(
     test: float = 0.2,
     loss: Loss = cross_entropy,
     outputs: OutputKind | None = None,
-    metrics: Sequence[str | Metric] | None = None,
+    metrics: Sequence[str | Metric | TorchMetric] | None = None,
     in_memory: bool = True,
     seed: int = 0,
 ) -> Task:
@@ -131,7 +133,7 @@ def from_own_data(
     recipe: Recipe = Recipe(),
     loss: Loss,
     outputs: OutputKind | None = None,
-    metrics: Sequence[str | Metric] | None = None,
+    metrics: Sequence[str | Metric | TorchMetric] | None = None,
     shared_inputs: bool = True,
     validation: OwnData | None = None,
 ) -> Task:

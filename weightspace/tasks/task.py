@@ -20,6 +20,7 @@ from weightspace.runtime.trees import Tree
 from weightspace.tasks.checks import check_outputs, require_no_stretching, warn_of_stretching
 from weightspace.tasks.data import Data, DatasetSplit, OwnData, Split
 from weightspace.tasks.metrics import Metric, default_metrics, metric_of
+from weightspace.tasks.torch_metrics import TorchMetric, metric_from
 
 _TRIED = 8  # samples that a network is tried on
 
@@ -67,7 +68,7 @@ class Task:
     loss: Callable[[Any, Any], Tensor] = cross_entropy
     ood: Callable[[], Tree] | None = None
     outputs: OutputKind | None = None
-    metrics: Sequence[str | Metric] | None = None
+    metrics: Sequence[str | Metric | TorchMetric] | None = None
 
     def __post_init__(self) -> None:
         checks.text(self.name, "name", "digits")
@@ -83,7 +84,7 @@ class Task:
         if self.metrics is not None and (isinstance(self.metrics, str) or not isinstance(self.metrics, Sequence)):
             raise checks.refuse("metrics", "a list of metrics or their names", self.metrics)
         for metric in self.metrics or ():
-            if not isinstance(metric, str | Metric):
+            if isinstance(metric, type) or not isinstance(metric, str | Metric | TorchMetric):
                 raise checks.refuse("metrics", "a list of metrics or their names", self.metrics)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -139,7 +140,10 @@ class Task:
         kind = self.output_kind
         if self.metrics is None:
             return default_metrics(kind)
-        metrics = tuple(metric_of(metric, kind) for metric in self.metrics)
+        metrics = tuple(
+            metric_of(metric, kind) if isinstance(metric, str | Metric) else metric_from(metric, kind)
+            for metric in self.metrics
+        )
         names = [metric.name for metric in metrics]
         if len(set(names)) < len(names):
             raise InputError(f"two metrics have one name: {', '.join(names)}")

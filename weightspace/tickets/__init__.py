@@ -1,6 +1,7 @@
 """Ticket finders: each takes a collection of trained networks and returns the same networks, sparse."""
 
 from weightspace.masks.overlap import mask_overlap as mask_overlap
+from weightspace.networks.torch_prune import to_torch_prune as to_torch_prune
 from weightspace.tickets.ablations.controls import TicketControls as TicketControls
 from weightspace.tickets.ablations.deconstruct import Deconstruction as Deconstruction
 from weightspace.tickets.ablations.early_phase import EarlyPhase as EarlyPhase
