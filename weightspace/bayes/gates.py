@@ -33,7 +33,7 @@ from weightspace.networks.outputs import Regression
 from weightspace.networks.placing import placed
 from weightspace.networks.record import Extra
 from weightspace.recipes.step import Duration, Step, duration
-from weightspace.runtime import checks, devices, seeds
+from weightspace.runtime import checks, devices, seeds, tracking
 from weightspace.runtime.room import check_number
 from weightspace.runtime.trees import Tree
 from weightspace.storage.checkpoints import read_checkpoint, write_checkpoint
@@ -211,12 +211,14 @@ class _Search:
             self._resume(checkpoint)
             tick(self.step)
         while self.step < self.last:
-            self._update()
+            loss = self._update()
             tick(1)
+            tracking.log(lambda: {"loss": loss, "open": self.network.logits.detach().sigmoid().mean().item()})  # noqa: B023
             if checkpoint is not None and self.step % _CHECKPOINT_STEPS == 0:
                 write_checkpoint(checkpoint, self._state())
 
-    def _update(self) -> None:
+    def _update(self) -> float:
+        """One step; returns the loss before it."""
         network, total = self.network, len(self.task.train)
         x, y = self._batch()
         for group in self.optimizer.param_groups:
@@ -234,6 +236,7 @@ class _Search:
         self.optimizer.step()
         network.learn_noise(y)
         self.step += 1
+        return loss.item()
 
     def _balance(self) -> None:
         """Add the budget's gradient, as large as the loss's own while there are too many open gates."""

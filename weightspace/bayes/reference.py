@@ -23,7 +23,7 @@ from weightspace.bayes.inference.network import BayesianNetwork
 from weightspace.bayes.variational import Variational
 from weightspace.errors import InputError
 from weightspace.networks.collection import Collection
-from weightspace.runtime import checks, seeds, trees
+from weightspace.runtime import checks, seeds, tracking, trees
 from weightspace.runtime.progress import progress
 from weightspace.runtime.trees import Tree
 from weightspace.tasks.arguments import check_run
@@ -222,7 +222,12 @@ def guide_draws(
     total, model = trees.samples(x), cold(network)
     size = min(batch_size, total)
     few = (*(trees.take(tree, (None, slice(size))) for tree in (x, y)), total)
-    with seeds.seeded_modules(seed, "guide"), pyro.validation_enabled(False), pyro.get_param_store().scope():
+    with (
+        seeds.seeded_modules(seed, "guide"),
+        pyro.validation_enabled(False),
+        pyro.get_param_store().scope(),
+        tracking.stage("guide", steps) as told,
+    ):
         guide = make(model, init_loc_fn=start)
         guide(*few)  # makes its parameters
         optimizer = torch.optim.Adam(guide.parameters(), lr=lr)
@@ -238,6 +243,8 @@ def guide_draws(
             optimizer.step()
             decay.step()
             network.learn_noise(batch[1], total / network.temperature)
+            told.advance()
+            told.log(lambda: {"loss": loss.item() / total})  # noqa: B023
         if isinstance(guide, AutoLaplaceApproximation):
             guide = guide.laplace_approximation(trees.take(x, None), trees.take(y, None), total)
         with torch.no_grad():

@@ -15,7 +15,7 @@ from weightspace.control.ppo import PPO, advantages, loss
 from weightspace.errors import InputError
 from weightspace.networks.collection import Collection
 from weightspace.networks.forward import forward
-from weightspace.runtime import seeds
+from weightspace.runtime import seeds, tracking
 from weightspace.tasks.own_loop import LoopTask
 from weightspace.training.own_loop import LoopTrainer
 
@@ -95,6 +95,7 @@ class PolicyTrainer(LoopTrainer):
                 raise InputError(f"training diverged at update {self.step}: lower the learning rate of PPO")
             self.step += 1
             tick(1)
+            tracking.log(self._mean_loss)
             if self.checkpoint is not None and self.step < until and self.step % 16 == 0:
                 self.save(self.checkpoint)
 

@@ -18,7 +18,7 @@ from weightspace.flow.training_pairs import TrainingPairs
 from weightspace.flow.velocity import ResidualVelocity, Velocity
 from weightspace.networks.layout import Layout
 from weightspace.recipes.optimizers import Adam
-from weightspace.runtime import checks, devices, seeds
+from weightspace.runtime import checks, devices, seeds, tracking
 from weightspace.runtime.progress import progress
 from weightspace.storage.checkpoints import load_checkpoint, save_checkpoint
 from weightspace.storage.spelling import Spelling
@@ -230,12 +230,15 @@ class _Training:
             self.state, done = load_checkpoint(checkpoint, self.state, steps)
         bar = progress(range(steps), "training the flow")
         bar.update(done)
-        with bar:
+        with bar, tracking.stage("flow", steps) as told:
+            told.skip(done)
             for step in range(done, steps):
                 if step % _JUDGED_EVERY == 0:
                     self._judge()
                 loss = self._step(step)
                 bar.update()
+                told.advance()
+                told.log(lambda: {"loss": loss} | self._least())  # noqa: B023
                 if (step + 1) % _CHECKPOINT_EVERY == 0:
                     bar.note(loss=loss)
                     if checkpoint is not None:
@@ -246,6 +249,10 @@ class _Training:
     def _judge(self) -> None:
         if self.validation is not None:
             self.validation.keep_best(self.velocity, self.layout, self.state, self.averaged)
+
+    def _least(self) -> dict[str, float]:
+        """The lowest loss of validation codes so far, if there are any."""
+        return {} if self.validation is None else {"lowest_validation_loss": self.state["least"].item()}
 
     def _step(self, step: int) -> float:
         """One update; returns the loss before it."""

@@ -36,7 +36,7 @@ from weightspace.generator.soft_mask import ramped_mask, slope
 from weightspace.masks.patterns import Pattern, Unstructured, check_pattern
 from weightspace.masks.schedule import count_of, one_threshold
 from weightspace.networks.collection import Collection
-from weightspace.runtime import checks, devices, seeds, trees
+from weightspace.runtime import checks, devices, seeds, tracking, trees
 from weightspace.runtime.progress import progress
 from weightspace.storage.checkpoints import load_checkpoint, save_checkpoint
 from weightspace.storage.spelling import spelled_text
@@ -170,10 +170,13 @@ class TaskRefinement:
             run.state, done = load_checkpoint(checkpoint, run.state, self.steps)
         bar = progress(range(self.steps), "refining through the task")
         bar.update(done)
-        with bar:
+        with bar, tracking.stage("refinement", self.steps) as told:
+            told.skip(done)
             for step in range(done, self.steps):
                 loss = run.step(step)
                 bar.update()
+                told.advance()
+                told.log(lambda: {"loss": loss})  # noqa: B023
                 if (step + 1) % _CHECKPOINT_EVERY == 0:
                     bar.note(loss=loss)
                     if checkpoint is not None:

@@ -6,6 +6,7 @@ was interrupted; a folder that holds anything else is refused. The configuration
 
 import hashlib
 import json
+import math
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -17,6 +18,7 @@ from typing import Any
 import yaml
 
 from weightspace.errors import InputError, StorageError
+from weightspace.runtime import tracking
 from weightspace.storage.checksums import check_settings, drop_sums
 from weightspace.storage.files import dump_json, make_folder, write_text
 from weightspace.storage.leftovers import SUFFIX
@@ -52,6 +54,15 @@ class Run:
         """Append a line to metrics.jsonl."""
         self.check()
         append_line(self.folder / METRICS, dump_json({"time": round(time.time(), 3), **metrics}, "the metrics"))
+
+    def log_step(self, step: int, values: Mapping[str, float]) -> None:
+        """Append a line to metrics.jsonl; what is not finite is null.
+
+        Args:
+            step: Steps that are done.
+            values: Numbers by name.
+        """
+        self.log(step=step, **{name: value if math.isfinite(value) else None for name, value in values.items()})
 
     def finish(self, **summary: Any) -> None:
         """Write the manifest of all files, and mark the run complete."""
@@ -98,7 +109,8 @@ def open_run(
         with locked(folder):
             run = _opened(folder, path, wanted)
             opened = True
-            yield run
+            with tracking.into_folder(run.log_step):
+                yield run
     except InputError:
         if opened:
             _remove_if_empty(folder, existed=existed)

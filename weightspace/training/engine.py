@@ -25,7 +25,7 @@ from weightspace.errors import InputError, StorageError
 from weightspace.networks.architecture import Architecture
 from weightspace.networks.forward import activation_bytes
 from weightspace.networks.layout import Layout
-from weightspace.runtime import threads, trees
+from weightspace.runtime import threads, tracking, trees
 from weightspace.runtime.allocator import main_memory
 from weightspace.storage.checksums import check_sum, write_sum
 from weightspace.storage.files import write_text
@@ -95,7 +95,8 @@ def choose_execution(
     if memory_gb is not None and memory_gb <= 0:
         raise InputError(f"the memory budget must be positive, got {memory_gb} GiB")
     limit = min(n, max(1, budget_bytes(memory_gb, device) // network_bytes(task)))
-    best = kept or chosen or _measured_once(task, limit, device)
+    with tracking.paused():
+        best = kept or chosen or _measured_once(task, limit, device)
     if best.reason and n > 1:
         warnings.warn(f"{task.architecture.name} {best.reason}", stacklevel=3)
     if kept is None and folder is not None:

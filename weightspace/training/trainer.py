@@ -18,7 +18,7 @@ from weightspace.networks.forward import blocks
 from weightspace.networks.layout import Layout
 from weightspace.recipes.optimizers import State
 from weightspace.recipes.recipe import Augmentation, Recipe
-from weightspace.runtime import seeds, trees
+from weightspace.runtime import seeds, tracking, trees
 from weightspace.storage.checkpoints import read_checkpoint, write_checkpoint
 from weightspace.storage.system_errors import exists
 from weightspace.tasks.data import Data
@@ -219,6 +219,7 @@ class Trainer:
                 self._require_finite(stop)
                 tick(stop - self.step)
                 self.step = stop
+                tracking.log(self._mean_loss)
                 if self.validation_curve is not None and stop % self.validation_curve.every == 0:
                     at = (self.module, self.layout, self.weights, self.buffers)
                     seen = self.validation_curve.look(*at, self.individual.data)
@@ -262,6 +263,11 @@ class Trainer:
         lr, decay = self.rates()
         factor = self.recipe.lr_factor(self.step - 1, self.length, self.per_epoch)
         self.recipe.optimizer.update_(self.weights, gradient, self.state, lr * factor, decay, self.step)
+        tracking.log(self._mean_loss)
+
+    def _mean_loss(self) -> dict[str, float]:
+        """The mean over the networks of the loss on their last batches."""
+        return {"loss": self.losses.mean().item()}
 
     def rates(self, rows: slice = slice(None)) -> tuple[float | Tensor, float | Tensor]:
         """Learning rate and weight decay: the recipe's, or the networks' own (n, 1); decay (n, D) where some entries

@@ -16,7 +16,7 @@ from weightspace.errors import InputError
 from weightspace.recipes.optimizers import Adam
 from weightspace.recipes.recipe import Augmentation
 from weightspace.recipes.step import Step
-from weightspace.runtime import seeds
+from weightspace.runtime import seeds, tracking
 from weightspace.runtime.trees import Tree
 from weightspace.storage.checkpoints import read_checkpoint, write_checkpoint
 from weightspace.tasks.task import Task
@@ -117,6 +117,7 @@ class Inference:
             self.loss = value / len(self.data)
             self.step += 1
             tick(1)
+            tracking.log(lambda: {"loss": self.loss})
             if checkpoint is not None and self.step % _CHECKPOINT_STEPS == 0:
                 self.save(checkpoint)
 
