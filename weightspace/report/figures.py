@@ -1,6 +1,5 @@
 """The figures of a report, each with a caption that says what is good and what is bad."""
 
-import matplotlib
 import numpy as np
 
 from weightspace.report import plots
@@ -10,6 +9,8 @@ from weightspace.report.page import Picture
 
 def pictures(report: ReportData) -> list[Picture]:
     """All figures that the report has data for."""
+    import matplotlib
+
     with matplotlib.rc_context({"text.parse_math": False}):  # names are a user's, and may hold dollar signs
         parts = (_of_groups, _of_weight_space, _of_predictions, _of_masks, _of_filters)
         return [picture for part in parts for picture in part(report)]

@@ -9,16 +9,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from matplotlib.figure import Figure
-
-from weightspace.report.plots.style import save
+from weightspace.report.plots.style import Figure, save
 from weightspace.report.results import Verdict
 from weightspace.storage.files import write_bytes
-
-_ENVIRONMENT = Environment(
-    loader=PackageLoader("weightspace.report"), autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True
-)
 
 _LONGEST = 100  # letters of a file's name
 
@@ -120,7 +113,15 @@ def render(
         verdicts: Verdicts, shown first, each with its test.
         lead: The result in one sentence; it comes first, then the outcomes and the first figure.
     """
-    return _ENVIRONMENT.get_template("page.html").render(
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("weightspace.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template("page.html").render(
         title=title,
         introduction=introduction,
         tables=tables,

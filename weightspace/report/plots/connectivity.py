@@ -4,9 +4,8 @@ from collections.abc import Mapping, Sequence
 from itertools import cycle
 
 import numpy as np
-from matplotlib.figure import Figure
 
-from weightspace.report.plots.style import ACCENT, OTHER, TRAINING, new
+from weightspace.report.plots.style import ACCENT, OTHER, TRAINING, Figure, blank, new
 
 _COLOURS = (OTHER, ACCENT, TRAINING, "#15803d", "#7c3aed", "#a16207")
 
@@ -45,7 +44,7 @@ def matrices(values: Mapping[str, np.ndarray], what: str, *, divide: int | None 
         divide: Number of networks after which a cross is drawn, where another group begins.
     """
     count = len(values)
-    figure = Figure(figsize=(3.4 * count + 0.8, 3.4), layout="constrained", dpi=130)
+    figure = blank(3.4 * count + 0.8, 3.4)
     high = max(float(np.nanmax(m)) for m in values.values())
     low = min(0.0, *(float(np.nanmin(m)) for m in values.values()))
     every = [figure.add_subplot(1, count, k + 1) for k in range(count)]

@@ -4,12 +4,10 @@ from collections.abc import Callable, Sequence
 from itertools import cycle
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from weightspace.report.metrics import ReportedMetric
 from weightspace.report.plots.results import by_angle
-from weightspace.report.plots.style import OTHER, TRAINING, colours, new, tidy
+from weightspace.report.plots.style import OTHER, TRAINING, Axes, Figure, blank, colours, new, tidy
 from weightspace.report.results import CurveResult, GroupResult
 
 _STYLES = ("-", "--", "-.", ":", (0, (1, 3)))
@@ -65,7 +63,7 @@ def plane_of(
         metric: The metric.
         errors: How errors of two networks are compared.
     """
-    figure = Figure(figsize=(12.5, 5.8), layout="constrained", dpi=130)
+    figure = blank(12.5, 5.8)
     left, right = figure.add_subplot(1, 2, 1), figure.add_subplot(1, 2, 2)
     training = next(group for group in groups if group.name == reference)
     unit = training.median("nearest_distance")

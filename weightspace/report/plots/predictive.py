@@ -3,9 +3,8 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib.figure import Figure
 
-from weightspace.report.plots.style import OTHER, colours, new, tidy
+from weightspace.report.plots.style import OTHER, Figure, blank, colours, new, tidy
 from weightspace.report.results import GroupResult, PredictiveResult
 
 
@@ -25,7 +24,7 @@ def reliability(
         right: Label of the vertical axis.
         confidence: What the horizontal axis shows of the ensemble.
     """
-    figure = Figure(figsize=(6.0, 6.2), layout="constrained", dpi=130)
+    figure = blank(6.0, 6.2)
     grid = figure.add_gridspec(2, 1, height_ratios=(3, 1))
     top, low = figure.add_subplot(grid[0]), figure.add_subplot(grid[1])
     tidy(top)
@@ -50,7 +49,7 @@ def confusion(matrices: Mapping[str, Sequence[Sequence[int]]]) -> Figure:
     """Samples of each class that an ensemble takes for another; right answers are on the diagonal."""
     count = len(matrices)
     size = len(next(iter(matrices.values())))
-    figure = Figure(figsize=(4.6 * count, 4.6), layout="constrained", dpi=130)
+    figure = blank(4.6 * count, 4.6)
     for k, (name, matrix) in enumerate(matrices.items()):
         axes = figure.add_subplot(1, count, k + 1)
         values = np.asarray(matrix, dtype=float)
@@ -80,7 +79,7 @@ def confusion(matrices: Mapping[str, Sequence[Sequence[int]]]) -> Figure:
 def shift(ensembles: Sequence[PredictiveResult], samples: str, reference: str, metric: str = "nll") -> Figure:
     """NLL (or another metric) of each ensemble as the inputs drift away, a panel a kind of shift."""
     kinds = list(dict.fromkeys(shift.kind for shift in ensembles[0].shifts if shift.severity))
-    figure = Figure(figsize=(3.0 * len(kinds) + 2.4, 3.4), layout="constrained", dpi=130)
+    figure = blank(3.0 * len(kinds) + 2.4, 3.4)
     palette = colours([p.name for p in ensembles], samples, reference)
     for k, kind in enumerate(kinds):
         axes = figure.add_subplot(1, len(kinds), k + 1)

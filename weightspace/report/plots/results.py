@@ -1,15 +1,11 @@
 """Figures of evaluation results."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.collections import PolyCollection
-from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from weightspace.report.plots.style import OTHER, TRAINING, colours, new, tidy
+from weightspace.report.plots.style import OTHER, TRAINING, Axes, Figure, blank, colours, new, tidy
 from weightspace.report.results import CurveResult, GroupResult
 
 _VIOLIN = 5  # networks from which a density is drawn
@@ -25,7 +21,7 @@ def accuracy(groups: Sequence[GroupResult], samples: str, reference: str) -> Fig
         values = np.asarray(group.per_network.accuracy)
         if len(values) >= _VIOLIN and np.ptp(values) > 0:
             parts = axes.violinplot(values, [row], orientation="horizontal", widths=0.85, showextrema=False)
-            (body,) = cast("list[PolyCollection]", parts["bodies"])
+            (body,) = cast("list[Any]", parts["bodies"])
             body.set(facecolor=palette[group.name], alpha=0.25, edgecolor="none")
         heights = row + jitter.uniform(-0.15, 0.15, len(values))
         axes.plot(values, heights, ".", color=palette[group.name], alpha=0.4, markersize=3)
@@ -54,7 +50,7 @@ def plane(
         threshold: Accuracy from which a network counts as performing.
         test_samples: Size of the test split.
     """
-    figure = Figure(figsize=(12.5, 5.8), layout="constrained", dpi=130)
+    figure = blank(12.5, 5.8)
     left, right = figure.add_subplot(1, 2, 1), figure.add_subplot(1, 2, 2)
     training = next(group for group in groups if group.name == reference)
     unit = training.median("nearest_distance")
@@ -145,6 +141,8 @@ def _error(accuracy: np.ndarray, least: float) -> np.ndarray:
 def _accuracy_axis(axes: Axes) -> None:
     axes.set_yscale("log")
     axes.invert_yaxis()
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
     axes.yaxis.set_major_locator(FixedLocator([0.9, 0.5, 0.3, 0.2, 0.1, 0.05, 0.03, 0.02, 0.01, 0.005, 0.002]))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda error, _: f"{1 - error:.4g}"))
     axes.yaxis.set_minor_locator(NullLocator())

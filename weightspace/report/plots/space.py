@@ -3,9 +3,8 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib.figure import Figure
 
-from weightspace.report.plots.style import TRAINING, colours, new
+from weightspace.report.plots.style import TRAINING, Figure, blank, colours, new
 
 
 def spectrum(ratio: Sequence[float]) -> Figure:
@@ -36,7 +35,7 @@ def codes(groups: Mapping[str, Sequence[Sequence[float]]], samples: str, referen
 def filters(images: np.ndarray, labels: Sequence[str]) -> Figure:
     """Incoming weights of first-layer units as images (networks, units, height, width), a row for each network."""
     rows, columns = images.shape[:2]
-    figure = Figure(figsize=(0.55 * columns + 1.5, 0.55 * rows + 0.3), layout="constrained", dpi=130)
+    figure = blank(0.55 * columns + 1.5, 0.55 * rows + 0.3)
     limit = float(np.quantile(np.abs(images), 0.995)) or 1.0
     for row in range(rows):
         for column in range(columns):

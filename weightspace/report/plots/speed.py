@@ -2,9 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from matplotlib.figure import Figure
-
-from weightspace.report.plots.style import tidy
+from weightspace.report.plots.style import Figure, blank, tidy
 
 
 def speed(rows: Sequence[Mapping[str, object]]) -> Figure:
@@ -14,7 +12,7 @@ def speed(rows: Sequence[Mapping[str, object]]) -> Figure:
         rows: Measurements as `weightspace.sparse.bench.Timing.to_json` returns them.
     """
     whole = [row for row in rows if row["part"] == "network" and row["form"] != "dense"]
-    figure = Figure(figsize=(8.0, 4.2), layout="constrained", dpi=130)
+    figure = blank(8.0, 4.2)
     axes = figure.add_subplot()
     for name in dict.fromkeys((str(row["network"]), str(row["form"])) for row in whole):
         points = [row for row in whole if (row["network"], row["form"]) == name]

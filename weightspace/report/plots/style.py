@@ -3,12 +3,15 @@
 import io
 from collections.abc import Sequence
 from pathlib import Path
-
-import matplotlib
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Any
 
 from weightspace.storage.files import write_bytes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes as Axes
+    from matplotlib.figure import Figure as Figure
+else:  # matplotlib takes as long to import as PyTorch: it waits until something is drawn
+    Axes = Figure = Any
 
 ACCENT = "#c2410c"  # the networks that are judged
 TRAINING = "#1d4ed8"  # what they were learned from
@@ -45,9 +48,21 @@ def colours(names: Sequence[str], samples: str, reference: str) -> dict[str, str
     return {samples: ACCENT, reference: TRAINING} | {n: _PALETTE[i % len(_PALETTE)] for i, n in enumerate(others)}
 
 
+def blank(width: float, height: float) -> Figure:
+    """An empty figure, not tied to pyplot's global state.
+
+    Args:
+        width: Width in inches.
+        height: Height in inches.
+    """
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained", dpi=130)
+
+
 def new(width: float = 8.0, height: float = 4.2) -> tuple[Figure, Axes]:
     """A figure with one pair of axes, not tied to pyplot's global state."""
-    figure = Figure(figsize=(width, height), layout="constrained", dpi=130)
+    figure = blank(width, height)
     axes = figure.add_subplot()
     tidy(axes)
     return figure, axes
@@ -67,6 +82,8 @@ def save(figure: Figure, path: Path) -> None:
         figure: The figure.
         path: The file to write; its suffix, .png or .svg, is the format.
     """
+    import matplotlib
+
     with matplotlib.rc_context({"svg.hashsalt": "weightspace"}):  # otherwise names of elements are random
         content = io.BytesIO()
         kind = path.suffix.removeprefix(".")

@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from weightspace.symmetry.spec import Axis, Group, Symmetry
 from weightspace.symmetry.tracing.labels import Labels, Units
@@ -49,6 +47,9 @@ def settle(units: Units) -> Settled:
             one = np.unique(np.concatenate(found, 1), axis=1)
             edges += [one + np.array([[0], [count * inverse]]), one + np.array([[count], [count * (not inverse)]])]
     a, b = np.concatenate(edges, 1)
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     graph = coo_array((np.ones(len(a), dtype=np.int8), (a, b)), shape=(2 * count, 2 * count))
     _, number = connected_components(graph, directed=False)
     alike, other = number[:count], number[count:]
