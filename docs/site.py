@@ -13,7 +13,7 @@ from mkdocs.structure.files import File, Files
 ROOT = Path(__file__).parent.parent
 PACKAGES = (
     "tasks", "models", "recipes", "networks", "training", "masks", "tickets", "symmetry", "align", "compress", "flow",
-    "generator", "evaluation", "report", "sparse", "bayes", "storage", "runtime",
+    "generator", "evaluation", "report", "sparse", "bayes", "trackers", "hub", "storage", "runtime",
 )  # fmt: skip
 
 

@@ -6,12 +6,15 @@ from weightspace.runtime import threads as threads  # isort: skip  (must come be
 from weightspace import adapt as adapt
 from weightspace import align as align
 from weightspace import control as control
+from weightspace import hub as hub
 from weightspace import language as language
 from weightspace import models as models
+from weightspace import sklearn as sklearn
 from weightspace import sparse as sparse
 from weightspace import symmetry as symmetry
 from weightspace import tasks as tasks
 from weightspace import tickets as tickets
+from weightspace import trackers as trackers
 from weightspace.align import WeightMatching as WeightMatching
 from weightspace.compress import PCA as PCA
 from weightspace.errors import InputError as InputError
@@ -44,6 +47,7 @@ from weightspace.networks.importing import from_state_dicts as from_state_dicts
 from weightspace.networks.layout import Layout as Layout
 from weightspace.networks.merging import merge as merge
 from weightspace.networks.starts import starts as starts
+from weightspace.networks.zoo import from_zoo as from_zoo
 from weightspace.recipes.by_length import ByLength as ByLength
 from weightspace.recipes.optimizers import SGD as SGD
 from weightspace.recipes.optimizers import Adam as Adam
@@ -55,6 +59,7 @@ from weightspace.report.comparison import Comparison as Comparison
 from weightspace.report.pictures import PictureReport as PictureReport
 from weightspace.report.report import Report as Report
 from weightspace.runtime.processes import processes as processes
+from weightspace.runtime.tracking import track as track
 from weightspace.sparse.compact import compact as compact
 from weightspace.tasks.task import Split as Split
 from weightspace.tasks.task import Task as Task

@@ -246,7 +246,7 @@ def test_show_puts_reports_side_by_side(work: Path, capsys, tmp_path: Path, monk
     for words, message in (
         ([work / "report", work / "tickets"], "has no report.json"),
         ([work / "report", work / "report"], "given twice"),
-        ([work / "tickets", "--html", tmp_path / "t.html"], "is neither"),
+        ([work / "generator", "--html", tmp_path / "t.html"], "is none: leave --html out"),
         ([], "give a folder"),
     ):
         code, _, problem = run(capsys, "show", *words)

@@ -14,7 +14,7 @@ from weightspace.runtime.user_code import place_of
 
 FOUND = {
     "folders that are no evaluations": ("show dense saved", "give one folder"),
-    "a page of no report": ("show dense --html new.html", "leave --html out"),
+    "a page of no report": ("show generator --html new.html", "leave --html out"),
     "a table of no collection": ("show generator --csv new.csv", "leave --csv out"),
     "another task's data": ("train tickets --out new --length 1it --task wine", "the task that it is for"),
     "a task that is no function": (

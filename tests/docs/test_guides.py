@@ -8,7 +8,16 @@ from typing import Any
 import pytest
 import torch
 
-GUIDES = ["tasks.md", "language-models.md", "language.md", "own-networks.md", "own-loop.md", "adapt.md", "control.md"]
+GUIDES = [
+    "tasks.md",
+    "language-models.md",
+    "language.md",
+    "own-networks.md",
+    "own-loop.md",
+    "adapt.md",
+    "control.md",
+    "ecosystem.md",
+]
 
 
 def code_of(page: Path) -> str:
@@ -20,6 +29,8 @@ def test_a_guides_examples_run(name: str, root: Path, tmp_path: Path, monkeypatc
     monkeypatch.chdir(tmp_path)
     if name == "own-loop.md":
         pytest.importorskip("lightning.pytorch")
+    if name == "ecosystem.md":
+        pytest.importorskip("torchmetrics")
     code = code_of(root / "docs" / "guides" / name)
     assert len(code.splitlines()) > 10
     with warnings.catch_warnings():

@@ -191,3 +191,14 @@ def test_all_files_have_the_same_bytes_in_every_run(report: ws.Report, tmp_path:
         tmp_path / "plain.svg"
     )  # the control: matplotlib alone writes date and random names
     assert (tmp_path / "plain.svg").read_bytes() != (tmp_path / "a" / "accuracy.svg").read_bytes()
+
+
+def test_a_report_on_the_hub(report: ws.Report, tmp_path: Path) -> None:
+    folder = ws.hub.write(report, tmp_path / "shared", name="me/report")
+    card = (folder / "README.md").read_text()
+    assert 'ws.hub.pull("me/report")' in card
+    assert all(f"| {verdict.claim} | {verdict.outcome} |" in card for verdict in report.verdicts)
+    again = ws.hub.pull(folder)
+    assert isinstance(again, ws.Report)
+    assert again.to_json() == report.to_json()
+    assert (folder / "report.html").read_text().startswith("<!doctype html>")

@@ -3,7 +3,9 @@
 import re
 import warnings
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from weightspace.cli.describe import report_done
 from weightspace.cli.inputs import (
@@ -22,10 +24,12 @@ from weightspace.cli.texts import fitting
 from weightspace.cli.types import OptionalStep
 from weightspace.cli.workers import parts_for, workers_of
 from weightspace.errors import InputError
+from weightspace.models.libraries import is_of_library
 from weightspace.networks.architecture import Architecture
 from weightspace.networks.collection import Collection
 from weightspace.networks.importing import from_state_dict, from_state_dicts
 from weightspace.networks.merging import merge as merge_folders
+from weightspace.networks.zoo import from_zoo
 from weightspace.recipes.by_length import ByLength
 from weightspace.recipes.recipe import Recipe
 from weightspace.recipes.step import Step
@@ -125,7 +129,7 @@ class Collect:
 
     def _task(self) -> Task:
         """The task with the options in place of its own network and recipe."""
-        find_factory(self.common)  # collect needs none, and says what is wrong with one
+        factory = find_factory(self.common)  # one of the user's own is the task's, or says what is wrong with it
         task = find_task(self.task, self.common, {} if self.hidden is None else {"hidden": self.hidden})
         if self.model is not None and self.hidden is not None:
             raise InputError("--hidden is of the task's own MLP: give --arguments to --model")
@@ -134,6 +138,11 @@ class Collect:
         if self.model is not None:
             network = Architecture(self.model, read_arguments(self.arguments))
             task = replace(task, architecture=fitting(network, task))
+        if self.common.factory is not None and is_of_library(self.common.factory):
+            if self.model is not None or self.hidden is not None:
+                raise InputError("--factory names the network: leave --model and --hidden out")
+            assert factory is not None
+            task = replace(task, architecture=fitting(Architecture.of(factory), task))
         own = (self.batch_size, self.lr, self.max_gradient_norm, self.no_decay, self.by_length)
         if isinstance(task, LoopTask) and any(setting is not None for setting in own):
             raise InputError(
@@ -242,7 +251,7 @@ class ImportFolder:
     What is found and taken off (prefixes, wrappers, entries around the state dict) or left out is printed.
 
     Args:
-        folder: Folder with one file or one sub-folder per network, or one file.
+        folder: Folder with one file or one sub-folder per network, or one file; with --zoo, of training runs.
         out: Folder to write.
         model: A built-in network, such as MLP; or give --factory for one of your own.
         arguments: Arguments of the built-in network as YAML, such as '{sizes: [64, 128, 64, 10]}'.
@@ -251,6 +260,8 @@ class ImportFolder:
         prefix: Prefix of the network's names, such as encoder.; other names are left out. None finds it.
         strict: Whether it is an error that tensors are missing, or are not the network's.
         rename: MODULE:FUNCTION from a name in a file to the network's, or to None for what is to be left out.
+        zoo: Whether the folder is a model zoo of runs (params.json, result.json, checkpoint_000050/checkpoints).
+        epochs: Checkpoints that are taken of each run of a zoo: last, all, or numbers such as 10,50.
         common: Options that mean the same in every verb.
     """
 
@@ -263,10 +274,14 @@ class ImportFolder:
     prefix: str | None = None
     strict: bool = True
     rename: str | None = None
+    zoo: bool = False
+    epochs: str = "last"
     common: Shared = field(default_factory=Common)
 
     def run(self) -> None:
         """Read the files."""
+        if self.epochs != "last" and not self.zoo:
+            raise InputError("--epochs are those of a zoo's runs: give --zoo, or leave it out")
         factory = find_factory(self.common)
         if (self.model is None) == (factory is None):
             raise InputError(
@@ -279,7 +294,8 @@ class ImportFolder:
             architecture = Architecture.of(factory)
         with warnings.catch_warnings(record=True) as remarks:
             warnings.simplefilter("always")
-            networks = (from_state_dict if Path(self.folder).is_file() else from_state_dicts)(
+            one = from_state_dict if Path(self.folder).is_file() else from_state_dicts
+            networks = (partial(from_zoo, epochs=_epochs(self.epochs)) if self.zoo else one)(
                 self.folder,
                 architecture,
                 zeros_are_pruned=self.zeros_are_pruned,
@@ -292,6 +308,14 @@ class ImportFolder:
             print(remark.message)
         write_again(self.out, networks.save)
         report_done(networks, self.out)
+
+
+def _epochs(text: str) -> Literal["last", "all"] | list[int]:
+    if text == "last" or text == "all":
+        return text
+    if not re.fullmatch("[0-9]{1,12}(,[0-9]{1,12})*", text):
+        raise InputError(f"--epochs is last, all, or numbers such as 10,50, got {text!r}")
+    return [int(number) for number in text.split(",")]
 
 
 def _shard(text: str | None) -> tuple[int, int] | None:

@@ -17,9 +17,10 @@ from weightspace.cli.inputs import (
     open_generator,
     task_of,
 )
+from weightspace.cli.provenance import provenance
 from weightspace.cli.verifying import verified
 from weightspace.errors import InputError
-from weightspace.evaluation import MCDropout, evaluate_pictures
+from weightspace.evaluation import CollectionPage, MCDropout, collection_page, evaluate_pictures
 from weightspace.evaluation import evaluate as measure
 from weightspace.generator import FittedGenerator
 from weightspace.networks.collection import Collection
@@ -181,7 +182,7 @@ class Show:
     Args:
         folders: Folder of a collection, a generator or an evaluation; or several evaluations, to compare them.
         csv: File to write the collection's records to as well.
-        html: Page to write the report to as well, or the comparison of several.
+        html: Page to write the report to as well, the comparison of several, or the tables and figures of a collection.
         verify: Compare every file of the folders with its checksum first.
         common: Options that mean the same in every verb.
     """
@@ -200,15 +201,29 @@ class Show:
         if self.verify:
             for folder in folders:
                 print(verified(Path(folder.partition("@")[0])))
-        shown = _compare(folders) if len(folders) > 1 else _describe(folders[0], self.csv, self.common)
-        print(shown)
-        if self.csv is not None and len(folders) > 1:
-            raise InputError("--csv writes the records of a collection, several reports have none: leave --csv out")
-        if self.html is not None:
-            if isinstance(shown, str):
-                raise InputError(f"--html writes reports and comparisons, {folders[0]} is neither: leave --html out")
-            shown.html(self.html)
+        shown = _compare(folders) if len(folders) > 1 else _describe(folders[0], self.common)
+        networks = shown if isinstance(shown, Collection) else None
+        if self.csv is not None and networks is None:
+            raise InputError("--csv writes the records of a collection, there is none: leave --csv out")
+        if self.html is not None and isinstance(shown, str):
+            wanted = "collections, reports and comparisons"
+            raise InputError(f"--html writes {wanted}, {folders[0]} is none: leave --html out")
+        print(shown if networks is None else describe_collection(networks))
+        if self.csv is not None and networks is not None:
+            networks.to_csv(self.csv)
+            print(f"records written to {self.csv}")
+        if self.html is not None and not isinstance(shown, str):
+            self._page(shown).html(self.html)
             print(f"written to {self.html}")
+
+    def _page(
+        self, shown: Comparison | Report | PictureReport | Collection
+    ) -> Comparison | Report | PictureReport | CollectionPage:
+        """What is written as a page."""
+        if not isinstance(shown, Collection):
+            return shown
+        made_from = provenance(Path(self.folders[0].partition("@")[0]))
+        return collection_page(shown, provenance=made_from)
 
 
 def _compare(folders: list[str]) -> Comparison:
@@ -229,32 +244,23 @@ def _load(path: Path) -> Report | PictureReport:
     return PictureReport.load(path) if holds_pictures(path) else Report.load(path)
 
 
-def _describe(folder: str, csv: Path | None, common: Common) -> Report | PictureReport | str:
+def _describe(folder: str, common: Common) -> Report | PictureReport | Collection | str:
     path = Path(folder.partition("@")[0])
     if (path / REPORT).exists():
-        shown: Report | PictureReport | str = _load(path / REPORT)
-    elif (path / generator.MANIFEST).exists():
-        shown = describe_generator(open_generator(path, common))
-    elif (path / STUDY).exists():
-        shown = (
+        return _load(path / REPORT)
+    if (path / generator.MANIFEST).exists():
+        return describe_generator(open_generator(path, common))
+    if (path / STUDY).exists():
+        return (
             f"a study of Bayesian tickets: its tables are in {path / 'rows.csv'}, its page is report.html beside them"
         )
-    elif stage := next((name for name in STAGES if (path / name).exists()), None):
-        shown = STAGES[stage](path)
-    elif (path / MANIFEST).exists() or not (path / CONFIG).exists():
-        collection = open_collection(folder, common)
-        shown = describe_collection(collection)
-        if csv is not None:
-            collection.to_csv(csv)
-            shown += f"\nrecords written to {csv}"
-        return shown
-    elif (path / DONE).exists():
-        shown = f"a finished run of `weightspace {read_config(path)['stage']}`: its files are in {path}"
-    else:
-        shown = f"an unfinished run of `weightspace {read_config(path)['stage']}`: start it again and it continues"
-    if csv is not None:
-        raise InputError(f"--csv writes the records of a collection, {path} is none: leave --csv out")
-    return shown
+    if stage := next((name for name in STAGES if (path / name).exists()), None):
+        return STAGES[stage](path)
+    if (path / MANIFEST).exists() or not (path / CONFIG).exists():
+        return open_collection(folder, common)
+    if (path / DONE).exists():
+        return f"a finished run of `weightspace {read_config(path)['stage']}`: its files are in {path}"
+    return f"an unfinished run of `weightspace {read_config(path)['stage']}`: start it again and it continues"
 
 
 def _short(folders: Sequence[str]) -> list[str]:

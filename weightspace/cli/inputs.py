@@ -21,6 +21,7 @@ from weightspace.control import PolicyTask, acrobot, cartpole, lunar_lander
 from weightspace.errors import InputError
 from weightspace.generator.description import Value
 from weightspace.generator.fitted_generator import FittedGenerator
+from weightspace.models.libraries import from_library, is_of_library
 from weightspace.networks.architecture import Architecture
 from weightspace.networks.collection import Collection
 from weightspace.recipes.recipe import Recipe
@@ -41,11 +42,14 @@ class Common:
         device: Where to compute: cpu, cuda, or auto for a card where there is one.
         threads: CPU threads; None leaves the number to PyTorch.
         data_root: Folder of the data sets; None is $WEIGHTSPACE_DATA, else ./data.
-        factory: MODULE:FUNCTION that builds the network, for modules that are not built in.
+        factory: MODULE:FUNCTION that builds the network, for modules that are not built in; or a network of
+            torchvision, timm or transformers, such as "timm:resnet18(num_classes=10)".
         adapters_of: Folder of the base, in verbs that read adapters; @I:I+1 takes one network of several.
         import_from: Folder in which MODULE is looked for, beside installed packages; `.` is the working folder.
         config: YAML file that sets options by name; options on the command line win.
         quiet: Show no progress; warnings, errors and results are printed.
+        track: Where the losses of training go beside metrics.jsonl: tensorboard:FOLDER, wandb:PROJECT, csv:FILE or
+            jsonl:FILE.
         texts: Texts and body of the tasks text, masked_words and next_token.
 
     Raises:
@@ -59,7 +63,8 @@ class Common:
     adapters_of: str | None = None
     import_from: Path | None = None
     config: Path | None = None  # read by weightspace.cli.main before the options are parsed
-    quiet: bool = False  # read by weightspace.cli.telling
+    quiet: bool = False  # this and the next are read by weightspace.cli.telling
+    track: str | None = None
     texts: OmitArgPrefixes[TextOptions] = TextOptions()
 
     def __post_init__(self) -> None:
@@ -267,7 +272,7 @@ def find_factory(common: Common, task: str | None = None) -> Callable[[], nn.Mod
         task: The task as the command line names it.
     """
     if common.factory is not None:
-        return imported(common.factory, common)
+        return from_library(common.factory) if is_of_library(common.factory) else imported(common.factory, common)
     return find_task(task, common).architecture.factory if task is not None and ":" in task else None
 
 

@@ -2,20 +2,17 @@
 weightspace[hub]`.
 """
 
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import ModuleType
 
 from torch import nn
 
-from weightspace.errors import InputError, StorageError
 from weightspace.generator import MANIFEST, MEASURED, TENSORS, FittedGenerator
 from weightspace.storage.files import new_folder, write_text
+from weightspace.storage.hub_repository import CARD as CARD
+from weightspace.storage.hub_repository import download, hub
 from weightspace.storage.manifests import MANIFEST as SUMS
 from weightspace.storage.scratch import scratch_folder
-
-CARD = "README.md"
 
 
 def save_pretrained(
@@ -40,8 +37,7 @@ def save_pretrained(
     Raises:
         StorageError: The folder is not empty or cannot be written.
     """
-    hub = _hub()
-    data = hub.ModelCardData(
+    data = hub().ModelCardData(
         library_name="weightspace", tags=_TAGS, license=license, datasets=None if datasets is None else list(datasets)
     )
     card = f"---\n{data.to_yaml()}\n---\n\n{_card(generator, name, text)}"
@@ -61,7 +57,7 @@ def push_to_hub(
     datasets: Sequence[str] | None = None,
 ) -> str:
     """Upload a generator; returns the address of the commit. Log in with `hf auth login` first."""
-    api = _hub().HfApi()
+    api = hub().HfApi()
     with scratch_folder("push") as temporary:
         folder = temporary / "generator"
         save_pretrained(generator, folder, name=repository, text=text, license=license, datasets=datasets)
@@ -91,21 +87,11 @@ def from_pretrained(
     """
     if Path(name).is_dir():
         return FittedGenerator.load(name, factory=factory)
-    if isinstance(name, Path) or not _REPOSITORY.fullmatch(name):
-        raise StorageError(f"{name} is neither a folder nor a repository of the hub (owner/name)")
-    hub = _hub()
-    try:
-        files = [MANIFEST, TENSORS, MEASURED, SUMS]
-        folder = hub.snapshot_download(
-            name, revision=revision, cache_dir=cache, local_files_only=offline, allow_patterns=files
-        )
-    except (hub.errors.HfHubHTTPError, hub.errors.LocalEntryNotFoundError, OSError) as error:
-        where = "the local cache" if offline else "the hub"
-        raise StorageError(f"{name} was not found in {where}: {error}") from error
+    files = [MANIFEST, TENSORS, MEASURED, SUMS]
+    folder = download(name, files, kind="model", revision=revision, offline=offline, cache=cache)
     return FittedGenerator.load(folder, factory=factory)
 
 
-_REPOSITORY = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
 _TAGS = ["weightspace", "weight-generation", "sparsity", "lottery-ticket"]
 
 
@@ -143,12 +129,3 @@ networks = generator.sample(100, density={low:.3g}{data}, seed=0)
 """.rstrip()
         + "\n"
     )
-
-
-def _hub() -> ModuleType:
-    try:
-        import huggingface_hub
-        import huggingface_hub.errors
-    except ImportError as error:
-        raise InputError("the hub needs huggingface_hub: pip install 'weightspace[hub]'") from error
-    return huggingface_hub

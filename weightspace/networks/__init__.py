@@ -10,3 +10,4 @@ from weightspace.networks.layout import Layout as Layout
 from weightspace.networks.merging import merge as merge
 from weightspace.networks.network import Network as Network
 from weightspace.networks.starts import starts as starts
+from weightspace.networks.zoo import from_zoo as from_zoo

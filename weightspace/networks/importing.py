@@ -54,12 +54,12 @@ def from_state_dicts(
         InputError: It is not clear which tensors are the network's, or they are no floating-point numbers.
     """
     checks.path(folder, "folder")
-    _check(factory, zeros_are_pruned, key, prefix, strict, rename)
+    check_reading(factory, zeros_are_pruned, key, prefix, strict, rename)
     files, remarks = network_files(Path(folder))
     contents = ((file.name, file.read()) for file in progress(files, "reading state dicts"))
     reading = Reading(key, prefix, strict, rename)
     records = [{"kind": "imported", "index": i, "file": file.name} for i, file in enumerate(files)]
-    return _collection(contents, records, factory, reading, zeros_are_pruned=zeros_are_pruned, remarks=remarks)
+    return collection_of(contents, records, factory, reading, zeros_are_pruned=zeros_are_pruned, remarks=remarks)
 
 
 def from_state_dict(
@@ -94,7 +94,7 @@ def from_state_dict(
         raise checks.refuse("state", "a state dict, a module, or the path of a file or folder", state)
     if isinstance(state, str | Path):
         checks.path(state, "state")
-    _check(factory, zeros_are_pruned, key, prefix, strict, rename)
+    check_reading(factory, zeros_are_pruned, key, prefix, strict, rename)
     record: dict[str, Any] = {"kind": "imported", "index": 0}
     content, name, remarks = state, "the state dict", []
     if isinstance(state, nn.Module | Mapping):
@@ -106,13 +106,13 @@ def from_state_dict(
         content, name = file.read(), file.name
         record["file"] = name
     reading = Reading(key, prefix, strict, rename)
-    return _collection(
+    return collection_of(
         [(name, content)], [record], factory, reading, zeros_are_pruned=zeros_are_pruned, remarks=remarks
     )
 
 
-def _check(factory: Any, zeros_are_pruned: Any, key: Any, prefix: Any, strict: Any, rename: Any) -> None:
-    """Raise InputError for options of another kind."""
+def check_reading(factory: Any, zeros_are_pruned: Any, key: Any, prefix: Any, strict: Any, rename: Any) -> None:
+    """Raise InputError for options of another kind; they are those of `from_state_dicts`."""
     if not isinstance(factory, Architecture):
         checks.function(factory, "factory", "that returns a fresh module")
     checks.flag(zeros_are_pruned, "zeros_are_pruned")
@@ -123,7 +123,7 @@ def _check(factory: Any, zeros_are_pruned: Any, key: Any, prefix: Any, strict: A
     checks.given(rename, "rename", checks.function, what="of a name that returns a name or None")
 
 
-def _collection(
+def collection_of(
     contents: Iterable[tuple[str, object]],
     records: list[dict[str, Any]],
     factory: Callable[[], nn.Module] | Architecture,
@@ -132,7 +132,16 @@ def _collection(
     zeros_are_pruned: bool,
     remarks: list[str],
 ) -> Collection:
-    """The networks of contents of files, with warnings of what was guessed."""
+    """The networks of contents of files, with warnings of what was guessed.
+
+    Args:
+        contents: Name and content of each file.
+        records: What is known of each network.
+        factory: Function that returns a fresh module, or a built-in architecture.
+        reading: How the contents are read.
+        zeros_are_pruned: Whether prunable weights that are exactly zero count as pruned.
+        remarks: What is to be said first.
+    """
     architecture = factory if isinstance(factory, Architecture) else Architecture.of(factory)
     layout = architecture.layout()
     records = [record | {"seed": seeds.derive(0, "imported", i)} for i, record in enumerate(records)]

@@ -1,0 +1,88 @@
+"""Collections, tickets and reports in the hub's format, offline."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import weightspace as ws
+from weightspace import hub
+from weightspace.errors import InputError, StorageError
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def test_a_folder_says_what_it_holds(tickets: ws.Collection, tmp_path: Path) -> None:
+    folder = hub.write(tickets, tmp_path / "zoo", name="me/zoo", text="Made for a test.", license="mit")
+    card = (folder / "README.md").read_text()
+    head = card.split("---")[1]
+    assert "license: mit" in head
+    assert "lottery-ticket" in head
+    record = tickets.records[0]
+    assert f"{len(tickets)} of `{tickets.architecture.name}`" in card
+    assert f"task: `{record['task']}` ({len(tickets)})" in card
+    assert '"name": "Gradual"' in card  # the ticket finder
+    assert '"batch_size"' in card  # the recipe
+    assert f"| validation_accuracy | {len(tickets)} |" in card
+    for entry in tickets.layout.entries:
+        assert f"| `{entry.name}` | {' × '.join(map(str, entry.shape))} | {entry.role} |" in card
+    assert 'ws.hub.pull("me/zoo")' in card
+    assert "Made for a test." in card
+    again = hub.pull(folder)
+    assert isinstance(again, ws.Collection)
+    assert torch.equal(again.weights, tickets.weights)
+    assert again.records == tickets.records
+    with pytest.raises(StorageError, match="not empty"):
+        hub.write(tickets, folder)
+
+
+def test_a_single_ticket_from_the_cache_without_network(tickets: ws.Collection, tmp_path: Path) -> None:
+    root = tmp_path / "datasets--owner--name"
+    hub.write(tickets[[2]], root / "snapshots" / COMMIT)
+    (root / "refs").mkdir()
+    (root / "refs" / "main").write_text(COMMIT)
+    again = hub.pull("owner/name", offline=True, cache=tmp_path)
+    assert isinstance(again, ws.Collection)
+    assert torch.equal(again.masks, tickets[[2]].masks)
+    with pytest.raises(StorageError, match="local cache"):
+        hub.pull("owner/other", offline=True, cache=tmp_path)
+
+
+def test_uploading_sends_a_dataset(tickets: ws.Collection, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: dict[str, object] = {}
+
+    class Api:
+        def create_repo(self, repository: str, repo_type: str, private: bool, exist_ok: bool) -> None:
+            sent["created"] = (repository, repo_type, private)
+
+        def upload_folder(self, repo_id: str, repo_type: str, folder_path: Path, commit_message: str) -> str:
+            sent["files"] = {p.name for p in Path(folder_path).iterdir()}
+            return f"commit of {repo_id}: {commit_message}"
+
+    monkeypatch.setattr("huggingface_hub.HfApi", Api)
+    assert hub.push(tickets[:3], "me/mine", private=True) == "commit of me/mine: Upload collection"
+    assert sent["created"] == ("me/mine", "dataset", True)
+    assert {"README.md", "collection.json", "records.jsonl", "manifest.json"} <= sent["files"]  # pyright: ignore
+
+
+def test_names_in_cards_stay_in_their_cells(tmp_path: Path) -> None:
+    def build() -> torch.nn.Module:
+        return torch.nn.Linear(2, 2)
+
+    networks = ws.from_state_dict(build(), build)
+    records = [{**networks.records[0], "task": "a|b`c\nd", "metrics": {"f|g": 1.0}}]
+    card = (hub.write(networks.replace(records=records), tmp_path / "zoo") / "README.md").read_text()
+    assert "task: `a|b'c d` (1)" in card
+    assert "| f\\|g | 1 | 1 | 0 | 1 | 1 |" in card
+    assert 'pull("owner/name", factory=your_network)' in card
+
+
+def test_what_cannot_be_shared_is_said_so(tmp_path: Path) -> None:
+    for name in (tmp_path / "missing", "./missing", "a/b/c"):
+        with pytest.raises(StorageError, match="neither a folder"):
+            hub.pull(name)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(StorageError, match=r"neither collection\.json nor report\.json"):
+        hub.pull(tmp_path / "empty")
+    with pytest.raises((InputError, TypeError)):
+        hub.write(3, tmp_path / "three")  # pyright: ignore

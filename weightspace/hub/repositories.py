@@ -1,0 +1,128 @@
+"""Collections, tickets and reports as datasets of the hub, each with a card; needs `pip install weightspace[hub]`."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from torch import nn
+
+from weightspace.errors import StorageError
+from weightspace.hub.cards import card_of_collection, card_of_report
+from weightspace.networks.collection import Collection
+from weightspace.report.report import Report
+from weightspace.runtime import checks
+from weightspace.storage.files import make_folder, write_text
+from weightspace.storage.hub_repository import CARD, download, hub
+from weightspace.storage.scratch import scratch_folder
+from weightspace.storage.system_errors import exists
+
+_REPORT, _PAGE, _COLLECTION = "report.json", "report.html", "collection.json"
+_READ = [_COLLECTION, "records.jsonl", "shard-*.safetensors", "manifest.json", _REPORT]
+_TAGS = ["weightspace", "model-zoo", "lottery-ticket", "sparsity"]
+
+
+def write(
+    what: Collection | Report,
+    folder: str | Path,
+    *,
+    name: str = "owner/name",
+    text: str = "",
+    license: str | None = None,
+    datasets: Sequence[str] | None = None,
+) -> Path:
+    """Write networks or a report as a folder that can be uploaded: its files, and a card that says what they are.
+
+    Args:
+        what: A collection (of one network, for a single ticket: `tickets[[0]]`), or a report.
+        folder: Folder to write, new or empty.
+        name: Name of the repository, for the example in the card.
+        text: Markdown that follows the facts in the card.
+        license: License in the card, such as "mit".
+        datasets: Names on the hub of the data that the networks were trained on, for the card.
+
+    Raises:
+        InputError: It is neither, or huggingface_hub is not installed.
+        StorageError: The folder is not empty or cannot be written.
+    """
+    checks.instance(what, "what", (Collection, Report), "a Collection or a Report (generator.hub is for generators)")
+    folder = Path(checks.path(folder, "folder"))
+    data = hub().DatasetCardData(
+        license=license, tags=_TAGS, source_datasets=None if datasets is None else list(datasets)
+    )
+    if exists(folder) and any(folder.iterdir()):
+        raise StorageError(f"{folder} is not empty: choose another folder")
+    if isinstance(what, Collection):
+        card = card_of_collection(what, name, text)
+        what.save(folder)
+    else:
+        card = card_of_report(what, name, text)
+        make_folder(folder)
+        what.save(folder / _REPORT)
+        what.html(folder / _PAGE)
+    write_text(folder / CARD, f"---\n{data.to_yaml()}\n---\n\n{card}")
+    return folder
+
+
+def push(
+    what: Collection | Report,
+    repository: str,
+    *,
+    private: bool = False,
+    text: str = "",
+    license: str | None = None,
+    datasets: Sequence[str] | None = None,
+) -> str:
+    """Upload networks or a report as a dataset of the hub; returns the address of the commit.
+
+    Log in with `hf auth login` first.
+
+    Args:
+        what: A collection (of one network, for a single ticket: `tickets[[0]]`), or a report.
+        repository: "owner/name".
+        private: Whether others may not see it, if it is new.
+        text: Markdown that follows the facts in the card.
+        license: License in the card, such as "mit".
+        datasets: Names on the hub of the data that the networks were trained on, for the card.
+
+    Raises:
+        InputError: It is neither, or huggingface_hub is not installed.
+    """
+    api = hub().HfApi()
+    with scratch_folder("push") as temporary:
+        folder = write(what, temporary / "upload", name=repository, text=text, license=license, datasets=datasets)
+        api.create_repo(repository, repo_type="dataset", private=private, exist_ok=True)
+        message = f"Upload {'collection' if isinstance(what, Collection) else 'report'}"
+        return str(
+            api.upload_folder(repo_id=repository, repo_type="dataset", folder_path=folder, commit_message=message)
+        )
+
+
+def pull(
+    name: str | Path,
+    *,
+    revision: str | None = None,
+    offline: bool = False,
+    cache: str | Path | None = None,
+    factory: Callable[[], nn.Module] | None = None,
+) -> Collection | Report:
+    """Open networks or a report from a folder, or from the hub or its local cache; only JSON and safetensors are read.
+
+    Args:
+        name: Folder, or "owner/repository".
+        revision: Branch, tag or commit; None is the main branch.
+        offline: Whether only the cache is read.
+        cache: Folder of the cache; None is the hub's own.
+        factory: Builds the network, for architectures that are not built in.
+
+    Raises:
+        StorageError: There is no such repository, it is damaged, or holds something else.
+    """
+    folder = Path(name)
+    if not folder.is_dir():
+        folder = download(name, _READ, kind="dataset", revision=revision, offline=offline, cache=cache)
+    if exists(folder / _COLLECTION):
+        return Collection.load(folder, factory=factory)
+    if exists(folder / _REPORT):
+        return Report.load(folder / _REPORT)
+    raise StorageError(
+        f"{name} has neither {_COLLECTION} nor {_REPORT}: generators are opened with generator.hub.from_pretrained"
+    )
