@@ -72,13 +72,13 @@ def main(
     """
     mnist = ws.tasks.mnist(data_root=data_root)
     table = results / "generator/unseen_tasks.csv"
-    studies = {
-        name: Study(FAMILIES[name], mnist, flow_steps, out / name.replace(",", "").replace(" ", "-"), seeds)
-        for name in families
-    }
+    studies: dict[str, Study] = {}
     for steps in STEPS:
-        for name, study in studies.items():
-            rows = [{"tasks": name, "steps": steps} | row for row in study.rows(steps)]
+        for name in families:
+            if name not in studies:
+                folder = out / name.replace(",", "").replace(" ", "-")
+                studies[name] = Study(FAMILIES[name], mnist, flow_steps, folder, seeds)
+            rows = [{"tasks": name, "steps": steps} | row for row in studies[name].rows(steps)]
             for row in rows:
                 print(row, flush=True)
             tables.add(table, rows, ["tasks", "networks", "steps"])
