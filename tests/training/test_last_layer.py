@@ -95,6 +95,67 @@ def test_values_are_fitted_by_ridge_regression() -> None:
         np.testing.assert_allclose(moved, change[:, :-1], atol=1e-5)
 
 
+class Positions(nn.Module):
+    """Classes at each position, on the axis after the samples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Embedding(7, 4), nn.Linear(4, 7)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(torch.tanh(self.first(x))).movedim(-1, 1)
+
+
+class YesOrNo(nn.Module):
+    """One logit without a bias, after BatchNorm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm, self.last = nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(torch.relu(self.norm(self.first(x)))).squeeze(-1)
+
+
+class Read(torch.utils.data.Dataset):
+    """Samples that are read one by one."""
+
+    def __init__(self, x: Tensor, y: Tensor) -> None:
+        self.x, self.y = x, y
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
+        return self.x[i], self.y[i]
+
+
+@pytest.mark.parametrize("kind", ["positions", "yes or no", "dataset"])
+def test_any_outputs_of_a_linear_layer_are_refitted(kind: str) -> None:
+    random = torch.Generator().manual_seed(0)
+    recipe, bce = ws.Recipe("1it", batch_size=8), nn.functional.binary_cross_entropy_with_logits
+    x = torch.randn(60, 3, generator=random)
+    y = (x.sum(1) > 0).float()
+    if kind == "positions":
+        words = torch.randint(0, 7, (30, 5), generator=random)
+        loss = nn.functional.cross_entropy
+        task = ws.tasks.from_tensors("next", words, (words + 1) % 7, Positions, loss=loss, recipe=recipe)
+    elif kind == "yes or no":
+        task = ws.tasks.from_tensors("signs", x, y, YesOrNo, loss=bce, recipe=recipe)
+    else:
+        task = ws.tasks.from_dataset("read", Read(x, y), YesOrNo, loss=bce, recipe=recipe)
+    networks = ws.collect(task, 1)
+    refitted = ws.LastLayer().refit(networks, task)
+    changed = {
+        name for name, at in networks.layout.slices.items() if (networks.weights != refitted.weights)[0, at].any()
+    }
+    assert changed == ({"last.weight", "last.bias"} if kind == "positions" else {"last.weight"})
+    data = task.train.head(len(task.train))
+    with torch.no_grad():
+        before, after = (task.loss(one[0].module().eval()(data.x), data.y) for one in (networks, refitted))
+    assert after < before
+
+
 def test_what_has_no_last_layer_is_refused(tickets: ws.Collection, task: ws.Task) -> None:
     class Tied(nn.Module):
         def __init__(self) -> None:
