@@ -87,6 +87,23 @@ def test_a_share_of_the_variance_is_explained_by_as_few_components_as_can() -> N
         ws.PCA(1.0)
 
 
+@pytest.mark.parametrize("share", [3, 0.9])
+def test_many_small_networks_have_the_same_components(share: float) -> None:
+    x = data(1100, 9).float()
+    many, oracle = ws.PCA(share).fit(x), Oracle(share, svd_solver="full").fit(x.double().numpy())
+    assert many.components.dtype == torch.float32
+    np.testing.assert_allclose(many.variances, oracle.explained_variance_, rtol=1e-9)
+    np.testing.assert_allclose(many.components.abs(), np.abs(oracle.components_), atol=1e-5)
+    np.testing.assert_allclose(many.mean, oracle.mean_, rtol=1e-5)
+    assert many.total_variance == pytest.approx(np.trace(np.cov(x.double().numpy().T)))
+    few = ws.PCA(share).fit(x[:1000])  # through the other matrix
+    assert few.components.shape == many.components.shape
+    assert (few.components * many.components).sum(1).min() > 0.95  # signs are the same
+    architecture = ws.Architecture.of(lambda: torch.nn.Linear(8, 1))
+    networks = ws.Collection(architecture.layout(), x, architecture=architecture, records=[{} for _ in x])
+    np.testing.assert_allclose(ws.PCA(share).fit(networks).components, many.components)
+
+
 @given(st.integers(0, 30))
 def test_new_networks_are_taken_in(seed: int) -> None:
     x = data(14, 40, seed)

@@ -67,3 +67,15 @@ class Columns:
             at = slice(start, min(start + width, d))
             part = self.source.weight_columns(at) if isinstance(self.source, Collection) else self.source[:, at]
             yield at, part.to(device).double()
+
+    def rows(self, device: str | torch.device) -> Iterator[Float[Tensor, "b d"]]:
+        """Blocks of whole vectors, (vectors, D), in float64.
+
+        Args:
+            device: Device that the values of each block are brought to.
+        """
+        n, d = self.shape
+        height = max(1, _BYTES // (8 * d))
+        for start in range(0, n, height):
+            part = self.source[start : start + height]
+            yield (part.weights if isinstance(part, Collection) else part).to(device).double()

@@ -18,13 +18,14 @@ from weightspace.storage.fitted import FittedFormat, require_tensor
 from weightspace.storage.typed import from_json
 
 _RANK = 1e-12  # eigenvalues below this share of the largest are rounding
+_MANY = 1024  # networks from which on fewer parameters make the smaller matrix; below, any is quick
 _PCA = ("total_variance", "networks")
 _FORMAT = FittedFormat("pca", 1, (1,), _PCA)
 
 
 @dataclass(frozen=True)
 class PCA:
-    """Exact principal components through the N x N Gram matrix, in float64.
+    """Exact principal components in float64: through the N x N Gram matrix, or of many small networks the covariance.
 
     Codes keep their natural scale: no whitening, distances between codes are distances between
     networks inside the span of the components. A collection on disk is read in blocks of columns, twice.
@@ -88,6 +89,8 @@ class PCA:
         n, d = columns.shape
         self.check(n, d)
         columns.require_finite()
+        if n > max(d, _MANY):
+            return self._of_many(columns, device)
         mean = torch.empty(d, dtype=torch.float64)
         gram = torch.zeros(n, n, dtype=torch.float64, device=device)
         for at, block in columns.blocks(device):
@@ -103,6 +106,21 @@ class PCA:
             components[:, at] = (combine @ (block - mean[at].to(device))).to(columns.dtype)
         variances, total = values.cpu() / (n - 1), gram.trace().item() / (n - 1)
         return FittedPCA(mean.to(columns.dtype), _signed(components), variances, total, n)
+
+    def _of_many(self, columns: Columns, device: str) -> "FittedPCA":
+        """More networks than parameters: the eigenvectors of the covariance, which is the smaller matrix."""
+        n, d = columns.shape
+        mean = torch.zeros(d, dtype=torch.float64, device=device)
+        for block in columns.rows(device):
+            mean += block.sum(0) / n
+        covariance = torch.zeros(d, d, dtype=torch.float64, device=device)
+        for block in columns.rows(device):
+            centred = block - mean
+            covariance.addmm_(centred.T, centred)
+        values, vectors = _leading(covariance, self.components)
+        components = vectors.T.to("cpu", columns.dtype).contiguous()
+        variances, total = values.cpu() / (n - 1), covariance.trace().item() / (n - 1)
+        return FittedPCA(mean.to("cpu", columns.dtype), _signed(components), variances, total, n)
 
 
 @dataclass(frozen=True)
