@@ -16,8 +16,8 @@ def test_polished_samples_keep_their_masks_and_are_those_of_train(generator: ws.
     assert torch.equal(polished.masks, plain.masks)
     assert torch.equal(polished.weights != 0, (polished.weights != 0) & polished.masks)
     trained = ws.train(plain, task, "20it")
-    assert torch.equal(polished.weights, trained.weights)
-    assert polished.records[0].metrics == trained.records[0].metrics
+    torch.testing.assert_close(polished.weights, trained.weights, rtol=1e-3, atol=1e-4)  # groups may be of other sizes
+    assert dict(polished.records[0].metrics) == pytest.approx(dict(trained.records[0].metrics), rel=1e-2, abs=1e-3)
     before, after = (
         torch.nn.functional.nll_loss(one.ensemble().member_proba(task.train.x).mean(0).log(), task.train.y)
         for one in (plain, polished)
