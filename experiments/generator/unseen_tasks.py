@@ -303,7 +303,7 @@ def draw(table: Path, path: Path) -> None:
         NEAREST: "#a16207", MEAN: "#7c3aed", SCRATCH: style.OTHER,
     }  # fmt: skip
     names = list(dict.fromkeys(row["tasks"] for row in rows))
-    figure = style.Figure(figsize=(4.4 * len(names), 4.0), layout="constrained", dpi=130)
+    figure = style.blank(4.4 * len(names), 4.0)
     for i, name in enumerate(names):
         axes = figure.add_subplot(1, len(names), i + 1)
         style.tidy(axes)

@@ -51,7 +51,7 @@ def filters(images: np.ndarray, labels: Sequence[str]) -> Figure:
 def rows_of_pictures(rows: Mapping[str, Sequence[Sequence[Sequence[Sequence[int]]]]]) -> Figure:
     """Pictures (columns, height, width, channels) with brightness from 0 to 255, a named row for each kind."""
     most = max(map(len, rows.values()))
-    figure = Figure(figsize=(0.5 * most + 2.0, 0.55 * len(rows) + 0.2), layout="constrained", dpi=130)
+    figure = blank(0.5 * most + 2.0, 0.55 * len(rows) + 0.2)
     grid = figure.subplots(len(rows), most, squeeze=False)
     for axes, (name, images) in zip(grid, rows.items(), strict=True):
         for one in axes:
