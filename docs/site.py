@@ -1,6 +1,6 @@
-"""A hook of mkdocs: writes the reference from what the packages export, and takes the changelog from the root.
+"""A hook of mkdocs: writes the reference from what the packages export, runs the tutorials, and takes the changelog.
 
-An export without a docstring stops the build.
+An export without a docstring stops the build, and so does a tutorial that fails.
 """
 
 import ast
@@ -9,11 +9,16 @@ from pathlib import Path
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
+from scripts import CellFailed, cached
 
 ROOT = Path(__file__).parent.parent
+SCRIPTS = ROOT / "docs" / "tutorials"
 PACKAGES = (
     "tasks", "models", "recipes", "networks", "training", "masks", "tickets", "symmetry", "align", "compress", "flow",
     "generator", "evaluation", "report", "sparse", "bayes", "trackers", "hub", "storage", "runtime",
+)  # fmt: skip
+TUTORIALS = (
+    "first-generator", "own-network-and-loop", "which-ticket-finder", "bayesian-ticket", "drawing",
 )  # fmt: skip
 
 
@@ -23,17 +28,28 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
         if "Results" in entry:
             pages = sorted(path.name for path in (ROOT / "docs" / "results").glob("*.md") if path.name != "index.md")
             entry["Results"] = ["results/index.md", *({title(f"results/{name}"): f"results/{name}"} for name in pages)]
+        elif "Tutorials" in entry:
+            entry["Tutorials"] = ["tutorials/index.md", *(f"tutorials/{name}.md" for name in TUTORIALS)]
         elif "Reference" in entry:
             entry["Reference"] = ["reference/index.md", *(f"reference/{name}.md" for name in PACKAGES if exports(name))]
     return config
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the changelog, and a page for each package."""
+    """Add the changelog, a page for each package, and the tutorials with their pictures."""
     pages = {"changelog.md": (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), "reference/index.md": overview()}
     pages |= {f"reference/{name}.md": page(name) for name in PACKAGES if exports(name)}
-    for path, text in pages.items():
-        files.append(File.generated(config, path, content=text))
+    contents: dict[str, str | bytes] = {**pages}
+    for name in TUTORIALS:
+        try:
+            tutorial = cached(SCRIPTS / f"{name}.py", ROOT / "weightspace", ROOT / "build" / "tutorials")
+        except CellFailed as failure:
+            raise PluginError(str(failure)) from failure
+        contents[f"tutorials/{name}.md"] = tutorial.text
+        contents |= {f"tutorials/{picture}": png for picture, png in tutorial.pictures.items()}
+        files.remove(files.src_uris[f"tutorials/{name}.py"])  # the script itself is no page
+    for path, content in contents.items():
+        files.append(File.generated(config, path, content=content))
     return files
 
 
