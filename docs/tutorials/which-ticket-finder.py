@@ -60,8 +60,9 @@ for name, finder in finders.items():
 # %% [markdown]
 # ## How good are they?
 #
-# Down to a fifth nearly everything works, and the cheapest finder will do. The fewer the weights, the more the choice
-# matters.
+# At a fifth nearly everything works, and the cheapest finder will do. The fewer the weights, the more the choice
+# matters. All finders get trainings of the same short length here: this is a comparison at one setting, and some,
+# such as RigL, may ask for longer ones.
 
 # %%
 figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
@@ -79,8 +80,9 @@ right.invert_yaxis()
 # %% [markdown]
 # ## What do they look like?
 #
-# For each pixel, the share of its 128 weights that the ticket keeps, at the middle density. Finders that have seen
-# data leave out the edges, where digits have no ink. SynFlow and magnitude choose before they have seen an image.
+# For each pixel, the share of its 128 weights that the ticket keeps, at the middle density. Finders that train dense
+# networks first leave out the outer columns, where digits have no ink. RigL starts from a random mask and moves it
+# little in so short a time. SynFlow and magnitude choose before they have seen an image.
 
 # %%
 figure, axes = plt.subplots(1, len(found), figsize=(10, 2.2), layout="constrained")

@@ -9,11 +9,11 @@ import pytest
 
 SMALLER = {
     "first-generator": {
-        "n = 80": "n = 12",
-        "held_out = 16": "held_out = 4",
+        "n = 80": "n = 8",
+        "held_out = 16": "held_out = 2",
         "refinement = 1000": "refinement = 5",
         "steps=1000": "steps=20, width=8",
-        "PCA(16)": "PCA(4)",
+        "PCA(16)": "PCA(3)",
         "hidden=(32,)": "hidden=(6,)",
         '"15ep", batch': '"2it", batch',
         'of("15ep")': 'of("30it")',
@@ -29,7 +29,13 @@ SMALLER = {
         "subplots(2, 8": "subplots(1, 4",
         "rate=0.6": "rate=0.9",
     },
-    "which-ticket-finder": {"n = 3": "n = 2", '"10ep"': '"30it"', "(128, 64)": "(8, 6)", "0.05, 0.01": "0.1"},
+    "which-ticket-finder": {
+        "n = 3": "n = 2",
+        '"10ep"': '"30it"',
+        "(128, 64)": "(8, 6)",
+        "0.05, 0.01": "0.1",
+        "rate=0.6": "rate=0.9",
+    },
     "bayesian-ticket": {
         "n = 3": "n = 2",
         "draws = 20": "draws = 2",
@@ -41,6 +47,7 @@ SMALLER = {
         "n = 300": "n = 24",
         "steps = 1000": "steps = 20",
         "PCA(32)": "PCA(4)",
+        '"0123456789"': '"01"',
         "[n : 2 * n])": "[n : 2 * n], recipe=ws.Recipe('2it', batch_size=64))",
     },
 }
