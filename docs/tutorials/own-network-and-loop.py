@@ -17,8 +17,8 @@ from torch import nn
 import weightspace as ws
 
 n = 3  # networks
-length = "6ep"  # of one training
-loop_steps = 300  # of our own loop
+length = "20ep"  # of one training
+loop_steps = 600  # of our own loop
 
 torch.manual_seed(0)
 pixels, labels = load_digits(return_X_y=True)
@@ -41,7 +41,7 @@ def build():
 recipe = ws.Recipe(length, batch_size=64, optimizer=ws.Adam(lr=3e-3), schedule="cosine")
 task = ws.tasks.from_tensors("my digits", x, y, build, recipe=recipe)
 dense = ws.collect(task, n, seed=0)
-levels = ws.tickets.IMP(density=0.02, rate=0.6).find_levels(dense, task)
+levels = ws.tickets.IMP(density=0.05, rate=0.6).find_levels(dense, task)
 for level in levels:
     right = [record["metrics"]["validation_accuracy"] for record in level.records]
     print(f"{level.densities.mean():6.1%} of the weights: {sum(right) / n:.1%} right")

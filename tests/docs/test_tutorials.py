@@ -21,8 +21,8 @@ SMALLER = {
     },
     "own-network-and-loop": {
         "n = 3": "n = 2",
-        '"6ep"': '"2it"',
-        "loop_steps = 300": "loop_steps = 25",
+        '"20ep"': '"2it"',
+        "loop_steps = 600": "loop_steps = 25",
         "16, 3, p": "4, 3, p",
         "Conv2d(16, 32": "Conv2d(4, 8",
         "Linear(512": "Linear(128",
