@@ -1,11 +1,11 @@
-"""A tutorial: a sparse Bayesian network that knows when it does not know."""
+"""A tutorial: sparse Bayesian networks, and what they say of digits that nobody trained with."""
 
 # %% [markdown]
 # # A Bayesian ticket
 #
 # A trained network has one value for each weight. A Bayesian network has a distribution: a mean and a standard
 # deviation that say how sure the data make it. Here we prune such networks to a tenth of their weights, and then show
-# them digits of kinds that they have never seen. Do they notice?
+# them digits of kinds that they have never seen. Do they notice, and do plain tickets notice less?
 
 # %%
 import matplotlib.pyplot as plt
@@ -43,8 +43,9 @@ posteriors = levels[-1]
 # %% [markdown]
 # ## What the data say of each weight
 #
-# Each dot is a weight of the first layer. On the left all have a posterior. Weights with a large standard deviation
-# are those that the data say little of, and their mean is near zero. On the right are those that are kept.
+# Each dot is a weight of the first layer: on the left all weights, on the right those that are kept. Trainings are
+# short here, so that standard deviations have hardly moved from where they began: look at the scale. It is the mean
+# that decides what is kept. After longer training they differ, and so does the score.
 
 
 # %%
@@ -92,6 +93,9 @@ axes[0].legend(fontsize=8)
 figure.suptitle("How unsure are predictions of digits that are known, and of digits that are not?")
 
 # %% [markdown]
+# Compare the last figures of the lines above: posteriors need not tell strange digits better than plain tickets, which
+# are an ensemble as well. The [measurements](../results/bayes.md) have more networks and longer trainings.
+#
 # ## What it is unsure of
 #
 # The strange images that the posteriors are surest of, and least sure of, each with what it is taken for.
@@ -106,5 +110,4 @@ for axis, image, guess in zip(axes.flat, strange[shown], nets.ensemble().predict
 figure.suptitle("Surest (above) and least sure (below)")
 
 # %% [markdown]
-# [Bayesian tickets](../guides/bayes.md) has priors, scores, gates and regressions, and the
-# [measurements](../results/bayes.md) say which score finds the best tickets.
+# [Bayesian tickets](../guides/bayes.md) has priors, scores, gates and regressions.
