@@ -98,12 +98,12 @@ def test_a_search_gives_the_exact_density_and_resumes(
 
     update, calls = bayes.gates._Search._update, 0
 
-    def interrupt(self) -> None:
+    def interrupt(self) -> float:
         nonlocal calls
         calls += 1
         if calls == 25:
             raise KeyboardInterrupt
-        update(self)
+        return update(self)
 
     monkeypatch.setattr(bayes.gates, "_CHECKPOINT_STEPS", 10)
     monkeypatch.setattr(bayes.gates._Search, "_update", interrupt)

@@ -305,4 +305,4 @@ def test_checkpoints_of_a_fit_are_not_in_its_manifest(tmp_path: Path, monkeypatc
     )
     generator(tmp_path / "g")
     assert "flow.checkpoint.safetensors" in kept  # the control: it was there when the manifest was written
-    assert verify(tmp_path / "g").files == 4
+    assert verify(tmp_path / "g").files == 5  # metrics.jsonl among them

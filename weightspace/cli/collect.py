@@ -251,7 +251,7 @@ class ImportFolder:
     What is found and taken off (prefixes, wrappers, entries around the state dict) or left out is printed.
 
     Args:
-        folder: Folder with one file or one sub-folder per network, or one file; with --zoo, of training runs.
+        folder: Folder with one file or one sub-folder per network, or one file; of a model zoo, a folder of runs.
         out: Folder to write.
         model: A built-in network, such as MLP; or give --factory for one of your own.
         arguments: Arguments of the built-in network as YAML, such as '{sizes: [64, 128, 64, 10]}'.
