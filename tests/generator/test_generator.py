@@ -357,3 +357,20 @@ def test_buffers_that_are_no_statistics_need_no_data() -> None:
     flow = ws.FlowMatching(width=8, blocks=1, steps=2, batch_size=4)
     model = ws.TicketGenerator(align=None, compress=ws.PCA(2), generate=flow)
     assert torch.equal(model.fit(networks).sample(2, density=1.0).buffers["table"], tables["table"][:2])
+
+
+def test_a_task_gives_the_input_of_networks_that_do_not_tell_theirs(task: ws.Task) -> None:
+    def build() -> nn.Module:
+        return nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(108, 10))
+
+    own = replace(task, architecture=ws.Architecture.of(build), recipe=ws.Recipe("2it"))
+    tickets = ws.tickets.GradualPruning(density=0.5, length=ws.Step(iterations=2), every=1, ramp=0.5).find(ws.collect(own, 5), own)
+    model = ws.TicketGenerator(compress=ws.PCA(2), generate=ws.FlowMatching(steps=2))
+    with pytest.raises(InputError, match="is not known"):
+        model.fit(tickets)
+    fitted = model.fit(tickets, task=own)
+    assert fitted.align is not None
+    again = model.fit(tickets, example=own.train.head(8).x)
+    assert torch.equal(fitted.sample(2, density=0.5).weights, again.sample(2, density=0.5).weights)
+    assert repr(fitted).startswith("FittedGenerator(trained on 5 ")
+    assert "tensor" not in repr(fitted)

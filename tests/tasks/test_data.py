@@ -143,3 +143,7 @@ def test_bad_datasets_are_refused() -> None:
         DatasetSplit(TensorDataset(x[:0], y[:0]))
     with pytest.raises(ws.InputError, match="cannot be stacked"):
         DatasetSplit(Growing()).head(3)
+
+
+def test_a_split_prints_its_shapes_and_no_values() -> None:
+    assert repr(ws.Split(X, Y)) == "Split(20 samples: x ids (20, 2), scale (20,), y 0 (20,), 1 (20, 2))"

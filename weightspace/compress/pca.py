@@ -66,8 +66,9 @@ class PCA:
         limit = min(networks - 1, parameters)
         if self.components > limit:
             raise InputError(
-                f"{networks} networks of {parameters} parameters have at most {limit} principal components, "
-                f"fewer than components = {self.components}: lower `components` or use more networks"
+                f"{networks:,} networks of {parameters:,} parameters have at most {limit} principal components, "
+                f"fewer than components = {self.components}: give more networks, or "
+                f"PCA({limit}) (--compress.components {limit}) or fewer components"
             )
         if self.components >= 1:
             room.check_components(int(self.components), parameters)

@@ -41,7 +41,7 @@ from weightspace.training.last_layer import LastLayer
 _BLOCK_BYTES = 2**29  # weights of samples that are made at once
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FittedGenerator(GeneratorParts):
     """A trained generator of sparse networks; `weightspace.generator.parts.GeneratorParts` explains its fields."""
 

@@ -31,7 +31,7 @@ from weightspace.training.batchnorm import recalibrated
 _ALL_CHANGED = 0.999  # of the weights: where all are trained, a few in a million come back to where they began
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class GeneratorParts:
     """What a trained generator is made of, on disk and in memory; `FittedGenerator` explains what it does.
 
@@ -66,6 +66,14 @@ class GeneratorParts:
     conditions: Conditions = Conditions()
     knowledge: FlowKnowledge | None = None
     temperatures: Sequence[Temperature] = ()
+
+    def __repr__(self) -> str:
+        networks = f"{self.trained_on['networks']:,} {self.architecture.name} networks"
+        conditions = (
+            f", conditions: {', '.join(each.name for each in self.conditions.each)}" if self.conditions.each else ""
+        )
+        refined = "" if self.refined is None else ", refined through a task"
+        return f"{type(self).__name__}(trained on {networks}, D = {self.layout.size:,}{refined}{conditions})"
 
     @property
     def of_changes(self) -> bool:

@@ -95,7 +95,8 @@ class TicketGenerator:
                 aligned to one reference.
             task: Task to refine through, with `refine`, on its training split. On its validation split the temperature
                 of ensembles of samples is fitted; its test split is not read.
-            example: A batch of inputs on which the symmetry of networks whose input is not known is traced.
+            example: A batch of inputs on which the symmetry of networks whose input is not known is traced; None takes
+                one of the task's training split, where a task is given.
             seed: Seed of the flow and the refinement.
             folder: Folder to write the fitted generator to, as a run that can be interrupted and resumed.
             device: Device to compute on: "cpu", "cuda", or "auto", which is CUDA where there is a card.
@@ -113,6 +114,9 @@ class TicketGenerator:
         checks.given(folder, "folder", checks.path)
         seed = checks.seed(seed)
         through, device = self._check(tickets, task), devices.pick(device)
+        unknown = self.align is not None and _basin(tickets) is None and tickets.architecture.example() is None
+        if unknown and example is None and task is not None:
+            example = task.train.head(8).x
         if folder is None:
             fitted = self._fit(tickets, through, example, seed, None, device)
             return self._calibrated(fitted, tickets, task, seed, device)

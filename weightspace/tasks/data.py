@@ -97,6 +97,9 @@ class Split:
     def __len__(self) -> int:
         return len(trees.first(self.x))
 
+    def __repr__(self) -> str:
+        return f"Split({len(self):,} samples: x {trees.shapes(self.x)}, y {trees.shapes(self.y)})"
+
     def head(self, n: int) -> "Split":
         return self.batch(slice(0, checks.count(n, "n")))
 
