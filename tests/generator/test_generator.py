@@ -364,7 +364,8 @@ def test_a_task_gives_the_input_of_networks_that_do_not_tell_theirs(task: ws.Tas
         return nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(108, 10))
 
     own = replace(task, architecture=ws.Architecture.of(build), recipe=ws.Recipe("2it"))
-    tickets = ws.tickets.GradualPruning(density=0.5, length=ws.Step(iterations=2), every=1, ramp=0.5).find(ws.collect(own, 5), own)
+    finder = ws.tickets.GradualPruning(density=0.5, length=ws.Step(iterations=2), every=1, ramp=0.5)
+    tickets = finder.find(ws.collect(own, 5), own)
     model = ws.TicketGenerator(compress=ws.PCA(2), generate=ws.FlowMatching(steps=2))
     with pytest.raises(InputError, match="is not known"):
         model.fit(tickets)
