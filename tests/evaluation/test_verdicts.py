@@ -69,6 +69,17 @@ def test_copies_are_called_copies(judge, crowd: list[ws.Collection], wide: ws.Ta
     assert "they are copies" in report.verdict("not copies").words
 
 
+def test_larger_weights_do_not_hide_a_small_angle(crowd: list[ws.Collection], wide: ws.Task) -> None:
+    training, held_out, new = crowd
+    near = sparse(new, 1.7 * (0.5 * new.weights + training[:SAMPLES].weights))  # halfway, and larger
+    with few_points():
+        report = ws.evaluate(near, wide, training=training, held_out=held_out, dropout=None)
+    verdict = report.verdict("not copies")
+    assert verdict.outcome == "fail"
+    assert "by angle they are closer to the training set" in verdict.words
+    assert "only the size of their weights puts them farther away" in verdict.words
+
+
 def test_permuted_copies_are_called_copies(judge, crowd: list[ws.Collection], wide: ws.Task) -> None:
     training = crowd[0]
     symmetry = ws.symmetry.trace(training.architecture.build_seeded(0), wide.train.x[:8])

@@ -136,9 +136,10 @@ def _copies(e: Evidence) -> Verdict:
         words += f": {'they are' if close > e.n / 2 else 'some are'} copies."
         return Verdict("not copies", "fail", words, test)
     if p < LEVEL:
-        return Verdict(
-            "not copies", "fail", f"{words}: they are closer to the training set than new networks are.", test
-        )
+        closer = "they are closer to the training set than new networks are"
+        if rank_test(own[0], other.nearest.first, "less") >= LEVEL:  # it is the angle that fails
+            closer = f"by angle {closer}, and only the size of their weights puts them farther away"
+        return Verdict("not copies", "fail", f"{words}: {closer}.", test)
     return Verdict("not copies", _passed(e), f"{words}: no closer than new {e.kind} would be.{e.few()}", test)
 
 
