@@ -131,6 +131,13 @@ def test_what_cannot_be_compared_is_refused(task: ws.Task, training: ws.Collecti
     broken = fresh.replace(weights=fresh.weights.clone().fill_(1e38))
     with pytest.raises(ws.InputError, match="draw NaN"):
         ws.evaluate_pictures(broken, task, training=training, components=8)
+    with pytest.raises(ws.InputError, match="may not be named samples"):
+        ws.evaluate_pictures(fresh, task, training=training, others={"samples": training})
+    bright = drawing(2 * stripes(N, 0), stripes(N, 1))
+    with pytest.raises(ws.InputError, match="from 0 to 1"):
+        ws.evaluate_pictures(fresh, bright, training=training)
+    with pytest.raises(ws.InputError, match=r"features\(pictures\)"):
+        ws.evaluate_pictures(fresh, task, training=training, components=8, features=lambda images: images[:3])
     with pytest.raises(ws.InputError, match="of the size"):
         drawing(stripes(N, 0), torch.rand(3, 4, 4))
 

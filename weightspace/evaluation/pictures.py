@@ -62,10 +62,14 @@ def evaluate_pictures(
         raise InputError(
             f"{task.name} has no unseen pictures to compare with: make it with pictures(..., unseen=images)"
         )
-    groups = {"training": training, SAMPLES: samples, **(others or {})}
-    count, seed = checks.count(count, "count", at_least=neighbours + 1), checks.seed(seed)
-    unseen = pictures_of(task.test, size)
-    chosen = _own(training, pictures_of(task.train, size))
+    others = {} if others is None else checks.mapping(others, "others", "of names to collections")
+    if taken := {"training", SAMPLES, GAUSSIAN, UNSEEN} & set(others):
+        raise InputError(f"others may not be named {', '.join(sorted(taken))}, as rows of the report are: rename them")
+    groups = {"training": training, SAMPLES: samples, **others}
+    neighbours, seed = checks.count(neighbours, "neighbours", at_least=1), checks.seed(seed)
+    count = checks.count(count, "count", at_least=neighbours + 1)
+    unseen = _bright(pictures_of(task.test, size), "unseen pictures")
+    chosen = _own(training, _bright(pictures_of(task.train, size), "pictures of the task"))
     n = min(count, len(unseen), *map(len, groups.values()))
     rows = torch.randperm(len(training), generator=seeds.generator(seed, "pictures"))[:n].sort().values
     groups["training"] = training[rows]
@@ -106,8 +110,11 @@ class _Judge:
 
     def described(self, pictures: Tensor) -> Float[Tensor, "n d"]:
         """Features of pictures."""
+        if self.features is None:
+            return pictures.flatten(1)
         with torch.no_grad():
-            return pictures.flatten(1) if self.features is None else self.features(pictures)
+            found = self.features(pictures)
+        return checks.tensor(found, "features(pictures)", shape=(len(pictures), "numbers"), floating=True)
 
     def nearest(self, pictures: Tensor) -> tuple[Float[Tensor, " n"], Tensor]:
         """Distance to the nearest training picture, and which it is."""
@@ -189,14 +196,25 @@ def _difference(a: Bool[Tensor, " n"], b: Bool[Tensor, " n"], paired: bool) -> S
 
 def _own(training: Collection, pictures: Tensor) -> Tensor:
     """The picture of each training network."""
-    numbers = [record.data if record.data is not None else record.index for record in training.records]
-    wrong = next((i for i in numbers if i is None or not 0 <= i < len(pictures)), 0)
-    if wrong is None or not 0 <= wrong < len(pictures):
-        raise InputError(
-            f"a training network belongs to picture {wrong}, and the task has {len(pictures)}: give the task that the "
-            "networks were trained on"
-        )
+    numbers = [record.data for record in training.records]
+    for number in numbers:
+        if number is None or not 0 <= number < len(pictures):
+            raise InputError(
+                f"a training network belongs to picture {number}, and the task has {len(pictures)}: give the task that "
+                "the networks were trained on"
+            )
     return pictures[torch.tensor(numbers)]
+
+
+def _bright(pictures: Tensor, what: str) -> Tensor:
+    """Pictures as they are, if they can be compared with drawn ones, which are cut to brightness from 0 to 1."""
+    low, high = (end.item() for end in torch.aminmax(pictures))
+    if low < 0 or high > 1:
+        raise InputError(
+            f"the {what} have values from {low:.3g} to {high:.3g}: pictures are compared by brightness from 0 to 1, so "
+            "rescale them before networks are fitted"
+        )
+    return pictures
 
 
 def _gaussian(training: Collection, samples: Collection, components: int, seed: int) -> Collection:
