@@ -38,5 +38,7 @@ def test_networks_that_draw_are_evaluated_and_shown(here: Path, capsys: pytest.C
     assert (here / "page.html").read_text() == (here / "report/report.html").read_text()
     assert main([*wanted, "--held-out", "networks", "--out", "other"]) == 1
     assert "leave --held-out out" in capsys.readouterr().err
+    assert main([*wanted, "--performing", "0.9", "--out", "other"]) == 1
+    assert "--performing means nothing" in capsys.readouterr().err
     assert main(["show", "report", "report"]) == 1
     assert "show it alone" in capsys.readouterr().err

@@ -165,6 +165,9 @@ class Evaluate:
                 "--held-out is for networks of one task; pictures are compared with the task's unseen ones "
                 "(tasks.pictures(..., unseen=)): leave --held-out out"
             )
+        for option, default in (("align", True), ("performing", 0.95), ("dropout", tuple(MCDropout().rates))):
+            if getattr(self, option) != default:
+                raise InputError(f"--{option} means nothing for networks that draw pictures: leave it out")
 
     def _knowledge(
         self, model: FittedGenerator | None, held_out: Collection | None, training: Collection

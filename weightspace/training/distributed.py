@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from weightspace.errors import InputError
-from weightspace.networks.collection import Collection, writer_for
+from weightspace.networks.collection import Collection
 from weightspace.runtime import threads
 from weightspace.runtime.executor import Executor, end_with_parent
 from weightspace.runtime.progress import progress
-from weightspace.storage.files import remove_files
 from weightspace.storage.runs import open_run
 from weightspace.storage.shards import MANIFEST
 from weightspace.storage.system_errors import exists
 from weightspace.tasks.task import Task
 from weightspace.training.collect import collect_part, describe
 from weightspace.training.engine import Execution, block_size, choose_execution, kept_execution
+from weightspace.training.in_shards import put_together
 from weightspace.training.plans import CollectionPlan, Independent
 
 
@@ -82,12 +82,7 @@ def collect_on(
             work = partial(_shard, task, n, seed, plan, shards, folder / "parts", chosen)
             made = executor.map(work, range(shards))
             with progress(made, f"training in {shards} shards", total=shards) as bar:
-                parts = [Collection.load(part, factory=task.architecture.factory) for part in bar]
-            remove_files(folder, "shard-*.safetensors")  # of a merge that was interrupted
-            writer = writer_for(folder, parts[0].layout, task.architecture)
-            for part in parts:
-                part.write_to(writer)
-            writer.close()
+                put_together(bar, folder, task.architecture.factory)
         networks = Collection.load(folder, factory=task.architecture.factory)
         if not run.complete:
             run.finish(networks=len(networks))

@@ -1,9 +1,11 @@
 """Work on a collection in shards: any stage that makes one network of each, on an executor's workers."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
+
+from torch import nn
 
 from weightspace.errors import InputError
 from weightspace.networks.arguments import check_networks
@@ -106,18 +108,28 @@ def in_shards(
     with open_run(folder, "shards", {**config, "shards": shards}, inputs) as run:
         if not exists(folder / MANIFEST):
             made = executor.map(partial(_part, work), _parts(networks, shards, folder / "parts"))
-            factory = networks.architecture.factory
             with progress(made, f"working in {shards} shards", total=shards) as bar:
-                parts = [Collection.load(part, factory=factory) for part in bar]
-            remove_files(folder, "shard-*.safetensors")  # of a merge that was interrupted
-            writer = writer_for(folder, parts[0].layout, parts[0].architecture)
-            for part in parts:
-                part.write_to(writer)
-            writer.close()
+                put_together(bar, folder, networks.architecture.factory)
         done = Collection.load(folder, factory=networks.architecture.factory)
         if not run.complete:
             run.finish(networks=len(done))
     return done
+
+
+def put_together(parts: Iterable[Path], folder: Path, factory: Callable[[], nn.Module] | None) -> None:
+    """Write one collection of several, in order.
+
+    Args:
+        parts: Folders of the collections, which are waited for.
+        folder: Folder to write; what an interrupted merge left there is written anew.
+        factory: Builds the network, for architectures that are not built in.
+    """
+    found = [Collection.load(part, factory=factory) for part in parts]
+    remove_files(folder, "shard-*.safetensors")
+    writer = writer_for(folder, found[0].layout, found[0].architecture)
+    for part in found:
+        part.write_to(writer)
+    writer.close()
 
 
 def _parts(networks: Collection, shards: int, folder: Path) -> list[tuple[Collection, Path]]:
