@@ -15,7 +15,7 @@ import tyro
 
 import weightspace as ws
 from experiments.common import tables
-from experiments.language import common, data
+from experiments.language import common
 from weightspace.tasks.measuring import measure
 
 DENSITIES = (0.5, 0.3)
@@ -46,19 +46,7 @@ def main(
         results: Folder of the result tables.
     """
     common.quiet()
-    root = data.folder(data_root)
-    texts = data.reviews(root, "rotten_tomatoes", 6000, validation, test)
-    task = ws.language.classification(
-        texts.texts,
-        texts.labels,
-        data.minilm(root),
-        name="rotten_tomatoes",
-        splits=texts.splits,
-        layers=layers,
-        length=length,
-        train_embeddings=False,
-        recipe=common.recipe(steps),
-    )
+    task = common.rotten_tomatoes(data_root, steps, layers, length, validation, test)
     dense = ws.collect(task, networks, seed=0, folder=out / "dense")
     baseline = common.scores_on_test(dense, task, kept=out / "dense-scores.json")
     rows = [row(1.0, "dense", dense, baseline, baseline)]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import weightspace as ws
+from experiments.language import data
 from weightspace.models.bert import PADDING
 from weightspace.report.intervals import half_width
 from weightspace.runtime import trees
@@ -33,6 +34,34 @@ def recipe(steps: int, lr: float = 2e-4) -> ws.Recipe:
         lr: Learning rate at the beginning.
     """
     return ws.Recipe(ws.Step(iterations=steps), 16, ws.Adam(lr=lr), "triangular")
+
+
+def rotten_tomatoes(
+    data_root: Path | None, steps: int, layers: int, length: int, validation: int, test: int
+) -> ws.Task:
+    """Sentiment of Rotten Tomatoes on the first layers of MiniLM, whose embeddings are frozen.
+
+    Args:
+        data_root: Folder of the unpacked packages; see experiments/README.md.
+        steps: Number of steps of each training.
+        layers: Number of layers.
+        length: Number of tokens at which reviews are cut.
+        validation: Number of reviews to choose with.
+        test: Number of reviews for the end.
+    """
+    root = data.folder(data_root)
+    texts = data.reviews(root, "rotten_tomatoes", 6000, validation, test)
+    return ws.language.classification(
+        texts.texts,
+        texts.labels,
+        data.minilm(root),
+        name="rotten_tomatoes",
+        splits=texts.splits,
+        layers=layers,
+        length=length,
+        train_embeddings=False,
+        recipe=recipe(steps),
+    )
 
 
 def by_length(task: ws.Task) -> ws.Task:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 import weightspace as ws
 from experiments.common import tables
-from experiments.language import common, data
+from experiments.language import common
 from weightspace import adapt
 from weightspace.runtime import seeds
 
@@ -56,19 +56,7 @@ def main(
         results: Folder of the result tables.
     """
     common.quiet()
-    root = data.folder(data_root)
-    texts = data.reviews(root, "rotten_tomatoes", 6000, validation, test)
-    task = ws.language.classification(
-        texts.texts,
-        texts.labels,
-        data.minilm(root),
-        name="rotten_tomatoes",
-        splits=texts.splits,
-        layers=layers,
-        length=length,
-        train_embeddings=False,
-        recipe=common.recipe(steps),
-    )
+    task = common.rotten_tomatoes(data_root, steps, layers, length, validation, test)
     task = common.by_length(task)
     rows: list[dict[str, object]] = []
     flows: list[dict[str, object]] = []
