@@ -62,10 +62,10 @@ def evaluate_pictures(
         raise InputError(
             f"{task.name} has no unseen pictures to compare with: make it with pictures(..., unseen=images)"
         )
-    others = {} if others is None else checks.mapping(others, "others", "of names to collections")
-    if taken := {"training", SAMPLES, GAUSSIAN, UNSEEN} & set(others):
+    given = {} if others is None else checks.mapping(others, "others", "of names to collections")
+    if taken := {"training", SAMPLES, GAUSSIAN, UNSEEN} & set(given):
         raise InputError(f"others may not be named {', '.join(sorted(taken))}, as rows of the report are: rename them")
-    groups = {"training": training, SAMPLES: samples, **others}
+    groups = {"training": training, SAMPLES: samples, **given}
     neighbours, seed = checks.count(neighbours, "neighbours", at_least=1), checks.seed(seed)
     count = checks.count(count, "count", at_least=neighbours + 1)
     unseen = _bright(pictures_of(task.test, size), "unseen pictures")
