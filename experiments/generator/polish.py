@@ -25,7 +25,7 @@ from experiments.common import report_rows, tables
 from experiments.generator.fashion import Fit, Study, ready
 from weightspace.storage.files import make_folder, write_text
 
-SETTINGS = ("density", "arm", "polish", "seed")
+SETTINGS = ("hidden", "density", "arm", "polish", "seed")
 ARMS = SAMPLES, TICKETS, HELD_OUT, MEAN = "samples", "tickets", "held-out tickets", "the mean"
 LAST_LAYER = "last layer"
 STEPS = (10, 30, 100, 300)
@@ -94,6 +94,7 @@ class Polishing:
             rates[arm], found = self.polished(lambda *asked, to=networks: polish(to, *asked), arm.split()[-1], RATES)
             groups |= {(arm, how): one for how, one in found.items() if (arm, how) != (TICKETS, "0")}
         cost, ways = self.costs(training), ["0", LAST_LAYER, *map(str, self.steps)]
+        widths = "-".join(map(str, study.hidden))
         for seed in seeds:
             generator = self.generator(training, seed)
 
@@ -121,7 +122,7 @@ class Polishing:
             named |= {"training tickets": (TICKETS, "0"), "held-out tickets": (HELD_OUT, "0")}
             rows: list[dict[str, object]] = []
             for name, (arm, how) in named.items():
-                settings = {"density": self.density, "arm": arm, "polish": how, "seed": seed}
+                settings = {"hidden": widths, "density": self.density, "arm": arm, "polish": how, "seed": seed}
                 shown = report_rows.row(report, name) | beside_tickets(report, name)
                 rows.append(
                     settings | {"lr": rates[arm] if how in map(str, self.steps) else "", "cost": cost[how]} | shown
