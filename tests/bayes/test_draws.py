@@ -6,6 +6,7 @@ import torch
 import weightspace as ws
 from weightspace import bayes
 from weightspace.errors import InputError
+from weightspace.runtime import seeds
 
 
 def test_pruned_weights_are_zero_in_every_draw(tickets: ws.Collection, adam: ws.Task) -> None:
@@ -27,3 +28,26 @@ def test_pruned_weights_are_zero_in_every_draw(tickets: ws.Collection, adam: ws.
         bayes.predict(tickets, x, 2)
     with pytest.raises(InputError, match="no posteriors"):
         bayes.draw(tickets, 2)
+
+
+def test_draws_keep_their_bytes() -> None:
+    architecture = ws.Architecture("MLP", {"sizes": [7, 5, 3]})
+    layout, random = architecture.layout(), torch.Generator().manual_seed(0)
+    posteriors = ws.Collection(
+        layout,
+        torch.randn(2, layout.size, generator=random),
+        architecture=architecture,
+        extras={"std": torch.rand(2, layout.size, generator=random)},
+    )
+
+    def drawn(i: int, j: int, seed: int) -> torch.Tensor:
+        """What version 0.1 computed."""
+        own = seeds.derive(seeds.derive(seed, "draws of a posterior", i), "draw", j)
+        noise = torch.randn(layout.size, generator=torch.Generator().manual_seed(own))
+        return posteriors.weights[i].clone().addcmul_(posteriors.extras["std"][i], noise)
+
+    expected = torch.stack([drawn(i, j, 3) for i in range(2) for j in range(4)])
+    means = posteriors.weights.clone()
+    assert torch.equal(bayes.draw(posteriors, 4, seed=3).weights, expected)
+    assert torch.equal(posteriors.weights, means), "the posterior stays as it was"
+    assert not torch.equal(bayes.draw(posteriors, 4, seed=4).weights, expected)

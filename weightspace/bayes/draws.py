@@ -9,7 +9,7 @@ from weightspace.bayes.variational import STD
 from weightspace.errors import InputError
 from weightspace.networks.arguments import check_inputs, check_networks
 from weightspace.networks.collection import Collection
-from weightspace.networks.forward import blocks
+from weightspace.networks.forward import blocks, sample_bytes
 from weightspace.networks.forward import predict as outputs
 from weightspace.networks.outputs import Classes, stored_kind
 from weightspace.runtime import checks, devices, seeds
@@ -31,7 +31,7 @@ def draw(posteriors: Collection, n: int, *, seed: int = 0) -> Collection:
         InputError: `n` is less than one, or the networks have no standard deviations.
     """
     n, seed = _check(posteriors, n), checks.seed(seed)
-    weights = posteriors.weights[torch.arange(len(posteriors)).repeat_interleave(n)]
+    weights = torch.empty(n * len(posteriors), posteriors.layout.size, dtype=posteriors.weights.dtype)
     for i, row in enumerate(weights):
         _draw(posteriors, i // n, i % n, seed, row)
     rows = torch.arange(len(posteriors)).repeat_interleave(n)
@@ -71,15 +71,16 @@ def predict(
     module, layout = posteriors.architecture.build_seeded(0).to(device), posteriors.layout
     kind = stored_kind(posteriors.records[0]) or Classes()
     at_once = min(n, max(1, _CACHED // layout.size))
-    drawn = torch.empty(at_once, layout.size, dtype=posteriors.weights.dtype)
+    drawn, per_sample = torch.empty(at_once, layout.size, dtype=posteriors.weights.dtype), sample_bytes(module, x)
     logits: list[Tensor] = []
     for i in range(len(posteriors)):
         for part in blocks(n, at_once):
             for row, j in zip(drawn, range(part.start, part.stop), strict=False):
-                _draw(posteriors, i, j, seed, row.copy_(posteriors.weights[i]))
+                _draw(posteriors, i, j, seed, row)
             size = part.stop - part.start
             buffers = {name: buffer[[i] * size].to(device) for name, buffer in posteriors.buffers.items()}
-            logits.append(kind.predictions(outputs(module, layout, drawn[:size].to(device), buffers, x)))
+            outputs_of_part = outputs(module, layout, drawn[:size].to(device), buffers, x, per_sample)
+            logits.append(kind.predictions(outputs_of_part))
     return torch.cat(logits)
 
 
@@ -140,6 +141,7 @@ def _check(posteriors: Collection, n: int, *, kept: bool = True) -> int:
 
 
 def _draw(posteriors: Collection, i: int, j: int, seed: int, row: Tensor) -> None:
-    """Add the noise of draw j of posterior i to its mean, in place."""
+    """Write draw j of posterior i into a row, which holds the noise first: no other memory is touched."""
     random = torch.Generator().manual_seed(seeds.derive(seeds.derive(seed, "draws of a posterior", i), "draw", j))
-    row.addcmul_(posteriors.extras[STD][i], torch.randn(row.shape, generator=random, dtype=row.dtype))
+    row.normal_(generator=random)
+    torch.addcmul(posteriors.weights[i], posteriors.extras[STD][i], row, out=row)

@@ -58,11 +58,20 @@ def predict(
     weights: Float[Tensor, "nets d"],
     buffers: Mapping[str, Tensor],
     x: Tree,
+    per_sample: int | None = None,
 ) -> Tree:
     """Outputs (nets, samples, ...) of every network on the same inputs, in evaluation mode.
 
     They are computed in blocks that bound memory, where the weights are: batches of inputs are brought there, and
     outputs back to where the inputs are.
+
+    Args:
+        module: Module that gives the computation; its own parameters are not used.
+        layout: Layout of the weights.
+        weights: One row for each network.
+        buffers: Buffers by name, one row for each network.
+        x: A batch of inputs: a tensor, a tuple of all inputs, or a mapping of them by name.
+        per_sample: What `sample_bytes` counts, for many calls with the same inputs; by default it is counted.
 
     Raises:
         InputError: The inputs are not of the shape that the network takes.
@@ -74,10 +83,7 @@ def predict(
     if any(parameter.device != device for parameter in module.parameters()):
         module = copied(module).to(device)
     with evaluation(module):
-        try:
-            per_sample = activation_bytes(module, trees.to(trees.take(x, slice(0, 1)), device))
-        except (RuntimeError, IndexError, TypeError) as error:
-            raise InputError(f"inputs of shape {trees.shapes(x)} do not fit the network: {error}") from error
+        per_sample = per_sample or sample_bytes(module, x)
         rows = min(count, 4096)
         nets = max(1, min(len(weights), _ACTIVATION_BYTES // (per_sample * rows)))
         rows = max(1, min(rows, _ACTIVATION_BYTES // (per_sample * nets)))
@@ -91,6 +97,28 @@ def predict(
             ]
             outputs.append(trees.concatenate([trees.to(part, back) for part in parts], 1))
     return trees.concatenate(outputs)
+
+
+@torch.no_grad()
+def sample_bytes(module: nn.Module, x: Tree) -> int:
+    """Bytes of the activations of one input, in evaluation mode.
+
+    Args:
+        module: Module that is run, where its parameters are.
+        x: A batch of inputs, from which the first is taken.
+
+    Raises:
+        InputError: The batch is empty, or not of the shape that the module takes.
+    """
+    if not trees.samples(x):
+        raise InputError(f"expected a batch of inputs, got {trees.shapes(x)}")
+    first = next(module.parameters(), None)
+    device = trees.first(x).device if first is None else first.device
+    try:
+        with evaluation(module):
+            return activation_bytes(module, trees.to(trees.take(x, slice(0, 1)), device))
+    except (RuntimeError, IndexError, TypeError) as error:
+        raise InputError(f"inputs of shape {trees.shapes(x)} do not fit the network: {error}") from error
 
 
 def _by_sample(outputs: Tree, batch: slice) -> Tree:
