@@ -7,6 +7,7 @@ to adapt begins at the same network.
 """
 
 import copy
+import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,12 +110,13 @@ def adaptable(
     layers: int = 3,
     attention: bool = False,
     length: int = LENGTH,
+    train: int = SIZES["train"],
 ) -> Adaptable:
     """A task on the upper layers of the body.
 
     Args:
-        name: "sentiment" of film reviews, "genre" of passages of the Brown corpus in four classes, or "fiction", which
-            of them are fiction and which learned prose.
+        name: "sentiment" of film reviews, "genre" of passages of the Brown corpus in four classes, "fiction", which
+            of them are fiction and which learned prose, or "word_order", in which of them words changed places.
         root: Folder of the packages; None looks where all experiments look.
         recipe: Recipe of the task.
         head: One random head, the same for all tasks ("shared"), or a logistic regression on the frozen body ("own").
@@ -122,8 +124,9 @@ def adaptable(
         layers: Number of layers of the body.
         attention: Whether the network is the attention of the next layer alone.
         length: Number of tokens at which texts are cut.
+        train: Number of texts to train on.
     """
-    texts = _texts(name, data.folder(root))
+    texts = _texts(name, data.folder(root), train)
     body, outputs = data.minilm(data.folder(root)), max(texts.labels) + 1
     whole = language.classification(
         texts.texts,
@@ -149,18 +152,45 @@ def adaptable(
     return Adaptable(task, ws.from_state_dict(network.state_dict(), build))
 
 
-def _texts(name: str, root: Path) -> data.Texts:
+def _texts(name: str, root: Path, train: int) -> data.Texts:
     """The texts of a task."""
-    counts = (SIZES["train"], SIZES["validation"], SIZES["test"])
+    counts = (train, SIZES["validation"], SIZES["test"])
     if name == "sentiment":
         return data.reviews(root, "rotten_tomatoes", *counts)
     if name == "genre":
         return data.brown(root, *counts, words=18)
+    if name == "word_order":
+        return disordered(data.brown(root, *counts, words=14))
     whole = data.brown(root, *(2 * count for count in counts), words=14)
     fiction, learned = (list(data.GROUPS).index(group) for group in ("fiction", "learned"))
     rows = [i for i, label in enumerate(whole.labels) if label in (fiction, learned)]
     labels = [int(whole.labels[i] == fiction) for i in rows]
     return data.Texts([whole.texts[i] for i in rows], labels, [whole.splits[i] for i in rows])
+
+
+def disordered(texts: data.Texts, pairs: int = 2, seed: int = 0) -> data.Texts:
+    """Every second text with neighbouring words in each other's place (label 1), and the others as they are (label 0).
+
+    Args:
+        texts: Texts; their labels are left out.
+        pairs: Number of pairs of words that change places, or as many as there are.
+        seed: Seed of the places.
+    """
+    draw = random.Random(seed)
+    found: list[str] = []
+    for i, text in enumerate(texts.texts):
+        words = text.split()
+        if i % 2:
+            places = [k for k in range(len(words) - 1) if words[k].isalpha() and words[k + 1].isalpha()]
+            draw.shuffle(places)
+            chosen: list[int] = []
+            for k in places:
+                if len(chosen) < pairs and words[k].lower() != words[k + 1].lower() and not {k - 1, k + 1} & {*chosen}:
+                    chosen.append(k)
+            for k in chosen:
+                words[k], words[k + 1] = words[k + 1], words[k]
+        found.append(" ".join(words))
+    return data.Texts(found, [i % 2 for i in range(len(found))], texts.splits)
 
 
 def _below(module: nn.Module, ids: Tensor, below: int, y: Tensor) -> ws.Split:

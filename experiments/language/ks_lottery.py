@@ -10,7 +10,6 @@ copied into the base (partial transfer) or trained alone (partial tuning). No ce
 measured.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -20,7 +19,6 @@ import weightspace as ws
 from experiments.common import tables
 from experiments.language import common, data
 from weightspace.models.bert import PADDING
-from weightspace.networks.forward import predict
 from weightspace.tasks.measuring import measure
 
 EMBEDDING = "embeddings.word_embeddings.weight"
@@ -84,7 +82,7 @@ def main(
         if "all" in figures:
             ends = zip(own[0], figures["none"][0], figures["all"][0], strict=True)
             row |= common.summary([(before - now) / (before - after) for now, before, after in ends], "share of gain")
-            row |= common.summary(agreement(networks, tuned, french), "agrees")
+            row |= common.summary(ws.adapt.agreement(networks, tuned, french), "agrees")
         rows.append(row)
         print(row, flush=True)
         tables.write(results / "language/ks_lottery.csv", rows)
@@ -136,26 +134,6 @@ def words(root: Path, body: Path, language: str, layers: int, length: int, test:
         copies=2, recipe=recipe,
     )  # fmt: skip
     return common.by_length(task)
-
-
-def agreement(networks: ws.Collection, others: ws.Collection, task: ws.Task) -> Sequence[float]:
-    """Share of hidden test words for which two networks predict the same.
-
-    Args:
-        networks: Networks.
-        others: As many others.
-        task: Task of both.
-    """
-    module = networks.architecture.build_seeded(0).eval()
-    counted = task.test.y != -100
-    found: list[float] = []
-    for i in range(len(networks)):
-        first, second = (
-            predict(module, part.layout, part.weights[i : i + 1], {}, task.test.x)[0].argmax(-1)
-            for part in (networks, others)
-        )
-        found.append((first == second)[counted].double().mean().item())
-    return found
 
 
 if __name__ == "__main__":

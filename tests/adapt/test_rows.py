@@ -117,6 +117,24 @@ def test_partial_transfer_and_partial_tuning_change_these_rows_alone(
     torch.testing.assert_close(everything.on(before).weights, tuned.weights)
 
 
+def test_agreement_is_the_share_of_equal_predictions(
+    before: ws.Collection, tuned: ws.Collection, words: ws.Task
+) -> None:
+    assert adapt.agreement(tuned, tuned, words) == [1.0, 1.0]
+    layout = tuned.layout
+    opposite = tuned.weights.clone()
+    opposite[:, layout.slices["head.weight"]] *= -1
+    opposite[:, layout.slices["head.bias"]] *= -1
+    assert adapt.agreement(tuned, tuned.replace(weights=opposite), words) == [0.0, 0.0]
+    x = words.validation.x
+    assert isinstance(x, Tensor)
+    first, second = ([one.module(i)(x).argmax(1) for i in range(2)] for one in (before, tuned))
+    own = [(a == b).double().mean().item() for a, b in zip(first, second, strict=True)]
+    assert adapt.agreement(before, tuned, words, split="validation") == pytest.approx(own)
+    with pytest.raises(ws.InputError, match="as many networks, got 1 and 2"):
+        adapt.agreement(before, tuned[:1], words)
+
+
 def test_tied_decoders_are_untied_first(texts: tuple[Tensor, Tensor]) -> None:
     task = ws.tasks.from_tensors("next", texts[0], texts[0][:, 0], network=Tied, recipe=RECIPE)
     tied = ws.starts(ws.collect(task, 1, seed=0))

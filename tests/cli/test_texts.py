@@ -8,6 +8,7 @@ import torch
 
 import weightspace as ws
 from tests.language import tiny
+from weightspace.adapt import TaskVectors
 from weightspace.cli.main import main
 
 TASK = ["--task", "text", "--texts", "reviews.csv", "--body", "body"]
@@ -64,6 +65,26 @@ def test_hidden_words_and_adapters() -> None:
     assert not any("layer.1." in entry.name for entry in ws.Collection.load("dense").layout.entries)
     adapt = ["adapt", "lora", "dense", *TASK, "--rank", "1", "--on", "*query*", "--whole", "head.*", "--out", "lora"]
     assert main(adapt) == 0
+
+
+def test_rows_of_the_embedding(capsys: pytest.CaptureFixture[str]) -> None:
+    task = ["--task", "masked_words", *TASK[2:], "--body-layers", "1", "--tokens", "6"]
+    assert main(["collect", *task, "--no-tied", "--n", "1", "--length", "1it", "--out", "words"]) == 0
+    rows = ["adapt", "rows", "words", *task, "--tensor", "embeddings.word_embeddings.weight", "--count", "2"]
+    assert main([*rows, "--no-tied", "--by", "count", "--out", "few"]) == 0
+    assert "predicts as the whole tuned matrix does" in capsys.readouterr().out
+    assert main([*rows, "--no-tied", "--by", "count", "--how", "copy", "--out", "copied"]) == 0
+    for folder in ("few", "copied"):
+        vectors = TaskVectors.load(Path(folder) / "vectors")
+        trained = vectors.layout.tensors(vectors.trained)["embeddings.word_embeddings.weight"][0].any(1)
+        assert trained.sum() == 2
+        assert not trained[0]  # padding is the most frequent number, and no token
+    capsys.readouterr()
+    assert main(["collect", *task, "--n", "1", "--length", "1it", "--out", "tied"]) == 0
+    assert main(["adapt", "rows", "tied", *rows[3:], "--out", "x"]) == 1
+    assert "is the decoder of BERTMaskedWords, too" in capsys.readouterr().err
+    assert main(["collect", *TASK, "--no-tied", "--out", "x"]) == 1
+    assert "--no-tied is of the task masked_words" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

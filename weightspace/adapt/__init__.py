@@ -1,5 +1,6 @@
 """Adapt pre-trained networks by sparse changes, and merge the changes of several tasks."""
 
+from weightspace.adapt.agreement import agreement as agreement
 from weightspace.adapt.comparison import MergeRow as MergeRow
 from weightspace.adapt.comparison import compare as compare
 from weightspace.adapt.lora import LoRA as LoRA

@@ -17,13 +17,14 @@ from weightspace.adapt.train_only import train_only
 from weightspace.errors import InputError
 from weightspace.networks.arguments import check_networks
 from weightspace.networks.collection import Collection
-from weightspace.networks.layout import Entry, Layout
+from weightspace.networks.layout import Entry
 from weightspace.networks.record import Extra
 from weightspace.runtime import checks, seeds
 from weightspace.tasks.arguments import check_run
 from weightspace.tasks.task import Task
 
 _RANKED = {"ks": "the statistic", "norm": "the norm of the change", "count": "the count", "random": "a draw"}
+_DECODES = {"BERTMaskedWords": "embeddings.word_embeddings.weight"}  # an embedding that the network also decodes with
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,8 @@ class Rows:
     """A few rows of a matrix, such as tokens of an embedding, chosen by what a tuning of the matrix did to them.
 
     The statistic of "ks" compares the numbers of a row before and after as two samples: it sees their distribution
-    alone. Always stand "norm", "count" and "random" beside it: frequent tokens change most. No certificate is claimed;
-    compare predictions of the networks with those of the tuned ones.
+    alone. Always stand "norm", "count" and "random" beside it: frequent tokens change most. No certificate is claimed:
+    `agreement` measures how often networks predict as the tuned ones do.
 
     Args:
         tensor: Name of the matrix; each row is one unit, such as a token.
@@ -79,7 +80,7 @@ class Rows:
         check_networks(base, "base")
         check_networks(tuned, "tuned")
         checks.given(tokens, "tokens", checks.tensor)
-        entry = self._entry(base.layout)
+        entry = self._entry(base)
         base.layout.require_tensors(tuned.layout, "the tuned networks")
         if len(base) != len(tuned):
             raise InputError(f"tuned must be as many networks as base, got {len(tuned)} and {len(base)}")
@@ -143,18 +144,24 @@ class Rows:
             device: Device to train on.
         """
         check_run(base, task, folder, device, name="base")
-        entry = self._entry(base.layout)
+        entry = self._entry(base)
         trained = self._trained(base, torch.ones(len(base), entry.shape[0], dtype=torch.bool))
         method = {"name": "Rows", "tensor": self.tensor, "by": "all"}
         return train_only(base, task, trained, method=method, folder=folder, device=device).on(base)
 
-    def _entry(self, layout: Layout) -> Entry:
+    def _entry(self, base: Collection) -> Entry:
         """The matrix."""
+        layout, architecture = base.layout, base.architecture
         tied = [alias for alias, name in layout.aliases if self.tensor in (alias, name)]
         if tied:
             raise InputError(
                 f"{self.tensor} is tied to {tied[0]}: as a decoder it moves in every row at every step, so that its "
                 "rows say nothing. Untie it first, adapt.untie(networks, ...)"
+            )
+        if self.tensor == _DECODES.get(architecture.name) and architecture.arguments.get("tied", True):
+            raise InputError(
+                f"{self.tensor} is the decoder of {architecture.name}, too, and as such moves in every row at every "
+                "step, so that its rows say nothing. Make the task and its networks with tied=False (--no-tied)"
             )
         entry = next((e for e in layout.parameters if e.name == self.tensor), None)
         if entry is None or len(entry.shape) != 2:
@@ -185,7 +192,7 @@ class Rows:
         return ks_statistic(before, after) if self.by == "ks" else (after - before).double().norm(dim=-1)
 
     def _trained(self, base: Collection, rows: Bool[Tensor, "n rows"]) -> Bool[Tensor, "n d"]:
-        entry = self._entry(base.layout)
+        entry = self._entry(base)
         trained = torch.zeros(len(base), base.layout.size, dtype=torch.bool)
         trained[:, base.layout.slices[entry.name]] = rows[..., None].expand(-1, -1, entry.shape[1]).flatten(1)
         return trained

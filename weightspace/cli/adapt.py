@@ -20,6 +20,7 @@ from weightspace.adapt import (
 )
 from weightspace.cli.describe import report_done
 from weightspace.cli.inputs import Common, Folder, Folders, Shared, open_collection, task_of
+from weightspace.cli.rows import FewRows
 from weightspace.errors import InputError
 from weightspace.networks.collection import Collection
 from weightspace.networks.starts import starts
@@ -207,5 +208,5 @@ def _vectors(folder: Path, base: Collection) -> TaskVectors:
     return TaskVectors.load(inner if inner.is_dir() else folder, factory=base.architecture.factory)
 
 
-VERBS: Mapping[str, Any] = {"lota": Sparse, "lora": LowRank, "merge": Merge, "apply": Apply}
+VERBS: Mapping[str, Any] = {"lota": Sparse, "lora": LowRank, "rows": FewRows, "merge": Merge, "apply": Apply}
 """The verbs behind `weightspace adapt`."""

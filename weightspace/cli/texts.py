@@ -30,6 +30,7 @@ class TextOptions:
         body_layers: Number of its layers that are used, from the first; None for all.
         tokens: Number of tokens at which texts are cut; for next_token, of a window.
         train_embeddings: Whether embeddings are trained; otherwise they stay as they are, and training is faster.
+        tied: Whether the decoder of masked_words is the embedding; rows of an embedding are tuned with --no-tied.
         unit: What a token of next_token is: characters or words.
         vocabulary: Number of the most frequent tokens that next_token keeps; None for all.
     """
@@ -39,12 +40,14 @@ class TextOptions:
     body_layers: int | None = None
     tokens: int = 64
     train_embeddings: bool = True
+    tied: bool = True
     unit: Literal["characters", "words"] = "characters"
     vocabulary: int | None = None
 
 
 def text(options: TextOptions) -> Task:
     """The class of a text."""
+    _check_decoder(options)
     columns = _columns(options, "text")
     if _LABEL not in columns:
         raise InputError(f"{options.texts} has no column {_LABEL!r}: task text needs the class of each text")
@@ -69,6 +72,7 @@ def masked_words(options: TextOptions) -> Task:
         options.body,
         splits=columns.get(_SPLIT),
         length=options.tokens,
+        tied=options.tied,
         layers=options.body_layers,
         train_embeddings=options.train_embeddings,
     )
@@ -80,6 +84,7 @@ def next_token(options: TextOptions) -> Task:
         raise InputError("task next_token needs texts: give --texts FILE, a CSV file with a column text, or plain text")
     if options.body is not None:
         raise InputError("--body is of the tasks text and masked_words: language models are trained from scratch")
+    _check_decoder(options)
     table = options.texts.suffix.lower() == ".csv"
     columns = _table(options.texts) if table else {_TEXT: [_content(options.texts)]}
     return language.next_token(
@@ -124,6 +129,12 @@ def _columns(options: TextOptions, task: str) -> dict[str, list[str]]:
             f"{', column label' if task == 'text' else ''}) and --body FOLDER"
         )
     return _table(options.texts)
+
+
+def _check_decoder(options: TextOptions) -> None:
+    """Refuse --no-tied where no decoder is meant."""
+    if not options.tied:
+        raise InputError("--no-tied is of the task masked_words, whose decoder it unties: leave it out")
 
 
 def _content(path: Path) -> str:
