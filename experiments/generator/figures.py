@@ -2,8 +2,8 @@
 
     python -m experiments.generator.figures          (seconds; writes docs/figures/polish.svg)
 
-Draws generator/polish.csv: accuracy, Z_U and the NLL of ensembles over the cost, which is a fraction of a ticket's
-training; means over seeds, and 95 % intervals over networks of the accuracy.
+Draws generator/polish.csv, a line of panels for each kind of tickets: accuracy, Z_U and the NLL of ensembles over the
+cost, which is a fraction of a ticket's training; means over seeds, and 95 % intervals over networks of the accuracy.
 """
 
 import statistics
@@ -41,25 +41,42 @@ def polish(rows: list[dict[str, str]]) -> Figure:
     Args:
         rows: Rows of generator/polish.csv.
     """
-    figure = Figure(figsize=(11, 3.6), layout="constrained", dpi=130, facecolor="white")
-    for axes, (column, label) in zip(figure.subplots(1, len(PANELS)), PANELS.items(), strict=True):
-        tidy(axes)
-        axes.axvline(1, color=OTHER, linewidth=1, linestyle=(0, (1, 3)))
-        for arm, colour in COLOURS.items():
-            if column != "Z_U" or arm == SAMPLES:
-                _line(axes, [row for row in rows if row["arm"] == arm], column, arm, colour)
-        if column == "Z_U":
-            axes.axhline(-2, color=OTHER, linewidth=1, linestyle=(0, (4, 3)))
-        axes.set_ylim(LOWEST[column], HIGHEST[column])
-        axes.set_xscale("symlog", linthresh=100 * NEAR)
-        axes.set_xticks([0, 0.3, 1, 3, 9], ["0", "0.3", "1", "3", "9"])
+    kinds = sorted({(row["hidden"], float(row["density"])) for row in rows}, key=_largest_first)
+    figure = Figure(figsize=(11, 0.6 + 3 * len(kinds)), layout="constrained", dpi=130, facecolor="white")
+    grid = figure.subplots(len(kinds), len(PANELS), squeeze=False)
+    for line, (hidden, density) in zip(grid, kinds, strict=True):
+        of_kind = [row for row in rows if (row["hidden"], float(row["density"])) == (hidden, density)]
+        for axes, column in zip(line, PANELS, strict=True):
+            _panel(axes, of_kind, column)
+        line[0].set_title(f"784-{hidden}-10 at density {density:.2f}", loc="left", fontsize=9)
+    for axes in grid[-1]:
         axes.set_xlabel("cost, % of a ticket's training")
-        axes.set_ylabel(label)
-        axes.set_xlim(-100 * NEAR / 5, None)
     figure.legend(
         *figure.axes[0].get_legend_handles_labels(), fontsize=8, ncols=6, frameon=False, loc="outside lower center"
     )
     return figure
+
+
+def _largest_first(kind: tuple[str, float]) -> tuple[int, float]:
+    """Order of the kinds of tickets."""
+    hidden, density = kind
+    return -int(hidden.split("-")[0]), -density
+
+
+def _panel(axes: Axes, rows: list[dict[str, str]], column: str) -> None:
+    """One column of the table over the cost."""
+    tidy(axes)
+    axes.axvline(1, color=OTHER, linewidth=1, linestyle=(0, (1, 3)))
+    for arm, colour in COLOURS.items():
+        if column != "Z_U" or arm == SAMPLES:
+            _line(axes, [row for row in rows if row["arm"] == arm], column, arm, colour)
+    if column == "Z_U":
+        axes.axhline(-2, color=OTHER, linewidth=1, linestyle=(0, (4, 3)))
+    axes.set_ylim(LOWEST[column], HIGHEST[column])
+    axes.set_xscale("symlog", linthresh=100 * NEAR)
+    axes.set_xticks([0, 0.3, 1, 3, 9], ["0", "0.3", "1", "3", "9"])
+    axes.set_ylabel(PANELS[column])
+    axes.set_xlim(-100 * NEAR / 5, None)
 
 
 def _line(axes: Axes, rows: list[dict[str, str]], column: str, arm: str, colour: str) -> None:
