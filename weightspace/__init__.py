@@ -72,5 +72,6 @@ from weightspace.training import Trajectory as Trajectory
 from weightspace.training import collect as collect
 from weightspace.training import collect_on as collect_on
 from weightspace.training import find_on as find_on
+from weightspace.training import measured as measured
 from weightspace.training import train as train
 from weightspace.training import train_on as train_on

@@ -25,7 +25,6 @@ import weightspace as ws
 from experiments.common import report_rows, tables
 from experiments.generator.fashion import Fit, Study, ready
 from weightspace.storage.files import make_folder, write_text
-from weightspace.tasks.measuring import measure
 
 SETTINGS = ("hidden", "density", "arm", "polish", "seed")
 ARMS = SAMPLES, TICKETS, HELD_OUT, MEAN = "samples", "tickets", "held-out tickets", "the mean"
@@ -164,9 +163,7 @@ def polish(
 
 def best(networks: ws.Collection, task: ws.Task, count: int) -> ws.Collection:
     """The networks with the lowest loss on some validation images."""
-    module, layout = networks.architecture.build(), networks.layout
-    losses = measure(task, module, layout, networks.weights, networks.buffers, task.validation.head(JUDGES))["loss"]
-    return networks[sorted(range(len(networks)), key=losses.__getitem__)[:count]]
+    return ws.measured(networks, task, samples=JUDGES).best(count, "validation_loss", lowest=True)
 
 
 def with_rate(task: ws.Task, rate: float) -> ws.Task:

@@ -7,6 +7,7 @@ from weightspace.training.distributed import collect_on as collect_on
 from weightspace.training.in_shards import find_on as find_on
 from weightspace.training.in_shards import train_on as train_on
 from weightspace.training.last_layer import LastLayer as LastLayer
+from weightspace.training.measured import measured as measured
 from weightspace.training.plans import Grid as Grid
 from weightspace.training.plans import Independent as Independent
 from weightspace.training.plans import SharedStart as SharedStart
