@@ -4,36 +4,62 @@
 
 From real data to a sampled ensemble of sparse networks, on scikit-learn's handwritten digits. Interrupt it at any
 time; started again it continues. Everything lands in the folder --out.
+
+What is done network by network is done in parts by two processes. The IMP tickets, which are for comparison alone, are
+found by one of them while this process fits the generator.
 """
 
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+import torch
 import tyro
 
 import weightspace as ws
 from weightspace.errors import InputError
+from weightspace.runtime import threads
 from weightspace.storage.runs import open_run
 
 NETWORKS, LEARNED_FROM = 360, 300
+PARTS = 12  # of the networks: all processes have work to the end, and the bar moves
 
 
 MODEL = ws.TicketGenerator(
     align=ws.WeightMatching(),
     compress=ws.PCA(components=16),
-    generate=ws.FlowMatching(width=256, blocks=2, steps=4000, validation_fraction=0.1),
+    generate=ws.FlowMatching(width=256, blocks=2, steps=4000, validation_fraction=0.1, patience=500),
 )
 
 
-def main(out: Path = Path("runs/demo"), seed: int = 0, small: bool = False) -> ws.Report:
+def find_apart(finder: ws.tickets.IMP, task: ws.Task, folder: Path, networks: ws.Collection) -> Path:
+    """Find tickets in another process, on one thread; returns the folder they are in."""
+    threads.use(1)
+    finder.find(networks, task, folder=folder)
+    return folder
+
+
+@contextmanager
+def one_thread_less() -> Iterator[None]:
+    """Inside the block a core is left to another process."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, before - 1))
+    yield
+    torch.set_num_threads(before)
+
+
+def main(out: Path = Path("runs/demo"), seed: int = 0, small: bool = False, workers: int = 2) -> ws.Report:
     """Run every stage on scikit-learn's handwritten digits.
 
     Args:
         out: Folder of the demo; the same command continues there.
         seed: Seed of everything random but the data splits.
         small: A tiny version for tests, which shows every stage and reaches no quality.
+        workers: Processes that train networks at the same time.
     """
     started = time.perf_counter()
     task, gradual, imp, model = (
@@ -43,7 +69,7 @@ def main(out: Path = Path("runs/demo"), seed: int = 0, small: bool = False) -> w
         MODEL,
     )
     refinement = ws.TaskRefinement(steps=4000, radius=0.8, mask_diversity=0.3)
-    networks, learned_from, imp_networks, samples = NETWORKS, LEARNED_FROM, 20, 100
+    networks, learned_from, imp_networks, samples, parts = NETWORKS, LEARNED_FROM, 20, 100, PARTS
     if small:
         short = ws.Step(epochs=2)
         task = replace(ws.tasks.digits(hidden=(16,)), recipe=replace(task.recipe, length=short))
@@ -51,14 +77,17 @@ def main(out: Path = Path("runs/demo"), seed: int = 0, small: bool = False) -> w
         flow = ws.FlowMatching(width=16, blocks=1, steps=40, batch_size=16)
         model = replace(model, compress=ws.PCA(4), generate=flow)
         refinement = ws.TaskRefinement(steps=20, networks=4, batch_size=16)
-        networks, learned_from, imp_networks, samples = 12, 8, 2, 5
+        networks, learned_from, imp_networks, samples, parts = 12, 8, 2, 5, 2
 
-    dense = ws.collect(task, networks, seed=seed, folder=out / "dense")
-    tickets = gradual.find(dense, task, folder=out / "tickets")
-    standard = imp.find(dense[:imp_networks], task, folder=out / "imp")
-    training, held_out = tickets[:learned_from], tickets[learned_from:]
+    with ws.processes(workers) as pool:
+        dense = ws.collect_on(pool, task, networks, shards=parts, seed=seed, folder=out / "dense")
+        tickets = ws.find_on(pool, gradual, dense, task, shards=parts, folder=out / "tickets")
+        training, held_out = tickets[:learned_from], tickets[learned_from:]
+        imp_tickets = pool.begin(partial(find_apart, imp, task, out / "imp"), dense[:imp_networks])
+        with one_thread_less():
+            generator = replace(model, refine=refinement).fit(training, task=task, seed=seed, folder=out / "generator")
+        standard = ws.Collection.load(imp_tickets())
 
-    generator = replace(model, refine=refinement).fit(training, task=task, seed=seed, folder=out / "generator")
     sampled = generator.sample(samples, density=0.1, seed=seed + 1, folder=out / "samples")
     # What flow matching alone makes is shown beside it.
     flow_alone = replace(generator, refined=None)

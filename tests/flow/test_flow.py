@@ -1,14 +1,17 @@
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 import weightspace as ws
 from weightspace.errors import InputError
+from weightspace.flow import FittedFlow, training_pairs
 from weightspace.flow import flow_matching as flow_fit
-from weightspace.flow import training_pairs
+from weightspace.flow.early_stopping import ValidationPairs
 from weightspace.flow.path import linear_path, pair
+from weightspace.storage.spelling import spelled, spelled_text
 
 SMALL = ws.FlowMatching(width=24, blocks=1, steps=60, batch_size=32)
 
@@ -113,6 +116,60 @@ def test_a_flow_with_held_out_codes_is_resumed(
     ran *= 2
     assert torch.equal(model.fit(codes, checkpoint=tmp_path / "c.safetensors").weights, whole.weights)
     assert ran[172:] == list(range(80, 120))  # it went on from step 80
+
+
+EARLY = ws.FlowMatching(width=16, blocks=1, steps=2000, batch_size=16, validation_fraction=0.2, patience=50)
+
+
+def test_training_ends_when_validation_codes_are_predicted_no_better(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codes = torch.randn(30, 16, generator=torch.Generator().manual_seed(0))
+    monkeypatch.setattr(flow_fit, "_CHECKPOINT_EVERY", 40)
+    looks: list[bool] = []
+    steps: list[int] = []
+    keep_best, gradient = ValidationPairs.keep_best, flow_fit._Training._gradient
+    stop_at = -1
+
+    def look(*arguments: Any) -> bool:
+        looks.append(keep_best(*arguments))
+        return looks[-1]
+
+    def one(training: flow_fit._Training, step: int) -> tuple[float, torch.Tensor]:
+        if step == stop_at:
+            raise KeyboardInterrupt
+        steps.append(step)
+        return gradient(training, step)
+
+    monkeypatch.setattr(ValidationPairs, "keep_best", look)
+    monkeypatch.setattr(flow_fit._Training, "_gradient", one)
+    whole = EARLY.fit(codes)
+    assert looks[-3:] == [True, False, False]  # 50 steps are two looks, and it did not wait for a third
+    assert (True, False, False) not in zip(looks, looks[1:], looks[2:-1], strict=False)
+    ended = len(steps)
+    assert ended == 25 * (len(looks) - 1) < 1000
+    stop_at = ended - 10  # after the best weights were found: a resumed run knows when that was
+    with pytest.raises(KeyboardInterrupt):
+        EARLY.fit(codes, checkpoint=tmp_path / "c.safetensors")
+    stop_at = -1
+    resumed = EARLY.fit(codes, checkpoint=tmp_path / "c.safetensors")
+    assert torch.equal(resumed.weights, whole.weights)
+    assert steps[-1] == ended - 1
+    replace(EARLY, steps=ended + 25, patience=None).fit(codes)  # the control
+    assert steps[-1] == ended + 24
+
+
+def test_patience_is_written_where_it_is_set_alone() -> None:
+    """Files and runs from before there was such a setting stay what they are."""
+    assert spelled(EARLY) == spelled(replace(EARLY, patience=None)) | {"patience": 50}
+    assert "patience" not in spelled_text(replace(EARLY, patience=None))
+    assert "patience=50" in spelled_text(EARLY)
+    fitted = replace(EARLY, steps=1).fit(torch.randn(10, 3))
+    assert FittedFlow.from_json(fitted.to_json(), fitted.tensors()).config == replace(EARLY, steps=1)
+    with pytest.raises(InputError, match="validation_fraction=0.1"):
+        ws.FlowMatching(patience=50)
+    with pytest.raises(InputError, match="patience"):
+        ws.FlowMatching(patience=0, validation_fraction=0.1)
 
 
 def two_sides() -> torch.Tensor:

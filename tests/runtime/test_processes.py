@@ -118,6 +118,32 @@ with processes(1) as pool:
     run(light, script)
 
 
+def test_what_is_begun_goes_on_beside_maps_and_this_process(light: Path) -> None:
+    script = """
+with processes(2) as pool:
+    began = time.monotonic()
+    slow = pool.begin(time.sleep, 1000)
+    assert list(pool.map(operator.neg, range(3))) == [0, -1, -2]
+    assert len(pids(pool)) == 1  # the other is not for maps
+    quick = pool.begin(operator.neg, 7)
+    assert list(pool.map(str, [1])) == ["1"]  # even so there is one
+    assert quick() == -7
+    assert "once" in str(raised(InputError, quick))
+    assert "invalid literal" in str(raised(ValueError, pool.begin(int, "x")))
+    assert "code 3" in str(raised(StorageError, pool.begin(os._exit, 3)))
+    begun = [worker.process.pid for worker in pool.apart]
+    assert len(begun) == 1 and is_alive(begun[0])
+    assert time.monotonic() - began < 100
+assert not is_alive(begun[0])
+with processes(1) as pool:
+    results = pool.map(str, [1, 2])
+    next(results)
+    assert "busy" in str(raised(InputError, lambda: pool.begin(str, 1)))
+    assert list(results) == ["2"]
+"""
+    run(light, script)
+
+
 def test_a_map_that_is_left_ends_what_works_for_it(light: Path) -> None:
     """The control: the worker that waits stays."""
     script = """

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from weightspace.errors import InputError
 from weightspace.flow.fitted_flow import FLOWS
-from weightspace.flow.flow_matching import FIELDS_ON_DISK, FlowMatching
+from weightspace.flow.flow_matching import FIELDS_ON_DISK, LATER_FIELDS, FlowMatching
 from weightspace.flow.velocity import Velocity
 from weightspace.runtime import checks
 from weightspace.storage.spelling import Spelling
@@ -84,6 +84,7 @@ class DeepWeightFlow(FlowMatching):
         condition_dropout: Not used; this flow takes no conditions.
         validation_fraction: Fraction of the codes that chooses the weights; see `FlowMatching`.
         solver_steps: Runge-Kutta steps from noise to codes, unless a call says otherwise.
+        patience: Steps after which training ends if the loss of the validation codes did not fall.
         time: Width of the embedding of t.
         dropout: Dropout rate after the first two hidden layers.
 
@@ -105,7 +106,7 @@ class DeepWeightFlow(FlowMatching):
     dropout: float = 0.1
     path_noise_std: float = 1e-3
 
-    spelling: ClassVar[Spelling] = Spelling("DeepWeightFlow", FIELDS_ON_DISK)
+    spelling: ClassVar[Spelling] = Spelling("DeepWeightFlow", FIELDS_ON_DISK, later=LATER_FIELDS)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -51,8 +51,8 @@ class ValidationPairs:
         return {"best": weights.clone(), "least": torch.tensor(math.inf)}
 
     @torch.no_grad()
-    def keep_best(self, velocity: Velocity, layout: Layout, state: dict[str, Tensor], name: str) -> None:
-        """Keep `state[name]` as `state["best"]` if its loss is the lowest so far.
+    def keep_best(self, velocity: Velocity, layout: Layout, state: dict[str, Tensor], name: str) -> bool:
+        """Keep `state[name]` as `state["best"]` if its loss is the lowest so far, and say whether it is.
 
         Args:
             velocity: Velocity network.
@@ -70,6 +70,8 @@ class ValidationPairs:
             total += (predicted - dx_t).square().sum().item()
             count += dx_t.numel()
         velocity.train()
-        if total / count < state["least"]:
+        better = bool(total / count < state["least"])
+        if better:
             state["least"].fill_(total / count)
             state["best"].copy_(state[name])
+        return better

@@ -32,6 +32,7 @@ FIELDS_ON_DISK = {
     "condition_dropout": "forget",
     "validation_fraction": "held_out",
 }
+LATER_FIELDS = {"patience": None}
 
 
 @FLOWS.register("FlowMatching")
@@ -61,6 +62,8 @@ class FlowMatching:
         validation_fraction: Fraction of the codes that is not trained on: the flow keeps the (averaged) weights at
             which their loss is lowest, be it those before the first step. A flow trained to the end memorises few
             codes, and its samples gather around them. Codes must be independent: levels of one IMP run, say, are not.
+        patience: Steps after which training ends if the loss of the validation codes did not fall (early stopping);
+            None trains to the end. The learning rate falls as if all steps were made.
         solver_steps: Runge-Kutta steps from noise to codes, unless a call says otherwise.
 
     Raises:
@@ -82,8 +85,9 @@ class FlowMatching:
     condition_dropout: float = 0.1
     validation_fraction: float = 0.0
     solver_steps: int = 8
+    patience: int | None = None
 
-    spelling: ClassVar[Spelling] = Spelling("FlowMatching", FIELDS_ON_DISK)
+    spelling: ClassVar[Spelling] = Spelling("FlowMatching", FIELDS_ON_DISK, later=LATER_FIELDS)
 
     def __post_init__(self) -> None:
         checks.settle(self, checks.count, "width", "blocks", "steps", "batch_size", "solver_steps", at_least=1)
@@ -92,6 +96,12 @@ class FlowMatching:
         checks.settle(self, checks.number, "ema", "condition_dropout", "validation_fraction", at_least=0, below=1)
         checks.settle(self, checks.several, "betas", check=checks.number, least=2, most=2, at_least=0, below=1)
         checks.settle(self, checks.one_of, "pairing", choices=("independent", "optimal"))
+        checks.settle_given(self, checks.count, "patience", at_least=1)
+        if self.patience is not None and not self.validation_fraction:
+            raise InputError(
+                f"patience = {self.patience} waits for the loss of validation codes to fall, and there are none: give "
+                "validation_fraction=0.1, or leave patience=None"
+            )
 
     def check(self, conditions: int, codes: int) -> None:
         """Raise InputError if a flow of this kind cannot be trained like this.
@@ -222,6 +232,8 @@ class _Training:
                 lambda: pairs.draw(unseen, settings.batch_size, random), pairs.conditions
             )
             self.state |= self.validation.start(weights)
+        if settings.patience is not None:
+            self.state["lowest_at"] = torch.tensor(0)
 
     def run(self, checkpoint: Path | None) -> Float[Tensor, " p"]:
         """Train to the end; returns the weights to sample with, flat."""
@@ -233,8 +245,9 @@ class _Training:
         with bar, tracking.stage("flow", steps) as told:
             told.skip(done)
             for step in range(done, steps):
-                if step % _JUDGED_EVERY == 0:
-                    self._judge()
+                if step % _JUDGED_EVERY == 0 and self._judge(step):
+                    bar.total = step  # this is the end
+                    break
                 loss = self._step(step)
                 bar.update()
                 told.advance()
@@ -243,12 +256,20 @@ class _Training:
                     bar.note(loss=loss)
                     if checkpoint is not None:
                         save_checkpoint(checkpoint, self.state, step + 1)
-        self._judge()
+            else:
+                self._judge(steps)
         return self.state["best" if self.validation is not None else self.averaged]
 
-    def _judge(self) -> None:
-        if self.validation is not None:
-            self.validation.keep_best(self.velocity, self.layout, self.state, self.averaged)
+    def _judge(self, step: int) -> bool:
+        """Keep the weights if they are the best so far; whether to wait no longer for better ones."""
+        if self.validation is None:
+            return False
+        better = self.validation.keep_best(self.velocity, self.layout, self.state, self.averaged)
+        if self.settings.patience is None:
+            return False
+        if better:
+            self.state["lowest_at"].fill_(step)
+        return step - int(self.state["lowest_at"]) >= self.settings.patience
 
     def _least(self) -> dict[str, float]:
         """The lowest loss of validation codes so far, if there are any."""

@@ -16,7 +16,7 @@ from typing import Any
 from tqdm import tqdm
 
 from weightspace.errors import InputError, StorageError
-from weightspace.runtime.executor import Executor, end_with_parent
+from weightspace.runtime.executor import end_with_parent
 from weightspace.runtime.progress import quiet
 from weightspace.runtime.user_code import keep_place, place_of
 
@@ -24,7 +24,7 @@ _SECONDS_TO_END = 5.0  # of a worker without further work; then it is killed
 
 
 @contextmanager
-def processes(workers: int) -> Iterator[Executor]:
+def processes(workers: int) -> Iterator["Processes"]:
     """Worker processes, as the executor of `collect_on`, `WeightMatching.fit` and others.
 
     They are killed when the block is left by an exception, Ctrl-C included, and end by themselves when this process is
@@ -40,11 +40,11 @@ def processes(workers: int) -> Iterator[Executor]:
     """
     if workers < 1:
         raise InputError(f"ask for at least one process, got {workers}")
-    pool = _Pool(workers)
+    pool = Processes(workers)
     try:
         yield pool
     except BaseException:
-        pool.kill(pool.workers)
+        pool.kill([*pool.workers, *pool.apart])
         raise
     pool.close()
 
@@ -85,12 +85,17 @@ class _Worker:
         return StorageError(f"a worker process ended {how}{memory}: run the same again, what is finished is kept")
 
 
-class _Pool:
-    """Workers, and the one map at a time that uses them; it has no threads."""
+class Processes:
+    """Workers, and the one map at a time that uses them; it has no threads.
+
+    Args:
+        size: Number of workers at most.
+    """
 
     def __init__(self, size: int) -> None:
         self.size = size
         self.workers: list[_Worker] = []
+        self.apart: list[_Worker] = []  # with an item that was begun
         self._mapping = False
 
     def map(self, function: Callable[[Any], Any], items: Iterable[Any], /) -> Iterator[Any]:
@@ -99,7 +104,7 @@ class _Pool:
         Items are taken while results are asked for.
         """
         if self._mapping:
-            raise InputError("these processes are busy: take all results of one map before the next begins")
+            raise _busy()
         message, items = _packed(function), enumerate(items)
         busy: dict[Any, tuple[_Worker, int]] = {}  # by connection
         done: dict[int, Any] = {}
@@ -107,7 +112,7 @@ class _Pool:
         self._mapping = True
         try:
             while True:
-                while len(busy) < self.size and (following := next(items, None)) is not None:
+                while len(busy) < max(1, self.size - len(self.apart)) and (following := next(items, None)) is not None:
                     i, item = following
                     worker = self._free(busy)
                     worker.give(message, _packed(item))
@@ -127,6 +132,41 @@ class _Pool:
             self.kill([worker for worker, _ in busy.values()])
             self._mapping = False
 
+    def begin(self, function: Callable[[Any], Any], item: Any, /) -> Callable[[], Any]:
+        """Begin one item at once, beside whatever this process does next; what is returned waits for its result.
+
+            done = pool.begin(train, networks)
+            ...
+            trained = done()
+
+        Its worker takes part in no map until the result is taken; at the end of the block it is killed.
+        """
+        if self._mapping:
+            raise _busy()
+        message, packed = _packed(function), _packed(item)
+        worker = self._free(())
+        try:
+            worker.give(message, packed)
+        except StorageError:
+            self.kill([worker])
+            raise
+        self.workers.remove(worker)
+        self.apart.append(worker)
+
+        def result() -> Any:
+            if worker not in self.apart:
+                raise InputError("the result of what was begun can be taken once")
+            try:
+                answer = worker.take()
+            except BaseException:  # Ctrl-C too: its answer would be taken for that of the next item
+                self.kill([worker])
+                raise
+            self.apart.remove(worker)
+            self.workers.append(worker)
+            return _result(answer)
+
+        return result
+
     def _free(self, busy: Container[Any]) -> _Worker:
         """A worker without an item, if need be a new one."""
         for worker in self.workers:
@@ -137,13 +177,13 @@ class _Pool:
 
     def kill(self, workers: Iterable[_Worker]) -> None:
         """End workers at once; others take their places when they are needed."""
-        ended = [worker for worker in workers if worker in self.workers]
+        ended = [worker for worker in workers if worker in self.workers or worker in self.apart]
         for worker in ended:
             worker.process.kill()
             worker.connection.close()
         for worker in ended:
             worker.process.join()
-            self.workers.remove(worker)
+            (self.workers if worker in self.workers else self.apart).remove(worker)
 
     def close(self) -> None:
         """Let the workers end, which have no more work."""
@@ -151,7 +191,11 @@ class _Pool:
             worker.connection.close()
         for worker in self.workers:
             worker.process.join(_SECONDS_TO_END)
-        self.kill(self.workers)
+        self.kill([*self.workers, *self.apart])
+
+
+def _busy() -> InputError:
+    return InputError("these processes are busy: take all results of one map before the next begins")
 
 
 def _serve(connection: Connection) -> None:

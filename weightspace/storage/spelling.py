@@ -18,11 +18,18 @@ class Spelling:
         name: The name of the class.
         fields: Names of fields, by what the code calls them; the others keep theirs.
         values: Values of fields, by field and by what the code calls them.
+        later: Fields that came later, with their defaults: at these they are not written, so that what was written
+            before is the same.
     """
 
     name: str
     fields: Mapping[str, str] = field(default_factory=dict)
     values: Mapping[str, Mapping[Any, Any]] = field(default_factory=dict)
+    later: Mapping[str, Any] = field(default_factory=dict)
+
+    def writes(self, name: str, value: Any) -> bool:
+        """Is a field written, which has this value?"""
+        return name not in self.later or value != self.later[name]
 
 
 def spelling_of(settings: object) -> Spelling:
@@ -34,7 +41,8 @@ def spelling_of(settings: object) -> Spelling:
 def spelled(settings: Any) -> dict[str, Any]:
     """A dataclass as a mapping, like `dataclasses.asdict`, in the spelling on disk."""
     spelling, values = spelling_of(settings), asdict(settings)
-    return {spelling.fields.get(name, name): _value(spelling, name, value) for name, value in values.items()}
+    written = {name: value for name, value in values.items() if spelling.writes(name, value)}
+    return {spelling.fields.get(name, name): _value(spelling, name, value) for name, value in written.items()}
 
 
 def unspelled(kind: type, data: Mapping[str, Any]) -> dict[str, Any]:
@@ -62,8 +70,9 @@ def spelled_text(settings: Any) -> str:
     if not is_dataclass(settings) or isinstance(settings, type):
         return repr(settings)
     spelling = spelling_of(settings)
-    shown = [one.name for one in fields(settings) if one.repr]
-    values = {name: spelled_text(_value(spelling, name, getattr(settings, name))) for name in shown}
+    shown = {one.name: getattr(settings, one.name) for one in fields(settings) if one.repr}
+    written = {name: value for name, value in shown.items() if spelling.writes(name, value)}
+    values = {name: spelled_text(_value(spelling, name, value)) for name, value in written.items()}
     parts = (f"{spelling.fields.get(name, name)}={value}" for name, value in values.items())
     return f"{spelling.name}({', '.join(parts)})"
 
