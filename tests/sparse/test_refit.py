@@ -13,6 +13,8 @@ from torch import nn
 import weightspace as ws
 from weightspace import sparse
 from weightspace.masks.patterns import Pattern
+from weightspace.runtime.live_bytes import LiveBytes
+from weightspace.sparse import ridge
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -43,12 +45,15 @@ def error(networks: ws.Collection, dense: ws.Collection, x: torch.Tensor) -> flo
 def test_each_row_is_a_ridge_regression(bias: bool) -> None:
     dense = collected(lambda: nn.Linear(12, 5, bias=bias))
     x = normal(80, 12) @ normal(12, 12, seed=1) + 2
-    few, ridge = pruned(dense, ws.Unstructured(0.4)), 0.05
-    found = sparse.refit(few, dense, x, ridge=ridge)
+    few, strength = pruned(dense, ws.Unstructured(0.4)), 0.05
+    masks = few.masks.clone()
+    dense.layout.tensors(masks)["weight"][0, 3] = True  # a row that keeps everything, beside others
+    few = dense.replace(weights=(dense.weights + 0.1) * masks, masks=masks)
+    found = sparse.refit(few, dense, x, ridge=strength)
     weight, before = found.module(0).get_parameter("weight"), few.module(0).get_parameter("weight")
     goal = dense.module(0)(x).detach()
     centred = x - x.mean(0) if bias else x
-    pull = ridge * centred.square().mean().item()
+    pull = strength * centred.square().mean().item()
     counts = set()
     for row in range(5):
         kept = few.layout.tensors(few.masks)["weight"][0, row]
@@ -244,12 +249,105 @@ def test_a_module_with_gathered_inputs_is_refitted_in_place() -> None:
     with pytest.raises(ws.InputError, match="same parameters"):
         sparse.refit_module(module, nn.Linear(2, 2), x)
     kept = copy.deepcopy(few.state_dict())
-    with pytest.raises(ws.InputError, match="6.linear read is not finite"):
+    with pytest.raises(ws.InputError, match="3.product read or returned is not finite"):
         broken = copy.deepcopy(dense)
         with torch.no_grad():
             broken.get_parameter("3.product.weight").fill_(1e38)
         sparse.refit_module(few, broken, 1e3 * x)
     assert all(torch.equal(kept[name], value) for name, value in few.state_dict().items())
+
+
+class Residual(nn.Module):
+    """Convolutions of several sizes, one layer beside others, batches of rows that lie across examples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.beside = nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.Conv2d(3, 8, 1, stride=1)
+        self.norm, self.second = nn.BatchNorm2d(8), nn.Conv2d(8, 8, 3, stride=2, padding=(0, 1))
+        self.last = nn.Linear(8, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.norm(self.first(x)) + self.beside(x)).relu_()
+        return self.last(self.second(x).flatten(2).permute(2, 0, 1)).mean(0)
+
+
+def test_one_pass_and_passes_of_blocks_give_the_same() -> None:
+    dense, x = collected(Residual), torch.einsum("nchw,dc->ndhw", normal(60, 3, 6, 6), normal(3, 3, seed=1))
+    few = pruned(dense, ws.NM(2, 4))
+    at_once = sparse.refit(few, dense, x)
+    ran: list[int] = []
+    module = dense.module(0)
+    module.get_submodule("norm").register_forward_hook(lambda *_: ran.append(1))
+    with LiveBytes() as whole:
+        sparse.refit_module(few.module(0), module, x)
+    assert len(ran) == 3  # which layers run, what they take, and one pass for all their products
+    with LiveBytes() as blocks:
+        in_blocks = sparse.refit(few, dense, x, memory_gb=5e-5)
+    torch.testing.assert_close(in_blocks.weights, at_once.weights, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(at_once.weights, few.weights, atol=1e-2)
+    assert blocks.most < 0.7 * whole.most
+
+
+def squared_error(networks: ws.Collection, dense: ws.Collection, x: torch.Tensor, layer: str) -> float:
+    """Of one layer's outputs, with the inputs that it gets."""
+    made: list[torch.Tensor] = []
+    for one in (networks, dense):
+        module = one.module(0).eval()
+        module.get_submodule(layer).register_forward_hook(lambda _, __, out: made.append(out.detach()))
+        module(x)
+    return float((made[0] - made[1]).square().mean())
+
+
+@pytest.mark.parametrize("pattern", [ws.NM(2, 4), ws.Unstructured(0.2)])
+def test_on_its_own_data_no_refitted_layer_is_farther_than_before(pattern: Pattern) -> None:
+    dense, x = collected(Residual), torch.einsum("nchw,dc->ndhw", normal(60, 3, 6, 6), normal(3, 3, seed=1))
+    few = pruned(dense, pattern)
+    found = sparse.refit(few, dense, x)
+    ran = ("first", "beside", "second", "last")
+    for i, layer in enumerate(ran):
+        names = [name for name in dense.layout.slices if name.split(".")[0] in ran[:i]]
+        start = found.weights.clone()  # with this layer as it was, and those before it refitted
+        for name in (name for name in dense.layout.slices if name not in names):
+            start[:, dense.layout.slices[name]] = few.weights[:, dense.layout.slices[name]]
+        before = few.replace(weights=start)
+        assert squared_error(found, dense, x, layer) < squared_error(before, dense, x, layer)
+    worse = found.replace(weights=found.weights + 0.1 * normal(*found.weights.shape) * found.masks)
+    assert squared_error(worse, dense, x, "first") > squared_error(found, dense, x, "first")
+
+
+def test_wide_rows_come_as_near_as_narrow_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    dense, x = collected(lambda: nn.Linear(40, 12)), normal(50, 40) @ normal(40, 40, seed=1) + 3
+    few = pruned(dense, ws.Unstructured(0.5))
+    narrow = error(sparse.refit(few, dense, x), dense, x)
+    monkeypatch.setattr(ridge, "_DIRECT", 15)
+    wide = sparse.refit(few, dense, x)
+    assert error(wide, dense, x) == pytest.approx(narrow, rel=1e-3)
+    assert not wide.weights[~wide.masks].any()
+    monkeypatch.setattr(ridge, "_STEPS", 1)  # each step comes nearer: one alone is no harm, and not enough
+    assert 1.01 * narrow < error(sparse.refit(few, dense, x), dense, x) < error(few, dense, x)
+
+
+class Choosing(nn.Module):
+    """Runs another layer where the first example is negative."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.a(x) if x[-1, 0] > 0 else self.b(x)
+
+
+def test_a_network_that_runs_other_layers_later_is_refused() -> None:
+    dense, x = collected(Choosing), normal(20, 4).abs()
+    few = pruned(dense, ws.NM(1, 2))
+    masks = few.masks.clone()
+    for name in ("b.weight", "b.bias"):
+        masks[:, dense.layout.slices[name]] = True
+    few = dense.replace(weights=dense.weights * masks, masks=masks)
+    sparse.refit(few, dense, x)
+    with pytest.raises(ws.InputError, match="which layers run must not depend on the inputs"):
+        sparse.refit(few, dense, torch.cat([x, -x]))
 
 
 def test_what_cannot_be_refitted_is_refused() -> None:
@@ -259,6 +357,8 @@ def test_what_cannot_be_refitted_is_refused() -> None:
         sparse.refit(few, dense[:1], x)
     with pytest.raises(ws.InputError, match="ridge"):
         sparse.refit(few, dense, x, ridge=0.0)
+    with pytest.raises(ws.InputError, match="memory_gb"):
+        sparse.refit(few, dense, x, memory_gb=0.0)
     with pytest.raises(ws.InputError, match="at least one input"):
         sparse.refit(few, dense, x[:0])
     with pytest.raises(ws.InputError, match="all finite"):

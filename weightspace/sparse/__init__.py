@@ -14,6 +14,8 @@ from weightspace.sparse.int8 import Int8Linear as Int8Linear
 from weightspace.sparse.order import Order as Order
 from weightspace.sparse.order import find_order as find_order
 from weightspace.sparse.order import kept_magnitude as kept_magnitude
+from weightspace.sparse.recover import Recovered as Recovered
+from weightspace.sparse.recover import recover as recover
 from weightspace.sparse.refit import refit as refit
 from weightspace.sparse.refit import refit_module as refit_module
 from weightspace.sparse.reorder import Reordered as Reordered

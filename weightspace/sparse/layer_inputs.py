@@ -1,68 +1,109 @@
-"""What layers read: their inputs as matrices, recorded while a module runs."""
+"""Calls of layers: which there are in a pass, and what happens before each."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from weightspace.errors import InputError
 from weightspace.networks import calling
+from weightspace.runtime import trees
 from weightspace.runtime.trees import Tree
-from weightspace.sparse.gathered import MatrixConv, read_by
+from weightspace.sparse.gathered import MatrixConv
 
 Layer = nn.Linear | nn.Conv2d
 
 
-class LayerInputs:
-    """Names of layers in the order in which they ran, and what they multiplied their weights with."""
-
-    def __init__(self) -> None:
-        self.names: list[str] = []
-        self.kept: list[Float[Tensor, "rows columns"]] = []
-
-    def clear(self) -> None:
-        """Forget what ran so far."""
-        self.names.clear()
-        self.kept.clear()
-
-
-class _Enough(BaseException):
-    """All layers of interest have run: what follows need not."""
-
-
-@contextmanager
-def listening(module: nn.Module, layers: Sequence[str] | None = None, count: int = 0) -> Iterator[LayerInputs]:
-    """Listen to layers as they run.
+@dataclass(frozen=True)
+class Call:
+    """One call of a layer in a pass.
 
     Args:
-        module: The module that will run.
-        layers: Layers whose inputs are kept, until they ran `count` times. Without them, only names are kept, of all
-            layers that are readable.
-        count: Number of times that these layers run in a pass.
+        layer: Name of the layer.
+        outputs: Numbers that it returns for one example.
     """
-    heard = LayerInputs()
 
-    def listen(name: str, layer: Layer) -> None:
-        def hook(_: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
-            heard.names.append(name)
-            if layers is not None:
-                heard.kept.append(read_by(layer, (*inputs, *named.values())[0].detach()).double())
-                if len(heard.kept) == count:
-                    raise _Enough
+    layer: str
+    outputs: int
 
-        hooks.append(layer.register_forward_pre_hook(hook, with_kwargs=True))
 
-    hooks: list[torch.utils.hooks.RemovableHandle] = []
-    for name, layer in module.named_modules():
-        if isinstance(layer, Layer) and is_readable(layer) and (layers is None or name in layers):
-            listen(name, layer)
+class _Stop(BaseException):
+    """What follows in a pass need not run; with an error that ended it, which is not the module's own."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        super().__init__()
+        self.error = error
+
+
+def calls(module: nn.Module, x: Tree) -> list[Call]:
+    """All calls of readable layers in a pass, in order.
+
+    Args:
+        module: The module.
+        x: A few inputs.
+    """
+    found: list[Call] = []
+    count = trees.samples(x)
+
+    def note(name: str) -> Callable[[nn.Module, object, Tensor], None]:
+        return lambda _, __, made: found.append(Call(name, made.numel() // count))
+
+    hooks = [layer.register_forward_hook(note(name)) for name, layer in _readable(module)]
     try:
-        yield heard
+        run(module, x)
     finally:
         for hook in hooks:
             hook.remove()
+    return found
+
+
+@contextmanager
+def before_calls(
+    module: nn.Module, expected: Sequence[Call], act: Callable[[int, Layer, Tensor], bool]
+) -> Iterator[None]:
+    """Do something before each call of a readable layer; what it changes in the layer's values counts in that call.
+
+    Args:
+        module: The module that will `run`, once.
+        expected: The calls of a pass.
+        act: Is given the number of the call in the pass, the layer and what it reads. It says whether the pass goes on.
+
+    Raises:
+        InputError: Other layers run than expected.
+    """
+    at = 0
+
+    def before(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], dict[str, Tensor]], None]:
+        def hook(layer: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
+            nonlocal at
+            index, at = at, at + 1
+            try:
+                if index >= len(expected) or expected[index].layer != name:
+                    raise InputError(
+                        f"{name} runs where another layer ran for the first examples: which layers run must not "
+                        "depend on the inputs"
+                    )
+                assert isinstance(layer, Layer)
+                goes_on = act(index, layer, (*inputs, *named.values())[0].detach())
+            except Exception as error:
+                raise _Stop(error) from error
+            if not goes_on:
+                raise _Stop
+
+        return hook
+
+    hooks = [layer.register_forward_pre_hook(before(name), with_kwargs=True) for name, layer in _readable(module)]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _readable(module: nn.Module) -> list[tuple[str, nn.Module]]:
+    return [(name, layer) for name, layer in module.named_modules() if is_readable(layer)]
 
 
 def is_readable(layer: nn.Module) -> bool:
@@ -72,7 +113,7 @@ def is_readable(layer: nn.Module) -> bool:
 
 
 def run(module: nn.Module, x: Tree) -> None:
-    """A pass without gradients, at most until the layers that are listened to have run.
+    """A pass without gradients, at most until `before_calls` ends it.
 
     Raises:
         InputError: The module does not run on these inputs.
@@ -80,8 +121,9 @@ def run(module: nn.Module, x: Tree) -> None:
     try:
         with torch.no_grad():
             calling.run(module, x)
-    except _Enough:
-        pass
+    except _Stop as stop:
+        if stop.error is not None:
+            raise stop.error from None
 
 
 def weight_uses(network: nn.Module, ran: Sequence[str], masks: dict[str, Tensor]) -> dict[str, list[str]]:

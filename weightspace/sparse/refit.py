@@ -2,35 +2,38 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from weightspace.errors import InputError
+from weightspace.networks import calling
 from weightspace.networks.arguments import check_inputs, check_module, check_networks
 from weightspace.networks.collection import Collection
-from weightspace.networks.forward import evaluation
+from weightspace.networks.forward import blocks, evaluation
 from weightspace.runtime import checks, trees
+from weightspace.runtime.live_bytes import LiveBytes
 from weightspace.runtime.progress import progress
 from weightspace.runtime.trees import Tree
+from weightspace.sparse.dense_products import DenseProducts
 from weightspace.sparse.gathered import as_matrix
-from weightspace.sparse.layer_inputs import Layer, listening, run, weight_uses
+from weightspace.sparse.layer_inputs import Call, Layer, before_calls, calls, run, weight_uses
+from weightspace.sparse.moments import Moments, MomentSums
+from weightspace.sparse.ridge import solved
 
-_READ_BYTES = 2**28  # of what a layer reads in a pass
-_FIRST = 8  # examples, which tell how many fit
-_SYSTEMS = 2**25  # numbers in the systems that are solved at once
-_ROUNDING = 1e-10  # of the mean square of inputs: variances below are rounding
+_FIRST = 8  # examples, which tell what runs and how many fit
 
 
-def refit(pruned: Collection, dense: Collection, x: Tree, *, ridge: float = 0.01) -> Collection:
+def refit(pruned: Collection, dense: Collection, x: Tree, *, ridge: float = 0.01, memory_gb: float = 1.0) -> Collection:
     """Change kept weights and biases so that each layer gives the outputs it gave before pruning, without training.
 
     Layer by layer, from the inputs on: what a row keeps solves a ridge regression of the outputs of the dense network's
     layer on the inputs that the pruned network's layer gets now that the layers before it are refitted. In closed form,
-    one system for each row: o k^3 / 3 products for o rows that keep k weights each, minutes for layers of some thousand
-    units. With the dense network's own inputs this is the least-squares update of optimal brain compression (arXiv
-    2208.11580, section 3) for all pruned weights at once, which SparseGPT (arXiv 2301.00774) approximates.
+    one system for each row: o k^3 / 3 products for o rows that keep k weights each. Where k is more than some hundreds,
+    all rows are solved together by conjugate gradients, with o c^2 products a step for c inputs. With the dense
+    network's own inputs this is the least-squares update of optimal brain compression (arXiv 2208.11580, section 3) for
+    all pruned weights at once, which SparseGPT (arXiv 2301.00774) approximates.
 
     Args:
         pruned: Sparse networks under masks of any pattern; network i is `dense[i]` with weights taken away, its units
@@ -39,11 +42,13 @@ def refit(pruned: Collection, dense: Collection, x: Tree, *, ridge: float = 0.01
         x: Training inputs, several times as many as the widest layer has inputs (a convolution gets one from each
             position): a tensor, a tuple of all inputs, or a mapping of them by name.
         ridge: Pull towards the weights as they are, in mean squares of the layer's inputs.
+        memory_gb: Memory for what layers read and return. What fits is computed in one pass of both networks, what does
+            not in several.
 
     Returns:
         The pruned networks with other values and the same masks, without extras and the metrics of their records, which
-        are not theirs any more. BatchNorm statistics stay: estimate them anew
-        (`weightspace.training.batchnorm.recalibrated`).
+        are not theirs any more. BatchNorm statistics stay, as layers are refitted to them; `recover` finds out whether
+        others are better.
 
     Raises:
         InputError: The collections do not belong together, inputs are not finite or do not fit, layers do not run alike
@@ -54,6 +59,7 @@ def refit(pruned: Collection, dense: Collection, x: Tree, *, ridge: float = 0.01
     check_networks(dense, "dense")
     check_inputs(x)
     ridge = checks.number(ridge, "ridge", at_least=0)
+    room = _room(memory_gb)
     pruned.layout.require(dense.layout, "the dense networks")
     if len(pruned) != len(dense):
         raise InputError(f"each pruned network needs its dense one: got {len(pruned)} and {len(dense)}")
@@ -62,13 +68,13 @@ def refit(pruned: Collection, dense: Collection, x: Tree, *, ridge: float = 0.01
     for i in progress(range(len(pruned)), "refitting networks"):
         network, before = pruned.module(i).eval(), dense.module(i).eval()
         masks = {name: mask for name, mask in pruned.layout.tensors(pruned.masks[i]).items() if not mask.all()}
-        _refit(network, before, masks, x, ridge)
+        _refit(network, before, masks, x, ridge, room)
         weights[i] = pruned.layout.pack(network.state_dict())
     records = [record.without("metrics") for record in pruned.records]
     return pruned.replace(weights=weights, extras={}, records=records)
 
 
-def refit_module(module: nn.Module, dense: nn.Module, x: Tree, *, ridge: float = 0.01) -> None:
+def refit_module(module: nn.Module, dense: nn.Module, x: Tree, *, ridge: float = 0.01, memory_gb: float = 1.0) -> None:
     """Refit one module in place, as `refit` does, such as one whose inputs were gathered: zero weights stay zero.
 
     Args:
@@ -76,6 +82,7 @@ def refit_module(module: nn.Module, dense: nn.Module, x: Tree, *, ridge: float =
         dense: The module before pruning, its units in the same order.
         x: Training inputs, as in `refit`.
         ridge: Pull towards the weights as they are, as in `refit`.
+        memory_gb: Memory for what layers read and return, as in `refit`.
 
     Raises:
         InputError: The modules have other parameters, or as in `refit`.
@@ -84,6 +91,7 @@ def refit_module(module: nn.Module, dense: nn.Module, x: Tree, *, ridge: float =
     check_module(dense, "dense")
     check_inputs(x)
     ridge = checks.number(ridge, "ridge", at_least=0)
+    room = _room(memory_gb)
     shapes = [{name: p.shape for name, p in one.named_parameters()} for one in (module, dense)]
     if shapes[0] != shapes[1] or not shapes[0]:
         other = sorted(set(shapes[0].items()) ^ set(shapes[1].items()))
@@ -102,12 +110,16 @@ def refit_module(module: nn.Module, dense: nn.Module, x: Tree, *, ridge: float =
     held = [(p, p.detach().clone()) for p in module.parameters()]
     try:
         with evaluation(module), evaluation(dense):
-            _refit(module, dense, masks, x, ridge)
+            _refit(module, dense, masks, x, ridge, room)
     except BaseException:
         with torch.no_grad():
             for p, old in held:
                 p.copy_(old)
         raise
+
+
+def _room(memory_gb: Any) -> int:
+    return int(checks.number(memory_gb, "memory_gb", above=0) * 2**30)
 
 
 def _checked(x: Tree, ridge: float, dtype: torch.dtype) -> Tree:
@@ -118,132 +130,123 @@ def _checked(x: Tree, ridge: float, dtype: torch.dtype) -> Tree:
     return trees.cast(x, dtype)
 
 
-def _refit(network: nn.Module, before: nn.Module, masks: dict[str, Tensor], x: Tree, ridge: float) -> None:
+@dataclass(frozen=True)
+class _Step:
+    """One weight to refit.
+
+    Args:
+        name: Name of the weight.
+        readers: Layers that read it.
+        calls: Numbers of their calls in a pass.
+    """
+
+    name: str
+    readers: Sequence[str]
+    calls: Sequence[int]
+
+
+def _refit(network: nn.Module, before: nn.Module, masks: dict[str, Tensor], x: Tree, ridge: float, room: int) -> None:
     """One network in evaluation mode, in place."""
-    with listening(network) as heard, listening(before) as heard_before:
-        run(network, trees.take(x, slice(64)))
-        run(before, trees.take(x, slice(64)))
-    if heard.names != heard_before.names:
+    few = trees.take(x, slice(_FIRST))
+    ran, ran_before = calls(network, few), calls(before, few)
+    names = [call.layer for call in ran]
+    if names != [call.layer for call in ran_before]:
         raise InputError(
             "the layers of the pruned network run in another order than those of the dense one: "
-            f"{', '.join(heard.names)} and {', '.join(heard_before.names)}"
+            f"{', '.join(names)} and {', '.join(call.layer for call in ran_before)}"
         )
-    uses = weight_uses(network, list(dict.fromkeys(heard.names)), masks)
-    changed = False  # before the first pruned layer both networks are the same
-    for name, readers in uses.items():
-        changed = changed or name in masks
-        if not changed:
-            continue
-        layer, dense = network.get_submodule(readers[0]), before.get_submodule(readers[0])
-        assert isinstance(layer, Layer)
-        assert isinstance(dense, Layer)
-        goal, values = as_matrix(dense.weight.detach()).double(), as_matrix(layer.weight.detach()).double()
-        # A bias takes up the means, if the weight serves one layer alone.
-        centred = layer.bias is not None and len(readers) == 1
-        count = sum(heard.names.count(reader) for reader in readers)
-        moments = _moments(network, before, readers, count, goal, x, centred=centred)
-        mask = as_matrix(masks[name]) if name in masks else torch.ones_like(values, dtype=torch.bool)
-        values = _solved(moments, values, mask, ridge)
-        with torch.no_grad():
-            layer.weight.copy_(values.reshape(layer.weight.movedim(1, -1).shape).movedim(-1, 1))
-            if centred and layer.bias is not None and dense.bias is not None:
-                layer.bias.copy_(dense.bias + moments.mean_goal - values @ moments.mean)
+    steps: list[_Step] = []
+    for name, readers in weight_uses(network, list(dict.fromkeys(names)), masks).items():
+        if steps or name in masks:  # before the first pruned layer both networks are the same
+            steps.append(_Step(name, readers, [i for i, one in enumerate(names) if one in readers]))
+    if not steps:
+        return
+    with torch.no_grad(), LiveBytes() as live:
+        calling.run(before, few)
+    each = max(1, live.most // trees.samples(few))
+    once = all(len(step.calls) == 1 for step in steps) and 4 * each * trees.samples(x) <= 3 * room
+    block = trees.samples(x) if once else max(1, min(256, room // 4 // each))
+    batches = list(blocks(trees.samples(x), block))
+    wanted = [call for step in steps for call in step.calls]
+    dense = DenseProducts(before, ran_before, wanted, x, batches, room // 6)
+    fitting = _Fitting(network, before, ran, masks, dense, ridge)
+    if once:
+        fitting.in_one_pass(steps, x)
+    else:
+        for step in steps:
+            fitting.by_passes(step, x, batches)
 
 
 @dataclass(frozen=True)
-class _Moments:
-    """Moments of what layers read (c inputs) and what the dense ones made of it (o outputs), over all examples.
+class _Fitting:
+    """Refits the weights of one network, in the order in which they are read.
 
     Args:
-        inputs: Second moments of what the pruned network's layers read, around the mean if there is a bias.
-        cross: Moments of the dense layers' outputs with that.
-        mean: Mean of what is read.
-        mean_goal: Mean of the dense layers' outputs.
-        size: Mean square of what is read.
+        network: The network, in evaluation mode; it is changed in place.
+        before: The dense network.
+        ran: Calls of a pass.
+        masks: What the pruned weights keep.
+        dense: What the layers of the dense network return.
+        ridge: As in `refit`.
     """
 
-    inputs: Float[Tensor, "c c"]
-    cross: Float[Tensor, "o c"]
-    mean: Float[Tensor, " c"]
-    mean_goal: Float[Tensor, " o"]
-    size: float
+    network: nn.Module
+    before: nn.Module
+    ran: Sequence[Call]
+    masks: dict[str, Tensor]
+    dense: DenseProducts
+    ridge: float
 
+    def in_one_pass(self, steps: Sequence[_Step], x: Tree) -> None:
+        """Refit each layer just before it runs: all examples pass at once, and read what the layers before now make."""
+        todo = {step.calls[0]: step for step in steps}
+        last = max(todo)
 
-def _moments(
-    network: nn.Module,
-    before: nn.Module,
-    layers: Sequence[str],
-    count: int,
-    goal: Float[Tensor, "o c"],
-    x: Tree,
-    *,
-    centred: bool,
-) -> _Moments:
-    """Over the readers of one weight, which run `count` times in a pass."""
-    columns = goal.shape[1]
-    inputs, cross = goal.new_zeros(columns, columns), goal.new_zeros(len(goal), columns)
-    mean, mean_goal = goal.new_zeros(columns), goal.new_zeros(len(goal))
-    pilot, pilot_goal = mean, mean_goal  # near the means: sums of squares around them lose no digits
-    rows, size, block, done = 0, 0.0, _FIRST, 0
-    with listening(network, layers, count) as new, listening(before, layers, count) as old:
-        total = trees.samples(x)
-        while done < total:
-            examples = min(block, total - done)
-            batch = trees.take(x, slice(done, done + examples))
-            run(network, batch)
-            run(before, batch)
-            done += examples
-            if [one.shape for one in new.kept] != [one.shape for one in old.kept]:
-                raise InputError(f"{', '.join(layers)} read other inputs in the pruned network than in the dense one")
-            for read, meant in zip(new.kept, old.kept, strict=True):
-                made = meant @ goal.T
-                if centred and not rows:
-                    pilot, pilot_goal = read.mean(0), made.mean(0)
-                size += read.square().mean(1).sum().item()
-                read, made = read - pilot, made - pilot_goal
-                inputs.addmm_(read.T, read)
-                cross.addmm_(made.T, read)
-                mean, mean_goal = mean + read.sum(0), mean_goal + made.sum(0)
-                rows += len(read)
-            each = sum(one.nbytes for one in new.kept) // examples
-            block = max(1, min(256, _READ_BYTES // max(1, each)))
-            new.clear()
-            old.clear()
-    inputs, cross, mean, mean_goal = inputs / rows, cross / rows, mean / rows, mean_goal / rows
-    if not (inputs.isfinite().all() and cross.isfinite().all()):
-        raise InputError(
-            f"what {', '.join(layers)} read is not finite: the networks cannot be compared on these inputs"
-        )
-    if centred:
-        inputs, cross = inputs - torch.outer(mean, mean), cross - torch.outer(mean_goal, mean)
-        inputs.diagonal().clamp_(min=0)
-    return _Moments(inputs, cross, mean + pilot, mean_goal + pilot_goal, size / rows)
+        def act(call: int, layer: Layer, read: Tensor) -> bool:
+            if call in todo:
+                step = todo.pop(call)
+                sums = self._sums(step)
+                sums.add(layer, read, self.dense.take(call, 0))
+                self._set(step, sums.result())
+            return call < last
 
+        with before_calls(self.network, self.ran, act):
+            run(self.network, x)
+        if todo:
+            raise InputError(f"{', '.join(step.name for step in todo.values())} did not run with all examples")
 
-def _solved(
-    moments: _Moments, values: Float[Tensor, "o c"], mask: Bool[Tensor, "o c"], ridge: float
-) -> Float[Tensor, "o c"]:
-    """Kept values whose products come nearest to the dense layer's outputs, zero elsewhere."""
-    pull = max(ridge * moments.inputs.diagonal().mean().item(), _ROUNDING * moments.size) or 1.0
-    wrong = moments.cross - values @ moments.inputs
-    solved = values.clone()
-    whole = mask.all(1)
-    if whole.any():  # rows that keep everything share one system
-        system = moments.inputs.clone()
-        system.diagonal().add_(pull)
-        solved[whole] += torch.cholesky_solve(wrong[whole].T, torch.linalg.cholesky(system)).T
-    counts = mask.sum(1).masked_fill(whole, 0)
-    order = counts.argsort(descending=True, stable=True)
-    start = 0
-    while start < len(order) and (most := int(counts[order[start]])):
-        rows = order[start : start + max(1, _SYSTEMS // most**2)]
-        start += len(rows)
-        # The kept columns of each row first; rows that keep fewer are filled up with others, which change nothing.
-        at = mask[rows].byte().argsort(dim=1, descending=True, stable=True)[:, :most]
-        inside = mask[rows].gather(1, at)
-        systems = moments.inputs[at[:, :, None], at[:, None, :]] * (inside[:, :, None] & inside[:, None, :])
-        systems.diagonal(dim1=1, dim2=2).add_(pull)
-        right = wrong[rows].gather(1, at) * inside
-        change = torch.cholesky_solve(right[..., None], torch.linalg.cholesky(systems))[..., 0]
-        solved[rows] = values[rows].scatter_add(1, at, change * inside)
-    return solved
+    def by_passes(self, step: _Step, x: Tree, batches: Sequence[slice]) -> None:
+        """Refit one weight after passes of blocks of examples."""
+        sums = self._sums(step)
+        last = max(step.calls)
+        for number, batch in enumerate(batches):
+
+            def act(call: int, layer: Layer, read: Tensor, number: int = number) -> bool:
+                if call in step.calls:
+                    sums.add(layer, read, self.dense.take(call, number))
+                return call < last
+
+            with before_calls(self.network, self.ran, act):
+                run(self.network, trees.take(x, batch))
+        self._set(step, sums.result())
+
+    def _sums(self, step: _Step) -> MomentSums:
+        layer = self.network.get_submodule(step.readers[0])
+        assert isinstance(layer, Layer)
+        # A bias takes up the means, if the weight serves one layer alone.
+        centred = layer.bias is not None and len(step.readers) == 1
+        return MomentSums(layer, ", ".join(step.readers), centred=centred)
+
+    def _set(self, step: _Step, moments: Moments) -> None:
+        layer, dense = (one.get_submodule(step.readers[0]) for one in (self.network, self.before))
+        assert isinstance(layer, Layer)
+        assert isinstance(dense, Layer)
+        values = as_matrix(layer.weight.detach()).double()
+        mask = torch.ones_like(values, dtype=torch.bool)
+        if step.name in self.masks:
+            mask = as_matrix(self.masks[step.name])
+        values = solved(moments, values, mask, self.ridge)
+        with torch.no_grad():
+            layer.weight.copy_(values.reshape(layer.weight.movedim(1, -1).shape).movedim(-1, 1))
+            if len(step.readers) == 1 and layer.bias is not None and dense.bias is not None:
+                layer.bias.copy_(dense.bias + moments.mean_goal - values @ moments.mean)

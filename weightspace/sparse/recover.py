@@ -1,0 +1,122 @@
+"""Win back what pruning lost without training, in the way that validation data choose."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from weightspace.errors import InputError
+from weightspace.networks.arguments import check_networks
+from weightspace.networks.collection import Collection
+from weightspace.recipes.recipe import Augmentation
+from weightspace.runtime import checks, seeds, trees
+from weightspace.sparse.refit import refit
+from weightspace.tasks.data import Split
+from weightspace.tasks.measuring import measure
+from weightspace.tasks.task import Task
+from weightspace.training.augment import augment
+from weightspace.training.batchnorm import recalibrated
+
+_ROWS = 512  # samples in a batch of BatchNorm statistics
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """Pruned networks, each in the way that is best on validation data.
+
+    Args:
+        networks: The networks.
+        chosen: The way of each.
+        ways: All networks in each way.
+        scores: For each way the validation scores of all networks.
+        metric: What the scores are: the task's main metric, or "loss" where only that is known.
+    """
+
+    networks: Collection
+    chosen: Sequence[str]
+    ways: Mapping[str, Collection]
+    scores: Mapping[str, Sequence[float]]
+    metric: str
+
+    def __str__(self) -> str:
+        lines = [f"{'validation ' + self.metric:<32}{'mean':>10}{'chosen':>10}"]
+        for way, scores in self.scores.items():
+            lines.append(f"{way:<32}{sum(scores) / len(scores):>10.4f}{self.chosen.count(way):>7} of {len(scores)}")
+        return "\n".join(lines)
+
+
+def recover(
+    pruned: Collection,
+    dense: Collection,
+    task: Task,
+    *,
+    samples: int = 1000,
+    ridge: float = 0.01,
+    memory_gb: float = 1.0,
+    seed: int = 0,
+) -> Recovered:
+    """Refit pruned networks, estimate their BatchNorm statistics anew, both or neither: what validation data choose.
+
+    Statistics anew repair much of what pruning alone breaks. `refit` repairs more, to the statistics it finds, and
+    new ones do harm of their own: few images make them noisy, and images that are not augmented as in training move
+    them, which costs the dense network accuracy too. They are estimated on images augmented as the task's recipe says.
+
+    Args:
+        pruned: Sparse networks under masks of any pattern; network i is `dense[i]` with weights taken away.
+        dense: The networks before pruning.
+        task: Training inputs are drawn from its training split, and its validation split chooses by its main metric,
+            ties by the loss. No labels of training data are read, and nothing of the test split.
+        samples: Training inputs; all of them where there are fewer.
+        ridge: As in `refit`.
+        memory_gb: As in `refit`.
+        seed: Seed of the draw.
+
+    Raises:
+        InputError: The networks do not fit the task, or as in `refit`.
+    """
+    check_networks(pruned, "pruned")
+    checks.instance(task, "task", Task, "a Task, such as ws.tasks.digits()")
+    task.require_shared_data("to recover pruned networks")
+    pruned.layout.require(task.architecture.layout(), f"networks of task {task.name!r}")
+    samples, seed = checks.count(samples, "samples", at_least=1), checks.seed(seed)
+    order = torch.randperm(len(task.train), generator=seeds.generator(seed, "inputs of recover"))
+    drawn = task.train.batch(order[:samples])
+    seen, batches = _augmented(drawn, task, seed), -(-len(drawn) // _ROWS)
+    pruned = pruned.replace(extras={}, records=[record.without("metrics") for record in pruned.records])
+    refitted = refit(pruned, dense, drawn.x, ridge=ridge, memory_gb=memory_gb)
+    ways = {"refitted": refitted, "as pruned": pruned}
+    again = {f"{name}, statistics anew": recalibrated(one, seen, batches=batches) for name, one in ways.items()}
+    if again["refitted, statistics anew"] is not refitted:  # there are such statistics
+        ways |= again
+    figures = {way: _validation(networks, task) for way, networks in ways.items()}
+    metric = task.scores[0] if task.scores else None
+    name = "loss" if metric is None else metric.name
+    sign = 1.0 if metric is not None and metric.higher_is_better else -1.0
+
+    def rank(way: str, i: int) -> tuple[bool, float, float]:
+        score, loss = figures[way][name][i], figures[way]["loss"][i]
+        return not math.isnan(score), sign * score, -loss
+
+    chosen = [max(ways, key=partial(rank, i=i)) for i in range(len(pruned))]
+    best = Collection.concatenate([ways[way][i : i + 1] for i, way in enumerate(chosen)])
+    return Recovered(best, chosen, ways, {way: figures[way][name] for way in ways}, name)
+
+
+def _augmented(drawn: Split, task: Task, seed: int) -> Split:
+    """Samples as training sees them: shifted and mirrored if the recipe says so."""
+    augmentation = task.recipe.augmentation
+    if augmentation == Augmentation():
+        return drawn
+    x = drawn.x
+    if not (isinstance(x, Tensor) and x.ndim == 4):
+        raise InputError(f"augmentation needs images (samples, channels, height, width), got {trees.shapes(x)}")
+    return Split(augment(x[None], augmentation, [seed], 0)[0], drawn.y)
+
+
+def _validation(networks: Collection, task: Task) -> dict[str, list[float]]:
+    """Loss and metrics of each network on validation data."""
+    module = networks.architecture.build_seeded(0)
+    return measure(task, module, networks.layout, networks.weights, networks.buffers, task.validation)
