@@ -110,7 +110,7 @@ def adaptable(
     layers: int = 3,
     attention: bool = False,
     length: int = LENGTH,
-    train: int = SIZES["train"],
+    count: int = SIZES["train"],
 ) -> Adaptable:
     """A task on the upper layers of the body.
 
@@ -124,9 +124,9 @@ def adaptable(
         layers: Number of layers of the body.
         attention: Whether the network is the attention of the next layer alone.
         length: Number of tokens at which texts are cut.
-        train: Number of texts to train on.
+        count: Number of texts to train on.
     """
-    texts = _texts(name, data.folder(root), train)
+    texts = _texts(name, data.folder(root), count)
     body, outputs = data.minilm(data.folder(root)), max(texts.labels) + 1
     whole = language.classification(
         texts.texts,

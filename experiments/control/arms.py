@@ -29,6 +29,7 @@ class Design:
         episodes: Test episodes of a policy.
         good: Return that is good.
         first: First level that is compared; tickets of earlier ones are only pruned further.
+        kinds: Kinds of starts that are compared, the ticket first.
     """
 
     levels: int
@@ -37,10 +38,15 @@ class Design:
     episodes: int = 100
     good: float = 450.0
     first: int = 1
+    kinds: tuple[str, ...] = tuple(KINDS)
 
 
-def study(task: control.PolicyTask, policies: int, design: Design, out: Path) -> list[dict[str, object]]:
-    """Rows of dense policies, and at each level of the tickets and their controls.
+Returns = Mapping[tuple[int, str], Sequence[float]]
+"""Returns of policies by level and kind."""
+
+
+def study(task: control.PolicyTask, policies: int, design: Design, out: Path, seed: int = 0) -> Returns:
+    """Returns of dense policies, and at each level of the tickets and their controls, on the test starts.
 
     Tickets and controls of a level are trained alike: from their starts, in a new order of chances, for what the rewind
     point leaves of the training, or from new weights for the whole of it.
@@ -50,19 +56,21 @@ def study(task: control.PolicyTask, policies: int, design: Design, out: Path) ->
         policies: Number of policies of each kind.
         design: How they are pruned.
         out: Folder of the runs; the same command continues there.
+        seed: Seed of the policies.
     """
     updates = task.ppo.updates
     rewind = ws.Step(iterations=round(design.rewind * updates))
-    dense = ws.collect(task, policies, seed=0, folder=out / "dense")
+    dense = ws.collect(task, policies, seed=seed, folder=out / "dense")
     density = (1 - design.rate) ** design.levels
     goal = ws.Except(ws.Unstructured(density, "layer"), *task.output_layers)
     finder = ws.tickets.IMP(rate=design.rate, rewind=rewind, pattern=goal)
     found = finder.find_levels(dense, task, folder=out / "imp")
     trained: dict[tuple[int, str], ws.Collection] = {(0, DENSE): dense}
     for level, tickets in list(enumerate(found))[design.first :]:
-        starts = {kind: getattr(ws.tickets.TicketControls(seed=level), verb)(tickets) for kind, verb in KINDS.items()}
+        controls = ws.tickets.TicketControls(seed=level + 100 * seed)
+        starts = {kind: getattr(controls, KINDS[kind])(tickets) for kind in design.kinds}
         for early in (True, False):  # from the rewind point, or from new weights
-            kinds = [kind for kind in KINDS if (kind in ("ticket", "shuffled")) == early]
+            kinds = [kind for kind in design.kinds if (kind in ("ticket", "shuffled")) == early]
             together = ws.Collection.concatenate([starts[kind] for kind in kinds])
             length = updates - rewind.iterations if early else updates
             folder = out / f"level-{level}-{'early' if early else 'new'}"
@@ -70,16 +78,17 @@ def study(task: control.PolicyTask, policies: int, design: Design, out: Path) ->
             trained |= {
                 (level, kind): part for kind, part in zip(kinds, done.split(*[policies] * len(kinds)), strict=True)
             }
-    return _rows(task, trained, design)
+    return {key: task.returns(policies, episodes=design.episodes).mean(1).tolist() for key, policies in trained.items()}
 
 
-def _rows(
-    task: control.PolicyTask, trained: Mapping[tuple[int, str], ws.Collection], design: Design
-) -> list[dict[str, object]]:
-    """The test starts are read here, once, when nothing is left to choose."""
-    returns = {
-        key: task.returns(policies, episodes=design.episodes).mean(1).tolist() for key, policies in trained.items()
-    }
+def rows_of(studies: Sequence[Returns], design: Design) -> list[dict[str, object]]:
+    """A row for each density and kind of start.
+
+    Args:
+        studies: What `study` found with each seed.
+        design: How the policies were pruned.
+    """
+    returns = {key: [value for one in studies for value in one[key]] for key in studies[0]}
     rows: list[dict[str, object]] = []
     for (level, kind), own in returns.items():
         row: dict[str, object] = {
@@ -101,7 +110,7 @@ def show(rows: Sequence[Mapping[str, object]]) -> None:
     """Print the table.
 
     Args:
-        rows: Rows of `study`.
+        rows: Rows of `rows_of`.
     """
     print(f"\n{'density':>7}  {'policies':<20} {'n':>2}  {'return (95 % interval)':<26} {'good':>5}")
     for row in rows:

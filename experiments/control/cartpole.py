@@ -15,7 +15,7 @@ from pathlib import Path
 import tyro
 
 from experiments.common import tables
-from experiments.control.arms import Design, show, study
+from experiments.control.arms import Design, rows_of, show, study
 from weightspace import control
 
 
@@ -36,7 +36,7 @@ def main(
         results: Folder of the result tables.
     """
     settings = replace(control.cartpole().ppo, updates=updates)
-    rows = study(control.cartpole(ppo=settings), policies, Design(levels), out)
+    rows = rows_of([study(control.cartpole(ppo=settings), policies, Design(levels), out)], Design(levels))
     tables.write(results / "control/cartpole.csv", rows)
     show(rows)
 

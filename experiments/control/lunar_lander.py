@@ -1,9 +1,10 @@
 """Do policies of LunarLander have tickets?
 
     python -m experiments.control.lunar_lander      (about 20 minutes on one core; the same command continues)
+    python -m experiments.control.lunar_lander --levels 2 --policies 3 --seeds 0
 
-As experiments.control.cartpole, with the extra `control` (Gymnasium and Box2D), two levels of 60 % of which the second
-is compared, and three policies of each kind. A return of 200 is a landing.
+As experiments.control.cartpole, with the extra `control` (Gymnasium and Box2D), and levels of 60 %, of which the last
+is compared. A return of 200 is a landing. The table is written after each seed; rows of other densities stay in it.
 """
 
 from dataclasses import replace
@@ -12,31 +13,40 @@ from pathlib import Path
 import tyro
 
 from experiments.common import tables
-from experiments.control.arms import Design, show, study
+from experiments.control.arms import DENSE, Design, Returns, rows_of, show, study
 from weightspace import control
 
 
 def main(
     policies: int = 3,
     updates: int = 60,
-    levels: int = 2,
+    levels: int = 1,
+    seeds: tuple[int, ...] = (0, 1, 2),
     out: Path = Path("runs/lunar_lander"),
     results: Path = tables.RESULTS,
 ) -> None:
     """Write one row for each density and kind of start to control/lunar_lander.csv.
 
     Args:
-        policies: Number of policies of each kind.
+        policies: Number of policies of each kind and seed.
         updates: Number of updates of each training, of 2,048 steps each.
-        levels: Number of prunings, by 60 % each.
+        levels: Number of prunings, by 60 % each; the last is compared.
+        seeds: Seeds of the policies.
         out: Folder of the policies; the same command continues there.
         results: Folder of the result tables.
     """
-    settings = replace(control.lunar_lander().ppo, updates=updates)
-    design = Design(levels, rate=0.6, episodes=30, good=200.0, first=levels)
-    rows = study(control.lunar_lander(ppo=settings), policies, design, out)
-    tables.write(results / "control/lunar_lander.csv", rows)
-    show(rows)
+    task = control.lunar_lander(ppo=replace(control.lunar_lander().ppo, updates=updates))
+    kinds = ("ticket", "shuffled", "mask on new weights")
+    design = Design(levels, rate=0.6, episodes=30, good=200.0, first=levels, kinds=kinds)
+    path = results / "control/lunar_lander.csv"
+    studies: list[Returns] = []
+    for seed in seeds:
+        studies.append(study(task, policies, design, out / f"levels-{levels}-seed-{seed}", seed))
+        rows = rows_of(studies, design)
+        own = {f"{row['density']:.5f}" for row in rows if row["policies"] != DENSE}
+        others = tables.read(path) if path.exists() else []
+        tables.write(path, [*rows, *(row for row in others if row["density"] not in own and row["policies"] != DENSE)])
+        show(rows)
 
 
 if __name__ == "__main__":

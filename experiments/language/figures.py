@@ -1,9 +1,9 @@
 """How far above their controls are tickets of language models?
 
-    python -m experiments.language.figures          (seconds; writes bert_tickets.svg, lstm.svg and copies.svg)
+    python -m experiments.language.figures          (seconds; writes four figures)
 
-Draws language/bert_tickets.csv, test accuracy of each arm; language/lstm.csv, bits a character over density; and
-language/copies.csv, test accuracy of sampled copies. All with 95 % intervals.
+Draws language/bert_tickets.csv, test accuracy of each arm; language/lstm.csv and transformer.csv, bits a character over
+density; and language/copies.csv, test accuracy of sampled copies. All with 95 % intervals.
 """
 
 from pathlib import Path
@@ -18,7 +18,7 @@ NOT_ALONE = "ticket, trained like its controls"  # the ticket again
 
 
 def main(results: Path = tables.RESULTS, figures: Path = tables.FIGURES) -> None:
-    """Draw bert_tickets.svg, lstm.svg and copies.svg.
+    """Draw bert_tickets.svg, lstm.svg, transformer.svg and copies.svg.
 
     Args:
         results: Folder of the result tables.
@@ -26,7 +26,8 @@ def main(results: Path = tables.RESULTS, figures: Path = tables.FIGURES) -> None
     """
     figures.mkdir(parents=True, exist_ok=True)
     save(pretrained(tables.read(results / "language/bert_tickets.csv")), figures / "bert_tickets.svg")
-    save(from_scratch(tables.read(results / "language/lstm.csv")), figures / "lstm.svg")
+    for network in ("lstm", "transformer"):
+        save(from_scratch(tables.read(results / f"language/{network}.csv")), figures / f"{network}.svg")
     save(sampled(tables.read(results / "language/copies.csv")), figures / "copies.svg")
 
 
@@ -79,10 +80,10 @@ def sampled(rows: list[dict[str, str]]) -> Figure:
 
 
 def from_scratch(rows: list[dict[str, str]]) -> Figure:
-    """Bits a character of tickets of an LSTM and their controls.
+    """Bits a character of tickets of an LSTM or transformer and their controls.
 
     Args:
-        rows: Rows of language/lstm.csv.
+        rows: Rows of language/lstm.csv or transformer.csv.
     """
     figure, axes = new(8, 4)
     dense = float(next(row["bits"] for row in rows if row["arm"] == "dense"))
