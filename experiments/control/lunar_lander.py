@@ -1,7 +1,7 @@
 """Do policies of LunarLander have tickets?
 
     python -m experiments.control.lunar_lander      (about 20 minutes on one core; the same command continues)
-    python -m experiments.control.lunar_lander --levels 2 --policies 3 --seeds 0
+    python -m experiments.control.lunar_lander --levels 2 --seeds 0 --random        (0.16, with random masks)
 
 As experiments.control.cartpole, with the extra `control` (Gymnasium and Box2D), and levels of 60 %, of which the last
 is compared. A return of 200 is a landing. The table is written after each seed; rows of other densities stay in it.
@@ -13,7 +13,7 @@ from pathlib import Path
 import tyro
 
 from experiments.common import tables
-from experiments.control.arms import DENSE, Design, Returns, rows_of, show, study
+from experiments.control.arms import DENSE, KINDS, Design, Returns, rows_of, show, study
 from weightspace import control
 
 
@@ -22,6 +22,7 @@ def main(
     updates: int = 60,
     levels: int = 1,
     seeds: tuple[int, ...] = (0, 1, 2),
+    random: bool = False,
     out: Path = Path("runs/lunar_lander"),
     results: Path = tables.RESULTS,
 ) -> None:
@@ -32,11 +33,12 @@ def main(
         updates: Number of updates of each training, of 2,048 steps each.
         levels: Number of prunings, by 60 % each; the last is compared.
         seeds: Seeds of the policies.
+        random: Whether random masks on new weights are compared, too.
         out: Folder of the policies; the same command continues there.
         results: Folder of the result tables.
     """
     task = control.lunar_lander(ppo=replace(control.lunar_lander().ppo, updates=updates))
-    kinds = ("ticket", "shuffled", "mask on new weights")
+    kinds = tuple(kind for kind in KINDS if random or kind != "random")
     design = Design(levels, rate=0.6, episodes=30, good=200.0, first=levels, kinds=kinds)
     path = results / "control/lunar_lander.csv"
     studies: list[Returns] = []
