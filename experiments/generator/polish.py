@@ -7,15 +7,15 @@ tickets of 3 epochs of training and 5 of gradual pruning, of which the generator
 `experiments.generator.fashion` with fewer components and steps. 20 samples get a new last layer (`LastLayer`), or are
 trained on for 10, 30, 100 or 300 steps of the task's recipe, under their masks; so are 20 of the tickets, and 20 copies
 of the mean of the aligned tickets, pruned to the density, each through the data in an order of its own. The learning
-rate of each of the three is chosen by validation loss after 30 steps. Another design for the cost of about 30 steps:
-four times as many samples, of which the quarter with the lowest loss on 2,000 validation images is kept and trained for
-12 steps. All are judged beside the same training and held-out tickets.
+rate of each of the three is chosen by validation loss, for each number of steps. Another design for the cost of about
+30 steps: four times as many samples, of which the quarter with the lowest loss on 2,000 validation images is kept and
+trained for 12 steps. All are judged beside the same training and held-out tickets.
 """
 
 import json
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -34,7 +34,6 @@ CHOSEN_THEN = f"{CHOSEN}, {THEN}"
 JUDGES = 2000  # validation images that choose
 STEPS = (10, 30, 100, 300)
 RATES = (3e-4, 1e-3, 3e-3)
-TRIED = 30  # steps after which the learning rate is chosen
 TIMED = 8  # networks that times are taken of
 FLOW = ws.FlowMatching(width=256, blocks=2, steps=1500, validation_fraction=0.1)
 NORMAL = 1.96  # of a 95 % interval
@@ -67,35 +66,42 @@ class Polishing:
         return model.fit(training, task=self.study.task(), seed=seed, folder=self.study.out / f"generator-{seed}")
 
     def polished(
-        self, start: Callable[..., ws.Collection], name: str, rates: tuple[float, ...]
-    ) -> tuple[float, dict[str, ws.Collection]]:
-        """Networks after every kind of polishing, and the learning rate.
+        self, start: Callable[..., ws.Collection], name: str, rates: Mapping[str, tuple[float, ...]]
+    ) -> tuple[dict[str, float], dict[str, ws.Collection]]:
+        """The learning rate of each number of steps, and networks after every kind of polishing.
 
         Args:
             start: Makes the networks, polished as `FittedGenerator.sample` polishes.
             name: Name of their folders.
-            rates: Learning rates to choose from.
+            rates: Learning rates to choose from, for each number of steps.
         """
-        task, here = self.study.task(), self.study.out
-        tried = {rate: start(f"{TRIED}it", with_rate(task, rate), here / f"{name}-{TRIED}-{rate}") for rate in rates}
-        rate = min(tried, key=lambda rate: validated(tried[rate], "loss"))
-        for one, nets in tried.items():
-            loss, accuracy = (validated(nets, metric) for metric in ("loss", "accuracy"))
-            print(f"{name}, learning rate {one}: validation loss {loss:.4f}, accuracy {accuracy:.4f}", flush=True)
+        task, here, chosen = self.study.task(), self.study.out, dict[str, float]()
         found = {"0": start(None, None, here / f"{name}-0")}
         found[LAST_LAYER] = start(ws.LastLayer(), task, here / f"{name}-last-layer")
-        for steps in self.steps:
-            found[str(steps)] = start(f"{steps}it", with_rate(task, rate), here / f"{name}-{steps}-{rate}")
-        return rate, found
+        for steps, allowed in rates.items():
+            tried = {
+                rate: start(f"{steps}it", with_rate(task, rate), here / f"{name}-{steps}-{rate}") for rate in allowed
+            }
+            chosen[steps] = min(tried, key=lambda rate, tried=tried: validated(tried[rate], "loss"))
+            found[steps] = tried[chosen[steps]]
+            for one, nets in tried.items():
+                loss, accuracy = (validated(nets, metric) for metric in ("loss", "accuracy"))
+                print(
+                    f"{name}, {steps} steps of {one}: validation loss {loss:.4f}, accuracy {accuracy:.4f}", flush=True
+                )
+        return chosen, found
 
     def rows(self, seeds: tuple[int, ...]) -> Iterator[list[dict[str, object]]]:
         """A row for each kind of networks and way of polishing, seed by seed of the generator."""
         study, task = self.study, self.study.task()
         training, held_out = study.tickets(self.density).split(study.learned_from, study.networks - study.learned_from)
-        rates, groups = dict[str, float](), dict[tuple[str, str], ws.Collection]()
+        rates, groups = dict[str, dict[str, float]](), dict[tuple[str, str], ws.Collection]()
+        all_rates = {str(steps): RATES for steps in self.steps}
         fixed = {TICKETS: training[: study.samples], MEAN: mean_of(training, task, study.samples)}
         for arm, networks in fixed.items():
-            rates[arm], found = self.polished(lambda *asked, to=networks: polish(to, *asked), arm.split()[-1], RATES)
+            rates[arm], found = self.polished(
+                lambda *asked, to=networks: polish(to, *asked), arm.split()[-1], all_rates
+            )
             groups |= {(arm, how): one for how, one in found.items() if (arm, how) != (TICKETS, "0")}
         cost, ways = self.costs(training), ["0", LAST_LAYER, *map(str, self.steps), CHOSEN, CHOSEN_THEN]
         widths = "-".join(map(str, study.hidden))
@@ -113,11 +119,12 @@ class Polishing:
                     study.samples, density=self.density, polish=how, task=task, seed=seed + 1, folder=folder
                 )
 
-            allowed = (rates[SAMPLES],) if SAMPLES in rates else RATES  # chosen with the first seed
-            rates[SAMPLES], found = self.polished(sampled, f"samples-{seed}", allowed)
+            first = {steps: (rate,) for steps, rate in rates.get(SAMPLES, {}).items()}  # chosen with the first seed
+            rates[SAMPLES], found = self.polished(sampled, f"samples-{seed}", first or all_rates)
             many = generator.sample(4 * study.samples, density=self.density, seed=seed + 1)
             found[CHOSEN] = best(many, task, study.samples)
-            trained = with_rate(task, rates[SAMPLES]), study.out / f"samples-{seed}-chosen-{rates[SAMPLES]}"
+            rate = rates[SAMPLES][str(self.steps[0])]
+            trained = with_rate(task, rate), study.out / f"samples-{seed}-chosen-{rate}"
             found[CHOSEN_THEN] = polish(found[CHOSEN], f"{THEN}it", *trained)
             others = groups | {(SAMPLES, how): one for how, one in found.items()}
             report = ws.evaluate(
@@ -131,9 +138,9 @@ class Polishing:
             rows: list[dict[str, object]] = []
             for name, (arm, how) in named.items():
                 settings = {"hidden": widths, "density": self.density, "arm": arm, "polish": how, "seed": seed}
-                trained_on = how not in ("0", LAST_LAYER, CHOSEN)
+                rate = rates[SAMPLES][str(self.steps[0])] if how == CHOSEN_THEN else rates.get(arm, {}).get(how, "")
                 shown = report_rows.row(report, name) | beside_tickets(report, name)
-                rows.append(settings | {"lr": rates[arm] if trained_on else "", "cost": cost[how]} | shown)
+                rows.append(settings | {"lr": rate, "cost": cost[how]} | shown)
             yield sorted(rows, key=lambda row: (ARMS.index(str(row["arm"])), ways.index(str(row["polish"]))))
 
     def costs(self, tickets: ws.Collection) -> dict[str, float]:
