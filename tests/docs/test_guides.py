@@ -2,11 +2,14 @@
 
 import re
 import warnings
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+
+import weightspace as ws
 
 GUIDES = [
     "tasks.md",
@@ -93,3 +96,21 @@ def test_the_regression_with_bayesian_networks_runs(root: Path) -> None:
     names: dict[str, object] = {}
     exec(compile(f"import weightspace as ws\nfrom weightspace import bayes\n{short}", "bayes.md", "exec"), names)
     assert names["predicted"].mean.shape == (100, 1)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [ws.TicketGenerator, ws.FlowMatching, ws.TaskRefinement, ws.DeepWeightFlow, ws.GateMask, ws.PosteriorMask],
+    ids=lambda kind: kind.__name__,
+)
+def test_the_guide_to_generators_names_every_setting(kind: type, root: Path) -> None:
+    assert missing([one.name for one in fields(kind)], root) == []
+
+
+def test_a_setting_that_no_guide_names_is_seen(root: Path) -> None:
+    assert missing(["steps", "stepps"], root) == ["stepps"]
+
+
+def missing(settings: list[str], root: Path) -> list[str]:
+    text = (root / "docs/guides/generator.md").read_text(encoding="utf-8")
+    return [name for name in settings if not re.search(rf"`{name}`|\b{name}=", text)]
