@@ -23,7 +23,7 @@ from experiments.fuzz import alone, world
 from experiments.fuzz.outcomes import Ended, Findings, has_remedy, run_main
 from weightspace.cli.main import VERBS, _union
 from weightspace.cli.main import main as command_line
-from weightspace.cli.types import REGISTRY
+from weightspace.cli.rules import REGISTRY
 
 OUTCOMES = ["done", "refused", "wrong line", "interrupted", "traceback", "hang", "no remedy", "changed"]
 
@@ -136,7 +136,7 @@ def grammar() -> dict[str, list[Option]]:
     """The options of each verb, as the command line's own parser has them."""
     with REGISTRY, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        parser = tyro.extras.get_parser(_union(VERBS, ""))
+        parser = tyro.extras.get_parser(_union(VERBS))
     return dict(_verbs(parser, ()))
 
 
@@ -156,7 +156,7 @@ def _option(action: Any) -> Option:
         tuple(action.option_strings),
         action.nargs in ("*", "+"),
         action.nargs == 0,
-        metavar.removeprefix("{None}|").strip("{[").partition(" ")[0].strip("]}"),
+        metavar.strip("{[").partition(" ")[0].strip("]}"),
         tuple(map(str, action.choices or ())),
         bool(action.required),
     )

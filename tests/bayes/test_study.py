@@ -100,6 +100,26 @@ def test_the_page_shows_all_of_it(result: tuple[bayes.StudyResult, Path], tmp_pa
     for method in {row.method for row in result[0].rows}:
         assert method in page
     assert (tmp_path / "curves.svg").exists()
+    assert page.index(bayes.pages.headline(result[0])[:30]) < page.index("<img") < page.index("<table")
+
+
+def test_verdicts_follow_the_paired_differences(result: tuple[bayes.StudyResult, Path]) -> None:
+    """A method that is shifted up is better, one that is shifted down is worse, the same one is open."""
+    first = [row for row in result[0].rows if row.method == result[0].rows[0].method]
+    low = [row for row in first if row.density == min(one.density for one in first)]
+    base = [replace(low[0], network=i, accuracy=0.5 + 0.01 * i) for i in range(3)]
+    shifts = {"up": 0.1, "down": -0.1, "wild": 0.0}
+    moved = [
+        replace(row, method=name, accuracy=row.accuracy + shift + (0.05 * (-1) ** i if name == "wild" else 0.001 * i))
+        for name, shift in shifts.items()
+        for i, row in enumerate(base)
+    ]
+    study = replace(result[0], rows=[*base, *moved])
+    assert [one.outcome for one in bayes.pages.verdicts(study)] == ["pass", "fail", "open"]
+    assert "the best first: up 0.6" in bayes.pages.headline(study)
+    assert "1 of 3 methods are better" in bayes.pages.headline(study)
+    single = replace(study, rows=[row for row in study.rows if row.network == 0])
+    assert {one.outcome for one in bayes.pages.verdicts(single)} == {"open"}
 
 
 def test_paired_intervals_are_students() -> None:

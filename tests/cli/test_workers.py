@@ -43,8 +43,11 @@ def test_finders_and_training_take_workers(
     assert main(["collect", "--task", "iris", "--n", "3", "--length", "1it", "--out", "zoo"]) == 0
     assert pool.items == 0
     find = ["tickets", "prune-at-init", "zoo", "--density", "0.5"]
-    assert main([*find, "--out", "tickets", "--workers", "2"]) == 0
+    assert main([*find, "--out", "tickets", "--workers", "2", "--track", "csv:told.csv"]) == 0
     assert pool.items == 3  # a part for each network
+    told = [line.split(",")[2] for line in Path("told.csv").read_text().splitlines()[1:]]
+    assert {name.split("/")[1] for name in told if name.startswith("parts/")} == {"00000", "00001", "00002"}
+    assert any(name.endswith("loss") for name in told)
     assert main([*find, "--out", "alone"]) == 0
     found, alone = ws.Collection.load("tickets"), ws.Collection.load("alone")
     assert found.masks.equal(alone.masks)

@@ -26,7 +26,10 @@ def test_the_report_compares_before_and_after(tickets: ws.Collection, task: ws.T
     assert page.count("data:image/png") == 4
     assert "Before and after" in page
     assert (tmp_path / "alignment.json").exists()
+    assert page.index(report.headline()[:30]) < page.index("<img") < page.index("<table")
+    assert f"{report.verdicts()[0].outcome}</span>one basin" in page
     assert "aligned" in str(report)
+    assert max(map(len, str(report).splitlines())) <= 80
     with pytest.raises(InputError, match="same networks"):
         alignment_report(tickets, aligned[:2], task)
     with pytest.raises(InputError, match="at least two"):
@@ -43,5 +46,8 @@ def test_the_report_tells_a_star_and_what_failed(dense: ws.Collection, task: ws.
     same = dense[[0, 0, 0]]
     again = alignment_report(same, same, task, networks=3, points=1)
     assert any("already" in line for line in again.findings())
+    assert again.verdicts()[0].outcome == "pass"
     failed = alignment_report(dense, dense, task, networks=4, points=1)
     assert any("Not in one basin" in line for line in failed.findings())
+    assert failed.verdicts()[0].outcome == "fail"
+    assert "not one basin" in failed.headline()

@@ -8,6 +8,7 @@ import torch
 import weightspace as ws
 from weightspace import hub
 from weightspace.errors import InputError, StorageError
+from weightspace.report.pictures import PictureSet, Share, ShownPictures
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -63,6 +64,28 @@ def test_uploading_sends_a_dataset(tickets: ws.Collection, monkeypatch: pytest.M
     assert hub.push(tickets[:3], "me/mine", private=True) == "commit of me/mine: Upload collection"
     assert sent["created"] == ("me/mine", "dataset", True)
     assert {"README.md", "collection.json", "records.jsonl", "manifest.json"} <= sent["files"]  # pyright: ignore
+
+
+def test_reports_come_back_as_they_were(tmp_path: Path) -> None:
+    """Of pictures too; a file of another form is refused."""
+    share = Share(0.5, 0.4, 0.6)
+    sets = [PictureSet("unseen", "held back", 0.1, share), PictureSet("samples", "sampled", 0.2, share, share, share)]
+    verdict = ws.report.Verdict("the pictures are no copies", "pass", "none is near", "1 % of unseen ones")
+    report = ws.PictureReport("digits", 7, "pixels", sets, [verdict], [ShownPictures("samples", [[[[3]]]])])
+    folder = hub.write(report, tmp_path / "report", name="me/pictures")
+    card = (folder / "README.md").read_text()
+    assert "# Report on networks that draw: digits" in card
+    assert report.headline() in card
+    assert "| the pictures are no copies | pass | none is near |" in card
+    again = hub.pull(folder)
+    assert again == ws.PictureReport.load(folder / "report.json")
+    assert isinstance(again, ws.PictureReport)
+    assert again.to_json() == report.to_json()
+    assert str(again) == str(report)
+    (folder / "report.json").write_text('{"format": "weightspace.poems", "version": 1}')
+    (folder / "manifest.json").unlink(missing_ok=True)
+    with pytest.raises(StorageError):
+        hub.pull(folder)
 
 
 def test_names_in_cards_stay_in_their_cells(tmp_path: Path) -> None:

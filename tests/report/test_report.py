@@ -20,14 +20,28 @@ def test_the_table_holds_every_arm_and_its_spread(report: ws.Report) -> None:
     for group in report.groups:
         assert re.search(rf"^{re.escape(group.name)} +{group.count} ", text, re.M)
     assert f"{report['samples'].mean('accuracy'):.3f} ± {report['samples'].std('accuracy'):.3f}" in text
+    said = " ".join(text.split())
     for verdict in report.verdicts:
-        assert f"[{verdict.outcome}] {verdict.claim}: " in text
+        assert f"[{verdict.outcome}] {verdict.claim}: {verdict.words}" in said
     with pytest.raises(InputError, match="no row 'imp'"):
         report["imp"]
     with pytest.raises(InputError, match="no verdict on 'magic'"):
         report.verdict("magic")
     with pytest.raises(InputError, match="no ensemble is called 'imp'"):
         report.ensemble("imp")
+
+
+def test_text_fits_a_terminal_and_says_what_it_leaves_out(report: ws.Report) -> None:
+    table = report.tables()[0]
+    assert max(map(len, str(report).splitlines())) <= 80
+    header, said = table.text().splitlines()[0], " ".join(table.text().split())
+    others = said.rpartition("(the page also has: ")[2].rstrip(")").split(", ")
+    assert header.split()[:2] == ["networks", "n"]
+    assert "accuracy" in header
+    assert "ECE" in others
+    assert all((name in header) != (name in others) for name in table.rows[0])
+    narrow = replace(table, rows=[row[:3] for row in table.rows])  # nothing is left out, so nothing is said
+    assert "the page" not in narrow.text()
 
 
 def test_angles_stand_beside_distances(report: ws.Report) -> None:
@@ -126,7 +140,7 @@ def test_the_page_is_self_contained_and_shows_every_figure(report: ws.Report, tm
 def test_the_result_comes_first(report: ws.Report, tmp_path: Path) -> None:
     """A sentence, the outcomes and a picture lead; how it was measured and the tables follow."""
     line = report.headline()
-    assert str(report).splitlines()[0] == line
+    assert " ".join(str(report).partition("\n\n")[0].split()) == line
     report.html(tmp_path / "r.html")
     page = (tmp_path / "r.html").read_text()
     parts = [f'<p class="lead">{line}', 'class="badges"', "<img", "What it says", 'class="verdicts"', "Every row was"]
@@ -166,13 +180,24 @@ def test_runs_side_by_side(report: ws.Report, tmp_path: Path) -> None:
         report, samples="held", groups=[replace(a, name="held") if a.name == "samples" else a for a in report.groups]
     )
     comparison = ws.Comparison({"one": report, "two": other})
+    samples = report[report.samples]
     summary, verdicts = comparison.tables()
     assert [row[0] for row in summary.rows] == ["run", "one", "one: training tickets", "two", "two: training tickets"]
     assert summary.rows[1][1:] == summary.rows[3][1:]
-    assert [row[0] for row in verdicts.rows[1:]] == ["one", "two"]
-    assert set(verdicts.rows[1][1:]) <= {"pass", "fail", "open"}
+    assert verdicts.rows[0] == ["claim", "one", "two"]
+    assert [row[0] for row in verdicts.rows[1:]] == [verdict.claim for verdict in report.verdicts]
+    assert {outcome for row in verdicts.rows[1:] for outcome in row[1:]} <= {"pass", "fail", "open"}
     comparison.html(tmp_path / "c.html")
-    assert "side by side" in (tmp_path / "c.html").read_text()
+    page = (tmp_path / "c.html").read_text()
+    assert "side by side" in page
+    assert page.index(comparison.headline()[:40]) < page.index("<img") < page.index("not copies") < page.index("<table")
+    assert max(map(len, str(comparison).splitlines())) <= 80
+    nothing = replace(samples.per_network, scores={**samples.per_network.scores, "accuracy": [0.0] * samples.count})
+    weak = replace(
+        report, groups=[replace(samples, per_network=nothing) if one is samples else one for one in report.groups]
+    )
+    ordered = ws.Comparison({"weak": weak, "strong": report}).headline()
+    assert ordered.index("strong") < ordered.index("weak")
     assert "not copies" in str(comparison)
     with pytest.raises(InputError, match="at least two"):
         ws.Comparison({"one": report})

@@ -9,6 +9,7 @@ from weightspace.errors import InputError
 from weightspace.recipes.optimizers import Adam
 from weightspace.recipes.recipe import Recipe
 from weightspace.recipes.step import Step
+from weightspace.report.page import wrapped
 
 ScoreName = Literal[
     "magnitude", "signal-to-noise", "root-second-moment", "lower-bound", "upper-bound", "band", "kl-gain", "inclusion"
@@ -91,5 +92,6 @@ class Bayes:
         )
         result = study.run(self.out, device=self.common.device)
         bayesian.write_report(result, self.out)
+        print(f"{wrapped(bayesian.pages.headline(result))}\n")
         print(bayesian.pages.over_densities(result, result.main.name).text())
         print(f"written to {self.out / 'report.html'}")

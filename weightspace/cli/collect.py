@@ -21,7 +21,6 @@ from weightspace.cli.inputs import (
     task_of,
 )
 from weightspace.cli.texts import fitting
-from weightspace.cli.types import OptionalStep
 from weightspace.cli.workers import parts_for, workers_of
 from weightspace.errors import InputError
 from weightspace.models.libraries import is_of_library
@@ -93,14 +92,14 @@ class Collect:
     arguments: str = "{}"
     n: int = 300
     seed: int = 0
-    length: OptionalStep = None
+    length: Step | None = None
     batch_size: int | None = None
     lr: float | None = None
     max_gradient_norm: float | None = None
     no_decay: tuple[str, ...] | None = None
     by_length: int | None = None
-    shared_start: OptionalStep = None
-    trajectory: OptionalStep = None
+    shared_start: Step | None = None
+    trajectory: Step | None = None
     grid: GridOptions = GridOptions()
     shard: str | None = None
     workers: int = 1

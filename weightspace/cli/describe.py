@@ -10,6 +10,9 @@ from weightspace.compress import FittedPCA
 from weightspace.flow import FittedFlow
 from weightspace.generator import MASK_RULES, FittedGenerator
 from weightspace.networks.collection import Collection
+from weightspace.report.page import columns
+
+_TENSORS = 24  # that are listed
 
 
 def report_done(networks: Collection, out: Path) -> None:
@@ -19,7 +22,7 @@ def report_done(networks: Collection, out: Path) -> None:
 
 
 def describe_collection(networks: Collection) -> str:
-    """Describe a collection in a few lines: networks, density, metrics, and every parameter."""
+    """Describe a collection in a few lines: networks, density, metrics, and its first tensors."""
     layout = networks.layout
     lines = [repr(networks)]
     densities = networks.densities
@@ -29,7 +32,10 @@ def describe_collection(networks: Collection) -> str:
         + f" of {layout.num_prunable:,} prunable weights"
     )
     lines += _metrics(networks)
-    lines += [f"  {e.name:<32}{tuple(e.shape)!s:<20}{e.role}" for e in layout.entries]
+    shown = layout.entries[:_TENSORS]
+    lines += [f"  {line}" for line in columns([(e.name, str(tuple(e.shape)), e.role) for e in shown])]
+    if len(layout.entries) > len(shown):
+        lines.append(f"  and {len(layout.entries) - len(shown)} more tensors")
     return "\n".join(lines)
 
 

@@ -26,6 +26,7 @@ from weightspace.generator import FittedGenerator
 from weightspace.networks.collection import Collection
 from weightspace.report.comparison import Comparison
 from weightspace.report.knowledge import FlowKnowledge
+from weightspace.report.opening import open_report
 from weightspace.report.pictures import PictureReport, holds_pictures
 from weightspace.report.report import Report
 from weightspace.storage.runs import CONFIG, DONE, open_run, read_config
@@ -112,7 +113,7 @@ class Evaluate:
                 run.check()  # whoever removed the folder meanwhile does not want another one
                 report.write(self.out)
                 run.finish()
-        print(_load(self.out / REPORT))
+        print(open_report(self.out / REPORT))
         print(f"written to {self.out / 'report.html'}")
 
     def _measured(
@@ -242,15 +243,10 @@ def _compare(folders: list[str]) -> Comparison:
     return Comparison(dict(zip(_short(folders), (Report.load(Path(f) / REPORT) for f in folders), strict=True)))
 
 
-def _load(path: Path) -> Report | PictureReport:
-    """The report of a folder, of networks of one task or of networks that draw."""
-    return PictureReport.load(path) if holds_pictures(path) else Report.load(path)
-
-
 def _describe(folder: str, common: Common) -> Report | PictureReport | Collection | str:
     path = Path(folder.partition("@")[0])
     if (path / REPORT).exists():
-        return _load(path / REPORT)
+        return open_report(path / REPORT)
     if (path / generator.MANIFEST).exists():
         return describe_generator(open_generator(path, common))
     if (path / STUDY).exists():
@@ -260,10 +256,27 @@ def _describe(folder: str, common: Common) -> Report | PictureReport | Collectio
     if stage := next((name for name in STAGES if (path / name).exists()), None):
         return STAGES[stage](path)
     if (path / MANIFEST).exists() or not (path / CONFIG).exists():
+        _require_something(path)
         return open_collection(folder, common)
     if (path / DONE).exists():
         return f"a finished run of `weightspace {read_config(path)['stage']}`: its files are in {path}"
     return f"an unfinished run of `weightspace {read_config(path)['stage']}`: start it again and it continues"
+
+
+def _require_something(path: Path) -> None:
+    """Refuse a file, and a folder of folders, with what can be shown instead."""
+    if path.is_file():
+        raise InputError(f"{path} is a file: give a folder; `weightspace import` makes one of files of state dicts")
+    if (path / MANIFEST).exists() or not path.is_dir():
+        return
+    known = (REPORT, generator.MANIFEST, STUDY, MANIFEST, CONFIG, *STAGES)
+    inside = [str(one) for one in sorted(path.iterdir()) if any((one / name).exists() for name in known)]
+    if inside:
+        more = ", ..." if len(inside) > _NAMED else ""
+        raise InputError(f"{path} is a folder of folders: show one of them, {', '.join(inside[:_NAMED])}{more}")
+
+
+_NAMED = 8  # folders, in a message
 
 
 def _short(folders: Sequence[str]) -> list[str]:

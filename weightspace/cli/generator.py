@@ -117,7 +117,7 @@ class Sample:
         common: Options that mean the same in every verb.
     """
 
-    generator: Positional[Path]
+    generator: Positional[Annotated[Path, arg(metavar="FOLDER")]]
     out: Path
     n: int = 100
     density: tuple[float, ...] = ()

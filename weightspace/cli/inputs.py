@@ -42,14 +42,13 @@ class Common:
         device: Where to compute: cpu, cuda, or auto for a card where there is one.
         threads: CPU threads; None leaves the number to PyTorch.
         data_root: Folder of the data sets; None is $WEIGHTSPACE_DATA, else ./data.
-        factory: MODULE:FUNCTION that builds the network, for modules that are not built in; or a network of
-            torchvision, timm or transformers, such as "timm:resnet18(num_classes=10)".
+        factory: MODULE:FUNCTION that builds a network of your own, or a network of torchvision, timm or transformers,
+            such as "timm:resnet18(num_classes=10)".
+        import_from: Folder to look for MODULE in, beside installed packages; `.` is the working folder.
         adapters_of: Folder of the base, in verbs that read adapters; @I:I+1 takes one network of several.
-        import_from: Folder in which MODULE is looked for, beside installed packages; `.` is the working folder.
         config: YAML file that sets options by name; options on the command line win.
         quiet: Show no progress; warnings, errors and results are printed.
-        track: Where the losses of training go beside metrics.jsonl: tensorboard:FOLDER, wandb:PROJECT, csv:FILE or
-            jsonl:FILE.
+        track: Where losses go beside metrics.jsonl: tensorboard:FOLDER, wandb:PROJECT, csv:FILE or jsonl:FILE.
         texts: Texts and body of the tasks text, masked_words and next_token.
 
     Raises:
@@ -60,12 +59,12 @@ class Common:
     threads: int | None = None
     data_root: Path | None = None
     factory: str | None = None
-    adapters_of: str | None = None
     import_from: Path | None = None
+    adapters_of: str | None = None
     config: Path | None = None  # read by weightspace.cli.main before the options are parsed
     quiet: bool = False  # this and the next are read by weightspace.cli.telling
     track: str | None = None
-    texts: OmitArgPrefixes[TextOptions] = TextOptions()
+    texts: Annotated[OmitArgPrefixes[TextOptions], arg(prefix_name=False)] = TextOptions()
 
     def __post_init__(self) -> None:
         if self.threads is not None:
@@ -78,9 +77,12 @@ class Common:
             raise InputError(f"`weightspace {verb}` computes on the cpu in this version: leave --device out")
 
 
-Shared = OmitArgPrefixes[Common]
+Shared = Annotated[
+    OmitArgPrefixes[Common],
+    arg(help="The same in every verb; for texts also --texts, --body, ... (`weightspace collect --help`)."),
+]
 Folder = Positional[Annotated[str, arg(metavar="FOLDER")]]
-Folders = Positional[Annotated[tuple[str, ...], arg(metavar="FOLDER")]]
+Folders = Positional[Annotated[tuple[str, ...], arg(metavar="FOLDER ...")]]
 
 
 def open_collection(text: str, common: Common, task: str | None = None) -> Collection:

@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 something given cannot be used (the message says what and 
 WEIGHTSPACE_QUIET=1 or --quiet there are no progress bars.
 """
 
+import difflib
 import importlib.metadata
 import inspect
 import os
@@ -14,16 +15,18 @@ import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Union
+from typing import Annotated, Any, NoReturn, Union
 
 import tyro
 from tyro.conf import subcommand
 
 from weightspace.cli import adapt, align, bayes, collect, evaluate, generator, sparse, tickets
+from weightspace.cli.help_text import help_in_lines
 from weightspace.cli.renamed import hints
+from weightspace.cli.rules import REGISTRY, WrongSettingError, without
 from weightspace.cli.running import Command, Running, is_unread, with_output
 from weightspace.cli.telling import telling, warnings_as_lines
-from weightspace.cli.types import REGISTRY
+from weightspace.cli.texts import TextOptions
 from weightspace.errors import InputError
 from weightspace.runtime import allocator, stopping
 from weightspace.runtime.user_code import describe, place_of
@@ -57,13 +60,14 @@ _GROUPS = {
     "adapt": "Adapt networks by sparse or low-rank changes, and merge the changes.",
 }
 
-_DESCRIPTION = """Trained networks as data: each verb is a stage from folders to a folder.
+_DESCRIPTION = """Trained networks as data: each verb is a stage, from folders to a folder.
 
-`weightspace VERB --help` explains every option and its default. Every verb takes --config FILE.yaml, which sets options
-by name; options on the command line win. Running a verb again into the same --out returns at once if it is complete and
-continues it if it was interrupted; merge, import, `tickets control`, `adapt merge` and `adapt apply`, which write at
-the end, do their work again and leave a folder of the same files as it is. Exit codes: 0 done, 1 unusable input,
-2 wrong command line, 130 interrupted (143 by SIGTERM)."""
+Ask `weightspace VERB --help` for the options of a verb and their defaults. Every verb takes --config FILE.yaml, which
+sets options by name; options on the command line win. A verb that is run again into the same --out returns at once if
+it is complete, and goes on if it was interrupted; merge, import, `tickets control`, `adapt merge` and `adapt apply`,
+which write at the end, do their work again and leave a folder of the same files as it is.
+
+Exit codes: 0 done, 1 unusable input, 2 wrong command line, 130 interrupted (143 by SIGTERM)."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -118,42 +122,68 @@ def parse(verb: str, words: Sequence[str]) -> Command:
     """Read a command line.
 
     Args:
-        verb: The verb, whose help is given in full.
+        verb: The verb, whose options alone are read, suggested and explained.
         words: The command line.
 
     Raises:
         SystemExit: The command line is wrong (2), or help was printed (0).
     """
+    own, kind = _verb_of(words)
+    text = _DESCRIPTION if not own else _GROUPS[own] if isinstance(kind, Mapping) else _said_of(kind)
+    rest = list(words)[len(own.split()) :]
     with REGISTRY, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The field", category=UserWarning)
         try:
-            return tyro.cli(_union(VERBS, verb), prog="weightspace", description=_DESCRIPTION, args=words)
+            if isinstance(kind, Mapping) and rest and not rest[0].startswith("-"):
+                _refuse_verb(own, rest[0], kind)
+            read = _union(kind) if isinstance(kind, Mapping) else kind
+            brief = own != "collect" and bool({"-h", "--help"} & set(rest))
+            with help_in_lines(), without(*[TextOptions] if brief else []):
+                return tyro.cli(read, prog=f"weightspace {own}".rstrip(), description=text, args=rest)
+        except WrongSettingError as error:
+            print(f"weightspace {own}: {error.said_of(rest)}; `weightspace {own} --help` says more", file=sys.stderr)
+            raise SystemExit(2) from error
         except SystemExit as stop:
             if stop.code:
                 print("\n".join(hints(verb, words)), file=sys.stderr)
             raise
 
 
-def _union(verbs: Mapping[str, Any], verb: str) -> Any:
+def _verb_of(words: Sequence[str]) -> tuple[str, Any]:
+    """The verb of a command line, and its dataclass, or the verbs among which nothing was chosen."""
+    own: list[str] = []
+    kind: Any = VERBS
+    for word in words:
+        if not isinstance(kind, Mapping) or word not in kind:
+            break
+        own.append(word)
+        kind = kind[word]
+    return " ".join(own), kind
+
+
+def _refuse_verb(group: str, word: str, verbs: Mapping[str, Any]) -> NoReturn:
+    """End a command line whose verb there is not."""
+    near = difflib.get_close_matches(word, verbs, n=1)
+    meant = f", did you mean {near[0]}?" if near else ":"
+    print(f"weightspace {group}".rstrip() + f": no verb is called {word!r}{meant}", file=sys.stderr)
+    print(f"there are {', '.join(verbs)}; `weightspace --help` explains them", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def _said_of(kind: Any) -> str:
+    """What a verb does: its docstring without the options."""
+    return (inspect.getdoc(tickets.documented(kind)) or "").partition("\n\nArgs:")[0]
+
+
+def _union(verbs: Mapping[str, Any]) -> Any:
     """One subcommand a verb; a mapping is a verb with verbs of its own."""
-    first, _, rest = verb.partition(" ")
     arms: list[Any] = []
     for name, kind in verbs.items():
         if isinstance(kind, Mapping):
-            union = _union(kind, rest if name == first else "")
-            arms.append(
-                Annotated[
-                    Any,
-                    subcommand(
-                        name,
-                        constructor_factory=lambda union=union: union,
-                        description=_GROUPS[name],
-                    ),
-                ]
-            )
-            continue
-        text = (inspect.getdoc(tickets.documented(kind)) or "").partition("\n\nArgs:")[0]
-        arms.append(Annotated[kind, subcommand(name, description=text if name == first else text.partition("\n\n")[0])])
+            inner = partial(_union, kind)
+            arms.append(Annotated[Any, subcommand(name, constructor_factory=inner, description=_GROUPS[name])])
+        else:
+            arms.append(Annotated[kind, subcommand(name, description=_said_of(kind).partition("\n\n")[0])])
     return Union[tuple(arms)]  # noqa: UP007
 
 

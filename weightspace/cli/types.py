@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
-from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
+from tyro.constructors import PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from weightspace.align import (
     COSTS,
@@ -17,6 +17,7 @@ from weightspace.align import (
     Star,
     Universe,
 )
+from weightspace.cli.rules import REGISTRY
 from weightspace.errors import InputError
 from weightspace.generator import GateMask, MagnitudeMask, SharedMask
 from weightspace.generator.mask_rules import MaskRule
@@ -41,9 +42,6 @@ MASK_RULES: Mapping[str, Callable[[], MaskRule]] = {
 
 LAST_LAYER = "last-layer"
 _SELECTIONS: Mapping[str, Callable[..., Pattern]] = {"only": Only, "except": Except}
-
-REGISTRY = ConstructorRegistry()
-"""The rules, for `with REGISTRY: tyro.cli(...)`."""
 
 
 def read_pattern(text: str) -> Pattern:
@@ -177,19 +175,6 @@ def pattern_text(pattern: Pattern) -> str:
     return f"{PATTERNS.name_of(pattern).lower()}:{','.join(words)}"
 
 
-OptionalStep = Annotated[
-    Step | None,
-    PrimitiveConstructorSpec(
-        nargs=1,
-        metavar="{None}|STEP",
-        instance_from_str=lambda words: None if words[0] == "None" else Step.of(words[0]),
-        is_instance=lambda value: value is None or isinstance(value, Step),
-        str_from_instance=lambda value: [str(value)],
-    ),
-]
-"""A step that may be left out; as a union with a dataclass it would become subcommands."""
-
-
 def read_polish(text: str) -> Step | LastLayer | None:
     """Read how samples are polished: a length such as 30it, last-layer, or None.
 
@@ -210,7 +195,7 @@ Polish = Annotated[
     Step | LastLayer | None,
     PrimitiveConstructorSpec(
         nargs=1,
-        metavar=f"{{None,{LAST_LAYER}}}|STEP",
+        metavar=f"{LAST_LAYER}|STEP",
         instance_from_str=lambda words: read_polish(words[0]),
         is_instance=lambda value: value is None or isinstance(value, Step | LastLayer),
         str_from_instance=lambda value: [LAST_LAYER if isinstance(value, LastLayer) else str(value)],

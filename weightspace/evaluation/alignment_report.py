@@ -16,7 +16,8 @@ from weightspace.networks.arguments import check_networks
 from weightspace.networks.collection import Collection
 from weightspace.report import plots
 from weightspace.report.metrics import ACCURACY, ReportedMetric
-from weightspace.report.page import Picture, Table, columns, render
+from weightspace.report.page import Picture, Table, render, wrapped
+from weightspace.report.results import Verdict
 from weightspace.runtime import checks
 from weightspace.storage.files import dump_json, write_text
 from weightspace.storage.manifests import add_to_manifest
@@ -103,8 +104,33 @@ class AlignmentReport:
             for side in self.sides
         ]
 
+    def headline(self) -> str:
+        """The result in one sentence: whether the networks are in one basin, by their mean network and the barriers."""
+        before, after = self.sides[0], self.sides[-1]
+        basin = "one basin" if self._near(after) else "not one basin"
+        label = self.metric.label
+        return (
+            f"{self.networks} networks, {basin} after alignment: their mean network has {label} {after.mean_score:.4f} "
+            f"({before.mean_score:.4f} as found, the networks themselves {self.score:.4f}); barriers went from "
+            f"{before.barrier:.4f} to {after.barrier:.4f}."
+        )
+
+    def verdicts(self) -> list[Verdict]:
+        """Whether the networks are in one basin."""
+        return [
+            Verdict(
+                "one basin",
+                "pass" if self._near(self.sides[-1]) else "fail",
+                self._verdict(self.sides[0], self.sides[-1]),
+                "the mean network is at most a tenth worse than its members",
+            )
+        ]
+
     def findings(self) -> list[str]:
         """What the table says, in words."""
+        return [*self._measured(), self._verdict(self.sides[0], self.sides[-1])]
+
+    def _measured(self) -> list[str]:
         before, after = self.sides[0], self.sides[-1]
         lines = [
             f"The networks reach{self._what} {self.score:.4f} on average; their mean network {before.mean_score:.4f} "
@@ -124,7 +150,6 @@ class AlignmentReport:
                     f"{statistics.fmean(joined):.4f}, all others, which nobody aligned to each other, of "
                     f"{statistics.fmean(others):.4f}."
                 )
-        lines.append(self._verdict(before, after))
         return lines
 
     def _verdict(self, before: Side, after: Side) -> str:
@@ -148,8 +173,9 @@ class AlignmentReport:
         return self.metric.advantage(side.mean_score) >= self.metric.advantage(least)
 
     def __str__(self) -> str:
-        text = columns([self.columns, *self.rows()])
-        return "\n".join([f"{self.task}, test split, {self.networks} networks", *text, *self.findings()])
+        head = f"{self.task}, test split, {self.networks} networks"
+        table = Table("Before and after", [self.columns, *self.rows()])
+        return "\n".join([wrapped(self.headline()), "", head, table.text(), *map(wrapped, self.findings())])
 
     def plot(self) -> list[Picture]:
         """Lines of loss and accuracy, barriers of all pairs, overlap of masks."""
@@ -223,7 +249,9 @@ class AlignmentReport:
         page = render(
             f"weightspace alignment: {self.task}",
             f"{self.networks} networks, measured on the test split before and after alignment. {self.settings}".strip(),
-            findings=self.findings(),
+            findings=self._measured(),
+            verdicts=self.verdicts(),
+            lead=self.headline(),
             tables=[Table("Before and after", [self.columns, *self.rows()], legend, [self.sides[-1].name])],
             pictures=pictures,
         )

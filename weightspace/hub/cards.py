@@ -7,6 +7,7 @@ from statistics import fmean, pstdev
 from typing import Any
 
 from weightspace.networks.collection import Collection
+from weightspace.report.pictures import PictureReport
 from weightspace.report.report import Report
 
 _ROWS = 60  # of the table of tensors
@@ -44,7 +45,7 @@ def card_of_collection(networks: Collection, name: str, text: str) -> str:
     return "\n\n".join(part.strip() for part in parts if part.strip()) + "\n"
 
 
-def card_of_report(report: Report, name: str, text: str) -> str:
+def card_of_report(report: Report | PictureReport, name: str, text: str) -> str:
     """The card of a report.
 
     Args:
@@ -53,12 +54,20 @@ def card_of_report(report: Report, name: str, text: str) -> str:
         text: Markdown that follows the facts.
     """
     verdicts = [(v.claim, v.outcome, v.words) for v in report.verdicts]
+    if isinstance(report, PictureReport):
+        title, summary = f"Report on networks that draw: {report.task}", report.table()
+        facts = f"- pictures of each kind: {report.count:,}\n- compared by {report.features}"
+    else:
+        title, summary = f"Report on sampled networks: {report.task}", report.tables()[0]
+        rows = f"{len(report.groups)} groups of networks on one test split"
+        facts = f"- test samples: {report.test_samples:,}\n- rows: {rows}"
     parts = [
-        f"# Report on sampled networks: {report.task}",
-        f"- test samples: {report.test_samples:,}\n- rows: {len(report.groups)} groups of networks on one test split",
+        f"# {title}",
+        report.headline(),
+        facts,
         f'```python\nimport weightspace as ws\n\nreport = ws.hub.pull("{name}")\nprint(report)\n```',
         _table(["claim", "outcome", "evidence"], verdicts) if verdicts else "",
-        "## Summary\n\n" + _table(report.tables()[0].rows[0], report.tables()[0].rows[1:]),
+        "## Summary\n\n" + _table(summary.rows[0], summary.rows[1:]),
         text,
     ]
     return "\n\n".join(part.strip() for part in parts if part.strip()) + "\n"

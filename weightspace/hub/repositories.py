@@ -8,6 +8,8 @@ from torch import nn
 from weightspace.errors import StorageError
 from weightspace.hub.cards import card_of_collection, card_of_report
 from weightspace.networks.collection import Collection
+from weightspace.report.opening import open_report
+from weightspace.report.pictures import PictureReport
 from weightspace.report.report import Report
 from weightspace.runtime import checks
 from weightspace.storage.files import make_folder, write_text
@@ -17,11 +19,12 @@ from weightspace.storage.system_errors import exists
 
 _REPORT, _PAGE, _COLLECTION = "report.json", "report.html", "collection.json"
 _READ = [_COLLECTION, "records.jsonl", "shard-*.safetensors", "manifest.json", _REPORT]
+_WANTED = "a Collection, a Report or a PictureReport (generator.hub is for generators)"
 _TAGS = ["weightspace", "model-zoo", "lottery-ticket", "sparsity"]
 
 
 def write(
-    what: Collection | Report,
+    what: Collection | Report | PictureReport,
     folder: str | Path,
     *,
     name: str = "owner/name",
@@ -32,7 +35,7 @@ def write(
     """Write networks or a report as a folder that can be uploaded: its files, and a card that says what they are.
 
     Args:
-        what: A collection (of one network, for a single ticket: `tickets[[0]]`), or a report.
+        what: A collection (of one network, for a single ticket: `tickets[[0]]`), or a report, of pictures too.
         folder: Folder to write, new or empty.
         name: Name of the repository, for the example in the card.
         text: Markdown that follows the facts in the card.
@@ -40,10 +43,10 @@ def write(
         datasets: Names on the hub of the data that the networks were trained on, for the card.
 
     Raises:
-        InputError: It is neither, or huggingface_hub is not installed.
+        InputError: It is none of these, or huggingface_hub is not installed.
         StorageError: The folder is not empty or cannot be written.
     """
-    checks.instance(what, "what", (Collection, Report), "a Collection or a Report (generator.hub is for generators)")
+    checks.instance(what, "what", (Collection, Report, PictureReport), _WANTED)
     folder = Path(checks.path(folder, "folder"))
     data = hub().DatasetCardData(
         license=license, tags=_TAGS, source_datasets=None if datasets is None else list(datasets)
@@ -63,7 +66,7 @@ def write(
 
 
 def push(
-    what: Collection | Report,
+    what: Collection | Report | PictureReport,
     repository: str,
     *,
     private: bool = False,
@@ -76,7 +79,7 @@ def push(
     Log in with `hf auth login` first.
 
     Args:
-        what: A collection (of one network, for a single ticket: `tickets[[0]]`), or a report.
+        what: A collection (of one network, for a single ticket: `tickets[[0]]`), or a report, of pictures too.
         repository: "owner/name".
         private: Whether others may not see it, if it is new.
         text: Markdown that follows the facts in the card.
@@ -84,7 +87,7 @@ def push(
         datasets: Names on the hub of the data that the networks were trained on, for the card.
 
     Raises:
-        InputError: It is neither, or huggingface_hub is not installed.
+        InputError: It is none of these, or huggingface_hub is not installed.
     """
     api = hub().HfApi()
     with scratch_folder("push") as temporary:
@@ -103,7 +106,7 @@ def pull(
     offline: bool = False,
     cache: str | Path | None = None,
     factory: Callable[[], nn.Module] | None = None,
-) -> Collection | Report:
+) -> Collection | Report | PictureReport:
     """Open networks or a report from a folder, or from the hub or its local cache; only JSON and safetensors are read.
 
     Args:
@@ -122,7 +125,7 @@ def pull(
     if exists(folder / _COLLECTION):
         return Collection.load(folder, factory=factory)
     if exists(folder / _REPORT):
-        return Report.load(folder / _REPORT)
+        return open_report(folder / _REPORT)
     raise StorageError(
         f"{name} has neither {_COLLECTION} nor {_REPORT}: generators are opened with generator.hub.from_pretrained"
     )

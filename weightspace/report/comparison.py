@@ -7,7 +7,7 @@ from pathlib import Path
 from weightspace.errors import InputError
 from weightspace.report import plots
 from weightspace.report.cells import ANGLE, number
-from weightspace.report.page import Picture, Table, render
+from weightspace.report.page import Picture, Table, render, wrapped
 from weightspace.report.report import Report
 from weightspace.report.results import GroupResult
 from weightspace.runtime import checks
@@ -19,6 +19,9 @@ _HEADER = [
     "error IoU", "dispersion", "mask overlap", "Z_U",
 ]
 # fmt: on
+
+
+_SAID = {"pass": "passes in", "fail": "fails in", "open": "open in", "-": "not judged in"}
 
 
 @dataclass(frozen=True)
@@ -61,15 +64,46 @@ class Comparison:
             ANGLE,
             ("the rows", "samples of each run, then the networks they were learned from"),
         ]
+        runs = [["claim", *self.reports]]
+        runs += [[claim, *outcomes.values()] for claim, outcomes in self._outcomes().items()]
+        first = ["n", rows[0][3], "distance", "ensemble acc.", f"ensemble {rows[0][3]}", "angle", "density"]
+        return [
+            Table("Runs side by side", rows, legend, list(self.reports), first=first),
+            Table("Verdicts", runs),
+        ]
+
+    def headline(self) -> str:
+        """The result in one sentence: the samples of each run, the best first, and how many claims pass."""
+        some = next(iter(self.reports.values()))
+        metric = some.metric
+        score = {name: report[report.samples].mean(metric.name) for name, report in self.reports.items()}
+        best_first = sorted(score, key=lambda name: metric.advantage(score[name]), reverse=True)
+        passed = {
+            name: sum(verdict.outcome == "pass" for verdict in report.verdicts) for name, report in self.reports.items()
+        }
+        said = [
+            f"{name} {score[name]:.4f} ({passed[name]} of {len(self.reports[name].verdicts)} claims pass)"
+            for name in best_first
+        ]
+        label = metric.label[:1].upper() + metric.label[1:]
+        return f"{label} of samples on {some.task}, the best first: {', '.join(said)}."
+
+    def findings(self) -> list[str]:
+        """For each claim, the runs in which it passes, fails and is open."""
+        lines = []
+        for claim, outcomes in self._outcomes().items():
+            runs = {kind: [run for run, outcome in outcomes.items() if outcome == kind] for kind in _SAID}
+            lines.append(f"{claim}: " + "; ".join(f"{_SAID[kind]} {', '.join(of)}" for kind, of in runs.items() if of))
+        return lines
+
+    def _outcomes(self) -> dict[str, dict[str, str]]:
+        """The outcome of each claim in each run; a dash where it was not judged."""
         claims = list(dict.fromkeys(v.claim for report in self.reports.values() for v in report.verdicts))
-        verdicts = [["run", *claims]]
-        for name, report in self.reports.items():
-            outcomes = {v.claim: v.outcome for v in report.verdicts}
-            verdicts.append([name, *(outcomes.get(claim, "-") for claim in claims)])
-        return [Table("Runs side by side", rows, legend, list(self.reports)), Table("Verdicts", verdicts)]
+        by_run = {name: {v.claim: v.outcome for v in report.verdicts} for name, report in self.reports.items()}
+        return {claim: {name: known.get(claim, "-") for name, known in by_run.items()} for claim in claims}
 
     def __str__(self) -> str:
-        return "\n\n".join(table.text() for table in self.tables())
+        return "\n\n".join([wrapped(self.headline()), *(table.text() for table in self.tables())])
 
     def html(self, path: str | Path) -> None:
         """Write a page that needs no other file and no network.
@@ -102,6 +136,8 @@ class Comparison:
             f"{len(self.reports)} runs, measured on the same {task.test_samples} test samples.",
             tables=self.tables(),
             pictures=[picture],
+            findings=self.findings(),
+            lead=self.headline(),
         )
         write_text(Path(path), page)
 

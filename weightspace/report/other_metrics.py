@@ -54,7 +54,9 @@ def summary(report: ReportData, scoring: Scoring) -> Table:
         *SPREAD,
     ]
     notes = [(group.name, group.note) for group in report.groups]
-    return Table("Samples beside their baselines", [header, *map(row, report.groups)], legend, [report.samples], notes)
+    rows = [header, *map(row, report.groups)]
+    first = ["n", scoring.main.label, f"ensemble {scoring.main.label}", "distance", "angle", "mask overlap", "density"]
+    return Table("Samples beside their baselines", rows, legend, [report.samples], notes, first)
 
 
 def ensembles(report: ReportData) -> Table:

@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +15,8 @@ from weightspace.report.results import Verdict
 from weightspace.storage.files import write_bytes
 
 _LONGEST = 100  # letters of a file's name
+WIDTH = 80
+"""Letters of a line on a terminal."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,7 @@ class Table:
         legend: Pairs (term, explanation) on the columns.
         highlighted: Names of the rows that are set off.
         notes: Pairs (row, what it is).
+        first: Columns that matter most, the first most of all, where the width is short.
     """
 
     heading: str
@@ -33,11 +37,32 @@ class Table:
     legend: Sequence[tuple[str, str]] = ()
     highlighted: Sequence[str] = ()
     notes: Sequence[tuple[str, str]] = ()
+    first: Sequence[str] = ()
 
     def text(self) -> str:
-        """The table in columns, with a line under the header."""
-        lines = columns(self.rows)
-        return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
+        """The table in columns, with a line under the header: as many columns as fit, and the names of the others."""
+        header = self.rows[0]
+        known = [header.index(name) for name in self.first if name in header]
+        order = [*known, *(i for i in range(1, len(header)) if i not in known)]
+        widths = [max(len(row[i]) for row in self.rows) for i in range(len(header))]
+        shown, left = [0], WIDTH - widths[0]
+        for i in order:
+            if widths[i] + 2 <= left or len(shown) == 1:
+                shown.append(i)
+                left -= widths[i] + 2
+        lines = columns([[row[i] for i in sorted(shown)] for row in self.rows])
+        text = "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
+        others = ", ".join(dict.fromkeys(header[i] for i in order if i not in shown))
+        return text if not others else f"{text}\n{wrapped(f'(the page also has: {others})')}"
+
+
+def wrapped(text: str) -> str:
+    """A paragraph in lines that fit a terminal; what is continued is set in.
+
+    Args:
+        text: The paragraph.
+    """
+    return textwrap.fill(text, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
 def columns(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from weightspace.report import plots
-from weightspace.report.page import Picture, Table, render
+from weightspace.report.page import Picture, Table, render, wrapped
 from weightspace.report.results import Verdict
 from weightspace.runtime import checks
 from weightspace.storage.files import dump_json, make_folder, read_json, read_manifest, write_text
@@ -127,9 +127,10 @@ class PictureReport:
 
     def __str__(self) -> str:
         table = self.table().text()
-        lines = [f"[{v.outcome}] {v.claim}: {v.words}" for v in self.verdicts]
+        said = [f"[{v.outcome}] {v.claim}: {v.words}" for v in self.verdicts]
         head = f"{self.task}: {self.count} pictures of each kind, compared by {self.features}"
-        return "\n".join([self.headline(), "", head, table, "-" * max(map(len, table.splitlines())), *lines])
+        lead, head, *lines = map(wrapped, [self.headline(), head, *said])
+        return "\n".join([lead, "", head, table, "-" * max(map(len, table.splitlines())), *lines])
 
     def html(self, path: str | Path) -> None:
         """Write a page that needs no other file and no network.

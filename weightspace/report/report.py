@@ -9,7 +9,7 @@ from weightspace.report import figures, tables
 from weightspace.report.data import ReportData
 from weightspace.report.files import load_report, report_to_json
 from weightspace.report.headline import headline
-from weightspace.report.page import Picture, Table, render
+from weightspace.report.page import Picture, Table, render, wrapped
 from weightspace.runtime import checks
 from weightspace.storage.files import dump_json, make_folder, write_text
 from weightspace.storage.manifests import add_to_manifest
@@ -35,10 +35,9 @@ class Report(ReportData):
         table = self.tables()[0].text()
         metric = f"{self.metric.label} as mean ± standard deviation over networks"
         head = f"{self.task}: {self.test_samples} test samples; {metric}"
-        lines = [f"[{v.outcome}] {v.claim}: {v.words}" for v in self.verdicts]
-        return "\n".join(
-            [headline(self), "", head, table, "-" * max(map(len, table.splitlines())), *lines, *self.left_out]
-        )
+        said = [*(f"[{v.outcome}] {v.claim}: {v.words}" for v in self.verdicts), *self.left_out]
+        lead, head, *lines = map(wrapped, [headline(self), head, *said])
+        return "\n".join([lead, "", head, table, "-" * max(map(len, table.splitlines())), *lines])
 
     def html(self, path: str | Path) -> None:
         """Write a page that needs no other file and no network.

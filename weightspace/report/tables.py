@@ -11,6 +11,7 @@ _SUMMARY = [
     "networks", "n", "density", "accuracy", "NLL", "ECE", "ensemble acc.", "ensemble NLL", "distance", "angle",
     "error IoU", "dispersion", "mask overlap", "by chance",
 ]
+_FIRST = ["n", "accuracy", "ensemble acc.", "distance", "angle", "mask overlap", "density", "NLL", "ECE", "dispersion"]
 _NOVELTY = [
     "Z_U", "farther", "copies", "from few", "gain", "errors shared", "by chance", "masks shared with training",
 ]
@@ -68,7 +69,8 @@ def _summary(report: ReportData) -> Table:
         *SPREAD,
     ]
     notes = [(group.name, group.note) for group in report.groups]
-    return Table("Samples beside their baselines", [header, *map(row, report.groups)], legend, [report.samples], notes)
+    rows = [header, *map(row, report.groups)]
+    return Table("Samples beside their baselines", rows, legend, [report.samples], notes, _FIRST)
 
 
 def _novelty(report: ReportData) -> Table:

@@ -1,7 +1,8 @@
 """What long steps say of themselves in numbers, and who listens.
 
 A step opens a `stage`, counts what is done, and offers numbers with `log`; a hundred times in its course they go to the
-log of the run's folder and to the trackers of `track`. Worker processes have no trackers, only their folders' logs.
+log of the run's folder and to the trackers of `track`. Worker processes have no trackers: what their folders' logs hold
+is passed on when a part is done (`weightspace.training.part_logs`).
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -96,6 +97,22 @@ def stage(name: str, total: int) -> Iterator["Stage"]:
         yield made
     finally:
         _stage.reset(before)
+
+
+def is_followed() -> bool:
+    """Whether there are trackers."""
+    return bool(_trackers.get())
+
+
+def pass_on(step: int, values: Mapping[str, float]) -> None:
+    """Give the trackers numbers that another process has written.
+
+    Args:
+        step: Steps that were done.
+        values: Numbers by name.
+    """
+    for tracker in _trackers.get():
+        tracker.log(step, values)
 
 
 class Stage:

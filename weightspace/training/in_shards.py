@@ -21,6 +21,7 @@ from weightspace.storage.spelling import spelled_text
 from weightspace.storage.system_errors import exists
 from weightspace.tasks.task import Task
 from weightspace.training.collect import train
+from weightspace.training.part_logs import FOUND, told
 
 
 @runtime_checkable
@@ -124,7 +125,7 @@ def put_together(parts: Iterable[Path], folder: Path, factory: Callable[[], nn.M
         folder: Folder to write; what an interrupted merge left there is written anew.
         factory: Builds the network, for architectures that are not built in.
     """
-    found = [Collection.load(part, factory=factory) for part in parts]
+    found = [Collection.load(part, factory=factory) for part in told(parts)]
     remove_files(folder, "shard-*.safetensors")
     writer = writer_for(folder, found[0].layout, found[0].architecture)
     for part in found:
@@ -147,7 +148,7 @@ def _found(finder: Finding, task: Task, networks: Collection, folder: Path) -> P
     found = finder.find(networks, task, folder=folder, device="cpu")
     if exists(folder / MANIFEST):
         return folder
-    result = folder / "found"  # of a finder that keeps its levels in the folder
+    result = folder / FOUND
     if not exists(result / MANIFEST):
         found.save(result)
     return result

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from weightspace.bayes.study.results import MetricName, Row, StudyResult
 from weightspace.bayes.study.study import DETERMINISTIC
+from weightspace.bayes.study.verdicts import headline, verdicts
 from weightspace.report.intervals import half_width
 from weightspace.report.page import Picture, Table, render
 from weightspace.report.plots.style import colours, tidy
@@ -79,7 +80,14 @@ def page(result: StudyResult, pictures: Sequence[Picture]) -> str:
         "data orders and numbers of weights. Nothing was trained, chosen or calibrated on the test split; temperatures "
         "come from the validation split."
     )
-    return render(f"Bayesian tickets: {result.task}", introduction, tables=tables(result), pictures=pictures)
+    return render(
+        f"Bayesian tickets: {result.task}",
+        introduction,
+        tables=tables(result),
+        pictures=pictures,
+        verdicts=verdicts(result),
+        lead=headline(result),
+    )
 
 
 def tables(result: StudyResult) -> list[Table]:
@@ -105,7 +113,8 @@ def over_densities(result: StudyResult, metric: str) -> Table:
     for method, rows in _by_method(result.rows).items():
         cells.append([method, *(_mean_and_std(_values(_at(rows, density), metric)) for density in densities)])
     legend = [("density", "fraction of the weights that is kept")]
-    return Table(f"{_label(metric)} over density", cells, legend=legend)
+    first = [cells[0][1], *reversed(cells[0][2:])]  # the whole network, then the sparsest
+    return Table(f"{_label(metric)} over density", cells, legend=legend, first=first)
 
 
 def at_the_end(result: StudyResult) -> Table:
