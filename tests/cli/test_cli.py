@@ -334,7 +334,7 @@ def test_options_from_a_file_and_the_command_line_wins(work: Path, capsys, tmp_p
         (
             ["fit", "{work}/tickets", "--out", "{tmp}/x", "--refine.steps", "5", "--refine.lr-mean", "0"],
             2,
-            "lr_mean must be",
+            "--refine.lr-mean must be",
         ),
         (
             ["fit", "{work}/tickets", "--out", "{tmp}/x", "--no-refine", "--refine.ramp", "0.5"],
