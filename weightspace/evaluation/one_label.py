@@ -66,14 +66,15 @@ class OneLabel:
         wrong: list[Tensor] = []
         right: list[Tensor] = []
         for outputs in outputs_in_blocks(networks, data.x, memory_gb=memory_gb, prepare=prepare):
-            total.add(outputs)
-            logits = self.kind.predictions(outputs)
+            predicted = predictive.Predicted(self.kind.predictions(outputs))
+            total.add_predicted(predicted)
+            logits = predicted.logits
             missing = COMPARED - sum(map(len, right))
             if missing > 0:
                 index = y.expand(min(missing, len(logits)), -1)[..., None]
                 right.append(logits[:missing].softmax(-1).gather(-1, index)[..., 0])
-            wrong.append(predictive.errors(logits, y))
-            scores.append(network_metrics(logits, y))
+            wrong.append(predicted.errors(y))
+            scores.append(network_metrics(predicted, y))
         together = {name: torch.cat([part[name] for part in scores]) for name in scores[0]}
         return ScoredPredictions(total.result(), torch.cat(wrong), torch.cat(right), together)
 
@@ -97,20 +98,21 @@ class OneLabel:
         return intervals.log_likelihood(parts)
 
 
-def network_metrics(logits: Float[Tensor, "n s c"], y: Tensor) -> dict[str, Float[Tensor, " n"]]:
-    """Metrics of every network by their logits.
+def network_metrics(predicted: predictive.Predicted, y: Tensor) -> dict[str, Float[Tensor, " n"]]:
+    """Metrics of every network by what it predicts.
 
     Args:
-        logits: Logits of every network, or the log-probabilities of an ensemble as one.
+        predicted: Predictions of every network, or those of an ensemble as one.
         y: The right classes.
     """
-    width = calibration.equal_width(logits, y)
+    confidence = calibration.Confidence.of(predicted, y)
+    width = confidence.equal_width
     return {
-        "accuracy": predictive.accuracy(logits, y),
-        "nll": predictive.nll(logits, y),
-        "brier": predictive.brier(logits, y),
+        "accuracy": predicted.accuracy(y),
+        "nll": predicted.nll(y),
+        "brier": predicted.brier(y),
         "ece": width.ece,
-        "adaptive_ece": calibration.equal_mass(logits, y).ece,
+        "adaptive_ece": confidence.equal_mass.ece,
         "mace": width.mace,
     }
 
@@ -122,7 +124,8 @@ def predictor_metrics(joint: Float[Tensor, "1 s c"], y: Tensor) -> PredictorMetr
         joint: Its log-probabilities, or logits.
         y: The right classes.
     """
-    return PredictorMetrics({name: value.item() for name, value in network_metrics(joint, y).items()})
+    metrics = network_metrics(predictive.Predicted(joint), y)
+    return PredictorMetrics({name: value.item() for name, value in metrics.items()})
 
 
 def ensemble_metrics(predictions: Predictions, y: Tensor) -> EnsembleMetrics:

@@ -16,6 +16,7 @@ from weightspace.networks.forward import blocks, predict
 from weightspace.networks.outputs import Classes, OutputKind
 from weightspace.runtime import trees
 from weightspace.runtime.trees import Tree
+from weightspace.sparse.predicting import predict_sparse
 
 COMPARED = 512  # of larger groups so many networks are compared one by one
 _COPIES = 6  # outputs, and probabilities, logarithms, ... in float64 beside them
@@ -105,15 +106,20 @@ class PredictionSum:
 
     def add(self, outputs: Tree) -> None:
         """Add the outputs of further networks on the same samples."""
-        logits = self.kind.predictions(outputs)
-        log_p = logits.double().log_softmax(-1).logsumexp(0)
-        entropy = predictive.entropy(logits).sum(0)
-        votes = torch.nn.functional.one_hot(logits.argmax(-1), logits.shape[-1]).sum(0).double()
+        self.add_predicted(predictive.Predicted(self.kind.predictions(outputs)))
+
+    def add_predicted(self, predicted: predictive.Predicted) -> None:
+        """Add what further networks predict on the same samples.
+
+        Args:
+            predicted: Predictions of the networks.
+        """
+        log_p, entropy, votes = predicted.log_p.logsumexp(0), predicted.entropy.sum(0), predicted.votes
         if self.sums is not None:
             log_p = torch.logaddexp(self.sums[0], log_p)
             entropy, votes = entropy + self.sums[1], votes + self.sums[2]
         self.sums = log_p, entropy, votes
-        self.networks += len(logits)
+        self.networks += len(predicted.logits)
 
     def result(self) -> Predictions:
         """The predictions of all networks so far."""
@@ -140,4 +146,4 @@ def outputs_in_blocks(
     size = capacity(memory_gb, _COPIES * 8 * trees.samples(x) * values + 16 * networks.layout.size)
     for rows in blocks(len(networks), size):
         part = networks[rows] if prepare is None else prepare(networks[rows])
-        yield predict(module, part.layout, part.weights, part.buffers, x)
+        yield predict_sparse(part, x, module)

@@ -92,7 +92,7 @@ def predict(
             parameters = layout.tensors(weights[block])
             block_buffers = {name: buffer[block] for name, buffer in buffers.items()}
             parts = [
-                _by_sample(_outputs(module, parameters, block_buffers, trees.to(trees.take(x, batch), device)), batch)
+                by_sample(_outputs(module, parameters, block_buffers, trees.to(trees.take(x, batch), device)), batch)
                 for batch in blocks(count, rows)
             ]
             outputs.append(trees.concatenate([trees.to(part, back) for part in parts], 1))
@@ -121,7 +121,7 @@ def sample_bytes(module: nn.Module, x: Tree) -> int:
         raise InputError(f"inputs of shape {trees.shapes(x)} do not fit the network: {error}") from error
 
 
-def _by_sample(outputs: Tree, batch: slice) -> Tree:
+def by_sample(outputs: Tree, batch: slice) -> Tree:
     """The outputs that have a row for each sample; others, such as a loss or a cache, become None."""
     if isinstance(outputs, Tensor):
         return outputs

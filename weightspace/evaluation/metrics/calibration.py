@@ -41,20 +41,53 @@ class Bins:
         return gaps.sum(1) / (self.count > 0).sum(1)
 
 
+@dataclass(frozen=True)
+class Confidence:
+    """How sure networks are of each sample's predicted class, and whether it is right.
+
+    Args:
+        confidence: Probability of the predicted class.
+        right: 1 where that class is right, else 0.
+    """
+
+    confidence: Float[Tensor, "n s"]
+    right: Float[Tensor, "n s"]
+
+    @classmethod
+    def of(cls, predicted: predictive.Predicted, y: Int[Tensor, " s"]) -> "Confidence":
+        """The confidences of what networks predict.
+
+        Args:
+            predicted: What they predict.
+            y: The right classes.
+        """
+        confidence, classes = predicted.p.max(-1)
+        return cls(confidence, (classes == y).double())
+
+    @property
+    def equal_width(self) -> Bins:
+        """15 bins of equal width on [0, 1]; a confidence on an edge belongs to the bin below it."""
+        bins = (self.confidence * BINS).ceil().long().sub(1).clamp(0, BINS - 1)
+        return _grouped(self.confidence, self.right, bins)
+
+    @property
+    def equal_mass(self) -> Bins:
+        """15 bins of equally many samples (up to one), in order of confidence; ties stay in the samples' order."""
+        samples = self.confidence.shape[1]
+        rank = torch.empty_like(self.confidence, dtype=torch.long)
+        order = self.confidence.argsort(dim=1, stable=True)
+        rank.scatter_(1, order, torch.arange(samples).expand_as(order))
+        return _grouped(self.confidence, self.right, rank * min(BINS, samples) // samples)
+
+
 def equal_width(logits: Float[Tensor, "n s c"], y: Int[Tensor, " s"]) -> Bins:
     """15 bins of equal width on [0, 1]; a confidence on an edge belongs to the bin below it."""
-    confidence, right = _confidence(logits, y)
-    return _grouped(confidence, right, (confidence * BINS).ceil().long().sub(1).clamp(0, BINS - 1))
+    return Confidence.of(predictive.Predicted(logits), y).equal_width
 
 
 def equal_mass(logits: Float[Tensor, "n s c"], y: Int[Tensor, " s"]) -> Bins:
     """15 bins of equally many samples (up to one), in order of confidence; ties stay in the samples' order."""
-    confidence, right = _confidence(logits, y)
-    samples = confidence.shape[1]
-    rank = torch.empty_like(confidence, dtype=torch.long)
-    order = confidence.argsort(dim=1, stable=True)
-    rank.scatter_(1, order, torch.arange(samples).expand_as(order))
-    return _grouped(confidence, right, rank * min(BINS, samples) // samples)
+    return Confidence.of(predictive.Predicted(logits), y).equal_mass
 
 
 def of_yes(p: Float[Tensor, "n t"], y: Float[Tensor, " t"]) -> Bins:
@@ -83,11 +116,6 @@ def fit_temperature(logits: Float[Tensor, "1 s c"], y: Int[Tensor, " s"]) -> flo
 
     result = minimize_scalar(loss, bounds=(math.log(0.02), math.log(50.0)), method="bounded")
     return math.exp(float(result.x))
-
-
-def _confidence(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    confidence, predicted = logits.double().softmax(-1).max(-1)
-    return confidence, (predicted == y).double()
 
 
 def _grouped(confidence: Tensor, right: Tensor, bins: Tensor) -> Bins:

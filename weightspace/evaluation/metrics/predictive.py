@@ -1,39 +1,95 @@
 """Predictive metrics, for many networks at once. Inputs are logits (nets, samples, classes)."""
 
 import math
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
+@dataclass(frozen=True)
+class Predicted:
+    """What networks predict, with what several metrics need computed once.
+
+    Args:
+        logits: Logits of every network.
+    """
+
+    logits: Float[Tensor, "*n s c"]
+
+    @cached_property
+    def log_p(self) -> Float[Tensor, "*n s c"]:
+        """Logarithms of the probabilities, in float64."""
+        return self.logits.double().log_softmax(-1)
+
+    @cached_property
+    def p(self) -> Float[Tensor, "*n s c"]:
+        """The probabilities, in float64."""
+        return self.logits.double().softmax(-1)
+
+    @cached_property
+    def classes(self) -> Int[Tensor, "*n s"]:
+        """The most probable classes."""
+        return self.logits.argmax(-1)
+
+    @cached_property
+    def entropy(self) -> Float[Tensor, "*n s"]:
+        """Entropy of the predicted distribution, in nats, at most ln(classes)."""
+        p = self.log_p.exp()
+        # Probabilities that underflow to zero have logarithms of minus infinity; they add nothing.
+        return -torch.where(p > 0, p * self.log_p, 0.0).sum(-1)
+
+    @cached_property
+    def votes(self) -> Float[Tensor, "s c"]:
+        """Number of networks that predict each class, for each sample."""
+        samples, classes = self.logits.shape[-2:]
+        cells = torch.arange(samples) * classes + self.classes
+        return torch.bincount(cells.flatten(), minlength=samples * classes).reshape(samples, classes).double()
+
+    def errors(self, y: Int[Tensor, " s"]) -> Bool[Tensor, "*n s"]:
+        """True where a network's most probable class is wrong."""
+        return self.classes != y
+
+    def accuracy(self, y: Int[Tensor, " s"]) -> Float[Tensor, "*n"]:
+        """Share of the samples that each network classifies correctly."""
+        return 1 - self.errors(y).double().mean(-1)
+
+    def nll(self, y: Int[Tensor, " s"]) -> Float[Tensor, " n"]:
+        """Mean negative log-likelihood, in nats."""
+        index = y.expand(len(self.logits), -1)[..., None]
+        return -self.log_p.gather(-1, index)[..., 0].mean(1)
+
+    def brier(self, y: Int[Tensor, " s"]) -> Float[Tensor, " n"]:
+        """Mean squared distance between probabilities and the one-hot target, from 0 to 2."""
+        target = torch.nn.functional.one_hot(y, self.logits.shape[-1])
+        return (self.p - target).square().sum(-1).mean(1)
+
+
 def errors(logits: Float[Tensor, "n s c"], y: Int[Tensor, " s"]) -> Bool[Tensor, "n s"]:
     """True where a network's most probable class is wrong."""
-    return logits.argmax(-1) != y
+    return Predicted(logits).errors(y)
 
 
 def accuracy(logits: Float[Tensor, "n s c"], y: Int[Tensor, " s"]) -> Float[Tensor, " n"]:
     """Share of the samples that each network classifies correctly."""
-    return 1 - errors(logits, y).double().mean(1)
+    return Predicted(logits).accuracy(y)
 
 
 def nll(logits: Float[Tensor, "n s c"], y: Int[Tensor, " s"]) -> Float[Tensor, " n"]:
     """Mean negative log-likelihood, in nats."""
-    index = y.expand(len(logits), -1)[..., None]
-    return -logits.double().log_softmax(-1).gather(-1, index)[..., 0].mean(1)
+    return Predicted(logits).nll(y)
 
 
 def brier(logits: Float[Tensor, "n s c"], y: Int[Tensor, " s"]) -> Float[Tensor, " n"]:
     """Mean squared distance between probabilities and the one-hot target, from 0 to 2."""
-    target = torch.nn.functional.one_hot(y, logits.shape[-1])
-    return (logits.double().softmax(-1) - target).square().sum(-1).mean(1)
+    return Predicted(logits).brier(y)
 
 
 def entropy(logits: Float[Tensor, "*n s c"]) -> Float[Tensor, "*n s"]:
     """Entropy of the predicted distribution, in nats, at most ln(classes)."""
-    log_p = logits.double().log_softmax(-1)
-    # Probabilities that underflow to zero have logarithms of minus infinity; they add nothing.
-    return -torch.where(log_p.exp() > 0, log_p.exp() * log_p, 0.0).sum(-1)
+    return Predicted(logits).entropy
 
 
 def ensemble_logits(logits: Float[Tensor, "n s c"]) -> Float[Tensor, "1 s c"]:
