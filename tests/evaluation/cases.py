@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from importlib import import_module
 from unittest import mock
 
 import numpy as np
@@ -18,7 +17,7 @@ def few_points(**others: tuple[float, ...]) -> Iterator[None]:
     few = {"NOISE": (1e-3, 0.01, 0.03, 0.1, 0.3, 1.0), "RELATIVE_NOISE": (0.4,), "SHARES": (0.3,), "BANDWIDTHS": (0.4,)}
     with ExitStack() as stack:
         stack.enter_context(mock.patch.multiple("weightspace.evaluation.baselines", **(few | others)))
-        stack.enter_context(mock.patch.multiple(import_module("weightspace.evaluation.evaluate"), _FEWEST=4, _CURVE=4))
+        stack.enter_context(mock.patch.multiple("weightspace.evaluation.measured_baselines", _FEWEST=4, _CURVE=4))
         yield
 
 

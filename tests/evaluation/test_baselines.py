@@ -19,7 +19,7 @@ def test_baselines_are_what_they_say(made: Baselines) -> None:
     prunable = made.aligned.layout.prunable
     count = round(0.2 * made.aligned.layout.num_prunable)
     for group in made.groups(distance=1.5, sigma=0.01):
-        assert (group.networks.masks[:, prunable].sum(1) == count).all(), group.name
+        assert (group.make().masks[:, prunable].sum(1) == count).all(), group.name
         assert group.name in NAMES or group.name.startswith("soup of ")
     far = made.noisy(1.5, "arm", of_length=True)
     assert torch.cdist(far.weights.double(), weights.double()).min(1).values.tolist() == pytest.approx(

@@ -36,6 +36,7 @@ from weightspace.tasks.task import Task
 
 REPORT = "report.json"
 STUDY = "study.json"
+_PARTS = "parts"  # what an interrupted evaluation goes on with
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +140,7 @@ class Evaluate:
             memory_gb=self.memory_gb,
             seed=self.seed,
             device=self.common.device,
+            folder=self.out / _PARTS,
         )
 
     def _drawn(

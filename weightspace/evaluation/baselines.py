@@ -5,7 +5,6 @@ bandwidths and shares of interpolation make curves: the same baseline from close
 """
 
 import math
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,7 +15,7 @@ from torch import Tensor
 from weightspace.align.bases import mixable
 from weightspace.compress import PCA, FittedPCA
 from weightspace.errors import InputError
-from weightspace.evaluation.groups import Group
+from weightspace.evaluation.planned import BaselineGroup, CurvePoint
 from weightspace.masks.patterns import Unstructured
 from weightspace.networks.collection import Collection
 from weightspace.runtime import seeds
@@ -37,21 +36,6 @@ NAMES = (
 )
 # fmt: on
 """Names of the baselines; "soup of" is followed by a number."""
-
-
-@dataclass(frozen=True)
-class CurvePoint:
-    """A point of a curve: a family of baselines at one strength, not yet made.
-
-    Args:
-        family: Name of the curve, such as "noise" or "soup".
-        level: Strength: a standard deviation, a share, or a number of networks.
-        make: Makes the networks.
-    """
-
-    family: str
-    level: float
-    make: Callable[[], Collection]
 
 
 @dataclass(frozen=True)
@@ -90,80 +74,94 @@ class Baselines:
         """Bandwidth of the KDE in codes, in standard deviations: that of the largest leave-one-out likelihood."""
         return best_bandwidth(self.pca.transform(self.aligned.weights, device=self.device), self.pca.variances)
 
-    def groups(self, *, distance: float, sigma: float) -> Iterator[Group]:
-        """The baselines of the table, made one after another.
+    def groups(self, *, distance: float, sigma: float) -> list[BaselineGroup]:
+        """The baselines of the table, not yet made.
 
         Args:
             distance: Length of the noise of the baseline that is as far from the training networks as the samples are.
             sigma: Standard deviation of the noise of the baseline whose errors overlap with the training networks' as
                 the samples' do.
         """
-        yield from self._noise(distance, sigma)
-        yield from self._averages()
-        yield from self._distributions()
-        yield from self._masks()
-        yield from self._controls()
+        noise = self._noise(distance, sigma)
+        return [*noise, *self._averages(), *self._distributions(), *self._masks(), *self._controls()]
 
-    def _noise(self, distance: float, sigma: float) -> Iterator[Group]:
-        yield Group(
-            "noise",
-            "a training network plus noise on its kept weights, as long as the samples' median nearest distance",
-            self.noisy(distance, "arm", of_length=True),
-        )
-        yield Group(
-            EQUAL_ERRORS,
-            f"a training network plus noise of standard deviation {sigma:.2g} on its kept weights, at which errors "
-            "overlap with training networks' as the samples' do",
-            self.noisy(sigma, "equal errors"),
-        )
+    def _noise(self, distance: float, sigma: float) -> list[BaselineGroup]:
+        return [
+            BaselineGroup(
+                "noise",
+                "a training network plus noise on its kept weights, as long as the samples' median nearest distance",
+                lambda: self.noisy(distance, "arm", of_length=True),
+            ),
+            BaselineGroup(
+                EQUAL_ERRORS,
+                f"a training network plus noise of standard deviation {sigma:.2g} on its kept weights, at which errors "
+                "overlap with training networks' as the samples' do",
+                lambda: self.noisy(sigma, "equal errors"),
+            ),
+        ]
 
-    def _averages(self) -> Iterator[Group]:
+    def _averages(self) -> list[BaselineGroup]:
         soup = min(_SOUP, len(self.aligned))
-        mean = self.aligned.weights.mean(0, keepdim=True)
-        yield Group("interpolation", "between two aligned training networks", self.between(None))
-        yield Group(f"soup of {soup}", "mean of aligned training networks", self.soup(soup))
-        yield Group("mean network", "mean of all aligned training networks; one network", self.pruned(mean))
+        return [
+            BaselineGroup("interpolation", "between two aligned training networks", lambda: self.between(None)),
+            BaselineGroup(f"soup of {soup}", "mean of aligned training networks", lambda: self.soup(soup)),
+            BaselineGroup(
+                "mean network",
+                "mean of all aligned training networks; one network",
+                lambda: self.pruned(self.aligned.weights.mean(0, keepdim=True)),
+            ),
+        ]
 
-    def _distributions(self) -> Iterator[Group]:
-        yield Group("Gaussian per weight", "each weight from its own normal distribution", self.per_weight())
-        yield Group(
-            "Gaussian", f"normal distribution fitted to {self.components} PCA codes", self.pruned(self.gaussian())
-        )
-        yield Group(
-            "KDE",
-            f"PCA codes of a training network plus noise of {self.bandwidth:.2g} standard deviations, chosen by "
-            "leave-one-out likelihood",
-            self.kernel(self.bandwidth, "arm"),
-        )
-        yield Group(
-            "dense sample, pruned",
-            "a dense network from the Gaussian, the largest weights of each layer kept",
-            self.pruned(self.gaussian(), by_layer=True),
-        )
+    def _distributions(self) -> list[BaselineGroup]:
+        return [
+            BaselineGroup("Gaussian per weight", "each weight from its own normal distribution", self.per_weight),
+            BaselineGroup(
+                "Gaussian",
+                f"normal distribution fitted to {self.components} PCA codes",
+                lambda: self.pruned(self.gaussian()),
+            ),
+            BaselineGroup(
+                "KDE",
+                f"PCA codes of a training network plus noise of {self.bandwidth:.2g} standard deviations, chosen by "
+                "leave-one-out likelihood",
+                lambda: self.kernel(self.bandwidth, "arm"),
+            ),
+            BaselineGroup(
+                "dense sample, pruned",
+                "a dense network from the Gaussian, the largest weights of each layer kept",
+                lambda: self.pruned(self.gaussian(), by_layer=True),
+            ),
+        ]
 
-    def _masks(self) -> Iterator[Group]:
-        yield Group("retrieval", "a training network as it is", self.aligned[self._choose(1, "retrieval")[:, 0]])
-        yield Group("swapped mask", "weights of one training network under another's mask", self.swapped())
-        yield Group(
-            "typical mask",
-            "masks drawn by how often training networks keep each weight, values their mean where kept",
-            self.mean_values(by_frequency=True),
-        )
-        yield Group(
-            "random mask",
-            "masks drawn at random at the training networks' layer densities, values their mean where kept",
-            self.mean_values(by_frequency=False),
-        )
+    def _masks(self) -> list[BaselineGroup]:
+        return [
+            BaselineGroup(
+                "retrieval",
+                "a training network as it is",
+                lambda: self.aligned[self._choose(1, "retrieval")[:, 0]],
+            ),
+            BaselineGroup("swapped mask", "weights of one training network under another's mask", self.swapped),
+            BaselineGroup(
+                "typical mask",
+                "masks drawn by how often training networks keep each weight, values their mean where kept",
+                lambda: self.mean_values(by_frequency=True),
+            ),
+            BaselineGroup(
+                "random mask",
+                "masks drawn at random at the training networks' layer densities, values their mean where kept",
+                lambda: self.mean_values(by_frequency=False),
+            ),
+        ]
 
-    def _controls(self) -> Iterator[Group]:
-        yield Group("unaligned average", "mean of two training networks, not aligned", self.unaligned_average())
-        yield Group("random", "fresh initialisation, largest weights kept, no training", self.random())
-        if self.symmetry is not None:
-            yield Group(
-                "permuted copy",
-                "a training network with its units reordered and rescaled: the same function",
-                self.permuted(),
-            )
+    def _controls(self) -> list[BaselineGroup]:
+        groups = [
+            BaselineGroup("unaligned average", "mean of two training networks, not aligned", self.unaligned_average),
+            BaselineGroup("random", "fresh initialisation, largest weights kept, no training", self.random),
+        ]
+        if self.symmetry is None:
+            return groups
+        note = "a training network with its units reordered and rescaled: the same function"
+        return [*groups, BaselineGroup("permuted copy", note, self.permuted)]
 
     def curve_points(self) -> list[CurvePoint]:
         """The points of the curves, from close to far, not yet made."""

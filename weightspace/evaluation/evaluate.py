@@ -1,21 +1,24 @@
 """evaluate: networks beside their training networks and the baselines, in one report."""
 
-import bisect
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
-import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from weightspace.align import WeightMatching
-from weightspace.evaluation.baselines import EQUAL_ERRORS, NAMES, Baselines
+from weightspace.evaluation.baselines import EQUAL_ERRORS, NAMES
 from weightspace.evaluation.dropout import MCDropout
 from weightspace.evaluation.ensembles import PredictiveBenchmark, PredictiveEnsemble
 from weightspace.evaluation.figure_data import FigureInputs, figure_data
 from weightspace.evaluation.groups import SAMPLES, CanonicalForm, Group, Inputs
 from weightspace.evaluation.measure import MeasuredGroup, TrainingReference
+from weightspace.evaluation.measured_baselines import MeasuredBaselines, measure_baselines
 from weightspace.evaluation.neighbours import distances_among
+from weightspace.evaluation.parts import Parts
 from weightspace.evaluation.predictions import COMPARED
 from weightspace.evaluation.verdicts import Evidence, better_ensemble, judge_claims
 from weightspace.networks.collection import Collection
@@ -23,14 +26,17 @@ from weightspace.networks.outputs import Regression
 from weightspace.report.data import ReportSettings
 from weightspace.report.knowledge import FlowKnowledge
 from weightspace.report.report import Report
-from weightspace.report.results import CurveResult, GroupResult, PredictiveResult, Verdict
-from weightspace.runtime import checks, devices, seeds
+from weightspace.report.results import FigureData, GroupResult, PredictiveResult, Verdict
+from weightspace.runtime import checks, devices
 from weightspace.runtime.progress import progress, whole
+from weightspace.storage.runs import open_run
+from weightspace.storage.spelling import spelled_text
+from weightspace.storage.typed import to_json
 from weightspace.tasks.arguments import check_task
 from weightspace.tasks.own_loop import require_samples
 from weightspace.tasks.task import Task
 
-_FEWEST, _CURVE = 12, 16  # networks of a baseline, and at most at each point of a curve
+_REPORT = "report.json"
 _PARTS = 8  # collections and blocks that are in memory together
 
 
@@ -49,6 +55,7 @@ def evaluate(
     memory_gb: float = 2.0,
     seed: int = 0,
     device: str = "auto",
+    folder: str | Path | None = None,
 ) -> Report:
     """Measure networks on the test split, beside the networks they were learned from and baselines.
 
@@ -77,41 +84,94 @@ def evaluate(
         seed: Seed of baselines, shifts and intervals.
         device: Device to compute on: "cpu", "cuda", or "auto", which is CUDA where there is a card.
             Blocks of networks and inputs go there one by one; metrics are taken on the CPU.
+        folder: Folder that keeps each part as soon as it is measured, and the report at the end. The same call with it
+            goes on where an interrupted one stopped, and gives the same report.
 
     Raises:
         LayoutMismatch: A collection is not of the task's architecture.
         InputError: There are fewer than 3 training networks, each network has data of its own, or an option is out of
             range.
+        StorageError: The folder holds an evaluation with other settings or of other networks, or a damaged part.
     """
     require_samples(check_task(task), "evaluate")
     inputs = Inputs(samples, training, held_out, {} if others is None else others)
     _check(align, components, performing, dropout, knowledge, memory_gb)
-    seed, share_gb, device = checks.seed(seed), memory_gb / _PARTS, devices.pick(device)
+    seed, device = checks.seed(seed), devices.pick(device)
+    checks.given(folder, "folder", checks.path)
     inputs.check(task, reserved={*NAMES, "MC dropout"})
+    settings = Settings(align, components, performing, dropout, knowledge, memory_gb, seed)
+    if folder is None:
+        return _evaluated(inputs, task, settings, device, Parts())
+    folder = Path(folder)
+    with open_run(folder, "evaluation", settings.to_json(task), inputs.fingerprints()) as run:
+        if not run.complete:
+            report = _evaluated(inputs, task, settings, device, Parts(folder))
+            run.check()
+            report.save(folder / _REPORT)
+            run.finish()
+        return Report.load(folder / _REPORT)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of an evaluation, as in `evaluate`.
+
+    Args:
+        align: How networks are aligned before distances are taken.
+        components: Principal components of the Gaussian and KDE baselines.
+        performing: Share of the training networks' median metric from which a network counts as performing.
+        dropout: How the MC-dropout row is trained.
+        knowledge: What the generator's flow knows beyond a Gaussian.
+        memory_gb: Memory for all that is held at once, in GiB.
+        seed: Seed of baselines, shifts and intervals.
+    """
+
+    align: WeightMatching | None
+    components: int | None
+    performing: float
+    dropout: MCDropout | None
+    knowledge: FlowKnowledge | None
+    memory_gb: float
+    seed: int
+
+    def to_json(self, task: Task) -> dict[str, Any]:
+        """What decides the report beside the networks, for the run's folder.
+
+        Args:
+            task: The task.
+        """
+        return {
+            "task": task.to_json(),
+            "recipe": task.recipe.to_json(),
+            "align": None if self.align is None else spelled_text(self.align),
+            "components": self.components,
+            "performing": self.performing,
+            "dropout": None if self.dropout is None else list(self.dropout.rates),
+            "knowledge": None if self.knowledge is None else to_json(self.knowledge),
+            "memory": self.memory_gb,
+            "seed": self.seed,
+        }
+
+
+def _evaluated(inputs: Inputs, task: Task, settings: Settings, device: str, parts: Parts) -> Report:
+    """Measure everything that is not among the parts."""
+    share_gb, seed, align, training = settings.memory_gb / _PARTS, settings.seed, settings.align, inputs.training
     with whole("evaluating"), CanonicalForm.of(training, task, align, share_gb, device) as canonical:
         compared = None if canonical.distances is None else canonical.compared
         aligned = canonical(training)
-        reference = TrainingReference(task, aligned, canonical, performing, share_gb, seed, device, compared)
-        groups = _measure_groups(inputs, reference, canonical)
-        baselines = _measure_baselines(inputs, groups, reference, canonical, components)
-        verdicts = _judge(inputs, groups, baselines, reference, knowledge)
+        reference = TrainingReference(task, aligned, canonical, settings.performing, share_gb, seed, device, compared)
+        groups = _measure_groups(inputs, reference, canonical, parts)
+        baselines = measure_baselines(
+            inputs, groups.samples, reference, canonical, settings.components, held_out=groups.far, parts=parts
+        )
+        verdicts = _judge(inputs, groups, baselines, reference, settings.knowledge)
         benchmark = PredictiveBenchmark.of(task, seed=seed)
         averaged = reference.scorer.total() is not None
-        ensembles = _benchmark_ensembles(benchmark, inputs, groups, reference, dropout) if averaged else []
-        figures = figure_data(_figure_inputs(inputs, groups, baselines, reference))
-    settings = ReportSettings(
-        threshold=reference.threshold,
-        performing=performing,
-        components=baselines.made.components,
-        equal_error_noise=baselines.sigma,
-        aligned=align is not None,
-        seed=seed,
-        baseline_networks=baselines.made.n,
-        made_from=len(baselines.made.aligned),
-        ood_inputs=benchmark.ood_source,
-        ensemble=_members(inputs),
-        memory_gb=memory_gb,
-    )
+        dropout = settings.dropout
+        ensembles = _benchmark_ensembles(benchmark, inputs, groups, reference, dropout, parts) if averaged else []
+        drawn = _figure_inputs(inputs, groups, baselines, reference)
+        figures = parts.kept("figures", "figures", FigureData, lambda: figure_data(drawn))
+        assert figures is not None
     return Report(
         task.name,
         len(task.test),
@@ -122,10 +182,32 @@ def evaluate(
         verdicts,
         ensembles,
         figures,
-        settings,
+        _reported_settings(settings, inputs, baselines, reference, benchmark),
         reference.scorer.reported,
         [*_left_out(reference, averaged), *benchmark.left_out, *baselines.left_out],
-        knowledge,
+        settings.knowledge,
+    )
+
+
+def _reported_settings(
+    settings: Settings,
+    inputs: Inputs,
+    baselines: MeasuredBaselines,
+    training: TrainingReference,
+    benchmark: PredictiveBenchmark,
+) -> ReportSettings:
+    return ReportSettings(
+        threshold=training.threshold,
+        performing=settings.performing,
+        components=baselines.made.components,
+        equal_error_noise=baselines.sigma,
+        aligned=settings.align is not None,
+        seed=settings.seed,
+        baseline_networks=baselines.made.n,
+        made_from=len(baselines.made.aligned),
+        ood_inputs=benchmark.ood_source,
+        ensemble=_members(inputs),
+        memory_gb=settings.memory_gb,
     )
 
 
@@ -176,12 +258,20 @@ class _MeasuredGroups:
         return [self.training, *([self.held_out] if self.held_out else []), self.samples]
 
     @property
+    def far(self) -> Float[Tensor, " m"] | None:
+        """Distances of the held-out networks to the nearest training network, if there are any."""
+        return None if self.held_out is None else self.held_out.around.nearest.first
+
+    @property
     def main_results(self) -> list[GroupResult]:
         """The results of these."""
         return [group.result for group in self.main]
 
 
-def _measure_groups(inputs: Inputs, training: TrainingReference, canonical: CanonicalForm) -> _MeasuredGroups:
+def _measure_groups(
+    inputs: Inputs, training: TrainingReference, canonical: CanonicalForm, parts: Parts
+) -> _MeasuredGroups:
+    """Measure the groups that were passed in; those that everything else is compared with are measured in every run."""
     reference = Group(inputs.training_name, "what the generator learned from", training.training, inputs.training)
     samples = canonical.group(SAMPLES, "from the generator", inputs.samples)
     aligned = {SAMPLES: samples.networks, reference.name: reference.networks}
@@ -191,114 +281,23 @@ def _measure_groups(inputs: Inputs, training: TrainingReference, canonical: Cano
         aligned[held_out.name] = held_out.networks
         unseen = training.measure(held_out)
     far = None if unseen is None else unseen.around.nearest.first
-    others = [
-        training.measure(canonical.group(name, "given for comparison", networks), held_out=far).result
-        for name, networks in inputs.others.items()
-    ]
+    others: list[GroupResult] = []
+    for i, (name, networks) in enumerate(inputs.others.items()):
+
+        def measure(name: str = name, networks: Collection = networks) -> GroupResult:
+            return training.measure(canonical.group(name, "given for comparison", networks), held_out=far).result
+
+        found = parts.kept(f"other-{i:02d}", name, GroupResult, measure)
+        assert found is not None
+        others.append(found)
     measured = training.measure(samples, held_out=far)
     return _MeasuredGroups(aligned, measured, training.measure(reference, itself=True), unseen, others)
-
-
-@dataclass(frozen=True)
-class _MeasuredBaselines:
-    """The baselines, measured.
-
-    Args:
-        made: What made them.
-        points: Points of their curves.
-        sigma: Standard deviation of the noise at which errors overlap as the samples' do.
-        results: Their rows in the report.
-        left_out: What is so broken that a figure is not finite, a line each.
-    """
-
-    made: Baselines
-    points: Sequence[CurveResult]
-    sigma: float
-    results: Sequence[GroupResult]
-    left_out: Sequence[str]
-
-
-def _measure_baselines(
-    inputs: Inputs,
-    groups: _MeasuredGroups,
-    training: TrainingReference,
-    canonical: CanonicalForm,
-    components: int | None,
-) -> _MeasuredBaselines:
-    random = seeds.generator(training.seed, "pool")
-    chosen = torch.randperm(len(inputs.training), generator=random)[: canonical.at_once].sort().values
-    pool = training.training[chosen]
-    made = Baselines(
-        pool,
-        inputs.training[chosen],
-        n=max(3, min(max(_FEWEST, len(inputs.samples)), canonical.at_once)),
-        density=groups.samples.result.median("density"),
-        components=_components(pool, components),
-        symmetry=canonical.symmetry,
-        seed=training.seed,
-        device=training.device,
-        gains=canonical.gains,
-    )
-    curves = replace(made, n=min(_CURVE, made.n))
-    measured = [
-        (point, training.measure_point(point.family, point.level, point.make()))
-        for point in progress(curves.curve_points(), "baseline curves")
-    ]
-    points = [result for _, result in measured if result is not None]
-    broken = [f"{point.family} at {point.level:.3g}" for point, result in measured if result is None]
-    monotonic = training.scorer.reported is None
-    sigma = _equal_errors(points, groups.samples.result) if monotonic else _first_equal(points, groups.samples.result)
-    distance = groups.samples.around.nearest.first.quantile(0.5).item()
-    far = None if groups.held_out is None else groups.held_out.around.nearest.first
-    made_groups = made.groups(distance=distance, sigma=sigma)
-    results: list[GroupResult] = []
-    for group in progress(made_groups, "baselines", total=len(NAMES) - (made.symmetry is None)):
-        found = training.measure_finite(canonical.group(group.name, group.note, group.networks), held_out=far)
-        if found is None:
-            broken.append(group.name)
-        else:
-            results.append(found.result)
-    lines = [f"Left out: baselines whose loss or metrics are not finite: {', '.join(broken)}."] if broken else []
-    return _MeasuredBaselines(made, points, sigma, results, lines)
-
-
-def _components(pool: Collection, components: int | None) -> int:
-    centred = pool.weights.double() - pool.weights.double().mean(0)
-    rank = int(torch.linalg.matrix_rank(centred @ centred.T, hermitian=True))
-    return max(1, min(components or 128, len(pool) - 1, rank))
-
-
-def _equal_errors(points: Sequence[CurveResult], samples: GroupResult) -> float:
-    """The noise at which errors are as like the training networks' as the samples' are; between points linearly."""
-    noise = sorted((p for p in points if p.family == "noise"), key=lambda p: -p.error_iou)
-    target = samples.mean("max_error_iou")
-    at = bisect.bisect_left([-p.error_iou for p in noise], -target)
-    if at == 0 or at == len(noise):  # more alike than with the least noise, or less than with the most
-        return noise[min(at, len(noise) - 1)].level
-    a, b = noise[at - 1], noise[at]
-    share = (a.error_iou - target) / (a.error_iou - b.error_iou)
-    return math.exp((1 - share) * math.log(a.level) + share * math.log(b.level))
-
-
-def _first_equal(points: Sequence[CurveResult], samples: GroupResult) -> float:
-    """The least noise at which errors are no more like the training networks' than the samples' are.
-
-    Correlations of errors need not fall all the way as noise grows: broken networks err alike.
-    """
-    noise = sorted((p for p in points if p.family == "noise"), key=lambda p: p.level)
-    target = samples.mean("max_error_iou")
-    at = next((i for i, p in enumerate(noise) if p.error_iou < target), len(noise) - 1)
-    if at == 0 or noise[at].error_iou >= target:
-        return noise[at].level
-    a, b = noise[at - 1], noise[at]
-    share = (a.error_iou - target) / (a.error_iou - b.error_iou)
-    return math.exp((1 - share) * math.log(a.level) + share * math.log(b.level))
 
 
 def _judge(
     inputs: Inputs,
     groups: _MeasuredGroups,
-    baselines: _MeasuredBaselines,
+    baselines: MeasuredBaselines,
     training: TrainingReference,
     knowledge: FlowKnowledge | None,
 ) -> list[Verdict]:
@@ -336,29 +335,39 @@ def _benchmark_ensembles(
     groups: _MeasuredGroups,
     training: TrainingReference,
     dropout: MCDropout | None,
+    parts: Parts,
 ) -> list[PredictiveResult]:
-    n = _members(inputs)
+    n, one_of = _members(inputs), f"one of the training {inputs.kind}"
 
     def ensemble(name: str, note: str, networks: Collection) -> PredictiveEnsemble:
         return PredictiveEnsemble.of(name, note, networks, memory_gb=training.memory_gb, prepare=training.prepared)
 
-    ensembles = [
-        ensemble(name, f"an ensemble of {min(n, len(networks))} of them", networks[:n])
+    def fitted(rates: MCDropout) -> PredictiveEnsemble:
+        trained = rates.fit(training.task, seed=training.seed, device=training.device)
+        return PredictiveEnsemble.dropout(trained, n, seed=training.seed)
+
+    made: dict[str, Callable[[], PredictiveEnsemble]] = {
+        name: partial(ensemble, name, f"an ensemble of {min(n, len(networks))} of them", networks[:n])
         for name, networks in (inputs.main | dict(inputs.others)).items()
-    ]
-    ensembles.append(ensemble(f"one of the training {inputs.kind}", "the first", inputs.training[:1]))
+    }
+    made[one_of] = partial(ensemble, one_of, "the first", inputs.training[:1])
     if dropout is not None:
-        fitted = dropout.fit(training.task, seed=training.seed, device=training.device)
-        ensembles.append(PredictiveEnsemble.dropout(fitted, n, seed=training.seed))
+        made["MC dropout"] = partial(fitted, dropout)
     predicted = {group.result.name: group.scored.predictions for group in groups.main if group.result.count <= n}
-    return [
-        benchmark.run(one, predicted.get(one.name))
-        for one in progress(ensembles, "ensembles under shift and on OOD inputs")
-    ]
+    results: list[PredictiveResult] = []
+    for i, (name, make) in enumerate(progress(made.items(), "ensembles under shift and on OOD inputs")):
+
+        def measure(name: str = name, make: Callable[[], PredictiveEnsemble] = make) -> PredictiveResult:
+            return benchmark.run(make(), predicted.get(name))
+
+        found = parts.kept(f"ensemble-{i:02d}", name, PredictiveResult, measure)
+        assert found is not None
+        results.append(found)
+    return results
 
 
 def _figure_inputs(
-    inputs: Inputs, groups: _MeasuredGroups, baselines: _MeasuredBaselines, training: TrainingReference
+    inputs: Inputs, groups: _MeasuredGroups, baselines: MeasuredBaselines, training: TrainingReference
 ) -> FigureInputs:
     return FigureInputs(
         groups.aligned[SAMPLES],

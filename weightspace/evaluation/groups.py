@@ -88,6 +88,13 @@ class Inputs:
         held_out = {} if self.held_out is None else {self.held_out_name: self.held_out}
         return {SAMPLES: self.samples, self.training_name: self.training, **held_out}
 
+    def fingerprints(self) -> dict[str, str]:
+        """What identifies the contents of the collections, by name."""
+        found = {"samples": self.samples.fingerprint(), "training": self.training.fingerprint()}
+        if self.held_out is not None:
+            found["held_out"] = self.held_out.fingerprint()
+        return found | {f"others.{name}": networks.fingerprint() for name, networks in self.others.items()}
+
     def check(self, task: Task, *, reserved: set[str]) -> None:
         """Raise unless all networks are of the task's architecture and names are free.
 

@@ -1,0 +1,77 @@
+"""An evaluation that was stopped goes on, and gives the report of one that was not."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import weightspace as ws
+from tests.evaluation.cases import few_points
+from weightspace.errors import StorageError
+from weightspace.evaluation.parts import Parts
+from weightspace.report.results import ShiftResult
+from weightspace.storage.files import dump_json
+
+
+def test_a_stopped_evaluation_goes_on_to_the_same_report(
+    tickets: ws.Collection, task: ws.Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[str] = []
+    most = [9]
+    kept = Parts.kept
+
+    def counting(self: Parts, name: str, what: str, kind: type[Any], measure: Callable[[], Any]) -> Any:
+        def counted() -> Any:
+            if len(measured) == most[0]:
+                raise KeyboardInterrupt
+            measured.append(name)
+            return measure()
+
+        return kept(self, name, what, kind, counted)
+
+    def evaluate(folder: Path | None, seed: int = 0) -> ws.Report:
+        others = {"the first": tickets[:2]}
+        with few_points():
+            return ws.evaluate(
+                tickets[:4], task, training=tickets[4:], others=others, dropout=None, seed=seed, folder=folder
+            )
+
+    whole = evaluate(None)
+    monkeypatch.setattr(Parts, "kept", counting)
+    folder = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(folder)
+    assert measured == ["other-00", *(f"curve-{i:02d}" for i in range(8))]
+    with pytest.raises(StorageError, match="differs in config.seed: 0 there, 1 asked"):
+        evaluate(folder, seed=1)
+
+    damaged = folder / "curve-03.json"
+    text = damaged.read_text()
+    damaged.write_text(text.replace('"networks": 4', '"networks": 5'))
+    most[0] = 1000
+    with pytest.raises(StorageError, match=r"curve-03.json was changed or damaged.*delete it"):
+        evaluate(folder)
+    damaged.unlink()
+    resumed = evaluate(folder)
+    assert dump_json(resumed.to_json(), "it") == dump_json(whole.to_json(), "it")
+    assert [name for name in set(measured) if measured.count(name) > 1] == ["curve-03"]
+
+    before = len(measured)
+    assert evaluate(folder) == resumed  # a finished one is read
+    assert len(measured) == before
+
+
+def test_a_part_says_what_it_holds(tmp_path: Path) -> None:
+    parts = Parts(tmp_path)
+    blurred = ShiftResult("blur", 1, {"accuracy": 0.1 + 0.2})
+    assert parts.kept("a", "blur", ShiftResult, lambda: blurred) == blurred
+    assert parts.kept("a", "blur", ShiftResult, lambda: None) == blurred  # is not measured again
+    assert parts.kept("b", "noise", ShiftResult, lambda: None) is None
+    assert parts.kept("b", "noise", ShiftResult, lambda: blurred) is None
+    with pytest.raises(StorageError, match="holds 'blur', not 'rotation'"):
+        parts.kept("a", "rotation", ShiftResult, lambda: blurred)
+    (tmp_path / "b.json").write_text("{")
+    with pytest.raises(StorageError, match="measures this part again"):
+        parts.kept("b", "noise", ShiftResult, lambda: blurred)
+    assert Parts().kept("a", "rotation", ShiftResult, lambda: None) is None  # without a folder nothing is kept
