@@ -92,7 +92,7 @@ def test_compressed_rows_give_what_dense_matrices_give(factory: Callable[[], nn.
     shape = (300,) if factory is not _Normed else (1, 8, 8)
     x = torch.randn(2 * 256 + 3, *shape, generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(trees.tensors(predict_sparse(networks, x)), _dense(networks, x), rtol=1e-4, atol=1e-4)
-    large = networks.layout.tensors(networks.weights)["large.weight" if factory is _Normed else "layers.0.weight"]
+    large = networks.layout.tensors(networks.weights)["large.weight" if factory is _Normed else "1.weight"]
     assert set(used) == {int(weight.count_nonzero()) for weight in large}
 
 
@@ -115,7 +115,7 @@ def test_what_rows_are_not_for_stays_dense(factory: Callable[[], nn.Module], den
     networks = _networks(factory, density)
     x = torch.randn(5, 64)
     assert all(map(torch.equal, trees.tensors(predict_sparse(networks, x)), _dense(networks, x)))
-    assert not used
+    assert len(used) == (factory is _ReadsItself)  # which is tried on a few inputs
 
 
 def test_little_work_is_done_side_by_side(used: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
