@@ -1,4 +1,5 @@
 import itertools
+import math
 
 import pytest
 import torch
@@ -7,6 +8,7 @@ from hypothesis import strategies as st
 
 import weightspace as ws
 from weightspace.errors import InputError
+from weightspace.masks import top_k
 from weightspace.networks.layout import Entry
 
 ROWS = ws.Layout((Entry("w", (2, 4), "weight", "float32"), Entry("b", (2,), "bias", "float32")))
@@ -120,3 +122,16 @@ def test_channels_rank_units_by_what_is_left_of_them() -> None:
     units = (scores * within)[first].unflatten(0, (6, 4)).sum(1)
     kept = mask[first].unflatten(0, (6, 4)).any(1)
     assert kept.nonzero()[:, 0].tolist() == sorted(units.topk(3).indices.tolist())
+
+
+@pytest.mark.parametrize("pruned", [0.0, 0.5, 0.9, 0.95, 1.0])
+@pytest.mark.parametrize("value", [0.0, -math.inf])
+def test_the_largest_of_long_rows_are_chosen_however_many_are_equal(pruned: float, value: float) -> None:
+    random = torch.Generator().manual_seed(0)
+    scores = torch.rand(3, top_k._LONG, generator=random)
+    scores[torch.rand(scores.shape, generator=random) < pruned] = value
+    count = top_k._LONG // 10
+    order = scores.argsort(dim=1, descending=True, stable=True)  # of equal scores the first come first
+    expected = torch.zeros_like(scores, dtype=torch.bool).scatter(1, order[:, :count], True)
+    assert torch.equal(top_k._top(scores, count), expected)
+    assert torch.equal(top_k._top(-scores.abs(), count).sum(1), torch.full((3,), count))

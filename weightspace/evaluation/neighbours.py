@@ -1,7 +1,8 @@
 """Networks against the training networks, in blocks: nearest distance, errors and masks in common."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -97,6 +98,26 @@ class NeighbourSearch:
                 gram[rows, columns] = block @ others.T
         return cls(networks, centre, gram, memory_gb, device)
 
+    @cached_property
+    def _held(self) -> list[Float[Tensor, "n d"]] | None:
+        """The training networks' deviations, which every group is compared with; None where they are too many."""
+        if len(self.networks) > capacity(self.memory_gb, 8 * self.networks.layout.size):
+            return None
+        return [block for _, block in deviations(self.networks, self.centre, self.memory_gb, self.device)]
+
+    def _deviations(self) -> Iterable[Float[Tensor, "n d"]]:
+        if self._held is not None:
+            return self._held
+        return (block for _, block in deviations(self.networks, self.centre, self.memory_gb, self.device))
+
+    @cached_property
+    def _sizes(self) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+        """Squared lengths of the training networks' deviations, and their inner products with the mean."""
+        centre = self.centre.to(self.device)
+        found = [(others.square().sum(1).cpu(), (others @ centre).cpu()) for others in self._deviations()]
+        sizes, tilts = zip(*found, strict=True)
+        return torch.cat(sizes), torch.cat(tilts)
+
     def around(self, networks: Collection, *, itself: bool) -> Neighbours:
         """Find the training networks around each network.
 
@@ -113,14 +134,8 @@ class NeighbourSearch:
     def _block(self, rows: slice, block: Float[Tensor, "n d"], itself: bool) -> tuple[Tensor, ...]:
         centre = self.centre.to(block.device)
         square = block.square().sum(1, keepdim=True).cpu()
-        products: list[Tensor] = []
-        sizes: list[Tensor] = []
-        tilts: list[Tensor] = []
-        for _, others in deviations(self.networks, self.centre, self.memory_gb, self.device):
-            products.append((block @ others.T).cpu())
-            sizes.append(others.square().sum(1).cpu())
-            tilts.append((others @ centre).cpu())
-        product, size, tilt = torch.cat(products, 1), torch.cat(sizes), torch.cat(tilts)
+        product = torch.cat([(block @ others.T).cpu() for others in self._deviations()], 1)
+        size, tilt = self._sizes
         # Expanded, not subtracted: rounding makes a copy's distance about 1e-8 of the networks' length.
         distance = (square + size - 2 * product).clamp(min=0).sqrt()
         here = torch.arange(len(block))

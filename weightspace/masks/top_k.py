@@ -9,6 +9,8 @@ from torch import Tensor
 
 from weightspace.errors import InputError
 
+_LONG = 4096  # values from which a row is worth a look of its own
+
 
 def _keep_top(scores: Float[Tensor, "*lead p"], count: int, where: str) -> Bool[Tensor, "*lead p"]:
     """The `count` largest finite scores along the last axis; of equal scores the first come first."""
@@ -66,4 +68,18 @@ def _threshold(scores: Float[Tensor, "*lead p"], count: int) -> Float[Tensor, "*
     if scores.device.type != "cpu" or scores.dtype is torch.bfloat16:
         return scores.kthvalue(at + 1, dim=-1, keepdim=True).values
     # NumPy's selection is vectorised, and tens of times faster than kthvalue or topk.
-    return torch.as_tensor(np.partition(scores.detach().numpy(), at, axis=-1)[..., at : at + 1])
+    rows = scores.detach().numpy()
+    if rows.shape[-1] < _LONG:
+        return torch.as_tensor(np.partition(rows, at, axis=-1)[..., at : at + 1])
+    found = np.stack([_largest(row, count) for row in rows.reshape(-1, rows.shape[-1])])
+    return torch.as_tensor(found.reshape(*rows.shape[:-1], 1))
+
+
+def _largest(row: np.ndarray, count: int) -> np.ndarray:
+    """The `count`-th largest value, (1,). With many equal values, as of pruned weights, the selection is slow."""
+    positive = row > 0
+    few = np.count_nonzero(positive)
+    if count <= few < len(row):
+        row = row[positive]
+    at = len(row) - count
+    return np.partition(row, at)[at : at + 1]
