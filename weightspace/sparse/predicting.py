@@ -21,7 +21,7 @@ from weightspace.runtime import trees
 from weightspace.runtime.copies import copied
 from weightspace.runtime.trees import Tree
 
-_DENSEST = 0.25  # a layer with more of its weights multiplies about as fast as a dense matrix
+_DENSEST = 0.4  # above half of its weights a layer multiplies faster as a dense matrix
 _SMALLEST = 4096  # so does a smaller one
 _ROWS = 256  # inputs at once
 _WORK = 2**25  # multiplications of a dense network below which many side by side are faster
