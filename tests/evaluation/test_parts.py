@@ -1,6 +1,7 @@
 """An evaluation that was stopped goes on, and gives the report of one that was not."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import weightspace as ws
 from tests.evaluation.cases import few_points
 from weightspace.errors import StorageError
+from weightspace.evaluation.baselines import Baselines
 from weightspace.evaluation.parts import Parts
 from weightspace.report.results import ShiftResult
 from weightspace.storage.files import dump_json
@@ -30,12 +32,15 @@ def test_a_stopped_evaluation_goes_on_to_the_same_report(
 
         return kept(self, name, what, kind, counted)
 
+    groups = Baselines.groups
+    monkeypatch.setattr(Baselines, "groups", lambda self, **k: groups(self, **k)[:3])
+    monkeypatch.setattr("weightspace.evaluation.ensembles.shifts", lambda *_args, **_kwargs: iter(()))
+    few = replace(task, test=task.test.head(40), validation=task.validation.head(40))
+    settings: dict[str, Any] = {"align": None, "dropout": None, "others": {"the first": tickets[:2]}}
+
     def evaluate(folder: Path | None, seed: int = 0) -> ws.Report:
-        others = {"the first": tickets[:2]}
         with few_points():
-            return ws.evaluate(
-                tickets[:4], task, training=tickets[4:], others=others, dropout=None, seed=seed, folder=folder
-            )
+            return ws.evaluate(tickets[:4], few, training=tickets[4:], seed=seed, folder=folder, **settings)
 
     whole = evaluate(None)
     monkeypatch.setattr(Parts, "kept", counting)
