@@ -35,19 +35,19 @@ class _Block(nn.Module):
         return F.relu(self.bn2(self.conv2(out)) + self.shortcut(x))
 
 
+def _stage(channels: int, outputs: int) -> nn.Sequential:
+    """Nine blocks, the first of which makes images smaller where there are more channels."""
+    first = _Block(channels, outputs, 1 if channels == outputs else 2)
+    return nn.Sequential(first, *(_Block(outputs, outputs, 1) for _ in range(8)))
+
+
 class ResNet56(nn.Module):
     """He et al. 2016 for CIFAR-10: three stages of nine blocks, 16 to 64 channels, inputs in [0, 1]."""
 
     def __init__(self) -> None:
         super().__init__()
         self.conv1, self.bn1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16)
-        channels = 16
-        for stage, outputs in enumerate((16, 32, 64), 1):
-            blocks: list[nn.Module] = []
-            for i in range(9):
-                blocks.append(_Block(channels, outputs, 2 if stage > 1 and i == 0 else 1))
-                channels = outputs
-            setattr(self, f"layer{stage}", nn.Sequential(*blocks))
+        self.layer1, self.layer2, self.layer3 = _stage(16, 16), _stage(16, 32), _stage(32, 64)
         self.linear = nn.Linear(64, 10)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -35,9 +35,9 @@ def task_of(dense: ws.Collection, shift: float = 0.0) -> ws.Task:
     x = normal(240, 8)
     with torch.no_grad():
         y = dense.module(0).eval()(x).argmax(1)
-    splits = [ws.Split(x[rows] + by, y[rows]) for rows, by in ((slice(80), shift), (slice(80, 160), 0.0))]
+    train, validation = ws.Split(x[:80] + shift, y[:80]), ws.Split(x[80:160], y[80:160])
     test = ws.Split(torch.full((5, 8), 7.0), torch.zeros(5, dtype=torch.long))
-    return ws.Task("labels of a network", dense.architecture, *splits, test, ws.Recipe("1it"))
+    return ws.Task("labels of a network", dense.architecture, train, validation, test, ws.Recipe("1it"))
 
 
 def validation(networks: ws.Collection, task: ws.Task) -> list[float]:
