@@ -37,6 +37,7 @@ lottery: $(READY)
 	$(BIN)/python -m experiments.tickets.lottery
 
 bench-sparse: $(READY)
+	$(BIN)/python -m experiments.benchmarks.sparse_rows
 	$(BIN)/python -m experiments.benchmarks.sparse
 
 bench-gpu: $(READY)

@@ -1,18 +1,22 @@
 """The fastest form of each layer is measured, checked and chosen."""
 
+import sys
+
 import pytest
 import torch
 from torch import nn
 from torch.nn.utils import prune
 
 import weightspace as ws
+from tests.kernels.test_compiled import needs_compiler
 from tests.sparse.examples import measure_as_fastest, sparse_linear, ticket
 from weightspace import sparse
 from weightspace.sparse.bench import two_four_blocks
-from weightspace.sparse.forms import CSRLinear
+from weightspace.sparse.forms import CompiledCSRLinear, CSRLinear, other_forms
 from weightspace.sparse.measuring import relative_error
 
 
+@pytest.mark.usefixtures("brief")
 def test_accelerated_is_the_same_function_and_says_what_it_chose() -> None:
     module = ticket()
     x = torch.randn(256, 784)
@@ -21,18 +25,41 @@ def test_accelerated_is_the_same_function_and_says_what_it_chose() -> None:
     assert [choice.layer for choice in fast.choices] == ["1", "3", "5"]
     for choice in fast.choices:
         layer = fast.module.get_submodule(choice.layer)
-        assert isinstance(layer, CSRLinear) == (choice.form == "rows")
-        assert set(choice.seconds) == {"dense", "rows"}
+        assert isinstance(layer, CSRLinear) == (choice.form != "dense")
+        assert isinstance(layer, CompiledCSRLinear) == (choice.form == "compiled rows")
+        assert set(choice.seconds) | {"compiled rows"} == {"dense", "rows", "compiled rows"}
     assert isinstance(module[1], nn.Linear)  # the module itself is as it was
 
 
-@pytest.mark.parametrize("fastest", ["dense", "rows"])
+@pytest.mark.parametrize("fastest", ["dense", "rows", "compiled rows"])
 def test_the_measured_choice_is_honoured(fastest: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if fastest == "compiled rows":
+        needs_compiler()
     measure_as_fastest(fastest, monkeypatch)
-    fast = sparse.accelerate(ticket(), torch.randn(8, 784))
+    module, x = ticket(), torch.randn(8, 784)
+    fast = sparse.accelerate(module, x)
     assert {choice.form for choice in fast.choices} == {fastest}
-    assert ("measured fastest" in str(fast)) == (fastest == "rows")
-    assert isinstance(fast.module.get_submodule("1"), CSRLinear if fastest == "rows" else nn.Linear)
+    assert ("measured fastest" in str(fast)) == (fastest != "dense")
+    assert isinstance(fast.module.get_submodule("1"), nn.Linear if fastest == "dense" else CSRLinear)
+    torch.testing.assert_close(fast(x), module(x), rtol=1e-4, atol=1e-5)
+    asked = sparse.accelerate(module, x, forms=[sparse.Form.CSR])
+    assert set(asked.choices[0].seconds) == {"dense", "rows"}
+    assert {choice.form for choice in asked.choices} == {fastest if fastest == "rows" else "dense"}
+    none = sparse.accelerate(module, x, forms=[])
+    assert [choice.reason for choice in none.choices] == ["no form that was asked for"] * 3
+
+
+def test_forms_that_cannot_be_chosen_are_refused() -> None:
+    allowed = sys.modules["weightspace.sparse.accelerate"]._allowed.__wrapped__  # without type checks, as users call it
+    for forms, said in (("rows", "a list of forms"), (["row"], "compiled rows"), ([sparse.Form.INT8], "int8=True")):
+        with pytest.raises(ws.InputError, match=said):
+            allowed(forms, False)
+    assert allowed(["rows", sparse.Form.INT8], True) == {sparse.Form.CSR, sparse.Form.INT8}
+
+
+def test_layers_of_many_weights_are_not_compiled() -> None:
+    assert set(other_forms(sparse_linear(40, 30, 0.9), "cpu", torch.float32, False)[0]) == {"rows"}
+    assert set(other_forms(sparse_linear(40, 30, 0.1), "cpu", torch.float32, False)[0]) == {"rows", "compiled rows"}
 
 
 def test_layers_without_a_faster_form_stay_dense() -> None:

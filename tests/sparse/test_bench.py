@@ -9,6 +9,7 @@ from weightspace import sparse
 from weightspace.sparse.bench import bench, two_four_blocks
 
 
+@pytest.mark.usefixtures("brief")
 def test_bench_leaves_the_module_as_it_is() -> None:
     module = ticket().train()
     bench("small", module, lambda n: torch.randn(n, 784), (4,), compiled=False, dtype=torch.bfloat16)
@@ -17,6 +18,7 @@ def test_bench_leaves_the_module_as_it_is() -> None:
     assert next(module.parameters()).requires_grad
 
 
+@pytest.mark.usefixtures("brief")
 def test_bench_measures_what_it_says() -> None:
     rows, made = bench("small", ticket(), lambda n: torch.randn(n, 784), (4, 32), compiled=False)
     whole = [row for row in rows if row.part == "network"]

@@ -1,14 +1,19 @@
 """Compressed sparse rows equal dense layers."""
 
+import copy
+import io
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from tests.kernels.test_compiled import needs_compiler
 from tests.sparse.examples import sparse_linear, ticket
+from weightspace.kernels import compiled
 from weightspace.sparse import MatrixConv
-from weightspace.sparse.forms import CSRLinear
+from weightspace.sparse.forms import CompiledCSRLinear, CSRLinear
 
 
 @given(st.integers(1, 20), st.integers(1, 30), st.floats(0, 1), st.integers(1, 9), st.booleans())
@@ -38,3 +43,28 @@ def test_outputs_in_more_dimensions_can_be_viewed() -> None:
     assert CSRLinear(sparse_linear(512, 300).weight.detach(), None)(x).view(16, -1).shape == (16, 2400)
     conv = nn.Conv2d(8, 6, 3).eval()
     assert MatrixConv(conv, lambda w, b: CSRLinear(w, b))(torch.randn(2, 8, 5, 5)).view(2, -1).shape == (2, 54)
+
+
+def test_a_compiled_layer_can_be_copied_saved_traced_and_run_without_its_kernel(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    needs_compiler()
+    dense, x, file = sparse_linear(90, 70, 0.1).requires_grad_(False), torch.randn(20, 90), io.BytesIO()
+    layer = CompiledCSRLinear(dense.weight.detach(), dense.bias.detach())
+    assert layer.nbytes == CSRLinear(dense.weight.detach(), dense.bias.detach()).nbytes - 4 * len(layer.values)
+    torch.save(layer, file)
+    loaded = torch.load(io.BytesIO(file.getvalue()), weights_only=False)
+    called = []
+    monkeypatch.setattr(CSRLinear, "forward", lambda self, x: called.append(1) or dense(x))
+    for one in (layer, copy.deepcopy(layer), loaded):
+        torch.testing.assert_close(one(x), dense(x), rtol=1e-4, atol=1e-5)
+    assert not called
+    with torch.no_grad(), pytest.warns(FutureWarning, match="deprecated"):
+        torch.jit.trace(layer, x)
+    assert called
+    called.clear()
+    monkeypatch.setattr(compiled, "_loaded", lambda: "no compiler")
+    torch.testing.assert_close(layer(x), dense(x))
+    assert called == [1]
+    with pytest.raises(compiled.NoKernel, match="no compiler"):
+        CompiledCSRLinear(dense.weight.detach(), None)

@@ -2,7 +2,7 @@
 
 import copy
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -100,14 +100,16 @@ def accelerate(
     device: str | None = None,
     strict: bool = False,
     int8: bool = False,
+    forms: Collection[Form] | None = None,
 ) -> Accelerated:
     """Bring every linear and convolution layer of a network into its fastest form, for inference.
 
-    On the CPU: compressed rows, where they beat the dense layer. On CUDA: 2:4 tensors by CUTLASS or cuSPARSELt, with
-    and without a search for its fastest algorithm, in bfloat16 or float16. Each form is checked against the dense layer
-    and timed on the inputs that the layer gets from the example, so that batch sizes matter; dense layers stay unless
-    another form is clearly faster. At the end the whole network is checked and timed against the dense one; where it
-    does not run with the new layers, computes something else, or is not faster, all layers stay dense.
+    On the CPU: compressed rows where they beat the dense layer, by torch or by a kernel that the C++ compiler makes
+    when it is first needed. On CUDA: 2:4 tensors by CUTLASS or cuSPARSELt, with and without a search for its fastest
+    algorithm, in bfloat16 or float16. Each form is checked against the dense layer and timed on the inputs that the
+    layer gets from the example, so that batch sizes matter; dense layers stay unless another form is clearly faster. At
+    the end the whole network is checked and timed against the dense one; where it does not run with the new layers,
+    computes something else, or is not faster, all layers stay dense.
 
     Args:
         module: Module of a ticket, or any; it is left as it is.
@@ -119,10 +121,11 @@ def accelerate(
         int8: Whether products in eight-bit integers are tried too, dense and 2:4, on CUDA. They round weights and
             inputs (`weightspace.sparse.Int8Linear`). If with them the whole network computes something else, as
             errors add up over layers, it is done again without.
+        forms: Forms that may be chosen besides the dense one, such as `[Form.CSR]`; by default all that there are.
 
     Raises:
         InputError: The module does not run on the example, the example is empty or not finite, or there is no such
-            device. With `strict` also for float32, for weights that are not 2:4, and without CUDA.
+            device or form. With `strict` also for float32, for weights that are not 2:4, and without CUDA.
     """
     check_module(module)
     check_inputs(example, "example")
@@ -131,6 +134,7 @@ def accelerate(
     if device is not None:
         devices.pick(device)
     strict, int8 = checks.flag(strict, "strict"), checks.flag(int8, "int8")
+    allowed = _allowed(forms, int8)
     dense, example = _prepared(module, example, dtype, device, strict=strict, int8=int8)
     device, dtype = str(next(dense.parameters()).device), next(dense.parameters()).dtype
     with torch.no_grad(), _inputs(dense) as seen:
@@ -138,8 +142,9 @@ def accelerate(
     choices: list[LayerChoice] = []
     replaced: dict[nn.Module, nn.Module] = {}
     for layer, (name, x) in seen.items():
-        forms, why = other_forms(layer, device, dtype, int8)
-        chosen, choice = _choose(name, layer, forms, x, why)
+        found, why = other_forms(layer, device, dtype, int8)
+        made = {form: make for form, make in found.items() if form in allowed}
+        chosen, choice = _choose(name, layer, made, x, why if made or why else "no form that was asked for")
         if strict and choice.form is Form.DENSE and not any(form.two_four for form in choice.seconds):
             raise InputError(f"layer {name or 'itself'} cannot run as 2:4: {choice.reason}")
         choices.append(choice)
@@ -148,13 +153,36 @@ def accelerate(
     fast = _assembled(dense, replaced)
     why = "" if not replaced else _objection(dense, fast, example, expected, dtype)
     if why and int8:
-        return accelerate(module, example, dtype=dtype, device=device, strict=strict)
+        return accelerate(
+            module,
+            example,
+            dtype=dtype,
+            device=device,
+            strict=strict,
+            forms=[form for form in allowed if not form.int8],
+        )
     if why:  # some code around a layer does not go with its new form: all stay as they were
         fast = dense
         choices = [
             replace(choice, form=Form.DENSE, reason=f"{why}, so that all layers stay dense") for choice in choices
         ]
     return Accelerated(fast, choices, len(trees.first(example)), versions())
+
+
+def _allowed(forms: Collection[Form] | None, int8: bool) -> set[Form]:
+    """The forms that may be chosen; anything else raises InputError."""
+    if forms is None:
+        return set(Form)
+    known = ", ".join(repr(str(form)) for form in Form)
+    if isinstance(forms, str) or not isinstance(forms, Collection):
+        raise checks.refuse("forms", f"a list of forms, out of {known}, or None", forms)
+    unknown = [form for form in forms if form not in set(Form)]
+    if unknown:
+        raise InputError(f"forms must be out of {known}, got {unknown[0]!r}")
+    allowed = {Form(form) for form in forms}
+    if not int8 and any(form.int8 for form in allowed):
+        raise InputError("forms in eight-bit integers round weights and inputs: ask for them with int8=True, too")
+    return allowed
 
 
 def _prepared(

@@ -236,12 +236,13 @@ def _limit(forms: Sequence[Form], density: float, cuda: bool) -> float:
 
 
 def _megabytes(choice: LayerChoice, form: Form, dtype: torch.dtype) -> float:
-    """A layer's weight in a form: as 2:4 36 of 64 bits, in int8 20 of 32; values and 8-byte indices as rows."""
+    """Of a layer in a form: 2:4 has 36 of 64 bits, in int8 20 of 32; rows have values, and indices of 8 or 4 bytes."""
     count = 1
     for size in choice.shape:
         count *= size
-    if form is Form.CSR:
-        return (choice.density * count * (dtype.itemsize + 8) + 8 * (choice.shape[0] + 1)) / 1e6
+    if form in (Form.CSR, Form.COMPILED):
+        index = 8 if form is Form.CSR else 4
+        return (choice.density * count * (dtype.itemsize + index) + 8 * (choice.shape[0] + 1)) / 1e6
     if form.int8:
         return count * (0.625 if form.two_four else 1.0) / 1e6
     return count * dtype.itemsize * (1.0 if form is Form.DENSE else 0.5625) / 1e6

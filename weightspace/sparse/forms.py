@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from weightspace.kernels.compiled import CompiledRows, NoKernel
 from weightspace.kernels.csr import CSRStructure
 from weightspace.sparse.gathered import MatrixConv, as_matrix
 from weightspace.sparse.int8 import Int8Linear
@@ -18,6 +19,7 @@ class Form(StrEnum):
 
     DENSE = "dense"
     CSR = "rows"
+    COMPILED = "compiled rows"
     CUTLASS = "cutlass"
     CUSPARSELT = "cusparselt"
     CUSPARSELT_TUNED = "cusparselt, tuned"
@@ -28,13 +30,15 @@ class Form(StrEnum):
     @property
     def two_four(self) -> bool:
         """Whether the weights are packed as 2:4."""
-        return self not in (Form.DENSE, Form.CSR, Form.INT8)
+        return self not in (Form.DENSE, Form.CSR, Form.COMPILED, Form.INT8)
 
     @property
     def int8(self) -> bool:
         """Whether weights and inputs are rounded to eight bits."""
         return self in (Form.INT8, Form.INT8_CUTLASS, Form.INT8_CUSPARSELT)
 
+
+_DENSEST = 0.5  # compiled rows of more weights read more bytes than the dense layer
 
 MakeForm = Callable[[Tensor], nn.Module]
 """Makes a layer in another form for an input."""
@@ -70,6 +74,43 @@ class CSRLinear(nn.Module):
         return self.structure.infer(input, self.values, self.bias)
 
 
+class CompiledCSRLinear(CSRLinear):
+    """A linear layer as compressed rows, multiplied by the compiled kernel on one thread.
+
+    A copy that is loaded where no kernel can be built runs as its base class; so does one that is traced.
+
+    Args:
+        weight: (outputs, inputs), with zeros.
+        bias: (outputs,) or None.
+
+    Raises:
+        NoKernel: No kernel can be built here.
+    """
+
+    def __init__(self, weight: Float[Tensor, "o i"], bias: Float[Tensor, " o"] | None) -> None:
+        super().__init__(weight, bias)
+        self.rows = CompiledRows.of(self.structure)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of values, indices and bias."""
+        return super().nbytes + self.rows.columns.nbytes - self.structure.columns.nbytes
+
+    def forward(self, input: Float[Tensor, "*batch i"]) -> Float[Tensor, "*batch o"]:  # as nn.Linear calls it
+        """X W^T + b."""
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():  # pyright: ignore[reportPrivateImportUsage]
+            return super().forward(input)
+        values, bias = (
+            self._parameters["values"],
+            self._parameters["bias"],
+        )  # a module looks up attributes slowly
+        assert values is not None
+        try:
+            return self.rows.infer(input, values, bias)
+        except NoKernel:
+            return super().forward(input)
+
+
 def other_forms(layer: nn.Module, device: str, dtype: torch.dtype, int8: bool) -> tuple[dict[Form, MakeForm], str]:
     """Executable forms of a layer besides the dense one, each made for an input; and why there are no more.
 
@@ -90,7 +131,10 @@ def other_forms(layer: nn.Module, device: str, dtype: torch.dtype, int8: bool) -
     if not device.startswith("cuda"):
         if dtype is not torch.float32:
             return {}, "compressed rows are for float32"
-        return {Form.CSR: lambda _x: form(CSRLinear)}, ""
+        rows: dict[Form, MakeForm] = {Form.CSR: lambda _x: form(CSRLinear)}
+        if float((weight != 0).double().mean()) <= _DENSEST:
+            rows[Form.COMPILED] = lambda _x: form(CompiledCSRLinear)
+        return rows, ""
     if dtype not in (torch.bfloat16, torch.float16):
         return {}, f"2:4 needs bfloat16 or float16, not {str(dtype).removeprefix('torch.')}"
     rounded: dict[Form, MakeForm] = {Form.INT8: lambda _x: form(lambda w, b: Int8Linear(w, b, "dense"))} if int8 else {}
