@@ -14,7 +14,7 @@ def test_the_wheel_works_in_a_clean_environment(root: Path, tmp_path: Path) -> N
     subprocess.run(build, cwd=root, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
-    assert "weightspace/py.typed" in names
+    assert {"weightspace/py.typed", "weightspace/kernels/rows.cpp"} <= names
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert not any(name.startswith(("tests/", "experiments/")) for name in names)
 
