@@ -7,9 +7,11 @@ from weightspace.bayes.study.results import Row, StudyResult
 from weightspace.report.intervals import mean_interval
 from weightspace.report.results import Outcome, Verdict
 
+_NAMED = 3  # methods in the sentence
+
 
 def headline(result: StudyResult) -> str:
-    """The result in one sentence: the main metric of every method at the lowest density that the first one reached.
+    """The result in one sentence: the best methods and the first, at the lowest density that the first one reached.
 
     Args:
         result: Results of a study.
@@ -18,7 +20,8 @@ def headline(result: StudyResult) -> str:
     means = {method: statistics.fmean(values.values()) for method, values in by_network.items()}
     main, reference = result.main, next(iter(means))
     best_first = sorted(means, key=lambda method: main.advantage(means[method]), reverse=True)
-    said = ", ".join(f"{method} {means[method]:.3f}" for method in best_first)
+    named = [*best_first[:_NAMED], *([] if reference in best_first[:_NAMED] else [reference])]
+    said = ", ".join(f"{method} {means[method]:.3f}" for method in named)
     outcomes = [verdict.outcome for verdict in verdicts(result)]
     better = f"{outcomes.count('pass')} of {len(outcomes)} methods are better than {reference}"
     seeds = len(next(iter(by_network.values())))
