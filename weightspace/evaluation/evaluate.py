@@ -103,7 +103,7 @@ def evaluate(
     if folder is None:
         return _evaluated(inputs, task, settings, device, Parts())
     folder = Path(folder)
-    with open_run(folder, "evaluation", settings.to_json(task), inputs.fingerprints()) as run:
+    with open_run(folder, "evaluate", settings.to_json(task), inputs.fingerprints()) as run:
         if not run.complete:
             report = _evaluated(inputs, task, settings, device, Parts(folder))
             run.check()
