@@ -4,12 +4,16 @@ import os
 import subprocess
 import sys
 import sysconfig
+import tomllib
 import venv
 import zipfile
 from pathlib import Path
 
 
 def test_the_wheel_works_in_a_clean_environment(root: Path, tmp_path: Path) -> None:
+    released = tomllib.loads((root / "pyproject.toml").read_text())["project"]["version"]
+    assert f"## {released} - " in (root / "CHANGELOG.md").read_text()
+    assert f"version: {released}\n" in (root / "CITATION.cff").read_text()
     build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
     subprocess.run(build, cwd=root, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
@@ -43,7 +47,7 @@ def test_the_wheel_works_in_a_clean_environment(root: Path, tmp_path: Path) -> N
     )
     file, version, count = result.stdout.split()
     assert Path(file).is_relative_to(tmp_path / "clean")
-    assert (version, count) == ("0.1.0", "2")
+    assert (version, count) == (released, "2")
     command = subprocess.run(
         [tmp_path / "clean" / "bin" / "weightspace", "--version"],
         env=environment,
@@ -51,4 +55,4 @@ def test_the_wheel_works_in_a_clean_environment(root: Path, tmp_path: Path) -> N
         capture_output=True,
         text=True,
     )
-    assert command.stdout.strip() == "0.1.0"
+    assert command.stdout.strip() == released

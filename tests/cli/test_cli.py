@@ -445,7 +445,7 @@ def test_interrupting_gives_130_and_the_same_command_continues(capsys, tmp_path:
 def test_it_runs_as_a_command(environment: dict[str, str]) -> None:
     call = [sys.executable, "-m", "weightspace"]
     version = subprocess.run([*call, "--version"], env=environment, capture_output=True, text=True, check=True)
-    assert version.stdout.strip() == "0.1.0"
+    assert version.stdout.strip() == importlib.metadata.version("weightspace")
     mistake = subprocess.run([*call, "show", "/nowhere"], env=environment, capture_output=True, text=True)
     assert (mistake.returncode, mistake.stdout) == (1, "")
     assert mistake.stderr == "weightspace show: /nowhere is not a folder: give the folder of a collection\n"
