@@ -1,5 +1,6 @@
 """The command line end to end, in this process for speed and in a subprocess where that matters."""
 
+import importlib.metadata
 import os
 import re
 import shutil
