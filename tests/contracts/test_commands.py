@@ -34,6 +34,7 @@ _EXTRA = {
     "import": ["--model", "MLP", "--arguments", "{sizes: [2, 2]}"], "bayes": ["--task", "/nowhere"],
     "collect": ["--task", "/nowhere"],
     "adapt merge": ["--base", "/nowhere"], "adapt apply": ["--base", "/nowhere"],
+    "adapt rows": ["--task", "iris", "--tensor", "embedding.weight", "--count", 2],
 }  # fmt: skip
 
 
