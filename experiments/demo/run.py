@@ -1,6 +1,6 @@
 """Can a generator that has seen 300 tickets of density 0.10 sample new ones that work?
 
-    python -m experiments.demo.run        (six to nine minutes on two cores; or: make demo)
+    python -m experiments.demo.run        (under five minutes on two cores; or: make demo)
 
 From real data to a sampled ensemble of sparse networks, on scikit-learn's handwritten digits. Interrupt it at any
 time; started again it continues. Everything lands in the folder --out.

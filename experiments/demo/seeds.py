@@ -1,6 +1,6 @@
 """Does the demo's result hold over seeds, or was it luck?
 
-    python -m experiments.demo.seeds        (about 7 minutes a seed on two cores; resumable)
+    python -m experiments.demo.seeds        (about 5 minutes a seed on two cores; resumable)
 
 Runs experiments/demo/run.py with three seeds (other networks, tickets, flow and samples on the same data
 splits) and writes the mean over seeds and its spread to demo/seeds.csv.
