@@ -128,10 +128,15 @@ class Polishing:
             found[CHOSEN_THEN] = polish(found[CHOSEN], f"{THEN}it", *trained)
             others = groups | {(SAMPLES, how): one for how, one in found.items()}
             report = ws.evaluate(
-                others.pop((SAMPLES, "0")), task, training=training, held_out=held_out,
-                others={f"{arm}, {how}": one for (arm, how), one in others.items()}, dropout=None,
-                knowledge=generator.knowledge, seed=seed,
-            )  # fmt: skip
+                others.pop((SAMPLES, "0")),
+                task,
+                training=training,
+                held_out=held_out,
+                others={f"{arm}, {how}": one for (arm, how), one in others.items()},
+                dropout=None,
+                knowledge=generator.knowledge,
+                seed=seed,
+            )
             report.write(study.out / f"report-{seed}")
             named = {f"{arm}, {how}": (arm, how) for arm, how in others} | {SAMPLES: (SAMPLES, "0")}
             named |= {"training tickets": (TICKETS, "0"), "held-out tickets": (HELD_OUT, "0")}
@@ -249,9 +254,17 @@ def main(
     pruned = ws.tickets.GradualPruning(density=density, length=ws.Step(epochs=pruning_epochs), ramp=0.5)
     fit = Fit(components=components, steps=refinement)
     study = Study(
-        data_root, out, fit, networks=networks, learned_from=learned_from, samples=samples, shards=1, hidden=hidden,
-        epochs=epochs, ladder=(pruned,),
-    )  # fmt: skip
+        data_root,
+        out,
+        fit,
+        networks=networks,
+        learned_from=learned_from,
+        samples=samples,
+        shards=1,
+        hidden=hidden,
+        epochs=epochs,
+        ladder=(pruned,),
+    )
     study.prepare((0, 1))
     found: list[dict[str, object]] = []
     for rows in Polishing(study, steps).rows(seeds):

@@ -96,9 +96,14 @@ class Family:
         y = (self.signs[:, digits.y] > 0).float()[..., None]
         x = torch.stack([digits.turned(float(angle)) for angle in self.angles]) if self.turn else digits.turned(0.0)
         return ws.tasks.from_own_data(
-            "groups of digits", x, y, NETWORK, recipe=RECIPE, loss=functional.binary_cross_entropy_with_logits,
+            "groups of digits",
+            x,
+            y,
+            NETWORK,
+            recipe=RECIPE,
+            loss=functional.binary_cross_entropy_with_logits,
             shared_inputs=not self.turn,
-        )  # fmt: skip
+        )
 
     def beginnings(self, task: ws.Task) -> ws.Collection:
         """The start of each ticket: networks at their initialisation."""

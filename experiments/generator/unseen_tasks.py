@@ -211,11 +211,14 @@ class Study:
         """Samples for tasks, n of each, one task after another."""
         drawn = [
             generator.sample(
-                n, density=DENSITY, condition={"description": self.family.descriptions[number]}, guidance=guidance,
+                n,
+                density=DENSITY,
+                condition={"description": self.family.descriptions[number]},
+                guidance=guidance,
                 seed=10_000 * seed + number,
             ).weights
             for number in numbers.tolist()
-        ]  # fmt: skip
+        ]
         return Arm(torch.cat(drawn), numbers.repeat_interleave(n))
 
     def decoded(self, generator: ws.FittedGenerator, codes: Tensor, numbers: Tensor) -> Arm:

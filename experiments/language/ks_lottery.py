@@ -130,9 +130,16 @@ def words(root: Path, body: Path, language: str, layers: int, length: int, test:
     items = [(text, 0, page) for text, page in zip(paragraphs, pages, strict=True)]
     found = data.cut(items, 900, test // 4, test, 0)
     task = ws.language.masked_words(
-        found.texts, body, name=f"words of {language}", splits=found.splits, length=length, layers=layers, tied=False,
-        copies=2, recipe=recipe,
-    )  # fmt: skip
+        found.texts,
+        body,
+        name=f"words of {language}",
+        splits=found.splits,
+        length=length,
+        layers=layers,
+        tied=False,
+        copies=2,
+        recipe=recipe,
+    )
     return common.by_length(task)
 
 

@@ -52,9 +52,15 @@ def main(
     pattern = common.encoder(density)
     texts, _ = data.handbook(root)
     words = ws.language.masked_words(
-        texts, body, validation=0.05, test=0.05, length=length, layers=layers, train_embeddings=False,
+        texts,
+        body,
+        validation=0.05,
+        test=0.05,
+        length=length,
+        layers=layers,
+        train_embeddings=False,
         recipe=common.recipe(word_steps),
-    )  # fmt: skip
+    )
     words = common.by_length(words)
     by_words = common.pruned(ws.collect(words, 1, seed=0, folder=out / "words"), pattern)
     print("masked words:", by_words.records[0]["metrics"], flush=True)
@@ -65,11 +71,18 @@ def main(
     }
     tasks = {
         name: ws.language.classification(
-            found.texts, found.labels, body, name=name, splits=found.splits, layers=layers, length=length,
-            train_embeddings=False, recipe=common.recipe(steps),
+            found.texts,
+            found.labels,
+            body,
+            name=name,
+            splits=found.splits,
+            layers=layers,
+            length=length,
+            train_embeddings=False,
+            recipe=common.recipe(steps),
         )
         for name, found in texts_of.items()
-    }  # fmt: skip
+    }
     tasks = {name: common.by_length(task) for name, task in tasks.items()}
     begun = {name: ws.language.pretrained(task, networks, seed=0) for name, task in tasks.items()}
     dense = {

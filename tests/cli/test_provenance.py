@@ -30,9 +30,11 @@ def work(task: ws.Task, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_tree_leads_from_samples_to_dense_networks(work: Path) -> None:
     tree = provenance(work / "samples")
     assert [row[:2] for row in tree] == [
-        ("networks", "samples"), ("└─ generator", "generator"), ("   └─ networks", "tickets"),
+        ("networks", "samples"),
+        ("└─ generator", "generator"),
+        ("   └─ networks", "tickets"),
         ("      └─ networks", "dense"),
-    ]  # fmt: skip
+    ]
     assert tree[0][2].startswith("sample, n 2")
     assert tree[2][2].startswith("tickets Gradual, density 0.5")
     assert tree[3][2].startswith("collect, n 6")

@@ -52,11 +52,14 @@ images = replace(images, recipe=replace(images.recipe, length=ws.Step(epochs=4))
 every = replace(
     images,
     recipe=ws.Recipe(
-        ws.Step(2, 3), 256, ws.Adam(lr=2e-3, betas=(0.8, 0.99), eps=1e-7, weight_decay=1e-4, decoupled=True),
+        ws.Step(2, 3),
+        256,
+        ws.Adam(lr=2e-3, betas=(0.8, 0.99), eps=1e-7, weight_decay=1e-4, decoupled=True),
         ws.Schedule("step", warmup=at("2it"), milestones=(at("1ep"), at("9it")), gamma=0.5),
-        ws.Augmentation(crop=1, flip=True), at("2it"),
+        ws.Augmentation(crop=1, flip=True),
+        at("2it"),
     ),
-)  # fmt: skip
+)
 
 
 def normed() -> nn.Module:
@@ -85,10 +88,12 @@ def generator(name: str, factory: Callable[[], nn.Module] | None = None) -> ws.F
 def refined() -> ws.TicketGenerator:
     patterns = [ws.Unstructured(0.3), ws.NM(1, 4)]
     return ws.TicketGenerator(
-        compress=ws.PCA(2), generate=replace(flow, validation_fraction=0.25), masks=ws.SharedMask(),
+        compress=ws.PCA(2),
+        generate=replace(flow, validation_fraction=0.25),
+        masks=ws.SharedMask(),
         conditions=("metrics.validation_loss",),
         refine=ws.TaskRefinement(patterns, steps=12, networks=4, batch_size=32, ramp=0.5),
-    )  # fmt: skip
+    )
 
 
 def by_hand() -> ws.WeightMatching:

@@ -32,9 +32,11 @@ def test_tables_of_tickets(tickets: ws.Collection, tmp_path: Path) -> None:
         kept = tickets.masks[:, at].double().mean(1)
         values = tickets.weights[:, at][tickets.masks[:, at]].double()
         assert layers[entry.name][2:] == (
-            f"{kept.mean():.3f}", f"{kept.min():.3f} to {kept.max():.3f}", str(int((kept == 0).sum())),
+            f"{kept.mean():.3f}",
+            f"{kept.min():.3f} to {kept.max():.3f}",
+            str(int((kept == 0).sum())),
             f"{values.square().mean().sqrt():.4g}",
-        )  # fmt: skip
+        )
     found = overlap_within(tickets)
     assert rows(page, "Overlap of masks")["share"] == (f"{found.shared:.3f}", f"{found.chance_shared:.3f}")
     assert rows(page, "Where it comes from")["networks"] == ("here", "<by hand>")

@@ -110,9 +110,16 @@ def task_of(kind: str, structure: str) -> ws.Task:
     one = KINDS[kind]
     recipe = ws.Recipe(ws.Step(epochs=3), batch_size=20, optimizer=ws.Adam(lr=2e-2))
     return ws.tasks.from_tensors(
-        kind, given, y, lambda: Net(one.shape, one.width), loss=one.loss, outputs=one.outputs, metrics=one.metrics,
-        recipe=recipe, test=0.4,
-    )  # fmt: skip
+        kind,
+        given,
+        y,
+        lambda: Net(one.shape, one.width),
+        loss=one.loss,
+        outputs=one.outputs,
+        metrics=one.metrics,
+        recipe=recipe,
+        test=0.4,
+    )
 
 
 @cache
@@ -299,9 +306,13 @@ def test_an_alignment_is_reported_by_the_main_metric(tmp_path: Path) -> None:
 
 def test_tasks_in_which_each_network_has_its_own_data() -> None:
     task = ws.tasks.from_own_data(
-        "curves", torch.linspace(-1, 1, 20)[:, None], torch.randn(4, 20, 1, generator=torch.Generator().manual_seed(0)),
-        lambda: nn.Linear(1, 1), recipe=ws.Recipe(ws.Step.of("2it"), batch_size=10), loss=F.mse_loss,
-    )  # fmt: skip
+        "curves",
+        torch.linspace(-1, 1, 20)[:, None],
+        torch.randn(4, 20, 1, generator=torch.Generator().manual_seed(0)),
+        lambda: nn.Linear(1, 1),
+        recipe=ws.Recipe(ws.Step.of("2it"), batch_size=10),
+        loss=F.mse_loss,
+    )
     networks = ws.collect(task, 4)
     with pytest.raises(InputError, match="data of its own"):
         ws.evaluate(networks, task, training=networks)

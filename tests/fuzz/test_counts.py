@@ -30,9 +30,17 @@ def test_seeds_add_up_and_a_seed_that_is_run_again_is_counted_once(tmp_path: Pat
     counts.record(tmp_path, "kills", 202, found(1))
     counts.record(tmp_path, "kills", 202, found(5))
     assert line(tmp_path) == {
-        "part": "kills", "seeds": "3, 201 to 202", "tries": "12", "tracebacks": "0", "hangs": "0",
-        "silent differences": "1", "without remedy": "0", "lost or left behind": "0", "mended": "0", "open": "1",
-    }  # fmt: skip
+        "part": "kills",
+        "seeds": "3, 201 to 202",
+        "tries": "12",
+        "tracebacks": "0",
+        "hangs": "0",
+        "silent differences": "1",
+        "without remedy": "0",
+        "lost or left behind": "0",
+        "mended": "0",
+        "open": "1",
+    }
     (row, total) = tables.read(tmp_path / "kills.csv")
     assert row == {"verb": "merge", "tried": "12", "same": "11", "other bytes": "1"}
     assert total["verb"] == "all"

@@ -293,7 +293,7 @@ def test_samples_on_disk_are_written_as_they_are_made(
     generator: ws.FittedGenerator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = generator.sample(5, density=[0.2, 0.1], seed=1)
-    monkeypatch.setattr("weightspace.generator.fitted_generator._BLOCK_BYTES", 4 * generator.layout.size * 3)
+    monkeypatch.setattr("weightspace.generator.sampling._BLOCK_BYTES", 4 * generator.layout.size * 3)
     parts = generator.sample(5, density=[0.2, 0.1], seed=1, folder=tmp_path / "s")
     assert parts.records == whole.records
     assert torch.equal(parts.masks, whole.masks)

@@ -69,9 +69,14 @@ def test_matrices_of_transformers_are_prunable_without_and_with_inputs() -> None
     small = {"vocab_size": 40, "bos_token_id": 0, "eos_token_id": 0}
     gpt2 = transformers.GPT2Config(n_embd=16, n_layer=1, n_head=2, n_positions=12, **small)
     mixture = transformers.MixtralConfig(
-        hidden_size=8, intermediate_size=12, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1,
-        num_local_experts=3, **small,
-    )  # fmt: skip
+        hidden_size=8,
+        intermediate_size=12,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        num_local_experts=3,
+        **small,
+    )
     ids = {"input_ids": torch.randint(40, (2, 6), generator=torch.Generator().manual_seed(0))}
     for build in (lambda: transformers.GPT2LMHeadModel(gpt2), lambda: transformers.MixtralForCausalLM(mixture)):
         network = ws.Architecture.of(build)

@@ -23,11 +23,19 @@ def write_run(folder: Path, params: dict[str, Any], epochs: list[int], *, file: 
     (folder / "params.pkl").write_bytes(b"never read")
     lines = [
         {
-            "training_iteration": i, "train_loss": 1 / (i + 1), "test_acc": i / 100, "validation_acc": i / 50,
-            "time_this_iter_s": 3.2, "timestamp": 5, "pid": 7, "done": False, "config": params, "hostname": "node",
+            "training_iteration": i,
+            "train_loss": 1 / (i + 1),
+            "test_acc": i / 100,
+            "validation_acc": i / 50,
+            "time_this_iter_s": 3.2,
+            "timestamp": 5,
+            "pid": 7,
+            "done": False,
+            "config": params,
+            "hostname": "node",
         }
         for i in range(1, 51)
-    ]  # fmt: skip
+    ]
     (folder / "result.json").write_text("".join(json.dumps(line) + "\n" for line in lines))
     for epoch in epochs:
         place = folder / f"checkpoint_{epoch:06}"
@@ -63,8 +71,12 @@ def test_the_last_networks_with_settings_and_results(zoo: Path) -> None:
 def test_all_epochs_in_order_and_some(zoo: Path) -> None:
     networks = ws.from_zoo(zoo, build, epochs="all")
     assert [(r["run"], r["epoch"]) for r in networks.records] == [
-        ("NN_0", 10), ("NN_0", 50), ("NN_1", 5), ("NN_1", 10), ("NN_1", 50),
-    ]  # fmt: skip
+        ("NN_0", 10),
+        ("NN_0", 50),
+        ("NN_1", 5),
+        ("NN_1", 10),
+        ("NN_1", 50),
+    ]
     assert networks.layout.unpack(networks.weights)["0.bias"][:, 0].tolist() == [10, 50, 5, 10, 50]
     with pytest.warns(UserWarning, match=r"left out, without a checkpoint of \[5\]: NN_0"):
         some = ws.from_zoo(zoo, build, epochs=[5])

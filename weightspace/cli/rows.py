@@ -33,7 +33,7 @@ class FewRows:
         count: Number of rows.
         level: Level of significance instead of a number, for ks.
         how: Whether the rows are trained alone from the base, or copied from the tuned matrix.
-        seed: Seed of random.
+        seed: Seed of a random choice.
         task: Task to tune on; None is what the networks' records say.
         common: Options that mean the same in every verb.
     """

@@ -208,10 +208,16 @@ _rule(Pattern, "PATTERN", read_pattern, pattern_text)
 _rule(Cost, "COST", read_cost, lambda cost: spelled_text(cost).partition("(")[0].lower())
 _rule(PopulationScheme, "{growing-mean,star,merge-many,universe}", read_population, population_name)
 _rule(
-    InitScore, f"{{{','.join(SCORES)}}}", lambda text: _of_table(SCORES, text, "score"),
-    lambda score: _name(SCORES, score), tuple(SCORES),
-)  # fmt: skip
+    InitScore,
+    f"{{{','.join(SCORES)}}}",
+    lambda text: _of_table(SCORES, text, "score"),
+    lambda score: _name(SCORES, score),
+    tuple(SCORES),
+)
 _rule(
-    MaskRule, f"{{{','.join(MASK_RULES)}}}", lambda text: _of_table(MASK_RULES, text, "mask rule"),
-    lambda rule: _name(MASK_RULES, rule), tuple(MASK_RULES),
-)  # fmt: skip
+    MaskRule,
+    f"{{{','.join(MASK_RULES)}}}",
+    lambda text: _of_table(MASK_RULES, text, "mask rule"),
+    lambda rule: _name(MASK_RULES, rule),
+    tuple(MASK_RULES),
+)

@@ -72,9 +72,15 @@ def measure_knowledge(
             densities, left_out = [], "the log-density of a held-out code is not finite"
     divergence = "exact" if probes is None else f"Hutchinson's estimate, {probes} probes a code"
     return FlowKnowledge(
-        len(training), len(codes), source, flow.codes, divergence, densities,
-        _tests(flow, simple, codes, known, seed, device), left_out,
-    )  # fmt: skip
+        len(training),
+        len(codes),
+        source,
+        flow.codes,
+        divergence,
+        densities,
+        _tests(flow, simple, codes, known, seed, device),
+        left_out,
+    )
 
 
 def _left_out(training: Tensor, held_out: Tensor) -> str:

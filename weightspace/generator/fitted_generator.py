@@ -19,6 +19,7 @@ from weightspace.generator.files import digest_of, read_parts
 from weightspace.generator.parts import GeneratorParts
 from weightspace.generator.polishing import Polishing
 from weightspace.generator.projection import Draw, draws_of, one_pattern, patterns_of
+from weightspace.generator.sampling import block_of, draws_in, sampling_config
 from weightspace.masks.patterns import Pattern
 from weightspace.networks.arguments import check_networks
 from weightspace.networks.building import in_blocks
@@ -37,8 +38,6 @@ from weightspace.tasks.data import Data
 from weightspace.tasks.own_loop import require_samples
 from weightspace.tasks.task import Task
 from weightspace.training.last_layer import LastLayer
-
-_BLOCK_BYTES = 2**29  # weights of samples that are made at once
 
 
 @dataclass(frozen=True, repr=False)
@@ -99,37 +98,27 @@ class FittedGenerator(GeneratorParts):
         record = {"condition": condition, "guidance": guidance, "generator": made_by}
 
         def make(rows: slice, tick: Callable[[int], object], checkpoint: Path | None) -> Collection:
-            parts: list[Collection] = []
-            for i, draw in enumerate(draws):
-                first, last = max(rows.start, i * n) - i * n, min(rows.stop, (i + 1) * n) - i * n
-                if first < last:
-                    parts.append(self._sampled(draw, first, last, i * n, record, guidance, device))
+            parts = [self._sampled(*part, record, guidance, device) for part in draws_in(draws, n, rows)]
             tick(1)
             made = parts[0] if len(parts) == 1 else Collection.concatenate(parts)
             made = self._with_statistics(made, data, device)
             return made if polishing is None else polishing(made, rows.start, checkpoint, tick, folder)
 
-        config: dict[str, Any] = {"n": n, "pattern": spelled_text(patterns[0] if len(patterns) == 1 else patterns)}
-        config |= {"seed": seed} | ({"nested": nested} if len(patterns) > 1 else {})
-        config |= {"condition": condition, "guidance": guidance} if self.conditions else {}
-        config |= {} if polishing is None else polishing.config
-        inputs: dict[str, str] = {}
-        if folder is not None:
-            inputs = {"generator": self.fingerprint()}
-            inputs |= {} if data is None else {"data": digest_of(data.x, data.y)}
-        count = n * len(patterns)  # on disk they are written as they are made; in memory all are kept in any case
-        block = count if folder is None else max(1, _BLOCK_BYTES // (4 * self.layout.size))
-        block = block if polishing is None else min(block, polishing.block)
+        conditions = (condition, guidance) if self.conditions else None
+        inputs = {"generator": self.fingerprint()} if folder is not None else {}
+        if folder is not None and data is not None:
+            inputs["data"] = digest_of(data.x, data.y)
+        count = n * len(patterns)
         samples = in_blocks(
             make,
             architecture=self.architecture,
             count=count,
-            block=min(count, block),
+            block=block_of(count, self.layout.size, polishing, written=folder is not None),
             ticks=1 + (0 if polishing is None else polishing.steps),
             what=f"sampling {count} networks",
             folder=folder,
             stage="sample",
-            config=config,
+            config=sampling_config(n, patterns, seed, nested, conditions, polishing),
             inputs=inputs or None,
         )
         return warn_of_lost_layers(samples)

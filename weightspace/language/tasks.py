@@ -25,9 +25,7 @@ from weightspace.tasks.task import Task, split_rows
 from weightspace.training.conversion import initial
 from weightspace.training.plans import Independent
 
-RECIPE = Recipe(
-    Step(epochs=3), 16, Adam(lr=1e-4), "triangular", max_gradient_norm=1.0, batches=ByLength()
-)  # fmt: skip
+RECIPE = Recipe(Step(epochs=3), 16, Adam(lr=1e-4), "triangular", max_gradient_norm=1.0, batches=ByLength())
 """How a pre-trained body is tuned where nothing else is said; texts of one length are gathered at random."""
 PARTS = ("train", "validation", "test")
 """Names of the splits."""

@@ -15,10 +15,10 @@ from weightspace.recipes.recipe import Augmentation
 from weightspace.runtime import checks, seeds, trees
 from weightspace.sparse.refit import refit
 from weightspace.tasks.data import Split
-from weightspace.tasks.measuring import measure
 from weightspace.tasks.task import Task
 from weightspace.training.augment import augment
 from weightspace.training.batchnorm import recalibrated
+from weightspace.training.measured import measured
 
 _ROWS = 512  # samples in a batch of BatchNorm statistics
 
@@ -28,7 +28,7 @@ class Recovered:
     """Pruned networks, each in the way that is best on validation data.
 
     Args:
-        networks: The networks.
+        networks: The networks, with validation metrics in their records.
         chosen: The way of each.
         ways: All networks in each way.
         scores: For each way the validation scores of all networks.
@@ -91,18 +91,23 @@ def recover(
     again = {f"{name}, statistics anew": recalibrated(one, seen, batches=batches) for name, one in ways.items()}
     if again["refitted, statistics anew"] is not refitted:  # there are such statistics
         ways |= again
-    figures = {way: _validation(networks, task) for way, networks in ways.items()}
+    ways = {way: measured(networks, task) for way, networks in ways.items()}
     metric = task.scores[0] if task.scores else None
     name = "loss" if metric is None else metric.name
     sign = 1.0 if metric is not None and metric.higher_is_better else -1.0
+    figures = {
+        way: [(record.metrics[f"validation_{name}"], record.metrics["validation_loss"]) for record in networks.records]
+        for way, networks in ways.items()
+    }
 
     def rank(way: str, i: int) -> tuple[bool, float, float]:
-        score, loss = figures[way][name][i], figures[way]["loss"][i]
+        score, loss = figures[way][i]
         return not math.isnan(score), sign * score, -loss
 
     chosen = [max(ways, key=partial(rank, i=i)) for i in range(len(pruned))]
     best = Collection.concatenate([ways[way][i : i + 1] for i, way in enumerate(chosen)])
-    return Recovered(best, chosen, ways, {way: figures[way][name] for way in ways}, name)
+    scores = {way: [score for score, _ in pairs] for way, pairs in figures.items()}
+    return Recovered(best, chosen, ways, scores, name)
 
 
 def _augmented(drawn: Split, task: Task, seed: int) -> Split:
@@ -114,9 +119,3 @@ def _augmented(drawn: Split, task: Task, seed: int) -> Split:
     if not (isinstance(x, Tensor) and x.ndim == 4):
         raise InputError(f"augmentation needs images (samples, channels, height, width), got {trees.shapes(x)}")
     return Split(augment(x[None], augmentation, [seed], 0)[0], drawn.y)
-
-
-def _validation(networks: Collection, task: Task) -> dict[str, list[float]]:
-    """Loss and metrics of each network on validation data."""
-    module = networks.architecture.build_seeded(0)
-    return measure(task, module, networks.layout, networks.weights, networks.buffers, task.validation)

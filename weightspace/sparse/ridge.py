@@ -1,5 +1,7 @@
 """Ridge regressions of many rows that each keep other columns."""
 
+import warnings
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -79,4 +81,10 @@ def _by_gradients(
         rest -= product * length[:, None]
         before, squares = squares, rest.square().sum(1)
         direction = rest + direction * torch.where(going, squares / before, 0.0)[:, None]
+    if left := int((squares > enough).sum()):
+        warnings.warn(
+            f"{left} rows of a layer are not solved to the end after {_STEPS} steps: they fit better than before, but "
+            "not as well as they could; a larger ridge or more examples help",
+            stacklevel=2,
+        )
     return change * scale

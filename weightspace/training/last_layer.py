@@ -16,12 +16,11 @@ from weightspace.networks.record import Record
 from weightspace.runtime import checks, devices, seeds, trees
 from weightspace.runtime.trees import Tree
 from weightspace.tasks.arguments import check_run
-from weightspace.tasks.measuring import measure
 from weightspace.tasks.own_loop import require_samples
 from weightspace.tasks.task import Task
-from weightspace.training.conversion import meaning
 from weightspace.training.individual import require_seeds
 from weightspace.training.linear_fit import LinearFit
+from weightspace.training.measured import measured
 from weightspace.training.output_layer import OutputLayer
 
 _BYTES = 256 * 2**20  # activations of a batch
@@ -97,28 +96,19 @@ class LastLayer:
                 )
                 for name, values in _parted(fit.solved(), layer).items():
                     weights[i, networks.layout.slices[name]] = values.flatten().to(weights.dtype)
-        return self._finished(networks, module, weights, task)
+        records = [
+            record.without("aligned")
+            | {"kind": "refitted", "parent": i if record.index is None else record.index}
+            | self.to_json()
+            for i, record in enumerate(networks.records)
+        ]
+        return measured(networks.replace(weights=weights.cpu(), records=records, extras={}), task, device=device)
 
     def _rows(self, record: Record, samples: int) -> Tensor:
         """The training samples of a network."""
         if samples <= self.samples:
             return torch.arange(samples)
         return torch.randperm(samples, generator=seeds.generator(record.seed, "last layer"))[: self.samples]
-
-    def _finished(self, networks: Collection, module: nn.Module, weights: Tensor, task: Task) -> Collection:
-        """The refitted networks, with validation metrics in their records."""
-        buffers = {name: b.to(weights.device) for name, b in networks.buffers.items()}
-        figures = measure(task, module, networks.layout, weights, buffers, task.validation.to(str(weights.device)))
-        metrics = {f"validation_{name}": values for name, values in figures.items()}
-        records = [
-            record.without("aligned")
-            | {"kind": "refitted", "parent": i if record.index is None else record.index}
-            | self.to_json()
-            | meaning(task, metrics)
-            | {"metrics": {name: values[i] for name, values in metrics.items()}}
-            for i, record in enumerate(networks.records)
-        ]
-        return networks.replace(weights=weights.cpu(), records=records, extras={})
 
 
 def _inputs(

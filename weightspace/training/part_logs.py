@@ -33,9 +33,8 @@ def _numbers(file: Path) -> Iterator[tuple[int, dict[str, float]]]:
     for number, line in enumerate(read_text(file).splitlines(), 1):
         try:
             said = json.loads(line)
-        except ValueError:
+            if isinstance(said, dict) and isinstance(said.get("step"), int):
+                values = {name: value for name, value in said.items() if name not in ("step", "time")}
+                yield said["step"], {k: math.nan if v is None else float(v) for k, v in values.items()}
+        except (ValueError, TypeError):
             warnings.warn(f"line {number} of {file} is damaged: trackers do not get it", stacklevel=2)
-            continue
-        if isinstance(said, dict) and isinstance(said.get("step"), int):
-            values = {name: value for name, value in said.items() if name not in ("step", "time")}
-            yield said["step"], {name: math.nan if value is None else float(value) for name, value in values.items()}

@@ -103,8 +103,11 @@ def kinds(symmetry: Symmetry, tensor: str) -> set[str | None]:
 
 @pytest.mark.parametrize(("cases", "kind"), [(GENERAL, "general"), (ORTHOGONAL, "orthogonal"), (NONE, None)])
 def test_the_grid_of_what_may_lie_between(cases: dict[str, Between], kind: str | None) -> None:
-    uses_parameters = [name for name, case in cases.items() if set(case.__code__.co_names) & {
-        "scalar", "vector", "other", "token", "matrix", "one", "two", "four", "norm"}]  # fmt: skip
+    uses_parameters = [
+        name
+        for name, case in cases.items()
+        if set(case.__code__.co_names) & {"scalar", "vector", "other", "token", "matrix", "one", "two", "four", "norm"}
+    ]
     alone = [[name] for name in uses_parameters]  # shared parameters would tie the cases together
     torch.manual_seed(0)
     for names in [[n for n in cases if n not in uses_parameters], *alone]:
