@@ -110,6 +110,7 @@ def test_a_worker_that_is_gone_is_said_and_replaced(light: Path) -> None:
 with processes(1) as pool:
     error = raised(StorageError, lambda: list(pool.map(os._exit, [3])))
     assert "ended with code 3: run the same again" in str(error), error
+    assert "needs `if __name__" in str(raised(StorageError, lambda: list(pool.map(os._exit, [1]))))
     (pid,) = pool.map(eval, ["__import__('os').getpid()"])
     results = pool.map(eval, ["__import__('os').kill(__import__('os').getpid(), 9)"])
     assert "by signal 9; it may have run out of memory" in str(raised(StorageError, lambda: next(results)))

@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
@@ -21,6 +21,10 @@ from weightspace.runtime.progress import quiet
 from weightspace.runtime.user_code import keep_place, place_of
 
 _SECONDS_TO_END = 5.0  # of a worker without further work; then it is killed
+_PERHAPS: Mapping[int | None, str] = {
+    -9: "; it may have run out of memory",
+    1: '; it says why above, and a script that begins processes needs `if __name__ == "__main__":` around it',
+}
 
 
 @contextmanager
@@ -81,8 +85,9 @@ class _Worker:
         self.process.join(_SECONDS_TO_END)
         code = self.process.exitcode
         how = f"by signal {-code}" if code is not None and code < 0 else f"with code {code}"
-        memory = "; it may have run out of memory" if code == -9 else ""
-        return StorageError(f"a worker process ended {how}{memory}: run the same again, what is finished is kept")
+        return StorageError(
+            f"a worker process ended {how}{_PERHAPS.get(code, '')}: run the same again, what is finished is kept"
+        )
 
 
 class Processes:
