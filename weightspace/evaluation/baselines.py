@@ -337,8 +337,11 @@ class Baselines:
         for entry in layout.weights:
             at = layout.slices[entry.name]
             kept = share[at].mean()
-            place = scores[:, at].argsort(1, descending=True).argsort(1).double() + 1  # 1 is the largest
-            ranked[:, at] = -place / (kept.clamp(min=1e-12) * entry.size)
+            order = scores[:, at].argsort(1, descending=True)
+            place = torch.arange(1, entry.size + 1, dtype=torch.float64).expand(len(scores), -1)  # 1 is the largest
+            ranked[:, at] = torch.empty_like(place.contiguous()).scatter_(1, order, place) / -(
+                kept.clamp(min=1e-12) * entry.size
+            )
         return Unstructured(self.density).mask(ranked, layout)
 
     def _collection(self, weights: Float[Tensor, "n d"], masks: Bool[Tensor, "n d"]) -> Collection:

@@ -288,7 +288,7 @@ def sum_of(networks: Collection) -> Float[Tensor, " d"]:
     """The sum of all networks' weights, in float64; a block is read at a time."""
     total = torch.zeros(networks.layout.size, dtype=torch.float64)
     for rows in blocks(len(networks), _NETWORKS):
-        total += networks[rows].weights.double().sum(0)
+        total += networks.view(rows).weights.double().sum(0)
     return total
 
 

@@ -16,11 +16,13 @@ from weightspace.evaluation.neighbours import (
     Nearest,
     Neighbours,
     NeighbourSearch,
-    distances_among,
+    distances_by,
+    inner_products,
     kept_in_layers,
     largest_error_overlap,
     largest_mask_overlap,
     mask_overlaps,
+    spread_by,
     squared_spread,
 )
 from weightspace.evaluation.predictions import COMPARED, ScoredPredictions
@@ -125,7 +127,8 @@ class TrainingReference:
     @cached_property
     def dispersion(self) -> float:
         """Root mean square distance of the training networks to their mean, corrected for their number."""
-        return (self._spread(self.compared_training, self.search.centre) / (len(self.training) - 1)) ** 0.5
+        spread = squared_spread(self.compared_training, self.search.centre, self.memory_gb, self.device)
+        return (spread / (len(self.training) - 1)) ** 0.5
 
     @property
     def unit(self) -> float:
@@ -172,9 +175,6 @@ class TrainingReference:
     def prepared(self, networks: Collection) -> Collection:
         """A block of networks that is to predict: these statistics, and on the device."""
         return placed(self.recalibrated(networks), self.device)
-
-    def _spread(self, networks: Collection, centre: Float[Tensor, " d"]) -> float:
-        return squared_spread(networks, centre, self.memory_gb, self.device)
 
     def score(self, networks: Collection) -> ScoredPredictions:
         """Predictions on the test split, with each network's metrics."""
@@ -246,7 +246,8 @@ class TrainingReference:
         compared = self.compared_training if itself else self.to_compare(networks)
         around = self.around if itself else self.search.around(compared, itself=False)
         errors = largest_error_overlap(scored.errors, self.scored.errors, itself=itself)
-        among = distances_among(compared[:COMPARED], self.memory_gb)
+        products = self._products(compared, itself=itself)
+        among = distances_by(products)
         kept, sizes = kept_in_layers(networks, self.memory_gb)
         densities = (kept / sizes).mean(0).tolist()
         result = GroupResult(
@@ -263,8 +264,8 @@ class TrainingReference:
                 nearest_angle=around.angle.first.tolist(),
             ),
             self.scorer.ensemble(scored.predictions, test),
-            self._novelty(compared, scored, around, itself=itself, held_out=held_out),
-            self._variety(group, compared, scored, among, kept[:COMPARED], sizes),
+            self._novelty(products, scored, around, itself=itself, held_out=held_out),
+            self._variety(group, products, scored, among, kept[:COMPARED], sizes),
             [LayerDensity(e.name, density) for e, density in zip(networks.layout.weights, densities, strict=True)],
             self.scorer.intervals(scored.predictions, test, seed=self.seed),
             self.scorer.reliability(scored.predictions, test),
@@ -282,9 +283,15 @@ class TrainingReference:
             networks, self.training, itself=itself, memory_gb=self.memory_gb, device=self.device
         ).tolist()
 
+    def _products(self, networks: Collection, *, itself: bool) -> Float[Tensor, "k k"]:
+        """Inner products of the deviations of (up to 512) networks from the training mean."""
+        if itself:
+            return self.search.gram[:COMPARED, :COMPARED]
+        return inner_products(networks[:COMPARED], self.search.centre, self.memory_gb, self.device)
+
     def _novelty(
         self,
-        networks: Collection,
+        products: Float[Tensor, "k k"],
         scored: ScoredPredictions,
         around: Neighbours,
         *,
@@ -292,10 +299,10 @@ class TrainingReference:
         held_out: Float[Tensor, " m"] | None,
     ) -> Novelty:
         """How the networks lie relative to the training networks."""
-        nearest, compared = around.nearest, networks[:COMPARED]
+        nearest = around.nearest
         dispersion: float | None = None
         if not itself:
-            spread = self._spread(compared, self.search.centre) / len(compared)
+            spread = products.trace().item() / len(products)
             dispersion = spread**0.5 / self.dispersion
         z_u, farther = (None, None) if held_out is None else novelty.z_u(nearest.first, held_out)
         return Novelty(
@@ -311,7 +318,7 @@ class TrainingReference:
     def _variety(
         self,
         group: Group,
-        in_distances: Collection,
+        products: Float[Tensor, "k k"],
         scored: ScoredPredictions,
         among: Float[Tensor, "n n"],
         kept: Float[Tensor, "n layers"],
@@ -322,8 +329,7 @@ class TrainingReference:
         if len(compared) < 2:
             return None
         errors = scored.errors[:COMPARED]
-        some = in_distances[:COMPARED]
-        spread = self._spread(some, sum_of(some) / len(some)) / (len(some) - 1)
+        spread = spread_by(products) / (len(products) - 1)
         shared: float | None = None
         if not compared.dense:
             # Networks with one mask and other values are put into other orders, which hides that it is one.

@@ -8,9 +8,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from weightspace.evaluation.connectivity import sum_of
 from weightspace.evaluation.memory import capacity
 from weightspace.evaluation.metrics import novelty
-from weightspace.masks.overlap import overlap_matrix
+from weightspace.masks.overlap import overlap_of_numbers
 from weightspace.networks.collection import Collection
 from weightspace.networks.forward import blocks
 
@@ -90,13 +91,7 @@ class NeighbourSearch:
             memory_gb: Memory for the blocks that are worked on, in GiB.
             device: Device to compute on.
         """
-        k = min(_BASES, len(networks))
-        gram = torch.empty(k, k, dtype=torch.float64)
-        bases = networks[:k]
-        for rows, block in deviations(bases, centre, memory_gb, device):
-            for columns, others in deviations(bases, centre, memory_gb, device):
-                gram[rows, columns] = block @ others.T
-        return cls(networks, centre, gram, memory_gb, device)
+        return cls(networks, centre, inner_products(networks[:_BASES], centre, memory_gb, device), memory_gb, device)
 
     @cached_property
     def _held(self) -> list[Float[Tensor, "n d"]] | None:
@@ -172,12 +167,13 @@ class NeighbourSearch:
 
 
 def deviations(
-    networks: Collection, centre: Float[Tensor, " d"] | float, memory_gb: float, device: str = "cpu"
+    networks: Collection, centre: Float[Tensor, " d"], memory_gb: float, device: str = "cpu", start: int = 0
 ) -> Iterator[tuple[slice, Float[Tensor, "n d"]]]:
-    """Blocks of networks less a point, in float64, on a device."""
-    centre = centre.to(device) if isinstance(centre, Tensor) else centre
+    """Blocks of networks, from one of the blocks on, less a point, in float64, on a device."""
+    centre = centre.double().to(device)
     for rows in blocks(len(networks), capacity(memory_gb, 32 * networks.layout.size)):
-        yield rows, networks[rows].weights.to(device).double() - centre
+        if rows.start >= start:
+            yield rows, networks.view(rows).weights.to(device) - centre  # in float64, as the point is
 
 
 def squared_spread(networks: Collection, centre: Float[Tensor, " d"], memory_gb: float, device: str = "cpu") -> float:
@@ -185,26 +181,59 @@ def squared_spread(networks: Collection, centre: Float[Tensor, " d"], memory_gb:
     return sum(block.square().sum().item() for _, block in deviations(networks, centre, memory_gb, device))
 
 
+def inner_products(
+    networks: Collection, centre: Float[Tensor, " d"], memory_gb: float, device: str = "cpu"
+) -> Float[Tensor, "n n"]:
+    """Inner products of the deviations of all pairs of networks from a point, in float64."""
+    result = torch.empty(len(networks), len(networks), dtype=torch.float64)
+    fits = len(networks) <= capacity(memory_gb, 8 * networks.layout.size)
+    held = list(deviations(networks, centre, memory_gb, device)) if fits else None
+    for i, (rows, block) in enumerate(held or deviations(networks, centre, memory_gb, device)):
+        following = held[i:] if held else deviations(networks, centre, memory_gb, device, rows.start)
+        for columns, others in following:
+            product = block @ others.T
+            result[rows, columns] = product
+            result[columns, rows] = product.T
+    return result
+
+
+def distances_by(products: Float[Tensor, "n n"]) -> Float[Tensor, "n n"]:
+    """Distances of all pairs by their inner products, infinite to oneself.
+
+    Expanded, not subtracted: rounding makes the distance of copies about 1e-8 of the networks' length.
+    """
+    squares = products.diagonal()
+    distance = (squares[:, None] + squares - 2 * products).clamp(min=0).sqrt()
+    return distance.fill_diagonal_(torch.inf)
+
+
+def spread_by(products: Float[Tensor, "n n"]) -> float:
+    """Sum of squared distances of networks to their mean, by their inner products."""
+    return max(0.0, (products.trace() - products.sum() / len(products)).item())
+
+
 def distances_among(networks: Collection, memory_gb: float, device: str = "cpu") -> Float[Tensor, "n n"]:
     """Distances of all pairs, infinite to oneself."""
-    result = torch.empty(len(networks), len(networks), dtype=torch.float64)
-    for rows, block in deviations(networks, 0.0, memory_gb, device):
-        for columns, others in deviations(networks, 0.0, memory_gb, device):
-            result[rows, columns] = torch.cdist(block, others)
-    return result.fill_diagonal_(torch.inf)
+    centre = sum_of(networks) / len(networks)
+    return distances_by(inner_products(networks, centre, memory_gb, device))
 
 
 def mask_overlaps(
     networks: Collection, others: Collection, memory_gb: float, device: str = "cpu"
 ) -> Float[Tensor, "n m"]:
     """Mask overlaps of prunable weights of all pairs of networks from two collections."""
-    prunable = networks.layout.prunable
+    prunable = networks.layout.prunable.to(device)
     size = capacity(memory_gb, 16 * networks.layout.size)
     result = torch.empty(len(networks), len(others), dtype=torch.float64)
+
+    def numbers(of: Collection, rows: slice) -> Float[Tensor, "n d"]:
+        return (of.view(rows).masks.to(device) & prunable).float()
+
     for columns in blocks(len(others), size):
-        other = others[columns].masks[:, prunable].to(device)
+        other = numbers(others, columns)
         for rows in blocks(len(networks), size):
-            result[rows, columns] = overlap_matrix(networks[rows].masks[:, prunable].to(device), other)
+            same = others is networks and rows == columns
+            result[rows, columns] = overlap_of_numbers(other if same else numbers(networks, rows), other).cpu()
     return result
 
 
@@ -231,7 +260,7 @@ def largest_mask_overlap(
     """The largest mask overlap of each network with a training network, itself excepted."""
     best: list[Tensor] = []
     for rows in blocks(len(networks), _ERRORS):
-        overlap = mask_overlaps(networks[rows], training, memory_gb, device)
+        overlap = mask_overlaps(networks.view(rows), training, memory_gb, device)
         if itself:
             here = torch.arange(len(overlap))
             overlap[here, here + rows.start] = -torch.inf
@@ -247,6 +276,6 @@ def kept_in_layers(
     weights = layout.weights
     parts: list[Tensor] = []
     for rows in blocks(len(networks), capacity(memory_gb, 16 * layout.size)):
-        masks = networks[rows].masks
+        masks = networks.view(rows).masks
         parts.append(torch.stack([masks[:, layout.slices[e.name]].sum(1).double() for e in weights], 1))
     return torch.cat(parts), torch.tensor([float(e.size) for e in weights], dtype=torch.float64)

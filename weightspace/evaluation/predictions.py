@@ -145,5 +145,5 @@ def outputs_in_blocks(
     values = sum(tensor.numel() for tensor in trees.tensors(one))
     size = capacity(memory_gb, _COPIES * 8 * trees.samples(x) * values + 16 * networks.layout.size)
     for rows in blocks(len(networks), size):
-        part = networks[rows] if prepare is None else prepare(networks[rows])
+        part = networks.view(rows) if prepare is None else prepare(networks.view(rows))
         yield predict_sparse(part, x, module)

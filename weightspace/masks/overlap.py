@@ -28,7 +28,16 @@ def overlap_matrix(masks: Bool[Tensor, "n p"], others: Bool[Tensor, "m p"]) -> F
         checks.tensor(value, name, shape=("networks", "weights"), dtype=torch.bool)
     if masks.shape[1] != others.shape[1]:
         raise checks.refuse("others", f"masks of {masks.shape[1]} weights, as the first are", others)
-    a, b = masks.float(), others.float()
+    return overlap_of_numbers(masks.float(), others.float())
+
+
+def overlap_of_numbers(a: Float[Tensor, "n p"], b: Float[Tensor, "m p"]) -> Float[Tensor, "n m"]:
+    """As `overlap_matrix`, of masks as zeros and ones.
+
+    Args:
+        a: Masks of n networks.
+        b: Masks of m networks.
+    """
     return (2 * (a @ b.T) / (a.sum(1, keepdim=True) + b.sum(1))).double()
 
 

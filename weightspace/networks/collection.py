@@ -133,7 +133,7 @@ class Collection:
             return torch.ones(len(self), dtype=torch.float64)
         always = self.layout.size - self.layout.num_prunable  # what is not prunable is True in every mask
         rows = blocks(len(self), at_once(_READ, self.layout.size))
-        counts = [np.count_nonzero(row) for at in rows for row in self[at].masks.cpu().numpy()]
+        counts = [np.count_nonzero(row) for at in rows for row in self.view(at).masks.cpu().numpy()]
         return (torch.tensor(counts, dtype=torch.float64) - always) / self.layout.num_prunable
 
     def __len__(self) -> int:
@@ -159,12 +159,17 @@ class Collection:
         positions = torch.arange(len(self))[index]
         if not len(positions):
             raise InputError(f"the selection is empty: a collection needs at least one network (of {len(self)})")
+        return self._selected(positions, [self.records[i] for i in positions.tolist()])
+
+    def view(self: C, rows: slice) -> C:
+        """The networks of a slice, with the same tensors: what is in memory is not copied, what is on disk not read."""
+        return self._selected(rows, self.records[rows])
+
+    def _selected(self: C, rows: slice | Tensor, records: list[Record]) -> C:
         part = object.__new__(type(self))
         part.layout, part.architecture = self.layout, self.architecture
-        part._reader, part._names = self._reader, self._names
-        part._rows = self._rows[positions]
-        part._columns = {name: column[positions] for name, column in self._columns.items()}
-        part.records = [self.records[i] for i in positions.tolist()]
+        part._reader, part._names, part.records = self._reader, self._names, records
+        part._rows, part._columns = self._rows[rows], {name: column[rows] for name, column in self._columns.items()}
         return part
 
     def __iter__(self) -> Iterator[Network]:
