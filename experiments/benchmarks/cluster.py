@@ -1,6 +1,6 @@
 """Does a Ray cluster that loses a worker give the bytes that one process gives, from training to report?
 
-    python -m experiments.benchmarks.cluster --networks 10000     (two minutes on two cores; continues where it was stopped)
+    python -m experiments.benchmarks.cluster --networks 10000     (minutes on two cores; continues where it was stopped)
 
 Digits, an MLP 64-8-10, with a short recipe: networks are trained and pruned in shards, a generator is fitted to up to
 512 tickets, samples are judged in a report beside all of them. Once in this process, shard after shard, and once on a
