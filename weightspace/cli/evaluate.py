@@ -22,6 +22,7 @@ from weightspace.cli.verifying import verified
 from weightspace.errors import InputError
 from weightspace.evaluation import CollectionPage, MCDropout, collection_page, evaluate_pictures
 from weightspace.evaluation import evaluate as measure
+from weightspace.evaluation.own_statistics import Statistics
 from weightspace.generator import FittedGenerator
 from weightspace.networks.collection import Collection
 from weightspace.report.comparison import Comparison
@@ -56,6 +57,8 @@ class Evaluate:
         generator: Folder of the generator of the samples, for a verdict on what its flow knows; on the held-out
             networks, where there are any.
         dropout: Rates of the MC-dropout networks that are trained for comparison; without values none are.
+        statistics: BatchNorm statistics of the networks in these folders: estimated "anew", their "own", or "choose",
+            what is better on validation data in each row. Baselines that mix networks have none of their own.
         memory_gb: Memory budget in GiB.
         seed: Seed of baselines, shifts and intervals.
         common: Options that mean the same in every verb.
@@ -72,6 +75,7 @@ class Evaluate:
     performing: float = 0.95
     generator: Path | None = None
     dropout: tuple[float, ...] = tuple(MCDropout().rates)
+    statistics: Statistics = "anew"
     memory_gb: float = 2.0
     seed: int = 0
     common: Shared = field(default_factory=Common)
@@ -96,6 +100,8 @@ class Evaluate:
             "memory": self.memory_gb,
             "seed": self.seed,
         }
+        if self.statistics != "anew":
+            config["statistics"] = self.statistics
         model = None
         if self.generator is not None:
             model = open_generator(Path(self.generator), self.common, self.task)
@@ -137,6 +143,7 @@ class Evaluate:
             performing=self.performing,
             dropout=MCDropout(self.dropout) if self.dropout else None,
             knowledge=self._knowledge(model, held_out, training),
+            statistics=self.statistics,
             memory_gb=self.memory_gb,
             seed=self.seed,
             device=self.common.device,
@@ -168,7 +175,13 @@ class Evaluate:
                 "--held-out is for networks of one task; pictures are compared with the task's unseen ones "
                 "(tasks.pictures(..., unseen=)): leave --held-out out"
             )
-        for option, default in (("align", True), ("performing", 0.95), ("dropout", tuple(MCDropout().rates))):
+        defaults = {
+            "align": True,
+            "performing": 0.95,
+            "dropout": tuple(MCDropout().rates),
+            "statistics": "anew",
+        }
+        for option, default in defaults.items():
             if getattr(self, option) != default:
                 raise InputError(f"--{option} means nothing for networks that draw pictures: leave it out")
 

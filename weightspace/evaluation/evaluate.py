@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from jaxtyping import Float
 from torch import Tensor
@@ -18,6 +18,7 @@ from weightspace.evaluation.groups import SAMPLES, CanonicalForm, Group, Inputs
 from weightspace.evaluation.measure import MeasuredGroup, TrainingReference
 from weightspace.evaluation.measured_baselines import MeasuredBaselines, measure_baselines
 from weightspace.evaluation.neighbours import distances_among
+from weightspace.evaluation.own_statistics import RowStatistics, Statistics
 from weightspace.evaluation.parts import Parts
 from weightspace.evaluation.predictions import COMPARED
 from weightspace.evaluation.verdicts import Evidence, better_ensemble, judge_claims
@@ -52,6 +53,7 @@ def evaluate(
     performing: float = 0.95,
     dropout: MCDropout | None = MCDropout(),
     knowledge: FlowKnowledge | None = None,
+    statistics: Statistics = "anew",
     memory_gb: float = 2.0,
     seed: int = 0,
     device: str = "auto",
@@ -63,7 +65,7 @@ def evaluate(
     its loss; the report names what does not apply to them.
 
     Distances are canonical: all networks are aligned to the training networks' mean first. Networks with BatchNorm get
-    the same pass over training data in every row.
+    the same pass over training data in every row, where `statistics` does not say otherwise.
 
     Args:
         samples: Networks to judge.
@@ -79,6 +81,9 @@ def evaluate(
         dropout: How the MC-dropout row is trained, from scratch by the task's recipe; None leaves it out.
         knowledge: What the generator's flow knows beyond a Gaussian (`generator.knowledge`, or
             `generator.knowledge_of(held_out, tickets)`), for a verdict and a table.
+        statistics: BatchNorm statistics of the networks that are passed in: estimated "anew"; their "own"; or "choose",
+            what is better on validation data in each row. Baselines that mix networks have none of their own and get
+            the pass, with "own" and "choose" over inputs changed as the task's recipe says.
         memory_gb: Memory for all that is held at once, in GiB. Collections that do not fit are spooled to a temporary
             folder, and baselines are made from and in as many networks as fit.
         seed: Seed of baselines, shifts and intervals.
@@ -96,10 +101,11 @@ def evaluate(
     require_samples(check_task(task), "evaluate")
     inputs = Inputs(samples, training, held_out, {} if others is None else others)
     _check(align, components, performing, dropout, knowledge, memory_gb)
+    checks.one_of(statistics, "statistics", get_args(Statistics))
     seed, device = checks.seed(seed), devices.pick(device)
     checks.given(folder, "folder", checks.path)
     inputs.check(task, reserved={*NAMES, "MC dropout"})
-    settings = Settings(align, components, performing, dropout, knowledge, memory_gb, seed)
+    settings = Settings(align, components, performing, dropout, knowledge, memory_gb, seed, statistics)
     if folder is None:
         return _evaluated(inputs, task, settings, device, Parts())
     folder = Path(folder)
@@ -124,6 +130,7 @@ class Settings:
         knowledge: What the generator's flow knows beyond a Gaussian.
         memory_gb: Memory for all that is held at once, in GiB.
         seed: Seed of baselines, shifts and intervals.
+        statistics: BatchNorm statistics of the networks that are passed in.
     """
 
     align: WeightMatching | None
@@ -133,6 +140,7 @@ class Settings:
     knowledge: FlowKnowledge | None
     memory_gb: float
     seed: int
+    statistics: Statistics = "anew"
 
     def to_json(self, task: Task) -> dict[str, Any]:
         """What decides the report beside the networks, for the run's folder.
@@ -140,6 +148,7 @@ class Settings:
         Args:
             task: The task.
         """
+        written = {} if self.statistics == "anew" else {"statistics": self.statistics}
         return {
             "task": task.to_json(),
             "recipe": task.recipe.to_json(),
@@ -150,6 +159,7 @@ class Settings:
             "knowledge": None if self.knowledge is None else to_json(self.knowledge),
             "memory": self.memory_gb,
             "seed": self.seed,
+            **written,
         }
 
 
@@ -159,7 +169,10 @@ def _evaluated(inputs: Inputs, task: Task, settings: Settings, device: str, part
     with whole("evaluating"), CanonicalForm.of(training, task, align, share_gb, device) as canonical:
         compared = None if canonical.distances is None else canonical.compared
         aligned = canonical(training)
-        reference = TrainingReference(task, aligned, canonical, settings.performing, share_gb, seed, device, compared)
+        rows = RowStatistics.of(inputs, task, settings.statistics, seed=seed, device=device)
+        reference = TrainingReference(
+            task, aligned, canonical, settings.performing, share_gb, seed, device, compared, rows
+        )
         groups = _measure_groups(inputs, reference, canonical, parts)
         baselines = measure_baselines(
             inputs, groups.samples, reference, canonical, settings.components, held_out=groups.far, parts=parts
@@ -208,6 +221,8 @@ def _reported_settings(
         ood_inputs=benchmark.ood_source,
         ensemble=_members(inputs),
         memory_gb=settings.memory_gb,
+        statistics=training.statistics.setting,
+        own_statistics=training.statistics.own,
     )
 
 
@@ -340,7 +355,8 @@ def _benchmark_ensembles(
     n, one_of = _members(inputs), f"one of the training {inputs.kind}"
 
     def ensemble(name: str, note: str, networks: Collection) -> PredictiveEnsemble:
-        return PredictiveEnsemble.of(name, note, networks, memory_gb=training.memory_gb, prepare=training.prepared)
+        prepare = partial(training.prepared, row=inputs.training_name if name == one_of else name)
+        return PredictiveEnsemble.of(name, note, networks, memory_gb=training.memory_gb, prepare=prepare)
 
     def fitted(rates: MCDropout) -> PredictiveEnsemble:
         trained = rates.fit(training.task, seed=training.seed, device=training.device)
@@ -377,7 +393,7 @@ def _figure_inputs(
         groups=groups.aligned,
         scored={SAMPLES: groups.samples.scored, inputs.training_name: groups.training.scored},
         pca=baselines.made.pca,
-        task=training.task,
+        task=training.task_of_pass,
         recalibrated=training.recalibrated,
         device=training.device,
     )

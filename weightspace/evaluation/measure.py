@@ -1,8 +1,8 @@
 """Measure one group of networks against the training networks."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 
 import torch
 from jaxtyping import Bool, Float
@@ -25,6 +25,7 @@ from weightspace.evaluation.neighbours import (
     spread_by,
     squared_spread,
 )
+from weightspace.evaluation.own_statistics import RowStatistics
 from weightspace.evaluation.predictions import COMPARED, ScoredPredictions
 from weightspace.evaluation.scoring import Scorer, scorer_of
 from weightspace.masks import overlap
@@ -67,6 +68,7 @@ class TrainingReference:
         seed: Seed of the intervals.
         device: Device to compute on, block by block.
         compared: What distances are taken on, of networks in canonical form; None takes them as they are.
+        statistics: Which rows keep their BatchNorm statistics.
 
     Raises:
         InputError: Half of the training networks are copies of others, so that there is no distance to compare with.
@@ -80,6 +82,7 @@ class TrainingReference:
     seed: int
     device: str = "cpu"
     compared: Callable[[Collection], Collection] | None = None
+    statistics: RowStatistics = RowStatistics()
 
     def __post_init__(self) -> None:
         # Distances are told in medians among training networks, which must not be copies of each other.
@@ -122,7 +125,7 @@ class TrainingReference:
     @cached_property
     def scored(self) -> ScoredPredictions:
         """Predictions of the training networks on the test split."""
-        return self.score(self.training)
+        return self.score(self.training, self.statistics.training)
 
     @cached_property
     def dispersion(self) -> float:
@@ -166,19 +169,36 @@ class TrainingReference:
         """Which networks perform, by their main metric."""
         return scores >= self.threshold if self.scorer.main.higher_is_better else scores <= self.threshold
 
+    @property
+    def task_of_pass(self) -> Task:
+        """The task, with the training inputs that statistics are estimated on."""
+        data = self.statistics.data
+        return self.task if data is None else replace(self.task, train=data)
+
     def recalibrated(self, networks: Collection) -> Collection:
         """The networks with BatchNorm statistics from training data: the same pass for every group."""
         if not networks.layout.buffers:
             return networks
-        return recalibrated(networks, self.task.train, device=self.device)
+        return recalibrated(networks, self.task_of_pass.train, device=self.device)
 
-    def prepared(self, networks: Collection) -> Collection:
-        """A block of networks that is to predict: these statistics, and on the device."""
-        return placed(self.recalibrated(networks), self.device)
+    def prepared(self, networks: Collection, *, row: str | None = None) -> Collection:
+        """A block of networks that is to predict: these statistics, and on the device.
 
-    def score(self, networks: Collection) -> ScoredPredictions:
-        """Predictions on the test split, with each network's metrics."""
-        return self.scorer.score(networks, self.task.test, memory_gb=self.memory_gb, prepare=self.prepared)
+        Args:
+            networks: The networks.
+            row: Name of their row, whose networks may keep their own statistics.
+        """
+        return placed(networks if row in self.statistics.own else self.recalibrated(networks), self.device)
+
+    def score(self, networks: Collection, row: str | None = None) -> ScoredPredictions:
+        """Predictions on the test split, with each network's metrics.
+
+        Args:
+            networks: The networks.
+            row: Name of their row, whose networks may keep their own statistics.
+        """
+        prepare = partial(self.prepared, row=row)
+        return self.scorer.score(networks, self.task.test, memory_gb=self.memory_gb, prepare=prepare)
 
     def copies(self, around: Neighbours) -> Bool[Tensor, " n"]:
         """Which networks count as copies, by distance or by angle.
@@ -240,7 +260,7 @@ class TrainingReference:
             held_out: Distances of held-out networks to the nearest training network, for Z_U.
         """
         networks, test = group.networks, self.task.test
-        scored = self.scored if itself else self.score(networks)
+        scored = self.scored if itself else self.score(networks, group.name)
         if not scored.finite:
             return None
         compared = self.compared_training if itself else self.to_compare(networks)

@@ -25,6 +25,8 @@ class ReportSettings:
         ood_inputs: What the out-of-distribution inputs are.
         ensemble: Members of each ensemble, where there are as many.
         memory_gb: Memory that the evaluation was allowed to use, in GiB.
+        statistics: BatchNorm statistics of the networks that were passed in: "anew", "own" or "choose".
+        own_statistics: Rows whose networks kept their own.
     """
 
     threshold: float
@@ -38,6 +40,8 @@ class ReportSettings:
     ood_inputs: str
     ensemble: int
     memory_gb: float
+    statistics: str = "anew"
+    own_statistics: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,20 @@ class ReportData:
     def errors(self) -> str:
         """How errors of two networks are compared, such as "error IoU"."""
         return "error IoU" if self.scoring is None else self.scoring.errors
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader must know of how the networks were measured, a line each."""
+        settings = self.settings
+        if settings.statistics == "anew":
+            return [*self.left_out]
+        how = ", as validation data chose" if settings.statistics == "choose" else ""
+        who = f"{', '.join(settings.own_statistics) or 'no row'} kept the networks' own{how}"
+        return [
+            f"BatchNorm statistics: {who}; in all other rows they were estimated on training inputs, changed as in "
+            "training.",
+            *self.left_out,
+        ]
 
     def __getitem__(self, name: str) -> GroupResult:
         """The group of this name.

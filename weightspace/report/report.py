@@ -35,7 +35,7 @@ class Report(ReportData):
         table = self.tables()[0].text()
         metric = f"{self.metric.label} as mean ± standard deviation over networks"
         head = f"{self.task}: {self.test_samples} test samples; {metric}"
-        said = [*(f"[{v.outcome}] {v.claim}: {v.words}" for v in self.verdicts), *self.left_out]
+        said = [*(f"[{v.outcome}] {v.claim}: {v.words}" for v in self.verdicts), *self.notes]
         lead, head, *lines = map(wrapped, [headline(self), head, *said])
         return "\n".join([lead, "", head, table, "-" * max(map(len, table.splitlines())), *lines])
 
@@ -53,7 +53,7 @@ class Report(ReportData):
             f"{self.test_samples} test samples. Every row was measured in the same run on the same test split. "
             "Nothing was trained, stopped or calibrated on it. Two choices are read from it, and both favour the "
             "baselines: the strength of the noise that is matched to the samples, and which baseline is the best.",
-            findings=self.left_out,
+            findings=self.notes,
             verdicts=self.verdicts,
             tables=self.tables(),
             pictures=pictures,

@@ -1,24 +1,18 @@
 """Win back what pruning lost without training, in the way that validation data choose."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
-from torch import Tensor
 
-from weightspace.errors import InputError
 from weightspace.networks.arguments import check_networks
 from weightspace.networks.collection import Collection
-from weightspace.recipes.recipe import Augmentation
-from weightspace.runtime import checks, seeds, trees
+from weightspace.runtime import checks, seeds
 from weightspace.sparse.refit import refit
-from weightspace.tasks.data import Split
 from weightspace.tasks.task import Task
-from weightspace.training.augment import augment
+from weightspace.training.augment import as_in_training
 from weightspace.training.batchnorm import recalibrated
-from weightspace.training.measured import measured
+from weightspace.training.measured import measured, standing
 
 _ROWS = 512  # samples in a batch of BatchNorm statistics
 
@@ -84,7 +78,7 @@ def recover(
     samples, seed = checks.count(samples, "samples", at_least=1), checks.seed(seed)
     order = torch.randperm(len(task.train), generator=seeds.generator(seed, "inputs of recover"))
     drawn = task.train.batch(order[:samples])
-    seen, batches = _augmented(drawn, task, seed), -(-len(drawn) // _ROWS)
+    seen, batches = as_in_training(drawn, task.recipe.augmentation, seed), -(-len(drawn) // _ROWS)
     pruned = pruned.replace(extras={}, records=[record.without("metrics") for record in pruned.records])
     refitted = refit(pruned, dense, drawn.x, ridge=ridge, memory_gb=memory_gb)
     ways = {"refitted": refitted, "as pruned": pruned}
@@ -94,28 +88,10 @@ def recover(
     ways = {way: measured(networks, task) for way, networks in ways.items()}
     metric = task.scores[0] if task.scores else None
     name = "loss" if metric is None else metric.name
-    sign = 1.0 if metric is not None and metric.higher_is_better else -1.0
-    figures = {
-        way: [(record.metrics[f"validation_{name}"], record.metrics["validation_loss"]) for record in networks.records]
-        for way, networks in ways.items()
-    }
-
-    def rank(way: str, i: int) -> tuple[bool, float, float]:
-        score, loss = figures[way][i]
-        return not math.isnan(score), sign * score, -loss
-
-    chosen = [max(ways, key=partial(rank, i=i)) for i in range(len(pruned))]
+    stand = {way: standing(networks, task) for way, networks in ways.items()}
+    chosen = [max(ways, key=lambda way, i=i: stand[way][i]) for i in range(len(pruned))]
     best = Collection.concatenate([ways[way][i : i + 1] for i, way in enumerate(chosen)])
-    scores = {way: [score for score, _ in pairs] for way, pairs in figures.items()}
+    scores = {
+        way: [record.metrics[f"validation_{name}"] for record in networks.records] for way, networks in ways.items()
+    }
     return Recovered(best, chosen, ways, scores, name)
-
-
-def _augmented(drawn: Split, task: Task, seed: int) -> Split:
-    """Samples as training sees them: shifted and mirrored if the recipe says so."""
-    augmentation = task.recipe.augmentation
-    if augmentation == Augmentation():
-        return drawn
-    x = drawn.x
-    if not (isinstance(x, Tensor) and x.ndim == 4):
-        raise InputError(f"augmentation needs images (samples, channels, height, width), got {trees.shapes(x)}")
-    return Split(augment(x[None], augmentation, [seed], 0)[0], drawn.y)

@@ -7,8 +7,10 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from weightspace.errors import InputError
 from weightspace.recipes.recipe import Augmentation
-from weightspace.runtime import seeds
+from weightspace.runtime import seeds, trees
+from weightspace.tasks.data import Split
 
 
 def augment(
@@ -37,3 +39,22 @@ def augment(
     if augmentation.flip:
         x = torch.where((draws[:, 2] < 0.5)[..., None, None, None], x.flip(-1), x)
     return x
+
+
+def as_in_training(data: Split, augmentation: Augmentation, seed: int) -> Split:
+    """Samples as training sees them: shifted and mirrored if the recipe says so.
+
+    Args:
+        data: The samples.
+        augmentation: What the recipe says.
+        seed: Seed of the shifts.
+
+    Raises:
+        InputError: They are to be shifted or mirrored and are no images.
+    """
+    if augmentation == Augmentation():
+        return data
+    x = data.x
+    if not (isinstance(x, Tensor) and x.ndim == 4):
+        raise InputError(f"augmentation needs images (samples, channels, height, width), got {trees.shapes(x)}")
+    return Split(augment(x[None], augmentation, [seed], 0)[0], data.y)

@@ -11,10 +11,12 @@ from weightspace.tasks.data import Data, OwnData
 
 _NORMS = (nn.modules.batchnorm._BatchNorm,)
 _STATISTICS_BYTES = 256 * 2**20  # activations while statistics are estimated
+BATCH, BATCHES = 512, 8
+"""Samples in a batch of the estimate, and batches."""
 
 
 def recalibrated(
-    networks: Collection, data: Data, *, batch: int = 512, batches: int = 8, device: str = "cpu"
+    networks: Collection, data: Data, *, batch: int = BATCH, batches: int = BATCHES, device: str = "cpu"
 ) -> Collection:
     """Networks whose BatchNorm statistics are estimated anew, as means over batches of training data.
 
@@ -28,7 +30,7 @@ def recalibrated(
         device: Device to compute on, block by block.
     """
     module = networks.architecture.build_seeded(0).eval()
-    norms = {name: m for name, m in module.named_modules() if isinstance(m, _NORMS) and m.track_running_stats}
+    norms = _with_statistics(module)
     if not norms:
         return networks
     batch = min(batch, len(data))
@@ -55,6 +57,19 @@ def recalibrated(
         parts.append({name: (t / len(used)).cpu() for name, t in total.items()})
     means = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     return networks.replace(buffers=networks.buffers | means)
+
+
+def has_statistics(networks: Collection) -> bool:
+    """Whether the networks have BatchNorm statistics.
+
+    Args:
+        networks: Networks of one architecture.
+    """
+    return bool(networks.layout.buffers) and bool(_with_statistics(networks.architecture.build_seeded(0)))
+
+
+def _with_statistics(module: nn.Module) -> dict[str, nn.modules.batchnorm._BatchNorm]:
+    return {name: m for name, m in module.named_modules() if isinstance(m, _NORMS) and m.track_running_stats}
 
 
 def _inputs(data: Data, samples: slice, networks: Collection) -> tuple[Tree, bool]:

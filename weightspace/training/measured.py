@@ -1,5 +1,7 @@
 """measured: networks with their validation metrics in their records, as trained networks have them."""
 
+import math
+
 from weightspace.networks.collection import Collection
 from weightspace.networks.forward import evaluation
 from weightspace.runtime import checks, devices
@@ -47,3 +49,18 @@ def measured(networks: Collection, task: Task, *, samples: int | None = None, de
         for i, record in enumerate(networks.records)
     ]
     return networks.replace(records=records)
+
+
+def standing(networks: Collection, task: Task) -> list[tuple[bool, float, float]]:
+    """How good measured networks are on validation data; of two ways to have a network the larger one is better.
+
+    Figures that are not NaN come first, then the task's main metric, then its loss.
+
+    Args:
+        networks: Networks with validation metrics in their records.
+        task: The task.
+    """
+    metric = task.scores[0] if task.scores else None
+    name, sign = ("loss", -1.0) if metric is None else (metric.name, 1.0 if metric.higher_is_better else -1.0)
+    found = [(one.metrics[f"validation_{name}"], one.metrics["validation_loss"]) for one in networks.records]
+    return [(not math.isnan(score), sign * score, -loss) for score, loss in found]
