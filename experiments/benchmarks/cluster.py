@@ -2,9 +2,10 @@
 
     python -m experiments.benchmarks.cluster --networks 10000     (minutes on two cores; continues where it was stopped)
 
-Digits, an MLP 64-8-10, with a short recipe: networks are trained and pruned in shards, a generator is fitted to up to
-512 tickets, samples are judged in a report beside all of them. Once in this process, shard after shard, and once on a
-local Ray cluster of two workers, of which one is killed while it works. The digests of every stage are compared.
+Digits, an MLP 64-8-10, with a short recipe: networks are trained and pruned in shards, all tickets are aligned, a
+generator is fitted to up to 512 of them, samples are judged in a report beside all of them. Once in this process, one
+part after another, and once on a local Ray cluster of two workers. One worker is killed while it prunes, and one while
+it measures for the report. The digests of every stage are compared.
 """
 
 import hashlib
@@ -33,7 +34,7 @@ MODEL = ws.TicketGenerator(
     compress=ws.PCA(components=32),
     generate=ws.FlowMatching(width=64, blocks=1, steps=300),
 )
-FITTED, SAMPLES = 512, 100  # tickets that the generator is fitted to at most, and samples
+BASIN, FITTED, SAMPLES = 64, 512, 100  # tickets that make the reference, that the generator learns from, and samples
 WORKERS = 2
 
 
@@ -115,20 +116,20 @@ def main(
     use(1)
     torch.set_num_threads(1)
     work = partial(digests, networks=networks, epochs=epochs, shards=shards, seed=seed)
-    alone = work(InTurn(), InTurn(), out / "alone")
+    alone = work(InTurn(), InTurn(), InTurn(), out / "alone")
     import ray  # pyright: ignore[reportMissingImports]
 
     ray.init(num_cpus=WORKERS, include_dashboard=False, log_to_driver=False)
     cluster = OnRay()
-    losing = Losing(cluster, (out / "workers").absolute())
-    together = work(cluster, losing, (out / "ray").absolute())
+    pruning, measuring = (Losing(cluster, (out / "workers" / stage).absolute()) for stage in ("tickets", "report"))
+    together = work(cluster, pruning, measuring, (out / "ray").absolute())
     rows = [
         {
             "networks": networks,
             "stage": stage,
             "workers": WORKERS,
             "shards": shards,
-            "killed": losing.killed,
+            "killed": pruning.killed + measuring.killed,
             "equal": "yes" if together[stage] == digest else "no",
             "sha256": digest[:16],
         }
@@ -140,13 +141,22 @@ def main(
 
 
 def digests(
-    training: Executor, finding: Executor, folder: Path, *, networks: int, epochs: int, shards: int, seed: int
+    plain: Executor,
+    pruning: Executor,
+    measuring: Executor,
+    folder: Path,
+    *,
+    networks: int,
+    epochs: int,
+    shards: int,
+    seed: int,
 ) -> dict[str, str]:
     """The digest of what every stage makes.
 
     Args:
-        training: Executor of the training.
-        finding: Executor of the pruning.
+        plain: Executor of the training and the alignment.
+        pruning: Executor of the pruning.
+        measuring: Executor of the report.
         folder: Folder of the run.
         networks: Number of networks.
         epochs: Epochs of training, and of pruning.
@@ -156,24 +166,27 @@ def digests(
     task = ws.tasks.digits((8,))
     task = replace(task, recipe=replace(task.recipe, length=ws.Step(epochs=epochs)))
     finder = ws.tickets.GradualPruning(density=0.3, length=ws.Step(epochs=epochs), every=10)
-    zoo = ws.collect_on(training, task, networks, shards=shards, folder=folder / "networks", seed=seed)
-    tickets = ws.find_on(finding, finder, zoo, task, shards=shards, folder=folder / "tickets")
+    zoo = ws.collect_on(plain, task, networks, shards=shards, folder=folder / "networks", seed=seed)
+    tickets = ws.find_on(pruning, finder, zoo, task, shards=shards, folder=folder / "tickets")
+    matching = ws.WeightMatching().fit(tickets[:BASIN], executor=plain)
+    aligned = matching.transform(tickets, executor=plain)
     few = min(FITTED, networks - networks // 5)
-    model = MODEL.fit(tickets[:few], task=task, seed=seed, folder=folder / "generator", device="cpu")
+    model = MODEL.fit(aligned[:few], task=task, seed=seed, folder=folder / "generator", device="cpu")
     samples = model.sample(min(SAMPLES, networks), density=0.3, seed=seed, device="cpu")
-    held_out = tickets[few : 2 * few] if networks > few else None
+    held_out = aligned[few : 2 * few] if networks > few else None
     ws.evaluate(
         samples,
         task,
-        training=tickets[:few],
+        training=aligned[:few],
         held_out=held_out,
-        others={"all tickets": tickets},
-        dropout=None,
+        others={"all tickets": aligned},
+        dropout=ws.MCDropout((0.1,)),
         seed=seed,
         device="cpu",
         folder=folder / "report",
+        executor=measuring,
     )
-    found = {"collect": digest(zoo), "tickets": digest(tickets), "samples": digest(samples)}
+    found = {"collect": digest(zoo), "tickets": digest(tickets), "align": digest(aligned), "samples": digest(samples)}
     return found | {"report": file_hash(folder / "report/report.json")}
 
 

@@ -82,7 +82,7 @@ def test_aligned_output_is_independent_of_chunking_and_workers(dense: ws.Collect
         again = WeightMatching().fit(dense, executor=pool)
         assert torch.equal(again.reference["weights"], fitted.reference["weights"])
         assert torch.equal(again.transform(dense, executor=pool).weights, whole.weights)
-        with pytest.raises(InputError, match="a pool of workers matches on the CPU"):
+        with pytest.raises(InputError, match="workers compute on the CPU"):
             WeightMatching().fit(dense, executor=pool, device="cuda")
     torch.set_num_threads(threads)
 

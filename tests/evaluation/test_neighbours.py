@@ -7,7 +7,14 @@ from scipy.spatial.distance import cdist
 
 import weightspace as ws
 from tests.evaluation.cases import explained
-from weightspace.evaluation.neighbours import Nearest, NeighbourSearch, distances_among
+from weightspace.evaluation.neighbours import (
+    Nearest,
+    NeighbourSearch,
+    distances_among,
+    distances_by,
+    inner_products,
+    spread_by,
+)
 
 
 def test_neighbours_in_blocks_against_brute_force(tickets: ws.Collection) -> None:
@@ -30,6 +37,18 @@ def test_neighbours_in_blocks_against_brute_force(tickets: ws.Collection) -> Non
         among = distances_among(tickets, memory_gb)
         exact = cdist(tickets.weights.double(), tickets.weights.double())
         np.testing.assert_allclose(among.fill_diagonal_(0), exact, rtol=1e-6, atol=1e-6)
+        products = inner_products(tickets, centre, memory_gb)
+        deviations = tickets.weights.double() - centre
+        np.testing.assert_allclose(products, deviations @ deviations.T, rtol=1e-9, atol=1e-12)
+        assert spread_by(products) == pytest.approx(deviations.var(0, correction=0).sum().item() * len(tickets))
+
+
+def test_copies_are_at_no_distance_and_have_no_spread(tickets: ws.Collection) -> None:
+    copies = tickets[[0, 0, 0]]
+    size = copies.weights[0].double().norm().item()
+    products = inner_products(copies, torch.zeros(copies.layout.size), 1.0)
+    assert distances_by(products).min().item() < 1e-6 * size
+    assert spread_by(products) < 1e-12 * size**2
 
 
 def test_dropping_a_neighbour_makes_sides_equal() -> None:

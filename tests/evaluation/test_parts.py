@@ -1,6 +1,7 @@
 """An evaluation that was stopped goes on, and gives the report of one that was not."""
 
-from collections.abc import Callable
+import pickle
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 
 import weightspace as ws
 from tests.evaluation.cases import few_points
-from weightspace.errors import StorageError
+from weightspace.errors import InputError, StorageError
 from weightspace.evaluation.baselines import Baselines
 from weightspace.evaluation.parts import Parts
 from weightspace.report.results import ShiftResult
@@ -65,6 +66,49 @@ def test_a_stopped_evaluation_goes_on_to_the_same_report(
     before = len(measured)
     assert evaluate(folder) == resumed  # a finished one is read
     assert len(measured) == before
+
+
+class Sending:
+    """An executor in this process that sends what it works on as workers get it, and may lose one."""
+
+    def __init__(self, lost: int | None = None) -> None:
+        self.done, self.lost = list[int](), lost
+
+    def map(self, function: Callable[[Any], Any], items: Iterable[Any], /) -> Iterator[Any]:
+        sent = pickle.loads(pickle.dumps(function))
+        for item in items:
+            if len(self.done) == self.lost:
+                raise ConnectionError("a worker was lost")
+            self.done.append(item)
+            yield sent(item)
+
+
+def test_workers_make_the_same_report(
+    tickets: ws.Collection, task: ws.Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("weightspace.evaluation.ensembles.shifts", lambda *_args, **_kwargs: iter(()))
+    test = task.test.head(40)
+    few = replace(task, test=test, validation=task.validation.head(40), ood=lambda: 2 * test.x)
+    short = replace(few, recipe=replace(few.recipe, length=ws.Step(iterations=1)))
+
+    def evaluate(folder: Path | None, **settings: Any) -> ws.Report:
+        others = {"the first": tickets[:2]}
+        with few_points():
+            return ws.evaluate(tickets[:4], short, training=tickets[4:], others=others, folder=folder, **settings)
+
+    alone, pool = evaluate(None), Sending(lost=5)
+    with pytest.raises(ConnectionError):
+        evaluate(tmp_path / "run", executor=pool)
+    assert len(list((tmp_path / "run").glob("*-*.json"))) == 5
+    again = Sending()
+    together = evaluate(tmp_path / "run", executor=again)
+    assert dump_json(together.to_json(), "it") == dump_json(alone.to_json(), "it")
+    measured = {path.name for path in (tmp_path / "run").glob("*-*.json")} | {"figures.json"}
+    assert len(pool.done) + len(again.done) == len(measured)
+    with pytest.raises(InputError, match="workers need a folder"):
+        evaluate(None, executor=again)
+    with pytest.raises(InputError, match="workers compute on the CPU"):
+        evaluate(tmp_path / "other", executor=again, device="cuda")
 
 
 def test_a_part_says_what_it_holds(tmp_path: Path) -> None:

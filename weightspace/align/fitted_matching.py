@@ -19,13 +19,13 @@ from weightspace.align.matcher import Matched, Matcher
 from weightspace.align.population import Fields
 from weightspace.align.rotated_form import UnitForm, rotated_form
 from weightspace.align.signs import follows, follows_in
-from weightspace.errors import InputError, StorageError
+from weightspace.errors import StorageError
 from weightspace.networks.arguments import check_networks
 from weightspace.networks.collection import Collection
 from weightspace.networks.forward import blocks
 from weightspace.networks.layout import Layout
 from weightspace.runtime import checks, devices
-from weightspace.runtime.executor import Executor, end_with_parent
+from weightspace.runtime.executor import Executor, device_for, end_with_parent
 from weightspace.runtime.progress import progress
 from weightspace.storage.fitted import FittedFormat, require_tensor
 from weightspace.storage.typed import from_json
@@ -75,7 +75,7 @@ class FittedMatching:
                 rotated, the device is not available, or a pool is to match on a card.
         """
         check_networks(networks)
-        device = matching_device(device, executor)
+        device = device_for(device, executor)
         self.symmetry.layout.require_tensors(networks.layout, "the collection to align")
         require_fields(self.cost, networks)
         if self.rotate:
@@ -320,25 +320,6 @@ class FittedMatching:
         manifest, tensors = _FORMAT.load(folder)
         symmetry = Symmetry.from_json(manifest["symmetry"], Layout.from_json(manifest["layout"]))
         return cls.from_json(manifest, symmetry, tensors)
-
-
-def matching_device(device: str, executor: Executor | None) -> str:
-    """The device that networks are matched on.
-
-    Args:
-        device: What the user asked for; "auto" is the CPU where a pool matches.
-        executor: Pool that matches several networks at once.
-
-    Raises:
-        InputError: The device is not available, or a pool is to match on a card.
-    """
-    wanted = "a pool with a method map, such as a ProcessPoolExecutor"
-    checks.given(executor, "executor", checks.having, methods=("map",), wanted=wanted)
-    if executor is None:
-        return devices.pick(device)
-    if device not in ("auto", "cpu"):
-        raise InputError(f"a pool of workers matches on the CPU, got device {device!r}: leave one of the two out")
-    return "cpu"
 
 
 def _each_moved(

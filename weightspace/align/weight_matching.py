@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from weightspace.align.canonical import require_mixable, to_mix
 from weightspace.align.costs import Cost, WeightCost, require_fields, signed_features
-from weightspace.align.fitted_matching import BLOCK, FittedMatching, matching_device
+from weightspace.align.fitted_matching import BLOCK, FittedMatching
 from weightspace.align.population import Fields, GrowingMean, PopulationScheme
 from weightspace.align.rotated_form import require_rotating
 from weightspace.align.signs import without_signs
@@ -15,7 +15,7 @@ from weightspace.networks.arguments import check_inputs, check_networks
 from weightspace.networks.collection import Collection
 from weightspace.networks.forward import blocks
 from weightspace.runtime import checks
-from weightspace.runtime.executor import Executor
+from weightspace.runtime.executor import Executor, device_for
 from weightspace.runtime.trees import Tree
 from weightspace.symmetry import Symmetry, prove, trace
 from weightspace.symmetry.fold import rms_gains
@@ -99,7 +99,7 @@ class WeightMatching:
         check_networks(networks)
         checks.given(example, "example", check_inputs)
         require_fields(self.cost, networks)
-        device = matching_device(device, executor)
+        device = device_for(device, executor)
         symmetry = self.symmetry_of(networks, example)
         if self.rotate:
             require_mixable(networks, symmetry, self.cost.fields)
@@ -118,7 +118,7 @@ class WeightMatching:
         """
         check_networks(networks)
         checks.instance(symmetry, "symmetry", Symmetry, "a Symmetry, as symmetry_of(networks) returns")
-        device = matching_device(device, executor)
+        device = device_for(device, executor)
         if self.rotate:
             symmetry = to_mix(symmetry)
             gains = rms_gains(networks.architecture.build_seeded(0))

@@ -1,7 +1,6 @@
 """The command line's verb `align`."""
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -14,12 +13,12 @@ from weightspace.align.begun import KINDS, as_begun
 from weightspace.cli.describe import report_done
 from weightspace.cli.inputs import Common, Folder, Shared, open_collection, task_of
 from weightspace.cli.types import population_name
+from weightspace.cli.workers import workers_of
 from weightspace.errors import InputError
 from weightspace.evaluation import alignment_report
 from weightspace.networks.building import in_blocks
 from weightspace.networks.collection import Collection
 from weightspace.runtime.executor import Executor
-from weightspace.runtime.processes import processes
 from weightspace.storage.spelling import spelled_text
 from weightspace.tasks.task import Task
 
@@ -40,7 +39,8 @@ class Align:
         task: Task that the networks were trained on; None is what their records say. It gives example inputs for
             networks that are not built in, training data, and the report's test split.
         report: Number of networks that are measured before and after, on a page; 0 leaves it out.
-        workers: Number of processes that match networks.
+        workers: Number of processes that match networks, one thread each.
+        ray: Whether a Ray cluster matches them instead (RAY_ADDRESS, or one on this machine).
         common: Options that mean the same in every verb.
     """
 
@@ -53,6 +53,7 @@ class Align:
     task: str | None = None
     report: int = 0
     workers: int = 1
+    ray: bool = False
     common: Shared = field(default_factory=Common)
 
     def run(self) -> None:
@@ -76,7 +77,7 @@ class Align:
             "task": _needed(task).to_json() if self.method != "weights" else None,
             **({KINDS: kinds} if kinds else {}),
         }
-        with processes(self.workers) if self.workers > 1 else nullcontext() as executor:
+        with workers_of(self.workers, self.ray, "align", self.common) as executor:
             transform: Callable[[Collection], Collection] | None = None
 
             def make(rows: slice, tick: Callable[[int], object], _checkpoint: Path | None) -> Collection:
@@ -108,10 +109,6 @@ class Align:
         """
         if self.report == 1 or self.report < 0:
             raise InputError(f"--report counts networks: 0, or at least 2; got {self.report}")
-        if self.workers < 1:
-            raise InputError(f"--workers must be at least 1, got {self.workers}")
-        if self.workers > 1 and self.common.device not in ("auto", "cpu"):
-            raise InputError(f"--workers match on the CPU, got --device {self.common.device}: leave one of the two out")
         matching, reference = self.matching, self.reference_index
         population = matching.population
         if self.method != "weights" and (population != GrowingMean() or matching.cost != WeightCost()):

@@ -19,6 +19,7 @@ from weightspace.cli.inputs import (
 )
 from weightspace.cli.provenance import provenance
 from weightspace.cli.verifying import verified
+from weightspace.cli.workers import workers_of
 from weightspace.errors import InputError
 from weightspace.evaluation import CollectionPage, MCDropout, collection_page, evaluate_pictures
 from weightspace.evaluation import evaluate as measure
@@ -30,6 +31,7 @@ from weightspace.report.knowledge import FlowKnowledge
 from weightspace.report.opening import open_report
 from weightspace.report.pictures import PictureReport, holds_pictures
 from weightspace.report.report import Report
+from weightspace.runtime.executor import Executor
 from weightspace.storage.runs import CONFIG, DONE, open_run, read_config
 from weightspace.storage.shards import MANIFEST
 from weightspace.tasks.pictures import is_pictures
@@ -59,7 +61,9 @@ class Evaluate:
         dropout: Rates of the MC-dropout networks that are trained for comparison; without values none are.
         statistics: BatchNorm statistics of the networks in these folders: estimated "anew", their "own", or "choose",
             what is better on validation data in each row. Baselines that mix networks have none of their own.
-        memory_gb: Memory budget in GiB.
+        memory_gb: Memory budget in GiB, of every worker where there are several.
+        workers: Number of processes that measure baselines and ensembles, one thread each.
+        ray: Whether a Ray cluster measures them instead (RAY_ADDRESS, or one on this machine).
         seed: Seed of baselines, shifts and intervals.
         common: Options that mean the same in every verb.
     """
@@ -77,6 +81,8 @@ class Evaluate:
     dropout: tuple[float, ...] = tuple(MCDropout().rates)
     statistics: Statistics = "anew"
     memory_gb: float = 2.0
+    workers: int = 1
+    ray: bool = False
     seed: int = 0
     common: Shared = field(default_factory=Common)
 
@@ -116,7 +122,8 @@ class Evaluate:
                 if drawn:
                     report = self._drawn(samples, task, training, others, model)
                 else:
-                    report = self._measured(samples, task, training, held_out, others, model)
+                    with workers_of(self.workers, self.ray, "evaluate", self.common) as executor:
+                        report = self._measured(samples, task, training, held_out, others, model, executor)
                 run.check()  # whoever removed the folder meanwhile does not want another one
                 report.write(self.out)
                 run.finish()
@@ -131,6 +138,7 @@ class Evaluate:
         held_out: Collection | None,
         others: Mapping[str, Collection],
         model: FittedGenerator | None,
+        executor: Executor | None,
     ) -> Report:
         return measure(
             samples,
@@ -148,6 +156,7 @@ class Evaluate:
             seed=self.seed,
             device=self.common.device,
             folder=self.out / _PARTS,
+            executor=executor,
         )
 
     def _drawn(
@@ -180,6 +189,8 @@ class Evaluate:
             "performing": 0.95,
             "dropout": tuple(MCDropout().rates),
             "statistics": "anew",
+            "workers": 1,
+            "ray": False,
         }
         for option, default in defaults.items():
             if getattr(self, option) != default:

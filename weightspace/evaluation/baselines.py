@@ -5,7 +5,7 @@ bandwidths and shares of interpolation make curves: the same baseline from close
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -73,6 +73,16 @@ class Baselines:
     def bandwidth(self) -> float:
         """Bandwidth of the KDE in codes, in standard deviations: that of the largest leave-one-out likelihood."""
         return best_bandwidth(self.pca.transform(self.aligned.weights, device=self.device), self.pca.variances)
+
+    def fewer(self, n: int) -> "Baselines":
+        """The same baselines with at most so many networks each; what was computed for all stays.
+
+        Args:
+            n: Number of networks.
+        """
+        few = replace(self, n=min(n, self.n))
+        few.__dict__.update(pca=self.pca, bandwidth=self.bandwidth)
+        return few
 
     def groups(self, *, distance: float, sigma: float) -> list[BaselineGroup]:
         """The baselines of the table, not yet made.

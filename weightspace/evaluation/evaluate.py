@@ -1,25 +1,24 @@
 """evaluate: networks beside their training networks and the baselines, in one report."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
-from jaxtyping import Float
-from torch import Tensor
-
 from weightspace.align import WeightMatching
-from weightspace.evaluation.baselines import EQUAL_ERRORS, NAMES
+from weightspace.errors import InputError
+from weightspace.evaluation.baselines import EQUAL_ERRORS, NAMES, Baselines
 from weightspace.evaluation.dropout import MCDropout
-from weightspace.evaluation.ensembles import PredictiveBenchmark, PredictiveEnsemble
-from weightspace.evaluation.figure_data import FigureInputs, figure_data
-from weightspace.evaluation.groups import SAMPLES, CanonicalForm, Group, Inputs
-from weightspace.evaluation.measure import MeasuredGroup, TrainingReference
-from weightspace.evaluation.measured_baselines import MeasuredBaselines, measure_baselines
+from weightspace.evaluation.ensembles import PredictiveBenchmark
+from weightspace.evaluation.figure_data import FigureInputs, Figures
+from weightspace.evaluation.groups import SAMPLES, CanonicalForm, Inputs
+from weightspace.evaluation.measure import TrainingReference
+from weightspace.evaluation.measured_baselines import Curves, Rows, baselines_of
+from weightspace.evaluation.measured_ensembles import Ensembles, members
+from weightspace.evaluation.measured_groups import MeasuredGroups, Others, measure_groups
 from weightspace.evaluation.neighbours import distances_among
 from weightspace.evaluation.own_statistics import RowStatistics, Statistics
-from weightspace.evaluation.parts import Parts
+from weightspace.evaluation.parts import Parts, Together
 from weightspace.evaluation.predictions import COMPARED
 from weightspace.evaluation.verdicts import Evidence, better_ensemble, judge_claims
 from weightspace.networks.collection import Collection
@@ -27,9 +26,10 @@ from weightspace.networks.outputs import Regression
 from weightspace.report.data import ReportSettings
 from weightspace.report.knowledge import FlowKnowledge
 from weightspace.report.report import Report
-from weightspace.report.results import FigureData, GroupResult, PredictiveResult, Verdict
-from weightspace.runtime import checks, devices
-from weightspace.runtime.progress import progress, whole
+from weightspace.report.results import CurveResult, GroupResult, Verdict
+from weightspace.runtime import checks
+from weightspace.runtime.executor import Executor, device_for
+from weightspace.runtime.progress import whole
 from weightspace.storage.runs import open_run
 from weightspace.storage.spelling import spelled_text
 from weightspace.storage.typed import to_json
@@ -58,6 +58,7 @@ def evaluate(
     seed: int = 0,
     device: str = "auto",
     folder: str | Path | None = None,
+    executor: Executor | None = None,
 ) -> Report:
     """Measure networks on the test split, beside the networks they were learned from and baselines.
 
@@ -91,19 +92,23 @@ def evaluate(
             Blocks of networks and inputs go there one by one; metrics are taken on the CPU.
         folder: Folder that keeps each part as soon as it is measured, and the report at the end. The same call with it
             goes on where an interrupted one stopped, and gives the same report.
+        executor: Workers that measure parts at the same time, on the CPU, one thread each: `weightspace.processes(2)`
+            or `OnRay()`. They must see the folder, get the task and the networks, and hold `memory_gb` each.
 
     Raises:
         LayoutMismatch: A collection is not of the task's architecture.
-        InputError: There are fewer than 3 training networks, each network has data of its own, or an option is out of
-            range.
+        InputError: There are fewer than 3 training networks, each network has data of its own, an option is out of
+            range, or workers have no folder or are to use a card.
         StorageError: The folder holds an evaluation with other settings or of other networks, or a damaged part.
     """
     require_samples(check_task(task), "evaluate")
     inputs = Inputs(samples, training, held_out, {} if others is None else others)
     _check(align, components, performing, dropout, knowledge, memory_gb)
     checks.one_of(statistics, "statistics", get_args(Statistics))
-    seed, device = checks.seed(seed), devices.pick(device)
+    seed, device = checks.seed(seed), device_for(device, executor)
     checks.given(folder, "folder", checks.path)
+    if executor is not None and folder is None:
+        raise InputError("workers need a folder, where they put what they have measured: give folder=")
     inputs.check(task, reserved={*NAMES, "MC dropout"})
     settings = Settings(align, components, performing, dropout, knowledge, memory_gb, seed, statistics)
     if folder is None:
@@ -111,7 +116,7 @@ def evaluate(
     folder = Path(folder)
     with open_run(folder, "evaluate", settings.to_json(task), inputs.fingerprints()) as run:
         if not run.complete:
-            report = _evaluated(inputs, task, settings, device, Parts(folder))
+            report = _evaluated(inputs, task, settings, device, Parts(folder, executor))
             run.check()
             report.save(folder / _REPORT)
             run.finish()
@@ -166,64 +171,80 @@ class Settings:
 def _evaluated(inputs: Inputs, task: Task, settings: Settings, device: str, parts: Parts) -> Report:
     """Measure everything that is not among the parts."""
     share_gb, seed, align, training = settings.memory_gb / _PARTS, settings.seed, settings.align, inputs.training
-    with whole("evaluating"), CanonicalForm.of(training, task, align, share_gb, device) as canonical:
+    benchmark, task = PredictiveBenchmark.of(task, seed=seed), replace(task, ood=None)  # which is often not picklable
+    with whole("evaluating"), CanonicalForm.of(training, task, align, share_gb, device, parts) as canonical:
         compared = None if canonical.distances is None else canonical.compared
         aligned = canonical(training)
-        rows = RowStatistics.of(inputs, task, settings.statistics, seed=seed, device=device)
+        own = RowStatistics.of(inputs, task, settings.statistics, seed=seed, device=device)
         reference = TrainingReference(
-            task, aligned, canonical, settings.performing, share_gb, seed, device, compared, rows
+            task, aligned, canonical, settings.performing, share_gb, seed, device, compared, own
         )
-        groups = _measure_groups(inputs, reference, canonical, parts)
-        baselines = measure_baselines(
-            inputs, groups.samples, reference, canonical, settings.components, held_out=groups.far, parts=parts
-        )
-        verdicts = _judge(inputs, groups, baselines, reference, settings.knowledge)
-        benchmark = PredictiveBenchmark.of(task, seed=seed)
+        groups = measure_groups(inputs, reference, canonical)
+        made = baselines_of(inputs, groups.samples, reference, canonical, settings.components)
         averaged = reference.scorer.total() is not None
-        dropout = settings.dropout
-        ensembles = _benchmark_ensembles(benchmark, inputs, groups, reference, dropout, parts) if averaged else []
-        drawn = _figure_inputs(inputs, groups, baselines, reference)
-        figures = parts.kept("figures", "figures", FigureData, lambda: figure_data(drawn))
-        assert figures is not None
+        curves = Curves.of(made, reference)
+        together = Together(
+            [
+                Others(inputs.others, reference, canonical, groups.far),
+                curves,
+                Figures(_figure_inputs(inputs, groups, made, reference)),
+                *([Ensembles.of(inputs, groups, benchmark, reference, settings.dropout)] if averaged else []),
+            ]
+        )
+        measured = together.apart(parts.all(together, "curves, figures and ensembles"))
+        others, on_curves, (figures,), ensembles = measured if averaged else [*measured, []]
+        points = [point for point in on_curves if point is not None]
+        rows = Rows.beside(groups.samples, points, made, reference, canonical, groups.far)
+        on_rows = parts.all(rows, "baselines")
+        baselines = [row for row in on_rows if row is not None]
+        verdicts = _judge(inputs, groups, baselines, points, reference, settings.knowledge)
     return Report(
         task.name,
         len(task.test),
-        [*groups.main_results, *baselines.results, *groups.other_results],
+        [*groups.results, *baselines, *others],
         SAMPLES,
         inputs.training_name,
-        baselines.points,
+        points,
         verdicts,
         ensembles,
         figures,
-        _reported_settings(settings, inputs, baselines, reference, benchmark),
+        _reported_settings(settings, inputs, rows, benchmark),
         reference.scorer.reported,
-        [*_left_out(reference, averaged), *benchmark.left_out, *baselines.left_out],
+        [
+            *_left_out(reference, averaged),
+            *benchmark.left_out,
+            *_broken(curves, on_curves, rows, on_rows),
+        ],
         settings.knowledge,
     )
 
 
 def _reported_settings(
-    settings: Settings,
-    inputs: Inputs,
-    baselines: MeasuredBaselines,
-    training: TrainingReference,
-    benchmark: PredictiveBenchmark,
+    settings: Settings, inputs: Inputs, rows: Rows, benchmark: PredictiveBenchmark
 ) -> ReportSettings:
     return ReportSettings(
-        threshold=training.threshold,
+        threshold=rows.training.threshold,
         performing=settings.performing,
-        components=baselines.made.components,
-        equal_error_noise=baselines.sigma,
+        components=rows.made.components,
+        equal_error_noise=rows.sigma,
         aligned=settings.align is not None,
         seed=settings.seed,
-        baseline_networks=baselines.made.n,
-        made_from=len(baselines.made.aligned),
+        baseline_networks=rows.made.n,
+        made_from=len(rows.made.aligned),
         ood_inputs=benchmark.ood_source,
-        ensemble=_members(inputs),
+        ensemble=members(inputs),
         memory_gb=settings.memory_gb,
-        statistics=training.statistics.setting,
-        own_statistics=training.statistics.own,
+        statistics=rows.training.statistics.setting,
+        own_statistics=rows.training.statistics.own,
     )
+
+
+def _broken(
+    curves: Curves, on_curves: Sequence[CurveResult | None], rows: Rows, on_rows: Sequence[GroupResult | None]
+) -> list[str]:
+    """A line on what is so broken that a figure is not finite, if there is anything."""
+    broken = [*curves.broken(on_curves), *rows.broken(on_rows)]
+    return [f"Left out: baselines whose loss or metrics are not finite: {', '.join(broken)}."] if broken else []
 
 
 def _left_out(training: TrainingReference, averaged: bool) -> list[str]:
@@ -249,70 +270,11 @@ def _check(align: Any, components: Any, performing: Any, dropout: Any, knowledge
     checks.number(memory_gb, "memory_gb", above=0)
 
 
-@dataclass(frozen=True)
-class _MeasuredGroups:
-    """The groups that were passed in, measured.
-
-    Args:
-        aligned: Collections in canonical form, by the name of their row.
-        samples: The networks to judge.
-        training: The networks that the generator learned from.
-        held_out: Networks that it has not seen, if there are any.
-        other_results: Results of the further collections.
-    """
-
-    aligned: Mapping[str, Collection]
-    samples: MeasuredGroup
-    training: MeasuredGroup
-    held_out: MeasuredGroup | None
-    other_results: Sequence[GroupResult]
-
-    @property
-    def main(self) -> list[MeasuredGroup]:
-        """Training networks, held-out networks and samples, in the order of the report's rows."""
-        return [self.training, *([self.held_out] if self.held_out else []), self.samples]
-
-    @property
-    def far(self) -> Float[Tensor, " m"] | None:
-        """Distances of the held-out networks to the nearest training network, if there are any."""
-        return None if self.held_out is None else self.held_out.around.nearest.first
-
-    @property
-    def main_results(self) -> list[GroupResult]:
-        """The results of these."""
-        return [group.result for group in self.main]
-
-
-def _measure_groups(
-    inputs: Inputs, training: TrainingReference, canonical: CanonicalForm, parts: Parts
-) -> _MeasuredGroups:
-    """Measure the groups that were passed in; those that everything else is compared with are measured in every run."""
-    reference = Group(inputs.training_name, "what the generator learned from", training.training, inputs.training)
-    samples = canonical.group(SAMPLES, "from the generator", inputs.samples)
-    aligned = {SAMPLES: samples.networks, reference.name: reference.networks}
-    unseen: MeasuredGroup | None = None
-    if inputs.held_out is not None:
-        held_out = canonical.group(inputs.held_out_name, "same recipe, not seen by the generator", inputs.held_out)
-        aligned[held_out.name] = held_out.networks
-        unseen = training.measure(held_out)
-    far = None if unseen is None else unseen.around.nearest.first
-    others: list[GroupResult] = []
-    for i, (name, networks) in enumerate(inputs.others.items()):
-
-        def measure(name: str = name, networks: Collection = networks) -> GroupResult:
-            return training.measure(canonical.group(name, "given for comparison", networks), held_out=far).result
-
-        found = parts.kept(f"other-{i:02d}", name, GroupResult, measure)
-        assert found is not None
-        others.append(found)
-    measured = training.measure(samples, held_out=far)
-    return _MeasuredGroups(aligned, measured, training.measure(reference, itself=True), unseen, others)
-
-
 def _judge(
     inputs: Inputs,
-    groups: _MeasuredGroups,
-    baselines: MeasuredBaselines,
+    groups: MeasuredGroups,
+    baselines: Sequence[GroupResult],
+    points: Sequence[CurveResult],
     training: TrainingReference,
     knowledge: FlowKnowledge | None,
 ) -> list[Verdict]:
@@ -324,14 +286,14 @@ def _judge(
         groups.samples,
         groups.training,
         groups.held_out,
-        baselines.results,
-        baselines.points,
-        equal_errors=next((group for group in baselines.results if group.name == EQUAL_ERRORS), None),
+        baselines,
+        points,
+        equal_errors=next((group for group in baselines if group.name == EQUAL_ERRORS), None),
         reference=training,
         kind=inputs.kind,
         original_among=(original[0], original[1]),
     )
-    n, known = _members(inputs), [] if knowledge is None else [knowledge.verdict]
+    n, known = members(inputs), [] if knowledge is None else [knowledge.verdict]
     samples, others = groups.samples.scored.parts, groups.training.scored.parts
     if samples is None or others is None:
         return [*judge_claims(evidence), *known]
@@ -339,51 +301,8 @@ def _judge(
     return [*judge_claims(evidence), verdict, *known]
 
 
-def _members(inputs: Inputs) -> int:
-    """Members of each ensemble, where there are as many networks."""
-    return min(len(inputs.samples), len(inputs.training), COMPARED)
-
-
-def _benchmark_ensembles(
-    benchmark: PredictiveBenchmark,
-    inputs: Inputs,
-    groups: _MeasuredGroups,
-    training: TrainingReference,
-    dropout: MCDropout | None,
-    parts: Parts,
-) -> list[PredictiveResult]:
-    n, one_of = _members(inputs), f"one of the training {inputs.kind}"
-
-    def ensemble(name: str, note: str, networks: Collection) -> PredictiveEnsemble:
-        prepare = partial(training.prepared, row=inputs.training_name if name == one_of else name)
-        return PredictiveEnsemble.of(name, note, networks, memory_gb=training.memory_gb, prepare=prepare)
-
-    def fitted(rates: MCDropout) -> PredictiveEnsemble:
-        trained = rates.fit(training.task, seed=training.seed, device=training.device)
-        return PredictiveEnsemble.dropout(trained, n, seed=training.seed)
-
-    made: dict[str, Callable[[], PredictiveEnsemble]] = {
-        name: partial(ensemble, name, f"an ensemble of {min(n, len(networks))} of them", networks[:n])
-        for name, networks in (inputs.main | dict(inputs.others)).items()
-    }
-    made[one_of] = partial(ensemble, one_of, "the first", inputs.training[:1])
-    if dropout is not None:
-        made["MC dropout"] = partial(fitted, dropout)
-    predicted = {group.result.name: group.scored.predictions for group in groups.main if group.result.count <= n}
-    results: list[PredictiveResult] = []
-    for i, (name, make) in enumerate(progress(made.items(), "ensembles under shift and on OOD inputs")):
-
-        def measure(name: str = name, make: Callable[[], PredictiveEnsemble] = make) -> PredictiveResult:
-            return benchmark.run(make(), predicted.get(name))
-
-        found = parts.kept(f"ensemble-{i:02d}", name, PredictiveResult, measure)
-        assert found is not None
-        results.append(found)
-    return results
-
-
 def _figure_inputs(
-    inputs: Inputs, groups: _MeasuredGroups, baselines: MeasuredBaselines, training: TrainingReference
+    inputs: Inputs, groups: MeasuredGroups, made: Baselines, training: TrainingReference
 ) -> FigureInputs:
     return FigureInputs(
         groups.aligned[SAMPLES],
@@ -392,7 +311,7 @@ def _figure_inputs(
         inputs.training,
         groups=groups.aligned,
         scored={SAMPLES: groups.samples.scored, inputs.training_name: groups.training.scored},
-        pca=baselines.made.pca,
+        pca=made.pca,
         task=training.task_of_pass,
         recalibrated=training.recalibrated,
         device=training.device,

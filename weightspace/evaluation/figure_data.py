@@ -1,6 +1,6 @@
 """The figures' data: codes, spectrum, lines between networks, overlaps of masks, filters, confusion."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 from weightspace.compress import FittedPCA
 from weightspace.evaluation.connectivity import barriers
 from weightspace.evaluation.metrics import predictive
+from weightspace.evaluation.parts import Part
 from weightspace.evaluation.predictions import Predictions, ScoredPredictions
 from weightspace.masks.overlap import overlap_matrix
 from weightspace.networks.collection import Collection
@@ -51,6 +52,25 @@ class FigureInputs:
     task: Task
     recalibrated: Callable[[Collection], Collection]
     device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class Figures:
+    """The figures' data as one part of an evaluation.
+
+    Args:
+        inputs: What the figures are drawn from.
+    """
+
+    inputs: FigureInputs
+
+    @property
+    def parts(self) -> Sequence[Part]:
+        return [Part("figures", "figures", FigureData)]
+
+    def measure(self, i: int) -> FigureData:
+        assert i == 0
+        return figure_data(self.inputs)
 
 
 def figure_data(inputs: FigureInputs) -> FigureData:

@@ -10,6 +10,7 @@ from weightspace.align import FittedMatching, GrowingMean, Universe, WeightMatch
 from weightspace.align.bases import without_other_factors
 from weightspace.errors import InputError
 from weightspace.evaluation.memory import capacity
+from weightspace.evaluation.parts import Parts
 from weightspace.networks.arguments import check_networks
 from weightspace.networks.collection import Collection, writer_for
 from weightspace.networks.forward import blocks
@@ -162,7 +163,13 @@ class CanonicalForm:
     @classmethod
     @contextmanager
     def of(
-        cls, reference: Collection, task: Task, align: WeightMatching | None, memory_gb: float, device: str = "cpu"
+        cls,
+        reference: Collection,
+        task: Task,
+        align: WeightMatching | None,
+        memory_gb: float,
+        device: str = "cpu",
+        parts: Parts = Parts(),
     ) -> Iterator["CanonicalForm"]:
         """Fit the alignment; what is spooled to disk is deleted at the end of the `with` block.
 
@@ -172,13 +179,15 @@ class CanonicalForm:
             align: How networks are aligned; None leaves them as they are.
             memory_gb: Memory for one collection, in GiB.
             device: Device to align on.
+            parts: Where parts are measured: workers find what is spooled in their folder, and align there.
         """
         at_once = max(3, capacity(memory_gb, _bytes(reference)))
-        with scratch_folder("evaluate") as scratch:
+        with scratch_folder("evaluate", within=parts.folder if parts.executor else None) as scratch:
             form = cls(None, at_once, scratch, device)
             if align is not None:
                 example = task.train.head(8).x
-                matching = align.fit(reference, example=example, device=device)
+                workers = {"executor": parts.executor} if parts.executor else {}
+                matching = align.fit(reference, example=example, device=device, **workers)
                 gains = find_gains(matching.symmetry, reference.architecture.build_seeded(0), example)
                 form = replace(form, matching=matching, gains=gains)
                 form = replace(form, distances=form._to_compare(align, reference))

@@ -3,7 +3,7 @@
 import bisect
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -12,62 +12,37 @@ from torch import Tensor
 from weightspace.evaluation.baselines import Baselines
 from weightspace.evaluation.groups import CanonicalForm, Inputs
 from weightspace.evaluation.measure import MeasuredGroup, TrainingReference
-from weightspace.evaluation.parts import Parts
-from weightspace.evaluation.planned import BaselineGroup, CurvePoint
+from weightspace.evaluation.parts import Part
 from weightspace.networks.collection import Collection
 from weightspace.report.results import CurveResult, GroupResult
 from weightspace.runtime import seeds
-from weightspace.runtime.progress import progress
 
 _FEWEST, _CURVE = 12, 16  # networks of a baseline, and at most at each point of a curve
 
 
-@dataclass(frozen=True)
-class MeasuredBaselines:
-    """The baselines, measured.
-
-    Args:
-        made: What made them.
-        points: Points of their curves.
-        sigma: Standard deviation of the noise at which errors overlap as the samples' do.
-        results: Their rows in the report.
-        left_out: What is so broken that a figure is not finite, a line each.
-    """
-
-    made: Baselines
-    points: Sequence[CurveResult]
-    sigma: float
-    results: Sequence[GroupResult]
-    left_out: Sequence[str]
-
-
-def measure_baselines(
+def baselines_of(
     inputs: Inputs,
     samples: MeasuredGroup,
     training: TrainingReference,
     canonical: CanonicalForm,
     components: int | None,
-    *,
-    held_out: Float[Tensor, " m"] | None,
-    parts: Parts,
-) -> MeasuredBaselines:
-    """Make the baselines and measure them, one after another.
+) -> Baselines:
+    """The baselines beside some samples, not yet made.
 
     Args:
         inputs: The collections that the evaluation is about.
-        samples: The networks to judge, measured; the strength of noise is matched to them.
+        samples: The networks to judge, measured.
         training: The training networks.
         canonical: Brings networks into the form in which distances mean something.
         components: Principal components of the Gaussian and KDE baselines; None is 128, or what fits.
-        held_out: Distances of held-out networks to the nearest training network, for Z_U.
-        parts: Keeps what has been measured.
     """
     random = seeds.generator(training.seed, "pool")
     chosen = torch.randperm(len(inputs.training), generator=random)[: canonical.at_once].sort().values
-    pool = training.training[chosen]
-    made = Baselines(
+    everything = len(chosen) == len(inputs.training)
+    pool = training.training if everything else training.training[chosen]
+    return Baselines(
         pool,
-        inputs.training[chosen],
+        inputs.training if everything else inputs.training[chosen],
         n=max(3, min(max(_FEWEST, len(inputs.samples)), canonical.at_once)),
         density=samples.result.median("density"),
         components=_components(pool, components),
@@ -76,42 +51,111 @@ def measure_baselines(
         device=training.device,
         gains=canonical.gains,
     )
-    measured = _measure_curves(replace(made, n=min(_CURVE, made.n)), training, parts)
-    points = [result for _, result in measured if result is not None]
-    broken = [f"{point.family} at {point.level:.3g}" for point, result in measured if result is None]
-    monotonic = training.scorer.reported is None
-    sigma = (_equal_errors if monotonic else _first_equal)(points, samples.result)
-    distance = samples.around.nearest.first.quantile(0.5).item()
-    results: list[GroupResult] = []
-    planned = made.groups(distance=distance, sigma=sigma)
-    for i, group in enumerate(progress(planned, "baselines", total=len(planned))):
-
-        def measure(group: BaselineGroup = group) -> GroupResult | None:
-            found = training.measure_finite(canonical.group(group.name, group.note, group.make()), held_out=held_out)
-            return None if found is None else found.result
-
-        found = parts.kept(f"baseline-{i:02d}", group.name, GroupResult, measure)
-        if found is None:
-            broken.append(group.name)
-        else:
-            results.append(found)
-    lines = [f"Left out: baselines whose loss or metrics are not finite: {', '.join(broken)}."] if broken else []
-    return MeasuredBaselines(made, points, sigma, results, lines)
 
 
-def _measure_curves(
-    made: Baselines, training: TrainingReference, parts: Parts
-) -> list[tuple[CurvePoint, CurveResult | None]]:
-    """The points of the curves with their figures; None where one is not finite."""
-    measured: list[tuple[CurvePoint, CurveResult | None]] = []
-    for i, point in enumerate(progress(made.curve_points(), "baseline curves")):
+@dataclass(frozen=True)
+class Curves:
+    """The points of the baselines' curves.
 
-        def measure(point: CurvePoint = point) -> CurveResult | None:
-            return training.measure_point(point.family, point.level, point.make())
+    Args:
+        made: The baselines.
+        training: The training networks.
+    """
 
-        what = f"{point.family} at {point.level!r}"
-        measured.append((point, parts.kept(f"curve-{i:02d}", what, CurveResult, measure)))
-    return measured
+    made: Baselines
+    training: TrainingReference
+
+    @classmethod
+    def of(cls, made: Baselines, training: TrainingReference) -> "Curves":
+        """Curves of fewer networks at each point than rows of the report have.
+
+        Args:
+            made: The baselines.
+            training: The training networks.
+        """
+        return cls(made.fewer(_CURVE), training)
+
+    @property
+    def parts(self) -> Sequence[Part]:
+        points = enumerate(self.made.curve_points())
+        return [Part(f"curve-{i:02d}", f"{point.family} at {point.level!r}", CurveResult) for i, point in points]
+
+    def measure(self, i: int) -> CurveResult | None:
+        point = self.made.curve_points()[i]
+        return self.training.measure_point(point.family, point.level, point.make())
+
+    def broken(self, results: Sequence[CurveResult | None]) -> list[str]:
+        """The points of which a figure is not finite, in words.
+
+        Args:
+            results: The results of all points.
+        """
+        points = zip(self.made.curve_points(), results, strict=True)
+        return [f"{point.family} at {point.level:.3g}" for point, result in points if result is None]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The baselines' rows of the report.
+
+    Args:
+        made: The baselines.
+        training: The training networks.
+        canonical: Brings networks into the form in which distances mean something.
+        distance: Length of the noise of the baseline that is as far from the training networks as the samples are.
+        sigma: Standard deviation of the noise at which errors overlap with the training networks' as the samples' do.
+        held_out: Distances of held-out networks to the nearest training network, for Z_U.
+    """
+
+    made: Baselines
+    training: TrainingReference
+    canonical: CanonicalForm
+    distance: float
+    sigma: float
+    held_out: Float[Tensor, " m"] | None
+
+    @classmethod
+    def beside(
+        cls,
+        samples: MeasuredGroup,
+        points: Sequence[CurveResult],
+        made: Baselines,
+        training: TrainingReference,
+        canonical: CanonicalForm,
+        held_out: Float[Tensor, " m"] | None,
+    ) -> "Rows":
+        """Baselines whose noise is as strong as the samples are novel.
+
+        Args:
+            samples: The networks to judge, measured.
+            points: Points of the curves.
+            made: The baselines.
+            training: The training networks.
+            canonical: Brings networks into the form in which distances mean something.
+            held_out: Distances of held-out networks to the nearest training network, for Z_U.
+        """
+        equal = _equal_errors if training.scorer.reported is None else _first_equal
+        distance = samples.around.nearest.first.quantile(0.5).item()
+        return cls(made, training, canonical, distance, equal(points, samples.result), held_out)
+
+    @property
+    def parts(self) -> Sequence[Part]:
+        planned = self.made.groups(distance=self.distance, sigma=self.sigma)
+        return [Part(f"baseline-{i:02d}", group.name, GroupResult) for i, group in enumerate(planned)]
+
+    def measure(self, i: int) -> GroupResult | None:
+        group = self.made.groups(distance=self.distance, sigma=self.sigma)[i]
+        canonical = self.canonical.group(group.name, group.note, group.make())
+        found = self.training.measure_finite(canonical, held_out=self.held_out)
+        return None if found is None else found.result
+
+    def broken(self, results: Sequence[GroupResult | None]) -> list[str]:
+        """The baselines of which a figure is not finite.
+
+        Args:
+            results: The results of all.
+        """
+        return [part.what for part, result in zip(self.parts, results, strict=True) if result is None]
 
 
 def _components(pool: Collection, components: int | None) -> int:

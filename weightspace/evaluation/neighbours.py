@@ -1,8 +1,9 @@
 """Networks against the training networks, in blocks: nearest distance, errors and masks in common."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -78,6 +79,10 @@ class NeighbourSearch:
     gram: Float[Tensor, "k k"]
     memory_gb: float
     device: str = "cpu"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What other processes get: the fields, without what was computed from them."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @classmethod
     def of(

@@ -1,13 +1,20 @@
-"""Parts of an evaluation that are kept in its folder as they are measured: one that was stopped goes on after them."""
+"""Parts of an evaluation that are kept in its folder as they are measured: one that was stopped goes on after them.
+
+Workers measure parts at the same time: each writes its own into the folder, where they are read afterwards.
+"""
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from weightspace.errors import StorageError
+from weightspace.runtime import threads
+from weightspace.runtime.executor import Executor, end_with_parent
+from weightspace.runtime.progress import progress
 from weightspace.storage.files import dump_json, read_manifest, write_text
 from weightspace.storage.system_errors import exists
 from weightspace.storage.typed import from_json, to_json
@@ -17,14 +24,104 @@ _FORMAT, _VERSION = "weightspace.part", 1
 
 
 @dataclass(frozen=True)
+class Part:
+    """Something that is measured by itself.
+
+    Args:
+        name: Name of its file, without the ending.
+        what: What is measured, in words that are the same whenever the same is measured.
+        kind: Class of the result.
+    """
+
+    name: str
+    what: str
+    kind: type
+
+
+@runtime_checkable
+class Measuring(Protocol):
+    """Parts, and what measures them; it goes to workers whole, so it must be picklable."""
+
+    @property
+    def parts(self) -> Sequence[Part]:
+        """The parts, in the order of their results."""
+        ...
+
+    def measure(self, i: int) -> Any:
+        """Measure one part.
+
+        Args:
+            i: Its number.
+
+        Returns:
+            An object of its kind; None if a figure was not finite.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Together:
+    """The parts of several, one after another.
+
+    Args:
+        several: What measures them.
+    """
+
+    several: Sequence[Measuring]
+
+    @property
+    def parts(self) -> Sequence[Part]:
+        return [part for one in self.several for part in one.parts]
+
+    def measure(self, i: int) -> Any:
+        for one in self.several:
+            if i < len(one.parts):
+                return one.measure(i)
+            i -= len(one.parts)
+        raise IndexError(i)
+
+    def apart(self, results: Sequence[Any]) -> list[list[Any]]:
+        """Results of all parts as a list for each of the several.
+
+        Args:
+            results: The results, in the order of the parts.
+        """
+        left = iter(results)
+        return [[next(left) for _ in one.parts] for one in self.several]
+
+
+@dataclass(frozen=True)
 class Parts:
     """What has been measured, a JSON file a part with the checksum of what it holds.
 
     Args:
         folder: Folder of the run; None keeps nothing.
+        executor: Workers that measure parts at the same time, one thread each; they need the folder.
     """
 
     folder: Path | None = None
+    executor: Executor | None = None
+
+    def all(self, measuring: Measuring, what: str) -> list[Any]:
+        """The results of all parts, of which those that are not in the folder are measured now.
+
+        Args:
+            measuring: The parts.
+            what: What is done, for the bar.
+        """
+        planned = measuring.parts
+        if self.executor is not None and self.folder is not None:
+            missing = [i for i, part in enumerate(planned) if not exists(self._path(self.folder, part.name))]
+            missing.reverse()  # the last of an evaluation, the training of MC dropout, takes longest
+            work = partial(_measured_by_worker, measuring, self.folder)
+            for _ in progress(self.executor.map(work, missing), what, total=len(missing)):
+                pass
+        parts = enumerate(progress(planned, what))
+        return [self.kept(part.name, part.what, part.kind, partial(measuring.measure, i)) for i, part in parts]
+
+    @staticmethod
+    def _path(folder: Path, name: str) -> Path:
+        return folder / f"{name}.json"
 
     def kept(self, name: str, what: str, kind: type[T], measure: Callable[[], T | None]) -> T | None:
         """A part that is in the folder, else one that is measured now and put there.
@@ -40,13 +137,21 @@ class Parts:
         """
         if self.folder is None:
             return measure()
-        path = self.folder / f"{name}.json"
+        path = self._path(self.folder, name)
         if not exists(path):
             measured = measure()
             data = None if measured is None else to_json(measured)
             content = {"format": _FORMAT, "version": _VERSION, "what": what, "sha256": _sum(what, data), "result": data}
             write_text(path, dump_json(content, f"what was measured of {what!r}"))
         return _read(path, what, kind)
+
+
+def _measured_by_worker(measuring: Measuring, folder: Path, i: int) -> None:
+    """Measure a part into the folder."""
+    end_with_parent()
+    threads.use(1)
+    part = measuring.parts[i]
+    Parts(folder).kept(part.name, part.what, part.kind, partial(measuring.measure, i))
 
 
 def _read(path: Path, what: str, kind: type[T]) -> T | None:

@@ -7,6 +7,9 @@ from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.connection import wait
 from typing import Any, Protocol, runtime_checkable
 
+from weightspace.errors import InputError
+from weightspace.runtime import checks, devices
+
 _NAME = "weightspace: waits for the end of the parent process"
 
 
@@ -17,6 +20,25 @@ class Executor(Protocol):
     def map(self, function: Callable[[Any], Any], items: Iterable[Any], /) -> Iterator[Any]:
         """Apply the function to every item, somewhere."""
         ...
+
+
+def device_for(device: str, executor: Executor | None) -> str:
+    """The device to compute on: workers use the CPU.
+
+    Args:
+        device: What the user asked for; "auto" is the CPU where workers compute.
+        executor: Workers, if there are any.
+
+    Raises:
+        InputError: The device is not available, or workers are to compute on a card.
+    """
+    wanted = "workers with a method map, such as weightspace.processes(2)"
+    checks.given(executor, "executor", checks.having, methods=("map",), wanted=wanted)
+    if executor is None:
+        return devices.pick(device)
+    if device not in ("auto", "cpu"):
+        raise InputError(f"workers compute on the CPU, got device {device!r}: leave one of the two out")
+    return "cpu"
 
 
 def end_with_parent() -> None:

@@ -1,5 +1,6 @@
 """Folders outside every output: what does not fit into memory lies in one of the system's for temporary files."""
 
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,17 +13,22 @@ _ELSEWHERE = "or name another folder for temporary files in the environment vari
 
 
 @contextmanager
-def scratch_folder(verb: str) -> Iterator[Path]:
+def scratch_folder(verb: str, *, within: Path | None = None) -> Iterator[Path]:
     """A folder for temporary files; it is removed at the end of the `with` block, as far as that is possible.
 
     Args:
         verb: What it is for, in its name.
+        within: Folder to make it in; None is the system's for temporary files. What killed processes left there is
+            removed.
 
     Raises:
         StorageError: The system gives no folder for temporary files.
     """
+    prefix = f"weightspace-{verb}-"
+    for left in [] if within is None else within.glob(f"{prefix}*"):
+        shutil.rmtree(left, ignore_errors=True)
     try:
-        made = tempfile.TemporaryDirectory(prefix=f"weightspace-{verb}-", ignore_cleanup_errors=True)
+        made = tempfile.TemporaryDirectory(prefix=prefix, dir=within, ignore_cleanup_errors=True)
     except OSError as error:
         where = f" ({error.filename!r:.300})" if error.filename else ""
         raise StorageError(

@@ -40,9 +40,10 @@ class OnRay:
             ray.init(address=address, include_dashboard=False, log_to_driver=False)
 
     def map(self, function: Callable[[Any], Any], items: Iterable[Any], /) -> Iterator[Any]:
-        """Apply the function to every item on the cluster's workers."""
+        """Apply the function to every item on the cluster's workers; the function is sent to each machine once."""
         remote = self._ray.remote(max_retries=self.retries)(_call)
-        waiting = [remote.remote(function, item) for item in items]
+        sent = self._ray.put(function)
+        waiting = [remote.remote(sent, item) for item in items]
         return (self._ray.get(result) for result in waiting)
 
 
