@@ -14,7 +14,7 @@ import weightspace as ws
 from weightspace import sparse
 from weightspace.masks.patterns import Pattern
 from weightspace.runtime.live_bytes import LiveBytes
-from weightspace.sparse import ridge
+from weightspace.sparse import gradients, ridge
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -320,10 +320,11 @@ def test_wide_rows_come_as_near_as_narrow_ones(monkeypatch: pytest.MonkeyPatch) 
     few = pruned(dense, ws.Unstructured(0.5))
     narrow = error(sparse.refit(few, dense, x), dense, x)
     monkeypatch.setattr(ridge, "_DIRECT", 15)
+    monkeypatch.setattr(gradients, "_LEADING", 4)
     wide = sparse.refit(few, dense, x)
     assert error(wide, dense, x) == pytest.approx(narrow, rel=1e-3)
     assert not wide.weights[~wide.masks].any()
-    monkeypatch.setattr(ridge, "_STEPS", 1)  # each step comes nearer: one alone is no harm, and not enough
+    monkeypatch.setattr(gradients, "_STEPS", 1)  # each step comes nearer: one alone is no harm, and not enough
     with pytest.warns(UserWarning, match="rows of a layer are not solved to the end after 1 steps"):
         short = sparse.refit(few, dense, x)
     assert 1.01 * narrow < error(short, dense, x) < error(few, dense, x)

@@ -12,6 +12,7 @@ from weightspace.errors import InputError
 from weightspace.sparse.layer_inputs import Layer
 
 _ROWS_BYTES = 2**25  # of what a layer reads, as a matrix, at once
+_WIDE, _COLUMNS = 1536, 576  # columns from which on half of the products suffice, a block of columns at a time
 
 
 @dataclass(frozen=True)
@@ -81,9 +82,15 @@ class MomentSums:
             made = made - self.pilot_goal
             self.mean += read.sum(0)
             self.mean_goal += made.sum(0)
-        self.inputs.addmm_(read.T, read)
+        for columns in self._blocks():  # what lies left of them is the transpose
+            self.inputs[columns, columns.start :].addmm_(read[:, columns].T, read[:, columns.start :])
         self.cross.addmm_(made.T, read)
         self.rows += len(read)
+
+    def _blocks(self) -> list[slice]:
+        width = len(self.inputs)
+        each = width if width <= _WIDE else _COLUMNS
+        return [slice(start, min(start + each, width)) for start in range(0, width, each)]
 
     def result(self) -> Moments:
         """The moments; nothing can be added afterwards.
@@ -91,6 +98,8 @@ class MomentSums:
         Raises:
             InputError: What was read is not finite.
         """
+        for columns in self._blocks():
+            self.inputs[columns.stop :, columns] = self.inputs[columns, columns.stop :].T
         for total in (self.inputs, self.cross, self.mean, self.mean_goal):
             total /= self.rows
         if not (self.inputs.isfinite().all() and self.cross.isfinite().all()):

@@ -31,9 +31,10 @@ def refit(pruned: Collection, dense: Collection, x: Tree, *, ridge: float = 0.01
     Layer by layer, from the inputs on: what a row keeps solves a ridge regression of the outputs of the dense network's
     layer on the inputs that the pruned network's layer gets now that the layers before it are refitted. In closed form,
     one system for each row: o k^3 / 3 products for o rows that keep k weights each. Where k is more than some hundreds,
-    all rows are solved together by conjugate gradients, with o c^2 products a step for c inputs. With the dense
-    network's own inputs this is the least-squares update of optimal brain compression (arXiv 2208.11580, section 3) for
-    all pruned weights at once, which SparseGPT (arXiv 2301.00774) approximates.
+    all rows are solved together by conjugate gradients, with o c^2 products a step for c inputs; the leading directions
+    of the inputs are solved directly, so that some dozens of steps do. With the dense network's own inputs this is the
+    least-squares update of optimal brain compression (arXiv 2208.11580, section 3) for all pruned weights at once,
+    which SparseGPT (arXiv 2301.00774) approximates.
 
     Args:
         pruned: Sparse networks under masks of any pattern; network i is `dense[i]` with weights taken away, its units
