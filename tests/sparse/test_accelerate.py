@@ -46,7 +46,9 @@ def test_the_measured_choice_is_honoured(fastest: str, monkeypatch: pytest.Monke
     assert set(asked.choices[0].seconds) == {"dense", "rows"}
     assert {choice.form for choice in asked.choices} == {fastest if fastest == "rows" else "dense"}
     none = sparse.accelerate(module, x, forms=[])
-    assert [choice.reason for choice in none.choices] == ["no form that was asked for"] * 3
+    assert [choice.reason for choice in none.choices] == ["only dense was asked for"] * 3
+    elsewhere = sparse.accelerate(module, x, forms=[sparse.Form.CUTLASS])
+    assert [choice.reason for choice in elsewhere.choices] == ["none of the forms asked for fits it here: cutlass"] * 3
 
 
 def test_forms_that_cannot_be_chosen_are_refused() -> None:

@@ -144,7 +144,7 @@ def accelerate(
     for layer, (name, x) in seen.items():
         found, why = other_forms(layer, device, dtype, int8)
         made = {form: make for form, make in found.items() if form in allowed}
-        chosen, choice = _choose(name, layer, made, x, why if made or why else "no form that was asked for")
+        chosen, choice = _choose(name, layer, made, x, _why(found, made, why, allowed))
         if strict and choice.form is Form.DENSE and not any(form.two_four for form in choice.seconds):
             raise InputError(f"layer {name or 'itself'} cannot run as 2:4: {choice.reason}")
         choices.append(choice)
@@ -167,6 +167,14 @@ def accelerate(
             replace(choice, form=Form.DENSE, reason=f"{why}, so that all layers stay dense") for choice in choices
         ]
     return Accelerated(fast, choices, len(trees.first(example)), versions())
+
+
+def _why(found: Collection[Form], made: Collection[Form], why: str, allowed: Collection[Form]) -> str:
+    """Why there are no more forms of a layer than those that are made."""
+    others = ", ".join(form for form in Form if form in allowed and form is not Form.DENSE)
+    if not others:
+        return "only dense was asked for"
+    return why if made or (why and not found) else f"none of the forms asked for fits it here: {others}"
 
 
 def _allowed(forms: Collection[Form] | None, int8: bool) -> set[Form]:
