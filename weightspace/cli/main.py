@@ -20,7 +20,7 @@ from typing import Annotated, Any, NoReturn, Union
 import tyro
 from tyro.conf import subcommand
 
-from weightspace.cli import adapt, align, bayes, collect, evaluate, generator, sparse, tickets
+from weightspace.cli import adapt, align, bayes, collect, evaluate, generator, prune, sparse, tickets
 from weightspace.cli.help_text import help_in_lines
 from weightspace.cli.renamed import hints
 from weightspace.cli.rules import REGISTRY, WrongSettingError, without
@@ -40,6 +40,7 @@ VERBS: Mapping[str, Any] = {
     "import": collect.ImportFolder,
     "train": collect.Train,
     "tickets": tickets.VERBS,
+    "prune": prune.Prune,
     "adapt": adapt.VERBS,
     "align": align.Align,
     "fit": generator.Fit,

@@ -1,0 +1,64 @@
+"""`weightspace prune`: from state dicts of others to sparse networks, with what each way of winning back is worth."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import weightspace as ws
+from weightspace.cli.main import main
+
+NORMED = """
+from torch import nn
+
+def net():
+    return nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
+"""
+
+
+def net() -> nn.Module:
+    return nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Networks of a class of one's own, of which nothing but state dicts is known."""
+    root = tmp_path_factory.mktemp("given")
+    (root / "normed.py").write_text(NORMED)
+    (root / "files").mkdir()
+    for i in range(2):
+        torch.save(ws.Architecture.of(net).build_seeded(i).state_dict(), root / "files" / f"{i}.pt")
+    return root
+
+
+def run(root: Path, *words: str) -> int:
+    return main([*words, "--factory", "normed:net", "--import-from", str(root)])
+
+
+def test_networks_of_others_are_pruned_and_won_back(given: Path, tmp_path: Path, capsys) -> None:
+    dense, out = str(tmp_path / "dense"), tmp_path / "pruned"
+    assert run(given, "import", str(given / "files"), "--out", dense) == 0
+    assert run(given, "prune", dense, "--out", str(out), "--task", "iris") == 0
+    shown = capsys.readouterr().out.partition("written to")[2]
+    assert "validation accuracy  chosen, of 2" in shown
+    assert "refitted, statistics anew" in shown
+    pruned = ws.Collection.load(out, factory=net)
+    for record in pruned.records:
+        told = record["recovered"]
+        best = max(score for way, score in told["scores"].items() if way != "dense")
+        assert told["scores"][told["way"]] == best == record["metrics"]["validation_accuracy"]
+    weights = pruned.layout.tensors(pruned.weights)["0.weight"]
+    assert (weights.unflatten(2, (1, 4)) != 0).sum(-1).max() == 2
+    assert run(given, "prune", dense, "--out", str(out), "--task", "iris") == 0  # complete: at once, the same table
+    assert capsys.readouterr().out.endswith(shown.partition("\n")[2])
+
+
+def test_pruning_alone_needs_no_task_and_keeps_the_weights(given: Path, tmp_path: Path, capsys) -> None:
+    dense, out = str(tmp_path / "dense"), str(tmp_path / "pruned")
+    assert run(given, "import", str(given / "files"), "--out", dense) == 0
+    assert run(given, "prune", dense, "--out", out) == 1
+    assert "give --task" in capsys.readouterr().err
+    assert run(given, "prune", dense, "--out", out, "--pattern", "0.25", "--no-recover") == 0
+    assert run(given, "prune", out, "--out", str(tmp_path / "again"), "--no-recover") == 1
+    assert "sparse already" in capsys.readouterr().err
