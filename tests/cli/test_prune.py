@@ -39,7 +39,7 @@ def run(root: Path, *words: str) -> int:
 def test_networks_of_others_are_pruned_and_won_back(given: Path, tmp_path: Path, capsys) -> None:
     dense, out = str(tmp_path / "dense"), tmp_path / "pruned"
     assert run(given, "import", str(given / "files"), "--out", dense) == 0
-    assert run(given, "prune", dense, "--out", str(out), "--task", "iris") == 0
+    assert run(given, "prune", dense, "--out", str(out), "--task", "iris", "--validation", "20") == 0
     shown = capsys.readouterr().out.partition("written to")[2]
     assert "validation accuracy  chosen, of 2" in shown
     assert "refitted, statistics anew" in shown
@@ -50,7 +50,7 @@ def test_networks_of_others_are_pruned_and_won_back(given: Path, tmp_path: Path,
         assert told["scores"][told["way"]] == best == record["metrics"]["validation_accuracy"]
     weights = pruned.layout.tensors(pruned.weights)["0.weight"]
     assert (weights.unflatten(2, (1, 4)) != 0).sum(-1).max() == 2
-    assert run(given, "prune", dense, "--out", str(out), "--task", "iris") == 0  # complete: at once, the same table
+    assert run(given, "prune", dense, "--out", str(out), "--task", "iris", "--validation", "20") == 0  # complete
     assert capsys.readouterr().out.endswith(shown.partition("\n")[2])
 
 

@@ -66,6 +66,9 @@ def test_each_network_gets_the_way_that_is_best_on_validation_data() -> None:
     assert torch.equal(again.networks.weights, found.networks.weights)
     other = sparse.recover(few, dense, task, samples=60, seed=1)
     assert not torch.equal(other.ways["refitted"].weights, found.ways["refitted"].weights)
+    first = sparse.recover(few, dense, task, samples=60, validation=5)
+    fewer = replace(task, validation=task.validation.head(5))
+    assert first.scores == {way: validation(one, fewer) for way, one in found.ways.items()} != found.scores
 
 
 def test_statistics_of_other_inputs_are_not_taken() -> None:

@@ -35,6 +35,7 @@ class Prune:
         recover: Whether what is kept is refitted to the dense network's layers, and BatchNorm statistics are estimated
             anew, where validation data say so. Otherwise networks are pruned and left as they are.
         samples: Training inputs that are read.
+        validation: The first validation samples, which choose; None reads all.
         ridge: Pull of the refit towards the weights as they are, in mean squares of a layer's inputs.
         task: Task that the networks were trained on; None is what their records say.
         memory_gb: Memory for what layers read and return, in GiB.
@@ -47,6 +48,7 @@ class Prune:
     pattern: Pattern = NM(2, 4)
     recover: bool = True
     samples: int = 1000
+    validation: int | None = None
     ridge: float = 0.01
     task: str | None = None
     memory_gb: float = 1.0
@@ -61,7 +63,13 @@ class Prune:
         task = task_of(dense, self.task, self.common) if self.recover else None
         config: dict[str, Any] = {"pattern": pattern_text(self.pattern)}
         if task is not None:
-            settings = {"samples": self.samples, "ridge": self.ridge, "memory": self.memory_gb, "seed": self.seed}
+            settings = {
+                "samples": self.samples,
+                "validation": self.validation,
+                "ridge": self.ridge,
+                "memory": self.memory_gb,
+                "seed": self.seed,
+            }
             config |= {"task": task.to_json(), "recover": settings}
 
         def make(rows: slice, tick: Callable[[int], object], _checkpoint: Path | None) -> Collection:
@@ -92,9 +100,17 @@ class Prune:
     def _recovered(self, few: Collection, dense: Collection, task: Task) -> Collection:
         """The networks in the way that is best on validation data, with the scores of each in their records."""
         found = recover(
-            few, dense, task, samples=self.samples, ridge=self.ridge, memory_gb=self.memory_gb, seed=self.seed
+            few,
+            dense,
+            task,
+            samples=self.samples,
+            validation=self.validation,
+            ridge=self.ridge,
+            memory_gb=self.memory_gb,
+            seed=self.seed,
         )
-        before = [record.metrics[f"validation_{found.metric}"] for record in measured(dense, task).records]
+        own = measured(dense, task, samples=self.validation)
+        before = [record.metrics[f"validation_{found.metric}"] for record in own.records]
         scores = {"dense": before, **found.scores}
         records = [
             record

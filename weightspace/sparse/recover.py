@@ -48,6 +48,7 @@ def recover(
     task: Task,
     *,
     samples: int = 1000,
+    validation: int | None = None,
     ridge: float = 0.01,
     memory_gb: float = 1.0,
     seed: int = 0,
@@ -64,6 +65,7 @@ def recover(
         task: Training inputs are drawn from its training split, and its validation split chooses by its main metric,
             ties by the loss. No labels of training data are read, and nothing of the test split.
         samples: Training inputs; all of them where there are fewer.
+        validation: The first validation samples, which choose; None reads all.
         ridge: As in `refit`.
         memory_gb: As in `refit`.
         seed: Seed of the draw.
@@ -76,6 +78,7 @@ def recover(
     task.require_shared_data("to recover pruned networks")
     pruned.layout.require(task.architecture.layout(), f"networks of task {task.name!r}")
     samples, seed = checks.count(samples, "samples", at_least=1), checks.seed(seed)
+    checks.given(validation, "validation", checks.count, at_least=1)
     order = torch.randperm(len(task.train), generator=seeds.generator(seed, "inputs of recover"))
     drawn = task.train.batch(order[:samples])
     seen, batches = as_in_training(drawn, task.recipe.augmentation, seed), -(-len(drawn) // _ROWS)
@@ -85,7 +88,7 @@ def recover(
     again = {f"{name}, statistics anew": recalibrated(one, seen, batches=batches) for name, one in ways.items()}
     if again["refitted, statistics anew"] is not refitted:  # there are such statistics
         ways |= again
-    ways = {way: measured(networks, task) for way, networks in ways.items()}
+    ways = {way: measured(networks, task, samples=validation) for way, networks in ways.items()}
     metric = task.scores[0] if task.scores else None
     name = "loss" if metric is None else metric.name
     stand = {way: standing(networks, task) for way, networks in ways.items()}
