@@ -1,7 +1,10 @@
 """MC dropout."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+from torch import nn
 
 import weightspace as ws
 from weightspace.evaluation.dropout import MCDropout
@@ -22,3 +25,35 @@ def test_mc_dropout_draws_and_repeats(task: ws.Task) -> None:
     flat = ws.tasks.digits(hidden=())
     with pytest.raises(ws.InputError, match="single layer"):
         MCDropout().fit(flat)
+
+
+def in_place() -> nn.Module:
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(64, 8), nn.ReLU(inplace=True), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 10)
+    )
+
+
+def test_the_first_layer_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    digits = ws.tasks.digits(hidden=())
+    task = replace(digits, architecture=ws.Architecture.of(in_place), recipe=ws.Recipe("3it", batch_size=64))
+    fitted = MCDropout(rates=(0.2,)).fit(task)
+    x = task.test.x[:50]
+    found = list(fitted.passes(x, 4)), list(fitted.passes(2 * x, 4))
+    called = 0
+    product = torch.nn.functional.linear
+
+    def counted(*arguments: torch.Tensor) -> torch.Tensor:
+        nonlocal called
+        called += 1
+        return product(*arguments)
+
+    monkeypatch.setattr(torch.nn.functional, "linear", counted)
+    again = list(fitted.passes(x, 4))
+    assert called == 1 + 2 * 4
+    monkeypatch.setattr("weightspace.evaluation.dropout._REMEMBERED", 0)
+    computed = list(fitted.passes(x, 4)), list(fitted.passes(2 * x, 4))
+    assert called == (1 + 2 * 4) + 2 * 3 * 4
+    for remembered, plain in zip(
+        [*found[0], *found[1], *again], [*computed[0], *computed[1], *computed[0]], strict=True
+    ):
+        assert torch.equal(remembered, plain)

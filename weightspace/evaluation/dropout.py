@@ -1,10 +1,11 @@
 """MC dropout: one network trained with dropout, which stays on when it predicts (Gal & Ghahramani 2016)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from weightspace.errors import InputError
@@ -22,7 +23,9 @@ from weightspace.tasks.task import Task
 from weightspace.training import collect
 
 _LAYERS = (nn.Linear, nn.modules.conv._ConvNd)
+_LAYERS_OF_TORCH = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _ROWS = 2048
+_REMEMBERED = 512 * 2**20  # bytes of inputs and outputs of the first layer that are kept
 _PASSES = 10  # passes over the validation split to choose a rate
 
 
@@ -93,11 +96,50 @@ class FittedDropout:
         module = self.network.module().to(self.device).eval()
         for layer in _dropped(module):
             layer.train()  # a plain layer behaves alike in both modes; the hook in front of it does not
+        remembered = _Remembered.first_of(module)
         for i in range(n):
+            remembered.calls = 0
             with torch.no_grad(), seeds.seeded_modules(seeds.derive(seed, "mc dropout pass", i), "dropout"):
                 batches = (trees.take(x, rows) for rows in blocks(trees.samples(x), _ROWS))
                 parts = [trees.to(call(module, trees.to(batch, self.device)), "cpu") for batch in batches]
             yield trees.apply(lambda tensor: tensor[None], trees.concatenate(parts))
+
+
+class _Remembered:
+    """A function of a tensor that is called with the same ones in every pass, and computes once.
+
+    The first layer has no dropout in front, and is often most of a network.
+
+    Args:
+        function: The function, of one tensor.
+    """
+
+    def __init__(self, function: Callable[..., Tensor]) -> None:
+        self.function = function
+        self.known: list[tuple[Tensor, Tensor]] = []
+        self.room, self.calls = _REMEMBERED, 0
+
+    @classmethod
+    def first_of(cls, module: nn.Module) -> "_Remembered":
+        """In front of the first layer of a module, if that is one of PyTorch's, which always compute the same."""
+        first = _layers(module)[0]
+        remembered = cls(first.forward)
+        if type(first) in _LAYERS_OF_TORCH:
+            first.forward = remembered
+        return remembered
+
+    def __call__(self, x: Tensor, *rest: Any, **more: Any) -> Tensor:
+        if rest or more:
+            return self.function(x, *rest, **more)
+        at, self.calls = self.calls, self.calls + 1
+        if at < len(self.known) and torch.equal(x, self.known[at][0]):
+            return self.known[at][1].clone()  # which the network may change in place
+        y = self.function(x)
+        size = x.element_size() * x.numel() + y.element_size() * y.numel()
+        if at == len(self.known) and size <= self.room:
+            self.known.append((x.clone(), y.clone()))
+            self.room -= size
+        return y
 
 
 def _validation_loss(fitted: FittedDropout, task: Task, seed: int) -> float:
@@ -127,4 +169,8 @@ def _with_dropout(task: Task, rate: float) -> nn.Module:
 
 
 def _dropped(module: nn.Module) -> Sequence[nn.Module]:
-    return [layer for layer in module.modules() if isinstance(layer, _LAYERS)][1:]
+    return _layers(module)[1:]
+
+
+def _layers(module: nn.Module) -> Sequence[nn.Module]:
+    return [layer for layer in module.modules() if isinstance(layer, _LAYERS)]

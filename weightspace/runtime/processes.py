@@ -16,6 +16,7 @@ from typing import Any
 from tqdm import tqdm
 
 from weightspace.errors import InputError, StorageError
+from weightspace.runtime import allocator
 from weightspace.runtime.executor import end_with_parent
 from weightspace.runtime.progress import quiet
 from weightspace.runtime.user_code import keep_place, place_of
@@ -216,6 +217,7 @@ def _work(connection: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started it decides
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    allocator.keep()
     quiet()  # the bars of several processes would be drawn over each other
     tqdm.set_lock(threading.RLock())  # its own is a semaphore, which is reported as leaked when this is killed
     end_with_parent()
