@@ -2,9 +2,11 @@
 
 import csv
 import math
-from collections.abc import Callable
+import pickle
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ import weightspace as ws
 from weightspace import bayes
 from weightspace.bayes.study.controls import StudyControls
 from weightspace.cli.main import main
+from weightspace.errors import InputError
 from weightspace.evaluation.metrics import calibration
 from weightspace.runtime import seeds
 from weightspace.training.conversion import initial
@@ -54,6 +57,36 @@ def test_every_method_has_a_row_for_each_density_and_seed(result: tuple[bayes.St
     assert all(0 < (row.seconds or 0) < 1000 for row in rows if row.method == "|mu|")
     dense = {m: [r.nll for r in rows if r.method == m and r.density == 1] for m in ("|mu|", "|mu| / sigma")}
     assert dense["|mu|"] == dense["|mu| / sigma"], "all scores start from the same posteriors"
+
+
+class Sending:
+    """An executor in this process that sends what it works on as workers get it."""
+
+    def __init__(self) -> None:
+        self.items = 0
+
+    def map(self, function: Callable[[Any], Any], items: Iterable[Any], /) -> Iterator[Any]:
+        sent = pickle.loads(pickle.dumps(function))
+        for item in items:
+            self.items += 1
+            yield sent(pickle.loads(pickle.dumps(item)))
+
+
+def test_workers_make_the_same_rows(short: ws.Task, tmp_path: Path) -> None:
+    scores = {"|mu|": bayes.MeanMagnitude()}
+    task = replace(short, recipe=replace(short.recipe, length=ws.Step(iterations=2)))
+    study = bayes.Study(task, bayes.BayesianIMP(density=0.5, rate=0.5), scores, networks=1, draws=2)
+    alone, pool = study.run(tmp_path / "alone"), Sending()
+    together = study.run(tmp_path / "together", executor=pool)
+    assert pool.items == 2 + 4  # searches; transplants and controls of one level
+
+    def compared(result: bayes.StudyResult) -> list[bayes.StudyRow]:
+        return [replace(row, seconds=None) for row in result.rows]
+
+    assert compared(together) == compared(alone)
+    assert together.overlaps == alone.overlaps
+    with pytest.raises(InputError, match="workers compute on the CPU"):
+        study.run(tmp_path / "card", executor=pool, device="cuda")
 
 
 def test_a_row_is_the_mean_prediction_of_the_draws(short: ws.Task, result: tuple[bayes.StudyResult, Path]) -> None:

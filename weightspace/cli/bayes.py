@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from weightspace.cli.inputs import Common, Shared, find_task
+from weightspace.cli.workers import workers_of
 from weightspace.errors import InputError
 from weightspace.recipes.optimizers import Adam
 from weightspace.recipes.recipe import Recipe
@@ -40,6 +41,8 @@ class Bayes:
         length: Length of the training of each level, such as 30ep.
         batch_size: Samples in each step.
         lr: Learning rate of Adam, with cosine decay.
+        workers: Number of processes that search and train methods at the same time, one thread each.
+        ray: Whether a Ray cluster does so instead (RAY_ADDRESS, or one on this machine).
         common: Options that mean the same in every verb.
     """
 
@@ -61,6 +64,8 @@ class Bayes:
     length: Step = Step(epochs=30)
     batch_size: int = 64
     lr: float = 3e-3
+    workers: int = 1
+    ray: bool = False
     common: Shared = field(default_factory=Common)
 
     def run(self) -> None:
@@ -90,7 +95,8 @@ class Bayes:
             draws=self.draws,
             seed=self.seed,
         )
-        result = study.run(self.out, device=self.common.device)
+        with workers_of(self.workers, self.ray, "bayes", self.common) as executor:
+            result = study.run(self.out, device=self.common.device, executor=executor)
         bayesian.write_report(result, self.out)
         print(f"{wrapped(bayesian.pages.headline(result))}\n")
         print(bayesian.pages.over_densities(result, result.main.name).text())

@@ -1,7 +1,8 @@
 """A study of Bayesian tickets: every score at every density, beside its controls."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -22,13 +23,15 @@ from weightspace.bayes.search import BayesianIMP
 from weightspace.bayes.study.controls import StudyControls
 from weightspace.bayes.study.evaluation import StudyEvaluation
 from weightspace.bayes.study.results import MethodOverlap, Row, StudyResult
+from weightspace.bayes.variational import Variational
 from weightspace.errors import InputError, StorageError
 from weightspace.evaluation.dropout import MCDropout
 from weightspace.masks.overlap import mask_overlap
 from weightspace.networks.collection import Collection
 from weightspace.recipes.step import Step
-from weightspace.runtime import checks, devices
-from weightspace.runtime.progress import whole
+from weightspace.runtime import checks, threads
+from weightspace.runtime.executor import Executor, device_for, end_with_parent
+from weightspace.runtime.progress import progress, whole
 from weightspace.storage.files import make_folder
 from weightspace.storage.locks import locked
 from weightspace.storage.reading import parse_object, read_text, require_file
@@ -89,48 +92,53 @@ class Study:
         for score in self.scores.values():
             posterior_scores.to_json(score)  # now, as the results are saved hours later
 
-    def run(self, folder: str | Path, *, device: str = "auto") -> StudyResult:
+    def run(self, folder: str | Path, *, device: str = "auto", executor: Executor | None = None) -> StudyResult:
         """Train the levels that are missing, measure all of them, and write study.json and rows.csv.
 
         Args:
             folder: Folder of the study; every level is kept in it as a resumable run.
             device: Device to compute on: "cpu", "cuda", or "auto", which is CUDA where there is a card.
+            executor: Workers that search and train the methods at the same time, on the CPU, one thread each:
+                `weightspace.processes(2)` or `OnRay()`. They must see the folder, and get the task.
 
         Raises:
             InputError: As `BayesianIMP.find_levels`, before anything is trained where the device is not available or
-                the outputs have no likelihood.
+                the outputs have no likelihood; or workers are to use a card.
             StorageError: The folder holds another study.
         """
         checks.path(folder, "folder")
-        task, device = self.task, devices.pick(device)
+        task, device = self.task, device_for(device, executor)
         require_likelihood(task, self.finder.variational.noise_std)
         make_folder(Path(folder))
         with locked(Path(folder)), whole("Bayesian study"):
-            return self._run(Path(folder), task, device)
+            return self._run(Path(folder), task, device, executor)
 
-    def _run(self, folder: Path, task: Task, device: str) -> StudyResult:
+    def _run(self, folder: Path, task: Task, device: str, executor: Executor | None) -> StudyResult:
         """All of it, in a folder that no other process works in."""
         evaluation = StudyEvaluation(task, self.draws, self.seed, device=device)
         dense = collect(task, self.networks, seed=self.seed, folder=folder / "dense", device=device)
+        searches = self._searches(folder)
+        if executor is not None:  # what they have done is read below
+            work = partial(_searched, dense, replace(task, ood=None))
+            methods = [*searches.values(), (self._imp, folder / DETERMINISTIC)]
+            _wait(executor.map(work, methods), "searching in workers", len(methods))
         rows: list[Row] = []
         levels: dict[str, Levels] = {}
-        for name, score in self.scores.items():
-            place = folder / f"{len(levels)}-{spelling_of(score).name}"
-            finder = replace(self.finder, score=score)
+        for name in self.scores:
+            finder, place = searches[name]
             levels[name] = finder.find_levels(dense, task, folder=place, device=device)
             for i, posteriors in enumerate(levels[name]):
                 rows += _timed(evaluation.rows(name, posteriors), place / f"level-{i:02}")
         main = next(iter(levels.values()))
         plain = self._deterministic(dense, folder, evaluation, rows)
         start = self.finder.start(dense, task, folder=folder / "0-start", device=device)
-        for i in range(1, len(main)):
-            with_controls = i in (len(main) // 2, len(main) - 1)
-            for control in self._starts(main[i], plain[i], start, with_controls=with_controls):
-                place = folder / control.folder / f"level-{i:02}"
-                trained = self.finder.variational.fit(
-                    control.networks, task, after=control.after, folder=place, device=device
-                )
-                rows += _timed(evaluation.rows(control.method, trained), place)
+        starts = self._all_starts(main, plain, start, folder)
+        if executor is not None:
+            work = partial(_trained, self.finder.variational, replace(task, ood=None))
+            _wait(executor.map(work, starts), "training controls in workers", len(starts))
+        for one, place in starts:
+            trained = self.finder.variational.fit(one.networks, task, after=one.after, folder=place, device=device)
+            rows += _timed(evaluation.rows(one.method, trained), place)
         dropout = MCDropout().fit(task, seed=self.seed, device=device)
         rows.append(
             evaluation.predictions_row("MC dropout", lambda x: list(dropout.passes(x, self.draws, seed=self.seed)))
@@ -140,18 +148,37 @@ class Study:
         result.save(folder)
         return result
 
+    def _searches(self, folder: Path) -> dict[str, tuple[BayesianIMP, Path]]:
+        """The search by every score, and its folder."""
+        return {
+            name: (replace(self.finder, score=score), folder / f"{i}-{spelling_of(score).name}")
+            for i, (name, score) in enumerate(self.scores.items())
+        }
+
+    @property
+    def _imp(self) -> IMP:
+        """The search of deterministic tickets."""
+        finder = self.finder
+        return IMP(finder.density, finder.rate, finder.rewind, finder.scope, finder.pattern)
+
     def _deterministic(
         self, dense: Collection, folder: Path, evaluation: StudyEvaluation, rows: list[Row]
     ) -> list[Collection]:
         """Deterministic tickets of all levels; adds their rows."""
-        finder = self.finder
-        imp = IMP(finder.density, finder.rate, finder.rewind, finder.scope, finder.pattern)
-        plain = imp.find_levels(dense, self.task, folder=folder / "deterministic", device=evaluation.device)
+        plain = self._imp.find_levels(dense, self.task, folder=folder / DETERMINISTIC, device=evaluation.device)
         for level, tickets in enumerate(plain):
             place = folder / (f"deterministic/level-{level:02}" if level else "dense")
             rows += _timed(evaluation.rows(DETERMINISTIC, tickets), place)
             rows.append(evaluation.ensemble_row(f"ensemble of {self.networks} deterministic", tickets))
         return plain
+
+    def _all_starts(self, main: Levels, plain: Levels, start: Collection, folder: Path) -> "list[tuple[_Start, Path]]":
+        """Networks of all levels that posteriors are trained from, each with its folder."""
+        return [
+            (one, folder / one.folder / f"level-{i:02}")
+            for i in range(1, len(main))
+            for one in self._starts(main[i], plain[i], start, with_controls=i in (len(main) // 2, len(main) - 1))
+        ]
 
     def _starts(
         self, posteriors: Collection, plain: Collection, start: Collection, *, with_controls: bool
@@ -181,6 +208,27 @@ class _Start:
     folder: str
     networks: Collection
     after: Step
+
+
+def _searched(dense: Collection, task: Task, search: tuple[BayesianIMP | IMP, Path]) -> None:
+    """Search by one method, in a worker."""
+    end_with_parent()
+    threads.use(1)
+    finder, folder = search
+    finder.find_levels(dense, task, folder=folder, device="cpu")
+
+
+def _trained(variational: Variational, task: Task, begun: tuple[_Start, Path]) -> None:
+    """Train the posteriors of one control, in a worker."""
+    end_with_parent()
+    threads.use(1)
+    start, folder = begun
+    variational.fit(start.networks, task, after=start.after, folder=folder, device="cpu")
+
+
+def _wait(done: Iterable[None], what: str, total: int) -> None:
+    for _ in progress(done, what, total=total):
+        pass
 
 
 def method_overlaps(levels: Mapping[str, Levels]) -> list[MethodOverlap]:
