@@ -19,7 +19,7 @@ from weightspace.storage.system_errors import exists
 
 _REPORT, _PAGE, _COLLECTION = "report.json", "report.html", "collection.json"
 _READ = [_COLLECTION, "records.jsonl", "shard-*.safetensors", "manifest.json", _REPORT]
-_WANTED = "a Collection, a Report or a PictureReport (generator.hub is for generators)"
+_WANTED = "a Collection, a Report or a PictureReport (hub.push_to_hub is for generators)"
 _TAGS = ["weightspace", "model-zoo", "lottery-ticket", "sparsity"]
 
 
@@ -127,5 +127,5 @@ def pull(
     if exists(folder / _REPORT):
         return open_report(folder / _REPORT)
     raise StorageError(
-        f"{name} has neither {_COLLECTION} nor {_REPORT}: generators are opened with generator.hub.from_pretrained"
+        f"{name} has neither {_COLLECTION} nor {_REPORT}: generators are opened with hub.from_pretrained"
     )
