@@ -32,6 +32,7 @@ from weightspace.generator import PosteriorMask as PosteriorMask
 from weightspace.generator import SharedMask as SharedMask
 from weightspace.generator import TaskRefinement as TaskRefinement
 from weightspace.generator import TicketGenerator as TicketGenerator
+from weightspace.generator import fit_on as fit_on
 from weightspace.masks.layerwise import ERK as ERK
 from weightspace.masks.layerwise import Balanced as Balanced
 from weightspace.masks.layerwise import LayerRates as LayerRates

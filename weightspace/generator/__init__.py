@@ -13,6 +13,7 @@ from weightspace.generator.mask_rules import MaskRule as MaskRule
 from weightspace.generator.mask_rules import SharedMask as SharedMask
 from weightspace.generator.measured import MEASURED as MEASURED
 from weightspace.generator.measured import Temperature as Temperature
+from weightspace.generator.on_workers import fit_on as fit_on
 from weightspace.generator.posterior_masks import PosteriorMask as PosteriorMask
 from weightspace.generator.refinement import Directions as Directions
 from weightspace.generator.refinement import FittedRefinement as FittedRefinement

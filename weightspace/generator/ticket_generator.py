@@ -113,7 +113,7 @@ class TicketGenerator:
         checks.given(example, "example", check_inputs)
         checks.given(folder, "folder", checks.path)
         seed = checks.seed(seed)
-        through, device = self._check(tickets, task), devices.pick(device)
+        through, device = self.check(tickets, task), devices.pick(device)
         unknown = self.align is not None and _basin(tickets) is None and tickets.architecture.example() is None
         if unknown and example is None and task is not None:
             example = task.train.head(8).x
@@ -171,8 +171,20 @@ class TicketGenerator:
             config["refine"] = refine.to_json() | {"task": task.to_json()}
         return config
 
-    def _check(self, tickets: Collection, task: Task | None) -> tuple[TaskRefinement, Task] | None:
-        """Find mistakes before the work; the refinement with its task."""
+    def check(self, tickets: Collection, task: Task | None = None) -> tuple[TaskRefinement, Task] | None:
+        """Find mistakes before the work.
+
+        Args:
+            tickets: Networks to learn from.
+            task: Task to refine through.
+
+        Returns:
+            The refinement with its task, if there is one.
+
+        Raises:
+            InputError: The tickets do not suit a stage, or a refinement has no task.
+            LayoutMismatch: The tickets are not of the task's architecture.
+        """
         if self.compress is not None:
             self.compress.check(len(tickets), tickets.layout.size)
         self.generate.check(len(Conditions.of(self.conditions, tickets).widths), len(tickets))
