@@ -5,8 +5,8 @@
 ResNet-56 and VGG-16 with BatchNorm, trained by others on CIFAR-10 (PyPI's torch-optim 0.0.4 in `ROOT/torch_optim`),
 are pruned once to 2:4 in all layers by magnitude. `sparse.recover` refits them, estimates BatchNorm statistics anew,
 or both, on the same few training images, and chooses by other training images. Statistics are of shifted and mirrored
-images, as in training; rows beside them are of images as they are. The dense network with statistics anew shows what
-the estimate alone does. Seeds draw the images. Test images, the first ones of the test split, are read once all is
+images, as in training, or of images as they are. The dense network with statistics anew shows what the estimate alone
+does. Seeds draw the images. Test images, the first ones of the test split, are read once all is
 chosen.
 """
 
@@ -41,6 +41,7 @@ NAMES = {
     "dense, statistics anew" + PLAIN: "dense, statistics anew" + PLAIN,
     "as pruned": "2:4",
     "as pruned, statistics anew": "2:4, statistics anew",
+    "as pruned, statistics anew" + PLAIN: "2:4, statistics anew" + PLAIN,
     "refitted": "2:4, refitted",
     "refitted, statistics anew": "2:4, refitted, statistics anew",
     "refitted, statistics anew" + PLAIN: "2:4, refitted, statistics anew" + PLAIN,
@@ -122,13 +123,12 @@ def repetition(which: Published, task: ws.Task, sizes: Sizes, seed: int, package
     few = dense.replace(weights=dense.weights * masks, masks=masks)
     found = sparse.recover(few, dense, own, samples=sizes.images, seed=seed)
     print(found, flush=True)
-    ways, refitted = {"dense": dense, **found.ways}, found.ways["refitted"]
+    ways = {"dense": dense, **found.ways}
     order = torch.randperm(len(own.train), generator=streams.generator(seed, "images of statistics"))
     plain = own.train.batch(order[: sizes.images])
     shifted = ws.Split(augment(plain.x[None], own.recipe.augmentation, [seed], 0)[0], plain.y)
     ways["dense, statistics anew"] = recalibrated(dense, shifted)
     ways["dense, statistics anew" + PLAIN] = recalibrated(dense, plain)
-    ways["refitted, statistics anew" + PLAIN] = recalibrated(refitted, plain)
     test = own.test.head(sizes.test)
     result: dict[str, Any] = {"chosen": found.chosen[0]}
     for way, networks in ways.items():

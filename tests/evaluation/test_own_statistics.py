@@ -1,5 +1,6 @@
 """Networks with BatchNorm statistics of their own: who keeps them, who cannot, and what the report says of it."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from unittest import mock
@@ -14,6 +15,8 @@ from weightspace.evaluation.connectivity import measure
 from weightspace.evaluation.groups import Inputs
 from weightspace.evaluation.own_statistics import RowStatistics
 from weightspace.recipes.recipe import Augmentation
+from weightspace.training.augment import as_in_training
+from weightspace.training.batchnorm import recalibrated
 
 
 class Net(nn.Sequential):
@@ -32,6 +35,14 @@ def task() -> ws.Task:
 @pytest.fixture(scope="module")
 def networks(task: ws.Task) -> ws.Collection:
     return ws.collect(task, 7)
+
+
+def fresh(build: Callable[[], nn.Module]) -> ws.Collection:
+    """One network as it is built."""
+    architecture = ws.Architecture.of(build)
+    layout, state = architecture.layout(), architecture.build_seeded(0).state_dict()
+    buffers = {entry.name: state[entry.name][None] for entry in layout.buffers}
+    return ws.Collection(layout, layout.pack(state)[None], architecture=architecture, buffers=buffers)
 
 
 def broken(networks: ws.Collection) -> ws.Collection:
@@ -83,24 +94,29 @@ def test_the_report_says_which_statistics_there_were(report: ws.Report, tmp_path
     assert ws.Report.load(tmp_path / "report.json").to_json() == report.to_json()
     chosen = replace(report, settings=replace(report.settings, statistics="choose", own_statistics=()))
     assert "no row kept the networks' own, as validation data chose" in chosen.notes[0]
+    assert "training inputs as they are" in chosen.notes[0]
+    changed = replace(chosen, settings=replace(chosen.settings, augmented_statistics=True))
+    assert "training inputs changed as in training" in changed.notes[0]
     default = replace(report, settings=replace(report.settings, statistics="anew", own_statistics=()))
-    assert not {"statistics", "own_statistics"} & set(default.to_json()["settings"])
+    assert not {"statistics", "own_statistics", "augmented_statistics"} & set(default.to_json()["settings"])
     assert not default.notes
 
 
-def test_the_pass_of_others_reads_inputs_as_training_does() -> None:
-    x, y = torch.rand(40, 1, 8, 8), torch.arange(40) % 10
-    images = ws.Split(x, y)
-    task = ws.Task("images", ws.Architecture.of(Net), images, images, images, ws.Recipe("1it"))
-    networks = ws.collect(task, 4)
-    inputs = Inputs(networks, networks)
-    assert RowStatistics.of(inputs, task, "own", seed=0, device="cpu").data is images
-    recipe = ws.Recipe("1it", augmentation=Augmentation(crop=1))
-    shifted = ws.Task("images", ws.Architecture.of(Net), images, images, images, recipe)
-    data = RowStatistics.of(inputs, shifted, "own", seed=0, device="cpu").data
-    assert data is not None
-    assert not torch.equal(data.x, x)
-    assert torch.equal(data.y, y)
-    plain = replace(task, architecture=ws.Architecture.of(lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 10))))
-    without = ws.collect(plain, 1)
-    assert RowStatistics.of(Inputs(without, without), plain, "own", seed=0, device="cpu") == RowStatistics()
+@pytest.mark.parametrize("changed", [False, True])
+def test_the_pass_of_mixtures_reads_the_images_that_fit(changed: bool) -> None:
+    x = 2 + torch.randn(60, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    images, shifts = ws.Split(x, torch.zeros(60, dtype=torch.long)), Augmentation(crop=3)
+    network = fresh(Net)
+    right = recalibrated(network, as_in_training(images, shifts, 0) if changed else images)
+    split = ws.Split(x, right.module(0).eval()(x).argmax(1))
+    task = ws.Task("images", network.architecture, split, split, split, ws.Recipe("1it", augmentation=shifts))
+    found = RowStatistics.of(Inputs(network, network), task, "own", seed=0, device="cpu")
+    assert (found.data is not None) == changed
+    still = replace(task, recipe=ws.Recipe("1it"))
+    assert RowStatistics.of(Inputs(network, network), still, "own", seed=0, device="cpu").data is None
+
+
+def test_networks_without_statistics_have_nothing_to_keep(task: ws.Task) -> None:
+    network = fresh(lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 10)))
+    plain = replace(task, architecture=network.architecture)
+    assert RowStatistics.of(Inputs(network, network), plain, "own", seed=0, device="cpu") == RowStatistics()

@@ -98,6 +98,12 @@ def test_statistics_are_of_images_as_training_sees_them() -> None:
     assert torch.equal(shifted.ways["refitted"].weights, still.ways["refitted"].weights)
     variances = [one.ways["as pruned, statistics anew"].buffers["1.running_var"] for one in (shifted, still)]
     assert variances[0].sum() > 1.2 * variances[1].sum()  # zeros came in
+    assert len(still.ways) == 4
+    for name in ("refitted", "as pruned"):  # the images as they are are tried as well
+        plain = shifted.ways[f"{name}, statistics anew, of images as they are"]
+        assert torch.equal(
+            plain.buffers["1.running_var"], still.ways[f"{name}, statistics anew"].buffers["1.running_var"]
+        )
     rows = replace(task, train=ws.Split(split.x[:, 0], split.y), architecture=task.architecture)
     with pytest.raises(ws.InputError, match="augmentation needs images"):
         sparse.recover(few, dense, rows)

@@ -84,7 +84,8 @@ def evaluate(
             `generator.knowledge_of(held_out, tickets)`), for a verdict and a table.
         statistics: BatchNorm statistics of the networks that are passed in: estimated "anew"; their "own"; or "choose",
             what is better on validation data in each row. Baselines that mix networks have none of their own and get
-            the pass, with "own" and "choose" over inputs changed as the task's recipe says.
+            the pass; with "own" and "choose" over inputs as they are or changed as the task's recipe says, whichever is
+            better for the training networks on validation data.
         memory_gb: Memory for all that is held at once, in GiB. Collections that do not fit are spooled to a temporary
             folder, and baselines are made from and in as many networks as fit.
         seed: Seed of baselines, shifts and intervals.
@@ -236,6 +237,7 @@ def _reported_settings(
         memory_gb=settings.memory_gb,
         statistics=rows.training.statistics.setting,
         own_statistics=rows.training.statistics.own,
+        augmented_statistics=rows.training.statistics.data is not None,
     )
 
 

@@ -41,33 +41,38 @@ class RowStatistics:
     def of(cls, inputs: Inputs, task: Task, statistics: Statistics, *, seed: int, device: str) -> "RowStatistics":
         """What a setting of `evaluate` means for its networks.
 
-        Mixtures of networks have no statistics of their own. Wherever others may keep theirs, they are estimated on
-        inputs that are changed as in training: networks' own come from such inputs.
+        Mixtures of networks have no statistics of their own. Wherever others may keep theirs, the pass reads inputs as
+        they are or changed as in training, whichever is better for the training networks on validation data: networks'
+        own come from inputs that nothing else tells.
 
         Args:
             inputs: The collections that the evaluation is about.
             task: The task; validation data are read where they choose.
             statistics: The setting.
-            seed: Seed of these changes.
+            seed: Seed of the changes.
             device: Device to compute on.
         """
         if statistics == "anew" or not has_statistics(inputs.training):
             return cls()
-        data, augmentation = task.train, task.recipe.augmentation
+        data, augmentation = None, task.recipe.augmentation
         if augmentation != Augmentation():
-            data = as_in_training(task.train.head(min(len(task.train), BATCH * BATCHES)), augmentation, seed)
-        given = inputs.main | dict(inputs.others)
-        own = [name for name, one in given.items() if statistics == "own" or _own_are_best(one, task, data, device)]
+            changed = as_in_training(task.train.head(min(len(task.train), BATCH * BATCHES)), augmentation, seed)
+            ways = [_standing(inputs.training, task, one, device) for one in (task.train, changed)]
+            data = changed if ways[1] > ways[0] else None
+        read = task.train if data is None else data
+        own = [
+            name
+            for name, one in (inputs.main | dict(inputs.others)).items()
+            if statistics == "own" or _standing(one, task, None, device) >= _standing(one, task, read, device)
+        ]
         own += [RETRIEVAL] if inputs.training_name in own else []
         return cls(statistics, own, inputs.training_name, data)
 
 
-def _own_are_best(networks: Collection, task: Task, data: Data, device: str) -> bool:
-    """Whether networks are better on validation data with their own statistics than with such of the data."""
-    figures: list[list[tuple[bool, float, float]]] = [[], []]
+def _standing(networks: Collection, task: Task, data: Data | None, device: str) -> tuple[float, ...]:
+    """How good networks are on validation data with statistics of some data; None keeps their own."""
+    found: list[tuple[bool, float, float]] = []
     for rows in blocks(min(_COMPARED, len(networks)), _BLOCK):
-        part = networks[rows]
-        for way, one in zip(figures, (recalibrated(part, data, device=device), part), strict=True):
-            way += standing(measured(one, task, device=device), task)
-    anew, own = (tuple(torch.tensor(way, dtype=torch.float64).mean(0).tolist()) for way in figures)
-    return own >= anew
+        part = networks[rows] if data is None else recalibrated(networks[rows], data, device=device)
+        found += standing(measured(part, task, device=device), task)
+    return tuple(torch.tensor(found, dtype=torch.float64).mean(0).tolist())

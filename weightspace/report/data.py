@@ -27,6 +27,7 @@ class ReportSettings:
         memory_gb: Memory that the evaluation was allowed to use, in GiB.
         statistics: BatchNorm statistics of the networks that were passed in: "anew", "own" or "choose".
         own_statistics: Rows whose networks kept their own.
+        augmented_statistics: Whether those of all others are of inputs changed as in training, not of such as they are.
     """
 
     threshold: float
@@ -42,6 +43,7 @@ class ReportSettings:
     memory_gb: float
     statistics: str = "anew"
     own_statistics: Sequence[str] = ()
+    augmented_statistics: bool = False
 
 
 @dataclass(frozen=True)
@@ -96,11 +98,9 @@ class ReportData:
             return [*self.left_out]
         how = ", as validation data chose" if settings.statistics == "choose" else ""
         who = f"{', '.join(settings.own_statistics) or 'no row'} kept the networks' own{how}"
-        return [
-            f"BatchNorm statistics: {who}; in all other rows they were estimated on training inputs, changed as in "
-            "training.",
-            *self.left_out,
-        ]
+        inputs = "changed as in training" if settings.augmented_statistics else "as they are"
+        where = f"in all other rows they were estimated on training inputs {inputs}"
+        return [f"BatchNorm statistics: {who}; {where}.", *self.left_out]
 
     def __getitem__(self, name: str) -> GroupResult:
         """The group of this name.

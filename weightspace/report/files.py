@@ -71,7 +71,8 @@ def report_to_json(report: ReportData) -> dict[str, Any]:
     content["ensembles"] = [_ensemble_to_disk(ensemble, one_label) for ensemble in content["ensembles"]]
     content["settings"] = _renamed(content["settings"], _SETTINGS)
     if content["settings"]["statistics"] == "anew":  # written where there is something to say
-        del content["settings"]["statistics"], content["settings"]["own_statistics"]
+        for name in ("statistics", "own_statistics", "augmented_statistics"):
+            del content["settings"][name]
     if one_label:
         content["points"] = [_renamed(point, _POINT) for point in content["points"]]
         lines = content["figures"]["lines"]

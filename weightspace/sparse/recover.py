@@ -11,9 +11,10 @@ from weightspace.runtime import checks, seeds
 from weightspace.sparse.refit import refit
 from weightspace.tasks.task import Task
 from weightspace.training.augment import as_in_training
-from weightspace.training.batchnorm import recalibrated
+from weightspace.training.batchnorm import has_statistics, recalibrated
 from weightspace.training.measured import measured, standing
 
+_KEPT = ("refitted", "as pruned")  # ways that keep the statistics
 _ROWS = 512  # samples in a batch of BatchNorm statistics
 
 
@@ -36,9 +37,12 @@ class Recovered:
     metric: str
 
     def __str__(self) -> str:
-        lines = [f"{'validation ' + self.metric:<32}{'mean':>10}{'chosen':>10}"]
+        width = max(32, *(len(way) + 2 for way in self.scores))
+        lines = [f"{'validation ' + self.metric:<{width}}{'mean':>10}{'chosen':>10}"]
         for way, scores in self.scores.items():
-            lines.append(f"{way:<32}{sum(scores) / len(scores):>10.4f}{self.chosen.count(way):>7} of {len(scores)}")
+            lines.append(
+                f"{way:<{width}}{sum(scores) / len(scores):>10.4f}{self.chosen.count(way):>7} of {len(scores)}"
+            )
         return "\n".join(lines)
 
 
@@ -56,8 +60,9 @@ def recover(
     """Refit pruned networks, estimate their BatchNorm statistics anew, both or neither: what validation data choose.
 
     Statistics anew repair much of what pruning alone breaks. `refit` repairs more, to the statistics it finds, and
-    new ones do harm of their own: few images make them noisy, and images that are not augmented as in training move
-    them, which costs the dense network accuracy too. They are estimated on images augmented as the task's recipe says.
+    new ones do harm of their own: few images make them noisy, and images unlike those of training move them, which
+    costs the dense network accuracy too. They are estimated on images augmented as the task's recipe says, and on the
+    same images as they are.
 
     Args:
         pruned: Sparse networks under masks of any pattern; network i is `dense[i]` with weights taken away.
@@ -84,10 +89,11 @@ def recover(
     seen, batches = as_in_training(drawn, task.recipe.augmentation, seed), -(-len(drawn) // _ROWS)
     pruned = pruned.replace(extras={}, records=[record.without("metrics") for record in pruned.records])
     refitted = refit(pruned, dense, drawn.x, ridge=ridge, memory_gb=memory_gb)
-    ways = {"refitted": refitted, "as pruned": pruned}
-    again = {f"{name}, statistics anew": recalibrated(one, seen, batches=batches) for name, one in ways.items()}
-    if again["refitted, statistics anew"] is not refitted:  # there are such statistics
-        ways |= again
+    ways = dict(zip(_KEPT, (refitted, pruned), strict=True))
+    data = {"statistics anew": seen} | ({} if seen is drawn else {"statistics anew, of images as they are": drawn})
+    if has_statistics(pruned):
+        for what, split in data.items():
+            ways |= {f"{name}, {what}": recalibrated(ways[name], split, batches=batches) for name in _KEPT}
     ways = {way: measured(networks, task, samples=validation) for way, networks in ways.items()}
     metric = task.scores[0] if task.scores else None
     name = "loss" if metric is None else metric.name
