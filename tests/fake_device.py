@@ -20,6 +20,8 @@ from torch.overrides import TorchFunctionMode, resolve_name
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
+from weightspace.runtime import seeds
+
 CARD = torch.device("cuda", 0)
 CPU = torch.device("cpu")
 
@@ -189,6 +191,8 @@ def card() -> Iterator[_Placement]:
     """Inside, "cuda" is a card with rules as above."""
     placement = _Placement()
     with ExitStack() as stack:
+        seeds.cards.cache_clear()
+        stack.callback(seeds.cards.cache_clear)
         for name, value in {
             "is_available": lambda: True,
             "device_count": lambda: 1,

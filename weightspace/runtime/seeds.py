@@ -7,6 +7,7 @@ another. Nothing here touches the global random state.
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 import torch
 
@@ -36,6 +37,12 @@ def seeded_modules(seed: int, purpose: str) -> Iterator[None]:
     """
     # Where there is no accelerator, `torch.manual_seed` still writes down the stack for one: a millisecond or more.
     begin = torch.manual_seed if torch.accelerator.is_available() else torch.default_generator.manual_seed
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+    with torch.random.fork_rng(devices=range(cards())):
         begin(derive(seed, purpose))
         yield
+
+
+@cache
+def cards() -> int:
+    """Number of CUDA cards; where there is none, PyTorch looks for their driver at every question."""
+    return torch.cuda.device_count()
