@@ -1,16 +1,19 @@
 """The command line's verbs that run and export sparse networks."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from weightspace.cli.inputs import Common, Folder, Shared, open_collection
+from weightspace.cli.inputs import Common, Folder, Shared, open_collection, task_of
 from weightspace.errors import InputError
+from weightspace.networks.collection import Collection
 from weightspace.report.plots.speed import speed
 from weightspace.report.plots.style import save
 from weightspace.runtime import devices, seeds
+from weightspace.runtime.trees import Tree
 from weightspace.sparse.bench import Timing, bench, two_four_blocks
 from weightspace.sparse.compact import compact
 from weightspace.sparse.export import save_ticket, to_onnx
@@ -19,6 +22,8 @@ from weightspace.storage.csv_text import table_text
 from weightspace.storage.files import make_folder, write_text
 from weightspace.storage.reading import require_file
 from weightspace.storage.runs import open_run
+from weightspace.tasks.data import Data
+from weightspace.tasks.own_loop import require_samples
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +38,8 @@ class Bench:
         dtype: Data type to run in; None is float32 on the CPU and bfloat16 on CUDA.
         compiled: Whether torch.compile of the dense network is timed too.
         int8: Whether products in eight-bit integers, which round, are timed too; on CUDA.
+        task: Task whose inputs are timed; None takes random ones of the networks' input shape, where it is known, else
+            those of the task that the records name.
         common: Options that mean the same in every verb.
     """
 
@@ -42,6 +49,7 @@ class Bench:
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     compiled: bool = True
     int8: bool = False
+    task: str | None = None
     common: Shared = field(default_factory=Common)
 
     def run(self) -> None:
@@ -53,6 +61,8 @@ class Bench:
             raise InputError(f"batch sizes are at least 1, got {min(sizes)}")
         if self.int8 and not cuda:
             raise InputError(f"products in eight-bit integers need CUDA, got {device}: leave --int8 out")
+        if self.task is not None and not self.networks:
+            raise InputError("--task says what tickets read: it goes with a folder of tickets")
         if not self.networks and not cuda:
             raise InputError("without a CUDA device there is no 2:4 to measure: give a folder of tickets")
         options: dict[str, Any] = {
@@ -68,21 +78,26 @@ class Bench:
 
     def _tickets(self, sizes: tuple[int, ...], options: dict[str, Any]) -> list[Timing]:
         """Time the first ticket."""
-        tickets = open_collection(self.networks, self.common)
-        example = tickets.architecture.example(2)
-        if example is None:
-            raise InputError(f"the inputs of {tickets.architecture.name} are not known: give its module an input_shape")
-        shape, random = example.shape[1:], seeds.generator(0, "inputs to time")
+        tickets = open_collection(self.networks, self.common, self.task)
         rows, summaries = bench(
             f"{tickets.architecture.name}, density {tickets[0].density:.3g}",
             tickets.module(0),
-            lambda n: torch.randn(n, *shape, generator=random),
+            self._inputs(tickets),
             sizes,
             **options,
         )
         for size, summary in zip(sizes, summaries, strict=True):
             print(f"\nbatches of {size}\n{summary}")
         return rows
+
+    def _inputs(self, tickets: Collection) -> Callable[[int], Tree]:
+        """Makes a batch of a number of inputs."""
+        example = None if self.task is not None else tickets.architecture.example(2)
+        if example is None:
+            data = _data(tickets, self.task, self.common)
+            return lambda n: data.batch(torch.arange(n) % len(data)).x
+        shape, random = example.shape[1:], seeds.generator(0, "inputs to time")
+        return lambda n: torch.randn(n, *shape, generator=random)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,20 +110,26 @@ class Export:
         networks: Folder of networks; add @START:STOP to take a part.
         out: Folder to write, one file for each network.
         onnx: Whether each network is compacted and written as ONNX, checked with onnxruntime (needs the extra `onnx`).
+        task: Task whose inputs show ONNX what the networks take; None takes their input shape, where it is known, else
+            the task that the records name.
         common: Options that mean the same in every verb.
     """
 
     networks: Folder
     out: Path
     onnx: bool = False
+    task: str | None = None
     common: Shared = field(default_factory=Common)
 
     def run(self) -> None:
         """Write the files."""
-        tickets = open_collection(self.networks, self.common)
-        example = tickets.architecture.example(4) if self.onnx else None
-        if self.onnx and example is None:
-            raise InputError(f"the inputs of {tickets.architecture.name} are not known: give its module an input_shape")
+        tickets = open_collection(self.networks, self.common, self.task)
+        if self.task is not None and not self.onnx:
+            raise InputError("--task gives ONNX its example: it goes with --onnx")
+        example: Tree | None = None
+        if self.onnx:
+            example = None if self.task is not None else tickets.architecture.example(4)
+            example = _data(tickets, self.task, self.common).head(4).x if example is None else example
         names = [f"network-{i:05d}.{'onnx' if self.onnx else 'safetensors'}" for i in range(len(tickets))]
         with open_run(self.out, "export", {"onnx": self.onnx}, {"networks": tickets.fingerprint()}) as run:
             for i, name in enumerate([] if run.complete else names):
@@ -122,6 +143,17 @@ class Export:
         dense = tickets.layout.size * 4 / 1e3
         print(f"{len(tickets)} files of {total / len(tickets) / 1e3:.1f} kB each (dense: {dense:.1f} kB)")
         print(f"written to {self.out}")
+
+
+def _data(networks: Collection, task: str | None, common: Common) -> Data:
+    """Training data of the networks' task."""
+    if task is None and networks.records[0].get("task") is None:
+        raise InputError(
+            f"the inputs of {networks.architecture.name} are not known: give --task, or its module an input_shape"
+        )
+    found = task_of(networks, task, common)
+    require_samples(found, "a run on example inputs")
+    return found.train
 
 
 def _common_blocks(sizes: tuple[int, ...], options: dict[str, Any]) -> list[Timing]:
