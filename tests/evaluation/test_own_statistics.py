@@ -15,6 +15,7 @@ from weightspace.evaluation.connectivity import measure
 from weightspace.evaluation.groups import Inputs
 from weightspace.evaluation.own_statistics import RowStatistics
 from weightspace.recipes.recipe import Augmentation
+from weightspace.report.comparison import Comparison
 from weightspace.training.augment import as_in_training
 from weightspace.training.batchnorm import recalibrated
 
@@ -100,6 +101,9 @@ def test_the_report_says_which_statistics_there_were(report: ws.Report, tmp_path
     default = replace(report, settings=replace(report.settings, statistics="anew", own_statistics=()))
     assert not {"statistics", "own_statistics", "augmented_statistics"} & set(default.to_json()["settings"])
     assert not default.notes
+    for other, unlike in ((default, True), (report, False)):
+        legend = dict(Comparison({"a": report, "b": other}).tables()[0].legend)
+        assert ("b: estimated anew in all rows" in legend.get("BatchNorm statistics", "")) == unlike
 
 
 @pytest.mark.parametrize("changed", [False, True])

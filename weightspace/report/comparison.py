@@ -64,6 +64,10 @@ class Comparison:
             ANGLE,
             ("the rows", "samples of each run, then the networks they were learned from"),
         ]
+        statistics = {name: report.statistics or "estimated anew in all rows" for name, report in self.reports.items()}
+        if len(set(statistics.values())) > 1:
+            said = ". ".join(f"{name}: {one}" for name, one in statistics.items())
+            legend.append(("BatchNorm statistics", f"not alike in all runs. {said}"))
         runs = [["claim", *self.reports]]
         runs += [[claim, *outcomes.values()] for claim, outcomes in self._outcomes().items()]
         first = ["n", rows[0][3], "distance", "ensemble acc.", f"ensemble {rows[0][3]}", "angle", "density"]

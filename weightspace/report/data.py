@@ -91,16 +91,20 @@ class ReportData:
         return "error IoU" if self.scoring is None else self.scoring.errors
 
     @property
-    def notes(self) -> list[str]:
-        """What a reader must know of how the networks were measured, a line each."""
+    def statistics(self) -> str:
+        """Which BatchNorm statistics the rows have; empty where the same pass estimated all."""
         settings = self.settings
         if settings.statistics == "anew":
-            return [*self.left_out]
+            return ""
         how = ", as validation data chose" if settings.statistics == "choose" else ""
         who = f"{', '.join(settings.own_statistics) or 'no row'} kept the networks' own{how}"
         inputs = "changed as in training" if settings.augmented_statistics else "as they are"
-        where = f"in all other rows they were estimated on training inputs {inputs}"
-        return [f"BatchNorm statistics: {who}; {where}.", *self.left_out]
+        return f"{who}; in all other rows they were estimated on training inputs {inputs}"
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader must know of how the networks were measured, a line each."""
+        return [*([f"BatchNorm statistics: {self.statistics}."] if self.statistics else []), *self.left_out]
 
     def __getitem__(self, name: str) -> GroupResult:
         """The group of this name.
