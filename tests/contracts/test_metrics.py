@@ -27,9 +27,9 @@ def test_metrics_agree_with_independent_computations(case) -> None:
     probabilities = logits.double().softmax(-1).numpy()
     width, mass = calibration.equal_width(logits, y), calibration.equal_mass(logits, y)
     for i, p in enumerate(probabilities):
-        assert predictive.nll(logits, y)[i].item() == pytest.approx(log_loss(y, p, labels=range(5)))
+        assert predictive.nll(logits, y)[i].item() == pytest.approx(log_loss(y.numpy(), p, labels=range(5)))
         accuracy = 1 - predictive.errors(logits, y)[i].double().mean().item()
-        assert accuracy == pytest.approx(accuracy_score(y, p.argmax(1)))
+        assert accuracy == pytest.approx(accuracy_score(y.numpy(), p.argmax(1)))
         assert predictive.brier(logits, y)[i].item() == pytest.approx(((p - np.eye(5)[y]) ** 2).sum(1).mean())
         np.testing.assert_allclose(predictive.entropy(logits)[i], scipy_entropy(p, axis=1))
         ece, mace = binned(p, y.numpy())
@@ -40,7 +40,7 @@ def test_metrics_agree_with_independent_computations(case) -> None:
         gaps = [abs(right[bin].mean() - p.max(1)[bin].mean()) for bin in order]
         assert mass.ece[i].item() == pytest.approx(np.mean(gaps))
         assert mass.mace[i].item() == pytest.approx(np.mean(gaps))  # equal masses: the same
-        matrix = confusion_matrix(y, p.argmax(1), labels=range(5))
+        matrix = confusion_matrix(y.numpy(), p.argmax(1), labels=range(5))
         np.testing.assert_array_equal(predictive.confusion(logits[i], y), matrix)
     assert width.mace.tolist() != pytest.approx(width.ece.tolist())
     mixture = predictive.ensemble_logits(logits)

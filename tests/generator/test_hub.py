@@ -70,7 +70,7 @@ def test_uploading_sends_the_folder(generator: ws.FittedGenerator, monkeypatch: 
     assert hub.push_to_hub(generator, "me/mine", private=True, datasets=["mnist"]) == "commit of me/mine"
     assert sent["created"] == ("me/mine", True)
     assert sent["files"] == sorted([MANIFEST, TENSORS, hub.CARD, "manifest.json"])
-    assert 'from_pretrained("me/mine")' in str(sent["card"])
+    assert 'ws.hub.pull("me/mine")' in str(sent["card"])
 
 
 def test_what_is_no_repository_is_said_so(tmp_path: Path) -> None:

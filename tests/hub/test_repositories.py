@@ -88,6 +88,22 @@ def test_reports_come_back_as_they_were(tmp_path: Path) -> None:
         hub.pull(folder)
 
 
+def test_generators_are_models(generator: ws.FittedGenerator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the same three names as collections."""
+    root = tmp_path / "models--owner--name"
+    folder = hub.write(generator, root / "snapshots" / COMMIT, text="Made for a test.")
+    assert "library_name: weightspace" in (folder / "README.md").read_text()
+    (root / "refs").mkdir()
+    (root / "refs" / "main").write_text(COMMIT)
+    for again in (hub.pull(folder), hub.pull("owner/name", offline=True, cache=tmp_path)):
+        assert isinstance(again, ws.FittedGenerator)
+        assert again.fingerprint() == generator.fingerprint()
+    sent: list[ws.FittedGenerator] = []
+    monkeypatch.setattr("weightspace.hub.repositories.push_to_hub", lambda what, name, **_: sent.append(what) or name)
+    assert hub.push(generator, "me/mine") == "me/mine"
+    assert sent == [generator]
+
+
 def test_names_in_cards_stay_in_their_cells(tmp_path: Path) -> None:
     def build() -> torch.nn.Module:
         return torch.nn.Linear(2, 2)
@@ -105,7 +121,7 @@ def test_what_cannot_be_shared_is_said_so(tmp_path: Path) -> None:
         with pytest.raises(StorageError, match="neither a folder"):
             hub.pull(name)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(StorageError, match=r"neither collection\.json nor report\.json"):
+    with pytest.raises(StorageError, match=r"none of collection\.json, report\.json and generator\.json"):
         hub.pull(tmp_path / "empty")
     with pytest.raises((InputError, TypeError)):
         hub.write(3, tmp_path / "three")  # pyright: ignore

@@ -1,14 +1,17 @@
 """The package can be imported where there is no fcntl and folders cannot be synced, as on Windows."""
 
+import errno
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 
 import weightspace as ws
 from weightspace.storage import files
+from weightspace.storage.system_errors import cause_of, remedy_for
 
 _WITHOUT = """
 import sys
@@ -47,3 +50,14 @@ def test_folders_are_not_synced_on_windows(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setattr(files.os, "name", "nt")
     files.sync_folder(tmp_path)
     assert opened == [tmp_path]
+
+
+@pytest.mark.parametrize(
+    "said",
+    ["I/O error: no (os error {})", 'Error while serializing: IoError(Os {{ code: {}, kind: X, message: "no" }})'],
+)
+def test_the_number_is_found_in_safetensors_errors_of_any_version(said: str) -> None:
+    error = SafetensorError(said.format(errno.EACCES))
+    assert cause_of(error) == os.strerror(errno.EACCES)
+    assert "where you may write" in remedy_for(error)
+    assert cause_of(SafetensorError("header too large")) == "header too large"  # the control

@@ -204,6 +204,8 @@ def recorded_task(name: object, common: Common) -> Task:
     Raises:
         InputError: The name is not that of a built-in task.
     """
+    if name == "unknown":  # as a generator has it
+        raise InputError("the records do not say which task the networks were trained on: give --task")
     if not isinstance(name, str) or name not in _built_in():
         raise InputError(
             f"the networks were trained on {name!r}, which is not a built-in task, and what a file names is never "

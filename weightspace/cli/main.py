@@ -22,6 +22,7 @@ from tyro.conf import subcommand
 
 from weightspace.cli import adapt, align, bayes, collect, evaluate, generator, prune, sparse, tickets
 from weightspace.cli.help_text import help_in_lines
+from weightspace.cli.named import keep_names, reminder
 from weightspace.cli.renamed import hints
 from weightspace.cli.rules import REGISTRY, WrongSettingError, without
 from weightspace.cli.running import Command, Running, is_unread, with_output
@@ -102,6 +103,7 @@ def _run(running: Running) -> int:
             allocator.keep()
             with telling(verb, running.command):
                 running.command.run()
+            keep_names(running.command)
     except (InputError, OSError) as error:
         if os.environ.get(TRACEBACK) or is_unread(error):
             raise
@@ -109,6 +111,9 @@ def _run(running: Running) -> int:
         where = "" if place is None or place in str(error) else f" ({place})"
         said = described(error) if isinstance(error, OSError) else error
         print(f"weightspace {verb}: {said}{where}", file=sys.stderr)
+        again = reminder(running.command, str(said))
+        if again is not None:
+            print(again, file=sys.stderr)
         return 1
     except Exception as error:
         # Code of a user's own can raise anything; an error of this package's keeps its traceback.

@@ -53,6 +53,8 @@ class Gymnasium:
             with warnings.catch_warnings():
                 # Box2D's module warns while it is imported, and the interpreter dies if that becomes an error.
                 warnings.filterwarnings("ignore", "builtin type", DeprecationWarning)
+                # So does pygame.
+                warnings.filterwarnings("ignore", "pkg_resources is deprecated", UserWarning)
                 # Every call of an environment would be checked: it is checked once, in `check`.
                 made = gymnasium.make(self.name, disable_env_checker=True, **limit, **self.settings)
         except gymnasium.error.DependencyNotInstalled as error:

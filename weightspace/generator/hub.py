@@ -119,9 +119,9 @@ Samples {generator.architecture.name} networks, mask and weights together, with
 - conditions: {conditions}
 
 ```python
-from weightspace import hub
+import weightspace as ws
 
-generator = hub.from_pretrained("{name}"{factory})
+generator = ws.hub.pull("{name}"{factory})
 networks = generator.sample(100, density={low:.3g}{data}, seed=0)
 ```
 

@@ -1,4 +1,6 @@
-"""Collections, tickets and reports as datasets of the hub, each with a card; needs `pip install weightspace[hub]`."""
+"""Collections, tickets and reports as datasets of the hub, generators as models, each with a card; needs the extra
+`hub`.
+"""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -6,6 +8,8 @@ from pathlib import Path
 from torch import nn
 
 from weightspace.errors import StorageError
+from weightspace.generator import MANIFEST, FittedGenerator
+from weightspace.generator.hub import from_pretrained, push_to_hub, save_pretrained
 from weightspace.hub.cards import card_of_collection, card_of_report
 from weightspace.networks.collection import Collection
 from weightspace.report.opening import open_report
@@ -19,12 +23,15 @@ from weightspace.storage.system_errors import exists
 
 _REPORT, _PAGE, _COLLECTION = "report.json", "report.html", "collection.json"
 _READ = [_COLLECTION, "records.jsonl", "shard-*.safetensors", "manifest.json", _REPORT]
-_WANTED = "a Collection, a Report or a PictureReport (hub.push_to_hub is for generators)"
+_WANTED = "a Collection, a Report, a PictureReport or a FittedGenerator"
 _TAGS = ["weightspace", "model-zoo", "lottery-ticket", "sparsity"]
+
+Shared = Collection | Report | PictureReport | FittedGenerator
+"""What can be shared."""
 
 
 def write(
-    what: Collection | Report | PictureReport,
+    what: Shared,
     folder: str | Path,
     *,
     name: str = "owner/name",
@@ -32,10 +39,11 @@ def write(
     license: str | None = None,
     datasets: Sequence[str] | None = None,
 ) -> Path:
-    """Write networks or a report as a folder that can be uploaded: its files, and a card that says what they are.
+    """Write networks, a report or a generator as a folder that can be uploaded: its files, and a card.
 
     Args:
-        what: A collection (of one network, for a single ticket: `tickets[[0]]`), or a report, of pictures too.
+        what: A collection (of one network, for a single ticket: `tickets[[0]]`), a report, of pictures too, or a
+            generator.
         folder: Folder to write, new or empty.
         name: Name of the repository, for the example in the card.
         text: Markdown that follows the facts in the card.
@@ -46,8 +54,10 @@ def write(
         InputError: It is none of these, or huggingface_hub is not installed.
         StorageError: The folder is not empty or cannot be written.
     """
-    checks.instance(what, "what", (Collection, Report, PictureReport), _WANTED)
+    checks.instance(what, "what", (Collection, Report, PictureReport, FittedGenerator), _WANTED)
     folder = Path(checks.path(folder, "folder"))
+    if isinstance(what, FittedGenerator):
+        return save_pretrained(what, folder, name=name, text=text, license=license, datasets=datasets)
     data = hub().DatasetCardData(
         license=license, tags=_TAGS, source_datasets=None if datasets is None else list(datasets)
     )
@@ -66,7 +76,7 @@ def write(
 
 
 def push(
-    what: Collection | Report | PictureReport,
+    what: Shared,
     repository: str,
     *,
     private: bool = False,
@@ -74,12 +84,13 @@ def push(
     license: str | None = None,
     datasets: Sequence[str] | None = None,
 ) -> str:
-    """Upload networks or a report as a dataset of the hub; returns the address of the commit.
+    """Upload networks or a report as a dataset of the hub, a generator as a model; returns the address of the commit.
 
     Log in with `hf auth login` first.
 
     Args:
-        what: A collection (of one network, for a single ticket: `tickets[[0]]`), or a report, of pictures too.
+        what: A collection (of one network, for a single ticket: `tickets[[0]]`), a report, of pictures too, or a
+            generator.
         repository: "owner/name".
         private: Whether others may not see it, if it is new.
         text: Markdown that follows the facts in the card.
@@ -89,6 +100,8 @@ def push(
     Raises:
         InputError: It is none of these, or huggingface_hub is not installed.
     """
+    if isinstance(what, FittedGenerator):
+        return push_to_hub(what, repository, private=private, text=text, license=license, datasets=datasets)
     api = hub().HfApi()
     with scratch_folder("push") as temporary:
         folder = write(what, temporary / "upload", name=repository, text=text, license=license, datasets=datasets)
@@ -106,8 +119,10 @@ def pull(
     offline: bool = False,
     cache: str | Path | None = None,
     factory: Callable[[], nn.Module] | None = None,
-) -> Collection | Report | PictureReport:
-    """Open networks or a report from a folder, or from the hub or its local cache; only JSON and safetensors are read.
+) -> Shared:
+    """Open networks, a report or a generator from a folder, or from the hub or its local cache.
+
+    Only JSON and safetensors are read. In the hub a dataset of the name is looked for first, then a model.
 
     Args:
         name: Folder, or "owner/repository".
@@ -121,11 +136,17 @@ def pull(
     """
     folder = Path(name)
     if not folder.is_dir():
-        folder = download(name, _READ, kind="dataset", revision=revision, offline=offline, cache=cache)
+        try:
+            folder = download(name, _READ, kind="dataset", revision=revision, offline=offline, cache=cache)
+        except StorageError as error:
+            try:
+                return from_pretrained(name, revision=revision, offline=offline, cache=cache, factory=factory)
+            except StorageError:
+                raise error from None
     if exists(folder / _COLLECTION):
         return Collection.load(folder, factory=factory)
     if exists(folder / _REPORT):
         return open_report(folder / _REPORT)
-    raise StorageError(
-        f"{name} has neither {_COLLECTION} nor {_REPORT}: generators are opened with hub.from_pretrained"
-    )
+    if exists(folder / MANIFEST):
+        return FittedGenerator.load(folder, factory=factory)
+    raise StorageError(f"{name} has none of {_COLLECTION}, {_REPORT} and {MANIFEST}: it is nothing that was shared")

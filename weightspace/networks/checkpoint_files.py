@@ -90,6 +90,11 @@ def _network_files(folder: Path) -> tuple[list["NetworkFile"], list[str]]:
                 "keep one in each sub-folder, or give that folder itself"
             )
     if not found:
+        if any((path / "params.json").is_file() for path in folder.iterdir()):
+            raise StorageError(
+                f"{folder} looks like a model zoo, a folder for each training run: read it with from_zoo "
+                "(weightspace import --zoo)"
+            )
         kinds = ", ".join(sorted(SUFFIXES))
         raise StorageError(f"{folder} holds no {kinds} files, nothing to read: give a folder of these")
     return found, remarks

@@ -86,7 +86,9 @@ class KeepSparse:
         if not isinstance(parameter, nn.Parameter):
             return  # a functional call with tensors of its own, see KeepWholeSparse
         if torch.compiler.is_compiling():
-            if not torch.compiler.is_exporting():  # what is exported was read from the state dict
+            # What is exported was read from the state dict. Not `is_exporting()`, which torch 2.11 takes for true in
+            # whatever it compiles.
+            if not torch.compiler._is_exporting_flag:  # pyright: ignore[reportPrivateImportUsage]
                 with torch.no_grad():
                     parameter.masked_fill_(~self.mask(module), 0)
             return

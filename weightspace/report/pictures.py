@@ -17,6 +17,10 @@ FORMAT = "weightspace.pictures"
 VERSION = 1
 SAMPLES, GAUSSIAN = "samples", "Gaussian"
 """Names of the sets that verdicts compare."""
+_COLUMNS = (
+    "nearest: median distance to the nearest training picture; copies: share that is closer to one than 99 % of the "
+    "unseen pictures are; in brackets 95 % intervals"
+)
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,10 @@ class Share:
 
     def __str__(self) -> str:
         return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
+
+    def in_short(self) -> str:
+        """In two digits, the interval with a dash."""
+        return f"{self.value:.2f} ({self.low:.2f}-{self.high:.2f})"
 
 
 @dataclass(frozen=True)
@@ -125,11 +133,19 @@ class PictureReport:
         )
         return [Picture("What the networks draw", caption, plots.rows_of_pictures(rows))]
 
+    def _in_short(self) -> Table:
+        """The table in as few letters as a terminal is wide."""
+        rows = [["pictures", "precision", "recall", "nearest", "copies"]]
+        for one in self.sets:
+            shares = ["-" if share is None else share.in_short() for share in (one.precision, one.recall)]
+            rows.append([one.name, *shares, f"{one.nearest:.3f}", one.copies.in_short()])
+        return Table("Pictures beside unseen ones", rows)
+
     def __str__(self) -> str:
-        table = self.table().text()
+        table = self._in_short().text()
         said = [f"[{v.outcome}] {v.claim}: {v.words}" for v in self.verdicts]
         head = f"{self.task}: {self.count} pictures of each kind, compared by {self.features}"
-        lead, head, *lines = map(wrapped, [self.headline(), head, *said])
+        lead, head, *lines = map(wrapped, [self.headline(), head, _COLUMNS, *said])
         return "\n".join([lead, "", head, table, "-" * max(map(len, table.splitlines())), *lines])
 
     def html(self, path: str | Path) -> None:

@@ -1,5 +1,6 @@
 """A classifier of scikit-learn: an ensemble of sparse networks, trained and pruned in `fit`."""
 
+from collections.abc import Sequence
 from numbers import Integral
 from typing import Any
 
@@ -11,12 +12,15 @@ from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from weightspace.errors import InputError
 from weightspace.networks.architecture import Architecture
 from weightspace.networks.collection import Collection
 from weightspace.networks.ensemble import Ensemble
+from weightspace.networks.outputs import Classes
 from weightspace.recipes.optimizers import Adam
 from weightspace.recipes.recipe import Recipe
 from weightspace.recipes.step import Step
+from weightspace.runtime import checks
 from weightspace.tasks.data import Split
 from weightspace.tasks.task import Task
 from weightspace.tickets.finder import Finder
@@ -51,6 +55,7 @@ class TicketEnsemble(ClassifierMixin, BaseEstimator):
     tickets_: Collection
     mean_: NDArray[np.float64]
     scale_: NDArray[np.float64]
+    input_shape_: tuple[int, ...]
 
     def __init__(
         self,
@@ -77,6 +82,40 @@ class TicketEnsemble(ClassifierMixin, BaseEstimator):
         self.device = device
         self.random_state = random_state
 
+    @classmethod
+    def of(cls, networks: Collection, example: torch.Tensor, classes: Sequence[Any] | None = None) -> "TicketEnsemble":
+        """A fitted classifier of networks that you have: samples of a generator, tickets, or any others.
+
+        It takes rows of features as scikit-learn does, (samples, features), and brings them into the shape of the
+        networks' inputs. `fit`, which cross-validation calls as well, trains networks of its own.
+
+        Args:
+            networks: The networks, whose outputs are logits of classes.
+            example: A batch of their inputs, such as `task.train.head(1).x`, which says the shape.
+            classes: Name of each class, in the order of the outputs; None is their numbers.
+
+        Raises:
+            InputError: The outputs are no logits of classes, one for each sample, or there are more or fewer names.
+        """
+        checks.instance(networks, "networks", Collection, "a Collection, such as generator.sample(100, density=0.1)")
+        checks.instance(example, "example", torch.Tensor, "a batch of inputs, such as task.train.head(1).x")
+        found = networks.ensemble()
+        with torch.no_grad():
+            outputs = found.logits(example) if isinstance(found.outputs, Classes) else example
+        if not isinstance(found.outputs, Classes) or outputs.ndim != 3:
+            raise InputError(
+                "a classifier of scikit-learn needs logits of classes, one class for each sample; of other outputs use "
+                "networks.ensemble().predict(x)"
+            )
+        names = np.arange(outputs.shape[-1]) if classes is None else np.asarray(classes)
+        if names.shape != (outputs.shape[-1],):
+            raise InputError(f"the networks have {outputs.shape[-1]} classes, got {len(names)} names")
+        model = cls(len(networks))
+        model.tickets_, model.classes_, model.input_shape_ = networks, names, tuple(example.shape[1:])
+        model.n_features_in_ = int(np.prod(example.shape[1:]))
+        model.mean_, model.scale_ = np.zeros(model.n_features_in_), np.ones(model.n_features_in_)
+        return model
+
     def fit(self, X: Any, y: Any) -> "TicketEnsemble":
         """Train the networks and find their tickets.
 
@@ -93,6 +132,7 @@ class TicketEnsemble(ClassifierMixin, BaseEstimator):
         self.classes_, numbers = np.unique(labels, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(f"a classifier needs two classes, got one class: {self.classes_[0]!r}")
+        self.input_shape_ = inputs.shape[1:]
         self.mean_, spread = inputs.mean(0), inputs.std(0)
         self.scale_ = np.where(spread > 0, spread, 1.0)
         random = check_random_state(self.random_state)
@@ -140,9 +180,11 @@ class TicketEnsemble(ClassifierMixin, BaseEstimator):
         return GradualPruning(self.density, length=Step(epochs=self.epochs), every=max(1, steps // _PRUNINGS))
 
     def _standard(self, inputs: NDArray[np.float64]) -> torch.Tensor:
-        return torch.from_numpy((inputs - self.mean_) / self.scale_).float()
+        standard = torch.from_numpy((inputs - self.mean_) / self.scale_).float()
+        return standard.reshape(len(inputs), *self.input_shape_)
 
     def _ensemble(self) -> Ensemble:
         """The tickets in double precision, so that predictions do not depend on what else is predicted."""
         found = self.tickets_.ensemble()
-        return Ensemble(found.module.double(), found.layout, found.weights.double(), found.buffers, found.outputs)
+        buffers = {name: b.double() if b.is_floating_point() else b for name, b in found.buffers.items()}
+        return Ensemble(found.module.double(), found.layout, found.weights.double(), buffers, found.outputs)

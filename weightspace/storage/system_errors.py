@@ -44,7 +44,7 @@ _REMEDIES: dict[str, tuple[str, ...]] = {
 }
 _BY_NUMBER = {getattr(errno, n): text for text, names in _REMEDIES.items() for n in names if hasattr(errno, n)}
 _OTHER = "mend that, or choose another place"
-_RUST = re.compile(r"(.*)\(os error (\d+)\)")
+_RUST = re.compile(r"\(os error (\d+)\)|Os \{ code: (\d+)")  # of safetensors, the second before 0.6
 
 
 def cause_of(error: Exception) -> str:
@@ -136,4 +136,4 @@ def _number(error: Exception) -> int | None:
     if isinstance(error, OSError):
         return error.errno
     found = _RUST.search(str(error))
-    return None if found is None else int(found[2])
+    return None if found is None else int(found[1] or found[2])

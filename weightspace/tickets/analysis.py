@@ -48,7 +48,7 @@ def _persistence(sizes: np.ndarray, p: float) -> float:
     from scipy.sparse.csgraph import minimum_spanning_tree
 
     outputs, inputs = sizes.shape
-    i, j = np.nonzero(sizes)
+    i, j = (places.astype(np.int32) for places in np.nonzero(sizes))  # all that scipy's graphs take before 1.15
     vertices = outputs + inputs
     # A spanning tree of least negative weight is one of the largest; zeros are no edges; their part dies at 0.
     graph = csr_array((-sizes[i, j].astype(np.float64), (i, outputs + j)), shape=(vertices, vertices))
