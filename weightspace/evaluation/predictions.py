@@ -145,5 +145,6 @@ def outputs_in_blocks(
     values = sum(tensor.numel() for tensor in trees.tensors(one))
     size = capacity(memory_gb, _COPIES * 8 * trees.samples(x) * values + 16 * networks.layout.size)
     for rows in blocks(len(networks), size):
-        part = networks.view(rows) if prepare is None else prepare(networks.view(rows))
+        own = networks[rows]  # a copy: modules may write to their tensors, as embeddings with a largest norm do
+        part = own if prepare is None else prepare(own)
         yield predict_sparse(part, x, module)
