@@ -72,5 +72,7 @@ def test_pruning_alone_needs_no_task_and_keeps_the_weights(given: Path, tmp_path
     assert "give --task" in capsys.readouterr().err
     assert run(given, *bench, "--task", "iris") == 0
     assert (tmp_path / "bench" / "speed.csv").exists()
+    assert run(given, "prune", dense, "--out", str(tmp_path / "none"), "--no-recover", "--memory-gb", "2") == 1
+    assert "--memory-gb means nothing with --no-recover" in capsys.readouterr().err
     assert run(given, "prune", out, "--out", str(tmp_path / "again"), "--no-recover") == 1
     assert "sparse already" in capsys.readouterr().err

@@ -240,6 +240,7 @@ def of_networks(world: World) -> list[Entry]:
         Entry("Collection.concatenate", ws.Collection.concatenate, {}, {"collections": "object"}),
         Entry("Collection.to_csv", dense.to_csv, {"path": "x"}),
         Entry("Collection.weight_columns", dense.weight_columns, {"at": slice(2)}),
+        Entry("Collection.view", dense.view, {"rows": slice(2)}),
         Entry("Collection.module", dense.module, {"i": 0}, {"i": "signed"}),
         Entry("Collection.ensemble", dense.ensemble),
         Entry("merge", ws.merge, {"folders": ["a"], "out": "b"}, {"folders": "texts"}),

@@ -302,3 +302,13 @@ def test_fingerprint_follows_content(tmp_path: Path) -> None:
     assert a.fingerprint() != a.replace(weights=changed).fingerprint()
     loaded = ws.Collection.load(a.save(tmp_path / "c"))
     assert loaded.fingerprint() == ws.Collection.load(tmp_path / "c").fingerprint() != loaded[1:].fingerprint()
+
+
+def test_a_view_has_the_tensors_themselves() -> None:
+    networks = make()
+    view = networks.view(slice(2, 5))
+    assert view.fingerprint() == networks[2:5].fingerprint()
+    assert view.weights.data_ptr() == networks.weights[2:].data_ptr()
+    assert networks[2:5].weights.data_ptr() != networks.weights[2:].data_ptr()
+    with pytest.raises(InputError, match="selection is empty"):
+        networks.view(slice(6, 9))

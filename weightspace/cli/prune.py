@@ -21,6 +21,7 @@ from weightspace.training.measured import measured
 
 _BLOCK = 16
 _RECORD = "recovered"
+_OF_RECOVERY = ("samples", "validation", "ridge", "memory_gb", "seed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +58,9 @@ class Prune:
 
     def run(self) -> None:
         """Write the pruned networks."""
+        for option in () if self.recover else _OF_RECOVERY:
+            if getattr(self, option) != getattr(Prune, option):
+                raise InputError(f"--{option.replace('_', '-')} means nothing with --no-recover: leave one of them out")
         dense = open_collection(self.networks, self.common, self.task)
         if not dense.dense:
             raise InputError(f"{self.networks} holds networks that are sparse already: give the dense ones")
@@ -108,8 +112,9 @@ class Prune:
             ridge=self.ridge,
             memory_gb=self.memory_gb,
             seed=self.seed,
+            device=self.common.device,
         )
-        own = measured(dense, task, samples=self.validation)
+        own = measured(dense, task, samples=self.validation, device=self.common.device)
         before = [record.metrics[f"validation_{found.metric}"] for record in own.records]
         scores = {"dense": before, **found.scores}
         records = [

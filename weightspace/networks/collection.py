@@ -157,15 +157,15 @@ class Collection:
             buffers = {name: buffer[0] for name, buffer in one.buffers.items()}
             return Network(self.layout, self.architecture, one.weights[0], one.masks[0], buffers, one.records[0])
         positions = torch.arange(len(self))[index]
-        if not len(positions):
-            raise InputError(f"the selection is empty: a collection needs at least one network (of {len(self)})")
         return self._selected(positions, [self.records[i] for i in positions.tolist()])
 
     def view(self: C, rows: slice) -> C:
         """The networks of a slice, with the same tensors: what is in memory is not copied, what is on disk not read."""
-        return self._selected(rows, self.records[rows])
+        return self._selected(rows, self.records[checks.instance(rows, "rows", slice, "a slice, such as slice(0, 10)")])
 
     def _selected(self: C, rows: slice | Tensor, records: list[Record]) -> C:
+        if not records:
+            raise InputError(f"the selection is empty: a collection needs at least one network (of {len(self)})")
         part = object.__new__(type(self))
         part.layout, part.architecture = self.layout, self.architecture
         part._reader, part._names, part.records = self._reader, self._names, records

@@ -37,7 +37,7 @@ def by_gradients(
         mask: What each row keeps.
     """
     scale = (moments.diagonal() + pull).rsqrt()
-    scaled = moments.float().mul_(scale.float()[:, None]).mul_(scale.float())
+    scaled = moments.to(torch.float32, copy=True).mul_(scale.float()[:, None]).mul_(scale.float())
     scaled.fill_diagonal_(1.0)
     values, vectors = _leading(scaled)
     result, left = torch.empty_like(right), 0

@@ -7,7 +7,7 @@ import torch
 
 from weightspace.networks.arguments import check_networks
 from weightspace.networks.collection import Collection
-from weightspace.runtime import checks, seeds
+from weightspace.runtime import checks, devices, seeds
 from weightspace.sparse.refit import refit
 from weightspace.tasks.task import Task
 from weightspace.training.augment import as_in_training
@@ -56,6 +56,7 @@ def recover(
     ridge: float = 0.01,
     memory_gb: float = 1.0,
     seed: int = 0,
+    device: str = "auto",
 ) -> Recovered:
     """Refit pruned networks, estimate their BatchNorm statistics anew, both or neither: what validation data choose.
 
@@ -74,6 +75,8 @@ def recover(
         ridge: As in `refit`.
         memory_gb: As in `refit`.
         seed: Seed of the draw.
+        device: Device to measure validation data on: "cpu", "cuda", or "auto", which is CUDA where there is a card.
+            Networks are refitted on the CPU.
 
     Raises:
         InputError: The networks do not fit the task, or as in `refit`.
@@ -84,6 +87,7 @@ def recover(
     pruned.layout.require(task.architecture.layout(), f"networks of task {task.name!r}")
     samples, seed = checks.count(samples, "samples", at_least=1), checks.seed(seed)
     checks.given(validation, "validation", checks.count, at_least=1)
+    device = devices.pick(device)
     order = torch.randperm(len(task.train), generator=seeds.generator(seed, "inputs of recover"))
     drawn = task.train.batch(order[:samples])
     seen, batches = as_in_training(drawn, task.recipe.augmentation, seed), -(-len(drawn) // _ROWS)
@@ -94,7 +98,7 @@ def recover(
     if has_statistics(pruned):
         for what, split in data.items():
             ways |= {f"{name}, {what}": recalibrated(ways[name], split, batches=batches) for name in _KEPT}
-    ways = {way: measured(networks, task, samples=validation) for way, networks in ways.items()}
+    ways = {way: measured(networks, task, samples=validation, device=device) for way, networks in ways.items()}
     metric = task.scores[0] if task.scores else None
     name = "loss" if metric is None else metric.name
     stand = {way: standing(networks, task) for way, networks in ways.items()}
