@@ -78,7 +78,7 @@ def test_workers_make_the_same_rows(short: ws.Task, tmp_path: Path) -> None:
     study = bayes.Study(task, bayes.BayesianIMP(density=0.5, rate=0.5), scores, networks=1, draws=2)
     alone, pool = study.run(tmp_path / "alone"), Sending()
     together = study.run(tmp_path / "together", executor=pool)
-    assert pool.items == 2 + 4  # searches; transplants and controls of one level
+    assert pool.items == 1 + 2 + 4  # a trial; searches; transplants and controls of one level
 
     def compared(result: bayes.StudyResult) -> list[bayes.StudyRow]:
         return [replace(row, seconds=None) for row in result.rows]

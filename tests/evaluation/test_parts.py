@@ -12,7 +12,7 @@ import weightspace as ws
 from tests.evaluation.cases import few_points
 from weightspace.errors import InputError, StorageError
 from weightspace.evaluation.baselines import Baselines
-from weightspace.evaluation.parts import Parts
+from weightspace.evaluation.parts import Part, Parts
 from weightspace.report.results import ShiftResult
 from weightspace.storage.files import dump_json
 
@@ -59,10 +59,12 @@ def test_a_stopped_evaluation_goes_on_to_the_same_report(
     with pytest.raises(StorageError, match=r"curve-03.json was changed or damaged.*delete it"):
         evaluate(folder)
     damaged.unlink()
+    (folder / "weightspace-evaluate-abc" / "spooled").mkdir(parents=True)
     resumed = evaluate(folder)
     assert dump_json(resumed.to_json(), "it") == dump_json(whole.to_json(), "it")
     assert [name for name in set(measured) if measured.count(name) > 1] == ["curve-03"]
 
+    assert not list(folder.glob("weightspace-*"))  # nor what workers of a killed process left
     before = len(measured)
     assert evaluate(folder) == resumed  # a finished one is read
     assert len(measured) == before
@@ -96,7 +98,7 @@ def test_workers_make_the_same_report(
         with few_points():
             return ws.evaluate(tickets[:4], short, training=tickets[4:], others=others, folder=folder, **settings)
 
-    alone, pool = evaluate(None), Sending(lost=5)
+    alone, pool = evaluate(None), Sending(lost=1 + 5)  # the first is a trial
     with pytest.raises(ConnectionError):
         evaluate(tmp_path / "run", executor=pool)
     assert len(list((tmp_path / "run").glob("*-*.json"))) == 5
@@ -104,11 +106,49 @@ def test_workers_make_the_same_report(
     together = evaluate(tmp_path / "run", executor=again)
     assert dump_json(together.to_json(), "it") == dump_json(alone.to_json(), "it")
     measured = {path.name for path in (tmp_path / "run").glob("*-*.json")} | {"figures.json"}
-    assert len(pool.done) + len(again.done) == len(measured)
+    assert len(pool.done) + len(again.done) == 2 + len(measured)
     with pytest.raises(InputError, match="workers need a folder"):
         evaluate(None, executor=again)
     with pytest.raises(InputError, match="workers compute on the CPU"):
         evaluate(tmp_path / "other", executor=again, device="cuda")
+
+
+class Blurs:
+    """Two parts."""
+
+    @property
+    def parts(self) -> list[Part]:
+        return [Part(name, name, ShiftResult) for name in ("a", "b")]
+
+    def measure(self, i: int) -> ShiftResult:
+        return ShiftResult(self.parts[i].what, 1, {"accuracy": 0.5})
+
+
+class Nowhere(Sending):
+    """Workers that write where nobody looks."""
+
+    def map(self, function: Callable[[Any], Any], items: Iterable[Any], /) -> Iterator[Any]:
+        return iter([self.done.append(item) for item in items])
+
+
+def test_damaged_parts_are_told_before_workers_measure(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text("{")
+    pool = Sending()
+    with pytest.raises(StorageError, match="measures this part again"):
+        Parts(tmp_path, pool).all(Blurs(), "blurs")
+    assert not pool.done
+    (tmp_path / "a.json").unlink()
+    blurs = Parts(tmp_path, pool).all(Blurs(), "blurs")
+    assert blurs == [Blurs().measure(0), Blurs().measure(1)]
+    assert pool.done == [1, 0]
+    assert Parts(tmp_path, pool).all(Blurs(), "blurs") == blurs
+    assert pool.done == [1, 0]
+
+
+def test_parts_that_workers_lost_are_told_and_measured(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="measured of b, a is not in .* all workers see"):
+        blurs = Parts(tmp_path, Nowhere()).all(Blurs(), "blurs")
+    assert blurs == [Blurs().measure(0), Blurs().measure(1)]
 
 
 def test_a_part_says_what_it_holds(tmp_path: Path) -> None:

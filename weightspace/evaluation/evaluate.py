@@ -35,6 +35,7 @@ from weightspace.storage.spelling import spelled_text
 from weightspace.storage.typed import to_json
 from weightspace.tasks.arguments import check_task
 from weightspace.tasks.own_loop import require_samples
+from weightspace.tasks.sending import try_workers
 from weightspace.tasks.task import Task
 
 _REPORT = "report.json"
@@ -99,7 +100,7 @@ def evaluate(
     Raises:
         LayoutMismatch: A collection is not of the task's architecture.
         InputError: There are fewer than 3 training networks, each network has data of its own, an option is out of
-            range, or workers have no folder or are to use a card.
+            range, or workers have no folder, do not see it, are to use a card, or cannot be sent the task.
         StorageError: The folder holds an evaluation with other settings or of other networks, or a damaged part.
     """
     require_samples(check_task(task), "evaluate")
@@ -114,9 +115,10 @@ def evaluate(
     settings = Settings(align, components, performing, dropout, knowledge, memory_gb, seed, statistics)
     if folder is None:
         return _evaluated(inputs, task, settings, device, Parts())
-    folder = Path(folder)
+    folder = Path(folder) if executor is None else Path(folder).absolute()  # workers may be in other folders
     with open_run(folder, "evaluate", settings.to_json(task), inputs.fingerprints()) as run:
         if not run.complete:
+            try_workers(executor, folder, task, settings, *(each.architecture for each in inputs.all.values()))
             report = _evaluated(inputs, task, settings, device, Parts(folder, executor))
             run.check()
             report.save(folder / _REPORT)

@@ -15,7 +15,7 @@ from weightspace.networks.arguments import check_networks
 from weightspace.networks.collection import Collection, writer_for
 from weightspace.networks.forward import blocks
 from weightspace.runtime import checks
-from weightspace.storage.scratch import scratch_folder
+from weightspace.storage.scratch import remove_scratch, scratch_folder
 from weightspace.storage.system_errors import told
 from weightspace.symmetry import Symmetry
 from weightspace.symmetry.find_gains import find_gains
@@ -89,6 +89,11 @@ class Inputs:
         held_out = {} if self.held_out is None else {self.held_out_name: self.held_out}
         return {SAMPLES: self.samples, self.training_name: self.training, **held_out}
 
+    @property
+    def all(self) -> dict[str, Collection]:
+        """All collections by the names of their rows."""
+        return self.main | dict(self.others)
+
     def fingerprints(self) -> dict[str, str]:
         """What identifies the contents of the collections, by name."""
         found = {"samples": self.samples.fingerprint(), "training": self.training.fingerprint()}
@@ -121,7 +126,7 @@ class Inputs:
                 f"{sorted(taken)} are names of the report's own rows, or begin with an underscore: call the other "
                 "collections something else"
             )
-        for name, networks in (self.main | dict(self.others)).items():
+        for name, networks in self.all.items():
             task.architecture.layout().require(networks.layout, name)
         if len(self.training) < 3:
             raise InputError(f"at least 3 training networks are needed, got {len(self.training)}")
@@ -182,6 +187,8 @@ class CanonicalForm:
             parts: Where parts are measured: workers find what is spooled in their folder, and align there.
         """
         at_once = max(3, capacity(memory_gb, _bytes(reference)))
+        if parts.folder is not None:
+            remove_scratch("evaluate", parts.folder)
         with scratch_folder("evaluate", within=parts.folder if parts.executor else None) as scratch:
             form = cls(None, at_once, scratch, device)
             if align is not None:

@@ -66,8 +66,7 @@ class Ensembles:
             dropout: How the MC-dropout row is trained; None leaves it out.
         """
         n, one_of = members(inputs), f"one of the training {inputs.kind}"
-        collections = (inputs.main | dict(inputs.others)).items()
-        networks = {name: (f"an ensemble of {min(n, len(c))} of them", name, c[:n]) for name, c in collections}
+        networks = {name: (f"an ensemble of {min(n, len(c))} of them", name, c[:n]) for name, c in inputs.all.items()}
         networks[one_of] = "the first", inputs.training_name, inputs.training[:1]
         predicted = {group.result.name: group.scored.predictions for group in groups.main if group.result.count <= n}
         return cls(replace(benchmark, task=training.task), training, networks, predicted, dropout, n)

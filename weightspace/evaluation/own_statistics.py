@@ -62,7 +62,7 @@ class RowStatistics:
         read = task.train if data is None else data
         own = [
             name
-            for name, one in (inputs.main | dict(inputs.others)).items()
+            for name, one in inputs.all.items()
             if statistics == "own" or _standing(one, task, None, device) >= _standing(one, task, read, device)
         ]
         own += [RETRIEVAL] if inputs.training_name in own else []

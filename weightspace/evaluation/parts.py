@@ -5,6 +5,7 @@ Workers measure parts at the same time: each writes its own into the folder, whe
 
 import hashlib
 import json
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -109,15 +110,33 @@ class Parts:
             measuring: The parts.
             what: What is done, for the bar.
         """
-        planned = measuring.parts
         if self.executor is not None and self.folder is not None:
-            missing = [i for i, part in enumerate(planned) if not exists(self._path(self.folder, part.name))]
-            missing.reverse()  # the last of an evaluation, the training of MC dropout, takes longest
-            work = partial(_measured_by_worker, measuring, self.folder)
-            for _ in progress(self.executor.map(work, missing), what, total=len(missing)):
-                pass
-        parts = enumerate(progress(planned, what))
+            self._by_workers(self.executor, self.folder, measuring, what)
+        parts = enumerate(progress(measuring.parts, what))
         return [self.kept(part.name, part.what, part.kind, partial(measuring.measure, i)) for i, part in parts]
+
+    def _by_workers(self, executor: Executor, folder: Path, measuring: Measuring, what: str) -> None:
+        """Measure the missing parts in workers; a damaged one is told before."""
+        planned = measuring.parts
+        missing: list[int] = []
+        for i, part in enumerate(planned):
+            path = self._path(folder, part.name)
+            if exists(path):
+                _read(path, part.what, part.kind)
+            else:
+                missing.insert(0, i)  # the last of an evaluation, the training of MC dropout, takes longest
+        if not missing:
+            return
+        work = partial(_measured_by_worker, measuring, folder)
+        for _ in progress(executor.map(work, missing), what, total=len(missing)):
+            pass
+        lost = [planned[i].name for i in missing if not exists(self._path(folder, planned[i].name))]
+        if lost:
+            warnings.warn(
+                f"what workers have measured of {', '.join(lost)} is not in {folder}, and is measured again in this "
+                "process: give a folder that all workers see",
+                stacklevel=2,
+            )
 
     @staticmethod
     def _path(folder: Path, name: str) -> Path:

@@ -1,6 +1,7 @@
 """Several generators of the same tickets, fitted at the same time on an executor's workers."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from weightspace.generator.ticket_generator import TicketGenerator
 from weightspace.networks.arguments import check_inputs, check_networks
 from weightspace.networks.collection import Collection
 from weightspace.runtime import checks, threads
-from weightspace.runtime.executor import Executor, end_with_parent
+from weightspace.runtime.executor import WANTED, Executor, end_with_parent
 from weightspace.runtime.progress import progress
 from weightspace.runtime.trees import Tree
 from weightspace.storage.files import make_folder
@@ -50,10 +51,11 @@ def fit_on(
         LayoutMismatch: The tickets are not of the task's architecture.
         StorageError: A folder holds another run.
     """
+    checks.having(executor, "executor", ("map",), WANTED)
     check_networks(tickets, "tickets")
     checks.given(task, "task", check_task)
     checks.given(example, "example", check_inputs)
-    folder, seed = Path(checks.path(folder, "folder")), checks.seed(seed)
+    folder, seed = Path(checks.path(folder, "folder")).absolute(), checks.seed(seed)  # workers may be in other folders
     generators = checks.mapping(generators, "generators", "of names to TicketGenerators")
     if not generators:
         raise InputError("give at least one generator, by the name of its folder")
@@ -63,6 +65,7 @@ def fit_on(
             raise InputError(f"each generator is written to a folder of its name: {name!r} is no name of a folder")
         generator.check(tickets, task)
     make_folder(folder)
+    task = None if task is None else replace(task, ood=None)  # not needed, and often not picklable
     work = partial(_fitted, tickets, task, example, seed)
     items = [(generator, folder / name) for name, generator in generators.items()]
     for _ in progress(executor.map(work, items), "fitting generators in workers", total=len(items)):

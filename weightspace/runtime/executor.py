@@ -10,6 +10,8 @@ from typing import Any, Protocol, runtime_checkable
 from weightspace.errors import InputError
 from weightspace.runtime import checks, devices
 
+WANTED = "workers with a method map, such as the pool of `with weightspace.processes(2) as pool:`"
+"""What an executor is, for messages."""
 _NAME = "weightspace: waits for the end of the parent process"
 
 
@@ -32,8 +34,7 @@ def device_for(device: str, executor: Executor | None) -> str:
     Raises:
         InputError: The device is not available, or workers are to compute on a card.
     """
-    wanted = "workers with a method map, such as weightspace.processes(2)"
-    checks.given(executor, "executor", checks.having, methods=("map",), wanted=wanted)
+    checks.given(executor, "executor", checks.having, methods=("map",), wanted=WANTED)
     if executor is None:
         return devices.pick(device)
     if device not in ("auto", "cpu"):

@@ -1,4 +1,4 @@
-"""Folders outside every output: what does not fit into memory lies in one of the system's for temporary files."""
+"""Folders for temporary files: what does not fit into memory lies in the system's, or where workers see it too."""
 
 import shutil
 import tempfile
@@ -18,22 +18,34 @@ def scratch_folder(verb: str, *, within: Path | None = None) -> Iterator[Path]:
 
     Args:
         verb: What it is for, in its name.
-        within: Folder to make it in; None is the system's for temporary files. What killed processes left there is
-            removed.
+        within: Folder to make it in; None is the system's for temporary files.
 
     Raises:
         StorageError: The system gives no folder for temporary files.
     """
-    prefix = f"weightspace-{verb}-"
-    for left in [] if within is None else within.glob(f"{prefix}*"):
-        shutil.rmtree(left, ignore_errors=True)
+    prefix = _prefix(verb)
     try:
         made = tempfile.TemporaryDirectory(prefix=prefix, dir=within, ignore_cleanup_errors=True)
     except OSError as error:
         where = f" ({error.filename!r:.300})" if error.filename else ""
         raise StorageError(
             f"could not make a folder for temporary files: {cause_of(error)}{where}. {remedy_for(error).capitalize()}, "
-            f"{_ELSEWHERE}, then run again"
+            f"{f'{_ELSEWHERE}, ' if within is None else ''}then run again"
         ) from error
     with made as folder:
         yield Path(folder)
+
+
+def remove_scratch(verb: str, within: Path) -> None:
+    """Remove what killed processes left of their folders for temporary files, as far as that is possible.
+
+    Args:
+        verb: What they were for.
+        within: Folder that they were made in, and that no other process works in.
+    """
+    for left in within.glob(f"{_prefix(verb)}*"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _prefix(verb: str) -> str:
+    return f"weightspace-{verb}-"

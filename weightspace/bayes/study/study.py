@@ -38,6 +38,7 @@ from weightspace.storage.reading import parse_object, read_text, require_file
 from weightspace.storage.runs import CONFIG, DONE
 from weightspace.storage.spelling import spelling_of
 from weightspace.tasks.arguments import check_task
+from weightspace.tasks.sending import try_workers
 from weightspace.tasks.task import Task
 from weightspace.tickets import IMP
 from weightspace.training import collect
@@ -103,15 +104,18 @@ class Study:
 
         Raises:
             InputError: As `BayesianIMP.find_levels`, before anything is trained where the device is not available or
-                the outputs have no likelihood; or workers are to use a card.
+                the outputs have no likelihood; or workers are to use a card, do not see the folder, or cannot be sent
+                the task.
             StorageError: The folder holds another study.
         """
         checks.path(folder, "folder")
         task, device = self.task, device_for(device, executor)
         require_likelihood(task, self.finder.variational.noise_std)
-        make_folder(Path(folder))
-        with locked(Path(folder)), whole("Bayesian study"):
-            return self._run(Path(folder), task, device, executor)
+        folder = Path(folder) if executor is None else Path(folder).absolute()  # workers may be in other folders
+        make_folder(folder)
+        with locked(folder), whole("Bayesian study"):
+            try_workers(executor, folder, task, self.finder, self.scores)
+            return self._run(folder, task, device, executor)
 
     def _run(self, folder: Path, task: Task, device: str, executor: Executor | None) -> StudyResult:
         """All of it, in a folder that no other process works in."""
