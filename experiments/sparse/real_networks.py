@@ -1,6 +1,6 @@
 """How much accuracy do networks that others trained lose by 2:4 pruning, and what wins it back without training?
 
-    python -m experiments.sparse.real_networks --data-root DATA --packages ROOT        (30 min on one core; resumable)
+    python -m experiments.sparse.real_networks --data-root DATA --packages ROOT        (15 min on one core; resumable)
 
 ResNet-56 and VGG-16 with BatchNorm, trained by others on CIFAR-10 (PyPI's torch-optim 0.0.4 in `ROOT/torch_optim`),
 are pruned once to 2:4 in all layers by magnitude. `sparse.recover` refits them, estimates BatchNorm statistics anew,
