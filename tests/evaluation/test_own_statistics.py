@@ -14,6 +14,7 @@ from tests.evaluation.cases import few_points
 from weightspace.evaluation.connectivity import measure
 from weightspace.evaluation.groups import Inputs
 from weightspace.evaluation.own_statistics import RowStatistics
+from weightspace.evaluation.parts import Parts
 from weightspace.recipes.recipe import Augmentation
 from weightspace.report.comparison import Comparison
 from weightspace.training.augment import as_in_training
@@ -76,9 +77,11 @@ def test_networks_keep_their_own_statistics_and_mixtures_get_the_pass(
     assert report["mean network"].mean("accuracy") == pytest.approx(anew.accuracy)
 
 
-def test_validation_data_choose_for_each_row(task: ws.Task, networks: ws.Collection) -> None:
+def test_validation_data_choose_for_each_row(task: ws.Task, networks: ws.Collection, tmp_path: Path) -> None:
     inputs = Inputs(broken(networks[4:]), networks[:4], others={"these": networks[4:], "those": broken(networks)})
-    found = RowStatistics.of(inputs, task, "choose", seed=0, device="cpu")
+    found = RowStatistics.of(inputs, task, "choose", seed=0, device="cpu", parts=Parts(tmp_path))
+    with mock.patch("weightspace.evaluation.own_statistics.measured"):  # is not needed a second time
+        assert RowStatistics.of(inputs, task, "choose", seed=0, device="cpu", parts=Parts(tmp_path)) == found
     right = task.validation
     for name, part in (inputs.main | dict(inputs.others)).items():
         scores = [measure(part, task, split=right, reset_statistics=anew).score for anew in (False, True)]

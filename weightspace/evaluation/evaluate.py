@@ -178,7 +178,7 @@ def _evaluated(inputs: Inputs, task: Task, settings: Settings, device: str, part
     with whole("evaluating"), CanonicalForm.of(training, task, align, share_gb, device, parts) as canonical:
         compared = None if canonical.distances is None else canonical.compared
         aligned = canonical(training)
-        own = RowStatistics.of(inputs, task, settings.statistics, seed=seed, device=device)
+        own = RowStatistics.of(inputs, task, settings.statistics, seed=seed, device=device, parts=parts)
         reference = TrainingReference(
             task, aligned, canonical, settings.performing, share_gb, seed, device, compared, own
         )

@@ -1,6 +1,6 @@
 """A study of Bayesian tickets: every score at every density, beside its controls."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -136,11 +136,11 @@ class Study:
         main = next(iter(levels.values()))
         plain = self._deterministic(dense, folder, evaluation, rows)
         start = self.finder.start(dense, task, folder=folder / "0-start", device=device)
-        starts = self._all_starts(main, plain, start, folder)
+        starts = partial(self._all_starts, main, plain, start, folder)  # made one by one: each has its networks
         if executor is not None:
             work = partial(_trained, self.finder.variational, replace(task, ood=None))
-            _wait(executor.map(work, starts), "training controls in workers", len(starts))
-        for one, place in starts:
+            _wait(executor.map(work, starts()), "training controls in workers")
+        for one, place in starts():
             trained = self.finder.variational.fit(one.networks, task, after=one.after, folder=place, device=device)
             rows += _timed(evaluation.rows(one.method, trained), place)
         dropout = MCDropout().fit(task, seed=self.seed, device=device)
@@ -176,13 +176,14 @@ class Study:
             rows.append(evaluation.ensemble_row(f"ensemble of {self.networks} deterministic", tickets))
         return plain
 
-    def _all_starts(self, main: Levels, plain: Levels, start: Collection, folder: Path) -> "list[tuple[_Start, Path]]":
+    def _all_starts(
+        self, main: Levels, plain: Levels, start: Collection, folder: Path
+    ) -> "Iterator[tuple[_Start, Path]]":
         """Networks of all levels that posteriors are trained from, each with its folder."""
-        return [
-            (one, folder / one.folder / f"level-{i:02}")
-            for i in range(1, len(main))
-            for one in self._starts(main[i], plain[i], start, with_controls=i in (len(main) // 2, len(main) - 1))
-        ]
+        for i in range(1, len(main)):
+            with_controls = i in (len(main) // 2, len(main) - 1)
+            for one in self._starts(main[i], plain[i], start, with_controls=with_controls):
+                yield one, folder / one.folder / f"level-{i:02}"
 
     def _starts(
         self, posteriors: Collection, plain: Collection, start: Collection, *, with_controls: bool
@@ -230,7 +231,7 @@ def _trained(variational: Variational, task: Task, begun: tuple[_Start, Path]) -
     variational.fit(start.networks, task, after=start.after, folder=folder, device="cpu")
 
 
-def _wait(done: Iterable[None], what: str, total: int) -> None:
+def _wait(done: Iterable[None], what: str, total: int | None = None) -> None:
     for _ in progress(done, what, total=total):
         pass
 
