@@ -90,6 +90,14 @@ CALLS: dict[str, tuple[Callable[[ws.Collection, ws.Task], Any], str]] = {
     "codes of text": (lambda n, t: ws.FlowMatching().scale("x"), "codes"),
     "a condition of nothing": (lambda n, t: Condition(None), "name"),
     "conditions of nothing": (lambda n, t: Conditions(None), "each"),
+    "processes that do not run": (
+        lambda n, t: ws.collect_on(ws.processes(2), t, 2, shards=2, folder="never"),
+        "executor must be workers",
+    ),
+    "shards of processes that do not run": (
+        lambda n, t: ws.train_on(ws.processes(2), n, t, "1it", shards=2, folder="never"),
+        "executor must be workers",
+    ),
     "codes of NaN": (lambda n, t: ws.FlowMatching().scale(torch.full((2, 3), math.nan)), "codes"),
 }
 

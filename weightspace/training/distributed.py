@@ -8,8 +8,8 @@ from typing import Any
 
 from weightspace.errors import InputError
 from weightspace.networks.collection import Collection
-from weightspace.runtime import threads
-from weightspace.runtime.executor import Executor, end_with_parent
+from weightspace.runtime import checks, threads
+from weightspace.runtime.executor import WANTED, Executor, end_with_parent
 from weightspace.runtime.progress import progress
 from weightspace.storage.runs import open_run
 from weightspace.storage.shards import MANIFEST
@@ -72,9 +72,10 @@ def collect_on(
         seed: Seed of the collection.
         plan: What the networks share: Independent, SharedStart, Trajectory or Grid.
     """
+    checks.having(executor, "executor", ("map",), WANTED)
     if n < 1 or not 1 <= shards <= len(plan.runs(n, seed)):
         raise InputError(f"ask for at least one network and for 1 to n shards, got n = {n}, shards = {shards}")
-    folder = Path(folder)
+    folder = Path(checks.path(folder, "folder")).absolute()  # workers may be in other folders
     task = replace(task, ood=None)  # not needed for training, and often not picklable
     config = describe(task, n, seed, plan) | {"shards": shards}
     with open_run(folder, "collect", config) as run:

@@ -12,7 +12,7 @@ from weightspace.networks.arguments import check_networks
 from weightspace.networks.collection import Collection, writer_for
 from weightspace.recipes.step import Step
 from weightspace.runtime import checks, threads
-from weightspace.runtime.executor import Executor, end_with_parent
+from weightspace.runtime.executor import WANTED, Executor, end_with_parent
 from weightspace.runtime.progress import progress
 from weightspace.storage.files import remove_files
 from weightspace.storage.runs import open_run
@@ -98,13 +98,14 @@ def in_shards(
     Raises:
         InputError: There are fewer networks than shards, or a network has no index in its record.
     """
+    checks.having(executor, "executor", ("map",), WANTED)
     shards = checks.count(shards, "shards", at_least=1, at_most=len(check_networks(networks)))
     if any(record.index is None for record in networks.records):
         raise InputError(
             'a network has no "index" in its record, so that a part does not say which it is: give them one with '
             "networks.replace(records=[record | {'index': i} for i, record in enumerate(networks.records)])"
         )
-    folder = Path(checks.path(folder, "folder"))
+    folder = Path(checks.path(folder, "folder")).absolute()  # workers may be in other folders
     inputs = {"networks": networks.fingerprint()}
     with open_run(folder, "shards", {**config, "shards": shards}, inputs) as run:
         if not exists(folder / MANIFEST):
