@@ -88,7 +88,7 @@ def evaluate(
             the pass; with "own" and "choose" over inputs as they are or changed as the task's recipe says, whichever is
             better for the training networks on validation data.
         memory_gb: Memory for all that is held at once, in GiB. Collections that do not fit are spooled to a temporary
-            folder, and baselines are made from and in as many networks as fit.
+            folder (with workers in `folder`), and baselines are made from and in as many networks as fit.
         seed: Seed of baselines, shifts and intervals.
         device: Device to compute on: "cpu", "cuda", or "auto", which is CUDA where there is a card.
             Blocks of networks and inputs go there one by one; metrics are taken on the CPU.
