@@ -1,5 +1,6 @@
 import copy
 import csv
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -312,3 +313,12 @@ def test_a_view_has_the_tensors_themselves() -> None:
     assert networks[2:5].weights.data_ptr() != networks.weights[2:].data_ptr()
     with pytest.raises(InputError, match="selection is empty"):
         networks.view(slice(6, 9))
+
+
+def test_a_view_is_sent_without_the_other_networks(tickets: ws.Collection) -> None:
+    sent = pickle.dumps(tickets.view(slice(2, 3)))
+    assert len(sent) < 2 * len(pickle.dumps(tickets[[2]]))
+    assert len(sent) < 0.5 * len(pickle.dumps(tickets))
+    got = pickle.loads(sent)
+    assert got.weights.equal(tickets.weights[2:3])
+    assert got.masks.equal(tickets.masks[2:3])

@@ -14,7 +14,7 @@ from weightspace.errors import InputError, LayoutMismatch
 from weightspace.networks.architecture import Architecture
 from weightspace.networks.ensemble import Ensemble
 from weightspace.networks.forward import at_once, blocks
-from weightspace.networks.given import check_index, check_parts
+from weightspace.networks.given import check_index, check_masks, check_parts
 from weightspace.networks.layout import Layout
 from weightspace.networks.network import Network
 from weightspace.networks.outputs import Classes, OutputKind, stored_kind
@@ -28,7 +28,6 @@ from weightspace.storage.shards import ShardReader, ShardWriter, pack_values, un
 
 _SHARD_BYTES = 256 * 2**20
 _READ = 64  # networks whose masks are read at once
-_CHECKED = 4  # networks whose masks are checked at once: what that needs stays in the cache
 
 C = TypeVar("C", bound="Collection")
 
@@ -89,6 +88,11 @@ class Collection:
             raise LayoutMismatch(f"the layout has buffers that were not given: {missing}")
         if len(self.records) != len(weights):
             raise InputError(f"records must be one for each of the {len(weights)} networks, got {len(self.records)}")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What other processes get: of a view its own rows, where a pickle of its tensors would hold all."""
+        columns = {n: c.clone() if c.untyped_storage().nbytes() > c.nbytes else c for n, c in self._columns.items()}
+        return self.__dict__ | {"_columns": columns}
 
     @property
     def weights(self) -> Float[Tensor, "n d"]:
@@ -365,7 +369,7 @@ class Collection:
                 f"{name} are {tensor.dtype}, the layout's parameters are {self.layout.dtype}: convert them with .to()"
             )
         if kind == "masks":
-            _check_masks(self._columns.get("weights"), tensor, self.layout)
+            check_masks(self._columns.get("weights"), tensor, self.layout)
         elif tensor.is_floating_point() and tensor.numel() and not all(end.isfinite() for end in torch.aminmax(tensor)):
             bad = (~tensor.isfinite()).nonzero()[0].tolist()
             raise InputError(
@@ -383,17 +387,6 @@ def _require_collection(value: object, name: str) -> Collection:
 def writer_for(folder: Path, layout: Layout, architecture: Architecture) -> ShardWriter:
     """A writer for networks of one layout; continues a folder that was left unfinished."""
     return ShardWriter(folder, {"layout": layout.to_json(), "architecture": architecture.to_json()})
-
-
-def _check_masks(weights: Tensor | None, masks: Tensor, layout: Layout) -> None:
-    if masks.dtype != torch.bool:
-        raise InputError(f"masks must be boolean, True where a weight is kept; got {masks.dtype}")
-    for at in blocks(len(masks), at_once(_CHECKED, layout.size)):
-        if not all(masks[at, free].all() for free in layout.free):
-            raise InputError("masks remove biases or norm parameters, which are never pruned: leave those True")
-        # NumPy looks for a True much faster than torch.
-        if weights is not None and ((weights[at] != 0) > masks[at]).numpy(force=True).any():
-            raise InputError("some pruned weights are not zero: multiply the weights by their masks first")
 
 
 def _tensor_name(layout: Layout, position: int) -> str:

@@ -9,9 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from weightspace.errors import InputError
 from weightspace.networks.architecture import Architecture
+from weightspace.networks.forward import at_once, blocks
 from weightspace.networks.layout import Layout
 from weightspace.runtime import checks
+
+_CHECKED = 4  # networks whose masks are checked at once: what that needs stays in the cache
 
 
 def check_parts(layout: Any, architecture: Any, tensors: Mapping[str, Any], records: Any) -> None:
@@ -78,3 +82,24 @@ def _named(name: str, value: Any) -> Mapping[str, Any]:
         parts = {} if value is None else checks.mapping(value, name, "of names to tensors")
         return {f"{name}[{key!r}]": one for key, one in parts.items()}
     return {} if value is None and name != "weights" else {name: value}
+
+
+def check_masks(weights: Tensor | None, masks: Tensor, layout: Layout) -> None:
+    """Check masks against the layout, and against weights where these are known.
+
+    Args:
+        weights: (N, D), or None.
+        masks: (N, D), True where a weight is kept.
+        layout: Layout of the networks.
+
+    Raises:
+        InputError: Masks are not boolean, remove what is never pruned, or weights under them are not zero.
+    """
+    if masks.dtype != torch.bool:
+        raise InputError(f"masks must be boolean, True where a weight is kept; got {masks.dtype}")
+    for at in blocks(len(masks), at_once(_CHECKED, layout.size)):
+        if not all(masks[at, free].all() for free in layout.free):
+            raise InputError("masks remove biases or norm parameters, which are never pruned: leave those True")
+        # NumPy looks for a True much faster than torch.
+        if weights is not None and ((weights[at] != 0) > masks[at]).numpy(force=True).any():
+            raise InputError("some pruned weights are not zero: multiply the weights by their masks first")

@@ -1,5 +1,6 @@
 """Processes: workers on this machine that end with the process that started them, whatever ends it."""
 
+import hashlib
 import multiprocessing
 import os
 import pickle
@@ -64,16 +65,16 @@ class _Worker:
         with _interrupts_blocked():
             self.process.start()
         theirs.close()  # the worker alone holds this end now, so that its death ends the connection
-        self.function: bytes = b""
+        self.known: bytes = b""  # digest of the function that it holds, which may be large
 
-    def give(self, function: bytes, item: bytes) -> None:
+    def give(self, function: "_Packed", item: bytes) -> None:
         """Begin an item; the function is sent if it is another than before."""
         try:
-            self.connection.send_bytes(b"" if function == self.function else function)
+            self.connection.send_bytes(b"" if function.digest == self.known else function.data)
             self.connection.send_bytes(item)
         except OSError:
             raise self._ended() from None
-        self.function = function
+        self.known = function.digest
 
     def take(self) -> bytes:
         """What it answers."""
@@ -111,7 +112,7 @@ class Processes:
         """
         if self._mapping:
             raise _busy()
-        message, items = _packed(function), enumerate(items)
+        message, items = _Packed(function), enumerate(items)
         busy: dict[Any, tuple[_Worker, int]] = {}  # by connection
         done: dict[int, Any] = {}
         taken = 0
@@ -149,7 +150,7 @@ class Processes:
         """
         if self._mapping:
             raise _busy()
-        message, packed = _packed(function), _packed(item)
+        message, packed = _Packed(function), _packed(item)
         worker = self._free(())
         try:
             worker.give(message, packed)
@@ -238,6 +239,14 @@ def _work(connection: Connection) -> None:
             connection.send_bytes(answer)
         except OSError:
             return
+
+
+class _Packed:
+    """A function as it is sent, and the digest by which a worker is known to have it."""
+
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        self.data = _packed(function)
+        self.digest = hashlib.blake2b(self.data).digest()
 
 
 def _packed(value: Any) -> bytes:
