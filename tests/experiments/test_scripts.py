@@ -3,6 +3,7 @@
 import ast
 import contextlib
 import importlib
+import inspect
 import io
 from pathlib import Path
 
@@ -74,7 +75,7 @@ def test_help_describes_every_setting(name: str, monkeypatch: pytest.MonkeyPatch
     assert ended.value.code == 0
     for argument in (a for a in main.__annotations__ if a != "return"):
         assert argument.replace("_", "-") in written.getvalue().lower()
-        assert f"        {argument}: " in main.__doc__, f"{argument} has no line under Args"
+        assert f"\n    {argument}: " in inspect.getdoc(main), f"{argument} has no line under Args"
 
 
 @pytest.mark.parametrize("name", scripts())

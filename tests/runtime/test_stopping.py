@@ -73,7 +73,12 @@ POSIX = pytest.mark.skipif(os.name != "posix", reason="sends signals")
 
 def started(script: str, **options) -> subprocess.Popen:
     process = subprocess.Popen(
-        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+        # From Python 3.12 on a fork beside threads is warned of; those of `stopping` touch nothing that it copies.
+        [sys.executable, "-W", "ignore:This process:DeprecationWarning", "-c", script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"

@@ -238,6 +238,8 @@ class Merge:
 
     def run(self) -> None:
         """Merge the collections."""
+        if not self.folders:
+            raise InputError("give the folders of the collections that are put together")
         factory = find_factory(self.common)
         write_again(self.out, lambda out: merge_folders(self.folders, out, factory=factory))
         report_done(Collection.load(self.out, factory=factory), self.out)

@@ -82,7 +82,7 @@ Shared = Annotated[
     arg(help="The same in every verb; for texts also --texts, --body, ... (`weightspace collect --help`)."),
 ]
 Folder = Positional[Annotated[str, arg(metavar="FOLDER")]]
-Folders = Positional[Annotated[tuple[str, ...], arg(metavar="FOLDER ...")]]
+Folders = Positional[Annotated[tuple[str, ...], arg(metavar="FOLDER ...", help_behavior_hint="(one or more)")]]
 
 
 def open_collection(text: str, common: Common, task: str | None = None) -> Collection:

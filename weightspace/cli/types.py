@@ -204,8 +204,8 @@ Polish = Annotated[
 """How samples are polished."""
 
 _rule(Step, "STEP", Step.of, str)
-_rule(Pattern, "PATTERN", read_pattern, pattern_text)
-_rule(Cost, "COST", read_cost, lambda cost: spelled_text(cost).partition("(")[0].lower())
+_rule(Pattern, "0.1|2:4|NAME:VALUE", read_pattern, pattern_text)
+_rule(Cost, "weights|NAME:VALUE", read_cost, lambda cost: spelled_text(cost).partition("(")[0].lower())
 _rule(PopulationScheme, "{growing-mean,star,merge-many,universe}", read_population, population_name)
 _rule(
     InitScore,

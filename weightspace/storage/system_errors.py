@@ -65,7 +65,7 @@ def remedy_for(error: Exception) -> str:
     Args:
         error: An OSError, or an error of safetensors or of a name that no file can have.
     """
-    unnameable = isinstance(error, UnicodeEncodeError) or "null byte" in str(error)
+    unnameable = isinstance(error, UnicodeEncodeError) or "embedded null" in str(error)
     number = errno.EINVAL if unnameable else _number(error)
     return _OTHER if number is None else _BY_NUMBER.get(number, _OTHER)
 
@@ -97,7 +97,7 @@ def told(doing: str, path: Path, *, kept: str = "") -> Iterator[None]:
     except (OSError, SafetensorError) as error:
         raise storage_error(doing, path, error, kept=kept) from error
     except ValueError as error:  # of Python itself, before it asks the system
-        unnameable = isinstance(error, UnicodeEncodeError) or "null byte" in str(error)
+        unnameable = isinstance(error, UnicodeEncodeError) or "embedded null" in str(error)
         if not unnameable or isinstance(error, StorageError):
             raise
         raise storage_error(doing, path, error, kept=kept) from error
