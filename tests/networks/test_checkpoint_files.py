@@ -179,7 +179,9 @@ def test_an_archive_that_says_it_has_two_parts_is_damaged(tmp_path: Path) -> Non
     data = bytearray((tmp_path / "0.pt").read_bytes())
     data[data.rindex(b"PK\x06\x07") + 16] = 2
     (tmp_path / "0.pt").write_bytes(data)
-    with pytest.raises(StorageError, match=r"0\.pt is damaged .*multiple disks.*save it again"):
+    # Python 3.14 leaves it to torch to find.
+    told = r"0\.pt (is damaged .*multiple disks|cannot be read .*multidisk).*[Ss]ave it again"
+    with pytest.raises(StorageError, match=told):
         ws.from_state_dicts(tmp_path, build)
 
 
