@@ -2,16 +2,15 @@
 
 import csv
 import math
-import pickle
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 import weightspace as ws
+from tests.executors import Sending
 from weightspace import bayes
 from weightspace.bayes.study.controls import StudyControls
 from weightspace.cli.main import main
@@ -59,26 +58,13 @@ def test_every_method_has_a_row_for_each_density_and_seed(result: tuple[bayes.St
     assert dense["|mu|"] == dense["|mu| / sigma"], "all scores start from the same posteriors"
 
 
-class Sending:
-    """An executor in this process that sends what it works on as workers get it."""
-
-    def __init__(self) -> None:
-        self.items = 0
-
-    def map(self, function: Callable[[Any], Any], items: Iterable[Any], /) -> Iterator[Any]:
-        sent = pickle.loads(pickle.dumps(function))
-        for item in items:
-            self.items += 1
-            yield sent(pickle.loads(pickle.dumps(item)))
-
-
 def test_workers_make_the_same_rows(short: ws.Task, tmp_path: Path) -> None:
     scores = {"|mu|": bayes.MeanMagnitude()}
     task = replace(short, recipe=replace(short.recipe, length=ws.Step(iterations=2)))
     study = bayes.Study(task, bayes.BayesianIMP(density=0.5, rate=0.5), scores, networks=1, draws=2)
     alone, pool = study.run(tmp_path / "alone"), Sending()
     together = study.run(tmp_path / "together", executor=pool)
-    assert pool.items == 1 + 2 + 4  # a trial; searches; transplants and controls of one level
+    assert len(pool.done) == 1 + 2 + 4  # a trial; searches; transplants and controls of one level
 
     def compared(result: bayes.StudyResult) -> list[bayes.StudyRow]:
         return [replace(row, seconds=None) for row in result.rows]

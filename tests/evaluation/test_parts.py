@@ -1,6 +1,5 @@
 """An evaluation that was stopped goes on, and gives the report of one that was not."""
 
-import pickle
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +9,7 @@ import pytest
 
 import weightspace as ws
 from tests.evaluation.cases import few_points
+from tests.executors import Sending
 from weightspace.errors import InputError, StorageError
 from weightspace.evaluation.baselines import Baselines
 from weightspace.evaluation.parts import Part, Parts
@@ -68,21 +68,6 @@ def test_a_stopped_evaluation_goes_on_to_the_same_report(
     before = len(measured)
     assert evaluate(folder) == resumed  # a finished one is read
     assert len(measured) == before
-
-
-class Sending:
-    """An executor in this process that sends what it works on as workers get it, and may lose one."""
-
-    def __init__(self, lost: int | None = None) -> None:
-        self.done, self.lost = list[int](), lost
-
-    def map(self, function: Callable[[Any], Any], items: Iterable[Any], /) -> Iterator[Any]:
-        sent = pickle.loads(pickle.dumps(function))
-        for item in items:
-            if len(self.done) == self.lost:
-                raise ConnectionError("a worker was lost")
-            self.done.append(item)
-            yield sent(item)
 
 
 def test_workers_make_the_same_report(

@@ -1,35 +1,18 @@
 """Several generators on workers."""
 
-import pickle
-from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 import weightspace as ws
+from tests.executors import Sending
 from weightspace.errors import InputError
 
 FLOW = ws.FlowMatching(width=4, blocks=1, steps=3, batch_size=4, validation_fraction=0.0)
 ALONE = ws.TicketGenerator(compress=ws.PCA(3), generate=FLOW)
 REFINED = replace(ALONE, refine=ws.TaskRefinement(steps=2, networks=2, batch_size=16))
-
-
-class Sending:
-    """An executor in this process that sends what it works on as workers get it, and may lose one."""
-
-    def __init__(self, lost: int | None = None) -> None:
-        self.done, self.lost = 0, lost
-
-    def map(self, function: Callable[[Any], Any], items: Iterable[Any], /) -> Iterator[Any]:
-        sent = pickle.loads(pickle.dumps(function))
-        for item in items:
-            if self.done == self.lost:
-                raise ConnectionError("a worker was lost")
-            self.done += 1
-            yield sent(pickle.loads(pickle.dumps(item)))
 
 
 def test_generators_are_those_of_one_process(tickets: ws.Collection, task: ws.Task, tmp_path: Path) -> None:
@@ -57,5 +40,5 @@ def test_mistakes_are_told_before_the_work(tickets: ws.Collection, tmp_path: Pat
         ws.fit_on(pool, {}, tickets, folder=folder)
     with pytest.raises(InputError, match="PCA"):
         ws.fit_on(pool, {"flow": replace(ALONE, compress=ws.PCA(50))}, tickets, folder=folder)
-    assert pool.done == 0
+    assert pool.done == []
     assert not folder.exists()

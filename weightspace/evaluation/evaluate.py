@@ -90,8 +90,7 @@ def evaluate(
         memory_gb: Memory for all that is held at once, in GiB. Collections that do not fit are spooled to a temporary
             folder (with workers in `folder`), and baselines are made from and in as many networks as fit.
         seed: Seed of baselines, shifts and intervals.
-        device: Device to compute on: "cpu", "cuda", or "auto", which is CUDA where there is a card.
-            Blocks of networks and inputs go there one by one; metrics are taken on the CPU.
+        device: Device to compute on, block by block: "cpu", "cuda", or "auto", which is CUDA where there is a card.
         folder: Folder that keeps each part as soon as it is measured, and the report at the end. The same call with it
             goes on where an interrupted one stopped, and gives the same report.
         executor: Workers that measure parts at the same time, on the CPU, one thread each: `weightspace.processes(2)`
@@ -105,8 +104,7 @@ def evaluate(
     """
     require_samples(check_task(task), "evaluate")
     inputs = Inputs(samples, training, held_out, {} if others is None else others)
-    _check(align, components, performing, dropout, knowledge, memory_gb)
-    checks.one_of(statistics, "statistics", get_args(Statistics))
+    _check(align, components, performing, dropout, knowledge, statistics, memory_gb)
     seed, device = checks.seed(seed), device_for(device, executor)
     checks.given(folder, "folder", checks.path)
     if executor is not None and folder is None:
@@ -263,7 +261,9 @@ def _left_out(training: TrainingReference, averaged: bool) -> list[str]:
     return []
 
 
-def _check(align: Any, components: Any, performing: Any, dropout: Any, knowledge: Any, memory_gb: Any) -> None:
+def _check(
+    align: Any, components: Any, performing: Any, dropout: Any, knowledge: Any, statistics: Any, memory_gb: Any
+) -> None:
     """Raise InputError for settings of another kind or out of range."""
     checks.given(align, "align", checks.having, methods=("fit", "symmetry_of"), wanted="a WeightMatching(...), or None")
     checks.given(components, "components", checks.count, at_least=1)
@@ -271,6 +271,7 @@ def _check(align: Any, components: Any, performing: Any, dropout: Any, knowledge
     checks.given(dropout, "dropout", checks.instance, kinds=MCDropout, wanted="an MCDropout(...), or None")
     wanted = "a generator's knowledge, or None"
     checks.given(knowledge, "knowledge", checks.instance, kinds=FlowKnowledge, wanted=wanted)
+    checks.one_of(statistics, "statistics", get_args(Statistics))
     checks.number(memory_gb, "memory_gb", above=0)
 
 

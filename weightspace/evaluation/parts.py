@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from weightspace.errors import StorageError
-from weightspace.runtime import threads
-from weightspace.runtime.executor import Executor, end_with_parent
+from weightspace.runtime.executor import Executor, as_worker
 from weightspace.runtime.progress import progress
 from weightspace.storage.files import dump_json, read_manifest, write_text
 from weightspace.storage.system_errors import exists
@@ -167,8 +166,7 @@ class Parts:
 
 def _measured_by_worker(measuring: Measuring, folder: Path, i: int) -> None:
     """Measure a part into the folder."""
-    end_with_parent()
-    threads.use(1)
+    as_worker()
     part = measuring.parts[i]
     Parts(folder).kept(part.name, part.what, part.kind, partial(measuring.measure, i))
 

@@ -10,8 +10,8 @@ from weightspace.generator.fitted_generator import FittedGenerator
 from weightspace.generator.ticket_generator import TicketGenerator
 from weightspace.networks.arguments import check_inputs, check_networks
 from weightspace.networks.collection import Collection
-from weightspace.runtime import checks, threads
-from weightspace.runtime.executor import WANTED, Executor, end_with_parent
+from weightspace.runtime import checks
+from weightspace.runtime.executor import WANTED, Executor, as_worker
 from weightspace.runtime.progress import progress
 from weightspace.runtime.trees import Tree
 from weightspace.storage.files import make_folder
@@ -78,7 +78,6 @@ def _fitted(
     tickets: Collection, task: Task | None, example: Tree | None, seed: int, item: tuple[TicketGenerator, Path]
 ) -> None:
     """Fit one, in a worker."""
-    end_with_parent()
-    threads.use(1)
+    as_worker()
     generator, folder = item
     generator.fit(tickets, task=task, example=example, seed=seed, folder=folder, device="cpu")

@@ -8,7 +8,7 @@ from multiprocessing.connection import wait
 from typing import Any, Protocol, runtime_checkable
 
 from weightspace.errors import InputError
-from weightspace.runtime import checks, devices
+from weightspace.runtime import checks, devices, threads
 
 WANTED = "workers with a method map, such as the pool of `with weightspace.processes(2) as pool:`"
 """What an executor is, for messages."""
@@ -40,6 +40,12 @@ def device_for(device: str, executor: Executor | None) -> str:
     if device not in ("auto", "cpu"):
         raise InputError(f"workers compute on the CPU, got device {device!r}: leave one of the two out")
     return "cpu"
+
+
+def as_worker() -> None:
+    """Begin an item of an executor: on one thread, in a process that ends with the one that started it."""
+    end_with_parent()
+    threads.use(1)
 
 
 def end_with_parent() -> None:

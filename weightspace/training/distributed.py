@@ -8,8 +8,8 @@ from typing import Any
 
 from weightspace.errors import InputError
 from weightspace.networks.collection import Collection
-from weightspace.runtime import checks, threads
-from weightspace.runtime.executor import WANTED, Executor, end_with_parent
+from weightspace.runtime import checks
+from weightspace.runtime.executor import WANTED, Executor, as_worker
 from weightspace.runtime.progress import progress
 from weightspace.storage.runs import open_run
 from weightspace.storage.shards import MANIFEST
@@ -108,8 +108,7 @@ def _same_for_all(executor: Executor, task: Task, part: int, plan: CollectionPla
 
 def _choice(task: Task, plan: CollectionPlan, part: int) -> Execution:
     """Measure in a worker, which has one thread as all of them."""
-    end_with_parent()
-    threads.use(1)
+    as_worker()
     task.try_out()
     return choose_execution(task, min(part, block_size(task, copies=len(plan.kept_steps(task)))))
 
@@ -117,8 +116,7 @@ def _choice(task: Task, plan: CollectionPlan, part: int) -> Execution:
 def _shard(
     task: Task, n: int, seed: int, plan: CollectionPlan, shards: int, folder: Path, chosen: Execution, i: int
 ) -> Path:
-    end_with_parent()
-    threads.use(1)
+    as_worker()
     part = folder / f"{i:05d}"
     collect_part(task, n, seed, plan, part, (i, shards), None, "cpu", chosen)
     return part

@@ -11,8 +11,8 @@ from weightspace.errors import InputError
 from weightspace.networks.arguments import check_networks
 from weightspace.networks.collection import Collection, writer_for
 from weightspace.recipes.step import Step
-from weightspace.runtime import checks, threads
-from weightspace.runtime.executor import WANTED, Executor, end_with_parent
+from weightspace.runtime import checks
+from weightspace.runtime.executor import WANTED, Executor, as_worker
 from weightspace.runtime.progress import progress
 from weightspace.storage.files import remove_files
 from weightspace.storage.runs import open_run
@@ -140,8 +140,7 @@ def _parts(networks: Collection, shards: int, folder: Path) -> list[tuple[Collec
 
 
 def _part(work: Callable[[Collection, Path], Path], part: tuple[Collection, Path]) -> Path:
-    end_with_parent()
-    threads.use(1)
+    as_worker()
     return work(*part)
 
 

@@ -29,8 +29,8 @@ from weightspace.evaluation.dropout import MCDropout
 from weightspace.masks.overlap import mask_overlap
 from weightspace.networks.collection import Collection
 from weightspace.recipes.step import Step
-from weightspace.runtime import checks, threads
-from weightspace.runtime.executor import Executor, device_for, end_with_parent
+from weightspace.runtime import checks
+from weightspace.runtime.executor import Executor, as_worker, device_for
 from weightspace.runtime.progress import progress, whole
 from weightspace.storage.files import make_folder
 from weightspace.storage.locks import locked
@@ -217,16 +217,14 @@ class _Start:
 
 def _searched(dense: Collection, task: Task, search: tuple[BayesianIMP | IMP, Path]) -> None:
     """Search by one method, in a worker."""
-    end_with_parent()
-    threads.use(1)
+    as_worker()
     finder, folder = search
     finder.find_levels(dense, task, folder=folder, device="cpu")
 
 
 def _trained(variational: Variational, task: Task, begun: tuple[_Start, Path]) -> None:
     """Train the posteriors of one control, in a worker."""
-    end_with_parent()
-    threads.use(1)
+    as_worker()
     start, folder = begun
     variational.fit(start.networks, task, after=start.after, folder=folder, device="cpu")
 
